@@ -1,0 +1,44 @@
+# The verbs of daily use. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXPERIMENT ?= solar_cells
+TRIALS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sweep test test-all lint ui clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# The stamp is newer than pyproject.toml once everything in it is installed.
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "imgcls needs Python 3.11 or newer; say which with: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[solar,pretrained,dev]'
+	@touch $@
+
+setup: $(VENV)/.installed  ## create .venv with everything in it
+
+sweep: setup  ## search, tracked and resumable: make sweep [EXPERIMENT=name] [TRIALS=n]
+	$(BIN)/python -m imgcls sweep $(EXPERIMENT) $(if $(TRIALS),--trials $(TRIALS))
+
+test: setup  ## the everyday tests, under five minutes on two cores
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: setup  ## every test
+	$(BIN)/python -m pytest -n 2
+
+lint: setup  ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# One worker and no job runner: two processes instead of fourteen.
+ui: setup  ## MLflow's UI on this repository's store, light
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_WORKERS=1 $(BIN)/mlflow ui
+
+clean:  ## remove the environment and the caches of the tools, never a run
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

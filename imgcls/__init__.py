@@ -1,0 +1,1 @@
+"""imgcls: a workbench for image classification with the experiment tracker at its centre."""

@@ -1,0 +1,117 @@
+"""One image file -> canonical pixels: upright, 8 bits, grey or RGB."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+
+
+class UnreadableImageError(Exception):
+    """This one image cannot be used; the message says why. Collected into one DataError by the caller."""
+
+
+def read_image(path: Path) -> Image.Image:
+    """Decodes a file to an upright 8-bit image.
+
+    Returns:
+        Mode `L` for grey files, `RGB` for every other. EXIF orientation is applied, 16-bit grey is divided by 257
+        (65535 -> 255), float grey in [0, 1] is multiplied by 255, transparency is laid over white.
+
+    Raises:
+        UnreadableImageError: an empty, truncated, foreign or oversized file.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise UnreadableImageError("empty file")
+        with Image.open(path) as image:
+            image.load()
+            return canonical(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError("not an image that Pillow knows") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError(f"too many pixels: {error}") from error
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything on broken input
+        raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
+
+
+def canonical(image: Image.Image) -> Image.Image:
+    """Converts any Pillow mode to `L` (grey) or `RGB`; see `read_image` for the rules."""
+    if image.mode in ("L", "RGB"):
+        if "transparency" not in image.info:
+            return image
+        image = image.convert("RGBA")
+    if image.mode in SIXTEEN_BIT_MODES:
+        return Image.fromarray(_sixteen_to_eight_bits(np.asarray(image)))
+    if image.mode == "F":
+        return Image.fromarray(_float_to_eight_bits(np.asarray(image)))
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if image.mode in ("RGBA", "LA", "La", "RGBa", "PA"):
+        return _over_white(image.convert("RGBA"))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _sixteen_to_eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    wide = values.astype(np.int64)
+    if wide.size and (wide.min() < 0 or wide.max() > 65535):
+        raise UnreadableImageError(f"integer grey values {wide.min()} to {wide.max()} lie outside 0 to 65535")
+    return ((wide + 128) // 257).astype(np.uint8)
+
+
+def _float_to_eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    floats = values.astype(np.float64)
+    if not np.isfinite(floats).all() or (floats.size and (floats.min() < 0 or floats.max() > 1)):
+        raise UnreadableImageError("float grey values must lie in [0, 1]")
+    return np.rint(floats * 255).astype(np.uint8)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    # What lies under transparent pixels is whatever the program that wrote the file left there.
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def digest(image: Image.Image) -> bytes:
+    """SHA-256 (32 bytes) of the source pixels as RGB, before any resizing.
+
+    Grey files and their RGB copies, and the same pixels in another file format, share a digest.
+    """
+    hasher = hashlib.sha256(b"%dx%d:" % image.size)
+    hasher.update(image.convert("RGB").tobytes())
+    return hasher.digest()
+
+
+def to_square(image: Image.Image, side: int, channels: int) -> NDArray[np.uint8]:
+    """The largest centred square, resized: uint8 (channels, side, side).
+
+    Pillow's bilinear filter averages over all source pixels when it shrinks, so nothing aliases.
+    """
+    image = image.convert("L" if channels == 1 else "RGB")
+    width, height = image.size
+    short = min(width, height)
+    left, top = (width - short) / 2, (height - short) / 2
+    if image.size != (side, side):
+        box = (left, top, left + short, top + short)
+        image = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
+    pixels = np.asarray(image)
+    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def resize_squares(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Resizes decoded squares, uint8 (N, C, D, D) -> (N, C, side, side), with the filter of `to_square`."""
+    if images.shape[-1] == side:
+        return images
+    small = np.empty((*images.shape[:2], side, side), np.uint8)
+    for source, target in zip(images.reshape(-1, *images.shape[2:]), small.reshape(-1, side, side), strict=True):
+        target[:] = np.asarray(Image.fromarray(source).resize((side, side), Image.Resampling.BILINEAR))
+    return small

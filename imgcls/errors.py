@@ -1,0 +1,33 @@
+"""Errors meant for the user: each names the value, the limit and the remedy."""
+
+from __future__ import annotations
+
+
+class ImgclsError(Exception):
+    """Base of every error that the command line prints as one message, without a traceback."""
+
+    exit_code = 1
+
+
+class InputError(ImgclsError, ValueError):
+    """What was asked for cannot be done as asked; nothing was started, nothing was logged."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """An experiment file or an override is wrong."""
+
+
+class DataError(InputError):
+    """The images cannot be used as they are."""
+
+
+class TrainingError(ImgclsError):
+    """A run that had started could not go on."""
+
+
+class Interrupted(ImgclsError):
+    """Ctrl-C or SIGTERM: the run stopped on purpose, after whole steps."""
+
+    exit_code = 1
