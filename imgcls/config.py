@@ -307,7 +307,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     experiment = _validate(tree, str(path))
     if not overrides:
         return experiment
-    return experiment.replace(dict(_parse_override(text) for text in overrides), origin="--set")
+    return experiment.replace(dict(parse_override(text) for text in overrides), origin="--set")
 
 
 def find_experiment(name: str, cwd: Path) -> tuple[Path, Path]:
@@ -372,7 +372,7 @@ def _explain(error: Any) -> str:
         return f"{key}: unknown key{_hint(loc[-1], known)}"
     message = error["msg"].removeprefix("Value error, ")
     if not key:
-        return message
+        return str(message)
     value = error["input"]
     shown = "" if isinstance(value, Mapping) or error["type"] == "missing" else f" = {_shorten(value)}"
     return f"{key}{shown}: {message}"
@@ -398,7 +398,8 @@ def _shorten(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _parse_override(text: str) -> tuple[str, Any]:
+def parse_override(text: str) -> tuple[str, Any]:
+    """`KEY=VALUE` -> (key, value); the value is TOML, or a bare word for a string."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {text!r}: expected KEY=VALUE, such as train.lr=3e-3")
@@ -423,6 +424,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
+        # JSON's escapes are TOML's, but for DEL.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, float):
         assert math.isfinite(value)

@@ -23,6 +23,19 @@ class DataError(InputError):
     """The images cannot be used as they are."""
 
 
+class UnreadableImagesError(DataError):
+    """Images that cannot be decoded; `offenders` names each with its reason."""
+
+    def __init__(self, offenders: list[str]) -> None:
+        self.offenders = offenders
+        super().__init__(
+            "\n".join([
+                f"{len(offenders)} unreadable images:", *(f"  {offender}" for offender in offenders),
+                "repair or remove them, or leave them out with data.skip_unreadable = true",
+            ])
+        )  # fmt: skip
+
+
 class TrainingError(ImgclsError):
     """A run that had started could not go on."""
 

@@ -1,0 +1,1 @@
+"""Where images come from, how they are split, decoded, batched and augmented."""

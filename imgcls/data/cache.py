@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from imgcls.data.decode import UnreadableImageError, digest, to_square
+from imgcls.data.labelled import LabelledImages
 from imgcls.data.sources import ImageTable
 from imgcls.errors import DataError
 
@@ -44,6 +45,15 @@ class Decoded:
     kept: NDArray[np.int64]
     images: NDArray[np.uint8]
     unreadable: tuple[tuple[int, str], ...]
+
+    def labelled(self, table: ImageTable) -> LabelledImages:
+        """The kept rows of the table, decoded."""
+        keys = tuple(table.keys[row] for row in self.kept)
+        return LabelledImages(self.images, table.labels[self.kept], keys, self.digests[self.kept])
+
+    def offenders(self, table: ImageTable) -> list[str]:
+        """`name: reason` of each unreadable image."""
+        return [f"{table.keys[row]}: {reason}" for row, reason in self.unreadable]
 
 
 Keep = Callable[[NDArray[np.uint8], NDArray[np.bool_]], NDArray[np.bool_]]

@@ -26,17 +26,15 @@ class LabelledImages:
     keys: tuple[str, ...]
     digests: NDArray[np.uint8]
 
-    @classmethod
-    def in_content_order(
-        cls,
-        pixels: NDArray[np.uint8],
-        labels: NDArray[np.int64],
-        keys: Sequence[str],
-        digests: NDArray[np.uint8],
-    ) -> LabelledImages:
-        """Sorts by (digest, label), so that equal images train alike whatever their files are called."""
-        order = sorted(range(len(labels)), key=lambda i: (digests[i].tobytes(), int(labels[i]), keys[i]))
-        return cls(pixels[order], labels[order], tuple(keys[i] for i in order), digests[order])
+    def in_content_order(self) -> LabelledImages:
+        """Sorted by (digest, label), so that equal images train alike whatever their files are called."""
+        rows = range(len(self.labels))
+        return self.rows(sorted(rows, key=lambda i: (self.digests[i].tobytes(), int(self.labels[i]), self.keys[i])))
+
+    def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> LabelledImages:
+        """A selection, in the order given."""
+        keys = tuple(self.keys[i] for i in rows)
+        return LabelledImages(self.pixels[rows], self.labels[rows], keys, self.digests[rows])
 
     def with_pixels(self, pixels: NDArray[np.uint8]) -> LabelledImages:
         """The same images at another size."""

@@ -306,9 +306,7 @@ def _array_table(images: NDArray[np.uint8], labels: NDArray[Any], stamp: str, pr
     """Grey images that are in memory already: uint8 (N, H, W)."""
     keys = tuple(f"{prefix}{i}" for i in range(len(images)))
     content = hashlib.sha256(images.tobytes()).hexdigest()
-    return ImageTable(
-        keys, np.asarray(labels, np.int64), lambda i: Image.fromarray(images[i]), _hash(stamp, content)
-    )
+    return ImageTable(keys, np.asarray(labels, np.int64), lambda i: Image.fromarray(images[i]), _hash(stamp, content))
 
 
 def _stop_on(problems: list[str], headline: str) -> None:

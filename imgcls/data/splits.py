@@ -17,8 +17,8 @@ from imgcls.data import cache
 from imgcls.data.decode import resize_squares
 from imgcls.data.held_out import HeldOut
 from imgcls.data.labelled import LabelledImages, fingerprint
-from imgcls.data.sources import ImageTable, Source, open_source
-from imgcls.errors import DataError
+from imgcls.data.sources import ImageTable, Source, Split, open_source
+from imgcls.errors import DataError, UnreadableImagesError
 
 log = logging.getLogger(__name__)
 
@@ -67,24 +67,30 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path) -> Data
     source = open_source(config, root)
     channels = source.channels if config.channels == "auto" else config.channels
     side = decode_side(config.image_size, augment, source.native_side)
-    pieces = _carve_all(source, config, side, channels) if source.everything else _given(source, config, side, channels)
-    train, val, test, num_skipped = pieces
+    split = _given if source.everything is None else _carved
+    train, val, test_table, skipped = split(source, config, side, channels)
+    test = None
+    if test_table is not None:
+        test = HeldOut(
+            test_table, source.class_names, decode_side=side, image_size=config.image_size, channels=channels,
+            skip_unreadable=config.skip_unreadable,
+        )  # fmt: skip
+        skipped = _gather_unreadable(skipped, test)
+    if skipped and not config.skip_unreadable:
+        raise UnreadableImagesError(skipped)
+    if skipped:
+        log.warning("\n".join([f"left out {len(skipped)} unreadable images:", *skipped]))
     _every_class_in_train(train, source.class_names)
-    held_out = None
-    if test is not None and len(test):
-        held_out = HeldOut(
-            test, source.class_names, decode_side=side, image_size=config.image_size, channels=channels
-        )
     mean, std = pixel_statistics(train.pixels)
     return Dataset(
         class_names=source.class_names,
         train=train,
         val=val.with_pixels(resize_squares(val.pixels, config.image_size)),
-        test=held_out,
+        test=test,
         mean=mean if config.mean == "auto" else _per_channel(config.mean, channels, "mean"),
         std=std if config.std == "auto" else _per_channel(config.std, channels, "std"),
         fingerprint=_fingerprint(source.class_names, train=train, val=val),
-        num_skipped=num_skipped,
+        num_skipped=len(skipped),
     )
 
 
@@ -98,9 +104,7 @@ def decode_side(image_size: int, augment: AugmentConfig, native_side: int | None
     return wanted if native_side is None else max(image_size, min(wanted, native_side))
 
 
-def carve(
-    digests: NDArray[np.uint8], labels: NDArray[np.int64], fraction: float, salt: str
-) -> NDArray[np.bool_]:
+def carve(digests: NDArray[np.uint8], labels: NDArray[np.int64], fraction: float, salt: str) -> NDArray[np.bool_]:
     """Chooses a stratified share of the images by their content alone.
 
     Images are ranked within their class by SHA-256(salt, digest) and the first ones are taken; the counts per class
@@ -137,7 +141,7 @@ def _quotas(labels: NDArray[np.int64], fraction: float) -> dict[int, int]:
     classes, counts = np.unique(labels, return_counts=True)
     exact = counts * fraction
     quotas = np.floor(exact).astype(int)
-    missing = int(math.floor(fraction * len(labels) + 0.5)) - int(quotas.sum())
+    missing = math.floor(fraction * len(labels) + 0.5) - int(quotas.sum())
     for i in np.argsort(-(exact - quotas), kind="stable")[:missing]:
         quotas[i] += 1
     return {int(c): int(q) for c, q in zip(classes, quotas, strict=True)}
@@ -163,9 +167,11 @@ def pixel_statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tupl
     return tuple(means), tuple(stds)
 
 
-def _carve_all(
-    source: Source, config: DataConfig, side: int, channels: int
-) -> tuple[LabelledImages, LabelledImages, ImageTable | None, int]:
+Pieces = tuple[LabelledImages, LabelledImages, ImageTable | None, list[str]]
+"""train, val, the test table, and `name: reason` of each unreadable image."""
+
+
+def _carved(source: Source, config: DataConfig, side: int, channels: int) -> Pieces:
     """All three splits out of one table; pixels of test are dropped before anything else sees them."""
     table = source.everything
     assert table is not None
@@ -180,42 +186,30 @@ def _carve_all(
         side,
         channels,
         keep=lambda digests, readable: readable & ~in_test(digests, readable),
-        keep_name=f"all but test {config.test_fraction!r} of {_labels_hash(table)}",
+        keep_name=f"all but test {config.test_fraction!r} of {hashlib.sha256(table.labels.tobytes()).hexdigest()}",
     )
     readable = np.ones(len(table), bool)
     readable[[row for row, _ in decoded.unreadable]] = False
-    _refuse_unreadable(table, decoded.unreadable, config)
-    rest = LabelledImages(
-        decoded.images, table.labels[decoded.kept], tuple(table.keys[i] for i in decoded.kept),
-        decoded.digests[decoded.kept],
-    )  # fmt: skip
-    train, val = _carve_val(rest, config)
     test = table.subset(np.flatnonzero(in_test(decoded.digests, readable))) if config.test_fraction else None
-    return train, val, test, len(decoded.unreadable)
+    train, val = _carve_val(decoded.labelled(table), config)
+    return train, val, test, decoded.offenders(table)
 
 
-def _given(
-    source: Source, config: DataConfig, side: int, channels: int
-) -> tuple[LabelledImages, LabelledImages, ImageTable | None, int]:
+def _given(source: Source, config: DataConfig, side: int, channels: int) -> Pieces:
     """The source's own splits; only a missing val is carved, and a missing test stays missing."""
-    ready: dict[str, LabelledImages] = {}
-    num_skipped = 0
-    for split in ("train", "val"):
-        table = source.given.get(split)
-        if table is None:
-            continue
-        decoded = cache.decode(table, side, channels, title=f"decoding {split}")
-        _refuse_unreadable(table, decoded.unreadable, config)
-        num_skipped += len(decoded.unreadable)
-        ready[split] = LabelledImages(
-            decoded.images[: len(decoded.kept)], table.labels[decoded.kept],
-            tuple(table.keys[i] for i in decoded.kept), decoded.digests[decoded.kept],
-        )  # fmt: skip
+    ready: dict[Split, LabelledImages] = {}
+    unreadable: list[str] = []
+    given: tuple[Split, ...] = ("train", "val")
+    for split in given:
+        if (table := source.given.get(split)) is not None:
+            decoded = cache.decode(table, side, channels, title=f"decoding {split}")
+            ready[split] = decoded.labelled(table)
+            unreadable += decoded.offenders(table)
     if "val" in ready:
-        train, val = _ordered(ready["train"]), _ordered(ready["val"])
+        train, val = ready["train"].in_content_order(), ready["val"].in_content_order()
     else:
         train, val = _carve_val(ready["train"], config)
-    return train, val, source.given.get("test"), num_skipped
+    return train, val, source.given.get("test"), unreadable
 
 
 def _carve_val(images: LabelledImages, config: DataConfig) -> tuple[LabelledImages, LabelledImages]:
@@ -223,34 +217,17 @@ def _carve_val(images: LabelledImages, config: DataConfig) -> tuple[LabelledImag
         raise DataError("data.val_fraction = 0, but the source brings no val split and validation has to choose")
     in_val = carve(images.digests, images.labels, config.val_fraction, f"val {config.seed}")
     if not in_val.any():
-        raise DataError(
-            f"data.val_fraction = {config.val_fraction} of {len(images)} images leaves val empty; raise it"
-        )
-    return _rows(images, ~in_val), _rows(images, in_val)
+        raise DataError(f"data.val_fraction = {config.val_fraction} of {len(images)} images leaves val empty; raise it")
+    train, val = images.rows(np.flatnonzero(~in_val)), images.rows(np.flatnonzero(in_val))
+    return train.in_content_order(), val.in_content_order()
 
 
-def _rows(images: LabelledImages, mask: NDArray[np.bool_]) -> LabelledImages:
-    rows = np.flatnonzero(mask)
-    return LabelledImages.in_content_order(
-        images.pixels[rows], images.labels[rows], [images.keys[i] for i in rows], images.digests[rows]
-    )
-
-
-def _ordered(images: LabelledImages) -> LabelledImages:
-    return LabelledImages.in_content_order(images.pixels, images.labels, images.keys, images.digests)
-
-
-def _refuse_unreadable(table: ImageTable, unreadable: tuple[tuple[int, str], ...], config: DataConfig) -> None:
-    if not unreadable:
-        return
-    offenders = [f"  {table.keys[row]}: {reason}" for row, reason in unreadable]
-    if config.skip_unreadable:
-        log.warning("\n".join([f"left out {len(unreadable)} unreadable images:", *offenders]))
-        return
-    raise DataError(
-        "\n".join([f"{len(unreadable)} unreadable images:", *offenders,
-                   "repair or remove them, or leave them out with data.skip_unreadable = true"])  # fmt: skip
-    )
+def _gather_unreadable(unreadable: list[str], test: HeldOut) -> list[str]:
+    try:
+        test.hashes()
+    except UnreadableImagesError as error:
+        return unreadable + error.offenders
+    return unreadable
 
 
 def _every_class_in_train(train: LabelledImages, class_names: tuple[str, ...]) -> None:
@@ -268,10 +245,6 @@ def _per_channel(values: tuple[float, ...], channels: int, key: str) -> tuple[fl
     if len(values) != channels:
         raise DataError(f"data.{key} has {len(values)} values for {channels} channels")
     return values
-
-
-def _labels_hash(table: ImageTable) -> str:
-    return hashlib.sha256(table.labels.tobytes()).hexdigest()[:16]
 
 
 def _fingerprint(class_names: tuple[str, ...], **splits: LabelledImages) -> str:

@@ -1,0 +1,1 @@
+"""Networks: built by name, on weights that are known."""

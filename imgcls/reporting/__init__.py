@@ -1,0 +1,1 @@
+"""Statistics, pictures and texts about what was measured."""

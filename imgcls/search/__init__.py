@@ -1,0 +1,1 @@
+"""Sweeps: an Optuna study around the training loop."""

@@ -1,0 +1,237 @@
+"""Verbs: parse, call, print; nothing else.
+
+Each verb imports what it needs when it runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imgcls.errors import ImgclsError
+
+app = typer.Typer(
+    name="imgcls",
+    help="Train, search and judge image classifiers, with MLflow as the record.\n\n"
+    "An EXPERIMENT is a file in experiments/ (by name) or a path to a TOML file. "
+    "Results go to stdout, progress to stderr.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ExperimentName = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Name in experiments/, or a TOML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as train.lr=3e-3; may be repeated."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one flat JSON object instead of text.")]
+
+
+@app.command()
+def train(experiment: ExperimentName, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Train one tracked run.
+
+    Example: imgcls train digits --set train.lr=3e-3
+    """
+    from imgcls.config import find_experiment, load_experiment
+    from imgcls.run import prepare, train_run
+    from imgcls.signals import GracefulStop
+    from imgcls.tracking import Tracker
+
+    path, root = find_experiment(experiment, Path.cwd())
+    prepared = prepare(load_experiment(path, overrides or ()), root)
+    with GracefulStop() as stop:
+        done = train_run(prepared, Tracker(root), kind="train", name=prepared.experiment.name, stop=stop)
+    facts = {
+        "run_id": done.run_id,
+        "best/epoch": done.best.epoch,
+        "best/val/accuracy": done.best.val_accuracy,
+        "best/val/loss": done.best.val_loss,
+    }
+    _print(facts, as_json, title=f"Trained {prepared.experiment.name}")
+    _hint(as_json, f"Final test scores, when you are done choosing: python evaluate.py --run-id {done.run_id}")
+
+
+@app.command()
+def sweep(
+    experiment: ExperimentName,
+    overrides: Overrides = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all, earlier sittings included.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which no further trial starts.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Trials side by side on this machine.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search the experiment's [search.space] by validation score.
+
+    Typed again, it goes on with the same study, up to --trials in all. It never opens the test split.
+
+    Example: imgcls sweep digits --trials 10
+    """
+    from imgcls.config import find_experiment, load_experiment
+    from imgcls.search.study import Sweep, evaluate_command
+    from imgcls.signals import GracefulStop
+    from imgcls.tracking import Tracker
+
+    path, root = find_experiment(experiment, Path.cwd())
+    flags = {"search.trials": trials, "search.timeout": timeout, "search.workers": workers}
+    loaded = load_experiment(path, overrides or ())
+    loaded = loaded.replace({key: value for key, value in flags.items() if value is not None}, origin="option")
+    with GracefulStop() as stop:
+        result = Sweep(loaded, root, Tracker(root), stop).run()
+    if as_json:
+        best = result.leaderboard.iloc[0]
+        facts = {
+            "run_id": result.run_id,
+            "imgcls.best_run_id": result.best_run_id,
+            "num_trials": len(result.leaderboard),
+            "best/epoch": int(best["best/epoch"]),
+            "best/val/accuracy": float(best["val/accuracy"]),
+            "best/val/loss": float(best["val/loss"]),
+        }
+        _print(facts, as_json)
+        return
+    _write(result.leaderboard.head(10).to_string(index=False, na_rep=""))
+    _write(f"\nSweep   {result.run_id}")
+    _write(f"Winner  {result.best_run_id}  ({result.metric} {result.best_value:.4f})")
+    _write(f"Final test scores, when you are done choosing: {evaluate_command(result.best_run_id)}")
+
+
+@app.command()
+def evaluate(
+    run_id: Annotated[str, typer.Option("--run-id", help="A completed run, or a sweep, which stands for its winner.")],
+    as_json: AsJson = False,
+) -> None:
+    """Open the test split, once, for the final scores of a run.
+
+    First the run's val score is computed again and must match the record. Then the look is written down, the split is
+    opened, and the scores become a run of their own below the run they judge.
+    """
+    from imgcls.config import project_root
+    from imgcls.evaluation.judge import evaluate as judge
+    from imgcls.tracking import Tracker
+
+    root = project_root(Path.cwd())
+    result = judge(run_id, Tracker(root), root)
+    if as_json:
+        _print(result.flat(), as_json)
+    else:
+        _write(result.report)
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="A model; without it, all are listed.")] = None,
+    image_size: Annotated[int, typer.Option(min=4, help="Side of the input in pixels.")] = 224,
+    channels: Annotated[int, typer.Option(min=1, max=3, help="1 (grey) or 3 (RGB).")] = 3,
+    num_classes: Annotated[int, typer.Option(min=2, help="Classes.")] = 1000,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the models, or show one: shapes, parameters, multiply-adds.
+
+    Example: imgcls models resnet --image-size 64 --set model.depth=34
+    """
+    from imgcls.config import Experiment
+    from imgcls.models.registry import describe_model, list_models
+
+    if name is None:
+        for known, line in list_models():
+            _write(f"{known:<40} {line}")
+        return
+    values: dict[str, object] = {"model.name": name}
+    config = Experiment(name="model").replace(values).replace(_overrides(overrides), origin="--set").model
+    summary = describe_model(config, channels=channels, image_size=image_size, num_classes=num_classes)
+    facts = {key: list(v) if isinstance(v, tuple) else v for key, v in vars(summary).items()}
+    _print(facts, as_json, title=name)
+
+
+@app.command()
+def runs(
+    experiment: Annotated[str | None, typer.Argument(help="Only runs of this MLflow experiment.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
+) -> None:
+    """List the newest runs of the record."""
+    from imgcls.config import project_root
+    from imgcls.reporting.report import terminal_table
+    from imgcls.tracking import Tracker
+
+    records = Tracker(project_root(Path.cwd())).find({}, experiment=experiment)
+    for record in reversed(records[-limit:]):
+        score = record.metrics.get("test/accuracy", record.metrics.get("best/val/accuracy"))
+        which = "test" if "test/accuracy" in record.metrics else "val"
+        shown = f"{which}/accuracy {score:.4f}" if score is not None else ""
+        _write(
+            f"{record.run_id}  {record.kind:<10} {record.outcome:<11} {record.experiment:<20} {record.name}  {shown}"
+        )
+    if not records:
+        _write(terminal_table([("runs", "none yet; imgcls train EXPERIMENT makes one")]))
+
+
+@app.command()
+def keys() -> None:
+    """Explain every key of an experiment file, with its default."""
+    from imgcls.config import config_table
+
+    for key, default, meaning in config_table():
+        _write(f"{key} = {default}\n    {meaning}")
+
+
+@app.command()
+def doctor(
+    relocate: Annotated[
+        bool, typer.Option("--relocate", help="After moving the repository: find its artifacts.")
+    ] = False,
+) -> None:
+    """Check the record of this project, and mend what can be mended."""
+    from imgcls.config import project_root
+    from imgcls.tracking import Tracker
+
+    tracker = Tracker(project_root(Path.cwd()))
+    if relocate:
+        _write(f"{tracker.relocate()} locations changed")
+        return
+    lost = tracker.unreachable_artifacts()
+    _write(f"{lost} experiments whose artifacts are not where the store says" + ("; try --relocate" if lost else ""))
+
+
+def main() -> None:
+    """The `imgcls` command: exit code 0 done, 1 failed while running, 2 refused for its input."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        app()
+    except ImgclsError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+
+
+def _overrides(texts: Iterable[str] | None) -> dict[str, object]:
+    from imgcls.config import parse_override
+
+    return dict(parse_override(text) for text in texts or ())
+
+
+def _print(facts: Mapping[str, object], as_json: bool, title: str = "") -> None:
+    if as_json:
+        _write(json.dumps(facts))
+        return
+    from imgcls.reporting.report import terminal_table
+
+    _write(title)
+    _write(terminal_table([(key, str(value)) for key, value in facts.items()]))
+
+
+def _hint(as_json: bool, line: str) -> None:
+    if not as_json:
+        _write(line)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text + "\n")

@@ -1,0 +1,138 @@
+"""`torchvision:NAME`: torchvision's classification networks, with its weights or without."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imgcls.config import ModelConfig
+from imgcls.errors import ConfigError, InputError
+from imgcls.models.checks import did_you_mean
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torchvision.models import WeightsEnum
+
+
+def names() -> list[str]:
+    """Every name, without the prefix."""
+    from torchvision import models
+
+    return list(models.list_models(module=models))
+
+
+def weight_names(name: str) -> list[str]:
+    """The pretrained weights that torchvision publishes for a network."""
+    return [weights.name for weights in _weights(name)]
+
+
+def check(name: str, channels: int) -> None:
+    """Checks that the network exists and takes images of so many channels.
+
+    Raises:
+        ConfigError: naming the nearest network, or the remedy.
+    """
+    if name not in (known := names()):
+        raise ConfigError(
+            f"model.name = 'torchvision:{name}': torchvision has no such classification network"
+            f"{did_you_mean(name, known)}; `imgcls models` lists them"
+        )
+    if channels != 3:
+        raise ConfigError(
+            f"model.name = 'torchvision:{name}' takes RGB images, not {channels} channel; set data.channels = 3, "
+            "which repeats grey three times"
+        )
+
+
+def resolve_weights(config: ModelConfig, name: str) -> str:
+    """The name of the weights that `pretrained`, or a name itself, stands for today.
+
+    Raises:
+        ConfigError: listing the names there are.
+    """
+    known = weight_names(name)
+    if config.weights in known:
+        return config.weights
+    if config.weights == "pretrained":
+        return str(_weights(name).DEFAULT.name)
+    raise ConfigError(
+        f"model.weights = {config.weights!r}: torchvision:{name} has {', '.join(known)}"
+        f"{did_you_mean(config.weights, known)}; or name a .pt, .pth or .safetensors file"
+    )
+
+
+def normalisation(name: str, weights: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std per channel in [0, 1] that named weights were trained with."""
+    transform = _weights(name)[weights].transforms()
+    return tuple(transform.mean), tuple(transform.std)
+
+
+def build(name: str, weights: str, num_classes: int) -> nn.Module:
+    """Builds the network, in training mode.
+
+    Args:
+        name: without the prefix.
+        weights: a name of torchvision's, or empty for random ones.
+        num_classes: K; the head is drawn anew where the weights have another number.
+
+    Raises:
+        InputError: the weights could not be downloaded.
+    """
+    model = _download(name, weights) if weights else _from_scratch(name, num_classes)
+    # Of the two networks with auxiliary heads, which would return more than logits while they train.
+    for auxiliary in ("aux1", "aux2", "AuxLogits"):
+        if hasattr(model, auxiliary):
+            setattr(model, auxiliary, None)
+            model.aux_logits = False  # type: ignore[assignment]
+    _fit_head(model, num_classes)
+    return model
+
+
+def head_name(model: nn.Module) -> str:
+    """The last linear layer, or in squeezenet, which has none, the last convolution."""
+    from torch import nn
+
+    modules = list(model.named_modules())
+    linear = [name for name, module in modules if isinstance(module, nn.Linear)]
+    return linear[-1] if linear else [name for name, module in modules if isinstance(module, nn.Conv2d)][-1]
+
+
+def _weights(name: str) -> type[WeightsEnum]:
+    from torchvision import models
+
+    enum: type[WeightsEnum] = models.get_model_weights(name)
+    return enum
+
+
+def _from_scratch(name: str, num_classes: int) -> nn.Module:
+    from torchvision import models
+
+    # These two warn unless told how to start.
+    options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **options)
+    return model
+
+
+def _download(name: str, weights: str) -> nn.Module:
+    import torch
+    from torchvision import models
+
+    try:
+        model: nn.Module = models.get_model(name, weights=weights)
+    except (OSError, RuntimeError) as error:
+        url = _weights(name)[weights].url
+        raise InputError(
+            f"torchvision:{name}: the weights {weights} could not be had: {error}; fetch {url} by other means into "
+            f"{torch.hub.get_dir()}/checkpoints, or set model.weights to a file or to '' for random weights"
+        ) from error
+    return model
+
+
+def _fit_head(model: nn.Module, num_classes: int) -> None:
+    from torch import nn
+
+    name = head_name(model)
+    head = model.get_submodule(name)
+    if isinstance(head, nn.Linear) and head.out_features != num_classes:
+        model.set_submodule(name, nn.Linear(head.in_features, num_classes))
+    elif isinstance(head, nn.Conv2d) and head.out_channels != num_classes:
+        model.set_submodule(name, nn.Conv2d(head.in_channels, num_classes, 1))

@@ -1,0 +1,79 @@
+"""Progress of a run for a person: a bar per epoch on a terminal, one line an epoch elsewhere; all on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+from imgcls.training.loop import TrainState
+from imgcls.training.metrics import EpochResult
+
+SECONDS_BETWEEN_UPDATES = 0.2
+
+
+class RunProgress:
+    """Shows one run.
+
+    Args:
+        title: what the run is called.
+        num_epochs: epochs in all.
+        steps_per_epoch: steps in each.
+        lr: state -> learning rate of its last step, for the bar.
+    """
+
+    def __init__(self, title: str, num_epochs: int, steps_per_epoch: int) -> None:
+        self._title = title
+        self._num_epochs = num_epochs
+        self._steps = steps_per_epoch
+        self._bar: tqdm[Any] | None = None
+        self._updated = 0.0
+        self._seconds = 0.0
+
+    def on_step(self, state: TrainState) -> None:
+        """Moves the bar, a few times a second."""
+        now = time.perf_counter()
+        if not sys.stderr.isatty() or (now - self._updated < SECONDS_BETWEEN_UPDATES and state.step < self._steps):
+            return
+        self._updated = now
+        if self._bar is None:
+            self._bar = tqdm(total=self._steps, file=sys.stderr, leave=False, unit="step", dynamic_ncols=True)
+            self._bar.set_description(f"{self._title} epoch {state.epoch + 1}/{self._num_epochs}")
+        self._bar.n = state.step
+        self._bar.set_postfix(
+            {
+                "loss": f"{state.loss_sum / max(1, state.num_images):.3f}",
+                "lr": f"{state.optimizer.param_groups[0]['lr']:.1e}",
+                "images/s": f"{state.num_images / max(1e-9, state.seconds):.0f}",
+            }
+        )
+
+    def on_epoch(self, result: EpochResult, is_best: bool) -> None:
+        """Prints the epoch's line."""
+        self.close()
+        self._seconds += result.seconds
+        left = self._seconds / result.epoch * (self._num_epochs - result.epoch) if result.epoch else 0.0
+        line = (
+            f"{self._title} epoch {result.epoch:>3}/{self._num_epochs}  train/loss {result.train_loss:.4f}  "
+            f"val/loss {result.val_loss:.4f}  val/accuracy {result.val_accuracy:.4f}{' *' if is_best else '  '} "
+            f"{result.images_per_second:6.0f} images/s  {duration(left)} left"
+        )
+        tqdm.write(line, file=sys.stderr)
+
+    def close(self) -> None:
+        """Takes the bar off the screen."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def duration(seconds: float) -> str:
+    """Such as `42 s`, `3 min 05 s` or `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,289 @@
+"""Figures of a record. Each function gives a `Figure` of its own; pyplot and its global state stay out."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from imgcls.reporting.statistics import Reliability, wilson
+
+# Okabe and Ito's palette, told apart by every common kind of colour blindness.
+BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#666666"
+PALE_BLUE = "#A6CEE3"
+SMALL, TINY = 8, 6
+"""Font sizes in points; titles take 10."""
+
+MAX_ANNOTATED_CLASSES = 20
+MAX_NAMED_CLASSES = 100
+MAX_NAME = 22
+"""Characters of a class name that a figure shows."""
+
+
+def confusion_matrix(matrix: NDArray[np.integer], class_names: Sequence[str]) -> Figure:
+    """Draws who is taken for whom: colour is the share of the true class, text the count and that share.
+
+    Cells carry text up to 20 classes. From there on the colour scale is a square root, which lets rare mistakes show,
+    and beyond 100 classes not every one is named.
+
+    Args:
+        matrix: int64 (K, K), row = true class, column = predicted class. A row of zeros is drawn grey.
+        class_names: K names.
+
+    Raises:
+        ValueError: where `matrix` is not (K, K).
+    """
+    num_classes = len(class_names)
+    if matrix.shape != (num_classes, num_classes):
+        raise ValueError(f"a confusion matrix {matrix.shape} for {num_classes} class names: give one row per name")
+    shares = _row_shares(matrix)
+    annotated = num_classes <= MAX_ANNOTATED_CLASSES
+    names = [_legible(name) for name in class_names]
+    cell = _cell_inches(num_classes)
+    margin = 0.9 + 0.065 * max(map(len, names))
+    figure = Figure(figsize=(num_classes * cell + margin + 0.9, num_classes * cell + margin), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(
+        shares,
+        cmap=colormaps["Blues"].with_extremes(bad="#E5E5E5"),
+        norm=Normalize(0, 1) if annotated else PowerNorm(0.5, 0, 1),
+    )
+    if annotated:
+        _annotate(axes, matrix, shares)
+    _name_cells(axes, names, cell)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.set_title(f"{np.trace(matrix)} of {matrix.sum()} images right", fontsize=10)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, format=PercentFormatter(1))
+    bar.set_label("share of the true class", fontsize=SMALL)
+    bar.ax.tick_params(labelsize=SMALL)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def reliability_diagram(reliability: Reliability, ece: float) -> Figure:
+    """Draws accuracy against confidence, over a histogram of confidence.
+
+    A point stands at its bin's mean confidence, so its distance to the diagonal is the bin's share in the calibration
+    error; its bar is the 95% Wilson interval.
+
+    Args:
+        reliability: the bins.
+        ece: expected calibration error, in [0, 1].
+    """
+    filled = np.flatnonzero(reliability.counts)
+    left, widths = reliability.edges[:-1], np.diff(reliability.edges)
+    confidence, accuracy = reliability.confidence[filled], reliability.accuracy[filled]
+    counts = reliability.counts[filled]
+    intervals = [wilson(round(share * num), int(num)) for share, num in zip(accuracy, counts, strict=True)]
+
+    figure = Figure(figsize=(5, 5.6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.bar(left[filled], accuracy, widths[filled], align="edge", color=PALE_BLUE, edgecolor="white")
+    upper.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="perfect calibration")
+    # Points at 0 and at 1 lie on the frame: unclipped, they show whole.
+    lows, highs = [i.low for i in intervals], [i.high for i in intervals]
+    upper.vlines(confidence, lows, highs, color=BLUE, linewidth=1.2, clip_on=False)
+    upper.plot(confidence, accuracy, "o", color=BLUE, markersize=4, label="accuracy, 95% interval", clip_on=False)
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    _legend_above(upper)
+    figure.suptitle(f"Calibration error (ECE) {ece:.3f}, {reliability.counts.sum()} images", fontsize=10)
+
+    lower.bar(left, reliability.counts, widths, align="edge", color=BLUE, edgecolor="white")
+    lower.set(xlabel="confidence (highest probability)", ylabel="images")
+    lower.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+    for axes in (upper, lower):
+        _plain(axes)
+    return figure
+
+
+def worst_mistakes(
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.integer],
+    probs: NDArray[np.floating],
+    keys: Sequence[str],
+    class_names: Sequence[str],
+    num: int = 24,
+) -> Figure:
+    """Shows the wrong predictions of highest confidence, each under truth → prediction (confidence).
+
+    Args:
+        pixels: uint8 (N, C, H, W), C = 1 (grey) or 3 (RGB). Only the rows shown are read.
+        labels: int64 (N,).
+        probs: float (N, K).
+        keys: N names of the images in their source.
+        class_names: K names.
+        num: how many to show at most, at least 1.
+
+    Returns:
+        A grid of images, or a sentence where nothing was predicted wrong.
+    """
+    predictions, confidence = probs.argmax(axis=1), probs.max(axis=1)
+    mistakes = np.flatnonzero(predictions != labels)
+    if not len(mistakes):
+        return _sentence(f"No mistakes: all {len(labels)} images were predicted right.")
+    shown = mistakes[np.argsort(-confidence[mistakes], kind="stable")][:num]
+    num_columns = min(6, len(shown))
+    num_rows = math.ceil(len(shown) / num_columns)
+    # Three columns at least, so that the title has room.
+    figure = Figure(figsize=(1.75 * max(num_columns, 3), 2.35 * num_rows + 0.4), layout="constrained")
+    figure.suptitle(f"Mistakes of highest confidence: {len(shown)} of {len(mistakes)}", fontsize=10)
+    panels = figure.subplots(num_rows, num_columns, squeeze=False).flatten().tolist()
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, row in zip(panels, shown, strict=False):
+        truth, prediction = class_names[labels[row]], class_names[predictions[row]]
+        _show_image(axes, pixels[row])
+        axes.set_title(f"{_legible(truth)} →\n{_legible(prediction, 15)} ({confidence[row]:.1%})", fontsize=SMALL)
+        axes.text(
+            0.5, -0.04, _tail(keys[row]), transform=axes.transAxes, fontsize=TINY, color=GREY, ha="center", va="top"
+        )
+    return figure
+
+
+def learning_curves(history: pd.DataFrame | Sequence[Mapping[str, float]], best_epoch: int | None = None) -> Figure:
+    """Draws loss and accuracy over the epochs.
+
+    Args:
+        history: a row per epoch with `epoch` (completed epochs, from 1), `train/loss` and `val/loss` (nats),
+            `val/accuracy` in [0, 1].
+        best_epoch: the epoch whose weights were kept; marked where given.
+
+    Returns:
+        Two panels, or a sentence where no epoch was completed.
+    """
+    table = pd.DataFrame(history)
+    if table.empty:
+        return _sentence("No epoch was completed.")
+    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    marker = "o" if len(table) <= 40 else ""
+    for axes, name, colour in (
+        (loss, "train/loss", ORANGE),
+        (loss, "val/loss", BLUE),
+        (accuracy, "val/accuracy", BLUE),
+    ):
+        axes.plot(table["epoch"], table[name], color=colour, marker=marker, markersize=3, linewidth=1.5, label=name)
+    loss.set_ylabel("loss (nats)")
+    accuracy.set_ylabel("accuracy")
+    for axes in (loss, accuracy):
+        if best_epoch is not None:
+            axes.axvline(best_epoch, color=GREY, linestyle="--", linewidth=1, label=f"best epoch ({best_epoch})")
+        axes.set_xlabel("epoch")
+        axes.set_xlim(table["epoch"].min() - 0.5, table["epoch"].max() + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        _plain(axes)
+        _legend_above(axes)
+    return figure
+
+
+def save_png(figure: Figure, dpi: int = 150) -> bytes:
+    """Renders a figure; the same figure gives the same bytes.
+
+    Args:
+        figure: from any function here.
+        dpi: pixels per inch.
+    """
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A name in a script that the font lacks shows as boxes; the tables beside the figure have it in full.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _row_shares(matrix: NDArray[np.integer]) -> NDArray[np.float64]:
+    totals = matrix.sum(axis=1, keepdims=True)
+    shares = np.full(matrix.shape, np.nan)
+    np.divide(matrix, totals, out=shares, where=totals > 0)
+    return shares
+
+
+def _cell_inches(num_classes: int) -> float:
+    if num_classes <= 4:
+        return 1.1
+    return 0.58 if num_classes <= MAX_ANNOTATED_CLASSES else max(7, min(num_classes * 0.12, 14)) / num_classes
+
+
+def _annotate(axes: Axes, matrix: NDArray[np.integer], shares: NDArray[np.float64]) -> None:
+    for row, column in zip(*np.nonzero(matrix), strict=True):
+        share = shares[row, column]
+        axes.text(
+            column,
+            row,
+            f"{matrix[row, column]}\n{share:.0%}",
+            color="white" if share > 0.7 else "black",
+            fontsize=SMALL,
+            ha="center",
+            va="center",
+        )
+
+
+def _name_cells(axes: Axes, names: Sequence[str], cell: float) -> None:
+    step = math.ceil(len(names) / MAX_NAMED_CLASSES)
+    named = range(0, len(names), step)
+    size = min(SMALL, 0.75 * 72 * cell * step)
+    labels = [names[i] for i in named]
+    axes.set_yticks(named, labels, fontsize=size)
+    # A character is about 0.6 of the font size wide.
+    if max(map(len, names)) * 0.6 * size < 72 * cell:
+        axes.set_xticks(named, labels, fontsize=size)
+    elif len(names) <= MAX_ANNOTATED_CLASSES:
+        axes.set_xticks(named, labels, fontsize=size, rotation=45, ha="right", rotation_mode="anchor")
+    else:
+        axes.set_xticks(named, labels, fontsize=size, rotation=90)
+    axes.tick_params(length=0 if len(names) <= MAX_ANNOTATED_CLASSES else 2)
+    axes.spines[:].set_visible(False)
+
+
+def _show_image(axes: Axes, image: NDArray[np.uint8]) -> None:
+    if image.shape[0] == 1:
+        axes.imshow(image[0], cmap="gray", vmin=0, vmax=255)
+    else:
+        axes.imshow(image.transpose(1, 2, 0))
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=SMALL)
+    axes.grid(axis="y", color="#E5E5E5", linewidth=0.7)
+    axes.set_axisbelow(True)
+
+
+def _legend_above(axes: Axes) -> None:
+    # No curve can pass beneath it there.
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=SMALL, frameon=False, borderaxespad=0.2)
+
+
+def _sentence(text: str) -> Figure:
+    figure = Figure(figsize=(6, 1.2))
+    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=10)
+    return figure
+
+
+def _legible(name: str, limit: int = MAX_NAME) -> str:
+    """One line, its middle left out where it is long, since long names differ at either end."""
+    line = " ".join(name.split())
+    if len(line) > limit:
+        line = f"{line[: limit // 2]}…{line[-((limit - 1) // 2) :]}"
+    return _verbatim(line)
+
+
+def _tail(key: str, limit: int = 30) -> str:
+    line = " ".join(key.split())
+    return _verbatim(line if len(line) <= limit else f"…{line[1 - limit :]}")
+
+
+def _verbatim(text: str) -> str:
+    # Matplotlib reads what stands between two dollars as mathematics.
+    return text.replace("$", r"\$")

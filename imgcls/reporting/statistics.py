@@ -1,0 +1,319 @@
+"""Scores of a classifier, each with as much certainty as the number of images allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support, recall_score, roc_auc_score
+
+NUM_BINS = 15
+"""Bins of the calibration error, as in Guo et al. 2017."""
+
+MAX_DECIMALS = 4
+"""What `rounded` shows at most, however narrow the interval."""
+
+UNDEFINED = "–"
+"""What `rounded` shows for NaN."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval, both ends included.
+
+    Attributes:
+        low: in the unit of the score.
+        high: at least `low`.
+    """
+
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """Half the distance between the ends."""
+        return (self.high - self.low) / 2
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a split says about a classifier.
+
+    Attributes:
+        loss: mean cross-entropy in nats.
+        accuracy: share of images predicted right, in [0, 1].
+        accuracy_low: lower end of the 95% Wilson interval of the accuracy.
+        accuracy_high: its upper end.
+        balanced_accuracy: mean recall of the classes that have images, in [0, 1].
+        macro_f1: mean F1 of all classes, in [0, 1]; a class neither predicted nor present counts 0.
+        auroc: area under the ROC curve, in [0, 1]: of class 1 for two classes, else the mean of each class against
+            the rest. NaN where a class has no images, since then it is undefined.
+        ece: expected calibration error over 15 bins, in [0, 1].
+    """
+
+    loss: float
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    balanced_accuracy: float
+    macro_f1: float
+    auroc: float
+    ece: float
+
+    @property
+    def accuracy_interval(self) -> Interval:
+        """The 95% Wilson interval of the accuracy."""
+        return Interval(self.accuracy_low, self.accuracy_high)
+
+    def metrics(self, split: str) -> dict[str, float]:
+        """The scores under their names in the record, such as `test/accuracy_low`; an undefined AUROC is left out."""
+        return {f"{split}/{name}": value for name, value in asdict(self).items() if not math.isnan(value)}
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Confidence against accuracy, in B equal-width bins of confidence.
+
+    Attributes:
+        edges: float64 (B + 1,), from 0 to 1. A bin holds its right edge, not its left.
+        confidence: float64 (B,), mean of the highest probability; NaN where a bin is empty.
+        accuracy: float64 (B,), share predicted right; NaN where a bin is empty.
+        counts: int64 (B,), images.
+    """
+
+    edges: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+
+def wilson(num_correct: int, num_images: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a proportion, without continuity correction (Wilson 1927; Newcombe 1998, method 3).
+
+    Args:
+        num_correct: from 0 to `num_images`.
+        num_images: at least 1.
+        confidence: in (0, 1).
+
+    Returns:
+        An interval within [0, 1].
+
+    Raises:
+        ValueError: a count or the confidence out of range.
+    """
+    if not 0 <= num_correct <= num_images or num_images < 1:
+        raise ValueError(f"{num_correct} right of {num_images} images is no proportion: give 0 <= right <= images >= 1")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence {confidence} is not between 0 and 1, such as 0.95")
+    ends = binomtest(num_correct, num_images).proportion_ci(confidence, method="wilson")
+    return Interval(float(ends.low), float(ends.high))
+
+
+def difference_interval(first: float, first_interval: Interval, second: float, second_interval: Interval) -> Interval:
+    """Interval of `first - second`, two independent proportions, from their Wilson intervals.
+
+    Newcombe's hybrid score interval (Newcombe 1998, Statistics in Medicine 17:873-890, method 10), at the
+    confidence of the two intervals given.
+
+    Args:
+        first: a proportion in [0, 1].
+        first_interval: its Wilson interval.
+        second: a proportion of other images.
+        second_interval: its Wilson interval.
+
+    Returns:
+        An interval within [-1, 1].
+    """
+    below = math.hypot(first - first_interval.low, second_interval.high - second)
+    above = math.hypot(first_interval.high - first, second - second_interval.low)
+    return Interval(first - second - below, first - second + above)
+
+
+def score(probs: NDArray[np.floating], labels: NDArray[np.integer]) -> Scores:
+    """Scores probabilities. `score_logits` is exact where a probability has rounded to 0: prefer it.
+
+    Args:
+        probs: float (N, K), K >= 2, rows summing to 1. For the loss they are clipped from below at float64's epsilon,
+            so a hard 0 on the true class costs 36 nats, as in scikit-learn.
+        labels: int64 (N,), in [0, K).
+
+    Raises:
+        ValueError: other shapes or ranges, no images, values that are not finite.
+    """
+    _check_probs(probs, labels)
+    exact = probs.astype(np.float64)
+    return _scores(exact, np.log(np.clip(exact, np.finfo(np.float64).eps, 1)), labels)
+
+
+def score_logits(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Scores:
+    """Scores logits, in float64 whatever their type.
+
+    Args:
+        logits: float (N, K), K >= 2, any finite values.
+        labels: int64 (N,), in [0, K).
+
+    Raises:
+        ValueError: other shapes or ranges, no images, values that are not finite.
+    """
+    _check(logits, labels)
+    log_probs = log_softmax(logits.astype(np.float64), axis=1)
+    return _scores(np.exp(log_probs), log_probs, labels)
+
+
+def per_class(
+    labels: NDArray[np.integer], predictions: NDArray[np.integer], class_names: Sequence[str]
+) -> pd.DataFrame:
+    """Precision, recall and F1 of each class against the rest.
+
+    Args:
+        labels: int64 (N,), in [0, K).
+        predictions: int64 (N,), in [0, K).
+        class_names: K names.
+
+    Returns:
+        K rows in the order of `class_names`: `class`; `precision`, `recall` and `f1` in [0, 1], 0 where undefined
+        (never predicted, no images); `num_images` of the class. The mean of `f1` is the macro-F1.
+
+    Raises:
+        ValueError: other shapes or ranges, no images.
+    """
+    num_classes = len(class_names)
+    _check_classes("labels", labels, num_classes)
+    _check_classes("predictions", predictions, num_classes)
+    precision, recall, f1, num_images = precision_recall_fscore_support(
+        labels, predictions, labels=np.arange(num_classes), zero_division=0
+    )
+    return pd.DataFrame(
+        {"class": list(class_names), "precision": precision, "recall": recall, "f1": f1, "num_images": num_images}
+    )
+
+
+def confusion(labels: NDArray[np.integer], predictions: NDArray[np.integer], num_classes: int) -> NDArray[np.int64]:
+    """Counts images by true and predicted class.
+
+    Args:
+        labels: int64 (N,), in [0, K).
+        predictions: int64 (N,), in [0, K).
+        num_classes: K.
+
+    Returns:
+        int64 (K, K), row = true class, column = predicted class.
+
+    Raises:
+        ValueError: other shapes or ranges, no images.
+    """
+    _check_classes("labels", labels, num_classes)
+    _check_classes("predictions", predictions, num_classes)
+    matrix: NDArray[np.int64] = confusion_matrix(labels, predictions, labels=np.arange(num_classes)).astype(np.int64)
+    return matrix
+
+
+def reliability(probs: NDArray[np.floating], labels: NDArray[np.integer], num_bins: int = NUM_BINS) -> Reliability:
+    """Bins images by confidence, the highest of their probabilities (Guo et al. 2017, arXiv 1706.04599).
+
+    Args:
+        probs: float (N, K), K >= 2, rows summing to 1.
+        labels: int64 (N,), in [0, K).
+        num_bins: B, at least 1.
+
+    Raises:
+        ValueError: other shapes or ranges, no images, values that are not finite.
+    """
+    _check_probs(probs, labels)
+    if num_bins < 1:
+        raise ValueError(f"{num_bins} bins: give at least 1")
+    confidence = probs.max(axis=1).astype(np.float64)
+    edges = np.linspace(0, 1, num_bins + 1)
+    # The inner edges alone: a sum that rounds to just over 1 stays in the last bin.
+    bins = np.digitize(confidence, edges[1:-1], right=True)
+    counts = np.bincount(bins, minlength=num_bins).astype(np.int64)
+
+    def mean_in_bins(values: NDArray[np.generic]) -> NDArray[np.float64]:
+        means = np.full(num_bins, np.nan)
+        np.divide(np.bincount(bins, weights=values, minlength=num_bins), counts, out=means, where=counts > 0)
+        return means
+
+    return Reliability(edges, mean_in_bins(confidence), mean_in_bins(probs.argmax(axis=1) == labels), counts)
+
+
+def expected_calibration_error(bins: Reliability) -> float:
+    """Mean distance of confidence to accuracy, each bin weighted by its images, in [0, 1].
+
+    Equation 3 of Guo et al. 2017, arXiv 1706.04599.
+    """
+    return float(np.nansum(bins.counts * np.abs(bins.accuracy - bins.confidence)) / bins.counts.sum())
+
+
+def rounded(value: float, interval: Interval) -> str:
+    """A score with no more digits than its interval supports.
+
+    The last decimal shown is that of the half-width's first significant digit, the half-width itself being rounded to
+    one digit first: 0.8742 +- 0.025 is "0.87", 0.8742 +- 0.0031 is "0.874", 0.8742 +- 0.2 is "0.9". Between 0 and
+    `MAX_DECIMALS` decimals; NaN is "–".
+
+    Args:
+        value: the score, or an end of the interval.
+        interval: of the score. Another score of the same images may borrow it.
+    """
+    return UNDEFINED if math.isnan(value) else f"{value:z.{_decimals(interval)}f}"
+
+
+def _decimals(interval: Interval) -> int:
+    if interval.half_width == 0:
+        return MAX_DECIMALS
+    exponent = int(f"{interval.half_width:.0e}".split("e")[1])
+    return min(max(-exponent, 0), MAX_DECIMALS)
+
+
+def _scores(probs: NDArray[np.float64], log_probs: NDArray[np.float64], labels: NDArray[np.integer]) -> Scores:
+    num_images, num_classes = probs.shape
+    predictions = probs.argmax(axis=1)
+    num_correct = int((predictions == labels).sum())
+    accuracy = wilson(num_correct, num_images)
+    present = np.unique(labels)
+    return Scores(
+        loss=float(-log_probs[np.arange(num_images), labels].mean()),
+        accuracy=num_correct / num_images,
+        accuracy_low=accuracy.low,
+        accuracy_high=accuracy.high,
+        # balanced_accuracy_score is this too, with a warning whenever an absent class is predicted.
+        balanced_accuracy=float(recall_score(labels, predictions, labels=present, average="macro", zero_division=0)),
+        macro_f1=float(f1_score(labels, predictions, labels=np.arange(num_classes), average="macro", zero_division=0)),
+        auroc=_auroc(probs, labels) if len(present) == num_classes else math.nan,
+        ece=expected_calibration_error(reliability(probs, labels)),
+    )
+
+
+def _auroc(probs: NDArray[np.float64], labels: NDArray[np.integer]) -> float:
+    if probs.shape[1] == 2:
+        return float(roc_auc_score(labels, probs[:, 1]))
+    # One column per class is the same mean as multi_class="ovr", which refuses rows that sum to 1 only in float16.
+    return float(roc_auc_score(labels[:, None] == np.arange(probs.shape[1]), probs, average="macro"))
+
+
+def _check_probs(probs: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
+    _check(probs, labels)
+    # As loose as half precision needs, far too tight for logits.
+    if probs.min() < 0 or np.abs(probs.sum(axis=1, dtype=np.float64) - 1).max() > 0.01:
+        raise ValueError("probs must be at least 0 and sum to 1 in each row: take score_logits for logits")
+
+
+def _check(values: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
+    if values.ndim != 2 or values.shape[1] < 2 or len(values) != len(labels):
+        raise ValueError(f"{values.shape} values for {labels.shape} labels: give (N, K), K >= 2, and (N,)")
+    _check_classes("labels", labels, values.shape[1])
+    if num_bad := int((~np.isfinite(values)).any(axis=1).sum()):
+        raise ValueError(f"{num_bad} of {len(values)} images have values that are not finite: the model has diverged")
+
+
+def _check_classes(name: str, classes: NDArray[np.integer], num_classes: int) -> None:
+    if classes.ndim != 1 or not len(classes) or not np.issubdtype(classes.dtype, np.integer):
+        raise ValueError(f"{name} are {classes.dtype} {classes.shape}: give integers (N,) of at least one image")
+    if classes.min() < 0 or classes.max() >= num_classes:
+        raise ValueError(f"{name} reach from {classes.min()} to {classes.max()}: give 0 to {num_classes - 1}")

@@ -1,0 +1,315 @@
+"""One tracked run: data, model, loop and record put together."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+from torch import nn
+
+from imgcls.config import AugmentConfig, DataConfig, Experiment
+from imgcls.data.augment import Augment, Normalise
+from imgcls.data.labelled import LabelledImages
+from imgcls.data.loader import Loader
+from imgcls.data.splits import Dataset, load_dataset
+from imgcls.errors import Interrupted
+from imgcls.models.registry import build_model, pretrained_normalisation, resolve_model
+from imgcls.progress import RunProgress
+from imgcls.reporting import figures
+from imgcls.rng import derive_seed
+from imgcls.signals import GracefulStop
+from imgcls.tracking import Kind, Run, Tracker, heartbeat
+from imgcls.training.checkpoint import save_checkpoint
+from imgcls.training.device import Device, prepare_device
+from imgcls.training.loop import Task, TrainState, fit
+from imgcls.training.metrics import EpochResult
+
+log = logging.getLogger(__name__)
+
+BEST, LAST = "checkpoints/best.pt", "checkpoints/last.pt"
+VAL_PREDICTIONS, TEST_PREDICTIONS = "predictions/val.csv", "predictions/test.csv"
+CONFIG = "config.toml"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment ready to run.
+
+    Attributes:
+        experiment: resolved: no `auto` and no "the model's own" is left of what affects the result.
+        dataset: its images.
+        device: where it computes.
+        root: the project's root.
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    device: Device
+    root: Path
+
+    def task(self) -> Task:
+        """What the loop needs besides its state."""
+        config, where = self.experiment.train, self.device.torch_device
+        return Task(
+            config=config,
+            metric=self.experiment.search.metric,
+            train=Loader(self.dataset.train, config.batch_size, where),
+            val=Loader(self.dataset.val, config.eval_batch_size, where),
+            augment=Augment(self.experiment.augment, self.experiment.data.image_size),
+            normalise=self.normalise(),
+            num_classes=len(self.dataset.class_names),
+            class_weights=self._class_weights(),
+            device=self.device,
+        )
+
+    def normalise(self) -> Normalise:
+        """The normalisation that the experiment records."""
+        data = self.experiment.data
+        assert data.mean != "auto"
+        assert data.std != "auto"
+        return Normalise(data.mean, data.std, self.device.torch_device)
+
+    def model(self, *, with_weights: bool = True) -> nn.Module:
+        """The network before training; without its starting weights where a checkpoint replaces them anyway."""
+        config = self.experiment.model
+        return build_model(
+            config if with_weights else config.model_copy(update={"weights": ""}),
+            num_classes=len(self.dataset.class_names),
+            channels=self.dataset.channels,
+            image_size=self.experiment.data.image_size,
+            seed=derive_seed(self.experiment.train.seed, "weights"),
+            root=self.root,
+        )
+
+    def _class_weights(self) -> torch.Tensor | None:
+        if self.experiment.train.class_weights == "none":
+            return None
+        counts = np.bincount(self.dataset.train.labels, minlength=len(self.dataset.class_names))
+        weights = counts.sum() / (len(counts) * counts)
+        return torch.tensor(weights, dtype=torch.float32, device=self.device.torch_device)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run gave.
+
+    Attributes:
+        run_id: MLflow's id.
+        outcome: `completed` or `pruned`.
+        best: its best epoch.
+        num_epochs: completed epochs.
+    """
+
+    run_id: str
+    outcome: str
+    best: EpochResult
+    num_epochs: int
+
+
+def prepare(experiment: Experiment, root: Path) -> Prepared:
+    """Loads the data and resolves every `auto`; trains and records nothing.
+
+    Raises:
+        InputError: whatever makes the experiment impossible here.
+    """
+    # Cheap refusals first: a wrong depth should not wait for a thousand images to be decoded.
+    channels = 1 if experiment.data.channels == 1 else 3
+    resolve_model(experiment.model, channels, experiment.data.image_size)
+    device = prepare_device(experiment.train)
+    dataset = _dataset(experiment.data, experiment.augment, root)
+    model = resolve_model(experiment.model, dataset.channels, experiment.data.image_size)
+    mean, std = dataset.mean, dataset.std
+    if (pretrained := pretrained_normalisation(model)) is not None:
+        mean = pretrained[0] if experiment.data.mean == "auto" else mean
+        std = pretrained[1] if experiment.data.std == "auto" else std
+    resolved = experiment.model_copy(
+        update={
+            "data": experiment.data.model_copy(update={"channels": dataset.channels, "mean": mean, "std": std}),
+            "model": model,
+            "train": experiment.train.model_copy(
+                update={
+                    "device": str(device.torch_device),
+                    "threads": device.threads,
+                    "precision": "bfloat16" if device.autocast else "float32",
+                }
+            ),
+        }
+    )
+    return Prepared(resolved, dataset, device, root)
+
+
+@lru_cache(maxsize=2)
+def _dataset(data: DataConfig, augment: AugmentConfig, root: Path) -> Dataset:
+    """The trials of a sweep that share their data load it once."""
+    return load_dataset(data, augment, root)
+
+
+def train_run(
+    prepared: Prepared,
+    tracker: Tracker,
+    *,
+    kind: Kind,
+    name: str,
+    stop: GracefulStop,
+    parent: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    prune: Callable[[EpochResult], bool] = lambda _: False,
+) -> Finished:
+    """Trains, and leaves the whole record of it.
+
+    Args:
+        prepared: what to train.
+        tracker: where the record goes.
+        kind: of the run.
+        name: of the run, for people.
+        stop: asked after each step.
+        parent: run under which this one stands.
+        tags: further tags.
+        prune: asked after each epoch; True ends the run as pruned.
+
+    Raises:
+        Interrupted: `stop` was requested; the state after the last whole step is in the last checkpoint.
+        TrainingError: the loss is not finite; the run is FAILED, with the reason as a tag.
+    """
+    with tracker.start_run(prepared.experiment.name, kind=kind, name=name, parent=parent, tags=tags) as run:
+        _record_start(run, prepared)
+        task = prepared.task()
+        state = TrainState.start(prepared.model(), task.config, task.device)
+        progress = RunProgress(name, task.config.epochs, task.train.steps_per_epoch)
+        best_logits: NDArray[np.float32] | None = None
+        try:
+            for result in fit(task, state, stop, progress.on_step):
+                is_best = state.best(task.metric) is result
+                progress.on_epoch(result, is_best)
+                if is_best:
+                    assert state.val_logits is not None
+                    best_logits = state.val_logits.numpy()
+                _save(run, prepared, state, is_best=is_best)
+                run.log_metrics(result.metrics(), step=result.epoch, tags=heartbeat())
+                if result.epoch < task.config.epochs and prune(result):
+                    run.outcome = "pruned"
+                    break
+        finally:
+            progress.close()
+        if stop():
+            _save(run, prepared, state, is_best=False)
+            raise Interrupted(
+                f"stopped by {stop.requested} after epoch {state.epoch + 1}, step {state.step}"
+                if state.step
+                else f"stopped by {stop.requested} after epoch {state.epoch}"
+            )
+        assert best_logits is not None
+        return _record_end(run, prepared, state, best_logits)
+
+
+def _record_start(run: Run, prepared: Prepared) -> None:
+    experiment, dataset = prepared.experiment, prepared.dataset
+    run.log_text(CONFIG, experiment.to_toml())
+    run.log_params(experiment.params())
+    tags = {
+        "imgcls.config_hash": experiment.config_hash(),
+        "imgcls.data_fingerprint": dataset.fingerprint,
+        "imgcls.device": f"{prepared.device.torch_device}: {prepared.device.name}, {prepared.device.threads} threads",
+        "imgcls.num_skipped": str(dataset.num_skipped),
+    }
+    if dataset.test is not None:
+        tags["imgcls.test_fingerprint"] = dataset.test.fingerprint()
+    run.set_tags(tags)
+    for split, images in (("train", dataset.train), ("val", dataset.val)):
+        counts = np.bincount(images.labels, minlength=len(dataset.class_names))
+        profile = {"num_images": len(images), **dict(zip(dataset.class_names, counts.tolist(), strict=True))}
+        run.log_dataset(
+            f"{experiment.name}/{split}",
+            context=split,
+            digest=dataset.fingerprint,
+            source=json.dumps({"source": experiment.data.source, "path": experiment.data.path}),
+            profile=profile,
+        )
+    run.describe(_description(prepared, None))
+
+
+def _save(run: Run, prepared: Prepared, state: TrainState, *, is_best: bool) -> None:
+    keep_epoch = prepared.experiment.train.save_from_epoch
+    names = [BEST] if is_best else []
+    if keep_epoch and state.epoch >= keep_epoch and not state.step:
+        names.append(f"checkpoints/epoch_{state.epoch:04d}.pt")
+    for name in names:
+        with run.artifact(name) as path:
+            save_checkpoint(path, _scored_checkpoint(prepared, state))
+    with run.artifact(LAST) as path:
+        save_checkpoint(path, {"config": prepared.experiment.to_toml(), "state": state.snapshot()})
+
+
+def _scored_checkpoint(prepared: Prepared, state: TrainState) -> dict[str, object]:
+    """The weights that val scored, with what is needed to use them anywhere."""
+    return {
+        "config": prepared.experiment.to_toml(),
+        "class_names": list(prepared.dataset.class_names),
+        "epoch": state.epoch,
+        "metrics": state.history[-1].metrics(),
+        "model": state.scored_model.state_dict(),
+    }
+
+
+def _record_end(run: Run, prepared: Prepared, state: TrainState, best_logits: NDArray[np.float32]) -> Finished:
+    best = state.best(prepared.experiment.search.metric)
+    run.log_metrics(
+        {"best/epoch": best.epoch, "best/val/accuracy": best.val_accuracy, "best/val/loss": best.val_loss},
+        step=state.epoch,
+    )
+    table = prediction_table(prepared.dataset.val, best_logits, prepared.dataset.class_names)
+    run.log_text(VAL_PREDICTIONS, table.to_csv(index=False))
+    history = [{"epoch": float(result.epoch), **result.metrics()} for result in state.history]
+    run.log_bytes("figures/curves.png", figures.save_png(figures.learning_curves(history, best.epoch)))
+    run.describe(_description(prepared, best))
+    return Finished(run.run_id, run.outcome, best, state.epoch)
+
+
+def prediction_table(images: LabelledImages, logits: NDArray[np.float32], class_names: tuple[str, ...]) -> pd.DataFrame:
+    """One row an image: its name and digest, label, prediction, and each class's probability.
+
+    Args:
+        images: N images of a split.
+        logits: float32 (N, K), in their order.
+        class_names: K names.
+    """
+    probs = softmax(logits.astype(np.float64), axis=1)
+    columns: dict[str, object] = {
+        "image": images.keys,
+        "digest": [row.tobytes().hex()[:16] for row in images.digests],
+        "label": [class_names[i] for i in images.labels],
+        "prediction": [class_names[i] for i in logits.argmax(axis=1)],
+    }
+    columns |= {f"prob/{name}": probs[:, i] for i, name in enumerate(class_names)}
+    return pd.DataFrame(columns)
+
+
+def _description(prepared: Prepared, best: EpochResult | None) -> str:
+    """What MLflow's UI shows on the run's page."""
+    experiment, dataset = prepared.experiment, prepared.dataset
+    model = experiment.model
+    size = experiment.data.image_size
+    layers = f", {model.depth} layers, width {model.width}" if model.depth else ""
+    lines = [
+        f"**{experiment.name}**: `{model.name}`{layers}, on {len(dataset.train)} train and {len(dataset.val)} val "
+        f"images of {size} x {size} pixels in {len(dataset.class_names)} classes ({experiment.data.source}).",
+        f"lr {experiment.train.lr:g} after {experiment.train.warmup_epochs} warm-up epochs, "
+        f"{experiment.train.epochs} epochs of batches of {experiment.train.batch_size}, seed {experiment.train.seed}.",
+    ]
+    if best is not None:
+        lines.append(
+            f"Best epoch {best.epoch}: val/accuracy **{best.val_accuracy:.4f}**, val/loss {best.val_loss:.4f}. "
+            "This epoch was chosen by val, so its val score is not an unbiased one."
+        )
+    if dataset.num_skipped:
+        lines.append(f"{dataset.num_skipped} unreadable images were left out.")
+    return "\n\n".join(lines)

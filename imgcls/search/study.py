@@ -1,0 +1,413 @@
+"""A sweep: one Optuna study together with its parent run."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
+
+from imgcls.config import Experiment
+from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
+from imgcls.progress import duration
+from imgcls.reporting.report import SweepFacts, sweep_markdown
+from imgcls.rng import derive_seed
+from imgcls.run import CONFIG, Prepared, prepare
+from imgcls.search import space as spaces
+from imgcls.search.engines import TrialOutcome, make_engine
+from imgcls.search.trial import TrialJob, journal_path, metric_value, open_study
+from imgcls.signals import GracefulStop
+from imgcls.tracking import Run, Tracker
+
+log = logging.getLogger(__name__)
+
+ALIKE_FAILURES = 3
+"""So many trials that fail in a row for the same reason end the sweep."""
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep found.
+
+    Attributes:
+        run_id: of the parent run.
+        best_run_id: of the winner.
+        metric: what selected it.
+        best_value: its metric at its best epoch.
+        leaderboard: one row a trial, best first.
+    """
+
+    run_id: str
+    best_run_id: str
+    metric: str
+    best_value: float
+    leaderboard: pd.DataFrame
+
+
+class Sweep:
+    """One study under one parent run, taken up where it stopped.
+
+    Args:
+        experiment: as in its file, with overrides.
+        root: the project's root.
+        tracker: where the record goes.
+        stop: granted between two steps.
+
+    Raises:
+        InputError: no search space, values outside it, or data that cannot be used.
+    """
+
+    def __init__(self, experiment: Experiment, root: Path, tracker: Tracker, stop: GracefulStop) -> None:
+        if not experiment.search.space:
+            raise ConfigError(
+                f"{experiment.name} has no [search.space]; name at least one key, such as "
+                '"train.lr" = { low = 1e-4, high = 1e-2, log = true }'
+            )
+        self.experiment = experiment
+        self.root = root
+        self.tracker = tracker
+        self.stop = stop
+        self.prepared = prepare(experiment, root)
+        self.pruner_warmup = _pruner_warmup(self.prepared.experiment)
+        self.name = f"{experiment.name}-{_identity(experiment, self.prepared)}"
+        self._first_values = self._planned_values()
+
+    def run(self) -> SweepResult:
+        """Searches up to `search.trials` trials in all, earlier sittings included.
+
+        Raises:
+            Interrupted: the stop was requested; the same command goes on.
+            TrainingError: no trial succeeded, or several failed alike in a row.
+        """
+        with _only_one(self.root, self.name), self._parent_run() as run:
+            self.study = open_study(self.root, self.name, self.experiment, self.pruner_warmup)
+            self._take_back_lost_trials()
+            if not self.study.trials:
+                for values in self._first_values:
+                    self.study.enqueue_trial(values)
+            self._search(run.run_id)
+            return self._conclude(run)
+
+    # --- before ---
+
+    def _planned_values(self) -> list[spaces.Values]:
+        """Trial 0 is the experiment's own values; a grid is planned whole."""
+        search = self.experiment.search
+        own = spaces.own_values(self.prepared.experiment, search.space)
+        others = spaces.grid(search.space) if search.sampler == "grid" else []
+        return [own, *(values for values in others if values != own)]
+
+    @contextmanager
+    def _parent_run(self) -> Iterator[Run]:
+        sweeps = self.tracker.find({"imgcls.kind": "sweep"}, experiment=self.experiment.name)
+        same = [record for record in sweeps if record.tags.get("imgcls.study") == self.name]
+        if same:
+            log.info("going on with sweep %s (study %s)", same[-1].run_id, self.name)
+            with self.tracker.reopen_run(same[-1].run_id) as run:
+                yield run
+            return
+        if sweeps:
+            log.info(
+                "the experiment or its data differ from those of sweep %s: a new study starts (%s)",
+                sweeps[-1].run_id, self.name,
+            )  # fmt: skip
+        with self.tracker.start_run(
+            self.experiment.name, kind="sweep", name=f"sweep {self.name}", tags={"imgcls.study": self.name}
+        ) as run:
+            resolved = self.prepared.experiment
+            run.log_text(CONFIG, self.experiment.to_toml())
+            run.log_params({k: v for k, v in resolved.params().items() if k not in NOT_IDENTITY})
+            run.set_tags({
+                "imgcls.config_hash": self.experiment.config_hash(without=NOT_IDENTITY),
+                "imgcls.data_fingerprint": self.prepared.dataset.fingerprint,
+            })  # fmt: skip
+            yield run
+
+    def _take_back_lost_trials(self) -> None:
+        """A trial that says RUNNING, with this study's lock in our hand, has lost its process: it is run again."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self._take_back(trial, "its process died")
+        open_runs = self.tracker.find({"imgcls.study": self.name, "imgcls.kind": "trial", "imgcls.outcome": "running"})
+        for record in open_runs:
+            self.tracker.close_run(record.run_id, "interrupted", "its process died")
+
+    def _take_back(self, trial: FrozenTrial, reason: str) -> None:
+        self.study._storage.set_trial_user_attr(trial._trial_id, "interrupted", reason)
+        self.study.tell(trial.number, state=TrialState.FAIL)
+        if trial.params:
+            self.study.enqueue_trial(trial.params)
+
+    # --- during ---
+
+    def _search(self, sweep_run_id: str) -> None:
+        search = self.experiment.search
+        started = time.monotonic()
+        engine = make_engine(min(search.workers, search.trials), self.stop)
+        progress = _SweepProgress(self, started)
+        open_jobs = 0
+        try:
+            while not self.stop():
+                out_of_time = bool(search.timeout) and time.monotonic() - started >= search.timeout
+                while open_jobs < engine.capacity and not out_of_time and self._wants_more(open_jobs):
+                    engine.submit(self._ask(sweep_run_id))
+                    open_jobs += 1
+                if not open_jobs:
+                    break
+                for outcome in engine.wait():
+                    open_jobs -= 1
+                    self._tell(outcome)
+                    progress.on_trial(outcome)
+                self._stop_on_alike_failures()
+            while open_jobs and self.stop():
+                for outcome in engine.wait():
+                    open_jobs -= 1
+                    self._tell(outcome)
+        finally:
+            progress.close()
+            engine.close()
+        if self.stop():
+            raise Interrupted(f"stopped by {self.stop.requested}; the same command goes on where it stopped")
+
+    def _wants_more(self, num_open: int) -> bool:
+        search = self.experiment.search
+        limit = len(self._first_values) if search.sampler == "grid" else search.trials
+        return self.num_ended() + num_open < min(limit, search.trials)
+
+    def num_ended(self) -> int:
+        """Trials that ran to an end of their own: interrupted ones run again and count once."""
+        trials = self.study.get_trials(deepcopy=False)
+        return sum(trial.state.is_finished() and "interrupted" not in trial.user_attrs for trial in trials)
+
+    def _ask(self, sweep_run_id: str) -> TrialJob:
+        # A fresh sampler a trial: what it draws depends on the seed and the trials before, not on this process.
+        number = len(self.study.get_trials(deepcopy=False))
+        self.study.sampler = make_sampler(self.experiment, number)
+        trial = self.study.ask()
+        values = spaces.suggest(trial, self.experiment.search.space)
+        return TrialJob(
+            experiment=self.experiment.replace(values, origin=f"trial {trial.number}"),
+            root=self.root,
+            number=trial.number,
+            trial_id=trial._trial_id,
+            study=self.name,
+            sweep_run_id=sweep_run_id,
+            pruner_warmup=self.pruner_warmup,
+        )
+
+    def _tell(self, outcome: TrialOutcome) -> None:
+        job, finished = outcome.job, outcome.finished
+        trial = next(t for t in self.study.get_trials(deepcopy=False) if t.number == job.number)
+        if outcome.interrupted:
+            self._take_back(trial, outcome.error or "interrupted")
+            return
+        attrs: dict[str, Any] = {"error": outcome.error}
+        if finished is not None:
+            attrs = {"run_id": finished.run_id, "best_epoch": finished.best.epoch, **finished.best.metrics()}
+        for key, value in attrs.items():
+            self.study._storage.set_trial_user_attr(trial._trial_id, key, value)
+        if finished is None:
+            self.study.tell(job.number, state=TrialState.FAIL)
+        elif finished.outcome == "pruned":
+            self.study.tell(job.number, state=TrialState.PRUNED)
+        else:
+            self.study.tell(job.number, metric_value(finished.best, self.experiment.search.metric))
+
+    def _stop_on_alike_failures(self) -> None:
+        ended = [t for t in self.study.get_trials(deepcopy=False) if t.state.is_finished()]
+        last = [t.user_attrs.get("error") for t in ended if "interrupted" not in t.user_attrs][-ALIKE_FAILURES:]
+        if len(last) == ALIKE_FAILURES and last[0] and len(set(last)) == 1:
+            raise TrainingError(f"{ALIKE_FAILURES} trials in a row failed alike: {last[0]}")
+
+    # --- after ---
+
+    def leaderboard(self) -> pd.DataFrame:
+        """One row a trial, best first; pruned and failed ones behind, whatever their score."""
+        metric = self.experiment.search.metric
+        sign = 1 if metric == "val/loss" else -1
+        rows = []
+        for trial in self.study.get_trials(deepcopy=False):
+            attrs = trial.user_attrs
+            if "interrupted" in attrs or not trial.state.is_finished():
+                continue
+            outcome = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned"}.get(trial.state, "failed")
+            rows.append({
+                "trial": trial.number, "outcome": outcome,
+                "val/accuracy": attrs.get("val/accuracy"), "val/loss": attrs.get("val/loss"),
+                "best/epoch": attrs.get("best_epoch"), **trial.params, "run_id": attrs.get("run_id", ""),
+            })  # fmt: skip
+        order = {"completed": 0, "pruned": 1, "failed": 2}
+        rows.sort(key=lambda r: (order[r["outcome"]], sign * (r[metric] or 0.0), r["val/loss"] or 0.0, r["trial"]))
+        return pd.DataFrame(rows)
+
+    def _conclude(self, run: Run) -> SweepResult:
+        board = self.leaderboard()
+        if board.empty or board.iloc[0]["outcome"] != "completed":
+            raise TrainingError("no trial of this sweep was completed, so there is no winner")
+        winner = board.iloc[0]
+        metric = self.experiment.search.metric
+        result = SweepResult(run.run_id, str(winner["run_id"]), metric, float(winner[metric]), board)
+        run.set_tags({"imgcls.best_run_id": result.best_run_id})
+        run.log_metrics({
+            "best/epoch": float(winner["best/epoch"]), "best/val/accuracy": float(winner["val/accuracy"]),
+            "best/val/loss": float(winner["val/loss"]), "num_trials": float(len(board)),
+        })  # fmt: skip
+        run.log_text("report/leaderboard.csv", board.to_csv(index=False))
+        self._log_plots(run)
+        summary = sweep_markdown(self._facts(result))
+        run.log_text("report/summary.md", summary)
+        run.describe(summary)
+        return result
+
+    def _facts(self, result: SweepResult) -> SweepFacts:
+        return SweepFacts(
+            name=self.experiment.name,
+            run_id=result.run_id,
+            num_trials=len(result.leaderboard),
+            outcomes=dict(Counter(result.leaderboard["outcome"])),
+            metric=result.metric,
+            leaderboard=result.leaderboard,
+            best_run_id=result.best_run_id,
+            best_value=result.best_value,
+            num_val=len(self.prepared.dataset.val),
+            searched={key: spaces.describe(options) for key, options in self.experiment.search.space.items()},
+            evaluate_command=evaluate_command(result.best_run_id),
+        )
+
+    def _log_plots(self, run: Run) -> None:
+        """Optuna's plots as pages that need no network."""
+        from optuna import visualization
+
+        plots: dict[str, Callable[..., Any]] = {
+            "history": visualization.plot_optimization_history,
+            "importances": visualization.plot_param_importances,
+            "slice": visualization.plot_slice,
+            "parallel_coordinates": visualization.plot_parallel_coordinate,
+        }
+        name = self.experiment.search.metric
+        for title, plot in plots.items():
+            try:
+                page = plot(self.study, target=_objective, target_name=name).to_html(include_plotlyjs=True)
+            except (ValueError, RuntimeError) as error:  # importances need two completed trials that differ
+                log.info("no plot of %s: %s", title, error)
+                continue
+            run.log_text(f"figures/{title}.html", page)
+
+
+NOT_IDENTITY = ("search.trials", "search.timeout", "search.workers")
+"""Keys that may change between two sittings of the same study."""
+
+
+def evaluate_command(run_id: str) -> str:
+    """The line that opens the test split for a run."""
+    return f"python evaluate.py --run-id {run_id}"
+
+
+def make_sampler(experiment: Experiment, number: int) -> BaseSampler:
+    """The sampler of one trial, seeded by the study's seed and the trial's number."""
+    seed = derive_seed(experiment.search.seed, "sampler", number) % 2**32
+    if experiment.search.sampler == "tpe":
+        return TPESampler(seed=seed)
+    return RandomSampler(seed=seed)  # a grid's trials are planned beforehand and never drawn
+
+
+class _SweepProgress:
+    """A bar over trials on a terminal, a line a trial elsewhere."""
+
+    def __init__(self, sweep: Sweep, started: float) -> None:
+        self._sweep = sweep
+        self._started = started
+        self._num_before = sweep.num_ended()
+        self._bar = tqdm(
+            total=sweep.experiment.search.trials, initial=self._num_before, desc=f"sweep {sweep.experiment.name}",
+            unit="trial", file=sys.stderr, disable=None, dynamic_ncols=True, position=1,
+        )  # fmt: skip
+
+    def on_trial(self, outcome: TrialOutcome) -> None:
+        board = self._sweep.leaderboard()
+        completed = board[board["outcome"] == "completed"] if len(board) else board
+        metric = self._sweep.experiment.search.metric
+        best = "none yet"
+        if len(completed):
+            best = f"{completed.iloc[0][metric]:.4f} (trial {completed.iloc[0]['trial']})"
+        ended, total = self._sweep.num_ended(), self._sweep.experiment.search.trials
+        seconds = (time.monotonic() - self._started) / max(1, ended - self._num_before)
+        tqdm.write(
+            f"trial {outcome.job.number} {_in_words(outcome, metric)}; {ended} of {total} trials, "
+            f"best {metric} {best}, "
+            f"{duration(seconds * (total - ended))} left",
+            file=sys.stderr,
+        )
+        self._bar.set_postfix_str(f"best {metric} {best}")
+        self._bar.n = ended
+        self._bar.refresh()
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def _in_words(outcome: TrialOutcome, metric: str) -> str:
+    if outcome.finished is None:
+        return f"{'interrupted' if outcome.interrupted else 'failed'}: {outcome.error}"
+    best = outcome.finished.best
+    return f"{outcome.finished.outcome}: {metric} {metric_value(best, metric):.4f} at epoch {best.epoch}"
+
+
+def _objective(trial: FrozenTrial) -> float:
+    assert trial.value is not None
+    return trial.value
+
+
+def _pruner_warmup(resolved: Experiment) -> int:
+    longest = spaces.longest_warmup(resolved)
+    asked = resolved.search.pruner_warmup_epochs
+    if asked == "auto":
+        return longest + 1
+    if asked < longest:
+        raise ConfigError(
+            f"search.pruner_warmup_epochs = {asked} would judge trials whose warm-up of up to {longest} epochs "
+            f'is not over; give at least {longest}, or "auto"'
+        )
+    return asked
+
+
+def _identity(experiment: Experiment, prepared: Prepared) -> str:
+    test = prepared.dataset.test
+    parts = (experiment.config_hash(without=NOT_IDENTITY), prepared.dataset.fingerprint, test and test.fingerprint())
+    return f"{derive_seed(0, *map(str, parts)):016x}"[:8]
+
+
+@contextmanager
+def _only_one(root: Path, study: str) -> Iterator[None]:
+    """Holds the study's lock; the kernel lets go of it however this process ends.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    path = journal_path(root, study).with_suffix(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file: IO[str]
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise InputError(
+                f"this sweep is already running (process {file.read().strip() or 'unknown'}, study {study}); "
+                "wait for it, or stop it"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

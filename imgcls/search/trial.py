@@ -1,0 +1,119 @@
+"""One trial, in whatever process runs it: attaches to the study, trains, reports each epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from imgcls.config import Experiment
+from imgcls.run import Finished, prepare, train_run
+from imgcls.signals import GracefulStop
+from imgcls.tracking import Tracker
+from imgcls.training.metrics import EpochResult
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """One trial to run.
+
+    Attributes:
+        experiment: with the trial's values set.
+        root: the project's root.
+        number: of the trial in its study.
+        trial_id: of the trial in Optuna's storage.
+        study: name of the study.
+        sweep_run_id: the parent run.
+        pruner_warmup: epochs before which no trial is judged.
+    """
+
+    experiment: Experiment
+    root: Path
+    number: int
+    trial_id: int
+    study: str
+    sweep_run_id: str
+    pruner_warmup: int
+
+
+def direction(experiment: Experiment) -> Literal["minimize", "maximize"]:
+    """Optuna's word for which way the metric gets better."""
+    return "minimize" if experiment.search.metric == "val/loss" else "maximize"
+
+
+def metric_value(result: EpochResult, metric: str) -> float:
+    """The objective at one epoch."""
+    return result.metrics()[metric]
+
+
+def open_study(root: Path, name: str, experiment: Experiment, pruner_warmup: int) -> optuna.Study:
+    """Creates the study's journal below `mlruns/`, or opens it.
+
+    MLflow is the record; the journal only coordinates.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = journal_path(root, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(path))),
+        study_name=name,
+        direction=direction(experiment),
+        pruner=make_pruner(experiment, pruner_warmup),
+        load_if_exists=True,
+    )
+
+
+def journal_path(root: Path, study: str) -> Path:
+    """Where a study's journal is."""
+    return root / "mlruns" / "studies" / f"{study}.journal"
+
+
+def make_pruner(experiment: Experiment, warmup: int) -> BasePruner:
+    """The experiment's pruner, which judges nothing before `warmup` completed epochs."""
+    if experiment.search.pruner == "none" or warmup >= experiment.train.epochs:
+        return NopPruner()
+    if experiment.search.pruner == "median":
+        return MedianPruner(n_startup_trials=5, n_warmup_steps=warmup)
+    return HyperbandPruner(min_resource=max(1, warmup), max_resource=experiment.train.epochs, reduction_factor=3)
+
+
+def run_trial(job: TrialJob, stop: GracefulStop) -> Finished:
+    """Trains one trial under its sweep's run.
+
+    Raises:
+        Interrupted: `stop` was requested.
+        ImgclsError: what the trial failed of.
+    """
+    study = open_study(job.root, job.study, job.experiment, job.pruner_warmup)
+    trial = optuna.trial.Trial(study, job.trial_id)
+
+    def prune(result: EpochResult) -> bool:
+        trial.report(metric_value(result, job.experiment.search.metric), step=result.epoch)
+        return trial.should_prune()
+
+    return train_run(
+        prepare(job.experiment, job.root),
+        _tracker(job.root),
+        kind="trial",
+        name=f"trial {job.number}",
+        parent=job.sweep_run_id,
+        tags={"imgcls.study": job.study, "imgcls.trial": str(job.number), **_values_tag(trial.params)},
+        stop=stop,
+        prune=prune,
+    )
+
+
+@lru_cache(maxsize=1)
+def _tracker(root: Path) -> Tracker:
+    """A worker opens the store once, not once a trial."""
+    return Tracker(root)
+
+
+def _values_tag(values: dict[str, Any]) -> dict[str, str]:
+    return {"imgcls.values": ", ".join(f"{key} = {value}" for key, value in values.items())}

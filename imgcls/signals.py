@@ -1,0 +1,40 @@
+"""Ctrl-C and SIGTERM become a request that the loop can grant between two steps."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class GracefulStop:
+    """While entered, the first SIGINT or SIGTERM sets `requested`; a second one interrupts at once.
+
+    Off the main thread, where Python allows no handlers, it only answers False.
+    """
+
+    def __init__(self) -> None:
+        self.requested = ""
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __call__(self) -> bool:
+        """Whether a stop was asked for."""
+        return bool(self.requested)
+
+    def __enter__(self) -> GracefulStop:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = signal.Signals(number).name

@@ -1,0 +1,474 @@
+"""The only door to MLflow: what a run leaves behind is written and read here, under the record's names."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlparse
+
+import mlflow.artifacts
+from mlflow.entities import Dataset as MlflowDataset
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.tracking import MlflowClient
+
+from imgcls.errors import InputError, Interrupted, TrainingError
+
+Kind = Literal["sweep", "trial", "train", "confirm", "evaluation", "rerun"]
+Outcome = Literal["running", "completed", "pruned", "interrupted", "failed"]
+
+STATUS: dict[Outcome, str] = {
+    "completed": "FINISHED",
+    "pruned": "FINISHED",
+    "interrupted": "KILLED",
+    "failed": "FAILED",
+}
+PARAMS_PER_CALL = 100
+"""MLflow's limit for one log_batch call."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What the tracker holds of a run.
+
+    Attributes:
+        run_id: MLflow's id.
+        experiment: name of the MLflow experiment.
+        name: the run's name.
+        status: MLflow's status, such as FINISHED.
+        started: milliseconds since 1970.
+        params: as logged.
+        metrics: last value of each.
+        tags: as logged.
+    """
+
+    run_id: str
+    experiment: str
+    name: str
+    status: str
+    started: int
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+    @property
+    def kind(self) -> str:
+        """`imgcls.kind`, or "" for a run that imgcls did not write."""
+        return self.tags.get("imgcls.kind", "")
+
+    @property
+    def outcome(self) -> str:
+        """`imgcls.outcome`."""
+        return self.tags.get("imgcls.outcome", "")
+
+
+class Run:
+    """A run that is being written."""
+
+    def __init__(self, client: MlflowClient, run_id: str, artifact_uri: str) -> None:
+        self.run_id = run_id
+        self.outcome: Outcome = "completed"
+        self._client = client
+        self._artifacts = local_path(artifact_uri)
+
+    def log_params(self, params: Mapping[str, str]) -> None:
+        """Logs parameters; equal ones again are accepted."""
+        entities = [Param(key, value) for key, value in params.items()]
+        for start in range(0, len(entities), PARAMS_PER_CALL):
+            self._client.log_batch(self.run_id, params=entities[start : start + PARAMS_PER_CALL])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0, tags: Mapping[str, str] | None = None) -> None:
+        """Logs metrics at one step, and tags, in a single call."""
+        now = int(time.time() * 1000)
+        self._client.log_batch(
+            self.run_id,
+            metrics=[Metric(key, float(value), now, step) for key, value in metrics.items()],
+            tags=[RunTag(key, value) for key, value in (tags or {}).items()],
+        )
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Sets tags; those that exist are replaced."""
+        self.log_metrics({}, tags=tags)
+
+    def describe(self, markdown: str) -> None:
+        """Sets the description that MLflow's UI shows on the run's page."""
+        self.set_tags({"mlflow.note.content": markdown})
+
+    def log_dataset(self, name: str, context: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
+        """Links a data set to the run, such as its train split."""
+        dataset = MlflowDataset(
+            name=name, digest=digest, source_type="imgcls", source=source, profile=json.dumps(profile)
+        )
+        tags = [InputTag("mlflow.data.context", context)]
+        self._client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
+
+    @contextmanager
+    def artifact(self, name: str) -> Iterator[Path]:
+        """A path to write the artifact `name` to; it is in the record when the block ends.
+
+        In a local store that is the artifact's own place, so nothing is copied.
+        """
+        if self._artifacts is not None:
+            path = self._artifacts / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield path
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(name).name
+            yield path
+            parent = Path(name).parent.as_posix()
+            self._client.log_artifact(self.run_id, str(path), None if parent == "." else parent)
+
+    def log_text(self, name: str, text: str) -> None:
+        """Writes a text artifact."""
+        with self.artifact(name) as path:
+            path.write_text(text, encoding="utf-8")
+
+    def log_bytes(self, name: str, content: bytes) -> None:
+        """Writes a binary artifact."""
+        with self.artifact(name) as path:
+            path.write_bytes(content)
+
+
+class Tracker:
+    """A tracking store: `MLFLOW_TRACKING_URI`, else `mlflow.db` at the project's root.
+
+    Args:
+        root: the project's root.
+
+    Raises:
+        InputError: a store that cannot be opened.
+    """
+
+    def __init__(self, root: Path) -> None:
+        for noisy in ("alembic", "mlflow.store", "mlflow.tracking"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        self._root = root.resolve()
+        self._is_default = not os.environ.get("MLFLOW_TRACKING_URI")
+        if self._is_default:
+            database = self._root / "mlflow.db"
+            _create_database(database, self._root / "mlruns")
+            self.uri = f"sqlite:///{database}"
+        else:
+            self.uri = os.environ["MLFLOW_TRACKING_URI"]
+        try:
+            self._client = MlflowClient(self.uri)
+        except Exception as error:
+            raise InputError(f"the tracking store cannot be opened: {type(error).__name__}: {error}") from error
+
+    # --- writing ---
+
+    @contextmanager
+    def start_run(
+        self,
+        experiment: str,
+        *,
+        kind: Kind,
+        name: str,
+        parent: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Iterator[Run]:
+        """Creates a run and ends it with the status that its block deserves.
+
+        An Interrupted or KeyboardInterrupt ends it KILLED, any other exception FAILED, each with its reason; else it
+        is FINISHED with `run.outcome`.
+        """
+        all_tags = _who_runs() | {"imgcls.kind": kind, "imgcls.outcome": "running"} | dict(tags or {})
+        all_tags |= _git_tags(self._root)
+        if parent is not None:
+            all_tags["mlflow.parentRunId"] = parent
+        created = self._client.create_run(self._experiment_id(experiment), tags=all_tags, run_name=name)
+        with self._writing(Run(self._client, created.info.run_id, created.info.artifact_uri)) as run:
+            yield run
+
+    @contextmanager
+    def reopen_run(self, run_id: str) -> Iterator[Run]:
+        """Goes on writing to a run that exists, under this process's name."""
+        found = self._client.get_run(run_id)
+        self._client.update_run(run_id, status="RUNNING")
+        run = Run(self._client, run_id, found.info.artifact_uri)
+        run.set_tags(_who_runs() | {"imgcls.outcome": "running"})
+        with self._writing(run):
+            yield run
+
+    @contextmanager
+    def _writing(self, run: Run) -> Iterator[Run]:
+        try:
+            yield run
+        except BaseException as error:
+            stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
+            self._end(run.run_id, "interrupted" if stopped else "failed", _reason(error))
+            raise
+        self._end(run.run_id, run.outcome, "")
+
+    def close_run(self, run_id: str, outcome: Outcome, reason: str) -> None:
+        """Ends a run that somebody else left open."""
+        self._end(run_id, outcome, reason)
+
+    def _end(self, run_id: str, outcome: Outcome, reason: str) -> None:
+        tags = [RunTag("imgcls.outcome", outcome)] + ([RunTag("imgcls.reason", reason)] if reason else [])
+        self._client.log_batch(run_id, tags=tags)
+        self._client.set_terminated(run_id, STATUS[outcome])
+
+    def _experiment_id(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            location = (self._root / "mlruns" / name).as_uri() if self._is_default else None
+            try:
+                return str(self._client.create_experiment(name, artifact_location=location))
+            except MlflowException as error:
+                if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                    raise
+                found = self._client.get_experiment_by_name(name)  # another process was faster
+                assert found is not None
+        if found.lifecycle_stage == "deleted":
+            raise InputError(
+                f"the MLflow experiment {name!r} was deleted; restore it "
+                f"(mlflow experiments restore -x {found.experiment_id}) or give this one another name"
+            )
+        return str(found.experiment_id)
+
+    # --- reading ---
+
+    def get(self, run_id: str) -> RunRecord:
+        """Reads one run.
+
+        Raises:
+            InputError: no such run in this store.
+        """
+        try:
+            run = self._client.get_run(run_id)
+        except MlflowException as error:
+            raise InputError(
+                f"no run {run_id!r} in {self._where()}; `imgcls runs` lists the runs of this store"
+            ) from error
+        return self._record(run, self._client.get_experiment(run.info.experiment_id).name)
+
+    def find(
+        self, tags: Mapping[str, str], *, experiment: str | None = None, with_deleted: bool = False
+    ) -> list[RunRecord]:
+        """All runs with these tags, oldest first.
+
+        Args:
+            tags: every one must be equal.
+            experiment: name of an MLflow experiment; None searches all of them.
+            with_deleted: also deleted runs, and runs of deleted experiments.
+        """
+        view = ViewType.ALL if with_deleted else ViewType.ACTIVE_ONLY
+        experiments = {e.experiment_id: e.name for e in self._client.search_experiments(view_type=view)}
+        ids = [i for i, name in experiments.items() if experiment in (None, name)]
+        filter_string = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        records: list[RunRecord] = []
+        token = None
+        while ids:
+            page = self._client.search_runs(
+                ids, filter_string, view, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
+            )
+            records += [self._record(run, experiments[run.info.experiment_id]) for run in page]
+            token = page.token
+            if not token:
+                break
+        return records
+
+    def children(self, run_id: str, kind: Kind) -> list[RunRecord]:
+        """The runs of a kind below a run, oldest first."""
+        return self.find({"mlflow.parentRunId": run_id, "imgcls.kind": kind})
+
+    def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
+        """(step, value) of a metric, in order."""
+        return [(point.step, point.value) for point in self._client.get_metric_history(run_id, metric)]
+
+    @contextmanager
+    def fetch(self, run_id: str, name: str) -> Iterator[Path]:
+        """An artifact as a file on this machine, for the length of the block.
+
+        Raises:
+            InputError: the run has no such artifact.
+        """
+        uri = self._client.get_run(run_id).info.artifact_uri
+        folder = local_path(uri)
+        if folder is not None:
+            if not (folder / name).is_file():
+                moved = "" if folder.is_dir() else (
+                    f"; its folder {folder} is gone (after moving the repository: imgcls doctor --relocate)"
+                )  # fmt: skip
+                raise InputError(f"run {run_id} has no artifact {name}{moved}")
+            yield folder / name
+            return
+        with tempfile.TemporaryDirectory() as temporary:
+            try:
+                path = mlflow.artifacts.download_artifacts(
+                    run_id=run_id, artifact_path=name, dst_path=temporary, tracking_uri=self.uri
+                )
+            except (MlflowException, OSError) as error:
+                raise InputError(f"run {run_id} has no artifact {name}") from error
+            yield Path(path)
+
+    def read_text(self, run_id: str, name: str) -> str:
+        """The content of a text artifact."""
+        with self.fetch(run_id, name) as path:
+            return path.read_text(encoding="utf-8")
+
+    def relocate(self) -> int:
+        """Points artifact locations of a repository that was moved to where the files are now.
+
+        MLflow stores them absolute. Only locations whose folder is gone, and whose `mlruns/…` exists here, change.
+
+        Returns:
+            How many locations changed.
+
+        Raises:
+            InputError: the store is not this project's own.
+        """
+        if not self._is_default:
+            raise InputError("only the project's own store can be relocated; unset MLFLOW_TRACKING_URI")
+        changed = 0
+        with sqlite3.connect(self._root / "mlflow.db", timeout=20) as database:
+            for table, column in (
+                ("experiments", "artifact_location"),
+                ("runs", "artifact_uri"),
+                ("logged_models", "artifact_location"),
+            ):
+                rows = database.execute(f"SELECT rowid, {column} FROM {table}").fetchall()
+                moves = [(new, rowid) for rowid, old in rows if (new := self._moved(old))]
+                database.executemany(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", moves)
+                changed += len(moves)
+        return changed
+
+    def unreachable_artifacts(self) -> int:
+        """How many experiments with runs have their artifacts elsewhere than the store says."""
+        experiments = self._client.search_experiments(view_type=ViewType.ALL)
+        folders = [local_path(e.artifact_location) for e in experiments if self.find({}, experiment=e.name)]
+        return sum(folder is not None and not folder.is_dir() for folder in folders)
+
+    def _moved(self, uri: str | None) -> str | None:
+        folder = local_path(uri or "")
+        if folder is None or folder.exists() or "mlruns" not in folder.parts:
+            return None
+        below = folder.parts[len(folder.parts) - folder.parts[::-1].index("mlruns") :]
+        here = self._root.joinpath("mlruns", *below)
+        return here.as_uri() if here.exists() and here != folder else None
+
+    def _where(self) -> str:
+        return str(self._root / "mlflow.db") if self._is_default else "the store of MLFLOW_TRACKING_URI"
+
+    def _record(self, run: Any, experiment: str) -> RunRecord:
+        return RunRecord(
+            run_id=run.info.run_id,
+            experiment=experiment,
+            name=run.info.run_name or "",
+            status=run.info.status,
+            started=run.info.start_time,
+            params=dict(run.data.params),
+            metrics=dict(run.data.metrics),
+            tags=dict(run.data.tags),
+        )
+
+
+def local_path(uri: str) -> Path | None:
+    """The folder behind a `file:` URI or a plain path; None for anything remote."""
+    parsed = urlparse(uri)
+    if parsed.scheme == "file":
+        return Path(unquote(parsed.path))
+    return Path(uri) if parsed.scheme == "" and uri else None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    names = ("imgcls", "torch", "torchvision", "numpy", "pillow", "mlflow", "optuna")
+    return {"python": ".".join(map(str, sys.version_info[:3]))} | {name: version(name) for name in names}
+
+
+def heartbeat() -> dict[str, str]:
+    """The tag that says that a run's process was alive now, in seconds since 1970."""
+    return {"imgcls.heartbeat": f"{time.time():.0f}"}
+
+
+def _who_runs() -> dict[str, str]:
+    return heartbeat() | {
+        "imgcls.host": socket.gethostname(),
+        "imgcls.pid": str(os.getpid()),
+        "mlflow.user": _user(),
+        "mlflow.source.name": "imgcls",
+        "mlflow.source.type": "LOCAL",
+        "imgcls.versions": json.dumps(versions()),
+    }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a passwd entry
+        return str(os.getuid())
+
+
+def _git_tags(root: Path) -> dict[str, str]:
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    dirty = "true" if git("status", "--porcelain") else "false"
+    return {"imgcls.git_commit": commit, "imgcls.git_dirty": dirty, "mlflow.source.git.commit": commit}
+
+
+def _reason(error: BaseException) -> str:
+    lines: Iterable[str] = (line.strip() for line in str(error).splitlines())
+    first = next((line for line in lines if line), "")
+    known = isinstance(error, (InputError, TrainingError, Interrupted))
+    text = first if known and first else f"{type(error).__name__}: {first}".rstrip(": ")
+    return text[:500]
+
+
+def _create_database(database: Path, artifacts: Path) -> None:
+    """Makes a whole MLflow store at `database`, or none.
+
+    A process killed half-way through MLflow's own creation leaves a file that never opens again, and several
+    processes that create at once collide; so it is made aside and linked into place.
+    """
+    if database.exists():
+        return
+    if list(artifacts.glob("[0-9]*/meta.yaml")):
+        raise InputError(
+            f"{artifacts} holds runs of MLflow's old file store, which keeps plain `mlflow ui` from opening mlflow.db; "
+            "move them away, or migrate them with `mlflow migrate-filestore`"
+        )
+    log = logging.getLogger(__name__)
+    log.info("creating %s", database)
+    artifacts.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=database.parent) as folder:
+        aside = Path(folder) / "mlflow.db"
+        store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
+            f"sqlite:///{aside}", artifacts.as_uri()
+        )
+        store.engine.dispose()
+        connection = sqlite3.connect(aside)
+        connection.execute("PRAGMA journal_mode=WAL")  # stays with the file: two to three times faster writing
+        connection.close()
+        try:
+            os.link(aside, database)
+        except FileExistsError:
+            log.info("another process created %s first", database)

@@ -1,0 +1,275 @@
+"""The training loop: a generator that yields one result per epoch and knows no tracker.
+
+`fit` may be left after any step and entered again with the same state: every draw is a function of (seed, epoch,
+step), and the sums of the unfinished epoch are part of the state.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import get_ema_multi_avg_fn as ema
+
+from imgcls.config import TrainConfig
+from imgcls.data.augment import Augment, Normalise, mixup
+from imgcls.data.loader import Batch, Loader
+from imgcls.errors import TrainingError
+from imgcls.rng import derive_seed, generator
+from imgcls.training.device import Device
+from imgcls.training.metrics import EpochResult
+from imgcls.training.schedule import lr_at
+
+
+@dataclass(frozen=True)
+class Task:
+    """What stays the same from the first step to the last.
+
+    Attributes:
+        config: the `[train]` table.
+        metric: `search.metric`, which selects the best epoch.
+        train: batches of train.
+        val: batches of val.
+        augment: train images -> views.
+        normalise: views -> what the model sees.
+        num_classes: K.
+        class_weights: float32 (K,) on the device, or None.
+        device: where to compute.
+    """
+
+    config: TrainConfig
+    metric: str
+    train: Loader
+    val: Loader
+    augment: Augment
+    normalise: Normalise
+    num_classes: int
+    class_weights: Tensor | None
+    device: Device
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.config.epochs * self.train.steps_per_epoch
+
+    def lr(self, epoch: int, step: int) -> float:
+        """Learning rate of a step, both counted from 0."""
+        return lr_at(
+            epoch * self.train.steps_per_epoch + step,
+            peak=self.config.lr,
+            warmup_steps=self.config.warmup_epochs * self.train.steps_per_epoch,
+            total_steps=self.total_steps,
+        )
+
+
+@dataclass
+class TrainState:
+    """All that the next step depends on.
+
+    Attributes:
+        model: what is trained.
+        optimizer: AdamW over its parameters.
+        average: the moving average of the weights, where `ema_decay` asks for one.
+        epoch: completed epochs.
+        step: completed steps of the epoch under way.
+        loss_sum: loss in nats times images, over those steps.
+        num_images: images of those steps.
+        seconds: wall time spent on those steps.
+        history: results of the completed epochs.
+        val_logits: float32 (N, K) on the CPU, of the last completed epoch; not part of a snapshot.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: AveragedModel | None
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    num_images: int = 0
+    seconds: float = 0.0
+    history: list[EpochResult] = field(default_factory=list)
+    val_logits: Tensor | None = None
+
+    @classmethod
+    def start(cls, model: nn.Module, config: TrainConfig, device: Device) -> TrainState:
+        """The state before the first step."""
+        model = device.place(model)
+        average = None
+        if config.ema_decay:
+            blend = ema(config.ema_decay)  # type: ignore[no-untyped-call]
+            average = AveragedModel(model, multi_avg_fn=blend, use_buffers=True)
+        return cls(model, _adamw(model, config), average)
+
+    @property
+    def scored_model(self) -> nn.Module:
+        """What validation scores and the best checkpoint keeps."""
+        if self.average is None:
+            return self.model
+        assert isinstance(self.average.module, nn.Module)
+        return self.average.module
+
+    def best(self, metric: str) -> EpochResult:
+        """The best completed epoch."""
+        return min(self.history, key=lambda result: result.rank(metric))
+
+    def snapshot(self) -> dict[str, Any]:
+        """Tensors and plain values from which `restore` makes this state again."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "loss_sum": self.loss_sum,
+            "num_images": self.num_images,
+            "seconds": self.seconds,
+            "history": [asdict(result) for result in self.history],
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Takes over what `snapshot` gave."""
+        self.model.load_state_dict(snapshot["model"])
+        self.optimizer.load_state_dict(snapshot["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(snapshot["average"])
+        for name in ("epoch", "step", "loss_sum", "num_images", "seconds"):
+            setattr(self, name, snapshot[name])
+        self.history = [EpochResult(**result) for result in snapshot["history"]]
+
+
+def fit(
+    task: Task,
+    state: TrainState,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_step: Callable[[TrainState], None] = lambda _: None,
+) -> Iterator[EpochResult]:
+    """Trains from where `state` stands to the last epoch, or to the epoch at which patience ends.
+
+    Args:
+        task: what stays the same.
+        state: changed in place; between two yields and after a stop it is whole.
+        should_stop: asked after each step; True ends the generator there.
+        on_step: told after each step, for progress bars.
+
+    Yields:
+        The result of each epoch as it is completed.
+
+    Raises:
+        TrainingError: a loss that is not finite, naming epoch and step.
+    """
+    while state.epoch < task.config.epochs and not _out_of_patience(task, state):
+        for batch in _timed_steps(task, state, on_step):
+            _train_step(task, state, batch)
+            if should_stop():
+                return
+        yield _complete_epoch(task, state)
+
+
+def predict(model: nn.Module, loader: Loader, normalise: Normalise, device: Device) -> Tensor:
+    """Logits, float32 (N, K) on the CPU, of every image of a split in its order."""
+    model.eval()
+    with torch.inference_mode(), device.forward_context():
+        batches = [model(_layout(normalise(batch.images))).float() for batch in loader.in_order()]
+    return torch.cat(batches).cpu()
+
+
+def loss_and_accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Mean cross-entropy in nats (in float64) and accuracy in [0, 1] of logits (N, K) and labels int64 (N,)."""
+    loss_sum = F.cross_entropy(logits.double(), labels, reduction="sum")
+    correct = int((logits.argmax(dim=1) == labels).sum())
+    return float(loss_sum) / len(labels), correct / len(labels)
+
+
+def _timed_steps(task: Task, state: TrainState, on_step: Callable[[TrainState], None]) -> Iterator[Batch]:
+    """The remaining batches of the epoch under way; keeps time, and reports what each step did."""
+    state.model.train()
+    since = time.perf_counter()
+    for batch in task.train.shuffled(task.config.seed, state.epoch, state.step):
+        yield batch
+        now = time.perf_counter()
+        state.seconds += now - since
+        since = now
+        on_step(state)
+
+
+def _train_step(task: Task, state: TrainState, batch: Batch) -> None:
+    config, where = task.config, (state.epoch, state.step)
+    views = task.augment(batch.images, generator(config.seed, *where, "augment"))
+    images, targets = task.normalise(views), batch.labels
+    if task.augment.config.mixup:
+        one_hot = F.one_hot(targets, task.num_classes).float()
+        images, targets = mixup(images, one_hot, task.augment.config.mixup, generator(config.seed, *where, "mixup"))
+    for group in state.optimizer.param_groups:
+        group["lr"] = task.lr(*where)
+    torch.manual_seed(derive_seed(config.seed, *where, "forward"))  # dropout and its kin draw from here
+    with task.device.forward_context():
+        logits = state.model(_layout(images))
+        loss = F.cross_entropy(
+            logits.float(), targets, weight=task.class_weights, label_smoothing=config.label_smoothing
+        )
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    state.optimizer.step()
+    if state.average is not None:
+        state.average.update_parameters(state.model)
+    _add_loss(state, loss, len(batch.labels))
+    state.step += 1
+
+
+def _add_loss(state: TrainState, loss: Tensor, num_images: int) -> None:
+    value = loss.item()
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"the loss is {value} at epoch {state.epoch + 1}, step {state.step + 1}; "
+            "lower train.lr, or lengthen train.warmup_epochs"
+        )
+    state.loss_sum += value * num_images
+    state.num_images += num_images
+
+
+def _complete_epoch(task: Task, state: TrainState) -> EpochResult:
+    since = time.perf_counter()
+    state.val_logits = predict(state.scored_model, task.val, task.normalise, task.device)
+    val_loss, val_accuracy = loss_and_accuracy(state.val_logits, task.val.labels)
+    result = EpochResult(
+        epoch=state.epoch + 1,
+        train_loss=state.loss_sum / state.num_images,
+        val_loss=val_loss,
+        val_accuracy=val_accuracy,
+        lr=task.lr(state.epoch, state.step - 1),
+        seconds=state.seconds + time.perf_counter() - since,
+        images_per_second=state.num_images / state.seconds,
+    )
+    state.history.append(result)
+    state.epoch, state.step = state.epoch + 1, 0
+    state.loss_sum, state.num_images, state.seconds = 0.0, 0, 0.0
+    if not torch.isfinite(state.val_logits).all():
+        raise TrainingError(f"val logits are not finite after epoch {state.epoch}; lower train.lr")
+    return result
+
+
+def _out_of_patience(task: Task, state: TrainState) -> bool:
+    if not task.config.patience or not state.history:
+        return False
+    return state.epoch - state.best(task.metric).epoch >= task.config.patience
+
+
+def _layout(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW with no decay on norms and biases, which are the parameters of fewer than two dimensions."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr, fused=True)

@@ -1,0 +1,25 @@
+"""Learning rate at a step: linear warm-up, then cosine. Pure."""
+
+from __future__ import annotations
+
+import math
+
+
+def lr_at(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> float:
+    """The learning rate that optimizer step number `step` (from 0) uses.
+
+    It rises in a line to `peak`, reached by the last warm-up step, then follows half a cosine (Loshchilov and
+    Hutter 2017, arXiv 1608.03983) that would reach 0 at `total_steps`, one step after the last.
+
+    Args:
+        step: in [0, total_steps).
+        peak: highest learning rate.
+        warmup_steps: in [0, total_steps).
+        total_steps: steps really taken in the whole run.
+    """
+    assert 0 <= step < total_steps, (step, total_steps)
+    assert 0 <= warmup_steps < total_steps, (warmup_steps, total_steps)
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / (total_steps - warmup_steps)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))

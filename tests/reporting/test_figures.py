@@ -1,0 +1,194 @@
+import io
+from itertools import pairwise
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib._pylab_helpers import Gcf
+from PIL import Image
+
+from imgcls.reporting.figures import (
+    confusion_matrix,
+    learning_curves,
+    reliability_diagram,
+    save_png,
+    worst_mistakes,
+)
+from imgcls.reporting.statistics import expected_calibration_error, reliability
+
+
+def texts(figure):
+    """Every string of a figure, as drawn."""
+    figure.draw_without_rendering()
+    return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")) if text.get_text()]
+
+
+def rendered(figure, dpi=60):
+    image = Image.open(io.BytesIO(save_png(figure, dpi)))
+    image.load()
+    assert image.format == "PNG"
+    return image
+
+
+def overlaps(figure, labels):
+    """Pairs of neighbouring labels whose boxes overlap."""
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in labels if label.get_text()]
+    return sum(first.overlaps(second) for first, second in pairwise(boxes))
+
+
+def mistaken(num_images, num_classes, side=8, channels=1, seed=0):
+    """Images of which every second is predicted wrong, with confidence falling from row to row."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (num_images, channels, side, side), dtype=np.uint8)
+    labels = np.arange(num_images) % num_classes
+    predictions = np.where(np.arange(num_images) % 2, (labels + 1) % num_classes, labels)
+    confidence = np.linspace(0.95, 0.6, num_images)
+    probs = np.repeat((1 - confidence[:, None]) / (num_classes - 1), num_classes, axis=1)
+    probs[np.arange(num_images), predictions] = confidence
+    return pixels, labels, probs, [f"folder/{i}.png" for i in range(num_images)]
+
+
+HISTORY = [
+    {"epoch": 1, "train/loss": 1.2, "val/loss": 1.3, "val/accuracy": 0.5},
+    {"epoch": 2, "train/loss": 0.9, "val/loss": 1.1, "val/accuracy": 0.6},
+    {"epoch": 3, "train/loss": 0.7, "val/loss": 1.2, "val/accuracy": 0.58},
+]
+
+
+def test_confusion_matrix_shows_counts_and_row_shares():
+    shown = texts(confusion_matrix(np.array([[30, 10], [0, 5]]), ["cat", "dog"]))
+    assert {"30\n75%", "10\n25%", "5\n100%", "cat", "dog", "35 of 45 images right"} <= set(shown)
+    assert "0\n0%" not in shown
+
+
+def test_confusion_matrix_of_a_class_without_images():
+    shown = texts(confusion_matrix(np.array([[3, 0], [0, 0]]), ["cat", "dog"]))
+    assert not any("nan" in text for text in shown)
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 21, 100])
+def test_confusion_matrix_is_readable_at_any_size(num_classes):
+    matrix = np.diag(np.full(num_classes, 9)) + np.ones((num_classes, num_classes), np.int64)
+    figure = confusion_matrix(matrix, [f"class {i}" for i in range(num_classes)])
+    axes = figure.axes[0]
+    assert bool(axes.texts) == (num_classes <= 20)
+    assert not overlaps(figure, axes.get_yticklabels())
+    # Labels turned by 45 degrees have boxes that overlap while the letters do not.
+    assert num_classes == 10 or not overlaps(figure, axes.get_xticklabels())
+    width, height = figure.get_size_inches()
+    assert 3 < height <= width + 1 < 20
+
+
+def test_confusion_matrix_names_100_classes_at_most():
+    axes = confusion_matrix(np.eye(130, dtype=np.int64), [str(i) for i in range(130)]).axes[0]
+    assert axes.get_xticks().tolist() == axes.get_yticks().tolist() == list(range(0, 130, 2))
+
+
+def test_confusion_matrix_shortens_long_names_in_the_middle():
+    shown = texts(confusion_matrix(np.eye(2, dtype=np.int64), ["a very long name of a class, first", "b"]))
+    assert "a very long…ass, first" in shown
+
+
+def test_confusion_matrix_refuses_other_shapes():
+    with pytest.raises(ValueError, match="3 class names"):
+        confusion_matrix(np.eye(2, dtype=np.int64), ["a", "b", "c"])
+
+
+def test_reliability_diagram_shows_the_filled_bins():
+    probs = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.7, 0.3]])
+    bins = reliability(probs, np.array([0, 0, 1, 0]))
+    figure = reliability_diagram(bins, expected_calibration_error(bins))
+    upper, lower = figure.axes
+    assert len(upper.patches) == np.count_nonzero(bins.counts)
+    assert sum(bar.get_height() for bar in lower.patches) == 4
+    assert any(f"{expected_calibration_error(bins):.3f}, 4 images" in text for text in texts(figure))
+    diagonal = upper.lines[0]
+    np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())
+
+
+def test_reliability_diagram_of_one_image():
+    bins = reliability(np.array([[1.0, 0.0]]), np.array([0]))
+    assert rendered(reliability_diagram(bins, 0.0)).width > 200
+
+
+def test_worst_mistakes_come_by_falling_confidence():
+    pixels, labels, probs, keys = mistaken(20, 2)
+    figure = worst_mistakes(pixels, labels, probs, keys, ["cat", "dog"], num=3)
+    titles = [axes.get_title() for axes in figure.axes]
+    wrong = np.flatnonzero(probs.argmax(axis=1) != labels)[:3]
+    assert titles == [f"dog →\ncat ({probs[row].max():.1%})" for row in wrong]
+    assert [axes.texts[0].get_text() for axes in figure.axes] == [keys[row] for row in wrong]
+    assert figure.get_suptitle() == "Mistakes of highest confidence: 3 of 10"
+    for axes, row in zip(figure.axes, wrong, strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), pixels[row, 0])
+
+
+@pytest.mark.parametrize(("side", "channels", "num"), [(8, 1, 13), (8, 3, 7), (300, 3, 2), (300, 1, 1)])
+def test_worst_mistakes_of_any_image(side, channels, num):
+    pixels, labels, probs, keys = mistaken(60, 3, side, channels)
+    figure = worst_mistakes(pixels, labels, probs, keys, ["a", "b", "c"], num)
+    assert sum(bool(axes.images) for axes in figure.axes) == num
+    image = rendered(figure)
+    assert 100 < image.width < 800
+    assert 100 < image.height < 800
+
+
+def test_titles_of_worst_mistakes_keep_clear_of_their_neighbours():
+    pixels, labels, probs, keys = mistaken(60, 2)
+    figure = worst_mistakes(pixels, labels, probs, keys, ["the first long class name", "the second long class name"], 6)
+    assert overlaps(figure, [axes.title for axes in figure.axes]) == 0
+
+
+def test_worst_mistakes_without_any_is_a_sentence():
+    pixels, labels, probs, keys = mistaken(1, 2)
+    figure = worst_mistakes(pixels, labels, probs, keys, ["a", "b"])
+    assert texts(figure) == ["No mistakes: all 1 images were predicted right."]
+    assert rendered(figure).width > 100
+
+
+def test_names_are_shown_as_they_are():
+    pixels, labels, probs, _ = mistaken(4, 2)
+    # Two dollars would be mathematics, and this one malformed; the other name has no glyphs in the font.
+    figure = worst_mistakes(pixels, labels, probs, [r"$\frac$.png"] * 4, ["$a_{$", "中文\n名"])
+    assert rendered(figure).width > 100
+
+
+def test_learning_curves_show_history_and_best_epoch():
+    figure = learning_curves(HISTORY, best_epoch=2)
+    loss, accuracy = figure.axes
+    assert [line.get_label() for line in loss.lines] == ["train/loss", "val/loss", "best epoch (2)"]
+    np.testing.assert_array_equal(loss.lines[1].get_ydata(), [1.3, 1.1, 1.2])
+    np.testing.assert_array_equal(accuracy.lines[0].get_ydata(), [0.5, 0.6, 0.58])
+    assert accuracy.lines[1].get_xdata() == [2, 2]
+    assert {"loss (nats)", "accuracy", "epoch"} <= set(texts(figure))
+
+
+def test_learning_curves_take_a_table_as_well():
+    of_table, of_list = learning_curves(pd.DataFrame(HISTORY)), learning_curves(HISTORY)
+    for first, second in zip(of_table.axes, of_list.axes, strict=True):
+        np.testing.assert_array_equal(first.lines[0].get_xydata(), second.lines[0].get_xydata())
+
+
+@pytest.mark.parametrize("num_epochs", [1, 2, 300])
+def test_learning_curves_of_any_length_have_whole_epochs(num_epochs):
+    rows = [HISTORY[i % 3] | {"epoch": i + 1} for i in range(num_epochs)]
+    figure = learning_curves(rows)
+    assert all(float(tick).is_integer() for tick in figure.axes[0].get_xticks())
+    assert rendered(figure).width > 400
+
+
+def test_learning_curves_without_an_epoch_is_a_sentence():
+    assert texts(learning_curves([])) == ["No epoch was completed."]
+
+
+def test_a_figure_renders_to_the_same_bytes_twice():
+    figure = learning_curves(HISTORY)
+    assert save_png(figure, 40) == save_png(figure, 40)
+
+
+def test_figures_leave_matplotlibs_global_state_alone():
+    settings, windows = dict(matplotlib.rcParams), Gcf.get_all_fig_managers()
+    rendered(learning_curves(HISTORY))
+    assert dict(matplotlib.rcParams) == settings
+    assert Gcf.get_all_fig_managers() == windows
