@@ -57,8 +57,8 @@ def resolve_model(config: ModelConfig, channels: int, image_size: int, *, root: 
         root: what a relative path in `weights` is relative to.
 
     Returns:
-        A config without zeros or `auto` where the network has a depth, a width or a stem, and with the name of
-        the weights that `pretrained` stands for (torchvision: in `weights`; timm: as the tag in `name`).
+        A config without zeros or `auto` where the network has a depth, a width or a stem, and with the name of the
+        weights that `pretrained` stands for in this version of torchvision or timm.
 
     Raises:
         ConfigError: naming the key, its value and the remedy.
@@ -72,28 +72,42 @@ def resolve_model(config: ModelConfig, channels: int, image_size: int, *, root: 
 
 
 def build_model(
-    config: ModelConfig, num_classes: int, channels: int, image_size: int, seed: int, *, root: Path = Path()
+    config: ModelConfig,
+    num_classes: int,
+    channels: int,
+    image_size: int,
+    seed: int,
+    *,
+    root: Path = Path(),
+    with_weights: bool = True,
 ) -> nn.Module:
     """Builds a network on the CPU, in training mode; torch's global random state stays as it is.
 
     Args:
-        config: resolved or not.
+        config: as `resolve_model` gives it.
         num_classes: K.
         channels: C of the images.
         image_size: H = W of the images.
         seed: of every weight that is drawn, but for the random encoder's, which has its own.
         root: what a relative path in `weights` is relative to.
+        with_weights: False leaves `config.weights` alone, for a network that a checkpoint fills anyway.
 
     Returns:
         A module: float32 images (B, C, H, W) -> logits (B, K).
 
     Raises:
-        ConfigError: as `resolve_model`.
         InputError: weights that are of another network or cannot be had, or a network that refuses this image size.
     """
-    config = resolve_model(config, channels, image_size, root=root)
-    model = _construct(config, num_classes, channels, image_size, seed)
-    if _is_local(config.weights):
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would reach the GPUs' generators too.
+        torch.default_generator.manual_seed(seed)
+        if config.name in OWN_MODELS:
+            model = _own(config, num_classes, channels, image_size)
+        else:
+            model = _foreign(config, num_classes, channels, image_size, with_weights)
+    if with_weights and _is_local(config.weights):
         _load_weights(model, config, root)
     return model
 
@@ -111,7 +125,7 @@ def pretrained_normalisation(config: ModelConfig) -> tuple[tuple[float, ...], tu
         return None
     if source == "torchvision":
         return torchvision_models.normalisation(name, torchvision_models.resolve_weights(config, name))
-    return timm_models.normalisation(name)
+    return timm_models.normalisation(name, timm_models.resolve_weights(config, name))
 
 
 def list_models() -> list[tuple[str, str]]:
@@ -120,9 +134,9 @@ def list_models() -> list[tuple[str, str]]:
     for name in torchvision_models.names():
         rows.append((f"torchvision:{name}", f"weights: {', '.join(torchvision_models.weight_names(name))}"))
     if timm_models.is_installed():
-        pretrained = {name.partition(".")[0] for name in timm_models.pretrained_names()}
+        tags = timm_models.weight_names()
         for name in timm_models.names():
-            rows.append((f"timm:{name}", "weights: pretrained" if name in pretrained else "random weights only"))
+            rows.append((f"timm:{name}", f"weights: {', '.join(tags.get(name, ['none']))}"))
     return rows
 
 
@@ -145,8 +159,7 @@ def describe_model(
     from torch.utils.flop_counter import FlopCounterMode
 
     config = resolve_model(config, channels, image_size, root=root)
-    without_weights = config.model_copy(update={"weights": ""})
-    model = _construct(without_weights, num_classes, channels, image_size, seed=0).eval()
+    model = build_model(config, num_classes, channels, image_size, seed=0, with_weights=False).eval()
     images = torch.zeros(1, channels, image_size, image_size)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         logits = model(images)
@@ -226,19 +239,13 @@ def _resolve_timm(config: ModelConfig, channels: int, image_size: int) -> ModelC
     _refuse_unused(config, "depth", "width", "stem", "patch", "encoder_seed")
     _, name = _split(config.name)
     timm_models.check(name)
-    if "." in name and config.weights != "pretrained":
-        raise ConfigError(
-            f"model.name = {config.name!r} names pretrained weights, but model.weights = {config.weights!r}; "
-            f"set model.weights = 'pretrained', or model.name = 'timm:{name.partition('.')[0]}'"
-        )
     if channels != 3 and config.weights and not weights.is_file(config.weights):
         raise ConfigError(f"model.weights = {config.weights!r} want RGB images, not {channels} channel; {_AS_RGB}")
     if weights.is_package(config.weights):
         _check_package(config, name)
+    if not config.weights or _is_local(config.weights):
         return config
-    if weights.is_file(config.weights):
-        return config
-    return config.model_copy(update={"name": f"timm:{timm_models.resolve_name(config, name)}"})
+    return config.model_copy(update={"weights": timm_models.resolve_weights(config, name)})
 
 
 _AS_RGB = "set data.channels = 3, which repeats grey three times"
@@ -299,22 +306,7 @@ def _is_local(name: str) -> bool:
     return weights.is_file(name) or weights.is_package(name)
 
 
-def _construct(config: ModelConfig, num_classes: int, channels: int, image_size: int, seed: int) -> nn.Module:
-    """The network of a resolved config, with random weights or those that its library downloads."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would reach the GPUs' generators too.
-        torch.default_generator.manual_seed(seed)
-        source, _ = _split(config.name)
-        if not source:
-            return _construct_own(config, num_classes, channels, image_size)
-        model = _construct_foreign(config, num_classes, channels)
-        _check_forward(model, config.name, num_classes, channels, image_size)
-        return model
-
-
-def _construct_own(config: ModelConfig, num_classes: int, channels: int, image_size: int) -> nn.Module:
+def _own(config: ModelConfig, num_classes: int, channels: int, image_size: int) -> nn.Module:
     from imgcls.models.random_encoder import RandomEncoderResNet
     from imgcls.models.resnet import ResNet
 
@@ -325,12 +317,43 @@ def _construct_own(config: ModelConfig, num_classes: int, channels: int, image_s
     return ResNet(config.depth, config.width, config.stem, num_classes, channels, config.dropout)
 
 
-def _construct_foreign(config: ModelConfig, num_classes: int, channels: int) -> nn.Module:
+def _foreign(config: ModelConfig, num_classes: int, channels: int, image_size: int, with_weights: bool) -> nn.Module:
+    """A network of another library, tried on one image, because many take images of some sizes alone."""
+    try:
+        model = _construct_foreign(config, num_classes, channels, image_size, with_weights)
+        output_shape = _output_shape(model, channels, image_size)
+    except InputError:
+        raise
+    except Exception as error:  # a size is refused by an assert, by a kernel or by arithmetic
+        raise InputError(
+            f"{config.name} cannot take images of {image_size} x {image_size} pixels: {error}; choose another "
+            "data.image_size"
+        ) from error
+    if output_shape != (1, num_classes):
+        raise InputError(
+            f"{config.name} gives {output_shape}, not logits (1, {num_classes}); choose another model.name"
+        )
+    return model
+
+
+def _construct_foreign(
+    config: ModelConfig, num_classes: int, channels: int, image_size: int, with_weights: bool
+) -> nn.Module:
     source, name = _split(config.name)
-    download = "" if _is_local(config.weights) else config.weights
+    published = "" if _is_local(config.weights) else config.weights
     if source == "torchvision":
-        return torchvision_models.build(name, download, num_classes)
-    return timm_models.build(name, bool(download), num_classes, channels, config.dropout)
+        return torchvision_models.build(name, published if with_weights else "", num_classes, image_size)
+    return timm_models.build(name, published, bool(published) and with_weights, num_classes, channels, config.dropout)
+
+
+def _output_shape(model: nn.Module, channels: int, image_size: int) -> tuple[int, ...]:
+    import torch
+
+    model.eval()
+    with torch.no_grad():
+        logits = model(torch.zeros(1, channels, image_size, image_size))
+    model.train()
+    return tuple(logits.shape)
 
 
 def _load_weights(model: nn.Module, config: ModelConfig, root: Path) -> None:
@@ -343,20 +366,3 @@ def _load_weights(model: nn.Module, config: ModelConfig, root: Path) -> None:
     else:
         tensors = weights.read_file(weights.find_file(config.weights, root))
     weights.load(model, tensors, heads, origin=f"model.weights = {config.weights!r}")
-
-
-def _check_forward(model: nn.Module, name: str, num_classes: int, channels: int, image_size: int) -> None:
-    """Tries one image, because other libraries' networks have sizes of their own."""
-    import torch
-
-    model.eval()
-    try:
-        with torch.no_grad():
-            logits = model(torch.zeros(1, channels, image_size, image_size))
-    except Exception as error:  # a size is refused by an assert, by a kernel or by arithmetic
-        raise InputError(
-            f"{name} cannot take images of {image_size} x {image_size} pixels: {error}; choose another data.image_size"
-        ) from error
-    if getattr(logits, "shape", None) != (1, num_classes):
-        raise InputError(f"{name} does not give logits of shape (1, {num_classes}); choose another model.name")
-    model.train()

@@ -28,9 +28,13 @@ def names() -> list[str]:
     return list(_timm().list_models())
 
 
-def pretrained_names() -> list[str]:
-    """Every `NETWORK.TAG` that timm publishes weights for."""
-    return list(_timm().list_pretrained())
+def weight_names() -> dict[str, list[str]]:
+    """Network -> the tags of the weights that timm publishes for it."""
+    tags: dict[str, list[str]] = {}
+    for tagged in _timm().list_pretrained():
+        name, _, tag = tagged.partition(".")
+        tags.setdefault(name, []).append(tag)
+    return tags
 
 
 def check(name: str) -> None:
@@ -40,41 +44,55 @@ def check(name: str) -> None:
         ConfigError: naming the nearest network.
         InputError: timm is not installed.
     """
-    known = pretrained_names() if "." in name else names()
+    known = names()
+    network, dot, tag = name.partition(".")
+    if dot and network in known:
+        raise ConfigError(
+            f"model.name = 'timm:{name}' names weights too; set model.name = 'timm:{network}' and "
+            f"model.weights = {tag!r}, or leave model.weights empty for random ones"
+        )
     if name not in known:
         raise ConfigError(
-            f"model.name = 'timm:{name}': timm has no such network{did_you_mean(name, known)}; "
+            f"model.name = 'timm:{name}': timm has no such network{did_you_mean(network, known)}; "
             "`imgcls models` lists them"
         )
 
 
-def resolve_name(config: ModelConfig, name: str) -> str:
-    """The name with the tag of the weights that `pretrained` stands for today.
+def resolve_weights(config: ModelConfig, name: str) -> str:
+    """The tag of the weights that `pretrained`, or a tag itself, stands for today.
 
     Raises:
-        ConfigError: weights that timm does not have, or a tag without `pretrained`.
+        ConfigError: listing the tags there are.
     """
-    if config.weights not in ("", "pretrained"):
-        raise ConfigError(
-            f"model.weights = {config.weights!r}: a timm network takes 'pretrained' (with the tag in its name, as in "
-            f"{_example(name)!r}), a .pt, .pth or .safetensors file, or one of "
-            f"{', '.join(f'package:{package}' for package in PACKAGES)}"
-        )
-    if not config.weights or "." in name:
-        return name
-    if not _timm().is_model_pretrained(name):
-        raise ConfigError(f"model.weights = 'pretrained': timm has none for {name}; leave it empty, or name a file")
-    return f"{name}.{_timm().get_pretrained_cfg(name).tag}"
+    known = weight_names().get(name, [])
+    if config.weights in known:
+        return config.weights
+    if config.weights == "pretrained" and known:
+        return str(_timm().get_pretrained_cfg(name).tag)
+    packages = [f"package:{key}" for key, package in PACKAGES.items() if package.timm_name == name]
+    choice = ", ".join((*known, *packages)) or "no weights of its own"
+    raise ConfigError(
+        f"model.weights = {config.weights!r}: timm:{name} has {choice}{did_you_mean(config.weights, known)}; "
+        "or name a .pt, .pth or .safetensors file"
+    )
 
 
-def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalisation(name: str, tag: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std per channel in [0, 1] that timm's weights were trained with."""
-    config = _timm().get_pretrained_cfg(name)
+    config = _timm().get_pretrained_cfg(f"{name}.{tag}")
     return tuple(config.mean), tuple(config.std)
 
 
-def build(name: str, pretrained: bool, num_classes: int, channels: int, dropout: float) -> nn.Module:
+def build(name: str, tag: str, pretrained: bool, num_classes: int, channels: int, dropout: float) -> nn.Module:
     """Builds the network, in training mode, with a head for `num_classes`.
+
+    Args:
+        name: without the prefix.
+        tag: of its weights; empty for none.
+        pretrained: whether to download them. Without, the tag still decides what little of the shapes it does.
+        num_classes: K.
+        channels: C of the images.
+        dropout: before the last layer.
 
     Raises:
         InputError: the weights could not be downloaded, or the network has no dropout.
@@ -82,7 +100,11 @@ def build(name: str, pretrained: bool, num_classes: int, channels: int, dropout:
     options = {"drop_rate": dropout} if dropout else {}
     try:
         model: nn.Module = _timm().create_model(
-            name, pretrained=pretrained, num_classes=num_classes, in_chans=channels, **options
+            f"{name}.{tag}" if tag else name,
+            pretrained=pretrained,
+            num_classes=num_classes,
+            in_chans=channels,
+            **options,
         )
     except TypeError as error:
         raise InputError(f"timm:{name} cannot be built with {options}: {error}") from error
@@ -90,8 +112,8 @@ def build(name: str, pretrained: bool, num_classes: int, channels: int, dropout:
         if not pretrained:
             raise
         raise InputError(
-            f"timm:{name}: the weights could not be had: {error}; set model.weights to a file, or to '' for random "
-            "weights"
+            f"timm:{name}: the weights {tag} could not be had: {error}; set model.weights to a file, or to '' for "
+            "random weights"
         ) from error
     return model
 
@@ -100,11 +122,6 @@ def head_names(model: nn.Module) -> list[str]:
     """The last layers, of which distilled networks have two."""
     classifier = model.pretrained_cfg["classifier"]  # type: ignore[index]
     return [classifier] if isinstance(classifier, str) else list(classifier)
-
-
-def _example(name: str) -> str:
-    tagged = [known for known in pretrained_names() if known.startswith(f"{name.partition('.')[0]}.")]
-    return f"timm:{tagged[0]}" if tagged else "timm:resnet18.a1_in1k"
 
 
 def _timm() -> ModuleType:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
 
 
+_WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+
+
 def names() -> list[str]:
     """Every name, without the prefix."""
     from torchvision import models
@@ -62,27 +65,27 @@ def resolve_weights(config: ModelConfig, name: str) -> str:
 
 def normalisation(name: str, weights: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std per channel in [0, 1] that named weights were trained with."""
+    if name in _WITH_AUXILIARY_HEADS:
+        return (0.5,) * 3, (0.5,) * 3
     transform = _weights(name)[weights].transforms()
     return tuple(transform.mean), tuple(transform.std)
 
 
-def build(name: str, weights: str, num_classes: int) -> nn.Module:
+def build(name: str, weights: str, num_classes: int, image_size: int) -> nn.Module:
     """Builds the network, in training mode.
 
     Args:
         name: without the prefix.
         weights: a name of torchvision's, or empty for random ones.
         num_classes: K; the head is drawn anew where the weights have another number.
+        image_size: H = W of the images, on which the shapes of the transformers depend.
 
     Raises:
         InputError: the weights could not be downloaded.
     """
-    model = _download(name, weights) if weights else _from_scratch(name, num_classes)
-    # Of the two networks with auxiliary heads, which would return more than logits while they train.
-    for auxiliary in ("aux1", "aux2", "AuxLogits"):
-        if hasattr(model, auxiliary):
-            setattr(model, auxiliary, None)
-            model.aux_logits = False  # type: ignore[assignment]
+    model = _download(name, weights) if weights else _from_scratch(name, num_classes, image_size)
+    if name in _WITH_AUXILIARY_HEADS:
+        _simplify(model)
     _fit_head(model, num_classes)
     return model
 
@@ -91,7 +94,7 @@ def head_name(model: nn.Module) -> str:
     """The last linear layer, or in squeezenet, which has none, the last convolution."""
     from torch import nn
 
-    modules = list(model.named_modules())
+    modules: list[tuple[str, nn.Module]] = list(model.named_modules())
     linear = [name for name, module in modules if isinstance(module, nn.Linear)]
     return linear[-1] if linear else [name for name, module in modules if isinstance(module, nn.Conv2d)][-1]
 
@@ -103,11 +106,16 @@ def _weights(name: str) -> type[WeightsEnum]:
     return enum
 
 
-def _from_scratch(name: str, num_classes: int) -> nn.Module:
+def _from_scratch(name: str, num_classes: int, image_size: int) -> nn.Module:
     from torchvision import models
 
-    # These two warn unless told how to start.
-    options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    options: dict[str, object] = {}
+    if name in _WITH_AUXILIARY_HEADS:
+        options["init_weights"] = True  # they warn unless told how to start
+    if name.startswith("vit_"):
+        options["image_size"] = image_size
+    if name.startswith("maxvit_"):
+        options["input_size"] = (image_size, image_size)
     model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **options)
     return model
 
@@ -125,6 +133,19 @@ def _download(name: str, weights: str) -> nn.Module:
             f"{torch.hub.get_dir()}/checkpoints, or set model.weights to a file or to '' for random weights"
         ) from error
     return model
+
+
+def _simplify(model: nn.Module) -> None:
+    """Makes a network a function of images to logits alone, whatever its weights.
+
+    Auxiliary heads would make it return more while it trains. With downloaded weights it would also turn ImageNet's
+    normalisation into that by 0.5 and 0.5, and not do so when the same network is read from a checkpoint;
+    `normalisation` asks for 0.5 and 0.5 instead.
+    """
+    plain = {"aux1": None, "aux2": None, "AuxLogits": None, "aux_logits": False, "transform_input": False}
+    for name, value in plain.items():
+        if hasattr(model, name):
+            setattr(model, name, value)
 
 
 def _fit_head(model: nn.Module, num_classes: int) -> None:

@@ -298,7 +298,7 @@ class Sweep:
         name = self.experiment.search.metric
         for title, plot in plots.items():
             try:
-                page = plot(self.study, target=_objective, target_name=name).to_html(include_plotlyjs=True)
+                page = plot(self.study, target_name=name).to_html(include_plotlyjs=True)
             except (ValueError, RuntimeError) as error:  # importances need two completed trials that differ
                 log.info("no plot of %s: %s", title, error)
                 continue
@@ -362,11 +362,6 @@ def _in_words(outcome: TrialOutcome, metric: str) -> str:
         return f"{'interrupted' if outcome.interrupted else 'failed'}: {outcome.error}"
     best = outcome.finished.best
     return f"{outcome.finished.outcome}: {metric} {metric_value(best, metric):.4f} at epoch {best.epoch}"
-
-
-def _objective(trial: FrozenTrial) -> float:
-    assert trial.value is not None
-    return trial.value
 
 
 def _pruner_warmup(resolved: Experiment) -> int:

@@ -1,0 +1,106 @@
+"""Real stores, real images: a project of its own for each test that wants one."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TINY = """
+name = "tiny"
+
+[data]
+source = "digits"
+image_size = 8
+
+[model]
+depth = 8
+width = 8
+
+[augment]
+horizontal_flip = false
+
+[train]
+epochs = 3
+batch_size = 256
+lr = 2e-2
+threads = 1
+device = "cpu"
+
+[search]
+trials = 3
+
+[search.space]
+"train.lr" = { low = 1e-3, high = 3e-2, log = true }
+"train.warmup_epochs" = { low = 0, high = 1 }
+"model.depth" = [8, 14]
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def decoded_images(tmp_path_factory):
+    """Decoded images of the whole session; the user's own cache is left alone."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["IMGCLS_CACHE"] = str(folder)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """An empty MLflow store, made once because making one takes seconds."""
+    from imgcls.tracking import Tracker
+
+    root = tmp_path_factory.mktemp("store")
+    Tracker(root)
+    return root / "mlflow.db"
+
+
+@dataclass
+class Project:
+    """A project's root with `experiments/tiny.toml` and a store."""
+
+    root: Path
+
+    @property
+    def tracker(self):
+        from imgcls.tracking import Tracker
+
+        return Tracker(self.root)
+
+    @property
+    def client(self):
+        """MLflow's own client: what we wrote is read back through it."""
+        from mlflow.tracking import MlflowClient
+
+        return MlflowClient(f"sqlite:///{self.root / 'mlflow.db'}")
+
+    def experiment(self, *overrides):
+        from imgcls.config import load_experiment
+
+        return load_experiment(self.root / "experiments" / "tiny.toml", overrides)
+
+    def prepare(self, *overrides):
+        from imgcls.run import prepare
+
+        return prepare(self.experiment(*overrides), self.root)
+
+    def train(self, *overrides, **options):
+        from imgcls.run import train_run
+        from imgcls.signals import GracefulStop
+
+        arguments = {"kind": "train", "name": "tiny", "stop": GracefulStop()} | options
+        return train_run(self.prepare(*overrides), self.tracker, **arguments)
+
+    def runs(self, **tags):
+        return self.tracker.find({f"imgcls.{key}": value for key, value in tags.items()})
+
+
+@pytest.fixture
+def project(tmp_path, empty_store, monkeypatch):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "tiny.toml").write_text(TINY)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    return Project(tmp_path)

@@ -1,0 +1,130 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, log_loss
+
+from imgcls.config import load_experiment
+from imgcls.errors import InputError, Interrupted, TrainingError
+from imgcls.signals import GracefulStop
+
+PER_EPOCH = {"train/loss", "val/loss", "val/accuracy", "train/lr", "epoch_seconds", "images_per_second"}
+TIMINGS = {"epoch_seconds", "images_per_second"}
+
+
+def curves(project, run_id):
+    return {name: project.tracker.history(run_id, name) for name in sorted(PER_EPOCH - TIMINGS)}
+
+
+def test_the_record_of_a_run_is_whole(project):
+    done = project.train()
+    run = project.client.get_run(done.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.lr"] == "0.02"
+    assert run.data.params["model.depth"] == "8"
+    assert run.data.params["data.channels"] == "1"
+    assert run.data.params["train.device"] == "cpu"
+    assert "auto" not in {run.data.params[key] for key in ("data.mean", "data.std", "train.precision", "model.stem")}
+    for name in PER_EPOCH:
+        assert [point.step for point in project.client.get_metric_history(done.run_id, name)] == [1, 2, 3], name
+    for tag in ("config_hash", "data_fingerprint", "test_fingerprint", "device", "versions", "host", "pid"):
+        assert run.data.tags[f"imgcls.{tag}"]
+    assert {i.tags[0].value for i in run.inputs.dataset_inputs} == {"train", "val"}
+    assert "val/accuracy" in run.data.tags["mlflow.note.content"]
+    paths = {
+        artifact.path
+        for folder in (None, "checkpoints", "predictions", "figures")
+        for artifact in project.client.list_artifacts(done.run_id, folder)
+    }
+    assert {
+        "config.toml", "checkpoints/best.pt", "checkpoints/last.pt", "predictions/val.csv", "figures/curves.png",
+    } <= paths  # fmt: skip
+
+
+def test_best_is_the_best_epoch_and_its_predictions_give_its_score(project):
+    done = project.train()
+    metrics = project.client.get_run(done.run_id).data.metrics
+    accuracy = dict(project.tracker.history(done.run_id, "val/accuracy"))
+    assert metrics["best/val/accuracy"] == max(accuracy.values()) == accuracy[int(metrics["best/epoch"])]
+    table = pd.read_csv(
+        io.StringIO(project.tracker.read_text(done.run_id, "predictions/val.csv")), dtype={"label": str}
+    )
+    assert accuracy_score(table["label"], table["prediction"].astype(str)) == metrics["best/val/accuracy"]
+    probs = table[[f"prob/{i}" for i in range(10)]].to_numpy()
+    np.testing.assert_allclose(
+        log_loss(table["label"], probs, labels=[str(i) for i in range(10)]), metrics["best/val/loss"], rtol=1e-6
+    )
+
+
+def test_the_same_run_twice_gives_the_same_bits(project):
+    first, second = project.train("augment.rotation=10.0"), project.train("augment.rotation=10.0")
+    assert curves(project, first.run_id) == curves(project, second.run_id)
+    weights = []
+    for done in (first, second):
+        with project.tracker.fetch(done.run_id, "checkpoints/best.pt") as path:
+            weights.append(torch.load(path, weights_only=True)["model"])
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_another_seed_gives_another_run(project):
+    first, second = project.train(), project.train("train.seed=1")
+    assert curves(project, first.run_id) != curves(project, second.run_id)
+
+
+def test_the_recorded_config_feeds_a_new_run(project):
+    done = project.train()
+    with project.tracker.fetch(done.run_id, "config.toml") as path:
+        again = load_experiment(path)
+    (project.root / "experiments" / "tiny.toml").write_text(again.to_toml())
+    repeated = project.train()
+    assert curves(project, done.run_id) == curves(project, repeated.run_id)
+    assert project.tracker.get(repeated.run_id).params == project.tracker.get(done.run_id).params
+
+
+def test_a_loss_that_is_not_finite_fails_the_run_with_its_step(project):
+    with pytest.raises(TrainingError, match=r"loss is nan at epoch \d+, step \d+"):
+        project.train("train.lr=1e30", "train.warmup_epochs=0")
+    (record,) = project.runs(kind="train")
+    assert record.status == "FAILED"
+    assert "step" in record.tags["imgcls.reason"]
+
+
+def test_a_stop_is_granted_after_a_whole_step_and_leaves_a_checkpoint(project):
+    stop = GracefulStop()
+    answers = iter([False] * 7 + [True] * 10)
+    stop.__class__ = type("Seventh", (GracefulStop,), {"__call__": lambda self: next(answers)})
+    stop.requested = "SIGTERM"
+    with pytest.raises(Interrupted, match="SIGTERM after epoch 2, step 3"):
+        project.train(stop=stop)
+    (record,) = project.runs(kind="train")
+    assert (record.status, record.outcome) == ("KILLED", "interrupted")
+    with project.tracker.fetch(record.run_id, "checkpoints/last.pt") as path:
+        state = torch.load(path, weights_only=True)["state"]
+    assert (state["epoch"], state["step"], len(state["history"])) == (1, 3, 1)
+
+
+def test_a_pruned_run_says_so_and_keeps_its_scores(project):
+    done = project.train(prune=lambda result: result.epoch == 2)
+    record = project.tracker.get(done.run_id)
+    assert (record.status, record.outcome) == ("FINISHED", "pruned")
+    assert len(project.tracker.history(done.run_id, "val/loss")) == 2
+
+
+def test_epoch_checkpoints_where_asked(project):
+    done = project.train("train.save_from_epoch=2")
+    names = {a.path for a in project.client.list_artifacts(done.run_id, "checkpoints")}
+    assert names == {f"checkpoints/{name}.pt" for name in ("best", "last", "epoch_0002", "epoch_0003")}
+
+
+def test_nothing_is_logged_for_an_experiment_that_is_refused(project):
+    with pytest.raises(InputError, match="depth"):
+        project.train("model.depth=17")
+    assert project.runs() == []
+
+
+def test_val_loss_can_select(project):
+    done = project.train('search.metric="val/loss"')
+    losses = dict(project.tracker.history(done.run_id, "val/loss"))
+    assert project.client.get_run(done.run_id).data.metrics["best/val/loss"] == min(losses.values())

@@ -1,0 +1,178 @@
+import logging
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from imgcls.errors import InputError, Interrupted, TrainingError
+from imgcls.tracking import Tracker, local_path
+
+
+def write_run(tracker, experiment="exp", **options):
+    with tracker.start_run(experiment, kind="train", name="a run", **options) as run:
+        run.log_params({f"key{i}": str(i) for i in range(150)})  # more than one call may carry
+        run.log_metrics({"val/loss": 0.5, "val/accuracy": 0.75}, step=1, tags={"extra": "1"})
+        run.log_text("folder/note.txt", "hello")
+        run.log_dataset("exp/train", "train", "abc", "{}", {"num_images": 3})
+    return run.run_id
+
+
+def test_what_is_written_is_read_back_through_mlflow(project):
+    run_id = write_run(project.tracker)
+    run = project.client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert len(run.data.params) == 150
+    assert run.data.metrics == {"val/loss": 0.5, "val/accuracy": 0.75}
+    assert run.data.tags["imgcls.kind"] == "train"
+    assert run.data.tags["imgcls.outcome"] == "completed"
+    assert {"imgcls.host", "imgcls.pid", "imgcls.heartbeat", "imgcls.versions", "mlflow.user"} <= set(run.data.tags)
+    assert [(i.dataset.name, i.tags[0].value) for i in run.inputs.dataset_inputs] == [("exp/train", "train")]
+    assert [a.path for a in project.client.list_artifacts(run_id, "folder")] == ["folder/note.txt"]
+    assert project.tracker.read_text(run_id, "folder/note.txt") == "hello"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "outcome", "reason"),
+    [
+        (Interrupted("stopped by SIGTERM"), "KILLED", "interrupted", "stopped by SIGTERM"),
+        (KeyboardInterrupt(), "KILLED", "interrupted", "KeyboardInterrupt"),
+        (TrainingError("the loss is nan at step 3\nmore"), "FAILED", "failed", "the loss is nan at step 3"),
+        (ZeroDivisionError("oops"), "FAILED", "failed", "ZeroDivisionError: oops"),
+    ],
+)
+def test_a_run_ends_as_it_deserves(project, error, status, outcome, reason):
+    with (
+        pytest.raises(type(error)),
+        project.tracker.start_run("exp", kind="train", name="a run") as run,
+    ):
+        raise error
+    ended = project.client.get_run(run.run_id)
+    assert ended.info.status == status
+    assert ended.data.tags["imgcls.outcome"] == outcome
+    assert ended.data.tags["imgcls.reason"] == reason
+
+
+def test_a_pruned_run_is_finished_and_says_pruned(project):
+    with project.tracker.start_run("exp", kind="trial", name="a run") as run:
+        run.outcome = "pruned"
+    ended = project.client.get_run(run.run_id)
+    assert (ended.info.status, ended.data.tags["imgcls.outcome"]) == ("FINISHED", "pruned")
+
+
+def test_a_run_is_reopened_under_its_own_id(project):
+    tracker = project.tracker
+    run_id = write_run(tracker)
+    with tracker.reopen_run(run_id) as run:
+        assert tracker.get(run_id).status == "RUNNING"
+        run.log_metrics({"val/loss": 0.25}, step=2)
+    assert tracker.history(run_id, "val/loss") == [(1, 0.5), (2, 0.25)]
+    assert tracker.get(run_id).status == "FINISHED"
+
+
+def test_deleted_runs_are_found_only_when_asked_for(project):
+    tracker = project.tracker
+    run_id = write_run(tracker, tags={"imgcls.test_fingerprint": "f"})
+    project.client.delete_run(run_id)
+    assert tracker.find({"imgcls.test_fingerprint": "f"}) == []
+    found = tracker.find({"imgcls.test_fingerprint": "f"}, with_deleted=True)
+    assert [record.run_id for record in found] == [run_id]
+
+
+def test_unknown_run_and_unknown_artifact_are_named(project):
+    tracker = project.tracker
+    with pytest.raises(InputError, match=r"no run 'nonsense'.*mlflow\.db"):
+        tracker.get("nonsense")
+    run_id = write_run(tracker)
+    with pytest.raises(InputError, match=rf"run {run_id} has no artifact checkpoints/best\.pt"):
+        tracker.read_text(run_id, "checkpoints/best.pt")
+
+
+def test_a_deleted_experiment_says_how_to_restore_it(project):
+    tracker = project.tracker
+    write_run(tracker)
+    project.client.delete_experiment(project.client.get_experiment_by_name("exp").experiment_id)
+    with pytest.raises(InputError, match="mlflow experiments restore -x"):
+        write_run(tracker)
+
+
+def test_artifacts_lie_under_mlruns_and_the_store_is_in_wal_mode(project):
+    run_id = write_run(project.tracker)
+    folder = local_path(project.client.get_run(run_id).info.artifact_uri)
+    assert folder is not None
+    assert folder.is_relative_to(project.root / "mlruns" / "exp")
+    with sqlite3.connect(project.root / "mlflow.db") as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_moved_repository_finds_its_artifacts_again(project, tmp_path_factory, monkeypatch):
+    run_id = write_run(project.tracker)
+    moved = tmp_path_factory.mktemp("elsewhere") / "with a space"
+    shutil.copytree(project.root, moved)
+    shutil.rmtree(project.root / "mlruns")
+    monkeypatch.chdir(moved)
+    tracker = Tracker(moved)
+    assert tracker.unreachable_artifacts() == 1
+    with pytest.raises(InputError, match="imgcls doctor --relocate"):
+        tracker.read_text(run_id, "folder/note.txt")
+    assert tracker.relocate() >= 2  # the experiment and its run
+    assert tracker.read_text(run_id, "folder/note.txt") == "hello"
+    assert tracker.unreachable_artifacts() == 0
+    client = MlflowClient(f"sqlite:///{moved / 'mlflow.db'}")
+    assert Path(client.download_artifacts(run_id, "folder/note.txt")).read_text() == "hello"
+    assert tracker.relocate() == 0
+
+
+def test_another_store_is_used_where_the_environment_names_one(project, tmp_path, empty_store, monkeypatch):
+    other = tmp_path / "other.db"
+    shutil.copy(empty_store, other)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}")
+    run_id = write_run(project.tracker)
+    assert MlflowClient(f"sqlite:///{other}").get_run(run_id).info.status == "FINISHED"
+    with pytest.raises(MlflowException):
+        project.client.get_run(run_id)
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_URI"):
+        project.tracker.relocate()
+
+
+def test_an_old_file_store_in_the_way_is_explained(tmp_path):
+    (tmp_path / "mlruns" / "0").mkdir(parents=True)
+    (tmp_path / "mlruns" / "0" / "meta.yaml").write_text("")
+    with pytest.raises(InputError, match="old file store"):
+        Tracker(tmp_path)
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_git_state_is_recorded(project):
+    def git(*arguments):
+        subprocess.run(
+            ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments],
+            cwd=project.root, check=True, capture_output=True,
+        )  # fmt: skip
+
+    git("init")
+    git("add", "experiments")
+    git("commit", "-m", "one")
+    tags = project.tracker.get(write_run(project.tracker)).tags
+    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=project.root, text=True).strip()
+    assert tags["imgcls.git_commit"] == tags["mlflow.source.git.commit"] == commit
+    assert tags["imgcls.git_dirty"] == "true"  # mlflow.db is not ignored in this repository
+
+
+@pytest.mark.slow
+def test_several_processes_may_create_the_same_store_at_once(tmp_path):
+    program = "import sys; from pathlib import Path; from imgcls.tracking import Tracker; Tracker(Path(sys.argv[1]))"
+    workers = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) for _ in range(4)]
+    assert [worker.wait() for worker in workers] == [0, 0, 0, 0]
+    write_run(Tracker(tmp_path))
+    assert not list(tmp_path.glob(".mlflow-*"))
+
+
+def test_creating_a_store_is_quiet(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        Tracker(tmp_path)
+    assert [record.name for record in caplog.records] == ["imgcls.tracking"]
