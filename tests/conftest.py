@@ -98,9 +98,21 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path, empty_store, monkeypatch):
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "tiny.toml").write_text(TINY)
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    monkeypatch.chdir(tmp_path)
-    return Project(tmp_path)
+def make_project(tmp_path_factory, empty_store):
+    """Makes projects; two of them share nothing but the cache of decoded images."""
+
+    def make():
+        root = tmp_path_factory.mktemp("project")
+        (root / "experiments").mkdir()
+        (root / "experiments" / "tiny.toml").write_text(TINY)
+        shutil.copy(empty_store, root / "mlflow.db")
+        return Project(root)
+
+    return make
+
+
+@pytest.fixture
+def project(make_project, monkeypatch):
+    made = make_project()
+    monkeypatch.chdir(made.root)
+    return made

@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from imgcls.config import load_experiment
 from imgcls.errors import InputError, Interrupted, TrainingError
-from imgcls.signals import GracefulStop
+from tests.stops import StopAfter
 
 PER_EPOCH = {"train/loss", "val/loss", "val/accuracy", "train/lr", "epoch_seconds", "images_per_second"}
 TIMINGS = {"epoch_seconds", "images_per_second"}
@@ -92,12 +92,9 @@ def test_a_loss_that_is_not_finite_fails_the_run_with_its_step(project):
 
 
 def test_a_stop_is_granted_after_a_whole_step_and_leaves_a_checkpoint(project):
-    stop = GracefulStop()
-    answers = iter([False] * 7 + [True] * 10)
-    stop.__class__ = type("Seventh", (GracefulStop,), {"__call__": lambda self: next(answers)})
-    stop.requested = "SIGTERM"
+    # 5 steps an epoch; the question after step 3 of epoch 2 is the eighth.
     with pytest.raises(Interrupted, match="SIGTERM after epoch 2, step 3"):
-        project.train(stop=stop)
+        project.train(stop=StopAfter(7))
     (record,) = project.runs(kind="train")
     assert (record.status, record.outcome) == ("KILLED", "interrupted")
     with project.tracker.fetch(record.run_id, "checkpoints/last.pt") as path:

@@ -37,6 +37,10 @@ ALIKE_FAILURES = 3
 """So many trials that fail in a row for the same reason end the sweep."""
 
 
+MIN_TRIALS_FOR_IMPORTANCES = 3
+"""From fewer completed trials Optuna's PED-ANOVA says that all parameters matter alike."""
+
+
 @dataclass(frozen=True)
 class SweepResult:
     """What a sweep found.
@@ -156,17 +160,18 @@ class Sweep:
         started = time.monotonic()
         engine = make_engine(min(search.workers, search.trials), self.stop)
         progress = _SweepProgress(self, started)
-        open_jobs = 0
+        open_jobs, any_ended = 0, False
         try:
             while not self.stop():
-                out_of_time = bool(search.timeout) and time.monotonic() - started >= search.timeout
+                # Each sitting runs one trial at least, or a short timeout would never end a sweep.
+                out_of_time = any_ended and 0 < search.timeout <= time.monotonic() - started
                 while open_jobs < engine.capacity and not out_of_time and self._wants_more(open_jobs):
                     engine.submit(self._ask(sweep_run_id))
                     open_jobs += 1
                 if not open_jobs:
                     break
                 for outcome in engine.wait():
-                    open_jobs -= 1
+                    open_jobs, any_ended = open_jobs - 1, True
                     self._tell(outcome)
                     progress.on_trial(outcome)
                 self._stop_on_alike_failures()
@@ -296,12 +301,11 @@ class Sweep:
             "parallel_coordinates": visualization.plot_parallel_coordinate,
         }
         name = self.experiment.search.metric
+        num_completed = len(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+        if num_completed < MIN_TRIALS_FOR_IMPORTANCES:
+            del plots["importances"]
         for title, plot in plots.items():
-            try:
-                page = plot(self.study, target_name=name).to_html(include_plotlyjs=True)
-            except (ValueError, RuntimeError) as error:  # importances need two completed trials that differ
-                log.info("no plot of %s: %s", title, error)
-                continue
+            page = plot(self.study, target_name=name).to_html(include_plotlyjs=True)
             run.log_text(f"figures/{title}.html", page)
 
 

@@ -1,0 +1,231 @@
+import io
+import os
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from imgcls.data.held_out import HeldOut
+from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
+from imgcls.search.study import Sweep
+from imgcls.search.trial import make_pruner
+from imgcls.signals import GracefulStop
+from tests.stops import StopAfter
+
+
+def sweep(project, *overrides, stop=None):
+    return Sweep(project.experiment(*overrides), project.root, project.tracker, stop or GracefulStop()).run()
+
+
+def trial_params(project, result):
+    trials = project.tracker.children(result.run_id, "trial")
+    return [
+        (record.tags["imgcls.trial"], record.params["train.lr"], record.params["model.depth"], record.outcome)
+        for record in trials
+        if record.outcome != "interrupted"
+    ]
+
+
+@pytest.fixture
+def no_test_split(monkeypatch):
+    def refuse(self, look):
+        raise AssertionError("a sweep opened the test split")
+
+    monkeypatch.setattr(HeldOut, "open", refuse)
+
+
+@pytest.mark.usefixtures("no_test_split")
+def test_a_sweep_leaves_its_record(project):
+    result = sweep(project)
+    parent = project.client.get_run(result.run_id)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["imgcls.kind"] == "sweep"
+    assert parent.data.tags["imgcls.best_run_id"] == result.best_run_id
+    trials = project.tracker.children(result.run_id, "trial")
+    assert [record.tags["imgcls.trial"] for record in trials] == ["0", "1", "2"]
+    assert {record.tags["imgcls.study"] for record in trials} == {parent.data.tags["imgcls.study"]}
+    # Trial 0 is the experiment's own values.
+    own = {"train.lr": "0.02", "train.warmup_epochs": "1", "model.depth": "8"}
+    assert {key: trials[0].params[key] for key in own} == own
+    # The winner is the best of the completed ones.
+    scores = {r.run_id: r.metrics["best/val/accuracy"] for r in trials if r.outcome == "completed"}
+    assert scores[result.best_run_id] == max(scores.values()) == result.best_value
+    board = pd.read_csv(io.StringIO(project.tracker.read_text(result.run_id, "report/leaderboard.csv")))
+    assert list(board["run_id"])[0] == result.best_run_id
+    assert {"trial", "val/accuracy", "val/loss", "train.lr", "model.depth"} <= set(board.columns)
+    for name in ("history", "slice", "parallel_coordinates", "importances"):
+        page = project.tracker.read_text(result.run_id, f"figures/{name}.html")
+        assert "plotly" in page
+        assert 'src="http' not in page  # no network
+    assert result.best_run_id in project.tracker.read_text(result.run_id, "report/summary.md")
+    assert result.best_run_id in parent.data.tags["mlflow.note.content"]
+
+
+def test_typed_again_it_goes_on_and_equals_a_sweep_that_was_never_left(project, make_project):
+    first = sweep(project, "search.trials=2")
+    again = sweep(project, "search.trials=4")
+    assert again.run_id == first.run_id
+    taken_up = trial_params(project, again)
+    other = make_project()
+    assert trial_params(other, sweep(other, "search.trials=4")) == taken_up
+    assert len(taken_up) == 4
+
+
+def test_asked_for_what_is_there_already_it_trains_nothing(project):
+    first = sweep(project, "search.trials=2")
+    again = sweep(project, "search.trials=2")
+    assert (again.run_id, again.best_run_id) == (first.run_id, first.best_run_id)
+    assert len(project.runs(kind="trial")) == 2
+
+
+def test_an_interrupted_trial_is_run_again_and_counted_once(project):
+    with pytest.raises(Interrupted):
+        sweep(project, stop=StopAfter(20))  # within trial 1: a trial asks some 15 times
+    (parent,) = project.runs(kind="sweep")
+    assert (parent.status, parent.outcome) == ("KILLED", "interrupted")
+    result = sweep(project)
+    assert result.run_id == parent.run_id
+    records = project.tracker.children(result.run_id, "trial")
+    assert [r.outcome for r in records].count("interrupted") == 1
+    assert len([r for r in records if r.outcome in ("completed", "pruned")]) == 3
+    assert len(result.leaderboard) == 3
+
+
+def test_a_trial_whose_process_was_killed_is_run_again(project):
+    program = "import sys; sys.argv = ['imgcls', 'sweep', 'tiny', '--trials', '50']; from imgcls.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=project.root, stderr=subprocess.PIPE, text=True, env=os.environ | {}
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("trial 1 epoch"):
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    result = sweep(project, "search.trials=3")
+    assert len(result.leaderboard) == 3
+    assert not [r for r in project.runs(kind="trial") if r.status == "RUNNING"]
+    lost = [r for r in project.runs(kind="trial") if r.outcome == "interrupted"]
+    assert [r.tags["imgcls.reason"] for r in lost] == ["its process died"]
+
+
+def test_an_edited_experiment_starts_a_new_study_and_says_so(project, caplog):
+    first = sweep(project, "search.trials=1")
+    with caplog.at_level("INFO"):
+        second = sweep(project, "search.trials=1", "train.epochs=2")
+    assert second.run_id != first.run_id
+    assert f"differ from those of sweep {first.run_id}" in caplog.text
+
+
+def test_other_data_start_a_new_study(project):
+    first = sweep(project, "search.trials=1")
+    assert sweep(project, "search.trials=1", "data.seed=1").run_id != first.run_id
+
+
+def test_a_grid_runs_each_point_once_after_the_own_values(project):
+    space = 'search.space.{}={}'
+    result = sweep(
+        project,
+        'search.sampler="grid"', "search.trials=50", "train.epochs=2",
+        space.format("train.lr", "[0.02, 0.01]"), space.format("train.warmup_epochs", "[1]"),
+    )  # fmt: skip
+    rows = [(row[1], row[2]) for row in trial_params(project, result)]
+    assert rows[0] == ("0.02", "8")
+    assert sorted(rows) == [("0.01", "14"), ("0.01", "8"), ("0.02", "14"), ("0.02", "8")]
+
+
+def test_random_and_tpe_sweeps_are_functions_of_their_seed(project):
+    rows = {}
+    for seed in (0, 1):
+        result = sweep(project, 'search.sampler="random"', f"search.seed={seed}", "train.epochs=2")
+        rows[seed] = trial_params(project, result)
+    assert rows[0][0] == rows[1][0]  # the experiment's own values
+    assert rows[0][1:] != rows[1][1:]
+
+
+def test_pruned_trials_are_finished_and_never_win(project):
+    result = sweep(
+        project, "search.trials=9", "train.epochs=4", "search.space.train.lr={low = 1e-7, high = 3e-2, log = true}"
+    )
+    records = project.tracker.children(result.run_id, "trial")
+    pruned = [r for r in records if r.outcome == "pruned"]
+    assert pruned, "with learning rates over five decades some trial is below the median"
+    assert {r.status for r in records} == {"FINISHED"}
+    for record in pruned:  # the longest warm-up searched is 1 epoch, so none is judged before the second
+        assert len(project.tracker.history(record.run_id, "val/loss")) >= 2
+    assert result.best_run_id not in {r.run_id for r in pruned}
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_no_pruner_judges_before_the_warmup_is_over(project, pruner):
+    import optuna
+
+    experiment = project.experiment(f'search.pruner="{pruner}"', "train.epochs=9")
+    study = optuna.create_study(direction="maximize", pruner=make_pruner(experiment, warmup=3))
+    for _ in range(12):
+        good = study.ask()
+        for epoch in range(1, 10):
+            good.report(0.9, epoch)
+            good.should_prune()
+        study.tell(good, 0.9)
+    judged = set()
+    for _ in range(30):  # several, for Hyperband's brackets differ in when they judge
+        bad = study.ask()
+        for epoch in range(1, 10):
+            bad.report(0.1, epoch)
+            if bad.should_prune():
+                judged.add(epoch)
+                break
+        study.tell(bad, state=optuna.trial.TrialState.PRUNED)
+    assert judged
+    assert min(judged) >= 3
+
+
+def test_a_pruner_told_to_judge_during_the_warmup_is_refused(project):
+    with pytest.raises(ConfigError, match=r"pruner_warmup_epochs = 0 .* up to 1 epochs"):
+        sweep(project, "search.pruner_warmup_epochs=0")
+
+
+def test_failed_trials_do_not_end_a_sweep_but_three_alike_do(project):
+    with pytest.raises(TrainingError, match="3 trials in a row failed alike"):
+        sweep(
+            project, "search.trials=8", "train.lr=2e30", "train.warmup_epochs=0", "model.depth=8",
+            "search.space.train.lr=[2e30]", "search.space.train.warmup_epochs=[0]", "search.space.model.depth=[8]",
+            'search.sampler="random"',
+        )  # fmt: skip
+    (parent,) = project.runs(kind="sweep")
+    assert parent.status == "FAILED"
+    assert [r.status for r in project.runs(kind="trial")] == ["FAILED"] * 3
+
+
+def test_a_second_sweep_of_the_same_study_at_once_is_told(project):
+    experiment = project.experiment()
+    first = Sweep(experiment, project.root, project.tracker, GracefulStop())
+    from imgcls.search.study import _only_one
+
+    with _only_one(project.root, first.name), pytest.raises(InputError, match=f"already running .process {os.getpid()}"):
+        first.run()
+
+
+def test_a_timeout_starts_no_further_trial(project):
+    result = sweep(project, "search.trials=50", "search.timeout=1e-6")
+    assert len(result.leaderboard) <= 1
+
+
+def test_without_a_search_space_there_is_nothing_to_sweep(project):
+    (project.root / "experiments" / "tiny.toml").write_text('[data]\nsource = "digits"\n')
+    with pytest.raises(ConfigError, match=r"no \[search.space\]"):
+        sweep(project)
+
+
+@pytest.mark.slow
+def test_several_workers_run_every_trial_once(project):
+    result = sweep(project, "search.trials=6", "search.workers=2", "train.threads=0")
+    assert sorted(result.leaderboard["trial"]) == list(range(6))
+    records = project.tracker.children(result.run_id, "trial")
+    assert len({r.tags["imgcls.pid"] for r in records}) == 2
+    assert {r.status for r in records} == {"FINISHED"}
+    assert {r.params["train.threads"] for r in records} == {str(max(1, (os.cpu_count() or 1) // 2))}
