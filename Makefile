@@ -6,10 +6,10 @@ EXPERIMENT ?= solar_cells
 TRIALS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-all lint ui clean
+.PHONY: help setup sweep test test-slow lint ui clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*\#\#' $(MAKEFILE_LIST) | awk -F':.*\#\# ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 # The stamp is newer than pyproject.toml once everything in it is installed.
 $(VENV)/.installed: pyproject.toml
@@ -25,11 +25,12 @@ setup: $(VENV)/.installed  ## create .venv with everything in it
 sweep: setup  ## search, tracked and resumable: make sweep [EXPERIMENT=name] [TRIALS=n]
 	$(BIN)/python -m imgcls sweep $(EXPERIMENT) $(if $(TRIALS),--trials $(TRIALS))
 
+# Two processes of one thread each: more threads on small tensors only wait for one another.
 test: setup  ## the everyday tests, under five minutes on two cores
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-test-all: setup  ## every test
-	$(BIN)/python -m pytest -n 2
+test-slow: setup  ## the tests that take longer: workers, kills, the README's commands
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 lint: setup  ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -11,16 +11,24 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from imgcls.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveShare = Annotated[float, Field(gt=0.0, le=1.0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+DEVICE_PATTERN = r"^(auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?)$"
 
 CIFAR_DEPTHS = (8, 14, 20, 32, 44, 56)
 """Depths 6n+2 of He et al. 2016, section 4.2 (arXiv 1512.03385): three stages, small stem."""
@@ -49,14 +57,21 @@ class DataConfig(Section):
     """Share of train that becomes val where the source brings no val."""
     test_fraction: Fraction = 0.25
     """Share that becomes test where the source brings no test; by content, so no seed moves it. 0: no test."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the carved val split; it moves nothing else."""
     skip_unreadable: bool = False
     """Leave unreadable images out (and record how many) instead of stopping."""
-    mean: Literal["auto"] | tuple[float, ...] = "auto"
+    mean: Literal["auto"] | Annotated[tuple[Probability, ...], Field(min_length=1)] = "auto"
     """Mean per channel in [0, 1], or `auto`: measured on train, or what pretrained weights want."""
-    std: Literal["auto"] | tuple[float, ...] = "auto"
-    """Standard deviation per channel in [0, 1], or `auto`, like `mean`."""
+    std: Literal["auto"] | Annotated[tuple[PositiveShare, ...], Field(min_length=1)] = "auto"
+    """Standard deviation per channel in (0, 1], or `auto`, like `mean`."""
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _whole(cls, channels: object) -> object:
+        if isinstance(channels, (bool, float)):  # which equal 1 and 3 to Python, and so to a Literal
+            raise ValueError('must be "auto", 1 or 3')
+        return channels
 
 
 class ModelConfig(Section):
@@ -76,7 +91,7 @@ class ModelConfig(Section):
     """Dropout before the last layer (`resnet` family and `timm:`)."""
     patch: int = Field(default=64, ge=1)
     """`random-encoder`: side of a patch in pixels; it must divide `data.image_size`."""
-    encoder_seed: int = Field(default=0, ge=0)
+    encoder_seed: Seed = 0
     """`random-encoder`: seed of its frozen weights, which are drawn again instead of being stored."""
 
 
@@ -102,15 +117,19 @@ class AugmentConfig(Section):
     mixup: float = Field(default=0.0, ge=0.0)
     """Alpha of mixup's Beta(alpha, alpha) (Zhang et al. 2018, arXiv 1710.09412). 0: off."""
 
-    @model_validator(mode="after")
-    def _ranges(self) -> AugmentConfig:
-        low, high = self.random_resized_crop
-        if not 0.0 < low <= high <= 1.0:
-            raise ValueError("random_resized_crop must be [low, high] with 0 < low <= high <= 1")
-        low, high = self.aspect_ratio
-        if not 0.0 < low <= high:
-            raise ValueError("aspect_ratio must be [low, high] with 0 < low <= high")
-        return self
+    @field_validator("random_resized_crop")
+    @classmethod
+    def _share_of_area(cls, area: tuple[float, float]) -> tuple[float, float]:
+        if not 0.0 < area[0] <= area[1] <= 1.0:
+            raise ValueError("must be [low, high] with 0 < low <= high <= 1")
+        return area
+
+    @field_validator("aspect_ratio")
+    @classmethod
+    def _positive_range(cls, ratio: tuple[float, float]) -> tuple[float, float]:
+        if not 0.0 < ratio[0] <= ratio[1]:
+            raise ValueError("must be [low, high] with 0 < low <= high")
+        return ratio
 
 
 class TrainConfig(Section):
@@ -124,7 +143,7 @@ class TrainConfig(Section):
     """Images per forward pass on val and test; moves no score beyond rounding."""
     lr: float = Field(default=1e-3, gt=0.0)
     """Highest learning rate, reached at the end of the warm-up."""
-    warmup_epochs: int = Field(default=1, ge=0)
+    warmup_epochs: int = Field(default=1, ge=0, validate_default=True)
     """Epochs over which the learning rate rises in a line; must be less than `epochs`."""
     weight_decay: float = Field(default=0.05, ge=0.0)
     """AdamW's decay of weight matrices; norms and biases have none."""
@@ -138,25 +157,24 @@ class TrainConfig(Section):
     """Stop after this many epochs without a better val score. 0: never."""
     save_from_epoch: int = Field(default=0, ge=0)
     """Also keep each epoch's checkpoint from this epoch on. 0: best and last only."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Fixes the weights, the order and every random draw of training."""
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    device: str = Field(default="auto", pattern=DEVICE_PATTERN)
     """`auto` (cuda, then mps, then cpu), `cpu`, `cuda`, `cuda:N` or `mps`."""
-    threads: int = Field(default=0, ge=0)
+    threads: int = Field(default=0, ge=0, le=1024)
     """CPU threads of torch. 0: as torch chooses. Another number gives other bits, so it is recorded as resolved."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 autocast on CUDA, float32 elsewhere."""
     deterministic: bool = True
     """Ask torch for deterministic kernels, which cost a little on CUDA and nothing on the CPU."""
 
-    @model_validator(mode="after")
-    def _warmup_ends(self) -> TrainConfig:
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(
-                f"warmup_epochs = {self.warmup_epochs} does not end within epochs = {self.epochs}; "
-                "lower warmup_epochs or train for longer"
-            )
-        return self
+    @field_validator("warmup_epochs")
+    @classmethod
+    def _warmup_ends(cls, warmup_epochs: int, fields: ValidationInfo) -> int:
+        epochs = fields.data.get("epochs")
+        if epochs is not None and warmup_epochs >= epochs:
+            raise ValueError(f"does not end within train.epochs = {epochs}; lower it, or train for longer")
+        return warmup_epochs
 
 
 Scalar = bool | int | float | str
@@ -182,12 +200,22 @@ class Range(Section):
             raise ValueError("log = true needs low > 0 and no step")
         if self.step is not None and self.step <= 0:
             raise ValueError(f"step = {self.step} must be positive")
+        if self.step is not None and (_exact(self.high) - _exact(self.low)) % _exact(self.step):
+            raise ValueError(f"high = {self.high} must be low = {self.low} and a whole number of steps of {self.step}")
         return self
 
     @property
     def whole(self) -> bool:
         """Whether only whole numbers are meant: bounds and step are integers."""
         return all(isinstance(value, int) for value in (self.low, self.high, self.step or 1))
+
+
+def _exact(number: int | float) -> Decimal:
+    """The number as it is written, so that 0.3 is three steps of 0.1."""
+    return Decimal(repr(number))
+
+
+Space = dict[str, Range | Annotated[tuple[Scalar, ...], Field(min_length=1)]]
 
 
 class SearchConfig(Section):
@@ -203,20 +231,20 @@ class SearchConfig(Section):
     """Who proposes the next values."""
     pruner: Literal["median", "hyperband", "none"] = "median"
     """Who stops a trial that looks hopeless."""
-    pruner_warmup_epochs: Literal["auto"] | int = "auto"
+    pruner_warmup_epochs: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     """No trial is judged before this many epochs; `auto`: one more than the longest warm-up searched."""
     metric: Literal["val/accuracy", "val/loss"] = "val/accuracy"
     """What selects the epoch, the checkpoint and the winner. Ties: lower val/loss, then earlier."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the sampler; trials share `train.seed`."""
-    space: dict[str, Range | tuple[Scalar, ...]] = Field(default_factory=dict)
+    space: Space = Field(default_factory=dict)
     """Dotted config key -> list of values, or { low, high, log, step }."""
 
 
 class Experiment(Section):
     """One experiment: the whole file."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    name: str = Field(pattern=NAME_PATTERN)
     """Letters, digits, `.`, `_`, `-`; the experiment's name in MLflow."""
     data: DataConfig = DataConfig()
     """Where the images come from."""
@@ -231,12 +259,14 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _space_is_sound(self) -> Experiment:
-        known = set(self.keys())
-        for key in self.search.space:
-            if key not in known or key.partition(".")[0] in ("search", "name"):
-                raise ValueError(f"search.space names {key!r}, which is no key of the experiment{_hint(key, known)}")
-            if key.startswith("data.") and key != "data.image_size":
-                raise ValueError(f"search.space names {key!r}; of the data only data.image_size can be searched")
+        searchable = [key for key in _known_keys() if key.partition(".")[0] in ("model", "augment", "train")]
+        searchable.append("data.image_size")
+        for key, options in self.search.space.items():
+            if key.startswith(("data.", "search.")) and key not in searchable and key in _known_keys():
+                raise ValueError(f"search.space.{key}: of [data] and [search], only data.image_size can be searched")
+            if key not in searchable:
+                raise ValueError(f"search.space.{key}: unknown key{_hint(key, searchable)}")
+            self.search.space[key] = _of_its_type(key, options)
         return self
 
     def keys(self) -> Iterator[str]:

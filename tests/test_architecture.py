@@ -1,0 +1,94 @@
+"""Rules of the design that decay unless something holds them."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "imgcls"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+LAYERS = [
+    ("imgcls.errors",),
+    ("imgcls.config", "imgcls.rng", "imgcls.signals"),
+    ("imgcls.data",),
+    ("imgcls.models",),
+    ("imgcls.training",),
+    ("imgcls.tracking", "imgcls.progress"),
+    ("imgcls.reporting",),
+    ("imgcls.run",),
+    ("imgcls.evaluation",),
+    ("imgcls.search",),
+    ("imgcls.cli",),
+    ("imgcls.__main__",),
+]
+"""From the top down: a module imports only from its own layer or from those above it."""
+
+
+def name_of(path):
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path):
+    """Every module that a file imports, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer_of(module):
+    for depth, layer in enumerate(LAYERS):
+        if any(module == room or module.startswith(room + ".") for room in layer):
+            return depth
+    return None
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_run_one_way(path):
+    own = layer_of(name_of(path))
+    for module in imports(path):
+        if module.startswith("imgcls.") and (other := layer_of(module)) is not None:
+            assert own is not None
+            assert other <= own, f"{name_of(path)} imports {module}, which lies below it"
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [
+        ("mlflow", ("imgcls.tracking",)),
+        ("optuna", ("imgcls.search",)),
+        ("typer", ("imgcls.cli",)),
+        ("timm", ("imgcls.models",)),
+    ],
+)
+def test_a_library_has_one_door(library, allowed):
+    for path in MODULES:
+        if any(module.split(".")[0] == library for module in imports(path)):
+            assert name_of(path).startswith(allowed), f"{name_of(path)} imports {library}"
+
+
+def test_only_the_judge_opens_the_test_split():
+    """Only held_out.py has `open(look)`, only splits.py builds a HeldOut, and only judge.py calls it."""
+    importers = {name_of(p) for p in MODULES if any("held_out" in module for module in imports(p))}
+    assert importers == {"imgcls.data.splits", "imgcls.evaluation.judge"}
+    for path in MODULES:
+        calls = [
+            node
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "open"
+            and any("test" in ast.unparse(part) for part in [node.func.value])
+        ]
+        assert not calls or name_of(path) == "imgcls.evaluation.judge", f"{name_of(path)} opens the test split"
+
+
+def test_help_imports_no_heavy_library():
+    """`imgcls --help` answers at once: the command line imports its libraries verb by verb."""
+    tree = ast.parse((PACKAGE / "cli.py").read_text())
+    top = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    top |= {node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module}
+    assert top <= {"__future__", "json", "logging", "sys", "collections.abc", "pathlib", "typing", "typer", "imgcls.errors"}

@@ -1,0 +1,135 @@
+"""The shell interface, as other programs use it: real processes, exit codes, stdout and stderr."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def imgcls(project, *arguments, program=("-m", "imgcls")):
+    return subprocess.run(
+        [sys.executable, *program, *arguments], cwd=project.root, capture_output=True, text=True, check=False
+    )
+
+
+def test_train_then_evaluate_speak_json_on_stdout_and_progress_on_stderr(project):
+    trained = imgcls(project, "train", "tiny", "--json", "--set", "train.epochs=2")
+    assert trained.returncode == 0, trained.stderr
+    facts = json.loads(trained.stdout)
+    record = project.tracker.get(facts["run_id"])
+    assert facts["best/val/accuracy"] == record.metrics["best/val/accuracy"]
+    assert "epoch   2/2" in trained.stderr
+    judged = imgcls(project, "--run-id", facts["run_id"], "--json", program=(str(ROOT / "evaluate.py"),))
+    assert judged.returncode == 0, judged.stderr
+    scores = json.loads(judged.stdout)
+    assert all(isinstance(value, (int, float, str)) for value in scores.values())
+    assert scores["test/accuracy"] == project.tracker.get(scores["run_id"]).metrics["test/accuracy"]
+    assert scores["imgcls.test_look"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "tinny"), "did you mean 'tiny'"),
+        (("train", "tiny", "--set", "train.epocs=3"), "did you mean 'train.epochs'"),
+        (("train", "tiny", "--set", "model.depth=17"), "17"),
+        (("train", "tiny", "--set", 'data.source="elpw"'), "elpw"),
+        (("evaluate", "--run-id", "nonsense"), "no run 'nonsense'"),
+        (("models", "resnit"), "resnet"),
+        (("sweep", "tiny", "--trials", "0"), "0"),
+    ],
+)
+def test_wrong_input_is_one_error_with_a_remedy_and_exit_code_2(project, arguments, message):
+    done = imgcls(project, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert project.runs() == []
+
+
+def test_a_run_that_fails_while_running_has_exit_code_1(project):
+    done = imgcls(project, "train", "tiny", "--set", "train.lr=1e30", "--set", "train.warmup_epochs=0")
+    assert done.returncode == 1
+    assert "error: the loss is" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sigterm_ends_a_run_killed_and_says_so(project):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "imgcls", "train", "tiny", "--set", "train.epochs=5000"],
+        cwd=project.root, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "epoch   2/" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    rest = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 1
+    assert "error: stopped by SIGTERM" in rest
+    (record,) = project.runs(kind="train")
+    assert (record.status, record.outcome) == ("KILLED", "interrupted")
+
+
+def test_sweep_json_names_the_winner(project):
+    done = imgcls(project, "sweep", "tiny", "--trials", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["imgcls.best_run_id"] == project.tracker.get(facts["run_id"]).tags["imgcls.best_run_id"]
+    shown = imgcls(project, "sweep", "tiny", "--trials", "2")
+    assert f"python evaluate.py --run-id {facts['imgcls.best_run_id']}" in shown.stdout
+
+
+def test_outside_the_environment_evaluate_says_how_to_enter_it(project):
+    done = subprocess.run(
+        [sys.executable, "-S", "-E", str(ROOT / "evaluate.py"), "--run-id", "x"],
+        cwd=project.root, capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"]},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "make setup" in done.stderr
+    assert ". .venv/bin/activate" in done.stderr
+
+
+def test_relative_paths_start_at_the_root_of_the_experiment_file(project, monkeypatch, tmp_path):
+    """Two clones never share a store: the experiment's own root decides, not the working directory."""
+    path = project.root / "experiments" / "tiny.toml"
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "imgcls", "train", str(path), "--json", "--set", "train.epochs=2"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert project.tracker.get(json.loads(done.stdout)["run_id"]).outcome == "completed"
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_models_lists_and_shows(project):
+    listed = imgcls(project, "models")
+    assert listed.returncode == 0
+    for name in ("resnet", "resnet32", "random-encoder", "torchvision:resnet18"):
+        assert any(line.startswith(name + " ") for line in listed.stdout.splitlines()), name
+    shown = json.loads(imgcls(project, "models", "torchvision:resnet18", "--image-size", "224", "--json").stdout)
+    assert shown["num_parameters"] == 11_689_512  # torchvision's own table
+
+
+def test_keys_runs_and_doctor_answer(project):
+    assert "train.lr = 0.001" in imgcls(project, "keys").stdout
+    assert "none yet" in imgcls(project, "runs").stdout
+    assert "0 experiments" in imgcls(project, "doctor").stdout
+    assert imgcls(project, "doctor", "--relocate").returncode == 0
+
+
+def test_help_teaches_each_verb(project):
+    shown = imgcls(project, "--help")
+    assert shown.returncode == 0
+    for verb in ("train", "sweep", "evaluate", "models", "runs", "keys", "doctor"):
+        assert verb in shown.stdout

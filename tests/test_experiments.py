@@ -1,0 +1,53 @@
+"""Every experiment loads and runs its first batch."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imgcls.config import load_experiment
+from imgcls.data.sources import FASHION_FOLDER
+from imgcls.run import prepare
+from imgcls.training.loop import TrainState, fit
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.toml"))
+
+
+@pytest.fixture
+def my_folder(tmp_path):
+    draws = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            pixels = draws.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.jpg")
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_it_loads_and_runs_its_first_batch(path, my_folder):
+    experiment = load_experiment(path, ["train.threads=1"])
+    if experiment.data.source == "fashion-mnist" and not FASHION_FOLDER.is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    if experiment.data.source == "elpv" and importlib.util.find_spec("elpv_dataset") is None:
+        pytest.skip("the extra `solar` is not installed")
+    if experiment.data.source == "folder":
+        experiment = experiment.replace({"data.path": str(my_folder)})
+    prepared = prepare(experiment, ROOT)
+    state = TrainState.start(prepared.model(), experiment.train, prepared.device)
+    assert list(fit(prepared.task(), state, should_stop=lambda: True)) == []
+    assert (state.epoch, state.step) == (0, 1)
+    assert np.isfinite(state.loss_sum)
+    assert all(torch.isfinite(p).all() for p in state.model.parameters())
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_its_header_says_the_command_and_its_name_is_the_file(path):
+    text = path.read_text()
+    assert load_experiment(path).name == path.stem
+    assert text.startswith("#")
+    assert path.stem in text.split("\nname =")[0]
