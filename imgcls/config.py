@@ -6,18 +6,27 @@ invents a setting. No key is ever "absent": what a run records is the complete, 
 
 from __future__ import annotations
 
-import difflib
+import fractions
 import hashlib
 import json
-import math
+import re
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from imgcls.errors import ConfigError
@@ -68,8 +77,8 @@ class DataConfig(Section):
 
     @field_validator("channels", mode="before")
     @classmethod
-    def _whole(cls, channels: object) -> object:
-        if isinstance(channels, (bool, float)):  # which equal 1 and 3 to Python, and so to a Literal
+    def _no_equal_of_another_type(cls, channels: object) -> object:
+        if isinstance(channels, (bool, float)) or channels not in ("auto", 1, 3):  # true and 1.0 equal 1
             raise ValueError('must be "auto", 1 or 3')
         return channels
 
@@ -200,7 +209,7 @@ class Range(Section):
             raise ValueError("log = true needs low > 0 and no step")
         if self.step is not None and self.step <= 0:
             raise ValueError(f"step = {self.step} must be positive")
-        if self.step is not None and (_exact(self.high) - _exact(self.low)) % _exact(self.step):
+        if self.step is not None and (_as_written(self.high) - _as_written(self.low)) % _as_written(self.step):
             raise ValueError(f"high = {self.high} must be low = {self.low} and a whole number of steps of {self.step}")
         return self
 
@@ -210,9 +219,9 @@ class Range(Section):
         return all(isinstance(value, int) for value in (self.low, self.high, self.step or 1))
 
 
-def _exact(number: int | float) -> Decimal:
-    """The number as it is written, so that 0.3 is three steps of 0.1."""
-    return Decimal(repr(number))
+def _as_written(number: int | float) -> fractions.Fraction:
+    """So that 0.3 is three steps of 0.1."""
+    return fractions.Fraction(repr(number))
 
 
 Space = dict[str, Range | Annotated[tuple[Scalar, ...], Field(min_length=1)]]
@@ -259,14 +268,18 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _space_is_sound(self) -> Experiment:
-        searchable = [key for key in _known_keys() if key.partition(".")[0] in ("model", "augment", "train")]
-        searchable.append("data.image_size")
+        known = _known_keys()
+        searchable = [key for key in known if key.startswith(("data.image_size", "model.", "augment.", "train."))]
         for key, options in self.search.space.items():
-            if key.startswith(("data.", "search.")) and key not in searchable and key in _known_keys():
-                raise ValueError(f"search.space.{key}: of [data] and [search], only data.image_size can be searched")
-            if key not in searchable:
+            if key in searchable:
+                self.search.space[key] = _of_its_type(key, options)
+            elif key in known:
+                raise ValueError(
+                    f"search.space.{key}: cannot be searched; data.image_size and what is in [model], [augment] and "
+                    "[train] can"
+                )
+            else:
                 raise ValueError(f"search.space.{key}: unknown key{_hint(key, searchable)}")
-            self.search.space[key] = _of_its_type(key, options)
         return self
 
     def keys(self) -> Iterator[str]:
@@ -304,11 +317,11 @@ class Experiment(Section):
             ConfigError: for an unknown key or an impossible value.
         """
         tree = self.model_dump(exclude_none=True)
-        known = list(self.keys())
+        known = [key for key in self.keys() if not key.startswith("search.space.")]
         for key, value in values.items():
             in_space = key.startswith("search.space.")
             if key not in known and not in_space:
-                raise ConfigError(f"{origin}: {key}: unknown key{_hint(key, known)}")
+                raise ConfigError(f"{origin}: {key} = {_shown(value)}: unknown key{_hint(key, known)}")
             *tables, last = ("search", "space", key.removeprefix("search.space.")) if in_space else key.split(".")
             table = tree
             for part in tables:
@@ -331,7 +344,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     tree.setdefault("name", path.stem)
     experiment = _validate(tree, str(path))
@@ -349,21 +362,20 @@ def find_experiment(name: str, cwd: Path) -> tuple[Path, Path]:
 
     Returns:
         The file, and the folder that `data.path` and the stores are relative to: the one that holds the file's
-        `experiments/` folder, else the working directory.
+        `experiments/` folder, else the working directory's project root.
 
     Raises:
         ConfigError: where there is no such file, naming those that there are.
     """
-    as_path = Path(name)
-    if as_path.suffix == ".toml" or as_path.is_file():
-        path = (cwd / as_path).resolve()
-    else:
+    path = cwd / name
+    if path.suffix != ".toml" and not path.is_file():
         path = project_root(cwd) / "experiments" / f"{name}.toml"
+    path = path.resolve()
     if not path.is_file():
         known = sorted(p.stem for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
         there = f"; there are: {', '.join(known)}" if known else f"; there is no experiment in {path.parent}"
-        raise ConfigError(f"no experiment {name!r}{_hint(name, known)}{there}")
-    return path, path.parent.parent if path.parent.name == "experiments" else cwd.resolve()
+        raise ConfigError(f"no experiment {name!r}{_did_you_mean(get_close_matches(path.stem, known, n=1))}{there}")
+    return path, path.parent.parent if path.parent.name == "experiments" else project_root(cwd)
 
 
 def project_root(cwd: Path) -> Path:
@@ -385,46 +397,222 @@ def config_table() -> list[tuple[str, str, str]]:
 
 
 def _validate(tree: Mapping[str, Any], origin: str) -> Experiment:
+    for key, leaf in _leaves(tree):
+        if not isinstance(leaf, (bool, int, float, str)):
+            raise ConfigError(f"{origin}: {key} = {leaf}: no key takes a {type(leaf).__name__}; put text in quotes")
+        if not _is_text(key) or not _is_text(leaf):
+            raise ConfigError(f"{origin}: {key} = {leaf!r}: must be valid UTF-8")
     try:
         # By way of JSON, because strict mode then takes lists and tables as TOML has them, and still
         # refuses "15" for 15 or 1 for true.
-        return Experiment.model_validate_json(json.dumps(tree, default=str), strict=True)
+        return Experiment.model_validate_json(json.dumps(tree), strict=True)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{origin}: {_explain(e)}" for e in error.errors())) from None
+        raise ConfigError("\n".join(f"{origin}: {mistake}" for mistake in _mistakes(error, tree))) from None
 
 
-def _explain(error: Any) -> str:
-    """One pydantic error as `key = value: what is wrong`."""
-    loc = [str(part) for part in error["loc"]]
-    key = ".".join(loc)
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(loc[:-1])
-        return f"{key}: unknown key{_hint(loc[-1], known)}"
-    message = error["msg"].removeprefix("Value error, ")
+def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of whatever is neither a table nor a list."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from _leaves(value, f"{key}.{name}" if key else name)
+    elif isinstance(node, (list, tuple)):
+        for item in node:
+            yield from _leaves(item, key)
+    else:
+        yield key, node
+
+
+def _is_text(leaf: object) -> bool:
+    """False for a string with half of a surrogate pair, which a command line that is not UTF-8 gives."""
+    return not isinstance(leaf, str) or leaf.encode("utf-8", "replace").decode() == leaf
+
+
+def _of_its_type(key: str, options: Range | tuple[Scalar, ...]) -> Range | tuple[Scalar, ...]:
+    """What a key of the search space may be, in the key's own type: `low = 0` for a share is 0.0.
+
+    Raises:
+        ValueError: a value that the key itself would refuse.
+    """
+    section, _, name = key.partition(".")
+    field = type(Experiment.model_fields[section].default).model_fields[name]
+    kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+
+    def typed(value: Scalar, part: str = "") -> Any:
+        try:
+            return adapter.validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            wrong = "; ".join(_mistakes(error, value))
+            raise ValueError(f"search.space.{key}{part} = {_shown(value)}: {wrong}") from None
+
+    if not isinstance(options, Range):
+        values = tuple(typed(value) for value in options)
+        if len(set(values)) < len(values):
+            raise ValueError(f"search.space.{key} = {_shown(options)}: names a value twice")
+        return values
+    low, high, step = typed(options.low, ".low"), typed(options.high, ".high"), options.step
+    if isinstance(low, float):
+        step = None if step is None else float(step)
+    elif isinstance(step, float):
+        raise ValueError(f"search.space.{key}.step = {step}: must be a whole number")
+    return Range(low=low, high=high, log=options.log, step=step)
+
+
+_KINDS = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text in quotes",
+    "tuple_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
+}
+"""Pydantic's types of error for a value of the wrong kind -> the right kind."""
+
+_RULES = {
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "finite_number": "must be finite",
+    "too_short": "must not be empty",
+    "too_long": "must have {max_length} items",
+    "missing": "is missing",
+    "value_error": "{error}",
+}
+"""Pydantic's further types of error -> what would be right."""
+
+_PATTERNS = {
+    NAME_PATTERN: "must be up to 100 letters, digits, dots, underscores and hyphens, the first a letter or digit",
+    DEVICE_PATTERN: 'must be "auto", "cpu", "cuda", "cuda:N" or "mps"',
+}
+
+Place = tuple[int | str, ...]
+
+
+def _mistakes(error: ValidationError, tree: Any) -> Iterator[str]:
+    """Pydantic's errors as one line a mistake: `key = value: what would be right`."""
+    groups: dict[Place, list[tuple[Place, ErrorDetails]]] = defaultdict(list)
+    for details in error.errors():
+        place, union = _place(details, tree)
+        groups[place if union is None else union].append((place, details))
+    for group in groups.values():
+        # Every member of a union complains; those that looked furthest into the value are the ones that were meant.
+        depth = max(len(place) for place, _ in group)
+        meant: dict[Place, list[ErrorDetails]] = defaultdict(list)
+        for place, details in group:
+            if len(place) == depth:
+                meant[place].append(details)
+        unknown = [place for place, same in meant.items() if same[0]["type"] == "extra_forbidden"]
+        for place in unknown or meant:  # a key that is missing is most likely the unknown one, misspelt
+            yield _mistake(place, meant[place], tree)
+
+
+def _place(details: ErrorDetails, tree: Any) -> tuple[Place, Place | None]:
+    """Where in the user's text an error is, and the place of the union that it comes from, if it comes from one."""
+    place: Place = ()
+    union: Place | None = None
+    node = tree
+    for part in details["loc"]:
+        is_missing = details["type"] == "missing" and part == details["loc"][-1]
+        if _is_inside(part, node):
+            place, node = (*place, part), node[part]
+        elif is_missing or _dotted((*place, part)) in _known_keys():
+            place, node = (*place, part), None
+        elif union is None:  # the part is pydantic's name for a member of the union
+            union = place
+    return place, union
+
+
+def _is_inside(part: int | str, node: Any) -> bool:
+    if isinstance(node, Mapping):
+        return part in node
+    return isinstance(node, (list, tuple)) and isinstance(part, int) and part < len(node)
+
+
+def _dotted(place: Place) -> str:
+    return ".".join(part for part in place if isinstance(part, str))
+
+
+def _mistake(place: Place, errors: Sequence[ErrorDetails], tree: Any) -> str:
+    key, value = _dotted(place), tree
+    for part in place:
+        if isinstance(part, str):
+            value = value.get(part, errors[0]["input"])
+    item = f"item {place[-1] + 1} " if place and isinstance(place[-1], int) else ""
+    what = item + _remedy(key, value, errors)
     if not key:
-        return str(message)
-    value = error["input"]
-    shown = "" if isinstance(value, Mapping) or error["type"] == "missing" else f" = {_shorten(value)}"
-    return f"{key}{shown}: {message}"
+        return what
+    return f"{key}: {what}" if isinstance(value, Mapping) else f"{key} = {_shown(value)}: {what}"
 
 
-def _known_keys(section: Sequence[str]) -> list[str]:
-    model: type[BaseModel] = Experiment
-    for part in section:
-        field = model.model_fields.get(part)
-        if field is None or not isinstance(field.default, BaseModel):
-            return []
-        model = type(field.default)
-    return list(model.model_fields)
+def _remedy(key: str, value: Any, errors: Sequence[ErrorDetails]) -> str:
+    """What would be right, given all that the members of a union have against one value."""
+    kinds = []
+    for details in errors:
+        kind, context = details["type"], details.get("ctx", {})
+        if kind == "extra_forbidden":
+            return _unknown(key)
+        if kind in _RULES:
+            return _RULES[kind].format(**context)
+        if kind == "string_pattern_mismatch":
+            return _PATTERNS[context["pattern"]]
+        if kind not in _KINDS and kind != "literal_error":
+            return details["msg"]
+        kinds.append(_KINDS.get(kind) or context["expected"].replace("'", '"'))
+    if "a number" in kinds and "a whole number" in kinds:
+        kinds.remove("a whole number")
+    words = re.findall('"(.*?)"', " ".join(kinds))
+    close = get_close_matches(value, words, n=1) if isinstance(value, str) else []
+    return f"must be {_either(kinds)}{_did_you_mean(close)}"
 
 
-def _hint(word: str, known: Sequence[str] | set[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+def _unknown(key: str) -> str:
+    table, _, name = key.rpartition(".")
+    if key in _known_keys():
+        return "write it without quotes, or under its table"
+    if table.startswith("search.space."):
+        searched = table.removeprefix("search.space.")
+        if any(known.startswith(f"{searched}.") for known in _known_keys()):
+            return f'one key of [search.space], so write it in quotes: "{searched}.{name}" = …'
+        return f"unknown key{_hint(key, [f'{table}.{field}' for field in Range.model_fields])}"
+    return f"unknown key{_hint(key, _known_keys())}"
 
 
-def _shorten(value: object) -> str:
-    text = repr(value)
+def _known_keys() -> list[str]:
+    """Every section and every dotted key, in the order of the file."""
+    keys = []
+    for section, field in Experiment.model_fields.items():
+        keys.append(section)
+        if isinstance(field.default, Section):
+            keys += [f"{section}.{key}" for key in type(field.default).model_fields]
+    return keys
+
+
+def _hint(key: str, known: Iterable[str]) -> str:
+    """The key of the same table that is most like `key`, else those of other tables that are called alike."""
+    table, _, name = key.rpartition(".")
+    names: dict[str, list[str]] = defaultdict(list)
+    for candidate in known:
+        names[candidate.rpartition(".")[2]].append(candidate)
+    siblings = [last for last, keys in names.items() if any(k.rpartition(".")[0] == table for k in keys)]
+    if close := get_close_matches(name, siblings, n=1):
+        return _did_you_mean([f"{table}.{close[0]}" if table else close[0]])
+    close = get_close_matches(name, names, n=1, cutoff=0.8)
+    return _did_you_mean(names[close[0]] if close else [])
+
+
+def _did_you_mean(words: Sequence[str]) -> str:
+    return f"; did you mean {_either([repr(word) for word in words])}?" if words else ""
+
+
+def _either(words: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _shown(value: object) -> str:
+    """A value as it stands in a file, not too long."""
+    text = repr(value) if value is None else _toml(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -434,9 +622,10 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise ConfigError(f"--set {text!r}: expected KEY=VALUE, such as train.lr=3e-3")
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
+        table = tomllib.loads(f"value = {value}")
+    except (ValueError, RecursionError):
+        table = {}
+    return key.strip(), table["value"] if len(table) == 1 else value.strip()
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -456,11 +645,8 @@ def _toml(value: Any) -> str:
     if isinstance(value, str):
         # JSON's escapes are TOML's, but for DEL.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, float):
-        assert math.isfinite(value)
+    if isinstance(value, (int, float)):
         return repr(value)
-    if isinstance(value, int):
-        return str(value)
     if isinstance(value, BaseModel):
         return _toml(value.model_dump(exclude_none=True))
     if isinstance(value, Mapping):

@@ -1,6 +1,8 @@
 """Augmentation of a whole batch at once, on its device, with each image's own draws.
 
-Crop, flips, turns and rotation are one affine map per image, so a batch is sampled once however many of them are on.
+Crop, flips, turns and rotation are one affine map per image, so a batch is sampled once however many of them are on;
+where there are but flips and quarter turns, pixels only change places. An image that shrinks is averaged first, as val
+is, so that train does not see the aliasing that val does not have.
 All draws come from one CPU generator, in a fixed order, whether or not they are used.
 """
 
@@ -57,13 +59,13 @@ class Augment:
             float32 (B, C, S, S) in [0, 255].
         """
         maps = self.affine_maps(len(images), draws)
-        views = images.float()
-        if maps is not None or images.shape[-1] != self.image_size:
-            maps = _identity(len(images)) if maps is None else maps
-            shape = (len(images), images.shape[1], self.image_size, self.image_size)
-            grid = F.affine_grid(maps.to(images.device), list(shape), align_corners=False)
-            # "border" and not zeros: a rotated corner shows more of the image, never a black wedge.
-            views = F.grid_sample(views, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        same_size = images.shape[-1] == self.image_size
+        if maps is None and same_size:
+            views = images.float()
+        elif maps is not None and same_size and not self.config.rotation and self.config.random_resized_crop[0] == 1:
+            views = _permuted(images, maps).float()
+        else:
+            views = _sampled(images, _identity(len(images)) if maps is None else maps, self.image_size)
         return self._photometric(views, draws)
 
     def affine_maps(self, num_images: int, draws: torch.Generator) -> Tensor | None:
@@ -134,6 +136,35 @@ def mixup(images: Tensor, targets: Tensor, alpha: float, draws: torch.Generator)
     share = float(np.random.default_rng(seed).beta(alpha, alpha))
     partner = torch.randperm(len(images), generator=draws).to(images.device)
     return torch.lerp(images[partner], images, share), torch.lerp(targets[partner], targets, share)
+
+
+def _sampled(images: Tensor, maps: Tensor, side: int) -> Tensor:
+    """float32 (B, C, side, side): each image where its map points, bilinear."""
+    # How far neighbours in the view are apart in the image, in pixels; each level halves the image. Measured on solar
+    # cells, up to 1.75 pixels plain bilinear sampling is nearer to an antialiased resize than a halved image is.
+    spacing = torch.linalg.det(maps[:, :, :2]).abs().sqrt() * (images.shape[-1] / side)
+    levels = (spacing / 1.75).log2().ceil().clamp(min=0).int()
+    views = torch.empty(len(images), images.shape[1], side, side, device=images.device)
+    for level in levels.unique().tolist():
+        rows = torch.nonzero(levels == level).squeeze(1)
+        grid = F.affine_grid(maps[rows].to(images.device), [len(rows), *views.shape[1:]], align_corners=False)
+        rows = rows.to(images.device)
+        source = images[rows].float()
+        if level:
+            source = F.interpolate(source, size=max(1, round(source.shape[-1] / 2**level)), mode="area")
+        # "border" and not zeros: a rotated corner shows more of the image, never a black wedge.
+        views[rows] = F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return views
+
+
+def _permuted(images: Tensor, maps: Tensor) -> Tensor:
+    """What `_sampled` gives where the maps are but flips and quarter turns, without rounding."""
+    linear = maps[:, :, :2].round().to(images.device)
+    flip_x, flip_y = (linear.sum(dim=2) < 0).view(-1, 2, 1, 1, 1).unbind(1)
+    swap = (linear[:, 0, 0] == 0).view(-1, 1, 1, 1)
+    images = torch.where(flip_x, images.flip(-1), images)
+    images = torch.where(flip_y, images.flip(-2), images)
+    return torch.where(swap, images.transpose(-1, -2), images)
 
 
 def _identity(num_images: int) -> Tensor:

@@ -1,7 +1,8 @@
 """Decode once: every image of a table becomes uint8 on disk, memory-mapped ever after.
 
 A cache entry is a folder named by what it was made from. It is written aside and renamed, so a reader sees a
-whole one or none.
+whole one or none. Pixels that are not to stay (a test split) only ever lie in a file without a name, which ends
+with the process, however that ends.
 """
 
 from __future__ import annotations
@@ -12,22 +13,29 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from imgcls.data.decode import UnreadableImageError, digest, to_square
-from imgcls.data.labelled import LabelledImages
+from imgcls.data.labelled import LabelledImages, gather
 from imgcls.data.sources import ImageTable
 from imgcls.errors import DataError
 
-FORMAT = "2"
+FORMAT = "3"
 """Part of every key: raise it when the pixels that decoding gives change."""
+
+ABANDONED_AFTER = 24 * 3600.0
+"""Seconds without a write after which what a killed process left half-built is cleared away."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +60,15 @@ class Decoded:
         return LabelledImages(self.images, table.labels[self.kept], keys, self.digests[self.kept])
 
     def offenders(self, table: ImageTable) -> list[str]:
-        """`name: reason` of each unreadable image."""
-        return [f"{table.keys[row]}: {reason}" for row, reason in self.unreadable]
+        """`path: reason` of each unreadable image."""
+        return [f"{table.path(row)}: {reason}" for row, reason in self.unreadable]
 
 
 Keep = Callable[[NDArray[np.uint8], NDArray[np.bool_]], NDArray[np.bool_]]
 """(digests (N, 32), readable (N,)) -> which rows' pixels to keep."""
+
+Piece = tuple[bytes, list[tuple[int, str]]]
+"""Squares of a few rows, and (row, reason) of those that are unreadable."""
 
 
 def cache_folder() -> Path:
@@ -76,7 +87,7 @@ def decode(
         table: N images.
         side: of the squares, in pixels. 0 keeps no pixels and gives digests alone.
         channels: 1 or 3.
-        keep: chooses the rows whose pixels are written; all readable ones by default.
+        keep: chooses the rows whose pixels are written, out of the readable ones; all of them by default.
         keep_name: names that choice in the cache's key.
         title: what the progress bar says.
 
@@ -86,14 +97,9 @@ def decode(
     key = hashlib.sha256("|".join((FORMAT, table.stamp, str(side), str(channels), keep_name)).encode()).hexdigest()
     entry = cache_folder() / key[:32]
     if not entry.is_dir():
-        try:
-            cache_folder().mkdir(parents=True, exist_ok=True)
+        with _writing() as folder:
+            _clear_abandoned(folder)
             _build(entry, table, side, channels, keep, title)
-        except OSError as error:
-            raise DataError(
-                f"the cache of decoded images cannot be written to {cache_folder()}: {error.strerror or error}; "
-                "make room, or name another folder in IMGCLS_CACHE"
-            ) from error
     meta = json.loads((entry / "meta.json").read_text())
     return Decoded(
         digests=np.load(entry / "digests.npy"),
@@ -103,51 +109,44 @@ def decode(
     )
 
 
+def decode_and_forget(table: ImageTable, side: int, channels: int, *, title: str = "") -> Decoded:
+    """Decodes a table and leaves nothing behind: its pixels are gone when the result is.
+
+    Raises:
+        DataError: where the cache folder cannot be written.
+    """
+    with _writing() as folder, tempfile.TemporaryFile(dir=folder) as file:
+        digests, readable, unreadable = _decode_into(file, table, side, channels, title)
+        return Decoded(digests, np.flatnonzero(readable), _mapped(file), tuple(unreadable))
+
+
+@contextmanager
+def _writing() -> Iterator[Path]:
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    except OSError as error:
+        raise DataError(
+            f"the cache of decoded images cannot be written to {folder}: {error.strerror or error}; "
+            "make room, or name another folder in IMGCLS_CACHE"
+        ) from error
+
+
 def _build(entry: Path, table: ImageTable, side: int, channels: int, keep: Keep | None, title: str) -> None:
     aside = Path(tempfile.mkdtemp(prefix="building-", dir=entry.parent))
     try:
-        digests = np.zeros((len(table), 32), np.uint8)
-        readable = np.ones(len(table), bool)
-        unreadable: dict[int, str] = {}
-        everything = np.lib.format.open_memmap(
-            aside / "everything.npy", mode="w+", dtype=np.uint8, shape=(len(table), channels, side, side)
-        )
-
-        def work(row: int) -> None:
-            try:
-                image = table.read(row)
-            except UnreadableImageError as error:
-                unreadable[row], readable[row] = str(error), False
-                return
-            digests[row] = np.frombuffer(digest(image), np.uint8)
-            if side:
-                everything[row] = to_square(image, side, channels)
-
-        # Threads: Pillow's decoders and filters and hashlib all release the GIL.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            bar = tqdm(total=len(table), desc=title or "decoding", unit=" images", file=sys.stderr, leave=False,
-                       disable=None)  # fmt: skip
-            for _ in pool.map(work, range(len(table))):
-                bar.update()
-            bar.close()
-
-        chosen = readable if keep is None else keep(digests, readable)
-        kept = np.flatnonzero(chosen)
-        if len(kept) == len(table):
-            everything.flush()
-            (aside / "everything.npy").rename(aside / "images.npy")
-        else:
-            # Pixels of rows that are not kept (a carved test split) do not stay on disk.
-            images = np.lib.format.open_memmap(
-                aside / "images.npy", mode="w+", dtype=np.uint8, shape=(len(kept), channels, side, side)
-            )
-            for start in range(0, len(kept), 4096):
-                images[start : start + 4096] = everything[kept[start : start + 4096]]
-            images.flush()
-            (aside / "everything.npy").unlink()
+        with (aside / "images.npy").open("w+b") as file:
+            if keep is None:
+                digests, kept_mask, unreadable = _decode_into(file, table, side, channels, title)
+            else:
+                with tempfile.TemporaryFile(dir=aside) as nameless:
+                    digests, readable, unreadable = _decode_into(nameless, table, side, channels, title)
+                    kept_mask = readable & keep(digests, readable)
+                    _copy_rows(_mapped(nameless), np.flatnonzero(kept_mask[readable]), file)
         np.save(aside / "digests.npy", digests)
-        np.save(aside / "kept.npy", kept)
-        (aside / "meta.json").write_text(json.dumps({"unreadable": sorted(unreadable.items())}))
+        np.save(aside / "kept.npy", np.flatnonzero(kept_mask))
+        (aside / "meta.json").write_text(json.dumps({"unreadable": unreadable}))
         try:
             aside.rename(entry)
         except OSError:
@@ -155,3 +154,88 @@ def _build(entry: Path, table: ImageTable, side: int, channels: int, keep: Keep 
                 raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _decode_into(
+    file: IO[bytes], table: ImageTable, side: int, channels: int, title: str
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[tuple[int, str]]]:
+    """Writes the squares of all readable images to `file`, as a .npy, in the order of the table.
+
+    Written and not mapped, because a full disk is an error to a write and the end of the process to a map.
+
+    Returns:
+        Digests uint8 (N, 32), zeros where unreadable; readable bool (N,); (row, reason) of the others.
+    """
+    digests = np.zeros((len(table), 32), np.uint8)
+    readable = np.ones(len(table), bool)
+    unreadable: list[tuple[int, str]] = []
+
+    def work(rows: range) -> Piece:
+        squares, refused = [], []
+        for row in rows:
+            try:
+                image = table.read(row)
+            except UnreadableImageError as error:
+                refused.append((row, str(error)))
+                continue
+            digests[row] = np.frombuffer(digest(image), np.uint8)
+            if side:
+                squares.append(to_square(image, side, channels).tobytes())
+        return b"".join(squares), refused
+
+    # Many small images are one piece of work, because handing one over costs more than decoding it does.
+    size = max(1, min(256, 2**22 // max(1, channels * side * side)))
+    pieces = [range(start, min(start + size, len(table))) for start in range(0, len(table), size)]
+    _write_header(file, (len(table), channels, side, side))
+    bar = tqdm(total=len(table), desc=title or "decoding", unit=" images", file=sys.stderr, leave=False, disable=None)
+    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for rows, (squares, refused) in zip(pieces, _in_order(pool, work, pieces), strict=True):
+            file.write(squares)
+            unreadable += refused
+            bar.update(len(rows))
+    readable[[row for row, _ in unreadable]] = False
+    file.seek(0)
+    _write_header(file, (int(readable.sum()), channels, side, side))
+    file.flush()
+    return digests, readable, unreadable
+
+
+def _in_order(pool: ThreadPoolExecutor, work: Callable[[range], Piece], pieces: list[range]) -> Iterator[Piece]:
+    """`pool.map`, but never more than a few pieces ahead of the reader, whose memory is not endless."""
+    # Threads: Pillow's decoders and filters and hashlib all release the GIL.
+    waiting: deque[Future[Piece]] = deque()
+    for piece in pieces:
+        waiting.append(pool.submit(work, piece))
+        if len(waiting) > 2 * (os.cpu_count() or 1):
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+    # NumPy pads its header so that the first number may change in place.
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def _mapped(file: IO[bytes]) -> NDArray[np.uint8]:
+    """Maps the .npy in an open file, which may have no name and may be closed afterwards."""
+    file.seek(0)
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    return np.memmap(file, dtype, "r", file.tell(), shape)
+
+
+def _copy_rows(images: NDArray[np.uint8], rows: NDArray[np.int64], file: IO[bytes]) -> None:
+    _write_header(file, (len(rows), *images.shape[1:]))
+    for chunk in gather(images, rows):
+        file.write(chunk.tobytes())
+
+
+def _clear_abandoned(folder: Path) -> None:
+    for aside in folder.glob("building-*"):
+        try:
+            last_write = max(path.stat().st_mtime for path in (aside, *aside.iterdir()))
+        except OSError:  # it is being finished, or cleared, by another process
+            continue
+        if time.time() - last_write > ABANDONED_AFTER:
+            shutil.rmtree(aside, ignore_errors=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,42 +22,51 @@ def read_image(path: Path) -> Image.Image:
     """Decodes a file to an upright 8-bit image.
 
     Returns:
-        Mode `L` for grey files, `RGB` for every other. EXIF orientation is applied, 16-bit grey is divided by 257
-        (65535 -> 255), float grey in [0, 1] is multiplied by 255, transparency is laid over white.
+        Mode `L` for grey files, `RGB` for every other; see `canonical`.
 
     Raises:
-        UnreadableImageError: an empty, truncated, foreign or oversized file.
+        UnreadableImageError: a missing, empty, truncated, foreign or oversized file.
     """
-    try:
+    with refusing():
         if path.stat().st_size == 0:
             raise UnreadableImageError("empty file")
         with Image.open(path) as image:
-            image.load()
-            return canonical(ImageOps.exif_transpose(image))
+            return canonical(image)
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turns whatever goes wrong within into an UnreadableImageError that says why."""
+    try:
+        yield
     except UnidentifiedImageError as error:
         raise UnreadableImageError("not an image that Pillow knows") from error
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(f"too many pixels: {error}") from error
     except UnreadableImageError:
         raise
+    except OSError as error:
+        raise UnreadableImageError(error.strerror or str(error)) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on broken input
         raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
 
 
 def canonical(image: Image.Image) -> Image.Image:
-    """Converts any Pillow mode to `L` (grey) or `RGB`; see `read_image` for the rules."""
-    if image.mode in ("L", "RGB"):
-        if "transparency" not in image.info:
-            return image
+    """Any Pillow image -> upright, mode `L` (grey) or `RGB`.
+
+    EXIF orientation is applied, 16-bit grey is divided by 257 (65535 -> 255), float grey in [0, 1] is multiplied by
+    255, transparency is laid over white.
+    """
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if "transparency" in image.info and image.mode in ("1", "L", "RGB", "P"):
         image = image.convert("RGBA")
     if image.mode in SIXTEEN_BIT_MODES:
         return Image.fromarray(_sixteen_to_eight_bits(np.asarray(image)))
     if image.mode == "F":
         return Image.fromarray(_float_to_eight_bits(np.asarray(image)))
-    if image.mode == "1":
+    if image.mode in ("1", "L"):
         return image.convert("L")
-    if image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     if image.mode in ("RGBA", "LA", "La", "RGBa", "PA"):
         return _over_white(image.convert("RGBA"))
     return image if image.mode == "RGB" else image.convert("RGB")

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.data import cache
-from imgcls.data.decode import resize_squares
 from imgcls.data.labelled import LabelledImages, fingerprint
 from imgcls.data.sources import ImageTable
 from imgcls.errors import UnreadableImagesError
@@ -65,27 +64,38 @@ class HeldOut:
         Raises:
             UnreadableImagesError: naming every unreadable test image.
         """
-        return self._decode(0).digests
+        return self._readable(self._hashed()).digests
+
+    def unreadable(self) -> list[str]:
+        """`path: reason` of each test image that cannot be decoded."""
+        return self._hashed().offenders(self._table)
 
     def fingerprint(self) -> str:
         """Content hash of the test split: sixteen hex digits over (class, source pixels) of its images."""
-        decoded = self._decode(0)
-        names = [self._class_names[label] for label in decoded.labels]
-        return fingerprint(("test", name, digest) for name, digest in zip(names, decoded.digests, strict=True))
+        images = self._readable(self._hashed())
+        names = [self._class_names[label] for label in images.labels]
+        return fingerprint(("test", name, digest) for name, digest in zip(names, images.digests, strict=True))
 
     def open(self, look: Look) -> LabelledImages:
         """Decodes the test images. This is a look: write it down in the tracker first.
 
+        Nothing of them stays in the cache, where the next reader would need no look.
+
         Args:
             look: the record that the tracker already holds.
+
+        Raises:
+            UnreadableImagesError: naming every unreadable test image.
         """
         assert look.run_id, "a look needs its record before the split is opened"
-        images = self._decode(self._decode_side).in_content_order()
-        return images.with_pixels(resize_squares(images.pixels, self._image_size))
+        assert look.number >= 1, "looks are counted from 1"
+        decoded = cache.decode_and_forget(self._table, self._decode_side, self._channels, title="decoding test images")
+        return self._readable(decoded).in_content_order().resized(self._image_size)
 
-    def _decode(self, side: int) -> LabelledImages:
-        title = "decoding test images" if side else "hashing test images"
-        decoded = cache.decode(self._table, side, self._channels, title=title)
+    def _hashed(self) -> cache.Decoded:
+        return cache.decode(self._table, 0, self._channels, title="hashing test images")
+
+    def _readable(self, decoded: cache.Decoded) -> LabelledImages:
         if decoded.unreadable and not self._skip_unreadable:
             raise UnreadableImagesError(decoded.offenders(self._table))
         return decoded.labelled(self._table)

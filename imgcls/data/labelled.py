@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imgcls.data.decode import resize_squares
 
-@dataclass(frozen=True)
+CHUNK_BYTES = 2**24
+"""What passes through memory at a time where a whole split is read."""
+
+
 class LabelledImages:
-    """One split, decoded.
+    """One split, decoded. A selection of its rows shares its pixels: a memory map stays one.
 
-    Attributes:
-        pixels: uint8 (N, C, side, side).
+    Args:
+        pixels: uint8 (M, C, side, side), mapped or in memory.
         labels: int64 (N,).
         keys: name of each image in its source.
         digests: uint8 (N, 32), SHA-256 of the source pixels.
+        at: int64 (N,), row of `pixels` that is each image's; by default the first is the first's, and so on.
     """
 
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    keys: tuple[str, ...]
-    digests: NDArray[np.uint8]
+    def __init__(
+        self,
+        pixels: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        keys: tuple[str, ...],
+        digests: NDArray[np.uint8],
+        at: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.stored = pixels
+        self.labels = labels
+        self.keys = keys
+        self.digests = digests
+        self.at = np.arange(len(labels)) if at is None else at
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """uint8 (N, C, side, side), gathered into memory."""
+        return self.stored[self.at]
+
+    def chunks(self) -> Iterator[NDArray[np.uint8]]:
+        """`pixels`, some images at a time."""
+        yield from gather(self.stored, self.at)
 
     def in_content_order(self) -> LabelledImages:
         """Sorted by (digest, label), so that equal images train alike whatever their files are called."""
@@ -33,15 +55,30 @@ class LabelledImages:
 
     def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> LabelledImages:
         """A selection, in the order given."""
-        keys = tuple(self.keys[i] for i in rows)
-        return LabelledImages(self.pixels[rows], self.labels[rows], keys, self.digests[rows])
+        chosen = np.asarray(rows, np.int64)
+        keys = tuple(self.keys[i] for i in chosen)
+        return LabelledImages(self.stored, self.labels[chosen], keys, self.digests[chosen], self.at[chosen])
 
-    def with_pixels(self, pixels: NDArray[np.uint8]) -> LabelledImages:
-        """The same images at another size."""
-        return replace(self, pixels=pixels)
+    def resized(self, side: int) -> LabelledImages:
+        """The same images at another size, in memory; this very split where they have that size."""
+        if self.stored.shape[-1] == side:
+            return self
+        small = np.empty((len(self), self.stored.shape[1], side, side), np.uint8)
+        done = 0
+        for chunk in self.chunks():
+            small[done : done + len(chunk)] = resize_squares(chunk, side)
+            done += len(chunk)
+        return LabelledImages(small, self.labels, self.keys, self.digests)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def gather(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    """`images[rows]`, a few megabytes at a time."""
+    size = max(1, CHUNK_BYTES // max(1, images[:1].size))
+    for start in range(0, len(rows), size):
+        yield images[rows[start : start + size]]
 
 
 def fingerprint(rows: Iterable[tuple[str, str, NDArray[np.uint8]]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,12 +37,13 @@ class Loader:
         with warnings.catch_warnings():
             # The memory map is read-only and stays so: batches are gathered into new tensors.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            self._images = torch.from_numpy(images.pixels)
-        self._labels = torch.from_numpy(images.labels)
+            self._images = torch.from_numpy(images.stored)
+        self._labels, self._at = torch.from_numpy(images.labels), torch.from_numpy(images.at)
         self._device = device
         self._batch_size = batch_size
-        if device.type != "cpu" and self._images.numel() <= RESIDENT_BYTES:
-            self._images, self._labels = self._images.to(device), self._labels.to(device)
+        if device.type != "cpu" and self._images[:1].numel() * len(images) <= RESIDENT_BYTES:
+            self._images, self._labels = self._images[self._at].to(device), self._labels.to(device)
+            self._at = torch.arange(len(images), device=device)
 
     @property
     def num_images(self) -> int:
@@ -72,11 +72,9 @@ class Loader:
 
     def in_order(self) -> Iterator[Batch]:
         """Every image once, in the order of the split."""
-        for i in range(math.ceil(self.num_images / self._batch_size)):
-            rows = slice(i * self._batch_size, (i + 1) * self._batch_size)
-            yield Batch(self._images[rows].to(self._device), self._labels[rows].to(self._device))
+        for start in range(0, self.num_images, self._batch_size):
+            yield self._gather(torch.arange(start, min(start + self._batch_size, self.num_images)))
 
     def _gather(self, rows: Tensor) -> Batch:
-        rows = rows.to(self._images.device)
-        images, labels = self._images[rows], self._labels[rows]
-        return Batch(images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True))
+        rows = rows.to(self._at.device)
+        return Batch(self._images[self._at[rows]].to(self._device), self._labels[rows].to(self._device))

@@ -9,7 +9,10 @@ import gzip
 import hashlib
 import importlib.util
 import inspect
+import logging
+import operator
 import os
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,8 +24,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgcls.config import DataConfig
-from imgcls.data.decode import canonical, read_image
+from imgcls.data.decode import canonical, read_image, refusing
 from imgcls.errors import DataError
+
+log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
 
@@ -44,16 +49,22 @@ class ImageTable:
         keys: a stable name per image (a path relative to the source, or an index).
         labels: int64 (N,), indices into the class names.
         read: index -> upright 8-bit image, mode `L` or `RGB`; raises UnreadableImageError.
-        stamp: changes when the files do (names, sizes, times of change), known without reading an image.
+        stamp: changes when the files do (place, names, sizes, times of change), known without decoding an image.
+        origin: what a key is relative to: a folder, or the name of a data set.
     """
 
     keys: tuple[str, ...]
     labels: NDArray[np.int64]
     read: Callable[[int], Image.Image]
     stamp: str
+    origin: str = ""
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def path(self, row: int) -> str:
+        """Where the image is, for people."""
+        return str(Path(self.origin, self.keys[row]))
 
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> ImageTable:
         """The rows at `indices`, in that order."""
@@ -63,6 +74,7 @@ class ImageTable:
             labels=self.labels[chosen],
             read=lambda i: self.read(chosen[i]),
             stamp=_hash(self.stamp, *map(str, chosen)),
+            origin=self.origin,
         )
 
 
@@ -153,7 +165,10 @@ def _split_folders(root: Path) -> dict[Split, Path]:
 
 
 def _class_folders(folder: Path) -> list[str]:
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    try:
+        names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror or error}") from error
     if not names:
         raise DataError(f"{folder} has no class folders; expected {folder.name}/CLASS/IMAGE.png")
     return names
@@ -165,25 +180,48 @@ def _folder_table(
     """All images below `folder`'s class folders, and what is wrong with them."""
     paths: list[Path] = []
     labels: list[int] = []
-    problems = []
+    problems: list[str] = []
     for label, name in enumerate(class_names):
-        files = sorted(_image_files(folder / name), key=lambda p: p.relative_to(root).as_posix())
+        files = sorted(_image_files(folder / name, problems), key=lambda p: p.relative_to(root).as_posix())
         if not files and not (may_lack_classes and not (folder / name).is_dir()):
             problems.append(f"{folder / name}: no image in this class ({', '.join(IMAGE_SUFFIXES)})")
         paths += files
         labels += [label] * len(files)
     keys = tuple(p.relative_to(root).as_posix() for p in paths)
-    stats = [p.stat() for p in paths]
-    stamp = _hash(*(f"{k}|{s.st_size}|{s.st_mtime_ns}" for k, s in zip(keys, stats, strict=True)))
-    return ImageTable(keys, np.array(labels, np.int64), lambda i: read_image(paths[i]), stamp), problems
+    table = ImageTable(
+        keys, np.array(labels, np.int64), lambda i: read_image(paths[i]), _files_stamp(paths), origin=str(root)
+    )
+    return table, problems
 
 
-def _image_files(folder: Path) -> Iterable[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+def _image_files(folder: Path, problems: list[str]) -> Iterable[Path]:
+    """Images at any depth, links followed as ImageFolder does, but for a link back to a folder it lies in."""
+
+    def note(error: OSError) -> None:
+        problems.append(f"{error.filename}: {error.strerror}")
+
+    for parent, folders, files in os.walk(folder, onerror=note, followlinks=True):
+        here = Path(parent).resolve()
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and not here.is_relative_to(Path(parent, name).resolve())
+        ]
         for name in files:
             if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
                 yield Path(parent) / name
+
+
+def _files_stamp(paths: Iterable[Path]) -> str:
+    """Changes when a file is moved, replaced or written to, even by a program that sets the old time again."""
+    lines = []
+    for path in paths:
+        try:
+            stat = path.stat()
+            lines.append(f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}")
+        except OSError:  # a dangling link; reading it says so
+            lines.append(f"{path.absolute()}|missing")
+    return _hash(*lines)
 
 
 # --- data sets that packages bring ------------------------------------------------------------------------------
@@ -200,8 +238,9 @@ def _elpv() -> Source:
     paths = [folder / row[0] for row in rows]
     labels = np.array([float(row[1]) >= 0.5 for row in rows], np.int64)
     stamp = f"elpv-{version('elpv-dataset')}"
-    table = ImageTable(tuple(row[0] for row in rows), labels, lambda i: read_image(paths[i]), stamp)
-    return Source(("functional", "defective"), {}, table, channels=1)
+    keys = tuple(row[0] for row in rows)
+    table = ImageTable(keys, labels, lambda i: read_image(paths[i]), stamp, origin=str(folder))
+    return Source(("functional", "defective"), {}, table, channels=1, native_side=300)
 
 
 def _digits() -> Source:
@@ -227,18 +266,30 @@ def _fashion_mnist(download_to: Path) -> Source:
     given: dict[Split, ImageTable] = {}
     stems: dict[Split, str] = {"train": "train", "test": "t10k"}
     for split, stem in stems.items():
-        images = _read_idx(FASHION_FOLDER / f"{stem}-images-idx3-ubyte.gz").reshape(-1, 28, 28)
+        images = _read_idx(FASHION_FOLDER / f"{stem}-images-idx3-ubyte.gz")
         labels = _read_idx(FASHION_FOLDER / f"{stem}-labels-idx1-ubyte.gz")
         given[split] = _array_table(images, labels, f"fashion-mnist-{split}", prefix=f"{split}/")
     return Source(FASHION_CLASSES, given, None, channels=1, native_side=28)
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:
-    """The bytes of a gzipped IDX file (yann.lecun.com/exdb/mnist) after its header, flat."""
-    with gzip.open(path) as file:
-        content = file.read()
-    num_dimensions = content[3]
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * num_dimensions)
+    """A gzipped IDX file of bytes (yann.lecun.com/exdb/mnist), in the shape that its header names."""
+    try:
+        with gzip.open(path) as file:
+            content = file.read()
+        num_dimensions = content[3]
+        shape = np.frombuffer(content, ">u4", count=num_dimensions, offset=4)
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * num_dimensions).reshape(shape)
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
+        raise DataError(f"{path}: {error}; install the package dataset-fashion-mnist again") from error
+
+
+SPLIT_VALUES: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "trainval", "train-standard"),
+    "val": ("val", "valid"),
+    "test": ("test",),
+}
+"""What torchvision's data sets call their splits; the first that a data set knows is taken."""
 
 
 def _torchvision(name: str, root: Path) -> Source:
@@ -248,58 +299,114 @@ def _torchvision(name: str, root: Path) -> Source:
     builder = getattr(datasets, name, None)
     if builder is None or not inspect.isclass(builder) or name in ("ImageFolder", "DatasetFolder", "VisionDataset"):
         raise DataError(f"data.source: torchvision.datasets has no data set {name!r}")
-    parameters = inspect.signature(builder).parameters
-    common: dict[str, Any] = {"root": str(root)} if "root" in parameters else {}
-    if "download" in parameters:
-        common["download"] = True
-    if "train" in parameters:
-        options: dict[Split, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
-    elif "split" in parameters:
-        options = {"train": {"split": "train"}, "val": {"split": "val"}, "test": {"split": "test"}}
-    else:
-        dataset = _build(builder, common)
-        return Source(_class_names(dataset), {}, _dataset_table(dataset, name, ""), channels=3)
-    built = {split: _build(builder, common | extra, optional=split == "val") for split, extra in options.items()}
-    given = {split: _dataset_table(d, name, split) for split, d in built.items() if d is not None}
-    return Source(_class_names(built["train"]), given, None, channels=3)
-
-
-def _build(builder: Callable[..., Any], arguments: dict[str, Any], *, optional: bool = False) -> Any:
     try:
-        return builder(**arguments)
-    except ValueError as error:
-        if optional:  # torchvision refuses a split name that the data set does not have
-            return None
-        raise DataError(f"torchvision: {error}") from error
-    except (RuntimeError, OSError) as error:
+        return _torchvision_source(name, builder, root, like_mnist=issubclass(builder, datasets.MNIST))
+    except DataError:
+        raise
+    except TypeError as error:
+        raise DataError(f"torchvision:{name} needs more than a name, or is no classification: {error}") from error
+    except Exception as error:  # each data set fails in its own way
         raise DataError(
-            f"torchvision could not provide the data set under {arguments.get('root')}: {error}; "
+            f"torchvision could not provide {name} under {root}: {error}; "
             "where the machine has no network, put its files there by hand"
         ) from error
 
 
-def _class_names(dataset: Any) -> tuple[str, ...]:
-    names = getattr(dataset, "classes", None)
+def _torchvision_source(name: str, builder: Callable[..., Any], root: Path, *, like_mnist: bool) -> Source:
+    parameters = inspect.signature(builder).parameters
+    common: dict[str, Any] = {"root": str(root)} if "root" in parameters else {}
+    if "download" in parameters or like_mnist:  # EMNIST and QMNIST hide it, and `train`, in **kwargs
+        common["download"] = True
+    if name == "EMNIST":
+        common["split"] = "balanced"
+    if "train" in parameters or like_mnist:
+        built: dict[Split, Any] = {"train": builder(train=True, **common), "test": builder(train=False, **common)}
+    elif "split" in parameters:
+        built = {split: _build_split(builder, common, split) for split in SPLIT_VALUES}
+    else:
+        built = {"train": builder(**common)}
+    train = built["train"]
+    if train is None:
+        raise DataError(f"torchvision:{name} has no train split")
+    given: dict[Split, ImageTable] = {}
+    for split, dataset in built.items():
+        if dataset is None:
+            continue
+        if (table := _dataset_table(dataset, name, split if len(built) > 1 else "")) is not None:
+            given[split] = table
+        elif split == "train":
+            raise DataError(f"torchvision:{name} does not give each image one class")
+        else:
+            log.warning(f"torchvision:{name}: {split} has no labels and is left out")
+    class_names = _class_names(train, given["train"])
+    for split, table in given.items():
+        if table.labels.max() >= len(class_names) or _class_names(built[split], given["train"]) != class_names:
+            raise DataError(f"torchvision:{name}: {split} has classes that train lacks")
+    first, in_memory = canonical(train[0][0]), _pixels_in_memory(train) is not None
+    return Source(
+        class_names,
+        given if len(built) > 1 else {},
+        None if len(built) > 1 else given["train"],
+        # Of files, the first says nothing about the others.
+        channels=1 if in_memory and first.mode == "L" else 3,
+        native_side=min(first.size) if in_memory else None,
+    )
+
+
+def _build_split(builder: Callable[..., Any], common: dict[str, Any], split: Split) -> Any:
+    """The data set's own split, under the first name for it that it knows; None where it has none."""
+    for value in SPLIT_VALUES[split]:
+        try:
+            return builder(split=value, **common)
+        except ValueError as error:
+            if "Unknown value" not in str(error):  # torchvision's verify_str_arg
+                raise
+    return None
+
+
+def _class_names(dataset: Any, train: ImageTable) -> tuple[str, ...]:
+    names = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
     if names is None:
-        names = [str(i) for i in range(int(max(_targets(dataset))) + 1)]
-    return tuple(str(name if isinstance(name, str) else "/".join(map(str, name))) for name in names)
+        names = map(str, range(int(train.labels.max()) + 1))
+    return tuple(name if isinstance(name, str) else "/".join(map(str, name)) for name in names)
 
 
-def _targets(dataset: Any) -> list[int]:
+def _labels(dataset: Any) -> NDArray[np.int64] | None:
+    """int64 (N,), or None where images do not have one whole number each."""
     for attribute in ("targets", "labels", "_labels"):
-        if hasattr(dataset, attribute):
-            return [int(label) for label in getattr(dataset, attribute)]
-    return [int(dataset[i][1]) for i in range(len(dataset))]
+        labels = np.asarray(getattr(dataset, attribute, None))
+        if labels.shape == (len(dataset),) and labels.dtype.kind in "iu":
+            return labels.astype(np.int64)
+    try:
+        return np.array([operator.index(dataset[i][1]) for i in range(len(dataset))], np.int64)
+    except TypeError:
+        return None
 
 
-def _dataset_table(dataset: Any, name: str, split: str) -> ImageTable:
+def _pixels_in_memory(dataset: Any) -> NDArray[np.uint8] | None:
+    """All images as the data set holds them, or None where it reads files."""
+    data = getattr(dataset, "data", None)
+    return np.asarray(data) if data is not None and hasattr(data, "shape") and len(data) == len(dataset) else None
+
+
+def _dataset_table(dataset: Any, name: str, split: str) -> ImageTable | None:
     def read(index: int) -> Image.Image:
-        return canonical(dataset[index][0])
+        with refusing():
+            return canonical(dataset[index][0])
 
-    labels = np.array(_targets(dataset), np.int64)
+    labels = _labels(dataset)
+    if labels is None:
+        return None
     keys = tuple(f"{split}/{i}" if split else str(i) for i in range(len(labels)))
-    stamp = _hash("torchvision", name, split, version("torchvision"), str(getattr(dataset, "root", "")), str(len(keys)))
-    return ImageTable(keys, labels, read, stamp)
+    pixels = _pixels_in_memory(dataset)
+    if pixels is not None:
+        content = hashlib.sha256(pixels.tobytes()).hexdigest()
+    elif root := getattr(dataset, "root", None):
+        content = _files_stamp(sorted(path for path in Path(root).rglob("*") if path.is_file()))
+    else:
+        content = repr(dataset)
+    stamp = _hash("torchvision", name, split, version("torchvision"), str(len(keys)), content)
+    return ImageTable(keys, labels, read, stamp, origin=f"torchvision:{name}")
 
 
 def _array_table(images: NDArray[np.uint8], labels: NDArray[Any], stamp: str, prefix: str = "") -> ImageTable:

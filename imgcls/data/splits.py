@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from imgcls.config import AugmentConfig, DataConfig
 from imgcls.data import cache
-from imgcls.data.decode import resize_squares
 from imgcls.data.held_out import HeldOut
 from imgcls.data.labelled import LabelledImages, fingerprint
 from imgcls.data.sources import ImageTable, Source, Split, open_source
@@ -35,7 +34,8 @@ class Dataset:
         mean: per channel, in [0, 1], measured on train.
         std: per channel, in [0, 1], measured on train.
         fingerprint: of train and val as split; test has its own.
-        num_skipped: unreadable images left out.
+        num_skipped: unreadable images left out, of all splits.
+        num_leaked: test images whose pixels stand in train or val too.
     """
 
     class_names: tuple[str, ...]
@@ -46,6 +46,7 @@ class Dataset:
     std: tuple[float, ...]
     fingerprint: str
     num_skipped: int
+    num_leaked: int = 0
 
     @property
     def channels(self) -> int:
@@ -67,30 +68,37 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path) -> Data
     source = open_source(config, root)
     channels = source.channels if config.channels == "auto" else config.channels
     side = decode_side(config.image_size, augment, source.native_side)
-    split = _given if source.everything is None else _carved
-    train, val, test_table, skipped = split(source, config, side, channels)
-    test = None
-    if test_table is not None:
+    pieces = _given(source, side, channels) if source.everything is None else _carved(source, config, side, channels)
+    train, val, test, unreadable = pieces.train, pieces.val, None, pieces.unreadable
+    if pieces.test is not None:
         test = HeldOut(
-            test_table, source.class_names, decode_side=side, image_size=config.image_size, channels=channels,
+            pieces.test, source.class_names, decode_side=side, image_size=config.image_size, channels=channels,
             skip_unreadable=config.skip_unreadable,
         )  # fmt: skip
-        skipped = _gather_unreadable(skipped, test)
-    if skipped and not config.skip_unreadable:
-        raise UnreadableImagesError(skipped)
-    if skipped:
-        log.warning("\n".join([f"left out {len(skipped)} unreadable images:", *skipped]))
+        unreadable = unreadable + test.unreadable()
+    if unreadable and not config.skip_unreadable:
+        raise UnreadableImagesError(unreadable)
+    if unreadable:
+        log.warning("\n".join([f"left out {len(unreadable)} unreadable images:", *unreadable]))
+    for split, images in (("train", train), ("val", val), ("test", test)):
+        if images is not None and not len(images):
+            carved = split == "test" and source.everything is not None
+            remedy = f"; raise data.test_fraction = {config.test_fraction}, or let 0 mean no test" if carved else ""
+            raise DataError(f"{split} is left without a readable image{remedy}")
+    if val is None:
+        train, val = _carve_val(train, config)
     _every_class_in_train(train, source.class_names)
-    mean, std = pixel_statistics(train.pixels)
+    mean, std = pixel_statistics(train)
     return Dataset(
         class_names=source.class_names,
-        train=train,
-        val=val.with_pixels(resize_squares(val.pixels, config.image_size)),
+        train=train.in_content_order(),
+        val=val.in_content_order().resized(config.image_size),
         test=test,
         mean=mean if config.mean == "auto" else _per_channel(config.mean, channels, "mean"),
         std=std if config.std == "auto" else _per_channel(config.std, channels, "std"),
         fingerprint=_fingerprint(source.class_names, train=train, val=val),
-        num_skipped=len(skipped),
+        num_skipped=len(unreadable),
+        num_leaked=_count_leaks(train, val, test),
     )
 
 
@@ -108,8 +116,9 @@ def carve(digests: NDArray[np.uint8], labels: NDArray[np.int64], fraction: float
     """Chooses a stratified share of the images by their content alone.
 
     Images are ranked within their class by SHA-256(salt, digest) and the first ones are taken; the counts per class
-    are the largest-remainder rounding of the class sizes, so their sum is round(fraction * N). Neither file names nor
-    the order of the file system matter. Images with equal pixels stay together.
+    are the largest-remainder rounding of the class sizes, so their sum is round(fraction * N), but that no class is
+    asked for its last image. Neither file names nor the order of the file system matter. Images with equal pixels
+    stay together, even where that takes a class beyond its count.
 
     Args:
         digests: uint8 (N, 32).
@@ -142,22 +151,23 @@ def _quotas(labels: NDArray[np.int64], fraction: float) -> dict[int, int]:
     exact = counts * fraction
     quotas = np.floor(exact).astype(int)
     missing = math.floor(fraction * len(labels) + 0.5) - int(quotas.sum())
-    for i in np.argsort(-(exact - quotas), kind="stable")[:missing]:
-        quotas[i] += 1
+    roomy = [i for i in np.argsort(-(exact - quotas), kind="stable") if quotas[i] + 1 < counts[i]]
+    quotas[roomy[:missing]] += 1
     return {int(c): int(q) for c, q in zip(classes, quotas, strict=True)}
 
 
-def pixel_statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel in [0, 1] of uint8 (N, C, H, W).
+def pixel_statistics(images: LabelledImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel in [0, 1].
 
     Counted by grey level in whole numbers, so the result depends neither on order nor on chunks.
     """
     levels = np.arange(256)
+    histograms = np.zeros((images.stored.shape[1], 256), np.int64)
+    for chunk in images.chunks():
+        for channel, counts in enumerate(histograms):
+            counts += np.bincount(chunk[:, channel].ravel(), minlength=256)
     means, stds = [], []
-    for channel in range(pixels.shape[1]):
-        counts = np.zeros(256, np.int64)
-        for start in range(0, len(pixels), 4096):
-            counts += np.bincount(pixels[start : start + 4096, channel].ravel(), minlength=256)
+    for counts in histograms:
         total = int(counts.sum())
         mean = int((counts * levels).sum()) / total
         variance = int((counts * levels**2).sum()) / total - mean**2
@@ -167,12 +177,18 @@ def pixel_statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tupl
     return tuple(means), tuple(stds)
 
 
-Pieces = tuple[LabelledImages, LabelledImages, ImageTable | None, list[str]]
-"""train, val, the test table, and `name: reason` of each unreadable image."""
+@dataclass(frozen=True)
+class _Pieces:
+    """A source cut up: val is in train where it is None; unreadable images of test are yet to be found."""
+
+    train: LabelledImages
+    val: LabelledImages | None
+    test: ImageTable | None
+    unreadable: list[str]
 
 
-def _carved(source: Source, config: DataConfig, side: int, channels: int) -> Pieces:
-    """All three splits out of one table; pixels of test are dropped before anything else sees them."""
+def _carved(source: Source, config: DataConfig, side: int, channels: int) -> _Pieces:
+    """One table with test taken out; its pixels are dropped before anything else sees them."""
     table = source.everything
     assert table is not None
 
@@ -185,17 +201,18 @@ def _carved(source: Source, config: DataConfig, side: int, channels: int) -> Pie
         table,
         side,
         channels,
-        keep=lambda digests, readable: readable & ~in_test(digests, readable),
+        keep=lambda digests, readable: ~in_test(digests, readable),
         keep_name=f"all but test {config.test_fraction!r} of {hashlib.sha256(table.labels.tobytes()).hexdigest()}",
     )
+    train, unreadable = decoded.labelled(table), decoded.offenders(table)
+    if not config.test_fraction:
+        return _Pieces(train, None, None, unreadable)
     readable = np.ones(len(table), bool)
     readable[[row for row, _ in decoded.unreadable]] = False
-    test = table.subset(np.flatnonzero(in_test(decoded.digests, readable))) if config.test_fraction else None
-    train, val = _carve_val(decoded.labelled(table), config)
-    return train, val, test, decoded.offenders(table)
+    return _Pieces(train, None, table.subset(np.flatnonzero(in_test(decoded.digests, readable))), unreadable)
 
 
-def _given(source: Source, config: DataConfig, side: int, channels: int) -> Pieces:
+def _given(source: Source, side: int, channels: int) -> _Pieces:
     """The source's own splits; only a missing val is carved, and a missing test stays missing."""
     ready: dict[Split, LabelledImages] = {}
     unreadable: list[str] = []
@@ -205,11 +222,7 @@ def _given(source: Source, config: DataConfig, side: int, channels: int) -> Piec
             decoded = cache.decode(table, side, channels, title=f"decoding {split}")
             ready[split] = decoded.labelled(table)
             unreadable += decoded.offenders(table)
-    if "val" in ready:
-        train, val = ready["train"].in_content_order(), ready["val"].in_content_order()
-    else:
-        train, val = _carve_val(ready["train"], config)
-    return train, val, source.given.get("test"), unreadable
+    return _Pieces(ready["train"], ready.get("val"), source.given.get("test"), unreadable)
 
 
 def _carve_val(images: LabelledImages, config: DataConfig) -> tuple[LabelledImages, LabelledImages]:
@@ -218,16 +231,21 @@ def _carve_val(images: LabelledImages, config: DataConfig) -> tuple[LabelledImag
     in_val = carve(images.digests, images.labels, config.val_fraction, f"val {config.seed}")
     if not in_val.any():
         raise DataError(f"data.val_fraction = {config.val_fraction} of {len(images)} images leaves val empty; raise it")
-    train, val = images.rows(np.flatnonzero(~in_val)), images.rows(np.flatnonzero(in_val))
-    return train.in_content_order(), val.in_content_order()
+    return images.rows(np.flatnonzero(~in_val)), images.rows(np.flatnonzero(in_val))
 
 
-def _gather_unreadable(unreadable: list[str], test: HeldOut) -> list[str]:
-    try:
-        test.hashes()
-    except UnreadableImagesError as error:
-        return unreadable + error.offenders
-    return unreadable
+def _count_leaks(train: LabelledImages, val: LabelledImages, test: HeldOut | None) -> int:
+    """Test images that stand in train or val too; val images that stand in train are warned of alike."""
+    in_train, in_val = ({row.tobytes() for row in images.digests} for images in (train, val))
+    if num_known := sum(row.tobytes() in in_train for row in val.digests):
+        log.warning(f"{num_known} of {len(val)} val images stand in train too, pixel by pixel: val flatters")
+    if test is None:
+        return 0
+    known = in_train | in_val
+    num_leaked = sum(row.tobytes() in known for row in test.hashes())
+    if num_leaked:
+        log.warning(f"{num_leaked} of {len(test)} test images stand in train or val too, pixel by pixel: test flatters")
+    return num_leaked
 
 
 def _every_class_in_train(train: LabelledImages, class_names: tuple[str, ...]) -> None:

@@ -115,7 +115,21 @@ def build(name: str, tag: str, pretrained: bool, num_classes: int, channels: int
             f"timm:{name}: the weights {tag} could not be had: {error}; set model.weights to a file, or to '' for "
             "random weights"
         ) from error
+    _redraw_head(model)
     return model
+
+
+def _redraw_head(model: nn.Module) -> None:
+    """Draws the last layers as torch draws a Linear.
+
+    timm scales some by their outputs: EfficientNet's two-class head spans +-0.7, and its first loss is near 3 nats.
+    """
+    from torch import nn
+
+    for name in head_names(model):
+        head = model.get_submodule(name)
+        if isinstance(head, nn.Linear):
+            head.reset_parameters()
 
 
 def head_names(model: nn.Module) -> list[str]:

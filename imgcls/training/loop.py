@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.optim.swa_utils import get_ema_multi_avg_fn as ema
 
 from imgcls.config import TrainConfig
 from imgcls.data.augment import Augment, Normalise, mixup
@@ -26,6 +25,8 @@ from imgcls.rng import derive_seed, generator
 from imgcls.training.device import Device
 from imgcls.training.metrics import EpochResult
 from imgcls.training.schedule import lr_at
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,7 @@ class TrainState:
         model = device.place(model)
         average = None
         if config.ema_decay:
-            blend = ema(config.ema_decay)  # type: ignore[no-untyped-call]
-            average = AveragedModel(model, multi_avg_fn=blend, use_buffers=True)
+            average = AveragedModel(model, multi_avg_fn=_blend(config.ema_decay), use_buffers=True)
         return cls(model, _adamw(model, config), average)
 
     @property
@@ -120,7 +120,10 @@ class TrainState:
         return min(self.history, key=lambda result: result.rank(metric))
 
     def snapshot(self) -> dict[str, Any]:
-        """Tensors and plain values from which `restore` makes this state again."""
+        """Tensors and plain values from which `restore` makes this state again.
+
+        The tensors are those in use: they are to be written before the next step changes them.
+        """
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -134,7 +137,7 @@ class TrainState:
         }
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Takes over what `snapshot` gave."""
+        """Takes over what `snapshot` gave, its tensors included."""
         self.model.load_state_dict(snapshot["model"])
         self.optimizer.load_state_dict(snapshot["optimizer"])
         if self.average is not None:
@@ -162,11 +165,17 @@ def fit(
         The result of each epoch as it is completed.
 
     Raises:
-        TrainingError: a loss that is not finite, naming epoch and step.
+        TrainingError: a loss of train or val that is not finite, naming epoch and step.
     """
     while state.epoch < task.config.epochs and not _out_of_patience(task, state):
-        for batch in _timed_steps(task, state, on_step):
+        state.model.train()
+        since = time.perf_counter()
+        for batch in task.train.shuffled(task.config.seed, state.epoch, state.step):
             _train_step(task, state, batch)
+            now = time.perf_counter()
+            state.seconds += now - since
+            since = now
+            on_step(state)
             if should_stop():
                 return
         yield _complete_epoch(task, state)
@@ -187,18 +196,6 @@ def loss_and_accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     return float(loss_sum) / len(labels), correct / len(labels)
 
 
-def _timed_steps(task: Task, state: TrainState, on_step: Callable[[TrainState], None]) -> Iterator[Batch]:
-    """The remaining batches of the epoch under way; keeps time, and reports what each step did."""
-    state.model.train()
-    since = time.perf_counter()
-    for batch in task.train.shuffled(task.config.seed, state.epoch, state.step):
-        yield batch
-        now = time.perf_counter()
-        state.seconds += now - since
-        since = now
-        on_step(state)
-
-
 def _train_step(task: Task, state: TrainState, batch: Batch) -> None:
     config, where = task.config, (state.epoch, state.step)
     views = task.augment(batch.images, generator(config.seed, *where, "augment"))
@@ -211,27 +208,28 @@ def _train_step(task: Task, state: TrainState, batch: Batch) -> None:
     torch.manual_seed(derive_seed(config.seed, *where, "forward"))  # dropout and its kin draw from here
     with task.device.forward_context():
         logits = state.model(_layout(images))
-        loss = F.cross_entropy(
-            logits.float(), targets, weight=task.class_weights, label_smoothing=config.label_smoothing
+        # "mean" would divide by the class weights of the batch; a sum counts each image by its own class alone.
+        loss_sum = F.cross_entropy(
+            logits.float(), targets, weight=task.class_weights, label_smoothing=config.label_smoothing, reduction="sum"
         )
+    value = _finite(loss_sum.item(), "the loss", state.epoch + 1, state.step + 1)
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    (loss_sum / len(images)).backward()  # type: ignore[no-untyped-call]
     state.optimizer.step()
     if state.average is not None:
         state.average.update_parameters(state.model)
-    _add_loss(state, loss, len(batch.labels))
+    state.loss_sum += value
+    state.num_images += len(images)
     state.step += 1
 
 
-def _add_loss(state: TrainState, loss: Tensor, num_images: int) -> None:
-    value = loss.item()
-    if not math.isfinite(value):
+def _finite(loss: float, name: str, epoch: int, step: int) -> float:
+    """The loss, unless it is infinite or not a number; asked before it can reach a weight or the history."""
+    if not math.isfinite(loss):
         raise TrainingError(
-            f"the loss is {value} at epoch {state.epoch + 1}, step {state.step + 1}; "
-            "lower train.lr, or lengthen train.warmup_epochs"
+            f"{name} is {loss} at epoch {epoch}, step {step}; lower train.lr, or lengthen train.warmup_epochs"
         )
-    state.loss_sum += value * num_images
-    state.num_images += num_images
+    return loss
 
 
 def _complete_epoch(task: Task, state: TrainState) -> EpochResult:
@@ -241,7 +239,7 @@ def _complete_epoch(task: Task, state: TrainState) -> EpochResult:
     result = EpochResult(
         epoch=state.epoch + 1,
         train_loss=state.loss_sum / state.num_images,
-        val_loss=val_loss,
+        val_loss=_finite(val_loss, "the loss on val", state.epoch + 1, state.step),
         val_accuracy=val_accuracy,
         lr=task.lr(state.epoch, state.step - 1),
         seconds=state.seconds + time.perf_counter() - since,
@@ -250,8 +248,6 @@ def _complete_epoch(task: Task, state: TrainState) -> EpochResult:
     state.history.append(result)
     state.epoch, state.step = state.epoch + 1, 0
     state.loss_sum, state.num_images, state.seconds = 0.0, 0, 0.0
-    if not torch.isfinite(state.val_logits).all():
-        raise TrainingError(f"val logits are not finite after epoch {state.epoch}; lower train.lr")
     return result
 
 
@@ -263,6 +259,25 @@ def _out_of_patience(task: Task, state: TrainState) -> bool:
 
 def _layout(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def _blend(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """The step of the moving average, whose decay rises to `decay` as (1 + n) / (10 + n).
+
+    So the first steps, taken from weights that know nothing yet, are soon forgotten; TensorFlow's
+    ExponentialMovingAverage ramps its decay like this.
+    """
+
+    def blend(averages: Tensors, currents: Tensors, num_averaged: Tensor | int) -> None:
+        n = int(num_averaged)
+        share = 1 - min(decay, (1 + n) / (10 + n))
+        with torch.no_grad():
+            if averages[0].is_floating_point():
+                torch._foreach_lerp_(averages, currents, share)
+            else:  # batch norm's count of batches
+                torch._foreach_copy_(averages, currents)
+
+    return blend
 
 
 def _adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:

@@ -1,0 +1,104 @@
+"""What the README says is so: its table of keys, and its commands, run as written on the digits."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from imgcls.config import config_table
+
+ROOT = Path(__file__).parent.parent
+
+
+def key_table():
+    rows = [f"| `{key}` | `{default}` | {meaning.replace('|', chr(92) + '|')} |" for key, default, meaning in config_table()]
+    return "\n".join(["| key | default | what it means |", "|---|---|---|", *rows])
+
+
+def test_the_table_of_keys_is_that_of_the_code():
+    assert key_table() in (ROOT / "README.md").read_text(), "expected in README.md:\n" + key_table()
+
+
+def test_every_link_leads_somewhere():
+    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """What git would give to a newcomer, with the environment of these tests for its own."""
+    files = subprocess.check_output(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True
+    )
+    for name in files.splitlines():
+        if (ROOT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tmp_path / name)
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    return tmp_path
+
+
+def shell(clone, command):
+    """Runs a line in the folder of the clone, its environment entered."""
+    done = subprocess.run(
+        ["bash", "-c", f". .venv/bin/activate && {command}"], cwd=clone, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def ask(url, body=None):
+    request = urllib.request.Request(
+        url, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return answer.read().decode()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / ".venv" / ".installed").exists(), reason="needs the environment of `make setup`")
+def test_the_commands_run_as_written(clone):
+    readme = (ROOT / "README.md").read_text()
+    for command in ("make sweep", "mlflow ui", "python evaluate.py --run-id RUN_ID"):
+        assert command in readme
+    shown = shell(clone, "make sweep EXPERIMENT=digits TRIALS=2")
+    line = next(line for line in shown.splitlines() if "evaluate.py" in line)
+    command = line[line.index("python evaluate.py") :]
+    scores = json.loads(shell(clone, command + " --json"))
+    assert scores["test/accuracy"] > 0.9
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    light = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_WORKERS": "1"}
+    ui = subprocess.Popen(
+        [str(clone / ".venv" / "bin" / "mlflow"), "ui", "--port", str(port)],
+        cwd=clone, env=light, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert ui.stderr is not None
+        for said in ui.stderr:
+            if "startup complete" in said:
+                break
+        api = f"http://127.0.0.1:{port}/api/2.0/mlflow"
+        experiments = json.loads(ask(f"{api}/experiments/search?max_results=10"))["experiments"]
+        digits = next(e for e in experiments if e["name"] == "digits")
+        body = {"experiment_ids": [digits["experiment_id"]], "max_results": 100}
+        found = json.loads(ask(f"{api}/runs/search", body))["runs"]
+        kinds = sorted(tag["value"] for run in found for tag in run["data"]["tags"] if tag["key"] == "imgcls.kind")
+        assert kinds == ["evaluation", "sweep", "trial", "trial"]
+        sweep = next(r for r in found if {"key": "imgcls.kind", "value": "sweep"} in r["data"]["tags"])
+        page = ask(
+            f"http://127.0.0.1:{port}/get-artifact?path=figures/history.html&run_uuid={sweep['info']['run_id']}"
+        )
+        assert "plotly" in page
+    finally:
+        ui.terminate()
+        ui.communicate()
