@@ -1,6 +1,6 @@
 """Verbs: parse, call, print; nothing else.
 
-Each verb imports what it needs when it runs, so that `--help` answers at once.
+Each verb imports what it needs when it needs it: `--help` answers at once, and so does a refused experiment file.
 """
 
 from __future__ import annotations
@@ -42,12 +42,15 @@ def train(experiment: ExperimentName, overrides: Overrides = None, as_json: AsJs
     Example: imgcls train digits --set train.lr=3e-3
     """
     from imgcls.config import find_experiment, load_experiment
+
+    path, root = find_experiment(experiment, Path.cwd())
+    loaded = load_experiment(path, overrides or ())
+
     from imgcls.run import prepare, train_run
     from imgcls.signals import GracefulStop
     from imgcls.tracking import Tracker
 
-    path, root = find_experiment(experiment, Path.cwd())
-    prepared = prepare(load_experiment(path, overrides or ()), root)
+    prepared = prepare(loaded, root)
     with GracefulStop() as stop:
         done = train_run(prepared, Tracker(root), kind="train", name=prepared.experiment.name, stop=stop)
     facts = {
@@ -76,14 +79,16 @@ def sweep(
     Example: imgcls sweep digits --trials 10
     """
     from imgcls.config import find_experiment, load_experiment
-    from imgcls.search.study import Sweep, evaluate_command
-    from imgcls.signals import GracefulStop
-    from imgcls.tracking import Tracker
 
     path, root = find_experiment(experiment, Path.cwd())
     flags = {"search.trials": trials, "search.timeout": timeout, "search.workers": workers}
     loaded = load_experiment(path, overrides or ())
     loaded = loaded.replace({key: value for key, value in flags.items() if value is not None}, origin="option")
+
+    from imgcls.search.study import Sweep, evaluate_command
+    from imgcls.signals import GracefulStop
+    from imgcls.tracking import Tracker
+
     with GracefulStop() as stop:
         result = Sweep(loaded, root, Tracker(root), stop).run()
     if as_json:
@@ -139,7 +144,7 @@ def models(
 
     Example: imgcls models resnet --image-size 64 --set model.depth=34
     """
-    from imgcls.config import Experiment
+    from imgcls.config import Experiment, project_root
     from imgcls.models.registry import describe_model, list_models
 
     if name is None:
@@ -148,7 +153,8 @@ def models(
         return
     values: dict[str, object] = {"model.name": name}
     config = Experiment(name="model").replace(values).replace(_overrides(overrides), origin="--set").model
-    summary = describe_model(config, channels=channels, image_size=image_size, num_classes=num_classes)
+    root = project_root(Path.cwd())
+    summary = describe_model(config, channels=channels, image_size=image_size, num_classes=num_classes, root=root)
     facts = {key: list(v) if isinstance(v, tuple) else v for key, v in vars(summary).items()}
     _print(facts, as_json, title=name)
 

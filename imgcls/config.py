@@ -161,7 +161,7 @@ class TrainConfig(Section):
     class_weights: Literal["none", "auto"] = "none"
     """`auto` weighs each class by N / (K * its images in train), as scikit-learn's "balanced" does."""
     ema_decay: Fraction = 0.0
-    """Decay per step of an average of the weights that is what gets scored and kept. 0: off."""
+    """Decay per step of an average of the weights that is what gets scored and kept; it rises to this. 0: off."""
     patience: int = Field(default=0, ge=0)
     """Stop after this many epochs without a better val score. 0: never."""
     save_from_epoch: int = Field(default=0, ge=0)

@@ -80,14 +80,14 @@ class Prepared:
 
     def model(self, *, with_weights: bool = True) -> nn.Module:
         """The network before training; without its starting weights where a checkpoint replaces them anyway."""
-        config = self.experiment.model
         return build_model(
-            config if with_weights else config.model_copy(update={"weights": ""}),
+            self.experiment.model,
             num_classes=len(self.dataset.class_names),
             channels=self.dataset.channels,
             image_size=self.experiment.data.image_size,
             seed=derive_seed(self.experiment.train.seed, "weights"),
             root=self.root,
+            with_weights=with_weights,
         )
 
     def _class_weights(self) -> torch.Tensor | None:
@@ -123,10 +123,10 @@ def prepare(experiment: Experiment, root: Path) -> Prepared:
     """
     # Cheap refusals first: a wrong depth should not wait for a thousand images to be decoded.
     channels = 1 if experiment.data.channels == 1 else 3
-    resolve_model(experiment.model, channels, experiment.data.image_size)
+    resolve_model(experiment.model, channels, experiment.data.image_size, root=root)
     device = prepare_device(experiment.train)
     dataset = _dataset(experiment.data, experiment.augment, root)
-    model = resolve_model(experiment.model, dataset.channels, experiment.data.image_size)
+    model = resolve_model(experiment.model, dataset.channels, experiment.data.image_size, root=root)
     mean, std = dataset.mean, dataset.std
     if (pretrained := pretrained_normalisation(model)) is not None:
         mean = pretrained[0] if experiment.data.mean == "auto" else mean
@@ -220,6 +220,7 @@ def _record_start(run: Run, prepared: Prepared) -> None:
         "imgcls.data_fingerprint": dataset.fingerprint,
         "imgcls.device": f"{prepared.device.torch_device}: {prepared.device.name}, {prepared.device.threads} threads",
         "imgcls.num_skipped": str(dataset.num_skipped),
+        "imgcls.num_leaked": str(dataset.num_leaked),
     }
     if dataset.test is not None:
         tags["imgcls.test_fingerprint"] = dataset.test.fingerprint()

@@ -42,7 +42,7 @@ def test_train_then_evaluate_speak_json_on_stdout_and_progress_on_stderr(project
         (("train", "tiny", "--set", 'data.source="elpw"'), "elpw"),
         (("evaluate", "--run-id", "nonsense"), "no run 'nonsense'"),
         (("models", "resnit"), "resnet"),
-        (("sweep", "tiny", "--trials", "0"), "0"),
+        (("sweep", "tiny", "--trials", "0"), "greater than or equal to 1"),
     ],
 )
 def test_wrong_input_is_one_error_with_a_remedy_and_exit_code_2(project, arguments, message):

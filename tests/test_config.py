@@ -151,9 +151,7 @@ def ordered(low, high):
 SPACES = st.fixed_dictionaries(
     {},
     optional={
-        "train.lr": ordered(1e-9, 1.0)
-        .filter(lambda r: r[0] < r[1])
-        .map(lambda r: Range(low=r[0], high=r[1], log=True)),
+        "train.lr": st.floats(1e-9, 1.0).map(lambda low: Range(low=low, high=2 * low, log=True)),
         "train.batch_size": st.integers(2, 9).map(lambda low: Range(low=low, high=low + 6, step=3)),
         "model.weights": st.lists(HOSTILE, min_size=1, unique=True).map(tuple),
         "train.deterministic": st.just((True, False)),
@@ -342,8 +340,8 @@ BAD = {
     LR + "[[1]]": "search.space.train.lr = [[1]]: item 1 must be true or false, a number or text in quotes",
     LR + "[1, 1.0]": "search.space.train.lr = [1, 1.0]: names a value twice",
     LR + "[true]": "search.space.train.lr = true: must be a number",
-    LR
-    + "{ low = 1, hig = 2 }": "search.space.train.lr.hig = 2: unknown key; did you mean 'search.space.train.lr.high'?",
+    LR + "{ low = 1, hig = 2 }": "search.space.train.lr.hig = 2: unknown key; "
+    "did you mean 'search.space.train.lr.high'?",
     LR + "{ low = 1 }": "search.space.train.lr.high: is missing",
     LR + '{ low = 1, high = "a" }': 'search.space.train.lr.high = "a": must be a number',
     LR + "{ low = nan, high = 1 }": "search.space.train.lr.low = nan: must be finite",
@@ -355,8 +353,8 @@ BAD = {
     "number of steps of 0.3",
     '[search.space]\n"train.epochs" = { low = 1.0, high = 3 }': "search.space.train.epochs.low = 1.0: "
     "must be a whole number",
-    '[search.space]\n"train.batch_size" = { low = 4, high = 8, step = 2.0 }': "search.space.train.batch_size.step = 2.0: "
-    "must be a whole number",
+    '[search.space]\n"train.batch_size" = { low = 4, high = 8, step = 2.0 }': "search.space.train.batch_size.step "
+    "= 2.0: must be a whole number",
     '[search.space]\n"model.stem" = ["small", "big"]': 'search.space.model.stem = "big": '
     'must be "auto", "standard" or "small"',
     "[search.space]\ntrain.lr = { low = 1e-4, high = 1e-2 }": "search.space.train.lr: "

@@ -34,6 +34,9 @@ from imgcls.errors import DataError
 FORMAT = "3"
 """Part of every key: raise it when the pixels that decoding gives change."""
 
+PIECE_BYTES = 2**22
+"""Squares that one piece of work makes."""
+
 ABANDONED_AFTER = 24 * 3600.0
 """Seconds without a write after which what a killed process left half-built is cleared away."""
 
@@ -183,8 +186,10 @@ def _decode_into(
                 squares.append(to_square(image, side, channels).tobytes())
         return b"".join(squares), refused
 
-    # Many small images are one piece of work, because handing one over costs more than decoding it does.
-    size = max(1, min(256, 2**22 // max(1, channels * side * side)))
+    # Many small images are one piece of work, because handing one over costs more than decoding it does; but there are
+    # several pieces for each core.
+    share = len(table) // (8 * (os.cpu_count() or 1))
+    size = max(1, min(256, share, PIECE_BYTES // max(1, channels * side * side)))
     pieces = [range(start, min(start + size, len(table))) for start in range(0, len(table), size)]
     _write_header(file, (len(table), channels, side, side))
     bar = tqdm(total=len(table), desc=title or "decoding", unit=" images", file=sys.stderr, leave=False, disable=None)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from imgcls.data import cache
 from imgcls.data.labelled import LabelledImages, fingerprint
 from imgcls.data.sources import ImageTable
-from imgcls.errors import UnreadableImagesError
+from imgcls.errors import DataError, UnreadableImagesError
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,15 @@ class HeldOut:
             look: the record that the tracker already holds.
 
         Raises:
-            UnreadableImagesError: naming every unreadable test image.
+            DataError: where they are no longer those that `hashes` and `fingerprint` saw.
         """
         assert look.run_id, "a look needs its record before the split is opened"
         assert look.number >= 1, "looks are counted from 1"
         decoded = cache.decode_and_forget(self._table, self._decode_side, self._channels, title="decoding test images")
-        return self._readable(decoded).in_content_order().resized(self._image_size)
+        images = self._readable(decoded)
+        if not np.array_equal(images.digests, self.hashes()):
+            raise DataError("test images changed while the program ran; start it again")
+        return images.in_content_order().resized(self._image_size)
 
     def _hashed(self) -> cache.Decoded:
         return cache.decode(self._table, 0, self._channels, title="hashing test images")

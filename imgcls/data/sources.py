@@ -182,8 +182,10 @@ def _folder_table(
     labels: list[int] = []
     problems: list[str] = []
     for label, name in enumerate(class_names):
+        if may_lack_classes and not (folder / name).is_dir():
+            continue
         files = sorted(_image_files(folder / name, problems), key=lambda p: p.relative_to(root).as_posix())
-        if not files and not (may_lack_classes and not (folder / name).is_dir()):
+        if not files:
             problems.append(f"{folder / name}: no image in this class ({', '.join(IMAGE_SUFFIXES)})")
         paths += files
         labels += [label] * len(files)
@@ -341,7 +343,7 @@ def _torchvision_source(name: str, builder: Callable[..., Any], root: Path, *, l
     class_names = _class_names(train, given["train"])
     for split, table in given.items():
         if table.labels.max() >= len(class_names) or _class_names(built[split], given["train"]) != class_names:
-            raise DataError(f"torchvision:{name}: {split} has classes that train lacks")
+            raise DataError(f"torchvision:{name}: its classes in {split} are not those in train")
     first, in_memory = canonical(train[0][0]), _pixels_in_memory(train) is not None
     return Source(
         class_names,

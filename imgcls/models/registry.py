@@ -186,8 +186,8 @@ def _split(name: str) -> tuple[str, str]:
     close = closest_model(name)
     hint = f"; did you mean {close!r}?" if close else ""
     raise ConfigError(
-        f"model.name = {name!r}: there is no such model{hint}; there are "
-        f"{', '.join(OWN_MODELS)}, torchvision:NAME and timm:NAME, see `imgcls models`"
+        f"model.name = {name!r}: there is no such model; there are {', '.join(OWN_MODELS)}, torchvision:NAME and "
+        f"timm:NAME, see `imgcls models`{hint}"
     )
 
 

@@ -53,8 +53,7 @@ def check(name: str) -> None:
         )
     if name not in known:
         raise ConfigError(
-            f"model.name = 'timm:{name}': timm has no such network{did_you_mean(network, known)}; "
-            "`imgcls models` lists them"
+            f"model.name = 'timm:{name}': timm has no such network, see `imgcls models`{did_you_mean(network, known)}"
         )
 
 
@@ -72,8 +71,8 @@ def resolve_weights(config: ModelConfig, name: str) -> str:
     packages = [f"package:{key}" for key, package in PACKAGES.items() if package.timm_name == name]
     choice = ", ".join((*known, *packages)) or "no weights of its own"
     raise ConfigError(
-        f"model.weights = {config.weights!r}: timm:{name} has {choice}{did_you_mean(config.weights, known)}; "
-        "or name a .pt, .pth or .safetensors file"
+        f"model.weights = {config.weights!r}: timm:{name} has {choice}; choose one, or a .pt, .pth or .safetensors "
+        f"file{did_you_mean(config.weights, known)}"
     )
 
 
@@ -115,27 +114,28 @@ def build(name: str, tag: str, pretrained: bool, num_classes: int, channels: int
             f"timm:{name}: the weights {tag} could not be had: {error}; set model.weights to a file, or to '' for "
             "random weights"
         ) from error
-    _redraw_head(model)
+    if not (pretrained and model.pretrained_cfg["num_classes"] == num_classes):  # type: ignore[index]
+        _redraw_head(model)
     return model
 
 
 def _redraw_head(model: nn.Module) -> None:
-    """Draws the last layers as torch draws a Linear.
+    """Draws last layers that came without weights as torch draws a Linear.
 
     timm scales some by their outputs: EfficientNet's two-class head spans +-0.7, and its first loss is near 3 nats.
     """
     from torch import nn
 
-    for name in head_names(model):
-        head = model.get_submodule(name)
-        if isinstance(head, nn.Linear):
-            head.reset_parameters()
+    heads = head_names(model)
+    for name, module in model.named_modules():
+        if name in heads and isinstance(module, nn.Linear):
+            module.reset_parameters()
 
 
 def head_names(model: nn.Module) -> list[str]:
-    """The last layers, of which distilled networks have two."""
+    """The last layers, of which distilled networks have two and bare encoders none."""
     classifier = model.pretrained_cfg["classifier"]  # type: ignore[index]
-    return [classifier] if isinstance(classifier, str) else list(classifier)
+    return [classifier] if isinstance(classifier, str) else list(classifier or ())
 
 
 def _timm() -> ModuleType:

@@ -36,8 +36,8 @@ def check(name: str, channels: int) -> None:
     """
     if name not in (known := names()):
         raise ConfigError(
-            f"model.name = 'torchvision:{name}': torchvision has no such classification network"
-            f"{did_you_mean(name, known)}; `imgcls models` lists them"
+            f"model.name = 'torchvision:{name}': torchvision has no such classification network, see `imgcls models`"
+            f"{did_you_mean(name, known)}"
         )
     if channels != 3:
         raise ConfigError(
@@ -58,8 +58,8 @@ def resolve_weights(config: ModelConfig, name: str) -> str:
     if config.weights == "pretrained":
         return str(_weights(name).DEFAULT.name)
     raise ConfigError(
-        f"model.weights = {config.weights!r}: torchvision:{name} has {', '.join(known)}"
-        f"{did_you_mean(config.weights, known)}; or name a .pt, .pth or .safetensors file"
+        f"model.weights = {config.weights!r}: torchvision:{name} has {', '.join(known)}; choose one, or a .pt, .pth or "
+        f".safetensors file{did_you_mean(config.weights, known)}"
     )
 
 

@@ -74,6 +74,11 @@ def grid(space: Space) -> list[Values]:
     return [dict(zip(space, values, strict=True)) for values in itertools.product(*columns)]
 
 
+def extremes(options: Range | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+    """The values between which, or among which, every trial's lies."""
+    return (options.low, options.high) if isinstance(options, Range) else options
+
+
 def longest_warmup(resolved: Experiment) -> int:
     """The most warm-up epochs that any trial can have."""
     options = resolved.search.space.get("train.warmup_epochs")

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from imgcls.config import Experiment
 from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
+from imgcls.models.registry import resolve_model
 from imgcls.progress import duration
 from imgcls.reporting.report import SweepFacts, sweep_markdown
 from imgcls.rng import derive_seed
@@ -79,6 +80,7 @@ class Sweep:
                 f"{experiment.name} has no [search.space]; name at least one key, such as "
                 '"train.lr" = { low = 1e-4, high = 1e-2, log = true }'
             )
+        _check_space(experiment, root)
         self.experiment = experiment
         self.root = root
         self.tracker = tracker
@@ -366,6 +368,15 @@ def _in_words(outcome: TrialOutcome, metric: str) -> str:
         return f"{'interrupted' if outcome.interrupted else 'failed'}: {outcome.error}"
     best = outcome.finished.best
     return f"{outcome.finished.outcome}: {metric} {metric_value(best, metric):.4f} at epoch {best.epoch}"
+
+
+def _check_space(experiment: Experiment, root: Path) -> None:
+    """Refuses now what would fail in the middle of the night: each end of each range, each listed value."""
+    channels = 1 if experiment.data.channels == 1 else 3
+    for key, options in experiment.search.space.items():
+        for value in spaces.extremes(options):
+            changed = experiment.replace({key: value}, origin="search.space")
+            resolve_model(changed.model, channels, changed.data.image_size, root=root)
 
 
 def _pruner_warmup(resolved: Experiment) -> int:

@@ -185,7 +185,7 @@ def predict(model: nn.Module, loader: Loader, normalise: Normalise, device: Devi
     """Logits, float32 (N, K) on the CPU, of every image of a split in its order."""
     model.eval()
     with torch.inference_mode(), device.forward_context():
-        batches = [model(_layout(normalise(batch.images))).float() for batch in loader.in_order()]
+        batches = [model(normalise(batch.images)).float() for batch in loader.in_order()]
     return torch.cat(batches).cpu()
 
 
@@ -207,7 +207,7 @@ def _train_step(task: Task, state: TrainState, batch: Batch) -> None:
         group["lr"] = task.lr(*where)
     torch.manual_seed(derive_seed(config.seed, *where, "forward"))  # dropout and its kin draw from here
     with task.device.forward_context():
-        logits = state.model(_layout(images))
+        logits = state.model(images)
         # "mean" would divide by the class weights of the batch; a sum counts each image by its own class alone.
         loss_sum = F.cross_entropy(
             logits.float(), targets, weight=task.class_weights, label_smoothing=config.label_smoothing, reduction="sum"
@@ -255,10 +255,6 @@ def _out_of_patience(task: Task, state: TrainState) -> bool:
     if not task.config.patience or not state.history:
         return False
     return state.epoch - state.best(task.metric).epoch >= task.config.patience
-
-
-def _layout(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _blend(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:

@@ -215,6 +215,20 @@ def test_a_timeout_starts_no_further_trial(project):
     assert len(result.leaderboard) <= 1
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("search.space.train.warmup_epochs={low = 0, high = 3}", "warmup_epochs = 3 does not end within epochs = 3"),
+        ("search.space.model.depth=[8, 17]", "17"),
+        ("search.space.train.label_smoothing={low = 0.0, high = 1.5}", "train.label_smoothing = 1.5"),
+    ],
+)
+def test_a_space_that_holds_impossible_values_is_refused_before_the_first_trial(project, override, message):
+    with pytest.raises(ConfigError, match=message):
+        sweep(project, override)
+    assert project.runs() == []
+
+
 def test_without_a_search_space_there_is_nothing_to_sweep(project):
     (project.root / "experiments" / "tiny.toml").write_text('[data]\nsource = "digits"\n')
     with pytest.raises(ConfigError, match=r"no \[search.space\]"):

@@ -1,0 +1,51 @@
+"""Real image files, and the settings that read them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from imgcls.config import AugmentConfig, DataConfig
+from imgcls.data.splits import load_dataset
+
+NO_CROP = AugmentConfig()
+
+
+def noise(seed, size=(12, 10)):
+    """uint8 (height, width, 3): no two seeds alike."""
+    return np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def write_class(folder, seeds, suffix=".png"):
+    """One image file a seed."""
+    return [write(folder / f"{seed:04d}{suffix}", noise(seed)) for seed in seeds]
+
+
+def write_classes(root, sizes):
+    """A folder of class folders; `sizes`: class name -> number of images."""
+    start = 0
+    for name, size in sizes.items():
+        write_class(root / name, range(start, start + size))
+        start += size
+    return root
+
+
+def load(root, augment=NO_CROP, **settings):
+    """`load_dataset` on a folder, at 8 pixels."""
+    config = DataConfig(**({"source": "folder", "path": str(root), "image_size": 8} | settings))
+    return load_dataset(config, augment, Path("/"))
+
+
+def digests(rows):
+    return [row.tobytes() for row in rows]
+
+
+def cached_files(folder):
+    return [Path(parent) / name for parent, _, files in os.walk(folder) for name in files]

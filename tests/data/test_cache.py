@@ -1,0 +1,296 @@
+"""Decoded once, mapped ever after; whole or not at all; and nothing of a test split in it."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imgcls.config import DataConfig
+from imgcls.data import cache
+from imgcls.data.decode import digest, to_square
+from imgcls.data.held_out import Look
+from imgcls.data.sources import open_source
+from imgcls.errors import DataError
+from tests.data.make import cached_files, digests, load, noise, write, write_class, write_classes
+
+pytestmark = pytest.mark.usefixtures("cache_folder")
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Twelve images, two of which cannot be read."""
+    write_classes(tmp_path, {"cat": 7, "dog": 5})
+    (tmp_path / "cat" / "0003.png").write_bytes(b"")
+    (tmp_path / "dog" / "0011.png").write_bytes(b"no image")
+    return open_source(DataConfig(source="folder", path=str(tmp_path)), tmp_path).everything
+
+
+def keep_all(digests, readable):
+    return readable | digests.any(axis=1)
+
+
+def keep_none(digests, readable):
+    return readable & ~digests.any(axis=1)
+
+
+def counting(table):
+    """The table, and the list of rows that were read."""
+    rows = []
+
+    def read(row):
+        rows.append(row)
+        return table.read(row)
+
+    return replace(table, read=read), rows
+
+
+READABLE = [0, 1, 2, 4, 5, 6, 7, 8, 9, 10]
+
+
+def mapped_file(array):
+    while array is not None and not isinstance(array, np.memmap):
+        array = array.base
+    return array
+
+
+def test_every_readable_image_is_there_in_the_order_of_the_table(table, monkeypatch):
+    monkeypatch.setattr(cache, "PIECE_BYTES", 3 * 3 * 36)  # three images are one piece of work
+    decoded = cache.decode(table, 6, 3)
+    assert decoded.kept.tolist() == READABLE
+    assert decoded.images.shape == (10, 3, 6, 6) and decoded.images.dtype == np.uint8
+    for image, row in zip(decoded.images, READABLE, strict=True):
+        assert np.array_equal(image, to_square(table.read(row), 6, 3))
+        assert decoded.digests[row].tobytes() == digest(table.read(row))
+    assert [row for row, _ in decoded.unreadable] == [3, 11]
+    assert not decoded.digests[[3, 11]].any()
+    assert decoded.offenders(table)[0] == f"{table.path(3)}: empty file"
+
+
+def test_a_second_call_decodes_nothing(table):
+    table, rows = counting(table)
+    first = cache.decode(table, 6, 3)
+    assert sorted(rows) == list(range(12))
+    second = cache.decode(table, 6, 3)
+    assert len(rows) == 12
+    for name in ("digests", "kept", "images"):
+        assert np.array_equal(getattr(first, name), getattr(second, name))
+    assert first.unreadable == second.unreadable
+
+
+@pytest.mark.parametrize("change", [{"side": 7}, {"channels": 1}, {"keep_name": "other"}])
+def test_another_request_is_another_entry(table, change):
+    table, rows = counting(table)
+    cache.decode(table, side=6, channels=3)
+    cache.decode(table, **({"side": 6, "channels": 3} | change))
+    assert len(rows) == 24
+
+
+def test_a_whole_data_set_is_read_once_and_then_never(tmp_path, monkeypatch):
+    write_classes(tmp_path, {"cat": 8, "dog": 8})
+    reads = []
+    from imgcls.data import sources
+
+    read_image = sources.read_image
+    monkeypatch.setattr(sources, "read_image", lambda path: reads.append(path.name) or read_image(path))
+    one = load(tmp_path)
+    assert set(reads) == {path.name for path in tmp_path.rglob("*.png")}
+    reads.clear()
+    other = load(tmp_path, seed=1, val_fraction=0.3, mean=(0.5,) * 3)
+    assert reads == [] and other.test.fingerprint() == one.test.fingerprint()
+
+
+def test_images_are_mapped_and_a_split_does_not_copy_them(tmp_path):
+    dataset = load(write_classes(tmp_path, {"cat": 20, "dog": 20}))
+    for images in (dataset.train, dataset.val, dataset.train.rows([3, 1]), dataset.train.in_content_order()):
+        assert mapped_file(images.stored) is not None
+        assert np.shares_memory(images.stored, dataset.train.stored)
+    assert not dataset.train.stored.flags.writeable
+    some = dataset.train.rows([3, 1])
+    assert np.array_equal(some.pixels, dataset.train.pixels[[3, 1]])
+    assert some.keys == (dataset.train.keys[3], dataset.train.keys[1]) and len(some) == 2
+
+
+def test_keep_chooses_what_stays(table):
+    """The others leave their digests and not a byte of their pixels."""
+    kept = [0, 5, 8]
+    asked = []
+
+    def keep(digests, readable):
+        asked.append((digests.shape, np.flatnonzero(readable).tolist()))
+        return np.isin(np.arange(12), [*kept, 3])  # row 3 cannot be read, whoever wants it
+
+    decoded = cache.decode(table, 6, 3, keep=keep, keep_name="some")
+    assert asked == [((12, 32), READABLE)]
+    assert decoded.kept.tolist() == kept
+    assert np.array_equal(decoded.images, np.stack([to_square(table.read(row), 6, 3) for row in kept]))
+    assert np.flatnonzero(decoded.digests.any(axis=1)).tolist() == READABLE
+
+
+@pytest.mark.parametrize("keep", [None, keep_none])
+@pytest.mark.parametrize("side", [0, 6])
+def test_nothing_to_keep_is_no_special_case(table, side, keep):
+    decoded = cache.decode(table, side, 3, keep=keep, keep_name=str(keep))
+    assert decoded.images.shape == (0 if keep else 10, 3, side, side)
+    assert np.flatnonzero(decoded.digests.any(axis=1)).tolist() == READABLE
+    empty = cache.decode(table.subset([]), side, 3)
+    assert empty.images.shape == (0, 3, side, side) and empty.digests.shape == (0, 32)
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_test_pixels_of_a_carved_split_are_nowhere_in_the_cache(tmp_path, cache_folder, opened):
+    """Neither before the split is opened nor after: the next reader would need no look."""
+    dataset = load(write_classes(tmp_path, {"cat": 12, "dog": 12}))
+    if opened:
+        assert len(dataset.test.open(Look("a run", 1))) == 6
+    test = set(digests(dataset.test.hashes()))
+    contents = [path.read_bytes() for path in cached_files(cache_folder)]
+    num_test = num_others = 0
+    for seed in range(24):
+        image = open_source(DataConfig(source="folder", path=str(tmp_path)), tmp_path).everything.read(seed)
+        square = to_square(image, 8, 3).tobytes()
+        found = any(square in content or square[:64] in content for content in contents)
+        if digest(image) in test:
+            num_test += 1
+            assert not found
+        else:
+            num_others += 1
+            assert found
+    assert (num_test, num_others) == (6, 18)
+
+
+def test_what_is_decoded_and_forgotten_leaves_no_file(table, cache_folder):
+    decoded = cache.decode_and_forget(table, 6, 3)
+    reference = cache.decode(table, 6, 3)
+    assert np.array_equal(decoded.images, reference.images) and decoded.unreadable == reference.unreadable
+    assert np.array_equal(decoded.digests, reference.digests) and np.array_equal(decoded.kept, reference.kept)
+    assert len(list(cache_folder.iterdir())) == 1
+
+
+class Crash(BaseException):
+    """Such as KeyboardInterrupt."""
+
+
+@pytest.mark.parametrize("error", [Crash, MemoryError])
+@pytest.mark.parametrize("keep", [None, keep_all])
+def test_a_crash_half_way_leaves_no_entry(table, cache_folder, error, keep):
+    def read(row):
+        if row == 8:
+            raise error
+        return table.read(row)
+
+    with pytest.raises(error):
+        cache.decode(replace(table, read=read), 6, 3, keep=keep)
+    assert list(cache_folder.iterdir()) == []
+    assert cache.decode(table, 6, 3, keep=keep).kept.tolist() == READABLE
+
+
+KILLED = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from imgcls.config import AugmentConfig, DataConfig
+from imgcls.data import cache, sources
+
+cache.PIECE_BYTES = 1
+read_image = sources.read_image
+
+def read(path):
+    if path.name == "0023.png":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read_image(path)
+
+sources.read_image = read
+from imgcls.data.splits import load_dataset
+load_dataset(DataConfig(source="folder", path=sys.argv[1], image_size=8), AugmentConfig(), Path("/"))
+"""
+
+
+def test_a_process_killed_while_it_decodes_leaves_no_entry_and_no_pixel(tmp_path, cache_folder):
+    """SIGKILL at the last image, when the pixels of test have been decoded too."""
+    write_classes(tmp_path, {"cat": 12, "dog": 12})
+    child = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False, capture_output=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert [path.name.startswith("building-") for path in cache_folder.iterdir()] == [True]
+    assert sum(path.stat().st_size for path in cached_files(cache_folder)) == 0
+    assert len(load(tmp_path).train) == 15
+
+
+def test_what_a_killed_process_left_is_cleared_away_the_day_after(table, cache_folder):
+    for name, age in (("building-old", cache.ABANDONED_AFTER + 60), ("building-new", 60)):
+        file = cache_folder / name / "images.npy"
+        file.parent.mkdir()
+        file.write_bytes(b"half")
+        for path in (file, file.parent):
+            os.utime(path, (time.time() - age,) * 2)
+    cache.decode(table, 6, 3)
+    assert [path.name for path in cache_folder.glob("building-*")] == ["building-new"]
+
+
+def test_two_processes_that_build_the_same_entry_get_the_same(table, cache_folder):
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: cache.decode(table, 6, 3), range(4)))
+    for decoded in results:
+        assert np.array_equal(decoded.images, results[0].images)
+    assert len(list(cache_folder.iterdir())) == 1
+
+
+def test_a_file_changed_in_place_is_decoded_anew(tmp_path):
+    """Same name, same size, and the time of change set back, as archives do."""
+    write_class(tmp_path / "cat", [0, 1], suffix=".bmp")
+    path = write(tmp_path / "dog" / "image.bmp", noise(2))
+    before, stat = load(tmp_path, test_fraction=0.0, val_fraction=0.34), path.stat()
+    write(path, noise(3))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_size == stat.st_size
+    after = load(tmp_path, test_fraction=0.0, val_fraction=0.34)
+    assert before.fingerprint != after.fingerprint
+
+
+def test_folders_of_like_files_are_not_taken_for_each_other(tmp_path):
+    found = []
+    for start, name in ((0, "one"), (50, "two")):
+        for seed in range(8):
+            path = write(tmp_path / name / ("cat", "dog")[seed % 2] / f"{seed}.bmp", noise(start + seed))
+            os.utime(path, (1e9, 1e9))
+        found.append(load(tmp_path / name))
+    assert found[0].fingerprint != found[1].fingerprint
+
+
+@pytest.mark.parametrize("decode", [cache.decode, cache.decode_and_forget])
+def test_a_cache_that_cannot_be_made_says_what_to_do(table, tmp_path, monkeypatch, decode):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(DataError, match=f"cannot be written to {tmp_path / 'file' / 'cache'}: .*IMGCLS_CACHE"):
+        decode(table, 6, 3)
+
+
+@pytest.mark.parametrize("keep", [None, keep_all])
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(table, cache_folder, keep):
+    """The limit on a file's size stands in for the disk: a write beyond it fails, a mapping would kill."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        with pytest.raises(DataError, match="make room, or name another folder in IMGCLS_CACHE"):
+            cache.decode(table, 64, 3, keep=keep)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(cache_folder.iterdir()) == []
+
+
+def test_where_the_cache_is(monkeypatch):
+    monkeypatch.setenv("IMGCLS_CACHE", "~/mine")
+    assert cache.cache_folder() == Path.home() / "mine"
+    monkeypatch.delenv("IMGCLS_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache")
+    assert cache.cache_folder() == Path("/var/cache/imgcls")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache.cache_folder() == Path.home() / ".cache" / "imgcls"

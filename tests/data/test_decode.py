@@ -1,0 +1,244 @@
+"""Image files in every mode, written with Pillow and read back, against pixels computed by hand."""
+
+import hashlib
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image, ImageChops, PngImagePlugin
+from torchvision.transforms import functional as TF
+
+from imgcls.data.decode import UnreadableImageError, digest, read_image, resize_squares, to_square
+from tests.data.make import noise, write
+
+RED, HALF_RED = (255, 0, 0), (255, 127, 127)
+
+
+def pixels_of(path):
+    return np.asarray(read_image(path)).tolist()
+
+
+def saved(image, path, **options):
+    image.save(path, **options)
+    return path
+
+
+def palette(*, transparent=None):
+    image = Image.new("P", (3, 1))
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    image.putdata([0, 1, 2])
+    if transparent is not None:
+        image.info["transparency"] = transparent
+    return image
+
+
+def grey16(values, dtype=np.uint16):
+    return Image.fromarray(np.array([values], dtype))
+
+
+def of_mode(mode, *values):
+    image = Image.new(mode, (len(values), 1))
+    image.putdata(values)
+    return image
+
+
+SIXTEEN = [0, 128, 129, 257, 32896, 65406, 65407, 65535]
+EIGHT = [0, 0, 1, 1, 128, 254, 255, 255]
+"""SIXTEEN / 257, rounded by hand: 128 / 257 = 0.498, 129 / 257 = 0.502, 65406 / 257 = 254.498."""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "image", "expected"),
+    [
+        (".png", of_mode("L", 0, 7, 255), [[0, 7, 255]]),
+        (".png", of_mode("1", 0, 255), [[0, 255]]),
+        (".png", of_mode("RGB", RED, (1, 2, 3)), [[[255, 0, 0], [1, 2, 3]]]),
+        (".bmp", of_mode("RGB", RED, (1, 2, 3)), [[[255, 0, 0], [1, 2, 3]]]),
+        (".ppm", of_mode("RGB", RED, (1, 2, 3)), [[[255, 0, 0], [1, 2, 3]]]),
+        (".pgm", of_mode("L", 0, 7, 255), [[0, 7, 255]]),
+        (".png", palette(), [[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]),
+        (".png", palette(transparent=1), [[[255, 0, 0], [255, 255, 255], [0, 0, 255]]]),
+        (".png", palette(transparent=b"\xff\xff\x00"), [[[255, 0, 0], [0, 255, 0], [255, 255, 255]]]),
+        # alpha 128: 255 * 128 / 255 + 255 * 127 / 255 = 255 in red, 0 + 127 in green and blue
+        (".png", of_mode("RGBA", (255, 0, 0, 255), (9, 9, 9, 0), (255, 0, 0, 128)), [[[*RED], [255] * 3, [*HALF_RED]]]),
+        (".png", of_mode("LA", (10, 255), (10, 0), (0, 128)), [[[10] * 3, [255] * 3, [127] * 3]]),
+        # 255 - K = 205; 205 - 100 * 205 / 255 = 124.6
+        (
+            ".tif",
+            of_mode("CMYK", (0, 0, 0, 0), (0, 0, 0, 255), (100, 0, 0, 50)),
+            [[[255] * 3, [0] * 3, [125, 205, 205]]],
+        ),
+        (".png", grey16(SIXTEEN), [EIGHT]),
+        (".tif", grey16(SIXTEEN), [EIGHT]),
+        (".pgm", grey16(SIXTEEN), [EIGHT]),
+        (".tif", grey16(SIXTEEN, np.int32), [EIGHT]),
+        (".tif", grey16([0.0, 0.25, 1.0], np.float32), [[0, 64, 255]]),
+    ],
+    ids=lambda value: value.mode if isinstance(value, Image.Image) else None,
+)
+def test_every_mode_becomes_grey_or_rgb_of_eight_bits(tmp_path, suffix, image, expected):
+    assert pixels_of(saved(image, tmp_path / f"image{suffix}")) == expected
+
+
+def test_big_endian_sixteen_bits(tmp_path):
+    """A TIFF as microscopes write it: high byte first."""
+    image = Image.frombytes("I;16B", (len(SIXTEEN), 1), struct.pack(f">{len(SIXTEEN)}H", *SIXTEEN))
+    path = saved(image, tmp_path / "image.tif")
+    assert path.read_bytes()[:2] == b"MM"
+    assert pixels_of(path) == [EIGHT]
+
+
+def test_sixteen_bits_of_a_dark_image_stay_dark(tmp_path):
+    """Values above 255 are where Pillow's own conversion clips to white."""
+    path = saved(grey16([300, 600, 1200]), tmp_path / "dark.png")
+    assert pixels_of(path) == [[1, 2, 5]]
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("L", 7), ("RGB", (1, 2, 3))])
+def test_a_transparent_colour_is_laid_over_white(tmp_path, mode, colour):
+    opaque = 9 if mode == "L" else (9, 9, 9)
+    path = saved(of_mode(mode, colour, opaque), tmp_path / "image.png", transparency=colour)
+    assert pixels_of(path) == [[[255] * 3, [9] * 3]]
+
+
+def test_a_cmyk_jpeg_has_its_colours(tmp_path):
+    path = saved(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), tmp_path / "red.jpg", quality=100)
+    red, green, blue = np.asarray(read_image(path))[8, 8].tolist()
+    assert red > 250 and green < 5 and blue < 5
+
+
+STORED_AS = {
+    1: lambda shown: shown,
+    2: np.fliplr,
+    3: lambda shown: np.rot90(shown, 2),
+    4: np.flipud,
+    5: lambda shown: shown.transpose(1, 0, 2),
+    6: lambda shown: np.rot90(shown, 1),  # shown by a quarter turn clockwise, so stored a quarter turn back
+    7: lambda shown: np.rot90(shown, 2).transpose(1, 0, 2),
+    8: lambda shown: np.rot90(shown, -1),
+}
+"""EXIF 2.32, tag 0x0112: how an upright image lies in the file."""
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+@pytest.mark.parametrize("orientation", STORED_AS)
+def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
+    upright = noise(orientation, (7, 5))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED_AS[orientation](upright)))
+    path = saved(stored, tmp_path / f"image{suffix}", exif=exif, **({"lossless": True} if suffix == ".webp" else {}))
+    assert np.array_equal(np.asarray(read_image(path)), upright)
+
+
+def test_a_rotated_jpeg_photograph_stands_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = np.zeros((16, 32, 3), np.uint8)
+    lying[:, :16] = 255  # left half: the top, once it is turned clockwise
+    image = read_image(saved(Image.fromarray(lying), tmp_path / "photo.jpg", exif=exif))
+    assert image.size == (16, 32)
+    shown = np.asarray(image).mean(axis=(1, 2))
+    assert shown[:8].min() > 250 and shown[-8:].max() < 5
+
+
+def test_broken_exif_does_not_cost_the_image(tmp_path):
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add(b"eXIf", b"MM\x00*\x00\x00\x00\x08\x00")
+    path = saved(Image.fromarray(noise(0)), tmp_path / "image.png", pnginfo=chunks)
+    assert np.array_equal(np.asarray(read_image(path)), noise(0))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_truncated_file_is_unreadable(tmp_path, suffix):
+    path = write(tmp_path / f"image{suffix}", noise(0, (64, 64)))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UnreadableImageError):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "empty file"), (b"hello", "not an image that Pillow knows"), (None, "No such file")],
+)
+def test_what_is_no_image_says_why(tmp_path, content, reason):
+    path = tmp_path / "image.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=reason):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "reason"),
+    [
+        ([-1, 5], np.int32, "-1 to 5 lie outside 0 to 65535"),
+        ([0, 70000], np.int32, "0 to 70000 lie outside"),
+        ([0.5, 255.0], np.float32, r"must lie in \[0, 1\]"),
+        ([0.5, np.nan], np.float32, r"must lie in \[0, 1\]"),
+    ],
+)
+def test_grey_values_of_an_unknown_range_are_refused(tmp_path, values, dtype, reason):
+    path = saved(grey16(values, dtype), tmp_path / "image.tif")
+    with pytest.raises(UnreadableImageError, match=reason):
+        read_image(path)
+
+
+def test_a_decompression_bomb_is_unreadable(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(UnreadableImageError, match="too many pixels"):
+        read_image(write(tmp_path / "image.png", noise(0)))
+
+
+def test_the_digest_is_of_the_pixels_alone(tmp_path):
+    grey = noise(3)[..., 0]
+    copies = [
+        saved(Image.fromarray(grey), tmp_path / "grey.png"),
+        saved(Image.fromarray(grey), tmp_path / "grey.bmp"),
+        saved(Image.fromarray(grey), tmp_path / "grey.tif", compression="tiff_lzw"),
+        saved(Image.fromarray(grey).convert("RGB"), tmp_path / "colour.png", compress_level=0),
+        saved(Image.fromarray(grey).convert("RGBA"), tmp_path / "alpha.png"),
+    ]
+    expected = hashlib.sha256(b"12x10:" + np.repeat(grey[..., None], 3, axis=2).tobytes()).digest()
+    assert [digest(read_image(path)) for path in copies] == [expected] * len(copies)
+
+
+def test_digests_tell_shapes_and_single_pixels_apart():
+    flat = np.zeros((4, 6), np.uint8)
+    touched = flat.copy()
+    touched[3, 5] = 1
+    images = [flat, flat.reshape(6, 4), flat.reshape(2, 12), touched]
+    assert len({digest(Image.fromarray(image)) for image in images}) == 4
+
+
+@pytest.mark.parametrize("size", [(48, 24), (24, 48), (24, 24)])
+@pytest.mark.parametrize("side", [8, 12, 24, 30])
+def test_squares_are_torchvisions_resize_and_centre_crop(size, side):
+    image = Image.fromarray(noise(1, size))
+    expected = TF.center_crop(TF.resize(image, side, TF.InterpolationMode.BILINEAR), [side, side])
+    difference = to_square(image, side, 3).astype(int) - np.asarray(expected).transpose(2, 0, 1)
+    assert np.abs(difference).max() <= 1  # Pillow rounds between its two passes
+
+
+def test_colour_becomes_grey_by_luma_and_grey_becomes_colour_by_copies():
+    # ITU-R 601: 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2
+    assert to_square(Image.new("RGB", (4, 4), (200, 100, 50)), 4, 1)[0, 0, 0] == 124
+    grey = Image.fromarray(noise(2, (4, 4))[..., 0])
+    assert np.array_equal(to_square(grey, 4, 3), np.repeat(np.asarray(grey)[None], 3, axis=0))
+
+
+def test_shrinking_averages_so_that_nothing_aliases():
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, ::2] = 255
+    inner = to_square(Image.fromarray(stripes), 16, 1)[0, :, 2:-2]
+    assert inner.min() >= 127 and inner.max() <= 128
+
+
+def test_resized_squares_are_those_of_pillow():
+    images = np.stack([noise(seed, (20, 20)).transpose(2, 0, 1) for seed in range(3)])
+    small = resize_squares(images, 9)
+    for image, resized in zip(images, small, strict=True):
+        expected = Image.fromarray(image.transpose(1, 2, 0)).resize((9, 9), Image.Resampling.BILINEAR)
+        difference = ImageChops.difference(Image.fromarray(resized.transpose(1, 2, 0)), expected)
+        assert difference.getbbox() is None
+    assert resize_squares(images, 20) is images

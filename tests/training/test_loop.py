@@ -1,0 +1,589 @@
+import hashlib
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import accuracy_score, log_loss
+from torch import nn
+
+from imgcls.config import AugmentConfig, DataConfig, TrainConfig
+from imgcls.data.augment import Augment, Normalise, mixup
+from imgcls.data.loader import Loader
+from imgcls.data.splits import load_dataset
+from imgcls.errors import TrainingError
+from imgcls.models.resnet import ResNet
+from imgcls.rng import derive_seed, generator
+from imgcls.training import loop
+from imgcls.training.checkpoint import load_checkpoint, save_checkpoint
+from imgcls.training.device import prepare_device
+from imgcls.training.loop import Task, TrainState, fit, predict
+
+NUM_TRAIN, NUM_VAL = 150, 60
+STILL = {"lr": 1e-30, "weight_decay": 0.0, "warmup_epochs": 0}
+"""Settings under which the weights keep their bits, so that a loss can be computed again afterwards."""
+PLAIN = AugmentConfig(horizontal_flip=False)
+EVERYTHING = AugmentConfig(
+    random_resized_crop=(0.6, 1.0), vertical_flip=True, quarter_turns=True, rotation=10.0, brightness=0.2, contrast=0.2,
+    mixup=0.4,
+)  # fmt: skip
+
+
+def load_digits():
+    """Real images: the first of the train and val splits of scikit-learn's digits."""
+    dataset = load_dataset(DataConfig(source="digits", image_size=8), PLAIN, Path())
+    return replace(dataset, train=dataset.train.rows(range(NUM_TRAIN)), val=dataset.val.rows(range(NUM_VAL)))
+
+
+def task_of(digits, augment=PLAIN, metric="val/accuracy", class_weights=None, num_train=NUM_TRAIN, **train):
+    config = TrainConfig(**{"epochs": 2, "lr": 1e-2, "device": "cpu", "threads": 1, "seed": 5} | train)
+    device = prepare_device(config)
+    where = device.torch_device
+    return Task(
+        config=config,
+        metric=metric,
+        train=Loader(digits.train.rows(range(num_train)), config.batch_size, where),
+        val=Loader(digits.val, config.eval_batch_size, where),
+        augment=Augment(augment, 8),
+        normalise=Normalise(digits.mean, digits.std, where),
+        num_classes=10,
+        class_weights=None if class_weights is None else class_weights.to(where),
+        device=device,
+    )
+
+
+def main():
+    """For another process: trains, and prints the digest of the weights."""
+    task = task_of(load_digits(), EVERYTHING, ema_decay=0.9)
+    state = start(task)
+    list(fit(task, state))
+    print(weights(state))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_digits()
+
+
+@pytest.fixture
+def make_task(digits):
+    threads = torch.get_num_threads()
+    yield partial(task_of, digits)
+    torch.set_num_threads(threads)
+
+
+def start(task, seed=0, dropout=0.1, width=16):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = ResNet(depth=8, width=width, stem="small", num_classes=10, channels=1, dropout=dropout)
+    return TrainState.start(model, task.config, task.device)
+
+
+def curve(results):
+    """What must repeat bit for bit: everything but timings."""
+    return [replace(result, seconds=0.0, images_per_second=0.0) for result in results]
+
+
+def weights(state):
+    """Bytes of every tensor that a step can change."""
+    snapshot = state.snapshot()
+    tensors = [*snapshot["model"].values(), *(snapshot["average"] or {}).values()]
+    tensors += [moment for moments in snapshot["optimizer"]["state"].values() for moment in moments.values()]
+    return hashlib.sha256(b"".join(tensor.detach().cpu().numpy().tobytes() for tensor in tensors)).hexdigest()
+
+
+def after(num_steps):
+    """should_stop: True after so many steps."""
+    left = iter([False] * (num_steps - 1) + [True])
+    return lambda: next(left)
+
+
+def images_of(task, epoch=0):
+    """What the model sees of each train batch in the epoch, and the labels."""
+    for batch in task.train.shuffled(task.config.seed, epoch):
+        yield task.normalise(batch.images.float()), batch.labels
+
+
+# --- the same run twice, in one go or in pieces ---
+
+VARIANTS = {
+    "plain": (PLAIN, {}),
+    "everything": (EVERYTHING, {"ema_decay": 0.9, "label_smoothing": 0.1}),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_same_run_twice_gives_the_same_bits(make_task, variant, threads):
+    augment, train = VARIANTS[variant]
+    task = make_task(augment, threads=threads, **train)
+    first, second = start(task), start(task)
+    results = list(fit(task, first))
+    torch.manual_seed(99)  # what others draw meanwhile does not matter
+    repeated = list(fit(task, second, on_step=lambda _: torch.rand(3)))
+    assert curve(results) == curve(repeated)
+    assert weights(first) == weights(second)
+
+
+def test_another_seed_gives_other_bits(make_task):
+    results = [curve(fit(task, start(task))) for task in (make_task(seed=0), make_task(seed=1))]
+    assert results[0] != results[1]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_stopping_after_any_step_and_going_on_from_a_checkpoint_changes_no_bit(make_task, tmp_path, variant):
+    augment, train = VARIANTS[variant]
+    task = make_task(augment, **train)
+    whole = start(task)
+    expected = curve(fit(task, whole))
+    assert task.total_steps == 6
+    for num_steps in range(1, task.total_steps + 1):
+        stopped = start(task)
+        before = list(fit(task, stopped, after(num_steps)))
+        assert stopped.epoch * 3 + stopped.step == num_steps
+        save_checkpoint(tmp_path / "last.pt", stopped.snapshot())
+        resumed = start(task, seed=num_steps)  # other weights, all of which must be replaced
+        resumed.restore(load_checkpoint(tmp_path / "last.pt"))
+        assert curve(before) == curve(resumed.history)
+        rest = list(fit(task, resumed))
+        assert curve(before + rest) == curve(resumed.history) == expected
+        assert weights(resumed) == weights(whole)
+        assert torch.equal(resumed.val_logits, whole.val_logits)
+
+
+def test_stopping_after_every_step_changes_no_bit(make_task, tmp_path):
+    task = make_task(EVERYTHING, ema_decay=0.9)
+    whole, state = start(task), start(task)
+    expected = curve(fit(task, whole))
+    num_sittings = 0
+    while state.epoch < task.config.epochs:
+        list(fit(task, state, should_stop=lambda: True))
+        if state.epoch < task.config.epochs:
+            save_checkpoint(tmp_path / "last.pt", state.snapshot())
+            state = start(task, seed=num_sittings)
+            state.restore(load_checkpoint(tmp_path / "last.pt"))
+        num_sittings += 1
+    assert num_sittings == task.total_steps + 1  # the last one has no step left but has to validate
+    assert curve(state.history) == expected
+    assert weights(state) == weights(whole)
+
+
+def test_leaving_the_generator_between_epochs_is_a_stop_too(make_task):
+    task = make_task()
+    whole, state = start(task), start(task)
+    first = next(fit(task, state))
+    assert curve([first, *fit(task, state)]) == curve(fit(task, whole))
+    assert weights(state) == weights(whole)
+
+
+def test_another_process_gives_the_same_bits(digits):
+    task = task_of(digits, EVERYTHING, ema_decay=0.9)
+    state = start(task)
+    list(fit(task, state))
+    environment = os.environ | {"PYTHONHASHSEED": "123", "PYTHONPATH": str(Path(__file__).parents[2])}
+    script = "from tests.training import test_loop; test_loop.main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split()[-1] == weights(state)
+
+
+# --- what an epoch's numbers mean ---
+
+
+def hand_loss(task, state, per_image):
+    """Mean over all train images of `per_image(logits, labels)`, batches seen as in training, weights unmoved."""
+    state.model.train()
+    with torch.no_grad():
+        losses = [per_image(state.model(images), labels) for images, labels in images_of(task)]
+    return losses, float(torch.cat(losses).double().mean())
+
+
+def test_a_ragged_last_batch_counts_by_its_images(make_task):
+    task = make_task(epochs=1, batch_size=64, label_smoothing=0.0, **STILL)
+    state = start(task, dropout=0.0)
+    (result,) = fit(task, state)
+    losses, mean = hand_loss(task, state, lambda logits, labels: F.cross_entropy(logits, labels, reduction="none"))
+    assert [len(loss) for loss in losses] == [64, 64, 22]
+    assert result.train_loss == pytest.approx(mean, rel=1e-6)
+    mean_of_means = sum(float(loss.mean()) for loss in losses) / 3
+    assert abs(mean - mean_of_means) > 1e-4  # so the test can tell the two apart
+
+
+def test_a_last_batch_of_one_image_is_part_of_the_one_before(make_task):
+    task = make_task(epochs=3, num_train=129, warmup_epochs=0)
+    steps = []
+    list(fit(task, start(task), on_step=lambda state: steps.append(state.num_images)))
+    assert steps == [64, 129] * 3
+    assert len(steps) == task.total_steps
+
+
+@pytest.mark.parametrize("eval_batch_size", [7, 60, 256])
+def test_val_scores_are_those_of_scikit_learn(make_task, digits, eval_batch_size):
+    task = make_task(EVERYTHING, epochs=2, eval_batch_size=eval_batch_size, label_smoothing=0.3, class_weights=W)
+    state = start(task)
+    *_, result = fit(task, state)
+    model = state.model.eval()
+    with torch.no_grad():
+        logits = model(task.normalise(torch.from_numpy(np.array(digits.val.pixels))))
+    probs = torch.softmax(logits.double(), dim=1).numpy()
+    assert result.val_accuracy == accuracy_score(digits.val.labels, probs.argmax(axis=1))
+    assert result.val_loss == pytest.approx(log_loss(digits.val.labels, probs, labels=range(10)), rel=1e-6)
+
+
+def test_val_scores_do_not_depend_on_the_batch_size_beyond_rounding(make_task):
+    results = [list(fit(task, start(task)))[-1] for task in (make_task(eval_batch_size=n) for n in (1, 13, 60))]
+    assert len({result.val_accuracy for result in results}) == 1
+    assert [result.val_loss for result in results] == pytest.approx([results[0].val_loss] * 3, rel=1e-6)
+
+
+def test_predictions_stand_in_the_order_of_the_split(make_task, digits):
+    task = make_task()
+    model = start(task).model
+    logits = predict(model, task.val, task.normalise, task.device)
+    alone = [predict(model, Loader(digits.val.rows([i]), 1, torch.device("cpu")), task.normalise, task.device)
+             for i in (0, 31, 59)]  # fmt: skip
+    torch.testing.assert_close(logits[[0, 31, 59]], torch.cat(alone))
+    assert logits.shape == (NUM_VAL, 10)
+    assert logits.dtype == torch.float32
+    assert not logits.requires_grad
+
+
+def test_an_epoch_says_how_long_it_took_and_how_fast_it_was(make_task):
+    task = make_task()
+    for result in fit(task, start(task)):
+        assert 0 < NUM_TRAIN / result.images_per_second < result.seconds
+
+
+def test_the_time_before_a_stop_counts(make_task):
+    """With one step an epoch, the epoch's whole training time lies before the stop."""
+    task = make_task(batch_size=256)
+    state = start(task)
+    assert list(fit(task, state, should_stop=lambda: True)) == []
+    assert (state.epoch, state.step) == (0, 1)
+    assert state.seconds > 0
+    resumed = start(task)
+    resumed.restore(state.snapshot())
+    results = list(fit(task, resumed))
+    assert curve(results) == curve(fit(task, start(task)))
+
+
+# --- the step ---
+
+
+def one_step(make_task, per_image, **options):
+    """One step on all images at once -> the gradients it used, and those of a loss written out by hand."""
+    task = make_task(epochs=1, batch_size=256, **STILL | options)
+    state = start(task, dropout=0.0)
+    hand = start(task, dropout=0.0).model
+    (result,) = fit(task, state)
+    ((images, labels),) = images_of(task)
+    loss = per_image(task, hand.train(), images, labels).mean()
+    loss.backward()
+    assert result.train_loss == pytest.approx(float(loss.detach()), rel=1e-6)
+    used = {name: p.grad for name, p in state.model.named_parameters()}
+    written = {name: p.grad for name, p in hand.named_parameters()}
+    torch.testing.assert_close(used, written)
+
+
+W = torch.linspace(0.5, 2.0, 10)
+
+
+def test_the_loss_is_cross_entropy(make_task):
+    one_step(
+        make_task,
+        lambda _, model, images, labels: -model(images).log_softmax(1).gather(1, labels[:, None]).squeeze(1),
+        label_smoothing=0.0,
+    )
+
+
+def test_label_smoothing_spreads_a_share_evenly(make_task):
+    def by_hand(_, model, images, labels):
+        log_probs = model(images).log_softmax(1)
+        return -0.8 * log_probs.gather(1, labels[:, None]).squeeze(1) - 0.2 * log_probs.mean(1)
+
+    one_step(make_task, by_hand, label_smoothing=0.2)
+
+
+def test_label_smoothing_is_that_of_torch(make_task):
+    torchs = nn.CrossEntropyLoss(label_smoothing=0.2, reduction="none")
+    one_step(make_task, lambda _, model, images, labels: torchs(model(images), labels), label_smoothing=0.2)
+
+
+def test_class_weights_weigh_each_image_by_its_class(make_task):
+    one_step(
+        make_task,
+        lambda _, model, images, labels: W[labels] * F.cross_entropy(model(images), labels, reduction="none"),
+        label_smoothing=0.0,
+        class_weights=W,
+    )
+
+
+def test_with_class_weights_too_the_loss_is_a_sum_over_images(make_task):
+    """Torch's own mean divides by the weights of the batch, so the epoch's loss would depend on its company."""
+    task = make_task(epochs=1, label_smoothing=0.0, class_weights=W, **STILL)
+    state = start(task, dropout=0.0)
+    (result,) = fit(task, state)
+    _, mean = hand_loss(task, state, lambda logits, y: W[y] * F.cross_entropy(logits, y, reduction="none"))
+    assert result.train_loss == pytest.approx(mean, rel=1e-6)
+
+
+def test_mixup_mixes_images_and_targets_alike(make_task):
+    def by_hand(task, model, images, labels):
+        targets = F.one_hot(labels, 10).float()
+        images, targets = mixup(images, targets, 4.0, generator(task.config.seed, 0, 0, "mixup"))
+        assert ((targets > 0.1) & (targets < 0.9)).any()
+        return -(targets * model(images).log_softmax(1)).sum(1)
+
+    one_step(make_task, by_hand, label_smoothing=0.0, augment=AugmentConfig(horizontal_flip=False, mixup=4.0))
+
+
+def test_augmentation_draws_by_epoch_and_step(make_task):
+    task = make_task(EVERYTHING)
+    seen = []
+
+    class Spy(Augment):
+        def __call__(self, images, draws):
+            seen.append(draws.initial_seed())
+            return super().__call__(images, draws)
+
+    list(fit(replace(task, augment=Spy(EVERYTHING, 8)), start(task)))
+    assert seen == [derive_seed(5, epoch, step, "augment") for epoch in (0, 1) for step in (0, 1, 2)]
+
+
+def test_norms_and_biases_do_not_decay(make_task):
+    task = make_task(weight_decay=0.25)
+    state = start(task)
+    before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
+    for p in state.model.parameters():
+        p.grad = torch.zeros_like(p)
+    state.optimizer.step()
+    free = set()
+    for name, p in state.model.named_parameters():
+        if name.endswith(".bias") or ".bn" in f".{name}" or "downsample.1" in name:
+            assert torch.equal(p, before[name]), name
+            free.add(name)
+        else:
+            torch.testing.assert_close(p.detach(), before[name] * (1 - 1e-2 * 0.25))
+            assert p.ndim >= 2
+    assert {"bn1.weight", "bn1.bias", "fc.bias", "layer2.0.downsample.1.weight"} <= free
+    assert "fc.weight" not in free
+
+
+def test_frozen_parameters_stay_out_of_the_optimizer(make_task):
+    task = make_task()
+    model = ResNet(8, 4, "small", 10, 1)
+    model.conv1.weight.requires_grad_(False)
+    state = TrainState.start(model, task.config, task.device)
+    optimized = {id(p) for group in state.optimizer.param_groups for p in group["params"]}
+    assert optimized == {id(p) for p in model.parameters()} - {id(model.conv1.weight)}
+
+
+def test_each_step_uses_the_rate_of_the_schedule(make_task):
+    task = make_task(epochs=3, warmup_epochs=1, lr=0.03)
+    state = start(task)
+    used = []
+    state.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: used.append({group["lr"] for group in optimizer.param_groups})
+    )
+    results = list(fit(task, state))
+    expected = [0.01, 0.02, 0.03] + [0.03 * 0.5 * (1 + math.cos(math.pi * k / 6)) for k in range(6)]
+    assert [rate for rates in used for rate in rates] == pytest.approx(expected, rel=1e-12)
+    assert [result.lr for result in results] == pytest.approx([expected[2], expected[5], expected[8]], rel=1e-12)
+
+
+def test_batch_norm_learns_in_training_and_rests_in_validation(make_task):
+    task = make_task(**STILL)
+    state = start(task)
+    steps = iter(fit(task, state))
+    next(steps)
+    assert not state.model.training
+    seen = int(state.model.bn1.num_batches_tracked)
+    assert seen == 3
+    next(steps)
+    assert int(state.model.bn1.num_batches_tracked) == 6
+
+
+# --- the average of the weights ---
+
+
+def test_the_average_is_the_one_computed_by_hand(make_task):
+    task = make_task(EVERYTHING, ema_decay=0.7)
+    state = start(task)
+    averages = {}
+
+    def average(state):
+        done = 3 * state.epoch + state.step
+        decay = min(0.7, done / (9 + done)) if done > 1 else 0.0
+        for name, value in state.model.state_dict().items():
+            average = averages.get(name, torch.zeros_like(value, dtype=torch.float64))
+            averages[name] = average * decay + value.double() * (1 - decay)
+
+    *_, result = fit(task, state, on_step=average)
+    scored = state.scored_model.state_dict()
+    counts = {name for name in scored if name.endswith("num_batches_tracked")}
+    for name in scored.keys() - counts:
+        torch.testing.assert_close(scored[name], averages[name].float())
+    assert all(int(scored[name]) == 6 for name in counts)
+    assert not torch.equal(scored["fc.weight"], state.model.fc.weight)
+    logits = predict(state.scored_model, task.val, task.normalise, task.device)
+    assert torch.equal(logits, state.val_logits)
+    assert (result.val_loss, result.val_accuracy) == loop.loss_and_accuracy(logits, task.val.labels)
+
+
+def test_without_an_average_the_model_itself_is_scored(make_task):
+    state = start(make_task())
+    assert state.average is None
+    assert state.scored_model is state.model
+
+
+# --- the end ---
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Lets val scores be what the script says."""
+
+    def play(scores):
+        script = iter(scores)
+        monkeypatch.setattr(loop, "loss_and_accuracy", lambda *_: next(script))
+
+    return play
+
+
+@pytest.mark.parametrize(
+    ("metric", "patience", "scores", "num_epochs"),
+    [
+        ("val/accuracy", 0, [(1.0, 0.9)] + [(1.0, 0.1)] * 7, 8),
+        ("val/accuracy", 1, [(1.0, 0.5), (1.0, 0.6), (0.5, 0.5)], 3),
+        ("val/accuracy", 2, [(1.0, 0.5), (1.0, 0.6), (0.5, 0.5), (0.5, 0.5)], 4),
+        ("val/accuracy", 2, [(1.0, 0.5), (0.9, 0.5), (0.8, 0.5), (0.8, 0.5), (0.8, 0.5)], 5),  # a lower loss is better
+        ("val/loss", 2, [(1.0, 0.5), (0.9, 0.6), (0.95, 0.7), (0.9, 0.8)], 4),
+        ("val/loss", 3, [(1.0, 0.5), (0.9, 0.6)] + [(0.9, 0.9)] * 3, 5),
+        ("val/loss", 9, [(1.0, 0.5)] * 8, 8),
+    ],
+)
+def test_patience_counts_epochs_without_a_better_val_score(make_task, scripted, metric, patience, scores, num_epochs):
+    task = make_task(epochs=8, patience=patience, metric=metric, batch_size=256)
+    state = start(task)
+    scripted(scores)
+    results = list(fit(task, state))
+    assert [result.epoch for result in results] == list(range(1, num_epochs + 1))
+    assert list(fit(task, state)) == []  # over is over
+    assert state.best(metric) is min(results, key=lambda result: result.rank(metric))
+
+
+def test_patience_goes_on_counting_after_a_stop(make_task, scripted):
+    task = make_task(epochs=8, patience=2, batch_size=256)
+    scripted([(1.0, 0.5), (1.0, 0.4), (1.0, 0.3)])
+    state = start(task)
+    first = next(fit(task, state))
+    resumed = start(task)
+    resumed.restore(state.snapshot())
+    assert [first.epoch, *(result.epoch for result in fit(task, resumed))] == [1, 2, 3]
+
+
+def test_a_loss_that_is_not_finite_names_epoch_and_step_and_reaches_no_weight(make_task):
+    task = make_task(ema_decay=0.9)
+    state = start(task)
+    before = []
+
+    def poison(state):
+        if (state.epoch, state.step) == (1, 1):
+            with torch.no_grad():
+                state.model.fc.bias[3] = math.nan
+            before.append(weights(state))
+
+    for name, buffer in state.model.named_buffers():
+        assert buffer.isfinite().all(), name
+    with pytest.raises(TrainingError, match=r"^the loss is nan at epoch 2, step 2; lower train\.lr, or lengthen"):
+        list(fit(task, state, on_step=poison))
+    assert (state.epoch, state.step, len(state.history)) == (1, 1, 1)
+    named = dict(state.model.named_parameters())
+    assert [name for name, p in named.items() if not p.isfinite().all()] == ["fc.bias"]  # what was put in, no more
+    assert math.isfinite(state.loss_sum)
+
+
+def test_a_run_that_explodes_is_stopped(make_task):
+    task = make_task(lr=1e30, warmup_epochs=0)
+    with pytest.raises(TrainingError, match=r"the loss(?: on val)? is (nan|inf) at epoch 1, step [23]; "):
+        list(fit(task, start(task)))
+
+
+def test_a_val_loss_that_is_not_finite_is_no_result(make_task):
+    task = make_task(**STILL)
+    state = start(task)
+
+    def poison(state):
+        if state.step == 3:
+            state.model.bn1.running_mean[0] = math.nan
+
+    with pytest.raises(TrainingError, match=r"^the loss on val is nan at epoch 1, step 3; "):
+        list(fit(task, state, on_step=poison))
+    assert state.history == []
+
+
+def test_bfloat16_trains_and_repeats(make_task):
+    task = make_task(precision="bfloat16")
+    state = start(task)
+    results = list(fit(task, state))
+    assert curve(results) == curve(fit(task, start(task)))
+    assert all(p.dtype == torch.float32 for p in state.model.parameters())
+    assert state.val_logits.dtype == torch.float32
+    plain = make_task(precision="float32")
+    assert curve(results) != curve(fit(plain, start(plain)))
+
+
+def test_a_narrow_network_trains_too(make_task):
+    """Channels-last, torch aborts on it: see `Device.place`."""
+    task = make_task()
+    state = start(task, width=4)
+    assert len(list(fit(task, state))) == 2
+
+
+def test_it_learns(make_task):
+    task = make_task(epochs=8, batch_size=32, warmup_epochs=1)
+    *_, last = fit(task, start(task))
+    assert last.val_accuracy > 0.6  # chance is 0.1
+
+
+# --- on a GPU ---
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_cuda_repeats_bit_for_bit_and_goes_on_after_any_step(make_task, tmp_path, variant, precision):
+    augment, train = VARIANTS[variant]
+    task = make_task(augment, device="cuda", precision=precision, **train)
+    assert task.device.autocast == (precision == "auto")
+    first, second = start(task), start(task)
+    expected = curve(fit(task, first))
+    assert curve(fit(task, second)) == expected
+    assert weights(second) == weights(first)
+    for num_steps in range(1, task.total_steps + 1):
+        stopped = start(task)
+        list(fit(task, stopped, after(num_steps)))
+        save_checkpoint(tmp_path / "last.pt", stopped.snapshot())
+        resumed = start(task, seed=num_steps)
+        resumed.restore(load_checkpoint(tmp_path / "last.pt", task.device.torch_device))
+        list(fit(task, resumed))
+        assert curve(resumed.history) == expected
+        assert weights(resumed) == weights(first)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_draws_what_the_cpu_draws(make_task):
+    """Draws are made on the CPU, so the first step's loss differs by rounding alone."""
+    results = []
+    for device in ("cpu", "cuda"):
+        task = make_task(EVERYTHING, epochs=1, batch_size=256, device=device, precision="float32", **STILL)
+        results += fit(task, start(task, dropout=0.0))
+    assert results[0].train_loss == pytest.approx(results[1].train_loss, rel=1e-3)
