@@ -95,7 +95,7 @@ class ModelConfig(Section):
     stem: Literal["auto", "standard", "small"] = "auto"
     """`standard` (7x7 stride 2, max-pool), `small` (3x3 stride 1), or `auto`: what the depth calls for."""
     weights: str = ""
-    """Start from these: `pretrained`, a torchvision weights name, or a .pt/.safetensors file. Empty: random."""
+    """Start from these: `pretrained`, a name of torchvision's or timm's, `package:NAME`, or a file. Empty: random."""
     dropout: Fraction = 0.0
     """Dropout before the last layer (`resnet` family and `timm:`)."""
     patch: int = Field(default=64, ge=1)

@@ -91,4 +91,14 @@ def test_help_imports_no_heavy_library():
     tree = ast.parse((PACKAGE / "cli.py").read_text())
     top = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
     top |= {node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module}
-    assert top <= {"__future__", "json", "logging", "sys", "collections.abc", "pathlib", "typing", "typer", "imgcls.errors"}
+    assert top <= {
+        "__future__",
+        "json",
+        "logging",
+        "sys",
+        "collections.abc",
+        "pathlib",
+        "typing",
+        "typer",
+        "imgcls.errors",
+    }

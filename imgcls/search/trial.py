@@ -70,8 +70,8 @@ def open_study(root: Path, name: str, experiment: Experiment, pruner_warmup: int
 
 
 def journal_path(root: Path, study: str) -> Path:
-    """Where a study's journal is."""
-    return root / "mlruns" / "studies" / f"{study}.journal"
+    """Where a study's journal is; the dot keeps it apart from every experiment."""
+    return root / "mlruns" / ".studies" / f"{study}.journal"
 
 
 def make_pruner(experiment: Experiment, warmup: int) -> BasePruner:

@@ -72,7 +72,7 @@ def test_scores_are_those_of_scikit_learn_on_the_stored_predictions(project):
 def test_the_look_is_written_down_before_the_split_is_opened(project, monkeypatch):
     done = project.train()
 
-    def crash(self, look):
+    def crash(_, look):
         (record,) = project.runs(kind="evaluation")
         assert (record.run_id, record.tags["imgcls.test_look"]) == (look.run_id, "1")
         raise MemoryError("crashed while looking")
@@ -114,7 +114,7 @@ def test_a_run_that_did_not_end_well_is_refused(project, outcome):
 
 
 def test_a_pruned_run_is_refused(project):
-    done = project.train(prune=lambda result: True)
+    done = project.train(prune=lambda _: True)
     refused(project, done.run_id, InputError, r"not finished \(pruned")
 
 

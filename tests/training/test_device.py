@@ -93,7 +93,7 @@ def test_the_forward_context_is_what_the_precision_says(precision, dtype):
 
 def test_threads_are_set_and_given_back_to_torchs_choice():
     chosen = prepare_device(TrainConfig(device="cpu", threads=0)).threads
-    for threads in (3, 1):
+    for threads in (1, 3):
         assert prepare_device(TrainConfig(device="cpu", threads=threads)).threads == threads
         assert torch.get_num_threads() == threads
     assert prepare_device(TrainConfig(device="cpu", threads=0)).threads == chosen == torch.get_num_threads()
