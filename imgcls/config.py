@@ -97,7 +97,7 @@ class ModelConfig(Section):
     weights: str = ""
     """Start from these: `pretrained`, a name of torchvision's or timm's, `package:NAME`, or a file. Empty: random."""
     dropout: Fraction = 0.0
-    """Dropout before the last layer (`resnet` family and `timm:`)."""
+    """Dropout before the last layer (`resnet` family, `random-encoder` and `timm:`)."""
     patch: int = Field(default=64, ge=1)
     """`random-encoder`: side of a patch in pixels; it must divide `data.image_size`."""
     encoder_seed: Seed = 0
