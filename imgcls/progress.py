@@ -21,7 +21,6 @@ class RunProgress:
         title: what the run is called.
         num_epochs: epochs in all.
         steps_per_epoch: steps in each.
-        lr: state -> learning rate of its last step, for the bar.
     """
 
     def __init__(self, title: str, num_epochs: int, steps_per_epoch: int) -> None:

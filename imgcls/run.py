@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,8 +31,6 @@ from imgcls.training.checkpoint import save_checkpoint
 from imgcls.training.device import Device, prepare_device
 from imgcls.training.loop import Task, TrainState, fit
 from imgcls.training.metrics import EpochResult
-
-log = logging.getLogger(__name__)
 
 BEST, LAST = "checkpoints/best.pt", "checkpoints/last.pt"
 VAL_PREDICTIONS, TEST_PREDICTIONS = "predictions/val.csv", "predictions/test.csv"
@@ -218,7 +215,7 @@ def _record_start(run: Run, prepared: Prepared) -> None:
     tags = {
         "imgcls.config_hash": experiment.config_hash(),
         "imgcls.data_fingerprint": dataset.fingerprint,
-        "imgcls.device": f"{prepared.device.torch_device}: {prepared.device.name}, {prepared.device.threads} threads",
+        "imgcls.device": str(prepared.device),
         "imgcls.num_skipped": str(dataset.num_skipped),
         "imgcls.num_leaked": str(dataset.num_leaked),
     }

@@ -1,6 +1,5 @@
 """Every experiment loads and runs its first batch."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +32,6 @@ def test_it_loads_and_runs_its_first_batch(path, my_folder):
     experiment = load_experiment(path, ["train.threads=1"])
     if experiment.data.source == "fashion-mnist" and not FASHION_FOLDER.is_dir():
         pytest.skip("Debian's package dataset-fashion-mnist is not installed")
-    if experiment.data.source == "elpv" and importlib.util.find_spec("elpv_dataset") is None:
-        pytest.skip("the extra `solar` is not installed")
     if experiment.data.source == "folder":
         experiment = experiment.replace({"data.path": str(my_folder)})
     prepared = prepare(experiment, ROOT)

@@ -97,7 +97,7 @@ def evaluate(run_id: str, tracker: Tracker, root: Path) -> Evaluation:
         "imgcls.test_look": str(look),
         "imgcls.test_fingerprint": candidate.test.fingerprint(),
         "imgcls.data_fingerprint": candidate.prepared.dataset.fingerprint,
-        "imgcls.device": _device_tag(candidate.prepared),
+        "imgcls.device": str(candidate.prepared.device),
     }
     with tracker.start_run(
         candidate.record.experiment,
@@ -261,11 +261,7 @@ def _same_place(record: RunRecord, prepared: Prepared) -> bool:
     then = json.loads(record.tags.get("imgcls.versions", "{}"))
     now = versions()
     same_versions = all(then.get(name) == now[name] for name in ("torch", "torchvision", "numpy", "pillow"))
-    return same_versions and record.tags.get("imgcls.device") == _device_tag(prepared)
-
-
-def _device_tag(prepared: Prepared) -> str:
-    return f"{prepared.device.torch_device}: {prepared.device.name}, {prepared.device.threads} threads"
+    return same_versions and record.tags.get("imgcls.device") == str(prepared.device)
 
 
 def _earlier_looks(tracker: Tracker, test: HeldOut) -> list[RunRecord]:

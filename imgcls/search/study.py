@@ -145,9 +145,12 @@ class Sweep:
         """A trial that says RUNNING, with this study's lock in our hand, has lost its process: it is run again."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self._take_back(trial, "its process died")
-        open_runs = self.tracker.find({"imgcls.study": self.name, "imgcls.kind": "trial", "imgcls.outcome": "running"})
-        for record in open_runs:
-            self.tracker.close_run(record.run_id, "interrupted", "its process died")
+        self._close_runs_left_open({}, "its process died")
+
+    def _close_runs_left_open(self, tags: dict[str, str], reason: str) -> None:
+        tags = {"imgcls.study": self.name, "imgcls.kind": "trial", "imgcls.outcome": "running", **tags}
+        for record in self.tracker.find(tags):
+            self.tracker.close_run(record.run_id, "interrupted", reason)
 
     def _take_back(self, trial: FrozenTrial, reason: str) -> None:
         self.study._storage.set_trial_user_attr(trial._trial_id, "interrupted", reason)
@@ -217,7 +220,9 @@ class Sweep:
         job, finished = outcome.job, outcome.finished
         trial = next(t for t in self.study.get_trials(deepcopy=False) if t.number == job.number)
         if outcome.interrupted:
-            self._take_back(trial, outcome.error or "interrupted")
+            reason = outcome.error or "interrupted"
+            self._close_runs_left_open({"imgcls.trial": str(job.number)}, reason)  # a killed worker closes nothing
+            self._take_back(trial, reason)
             return
         attrs: dict[str, Any] = {"error": outcome.error}
         if finished is not None:

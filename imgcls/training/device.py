@@ -37,6 +37,10 @@ class Device:
     threads: int
     name: str
 
+    def __str__(self) -> str:
+        """As the record has it; equal where the same bits can be expected of equal versions."""
+        return f"{self.torch_device}: {self.name}, {self.threads} threads"
+
     def place(self, model: nn.Module) -> nn.Module:
         """The model on the device; its convolutions are channels-last, which oneDNN and cuDNN run faster.
 

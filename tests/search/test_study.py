@@ -9,6 +9,7 @@ import pytest
 
 from imgcls.data.held_out import HeldOut
 from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
+from imgcls.search.engines import LocalProcesses
 from imgcls.search.study import Sweep
 from imgcls.search.trial import make_pruner
 from imgcls.signals import GracefulStop
@@ -244,6 +245,28 @@ def test_without_a_search_space_there_is_nothing_to_sweep(project):
     (project.root / "experiments" / "tiny.toml").write_text('[data]\nsource = "digits"\n')
     with pytest.raises(ConfigError, match=r"no \[search.space\]"):
         sweep(project)
+
+
+@pytest.mark.slow
+def test_the_trial_of_a_killed_worker_runs_again_and_leaves_no_run_open(project, monkeypatch):
+    submit, killed = LocalProcesses.submit, []
+
+    def submit_and_kill(self, job):
+        submit(self, job)
+        if job.number == 1:
+            worker = next(worker for worker in self._workers if worker.job is job)
+            while not project.runs(kind="trial", trial="1"):  # it has begun its record
+                assert worker.process.is_alive()
+            worker.process.kill()
+            killed.append(worker.process.pid)
+
+    monkeypatch.setattr(LocalProcesses, "submit", submit_and_kill)
+    result = sweep(project, "search.trials=3", "search.workers=2", "train.epochs=40")
+    assert len(killed) == 1
+    assert len(result.leaderboard) == 3
+    records = project.tracker.children(result.run_id, "trial")
+    assert not [r for r in records if r.status == "RUNNING"]
+    assert ["exit code -9" in r.tags.get("imgcls.reason", "") for r in records].count(True) == 1
 
 
 @pytest.mark.slow
