@@ -85,7 +85,8 @@ def sweep(
     loaded = load_experiment(path, overrides or ())
     loaded = loaded.replace({key: value for key, value in flags.items() if value is not None}, origin="option")
 
-    from imgcls.search.study import Sweep, evaluate_command
+    from imgcls.search.study import Sweep
+    from imgcls.search.summary import evaluate_command
     from imgcls.signals import GracefulStop
     from imgcls.tracking import Tracker
 
@@ -110,25 +111,102 @@ def sweep(
 
 
 @app.command()
+def confirm(
+    sweep_id: Annotated[str, typer.Argument(metavar="SWEEP", help="The run id of a sweep that has ended.")],
+    top: Annotated[int, typer.Option(min=1, help="Configurations, the best first.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Fresh seeds for each.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Train a sweep's best configurations again with fresh seeds, and rank them by their means.
+
+    The best of many trials is partly the luckiest; this shows by how much. Each run is scored at the epoch that its
+    trial had fixed. The first fresh run of the best configuration becomes the sweep's winner.
+
+    Example: imgcls confirm RUN_ID --top 3 --seeds 5
+    """
+    from imgcls.config import project_root
+    from imgcls.search.study import confirm_sweep
+    from imgcls.search.summary import as_text, evaluate_command
+    from imgcls.signals import GracefulStop
+    from imgcls.tracking import Tracker
+
+    root = project_root(Path.cwd())
+    with GracefulStop() as stop:
+        result = confirm_sweep(sweep_id, Tracker(root), root, top=top, seeds=seeds, stop=stop)
+    if as_json:
+        facts = {
+            "run_id": sweep_id,
+            "imgcls.best_run_id": result.best_run_id,
+            "confirm/mean": result.winner.mean,
+            "confirm/optimism": result.optimism,
+            "confirm/num_seeds": len(result.winner.values),
+        }
+        _print(facts, as_json)
+        return
+    _write(as_text(result))
+    _write(f"Final test scores, when you are done choosing: {evaluate_command(result.best_run_id)}")
+
+
+@app.command()
 def evaluate(
     run_id: Annotated[str, typer.Option("--run-id", help="A completed run, or a sweep, which stands for its winner.")],
+    again: Annotated[bool, typer.Option("--again", help="Look once more at a run that was judged already.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Open the test split, once, for the final scores of a run.
 
     First the run's val score is computed again and must match the record. Then the look is written down, the split is
-    opened, and the scores become a run of their own below the run they judge.
+    opened, and the scores become a run of their own below the run they judge. A run that was judged before gives its
+    recorded scores again, and no look is taken.
     """
     from imgcls.config import project_root
     from imgcls.evaluation.judge import evaluate as judge
     from imgcls.tracking import Tracker
 
     root = project_root(Path.cwd())
-    result = judge(run_id, Tracker(root), root)
+    result = judge(run_id, Tracker(root), root, again=again)
     if as_json:
         _print(result.flat(), as_json)
     else:
         _write(result.report)
+
+
+@app.command()
+def rerun(
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="A completed run; a sweep stands for its winner.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Fail where the repeat differs from the original.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a run again from its record alone, and compare every epoch's metrics with it.
+
+    On the same kind of processor with the same threads and versions they have the same bits; elsewhere the best val
+    accuracy may differ by less than half the width of its 95% interval.
+    """
+    from imgcls.config import project_root
+    from imgcls.errors import TrainingError
+    from imgcls.evaluation.rerun import rerun as repeat
+    from imgcls.signals import GracefulStop
+    from imgcls.tracking import Tracker
+
+    root = project_root(Path.cwd())
+    with GracefulStop() as stop:
+        verdict = repeat(run_id, Tracker(root), root, stop)
+    if as_json:
+        _print(verdict.flat(), as_json)
+    else:
+        _write(verdict.markdown())
+    if verify and not verdict.is_verified:
+        raise TrainingError(f"run {run_id} could not be repeated: {verdict.first_difference}")
+
+
+@app.command()
+def ledger() -> None:
+    """List every look at a test split: when, which images, which run, its score, who asked."""
+    from imgcls.config import project_root
+    from imgcls.evaluation.ledger import as_text, past_looks
+    from imgcls.tracking import Tracker
+
+    _write(as_text(past_looks(Tracker(project_root(Path.cwd())))))
 
 
 @app.command()

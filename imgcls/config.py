@@ -164,6 +164,8 @@ class TrainConfig(Section):
     """Decay per step of an average of the weights that is what gets scored and kept; it rises to this. 0: off."""
     patience: int = Field(default=0, ge=0)
     """Stop after this many epochs without a better val score. 0: never."""
+    score_epoch: int = Field(default=0, ge=0, validate_default=True)
+    """Train up to this epoch of the schedule and keep it, whatever val says. 0: val chooses the epoch."""
     save_from_epoch: int = Field(default=0, ge=0)
     """Also keep each epoch's checkpoint from this epoch on. 0: best and last only."""
     seed: Seed = 0
@@ -184,6 +186,21 @@ class TrainConfig(Section):
         if epochs is not None and warmup_epochs >= epochs:
             raise ValueError(f"does not end within train.epochs = {epochs}; lower it, or train for longer")
         return warmup_epochs
+
+    @field_validator("score_epoch")
+    @classmethod
+    def _epoch_is_reached(cls, score_epoch: int, fields: ValidationInfo) -> int:
+        epochs, patience = fields.data.get("epochs"), fields.data.get("patience")
+        if epochs is not None and score_epoch > epochs:
+            raise ValueError(f"lies beyond train.epochs = {epochs}; lower it, or train for longer")
+        if score_epoch and patience:
+            raise ValueError(f"fixes the epoch, which train.patience = {patience} lets val choose; set one of them to 0")
+        return score_epoch
+
+    @property
+    def last_epoch(self) -> int:
+        """Where training ends if nothing ends it before."""
+        return self.score_epoch or self.epochs
 
 
 Scalar = bool | int | float | str
@@ -227,6 +244,15 @@ def _as_written(number: int | float) -> fractions.Fraction:
 Space = dict[str, Range | Annotated[tuple[Scalar, ...], Field(min_length=1)]]
 
 
+class ConfirmConfig(Section):
+    """Whether a sweep ends by training its best configurations again with fresh seeds; see `imgcls confirm`."""
+
+    top: int = Field(default=3, ge=1)
+    """Configurations that are trained again, the best first."""
+    seeds: int = Field(default=0, ge=0, le=1000)
+    """Fresh seeds for each of them. 0: the sweep ends without a confirmation."""
+
+
 class SearchConfig(Section):
     """How a sweep searches; a single `imgcls train` uses `metric` alone."""
 
@@ -248,6 +274,8 @@ class SearchConfig(Section):
     """Seed of the sampler; trials share `train.seed`."""
     space: Space = Field(default_factory=dict)
     """Dotted config key -> list of values, or { low, high, log, step }."""
+    confirm: ConfirmConfig = ConfirmConfig()
+    """Training the best configurations again."""
 
 
 class Experiment(Section):
@@ -304,10 +332,11 @@ class Experiment(Section):
         for section, table in self.model_dump(exclude_none=True).items():
             if not isinstance(table, dict):
                 continue
-            space = table.pop("space", None)
+            tables = {key: table.pop(key) for key, value in list(table.items()) if isinstance(value, dict)}
             lines += ["", f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
-            if space:
-                lines += ["", f"[{section}.space]", *(f"{_toml(k)} = {_toml(v)}" for k, v in space.items())]
+            for name, inner in tables.items():
+                if inner:
+                    lines += ["", f"[{section}.{name}]", *(f"{_toml_key(k)} = {_toml(v)}" for k, v in inner.items())]
         return "\n".join(lines) + "\n"
 
     def replace(self, values: Mapping[str, Any], *, origin: str = "override") -> Experiment:
@@ -386,14 +415,20 @@ def project_root(cwd: Path) -> Path:
 
 def config_table() -> list[tuple[str, str, str]]:
     """(dotted key, default as in a file, what it means) of every key, for the README and `--help`."""
-    rows = []
-    for section, field in Experiment.model_fields.items():
-        if not isinstance(field.default, Section):
-            continue
-        for key, sub in type(field.default).model_fields.items():
-            default = sub.get_default(call_default_factory=True)
-            rows.append((f"{section}.{key}", _toml(default), sub.description or ""))
-    return rows
+    return [(key, _toml(value), meaning) for key, value, meaning in _fields(Experiment) if _is_value(key, value)]
+
+
+def _is_value(key: str, value: object) -> bool:
+    return "." in key and not isinstance(value, Section)
+
+
+def _fields(section: type[Section], table: str = "") -> Iterator[tuple[str, Any, str]]:
+    """(dotted key, default, description) of every table and every key in it, in the order of the file."""
+    for name, field in section.model_fields.items():
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        yield f"{table}{name}", default, field.description or ""
+        if isinstance(default, Section):
+            yield from _fields(type(default), f"{table}{name}.")
 
 
 def _validate(tree: Mapping[str, Any], origin: str) -> Experiment:
@@ -581,12 +616,7 @@ def _unknown(key: str) -> str:
 
 def _known_keys() -> list[str]:
     """Every section and every dotted key, in the order of the file."""
-    keys = []
-    for section, field in Experiment.model_fields.items():
-        keys.append(section)
-        if isinstance(field.default, Section):
-            keys += [f"{section}.{key}" for key in type(field.default).model_fields]
-    return keys
+    return [key for key, _, _ in _fields(Experiment)]
 
 
 def _hint(key: str, known: Iterable[str]) -> str:
@@ -637,6 +667,10 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch("[A-Za-z0-9_-]+", key) else _toml(key)
 
 
 def _toml(value: Any) -> str:

@@ -181,18 +181,18 @@ def train_run(
         _record_start(run, prepared)
         task = prepared.task()
         state = TrainState.start(prepared.model(), task.config, task.device)
-        progress = RunProgress(name, task.config.epochs, task.train.steps_per_epoch)
+        progress = RunProgress(name, task.config.last_epoch, task.train.steps_per_epoch)
         best_logits: NDArray[np.float32] | None = None
         try:
             for result in fit(task, state, stop, progress.on_step):
-                is_best = state.best(task.metric) is result
+                is_best = state.kept(task.config, task.metric) is result
                 progress.on_epoch(result, is_best)
                 if is_best:
                     assert state.val_logits is not None
                     best_logits = state.val_logits.numpy()
                 _save(run, prepared, state, is_best=is_best)
                 run.log_metrics(result.metrics(), step=result.epoch, tags=heartbeat())
-                if result.epoch < task.config.epochs and prune(result):
+                if result.epoch < task.config.last_epoch and prune(result):
                     run.outcome = "pruned"
                     break
         finally:
@@ -204,7 +204,6 @@ def train_run(
                 if state.step
                 else f"stopped by {stop.requested} after epoch {state.epoch}"
             )
-        assert best_logits is not None
         return _record_end(run, prepared, state, best_logits)
 
 
@@ -212,16 +211,8 @@ def _record_start(run: Run, prepared: Prepared) -> None:
     experiment, dataset = prepared.experiment, prepared.dataset
     run.log_text(CONFIG, experiment.to_toml())
     run.log_params(experiment.params())
-    tags = {
-        "imgcls.config_hash": experiment.config_hash(),
-        "imgcls.data_fingerprint": dataset.fingerprint,
-        "imgcls.device": str(prepared.device),
-        "imgcls.num_skipped": str(dataset.num_skipped),
-        "imgcls.num_leaked": str(dataset.num_leaked),
-    }
-    if dataset.test is not None:
-        tags["imgcls.test_fingerprint"] = dataset.test.fingerprint()
-    run.set_tags(tags)
+    tags = {"imgcls.config_hash": experiment.config_hash(), "imgcls.device": str(prepared.device)}
+    run.set_tags(tags | data_tags(dataset))
     for split, images in (("train", dataset.train), ("val", dataset.val)):
         counts = np.bincount(images.labels, minlength=len(dataset.class_names))
         profile = {"num_images": len(images), **dict(zip(dataset.class_names, counts.tolist(), strict=True))}
@@ -233,6 +224,20 @@ def _record_start(run: Run, prepared: Prepared) -> None:
             profile=profile,
         )
     run.describe(_description(prepared, None))
+
+
+def data_tags(dataset: Dataset) -> dict[str, str]:
+    """What a run's tags say of its images."""
+    tags = {
+        "imgcls.data_fingerprint": dataset.fingerprint,
+        "imgcls.num_train": str(len(dataset.train)),
+        "imgcls.num_val": str(len(dataset.val)),
+        "imgcls.num_skipped": str(dataset.num_skipped),
+        "imgcls.num_leaked": str(dataset.num_leaked),
+    }
+    if dataset.test is not None:
+        tags["imgcls.test_fingerprint"] = dataset.test.fingerprint()
+    return tags
 
 
 def _save(run: Run, prepared: Prepared, state: TrainState, *, is_best: bool) -> None:
@@ -259,7 +264,7 @@ def _scored_checkpoint(prepared: Prepared, state: TrainState) -> dict[str, objec
 
 
 def _record_end(run: Run, prepared: Prepared, state: TrainState, best_logits: NDArray[np.float32]) -> Finished:
-    best = state.best(prepared.experiment.search.metric)
+    best = state.kept(prepared.experiment.train, prepared.experiment.search.metric)
     run.log_metrics(
         {"best/epoch": best.epoch, "best/val/accuracy": best.val_accuracy, "best/val/loss": best.val_loss},
         step=state.epoch,
@@ -304,9 +309,11 @@ def _description(prepared: Prepared, best: EpochResult | None) -> str:
         f"{experiment.train.epochs} epochs of batches of {experiment.train.batch_size}, seed {experiment.train.seed}.",
     ]
     if best is not None:
+        chosen = "This epoch was chosen by val, so its val score is not an unbiased one."
+        if experiment.train.score_epoch:
+            chosen = "This epoch was fixed before the run began."
         lines.append(
-            f"Best epoch {best.epoch}: val/accuracy **{best.val_accuracy:.4f}**, val/loss {best.val_loss:.4f}. "
-            "This epoch was chosen by val, so its val score is not an unbiased one."
+            f"Best epoch {best.epoch}: val/accuracy **{best.val_accuracy:.4f}**, val/loss {best.val_loss:.4f}. {chosen}"
         )
     if dataset.num_skipped:
         lines.append(f"{dataset.num_skipped} unreadable images were left out.")

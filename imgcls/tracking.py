@@ -56,6 +56,7 @@ class RunRecord:
         params: as logged.
         metrics: last value of each.
         tags: as logged.
+        is_deleted: whether somebody deleted it; MLflow keeps it until `mlflow gc`.
     """
 
     run_id: str
@@ -66,6 +67,7 @@ class RunRecord:
     params: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
+    is_deleted: bool = False
 
     @property
     def kind(self) -> str:
@@ -206,6 +208,10 @@ class Tracker:
         run.set_tags(_who_runs() | {"imgcls.outcome": "running"})
         with self._writing(run):
             yield run
+
+    def amend(self, run_id: str) -> Run:
+        """A run that has ended, to add to; its status and its times stay."""
+        return Run(self._client, run_id, self._client.get_run(run_id).info.artifact_uri)
 
     @contextmanager
     def _writing(self, run: Run) -> Iterator[Run]:
@@ -378,6 +384,7 @@ class Tracker:
             params=dict(run.data.params),
             metrics=dict(run.data.metrics),
             tags=dict(run.data.tags),
+            is_deleted=run.info.lifecycle_stage == "deleted",
         )
 
 

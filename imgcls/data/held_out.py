@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,10 +21,12 @@ class Look:
     Attributes:
         run_id: the evaluation run under which the look was written down.
         number: the how-manieth opening of this test split, from 1.
+        is_recorded: asks the tracker whether it holds this look.
     """
 
     run_id: str
     number: int
+    is_recorded: Callable[[], bool]
 
 
 class HeldOut:
@@ -77,7 +80,7 @@ class HeldOut:
         return fingerprint(("test", name, digest) for name, digest in zip(names, images.digests, strict=True))
 
     def open(self, look: Look) -> LabelledImages:
-        """Decodes the test images. This is a look: write it down in the tracker first.
+        """Decodes the test images. This is a look, and the tracker is asked for its record first.
 
         Nothing of them stays in the cache, where the next reader would need no look.
 
@@ -89,6 +92,7 @@ class HeldOut:
         """
         assert look.run_id, "a look needs its record before the split is opened"
         assert look.number >= 1, "looks are counted from 1"
+        assert look.is_recorded(), f"the tracker does not know look {look.number} of run {look.run_id}"
         decoded = cache.decode_and_forget(self._table, self._decode_side, self._channels, title="decoding test images")
         images = self._readable(decoded)
         if not np.array_equal(images.digests, self.hashes()):

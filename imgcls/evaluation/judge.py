@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import nn
 
-from imgcls.config import Experiment, load_experiment
 from imgcls.data.held_out import HeldOut, Look
 from imgcls.data.labelled import LabelledImages
 from imgcls.data.loader import Loader
 from imgcls.errors import DataError, InputError
-from imgcls.reporting import figures
-from imgcls.reporting.report import EvaluationFacts, evaluation_markdown
-from imgcls.reporting.statistics import Scores, confusion, per_class, reliability, score_logits
-from imgcls.run import BEST, CONFIG, TEST_PREDICTIONS, Prepared, prediction_table, prepare
-from imgcls.tracking import Run, RunRecord, Tracker, versions
+from imgcls.evaluation import ledger
+from imgcls.evaluation.rebuild import rebuild, same_place, trained_record
+from imgcls.reporting import figures, html
+from imgcls.reporting.report import EvaluationFacts, Selection, evaluation_markdown
+from imgcls.reporting.statistics import (
+    Interval,
+    Scores,
+    confusion,
+    mean_interval,
+    per_class,
+    reliability,
+    score_intervals,
+    score_logits,
+)
+from imgcls.run import BEST, LEAKS, TEST_PREDICTIONS, Prepared, prediction_table
+from imgcls.tracking import Run, RunRecord, Tracker
 from imgcls.training.checkpoint import load_checkpoint
 from imgcls.training.loop import loss_and_accuracy, predict
 
 log = logging.getLogger(__name__)
+
+REPORT = "report/report.md"
 
 IMAGES_PER_DIFFERENCE = 500
 """Elsewhere than where the run was trained, at most one val image in so many may be judged differently."""
@@ -43,8 +54,8 @@ class Evaluation:
         look: the how-manieth opening of this test split.
         val: scores on val of the same checkpoint.
         test: scores on test.
-        per_class: table of precision, recall, F1 and number of images.
         report: as Markdown.
+        is_recorded: whether it is the result of an earlier evaluation, given again without a look.
     """
 
     run_id: str
@@ -52,8 +63,8 @@ class Evaluation:
     look: int
     val: Scores
     test: Scores
-    per_class: pd.DataFrame
     report: str
+    is_recorded: bool = False
 
     def flat(self) -> dict[str, float | str | int]:
         """Under the record's names, for programs."""
@@ -77,104 +88,212 @@ class _Candidate:
     test: HeldOut
     val_logits: NDArray[np.float32]
     epoch: int
+    selection: Selection
 
 
-def evaluate(run_id: str, tracker: Tracker, root: Path) -> Evaluation:
+def evaluate(run_id: str, tracker: Tracker, root: Path, *, again: bool = False) -> Evaluation:
     """Judges a run on its test split. This is a look, and it is written down before an image is read.
+
+    A run that was judged before on the same images keeps its result: the recorded one is given, without a look.
 
     Args:
         run_id: of a completed run, or of a sweep, which stands for its winner.
         tracker: where the run is and the evaluation goes.
         root: the project's root, for relative data paths.
+        again: open the split once more although the run was judged before; a further look.
 
     Raises:
         InputError: whatever keeps this run from being judged; nothing is logged then.
     """
-    candidate = _admit(run_id, tracker, root)
-    look = 1 + len(_earlier_looks(tracker, candidate.test))
+    record = trained_record(run_id, tracker)
+    prepared = rebuild(record, tracker, root)
+    test = _sealed(record, prepared)
+    if not again and (recorded := _recorded(record, test, tracker)) is not None:
+        return recorded
+    candidate = _admit(record, prepared, test, tracker)
     tags = {
-        "imgcls.evaluated_run_id": candidate.record.run_id,
-        "imgcls.test_look": str(look),
-        "imgcls.test_fingerprint": candidate.test.fingerprint(),
-        "imgcls.data_fingerprint": candidate.prepared.dataset.fingerprint,
-        "imgcls.device": str(candidate.prepared.device),
+        "imgcls.evaluated_run_id": record.run_id,
+        "imgcls.test_fingerprint": test.fingerprint(),
+        "imgcls.data_fingerprint": prepared.dataset.fingerprint,
+        "imgcls.device": str(prepared.device),
     }
-    with tracker.start_run(
-        candidate.record.experiment,
-        kind="evaluation",
-        name=f"evaluation of {candidate.record.name}",
-        parent=candidate.record.run_id,
-        tags=tags,
-    ) as run:
-        log.info("look %d at this test split of %d images", look, len(candidate.test))
-        images = candidate.test.open(Look(run.run_id, look))
-        return _judge(run, candidate, images, look)
+    name = f"evaluation of {record.name}"
+    with tracker.start_run(record.experiment, kind="evaluation", name=name, parent=record.run_id, tags=tags) as run:
+        look = _write_down(run, tracker, test)
+        log.info("look %d at this test split of %d images", look.number, len(test))
+        return _judge(run, candidate, test.open(look), look.number)
+
+
+def _write_down(run: Run, tracker: Tracker, test: HeldOut) -> Look:
+    digests = test.hashes()
+    ledger.write_down(run, digests)
+    number = ledger.look_number(tracker, run.run_id, digests)
+    run.set_tags({"imgcls.test_look": str(number)})
+
+    def is_recorded() -> bool:
+        return tracker.get(run.run_id).tags.get("imgcls.test_look") == str(number)
+
+    return Look(run.run_id, number, is_recorded)
+
+
+def _recorded(record: RunRecord, test: HeldOut, tracker: Tracker) -> Evaluation | None:
+    """The latest look at this run on these test images that has a result."""
+    tags = {
+        "imgcls.kind": "evaluation",
+        "imgcls.outcome": "completed",
+        "imgcls.evaluated_run_id": record.run_id,
+        "imgcls.test_fingerprint": test.fingerprint(),
+    }
+    found = tracker.find(tags)
+    if not found:
+        return None
+    earlier = found[-1]
+    log.info(
+        "run %s was judged before (evaluation %s): its recorded result, without a new look; --again opens the split again",
+        record.run_id, earlier.run_id,
+    )  # fmt: skip
+    return Evaluation(
+        run_id=earlier.run_id,
+        evaluated_run_id=record.run_id,
+        look=int(earlier.tags["imgcls.test_look"]),
+        val=Scores.from_metrics(earlier.metrics, "val"),
+        test=Scores.from_metrics(earlier.metrics, "test"),
+        report=tracker.read_text(earlier.run_id, REPORT),
+        is_recorded=True,
+    )
 
 
 def _judge(run: Run, candidate: _Candidate, images: LabelledImages, look: int) -> Evaluation:
-    prepared = candidate.prepared
-    names = prepared.dataset.class_names
+    prepared, record = candidate.prepared, candidate.record
+    names, val = prepared.dataset.class_names, prepared.dataset.val
     logits = _logits(candidate.model, prepared, images)
-    test, val = score_logits(logits, images.labels), score_logits(candidate.val_logits, prepared.dataset.val.labels)
-    predictions = logits.argmax(axis=1)
-    classes = per_class(images.labels, predictions, names)
-    model = prepared.experiment.model
+    classes = per_class(images.labels, logits.argmax(axis=1), names)
+    val_scores, test_scores = score_logits(candidate.val_logits, val.labels), score_logits(logits, images.labels)
+    test_intervals = score_intervals(logits, images.labels)
     report = evaluation_markdown(
         EvaluationFacts(
-            run_id=candidate.record.run_id,
+            run_id=record.run_id,
             evaluation_run_id=run.run_id,
-            experiment=candidate.record.experiment,
-            model=f"{model.name}" + (f", {model.depth} layers, width {model.width}" if model.depth else ""),
+            experiment=record.experiment,
+            model=_in_words(prepared),
             class_names=names,
             num_train=len(prepared.dataset.train),
-            num_val=len(prepared.dataset.val),
+            num_val=len(val),
             num_test=len(images),
             look=look,
-            val=val,
-            test=test,
+            val=val_scores,
+            test=test_scores,
             best_epoch=candidate.epoch,
             per_class=classes,
             test_fingerprint=candidate.test.fingerprint(),
+            val_intervals=score_intervals(candidate.val_logits, val.labels),
+            test_intervals=test_intervals,
+            selection=candidate.selection,
+            image_size=prepared.experiment.data.image_size,
+            training=_recipe(prepared),
+            leaks=record.tags.get(LEAKS, ""),
+            again_command=f"python evaluate.py --run-id {record.run_id} --again",
         )
     )
-    evaluation = Evaluation(run.run_id, candidate.record.run_id, look, val, test, classes, report)
-    run.log_metrics(test.metrics("test") | {"val_test_gap": val.accuracy - test.accuracy})
+    gap = {"val_test_gap": val_scores.accuracy - test_scores.accuracy}
+    run.log_metrics(val_scores.metrics("val") | test_scores.metrics("test") | _ends(test_intervals) | gap)
     run.log_text(TEST_PREDICTIONS, prediction_table(images, logits, names).to_csv(index=False))
     run.log_text("report/per_class.csv", classes.to_csv(index=False))
-    run.log_text("report/report.md", report)
-    _log_figures(run, images, logits, names, test.ece)
+    pictures = _pictures(images, logits, names, test_scores.ece)
+    for name, (_, png) in pictures.items():
+        run.log_bytes(f"figures/{name}.png", png)
+    run.log_text(REPORT, report)
+    title = f"{record.experiment}: held-out evaluation"
+    run.log_text("report/report.html", html.render(report, list(pictures.values()), title=title))
     run.describe(report)
-    return evaluation
+    return Evaluation(run.run_id, record.run_id, look, val_scores, test_scores, report)
 
 
-def _log_figures(
-    run: Run, images: LabelledImages, logits: NDArray[np.float32], names: tuple[str, ...], ece: float
-) -> None:
+def _ends(intervals: Mapping[str, Interval]) -> dict[str, float]:
+    """The ends of the intervals under their names in the record; those of the accuracy are among the scores."""
+    ends = {}
+    for name, interval in intervals.items():
+        if name != "accuracy":
+            ends |= {f"test/{name}_low": interval.low, f"test/{name}_high": interval.high}
+    return ends
+
+
+def _in_words(prepared: Prepared) -> str:
+    model = prepared.experiment.model
+    return model.name + (f", {model.depth} layers, width {model.width}" if model.depth else "")
+
+
+def _recipe(prepared: Prepared) -> str:
+    train = prepared.experiment.train
+    return (
+        f"AdamW (lr {train.lr:.3g}, weight decay {train.weight_decay:g}, batches of {train.batch_size}) for "
+        f"{train.epochs} epochs of a cosine schedule after {train.warmup_epochs} warm-up epochs, seed {train.seed}"
+    )
+
+
+def _selection(record: RunRecord, prepared: Prepared, tracker: Tracker) -> Selection:
+    """How the run came to be chosen: by val among the trials of its sweep, or alone."""
+    chosen = Selection(
+        metric=prepared.experiment.search.metric, fixed_epoch=bool(prepared.experiment.train.score_epoch)
+    )
+    if record.kind not in ("trial", "confirm"):
+        return chosen
+    sweep = tracker.get(record.tags["mlflow.parentRunId"])
+    num_trials, mean = sweep.metrics.get("num_trials"), sweep.metrics.get("confirm/mean")
+    chosen = replace(
+        chosen,
+        num_trials=None if num_trials is None else int(num_trials),
+        best_trial_value=sweep.metrics.get(f"best/{chosen.metric}"),
+    )
+    if mean is None or record.kind != "confirm":
+        return chosen
+    mine = [r for r in tracker.children(sweep.run_id, "confirm") if r.tags["imgcls.trial"] == record.tags["imgcls.trial"]]
+    values = [r.metrics[f"best/{chosen.metric}"] for r in mine if r.outcome == "completed"]
+    return replace(
+        chosen,
+        confirmed_mean=mean,
+        confirmed_std=sweep.metrics.get("confirm/std"),
+        num_seeds=int(sweep.metrics["confirm/num_seeds"]),
+        confirmed_interval=mean_interval(values) if len(values) > 1 else None,
+    )
+
+
+def _pictures(
+    images: LabelledImages, logits: NDArray[np.float32], names: tuple[str, ...], ece: float
+) -> dict[str, tuple[str, bytes]]:
+    """Name -> (caption, PNG)."""
     probs = softmax(logits.astype(np.float64), axis=1)
-    pictures = {
-        "confusion_matrix": figures.confusion_matrix(confusion(images.labels, probs.argmax(axis=1), len(names)), names),
-        "reliability": figures.reliability_diagram(reliability(probs, images.labels), ece),
-        "worst_mistakes": figures.worst_mistakes(images.pixels, images.labels, probs, images.keys, names),
+    drawn = {
+        "confusion_matrix": (
+            "Who is taken for whom on test",
+            figures.confusion_matrix(confusion(images.labels, probs.argmax(axis=1), len(names)), names),
+        ),
+        "reliability": (
+            "Confidence against accuracy on test",
+            figures.reliability_diagram(reliability(probs, images.labels), ece),
+        ),
+        "worst_mistakes": (
+            "The worst mistakes on test",
+            figures.worst_mistakes(images.pixels, images.labels, probs, images.keys, names),
+        ),
     }
-    for name, figure in pictures.items():
-        run.log_bytes(f"figures/{name}.png", figures.save_png(figure))
+    return {name: (caption, figures.save_png(figure)) for name, (caption, figure) in drawn.items()}
 
 
 # --- before the split is opened ---------------------------------------------------------------------------------
 
 
-def _admit(run_id: str, tracker: Tracker, root: Path) -> _Candidate:
-    """Everything that can be refused is refused here, while the test split is still sealed."""
-    record = _judged_record(run_id, tracker)
-    with tracker.fetch(record.run_id, CONFIG) as path:
-        experiment = load_experiment(path)
-    prepared = prepare(_on_this_machine(experiment), root)
-    _same_data(record, prepared)
-    test = prepared.dataset.test
-    if test is None:
+def _sealed(record: RunRecord, prepared: Prepared) -> HeldOut:
+    if prepared.dataset.test is None:
         raise DataError(
-            f"{experiment.data.source} has no test split, so there is nothing to evaluate on; val is never used instead"
+            f"{prepared.experiment.data.source} has no test split, so there is nothing to evaluate on; "
+            f"val is never used instead (run {record.run_id})"
         )
+    return prepared.dataset.test
+
+
+def _admit(record: RunRecord, prepared: Prepared, test: HeldOut, tracker: Tracker) -> _Candidate:
+    """Everything that can be refused is refused here, while the test split is still sealed."""
     with tracker.fetch(record.run_id, BEST) as path:
         checkpoint = load_checkpoint(path)
     model = prepared.model(with_weights=False)
@@ -185,51 +304,8 @@ def _admit(run_id: str, tracker: Tracker, root: Path) -> _Candidate:
     model = prepared.device.place(model)
     val_logits = _logits(model, prepared, prepared.dataset.val)
     _confirm_val_score(record, prepared, val_logits)
-    return _Candidate(record, prepared, model, test, val_logits, int(checkpoint["epoch"]))
-
-
-def _judged_record(run_id: str, tracker: Tracker) -> RunRecord:
-    record = tracker.get(run_id)
-    if record.kind == "sweep":
-        winner = record.tags.get("imgcls.best_run_id")
-        if not winner:
-            raise InputError(f"sweep {run_id} has no winner yet ({record.outcome}); let it end first")
-        log.info("sweep %s: evaluating its winner %s", run_id, winner)
-        record = tracker.get(winner)
-    if record.kind == "evaluation":
-        judged = record.tags.get("imgcls.evaluated_run_id", "")
-        raise InputError(f"run {run_id} is itself an evaluation, of run {judged}; name the run to judge")
-    if not record.kind:
-        raise InputError(f"run {run_id} was not written by imgcls")
-    if record.outcome != "completed":
-        reason = f": {record.tags['imgcls.reason']}" if record.tags.get("imgcls.reason") else ""
-        raise InputError(f"run {record.run_id} is not finished ({record.outcome}{reason}); evaluate a completed run")
-    return record
-
-
-def _on_this_machine(experiment: Experiment) -> Experiment:
-    """The recorded device and threads where they exist here, else whatever there is."""
-    device = experiment.train.device
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        device = "auto"
-    if device == "mps" and not torch.backends.mps.is_available():
-        device = "auto"
-    return experiment.model_copy(update={"train": experiment.train.model_copy(update={"device": device})})
-
-
-def _same_data(record: RunRecord, prepared: Prepared) -> None:
-    trained_on = record.tags.get("imgcls.data_fingerprint", "")
-    if prepared.dataset.fingerprint != trained_on:
-        raise DataError(
-            f"the data changed since run {record.run_id}: train and val have fingerprint "
-            f"{prepared.dataset.fingerprint}, the run was trained on {trained_on}; restore the images, or train again"
-        )
-    sealed = record.tags.get("imgcls.test_fingerprint")
-    if sealed and prepared.dataset.test is not None and prepared.dataset.test.fingerprint() != sealed:
-        raise DataError(
-            f"the test split changed since run {record.run_id}: its fingerprint was {sealed} and is "
-            f"{prepared.dataset.test.fingerprint()}; restore the images, or train again"
-        )
+    selection = _selection(record, prepared, tracker)
+    return _Candidate(record, prepared, model, test, val_logits, int(checkpoint["epoch"]), selection)
 
 
 def _confirm_val_score(record: RunRecord, prepared: Prepared, logits: NDArray[np.float32]) -> None:
@@ -237,7 +313,7 @@ def _confirm_val_score(record: RunRecord, prepared: Prepared, logits: NDArray[np
     labels = prepared.dataset.val.labels
     loss, accuracy = loss_and_accuracy(torch.from_numpy(logits), torch.from_numpy(labels))
     tracked_loss, tracked = record.metrics["best/val/loss"], record.metrics["best/val/accuracy"]
-    if _same_place(record, prepared):
+    if same_place(record, prepared):
         if (loss, accuracy) != (tracked_loss, tracked):
             raise InputError(
                 f"run {record.run_id} was tracked with val/accuracy {tracked!r} and val/loss {tracked_loss!r}, but its "
@@ -255,19 +331,6 @@ def _confirm_val_score(record: RunRecord, prepared: Prepared, logits: NDArray[np
     log.info(
         "val/accuracy recomputed: %.4f (tracked %.4f, on another device or with other versions)", accuracy, tracked
     )
-
-
-def _same_place(record: RunRecord, prepared: Prepared) -> bool:
-    then = json.loads(record.tags.get("imgcls.versions", "{}"))
-    now = versions()
-    same_versions = all(then.get(name) == now[name] for name in ("torch", "torchvision", "numpy", "pillow"))
-    return same_versions and record.tags.get("imgcls.device") == str(prepared.device)
-
-
-def _earlier_looks(tracker: Tracker, test: HeldOut) -> list[RunRecord]:
-    """Every opening of this test split so far, crashed ones and deleted runs included."""
-    tags = {"imgcls.kind": "evaluation", "imgcls.test_fingerprint": test.fingerprint()}
-    return tracker.find(tags, with_deleted=True)
 
 
 def _logits(model: nn.Module, prepared: Prepared, images: LabelledImages) -> NDArray[np.float32]:

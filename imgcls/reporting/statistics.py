@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import pandas as pd
@@ -70,6 +70,11 @@ class Scores:
     def accuracy_interval(self) -> Interval:
         """The 95% Wilson interval of the accuracy."""
         return Interval(self.accuracy_low, self.accuracy_high)
+
+    @classmethod
+    def from_metrics(cls, metrics: Mapping[str, float], split: str) -> Scores:
+        """What `metrics` gave, read back from the record."""
+        return cls(**{field.name: metrics.get(f"{split}/{field.name}", math.nan) for field in fields(cls)})
 
     def metrics(self, split: str) -> dict[str, float]:
         """The scores under their names in the record, such as `test/accuracy_low`; an undefined AUROC is left out."""

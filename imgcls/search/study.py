@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import pandas as pd
+from optuna.importance import get_param_importances
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
@@ -23,11 +24,12 @@ from imgcls.config import Experiment
 from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
 from imgcls.models.registry import resolve_model
 from imgcls.progress import duration
-from imgcls.reporting.report import SweepFacts, sweep_markdown
 from imgcls.rng import derive_seed
-from imgcls.run import CONFIG, Prepared, prepare
+from imgcls.run import CONFIG, Prepared, data_tags, log_leak_picture, prepare
 from imgcls.search import space as spaces
+from imgcls.search.confirm import Confirmation, check_can_be_confirmed, confirm, recorded_confirmation
 from imgcls.search.engines import TrialOutcome, make_engine
+from imgcls.search.summary import IMPORTANCES, LEADERBOARD, write_report
 from imgcls.search.trial import TrialJob, journal_path, metric_value, open_study
 from imgcls.signals import GracefulStop
 from imgcls.tracking import Run, Tracker
@@ -50,8 +52,9 @@ class SweepResult:
         run_id: of the parent run.
         best_run_id: of the winner.
         metric: what selected it.
-        best_value: its metric at its best epoch.
+        best_value: the best trial's metric at its best epoch.
         leaderboard: one row a trial, best first.
+        confirmation: with fresh seeds, where `search.confirm` asks for it.
     """
 
     run_id: str
@@ -59,6 +62,7 @@ class SweepResult:
     metric: str
     best_value: float
     leaderboard: pd.DataFrame
+    confirmation: Confirmation | None = None
 
 
 class Sweep:
@@ -97,14 +101,15 @@ class Sweep:
             Interrupted: the stop was requested; the same command goes on.
             TrainingError: no trial succeeded, or several failed alike in a row.
         """
-        with _only_one(self.root, self.name), self._parent_run() as run:
+        with only_one(self.root, self.name), self._parent_run() as run:
             self.study = open_study(self.root, self.name, self.experiment, self.pruner_warmup)
             self._take_back_lost_trials()
             if not self.study.trials:
                 for values in self._first_values:
                     self.study.enqueue_trial(values)
             self._search(run.run_id)
-            return self._conclude(run)
+            result = self._conclude(run)
+            return self._confirm(run, result) if self.experiment.search.confirm.seeds else result
 
     # --- before ---
 
@@ -137,8 +142,9 @@ class Sweep:
             run.log_params({k: v for k, v in resolved.params().items() if k not in NOT_IDENTITY})
             run.set_tags({
                 "imgcls.config_hash": self.experiment.config_hash(without=NOT_IDENTITY),
-                "imgcls.data_fingerprint": self.prepared.dataset.fingerprint,
+                **data_tags(self.prepared.dataset),
             })  # fmt: skip
+            log_leak_picture(run, self.prepared)
             yield run
 
     def _take_back_lost_trials(self) -> None:
@@ -269,33 +275,46 @@ class Sweep:
             raise TrainingError("no trial of this sweep was completed, so there is no winner")
         winner = board.iloc[0]
         metric = self.experiment.search.metric
-        result = SweepResult(run.run_id, str(winner["run_id"]), metric, float(winner[metric]), board)
+        best_run_id = self._confirmed_winner(run.run_id, int(winner["trial"])) or str(winner["run_id"])
+        result = SweepResult(run.run_id, best_run_id, metric, float(winner[metric]), board)
         run.set_tags({"imgcls.best_run_id": result.best_run_id})
         run.log_metrics({
             "best/epoch": float(winner["best/epoch"]), "best/val/accuracy": float(winner["val/accuracy"]),
             "best/val/loss": float(winner["val/loss"]), "num_trials": float(len(board)),
         })  # fmt: skip
-        run.log_text("report/leaderboard.csv", board.to_csv(index=False))
+        run.log_text(LEADERBOARD, board.to_csv(index=False))
+        run.log_text(IMPORTANCES, json.dumps(self._importances()))
         self._log_plots(run)
-        summary = sweep_markdown(self._facts(result))
-        run.log_text("report/summary.md", summary)
-        run.describe(summary)
+        write_report(run, self.tracker, recorded_confirmation(run.run_id, self.tracker))
         return result
 
-    def _facts(self, result: SweepResult) -> SweepFacts:
-        return SweepFacts(
-            name=self.experiment.name,
-            run_id=result.run_id,
-            num_trials=len(result.leaderboard),
-            outcomes=dict(Counter(result.leaderboard["outcome"])),
-            metric=result.metric,
-            leaderboard=result.leaderboard,
-            best_run_id=result.best_run_id,
-            best_value=result.best_value,
-            num_val=len(self.prepared.dataset.val),
-            searched={key: spaces.describe(options) for key, options in self.experiment.search.space.items()},
-            evaluate_command=evaluate_command(result.best_run_id),
-        )
+    def _importances(self) -> dict[str, float]:
+        """Dotted key -> share of the metric's variation; empty where too few trials were completed to say."""
+        if self._num_completed() < MIN_TRIALS_FOR_IMPORTANCES:
+            return {}
+        return {key: float(share) for key, share in get_param_importances(self.study).items()}
+
+    def _num_completed(self) -> int:
+        return len(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+
+    def _confirmed_winner(self, run_id: str, best_trial: int) -> str | None:
+        """What an earlier confirmation chose, unless a better trial has come since."""
+        tags = self.tracker.get(run_id).tags
+        if "imgcls.confirmed_trials" not in tags:
+            return None
+        if str(best_trial) in tags["imgcls.confirmed_trials"].split(","):
+            return tags["imgcls.best_run_id"]
+        log.warning(
+            "trial %d is better than those confirmed before (%s) and is the winner until it is confirmed too: "
+            "imgcls confirm %s", best_trial, tags["imgcls.confirmed_trials"], run_id,
+        )  # fmt: skip
+        return None
+
+    def _confirm(self, run: Run, result: SweepResult) -> SweepResult:
+        asked = self.experiment.search.confirm
+        confirmation = confirm(run, self.tracker, self.root, top=asked.top, seeds=asked.seeds, stop=self.stop)
+        write_report(run, self.tracker, confirmation)
+        return replace(result, best_run_id=confirmation.best_run_id, confirmation=confirmation)
 
     def _log_plots(self, run: Run) -> None:
         """Optuna's plots as pages that need no network."""
@@ -308,21 +327,34 @@ class Sweep:
             "parallel_coordinates": visualization.plot_parallel_coordinate,
         }
         name = self.experiment.search.metric
-        num_completed = len(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-        if num_completed < MIN_TRIALS_FOR_IMPORTANCES:
+        if self._num_completed() < MIN_TRIALS_FOR_IMPORTANCES:
             del plots["importances"]
         for title, plot in plots.items():
             page = plot(self.study, target_name=name).to_html(include_plotlyjs=True)
             run.log_text(f"figures/{title}.html", page)
 
 
-NOT_IDENTITY = ("search.trials", "search.timeout", "search.workers")
+NOT_IDENTITY = (
+    "search.trials", "search.timeout", "search.workers", "search.confirm.top", "search.confirm.seeds",
+)  # fmt: skip
 """Keys that may change between two sittings of the same study."""
 
 
-def evaluate_command(run_id: str) -> str:
-    """The line that opens the test split for a run."""
-    return f"python evaluate.py --run-id {run_id}"
+def confirm_sweep(
+    run_id: str, tracker: Tracker, root: Path, *, top: int, seeds: int, stop: GracefulStop
+) -> Confirmation:
+    """Confirms a sweep that has ended; see `confirm`.
+
+    Raises:
+        InputError: no such sweep, none with a winner, or one that is running now.
+        Interrupted: `stop` was requested; the same command goes on.
+    """
+    sweep = tracker.get(run_id)
+    check_can_be_confirmed(sweep)
+    with only_one(root, sweep.tags["imgcls.study"]), tracker.reopen_run(run_id) as run:
+        confirmation = confirm(run, tracker, root, top=top, seeds=seeds, stop=stop)
+        write_report(run, tracker, confirmation)
+        return confirmation
 
 
 def make_sampler(experiment: Experiment, number: int) -> BaseSampler:
@@ -404,7 +436,7 @@ def _identity(experiment: Experiment, prepared: Prepared) -> str:
 
 
 @contextmanager
-def _only_one(root: Path, study: str) -> Iterator[None]:
+def only_one(root: Path, study: str) -> Iterator[None]:
     """Holds the study's lock; the kernel lets go of it however this process ends.
 
     Raises:

@@ -119,6 +119,10 @@ class TrainState:
         """The best completed epoch."""
         return min(self.history, key=lambda result: result.rank(metric))
 
+    def kept(self, config: TrainConfig, metric: str) -> EpochResult:
+        """The epoch whose weights count so far: the latest on the way to one fixed beforehand, else the best."""
+        return self.history[-1] if config.score_epoch else self.best(metric)
+
     def snapshot(self) -> dict[str, Any]:
         """Tensors and plain values from which `restore` makes this state again.
 
@@ -153,7 +157,7 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[TrainState], None] = lambda _: None,
 ) -> Iterator[EpochResult]:
-    """Trains from where `state` stands to the last epoch, or to the epoch at which patience ends.
+    """Trains from where `state` stands to the last epoch, the fixed one, or the one at which patience ends.
 
     Args:
         task: what stays the same.
@@ -167,7 +171,7 @@ def fit(
     Raises:
         TrainingError: a loss of train or val that is not finite, naming epoch and step.
     """
-    while state.epoch < task.config.epochs and not _out_of_patience(task, state):
+    while state.epoch < task.config.last_epoch and not _out_of_patience(task, state):
         state.model.train()
         since = time.perf_counter()
         for batch in task.train.shuffled(task.config.seed, state.epoch, state.step):

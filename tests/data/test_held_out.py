@@ -14,6 +14,8 @@ from tests.data.make import cached_files, digests, load, noise, write, write_cla
 
 pytestmark = pytest.mark.usefixtures("cache_folder")
 
+LOOK = Look("a run", 1, lambda: True)
+
 
 @pytest.fixture
 def root(tmp_path):
@@ -50,7 +52,9 @@ def test_no_other_door_gives_pixels(root):
     assert sorted(public) == ["fingerprint", "hashes", "open", "unreadable"]
 
 
-@pytest.mark.parametrize("look", [Look("", 1), Look("a run", 0)])
+@pytest.mark.parametrize(
+    "look", [Look("", 1, lambda: True), Look("a run", 0, lambda: True), Look("a run", 1, lambda: False)]
+)
 def test_open_needs_a_look_that_was_written_down(root, monkeypatch, look):
     monkeypatch.setattr(cache, "decode_and_forget", None)
     with pytest.raises(AssertionError):
@@ -60,7 +64,7 @@ def test_open_needs_a_look_that_was_written_down(root, monkeypatch, look):
 
 
 def test_open_gives_the_images_in_the_order_of_their_content(root):
-    images = sealed(root).open(Look("a run", 1))
+    images = sealed(root).open(LOOK)
     assert digests(images.digests) == sorted(digests(sealed(root).hashes()))
     assert images.pixels.shape == (6, 3, 8, 8) and sorted(images.labels.tolist()) == [0, 0, 0, 1, 1, 1]
     for pixels, key in zip(images.pixels, images.keys, strict=True):
@@ -74,7 +78,7 @@ def test_test_is_resized_exactly_as_val_is(tmp_path):
         for shift, kind in ((0, "cat"), (100, "dog")):
             write_class(tmp_path / name / kind, [seed + shift for seed in seeds])
     dataset = load(tmp_path, AugmentConfig(random_resized_crop=(0.3, 1.0)))
-    test = dataset.test.open(Look("a run", 1))
+    test = dataset.test.open(LOOK)
     assert dataset.train.stored.shape[-1] == 15
     assert np.array_equal(test.pixels, dataset.val.pixels) and np.array_equal(test.labels, dataset.val.labels)
 
@@ -101,12 +105,12 @@ def test_one_changed_pixel_is_another_test_split(root):
 def test_unreadable_test_images_are_refused_or_skipped(root):
     bad = root / "test" / "dog" / "0111.png"
     bad.write_bytes(b"")
-    for door in (HeldOut.hashes, HeldOut.fingerprint, len, lambda test: test.open(Look("a run", 1))):
+    for door in (HeldOut.hashes, HeldOut.fingerprint, len, lambda test: test.open(LOOK)):
         with pytest.raises(UnreadableImagesError) as caught:
             door(sealed(root))
         assert caught.value.offenders == [f"{bad}: empty file"]
     test = sealed(root, skip_unreadable=True)
-    assert len(test) == len(test.open(Look("a run", 1))) == 5
+    assert len(test) == len(test.open(LOOK)) == 5
     assert test.unreadable() == [f"{bad}: empty file"]
 
 
@@ -115,4 +119,4 @@ def test_images_that_change_between_seal_and_look_are_refused(root):
     assert len(test.hashes()) == 6
     (root / "test" / "dog" / "0111.png").write_bytes(b"")
     with pytest.raises(DataError, match="changed while the program ran"):
-        test.open(Look("a run", 1))
+        test.open(LOOK)

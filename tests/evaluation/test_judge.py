@@ -17,8 +17,8 @@ from imgcls.signals import GracefulStop
 DIGITS = [str(i) for i in range(10)]
 
 
-def judge(project, run_id):
-    return evaluate(run_id, project.tracker, project.root)
+def judge(project, run_id, **options):
+    return evaluate(run_id, project.tracker, project.root, **options)
 
 
 def refused(project, run_id, error, match):
@@ -47,7 +47,7 @@ def test_the_record_of_an_evaluation_is_whole(project):
         for artifact in project.client.list_artifacts(result.run_id, folder)
     }
     assert paths == {
-        "predictions/test.csv", "report/report.md", "report/per_class.csv",
+        "predictions/test.csv", "report/report.md", "report/per_class.csv", "report/test_images.txt",
         "figures/confusion_matrix.png", "figures/reliability.png", "figures/worst_mistakes.png",
     }  # fmt: skip
 

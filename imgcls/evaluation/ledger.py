@@ -1,0 +1,116 @@
+"""Who opened which test images, when, and how often before: the looks, as the tracker remembers them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from imgcls.errors import InputError
+from imgcls.reporting.statistics import UNDEFINED, Scores, rounded
+from imgcls.tracking import Run, RunRecord, Tracker
+
+TEST_IMAGES = "report/test_images.txt"
+"""Artifact of an evaluation: which images it opened, sixteen hex digits of each one's digest, a line each."""
+
+
+@dataclass(frozen=True)
+class PastLook:
+    """One opening of a test split.
+
+    Attributes:
+        evaluation: its run, deleted or not.
+        number: the how-manieth opening of these images it was; None where it crashed before it was counted.
+        test: its scores; None where the look crashed and so has no result.
+    """
+
+    evaluation: RunRecord
+    number: int | None
+    test: Scores | None
+
+
+def write_down(run: Run, digests: NDArray[np.uint8]) -> None:
+    """Records which images are about to be opened, so that later looks at any of them know.
+
+    Args:
+        run: the evaluation.
+        digests: uint8 (N, 32), of the source pixels.
+    """
+    run.log_text(TEST_IMAGES, "".join(f"{name}\n" for name in sorted(_names(digests))))
+
+
+def look_number(tracker: Tracker, evaluation_id: str, digests: NDArray[np.uint8]) -> int:
+    """One more than the earlier openings that share any image with this one.
+
+    Crashed looks count, and deleted runs do. Of two evaluations that begin together the one created first is first.
+
+    Args:
+        tracker: where all looks are.
+        evaluation_id: of this look, which `write_down` has recorded.
+        digests: uint8 (N, 32), of the source pixels.
+    """
+    evaluations = sorted(_evaluations(tracker), key=lambda record: (record.started, record.run_id))
+    earlier = evaluations[: [record.run_id for record in evaluations].index(evaluation_id)]
+    own = _names(digests)
+    return 1 + sum(_shares_images(tracker, record, own) for record in earlier)
+
+
+def past_looks(tracker: Tracker) -> list[PastLook]:
+    """Every look in the store, oldest first."""
+    looks = []
+    for record in _evaluations(tracker):
+        number, metrics = record.tags.get("imgcls.test_look"), record.metrics
+        scores = Scores.from_metrics(metrics, "test") if "test/accuracy" in metrics else None
+        looks.append(PastLook(record, int(number) if number else None, scores))
+    return looks
+
+
+def as_text(looks: Sequence[PastLook]) -> str:
+    """The looks as a table for the shell."""
+    if not looks:
+        return "no test split was ever opened in this store"
+    return pd.DataFrame([_row(look) for look in looks]).to_string(index=False)
+
+
+def _row(look: PastLook) -> dict[str, str]:
+    record, tags = look.evaluation, look.evaluation.tags
+    began = datetime.fromtimestamp(record.started / 1000, UTC)
+    return {
+        "when (UTC)": f"{began:%Y-%m-%d %H:%M:%S}",
+        "experiment": record.experiment,
+        "test split": tags.get("imgcls.test_fingerprint", ""),
+        "look": UNDEFINED if look.number is None else str(look.number),
+        "test/accuracy": _score(look),
+        "who": f"{tags.get('mlflow.user', '')}@{tags.get('imgcls.host', '')}",
+        "evaluated run": tags.get("imgcls.evaluated_run_id", ""),
+        "evaluation": record.run_id + (" (deleted)" if record.is_deleted else ""),
+    }
+
+
+def _score(look: PastLook) -> str:
+    if look.test is None:
+        return f"{UNDEFINED} ({look.evaluation.outcome})"
+    interval = look.test.accuracy_interval
+    low, high = rounded(interval.low, interval), rounded(interval.high, interval)
+    return f"{rounded(look.test.accuracy, interval)} ({low} to {high})"
+
+
+def _evaluations(tracker: Tracker) -> list[RunRecord]:
+    return tracker.find({"imgcls.kind": "evaluation"}, with_deleted=True)
+
+
+def _shares_images(tracker: Tracker, record: RunRecord, own: set[str]) -> bool:
+    try:
+        opened = tracker.read_text(record.run_id, TEST_IMAGES)
+    except InputError:
+        # Written by an earlier version, or its files are gone: what cannot be told apart counts.
+        return True
+    return not own.isdisjoint(opened.split())
+
+
+def _names(digests: NDArray[np.uint8]) -> set[str]:
+    return {row.tobytes().hex()[:16] for row in digests}

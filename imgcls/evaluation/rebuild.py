@@ -1,0 +1,96 @@
+"""A run made again from its record alone: its config, its data (checked by fingerprint), its device."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from imgcls.config import Experiment, load_experiment
+from imgcls.errors import DataError, InputError
+from imgcls.run import CONFIG, Prepared, prepare
+from imgcls.tracking import RunRecord, Tracker, versions
+
+WHAT_MAKES_BITS = ("torch", "torchvision", "numpy", "pillow")
+"""Packages whose other version may give other bits."""
+
+
+def rebuild(record: RunRecord, tracker: Tracker, root: Path) -> Prepared:
+    """Prepares what a run was, on the device it was on where this machine has it.
+
+    Args:
+        record: of a run that trained.
+        tracker: where its config is.
+        root: the project's root, for relative data paths.
+
+    Raises:
+        DataError: the images are not those that the run was trained on.
+        InputError: it left no config, or the config is impossible here.
+    """
+    with tracker.fetch(record.run_id, CONFIG) as path:
+        experiment = load_experiment(path)
+    prepared = prepare(_on_this_machine(experiment), root)
+    _same_data(record, prepared)
+    return prepared
+
+
+def trained_record(run_id: str, tracker: Tracker) -> RunRecord:
+    """The record of a run that trained to its end; a sweep stands for its winner.
+
+    Raises:
+        InputError: an unknown id, an evaluation, a run of somebody else's, an unfinished one.
+    """
+    record = tracker.get(run_id)
+    if record.kind == "sweep":
+        winner = record.tags.get("imgcls.best_run_id")
+        if not winner:
+            raise InputError(f"sweep {run_id} has no winner yet ({record.outcome}); let it end first")
+        record = tracker.get(winner)
+    if record.kind == "evaluation":
+        judged = record.tags.get("imgcls.evaluated_run_id", "")
+        raise InputError(f"run {run_id} is itself an evaluation, of run {judged}; name the run to judge")
+    if not record.kind:
+        raise InputError(f"run {run_id} was not written by imgcls")
+    if record.outcome != "completed":
+        reason = f": {record.tags['imgcls.reason']}" if record.tags.get("imgcls.reason") else ""
+        raise InputError(f"run {record.run_id} is not finished ({record.outcome}{reason}); name a completed run")
+    return record
+
+
+def same_place(record: RunRecord, prepared: Prepared) -> bool:
+    """Whether this machine owes the run its exact bits: same processor, threads and versions."""
+    return not other_versions(record) and record.tags.get("imgcls.device") == str(prepared.device)
+
+
+def other_versions(record: RunRecord) -> list[str]:
+    """`torch 2.14.1 -> 2.15.0` for each package that is another one now."""
+    then, now = json.loads(record.tags.get("imgcls.versions", "{}")), versions()
+    return [
+        f"{name} {then.get(name, 'unknown')} -> {now[name]}" for name in WHAT_MAKES_BITS if then.get(name) != now[name]
+    ]
+
+
+def _on_this_machine(experiment: Experiment) -> Experiment:
+    """The recorded device and threads where they exist here, else whatever there is."""
+    device = experiment.train.device
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        device = "auto"
+    if device == "mps" and not torch.backends.mps.is_available():
+        device = "auto"
+    return experiment.model_copy(update={"train": experiment.train.model_copy(update={"device": device})})
+
+
+def _same_data(record: RunRecord, prepared: Prepared) -> None:
+    trained_on = record.tags.get("imgcls.data_fingerprint", "")
+    if prepared.dataset.fingerprint != trained_on:
+        raise DataError(
+            f"the data changed since run {record.run_id}: train and val have fingerprint "
+            f"{prepared.dataset.fingerprint}, the run was trained on {trained_on}; restore the images, or train again"
+        )
+    sealed = record.tags.get("imgcls.test_fingerprint")
+    if sealed and prepared.dataset.test is not None and prepared.dataset.test.fingerprint() != sealed:
+        raise DataError(
+            f"the test split changed since run {record.run_id}: its fingerprint was {sealed} and is "
+            f"{prepared.dataset.test.fingerprint()}; restore the images, or train again"
+        )

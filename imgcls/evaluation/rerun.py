@@ -1,0 +1,163 @@
+"""A run trained again from its record alone, and compared with what it left the first time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from imgcls.evaluation.rebuild import other_versions, rebuild, same_place, trained_record
+from imgcls.reporting.report import markdown_table
+from imgcls.reporting.statistics import wilson
+from imgcls.run import Prepared, train_run
+from imgcls.signals import GracefulStop
+from imgcls.tracking import RunRecord, Tracker
+
+COMPARED = ("train/loss", "val/loss", "val/accuracy", "train/lr")
+"""Metrics of an epoch that a repeat owes; its timings are its own."""
+
+History = Mapping[str, Mapping[int, float]]
+"""Metric -> epoch -> value."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a repeat compares with the original.
+
+    Attributes:
+        run_id: of the repeat.
+        repeated_run_id: of the original.
+        is_bitwise: every metric of every epoch has the same bits.
+        is_within_tolerance: the best val accuracies differ by less than the half-width of the original's 95% Wilson
+            interval; on another machine, that is all that can be asked.
+        owes_bits: the processor, threads and versions are the original's, so the bits should be too.
+        first_difference: in words, such as `epoch 3, val/loss: 0.41 -> 0.42`; "" where there is none.
+        val_accuracy: of the original and of the repeat.
+        causes: what differs between the two: code, versions, hardware; in words.
+    """
+
+    run_id: str
+    repeated_run_id: str
+    is_bitwise: bool
+    is_within_tolerance: bool
+    owes_bits: bool
+    first_difference: str
+    val_accuracy: tuple[float, float]
+    causes: tuple[str, ...]
+
+    @property
+    def is_verified(self) -> bool:
+        """Bitwise where the bits are owed, else within the tolerance."""
+        return self.is_bitwise or (self.is_within_tolerance and not self.owes_bits)
+
+    @property
+    def word(self) -> str:
+        """As the tag `imgcls.verified` has it."""
+        if self.is_bitwise:
+            return "bitwise"
+        return "within tolerance" if self.is_verified else "no"
+
+    def flat(self) -> dict[str, object]:
+        """Under the record's names, for programs."""
+        return {
+            "run_id": self.run_id,
+            "repeated_run_id": self.repeated_run_id,
+            "imgcls.verified": self.word,
+            "best/val/accuracy": self.val_accuracy[1],
+            "repeated/best/val/accuracy": self.val_accuracy[0],
+            "first_difference": self.first_difference,
+        }
+
+    def markdown(self) -> str:
+        """For people."""
+        rows = [
+            ("verified", self.word),
+            ("best/val/accuracy, then", repr(self.val_accuracy[0])),
+            ("best/val/accuracy, now", repr(self.val_accuracy[1])),
+            ("first difference", self.first_difference or "none"),
+            *(("differs", cause) for cause in self.causes),
+        ]
+        return f"# Run `{self.repeated_run_id}` repeated as `{self.run_id}`\n\n{markdown_table(('', ''), rows)}\n"
+
+
+def rerun(run_id: str, tracker: Tracker, root: Path, stop: GracefulStop) -> Verdict:
+    """Trains a run again as a run of kind `rerun`, and compares every epoch's metrics, timings aside.
+
+    Args:
+        run_id: of a run that trained to its end; a sweep stands for its winner.
+        tracker: where the run is and its repeat goes.
+        root: the project's root, for relative data paths.
+        stop: asked after each step.
+
+    Raises:
+        InputError: what cannot be repeated, changed images among it; nothing is logged then.
+        Interrupted: `stop` was requested.
+    """
+    record = trained_record(run_id, tracker)
+    prepared = rebuild(record, tracker, root)
+    original = _history(tracker, record.run_id)
+    done = train_run(
+        prepared,
+        tracker,
+        kind="rerun",
+        name=f"rerun of {record.name}",
+        parent=record.run_id,
+        tags={"imgcls.repeated_run_id": record.run_id},
+        stop=stop,
+    )
+    verdict = _compare(record, tracker.get(done.run_id), original, _history(tracker, done.run_id), prepared)
+    repeat = tracker.amend(done.run_id)
+    repeat.set_tags({"imgcls.verified": verdict.word})
+    repeat.log_text("report/report.md", verdict.markdown())
+    return verdict
+
+
+def _history(tracker: Tracker, run_id: str) -> dict[str, dict[int, float]]:
+    return {name: dict(tracker.history(run_id, name)) for name in COMPARED}
+
+
+def _compare(then: RunRecord, now: RunRecord, original: History, repeat: History, prepared: Prepared) -> Verdict:
+    accuracies = then.metrics["best/val/accuracy"], now.metrics["best/val/accuracy"]
+    num_val = len(prepared.dataset.val)
+    tolerance = wilson(round(accuracies[0] * num_val), num_val).half_width
+    difference = first_difference(original, repeat)
+    return Verdict(
+        run_id=now.run_id,
+        repeated_run_id=then.run_id,
+        is_bitwise=not difference,
+        is_within_tolerance=abs(accuracies[1] - accuracies[0]) < tolerance,
+        owes_bits=same_place(then, prepared),
+        first_difference=difference,
+        val_accuracy=accuracies,
+        causes=tuple(_causes(then, now)),
+    )
+
+
+def first_difference(original: History, repeat: History) -> str:
+    """The earliest epoch, and the metric in it, where two histories differ in any bit; "" where they do not."""
+    epochs = sorted({epoch for history in (original, repeat) for points in history.values() for epoch in points})
+    for epoch in epochs:
+        for name in original:
+            before, after = original[name].get(epoch, math.nan), repeat[name].get(epoch, math.nan)
+            if before != after:
+                return f"epoch {epoch}, {name}: {before!r} -> {after!r}"
+    return ""
+
+
+def _causes(then: RunRecord, now: RunRecord) -> list[str]:
+    causes = _other_code(then, now)
+    causes += [f"version: {change}" for change in other_versions(then)]
+    devices = then.tags.get("imgcls.device"), now.tags.get("imgcls.device")
+    if devices[0] != devices[1]:
+        causes.append(f"hardware: {devices[0]} -> {devices[1]}")
+    return causes
+
+
+def _other_code(then: RunRecord, now: RunRecord) -> list[str]:
+    commits = [record.tags.get("imgcls.git_commit", "no commit") for record in (then, now)]
+    causes = [f"code: commit {commits[0][:10]} -> {commits[1][:10]}"] if commits[0] != commits[1] else []
+    for record, when in ((then, "then"), (now, "now")):
+        if record.tags.get("imgcls.git_dirty") == "true":
+            causes.append(f"code: files changed since the commit ({when})")
+    return causes

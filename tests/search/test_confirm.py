@@ -1,0 +1,113 @@
+"""The winner's luck: fresh seeds, an epoch fixed beforehand, a winner by mean and not by the luckiest run."""
+
+import logging
+import statistics
+
+import pytest
+
+from imgcls.data.held_out import HeldOut
+from imgcls.errors import InputError, Interrupted
+from imgcls.evaluation.judge import evaluate
+from imgcls.search.study import Sweep, confirm_sweep, only_one
+from imgcls.signals import GracefulStop
+from tests.stops import StopAfter
+
+QUICK = ("train.epochs=2", "search.trials=2", "model.width=4")
+
+
+def sweep(project, *overrides):
+    return Sweep(project.experiment(*QUICK, *overrides), project.root, project.tracker, GracefulStop()).run()
+
+
+def confirm(project, run_id, top=2, seeds=2, stop=None):
+    options = {"top": top, "seeds": seeds, "stop": stop or GracefulStop()}
+    return confirm_sweep(run_id, project.tracker, project.root, **options)
+
+
+def fresh_runs(project):
+    return project.runs(kind="confirm")
+
+
+def test_the_best_configurations_are_ranked_by_their_means(project, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a confirmation opened the test split")
+
+    found = sweep(project)
+    with monkeypatch.context() as sealed:
+        sealed.setattr(HeldOut, "open", refuse)
+        result = confirm(project, found.run_id)
+    trials = {r.tags["imgcls.trial"]: r for r in project.tracker.children(found.run_id, "trial")}
+    fresh = project.tracker.children(found.run_id, "confirm")
+    assert len(fresh) == 4 and {r.outcome for r in fresh} == {"completed"}
+    means = {}
+    for number, trial in trials.items():
+        mine = [r for r in fresh if r.tags["imgcls.trial"] == number]
+        epoch = int(trial.metrics["best/epoch"])
+        for record in mine:
+            assert record.params["train.score_epoch"] == str(epoch)
+            assert record.metrics["best/epoch"] == epoch
+            points = project.tracker.history(record.run_id, "val/accuracy")
+            assert [step for step, _ in points] == list(range(1, epoch + 1))
+            assert record.metrics["best/val/accuracy"] == points[-1][1]  # that epoch, not the best one
+            assert all(record.params[key] == trial.params[key] for key in ("train.lr", "model.depth", "train.epochs"))
+        means[number] = statistics.fmean(r.metrics["best/val/accuracy"] for r in mine)
+    seeds = {number: [r.params["train.seed"] for r in fresh if r.tags["imgcls.trial"] == number] for number in trials}
+    assert seeds["0"] == seeds["1"] and len(set(seeds["0"])) == 2 and "0" not in seeds["0"]
+
+    best = max(means, key=means.get)
+    parent = project.tracker.get(found.run_id)
+    assert parent.metrics["confirm/mean"] == means[best]
+    assert (parent.status, parent.outcome) == ("FINISHED", "completed")
+    first = next(r for r in fresh if r.tags["imgcls.trial"] == best)
+    assert parent.tags["imgcls.best_run_id"] == result.best_run_id == first.run_id
+    top = str(found.leaderboard.iloc[0]["trial"])
+    assert parent.metrics["confirm/optimism"] == pytest.approx(found.best_value - means[top])
+    assert evaluate(found.run_id, project.tracker, project.root).evaluated_run_id == first.run_id
+
+
+def test_a_stopped_confirmation_goes_on_where_it_was(project):
+    found = sweep(project)
+    with pytest.raises(Interrupted):
+        confirm(project, found.run_id, top=1, seeds=2, stop=StopAfter(12))
+    assert project.tracker.get(found.run_id).status == "KILLED"
+    before = {r.run_id for r in fresh_runs(project) if r.outcome == "completed"}
+    result = confirm(project, found.run_id, top=1, seeds=2)
+    assert before < set(result.winner.run_ids)
+    again = confirm(project, found.run_id, top=1, seeds=2)
+    assert again == result
+    assert len([r for r in fresh_runs(project) if r.outcome == "completed"]) == 2
+
+
+def test_an_experiment_file_can_ask_for_it_and_the_sweep_typed_again_keeps_the_winner(project, caplog):
+    asked = ("search.confirm.top=1", "search.confirm.seeds=1")
+    found = sweep(project, *asked)
+    (fresh,) = fresh_runs(project)
+    assert found.best_run_id == fresh.run_id and found.confirmation is not None
+    assert sweep(project).best_run_id == fresh.run_id
+    project.client.set_tag(found.run_id, "imgcls.confirmed_trials", "99")
+    with caplog.at_level(logging.WARNING):
+        assert sweep(project).best_run_id == found.leaderboard.iloc[0]["run_id"]
+    assert "is the winner until it is confirmed too" in caplog.text
+
+
+def test_equal_configurations_are_confirmed_once(project, caplog):
+    found = sweep(project, 'search.space={"model.depth" = [8]}', "search.sampler=random")
+    assert len(found.leaderboard) == 2
+    with caplog.at_level(logging.WARNING):
+        result = confirm(project, found.run_id, top=2, seeds=1)
+    assert len(result.ranked) == 1
+    assert "2 configurations were asked for, and 1 were completed" in caplog.text
+
+
+def test_what_cannot_be_confirmed_is_refused(project):
+    done = project.train(*QUICK[:1], "model.width=4")
+    with pytest.raises(InputError, match="is no sweep but of kind train"):
+        confirm(project, done.run_id)
+    found = sweep(project)
+    study = project.tracker.get(found.run_id).tags["imgcls.study"]
+    with only_one(project.root, study), pytest.raises(InputError, match="already running"):
+        confirm(project, found.run_id)
+    project.client.delete_tag(found.run_id, "imgcls.best_run_id")
+    with pytest.raises(InputError, match="no winner yet"):
+        confirm(project, found.run_id)
+    assert fresh_runs(project) == []
