@@ -35,6 +35,8 @@ from imgcls.training.metrics import EpochResult
 BEST, LAST = "checkpoints/best.pt", "checkpoints/last.pt"
 VAL_PREDICTIONS, TEST_PREDICTIONS = "predictions/val.csv", "predictions/test.csv"
 CONFIG = "config.toml"
+LEAKS = "imgcls.leaks"
+"""Tag: what leaks between the splits, in one line; absent where nothing does."""
 
 
 @dataclass(frozen=True)
