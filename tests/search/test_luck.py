@@ -1,0 +1,32 @@
+"""On labels that mean nothing, a sweep's best score is above chance, and the numbers that are published are not."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.slow
+def test_luck_is_told_apart_from_skill(tmp_path):
+    picture = tmp_path / "luck.png"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "luck.py"), str(picture), "--trials", "30", "--seeds", "10"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    num_val = 191  # of 1,275 images that are not test
+    assert len(found["trials"]) == 30 and found["best_trial"] == max(found["trials"])
+    # The best of thirty binomial scores lies above chance, and it says so of itself.
+    assert found["best_trial"] > 0.1 + 1 / num_val
+    assert "best of 30 trials" in found["report"]
+    # What is confirmed falls towards chance, and the interval of what is published contains it.
+    assert abs(found["confirmed_mean"] - 0.1) < found["best_trial"] - 0.1
+    assert found["optimism"] > 0
+    assert found["test_low"] < 0.1 < found["test_high"]
+    assert Image.open(picture).format == "PNG"
