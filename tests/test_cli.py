@@ -125,7 +125,7 @@ def test_models_lists_and_shows(project):
     ("arguments", "why"),
     [
         (["runs", "nonsense"], "no runs of an experiment 'nonsense' in this store; experiments with runs: none"),
-        (["runs", "--limit", "0"], "0 is not in the range x>=1"),
+        (["runs", "--limit", "0"], "--limit"),
         (["keys", "nonsense"], "unexpected extra argument"),
         (["doctor", "--nonsense"], "No such option: --nonsense"),
         (["models", "resnet34x"], "resnet34x"),
