@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from imgcls.errors import ImgclsError
+from imgcls.errors import ImgclsError, InputError
 
 app = typer.Typer(
     name="imgcls",
@@ -247,7 +247,11 @@ def runs(
     from imgcls.reporting.report import terminal_table
     from imgcls.tracking import Tracker
 
-    records = Tracker(project_root(Path.cwd())).find({}, experiment=experiment)
+    tracker = Tracker(project_root(Path.cwd()))
+    records = tracker.find({}, experiment=experiment)
+    if experiment is not None and not records:
+        with_runs = ", ".join(sorted({record.experiment for record in tracker.find({})})) or "none"
+        raise InputError(f"no runs of an experiment {experiment!r} in this store; experiments with runs: {with_runs}")
     for record in reversed(records[-limit:]):
         score = record.metrics.get("test/accuracy", record.metrics.get("best/val/accuracy"))
         which = "test" if "test/accuracy" in record.metrics else "val"

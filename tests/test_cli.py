@@ -121,6 +121,23 @@ def test_models_lists_and_shows(project):
     assert shown["num_parameters"] == 11_689_512  # torchvision's own table
 
 
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["runs", "nonsense"], "no runs of an experiment 'nonsense' in this store; experiments with runs: none"),
+        (["runs", "--limit", "0"], "--limit"),
+        (["keys", "nonsense"], "unexpected extra argument"),
+        (["doctor", "--nonsense"], "No such option: --nonsense"),
+        (["models", "resnet34x"], "resnet34x"),
+    ],
+)
+def test_wrong_input_is_refused_in_one_message(project, arguments, why):
+    done = imgcls(project, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert why in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_keys_runs_and_doctor_answer(project):
     assert "train.lr = 0.001" in imgcls(project, "keys").stdout
     assert "none yet" in imgcls(project, "runs").stdout
