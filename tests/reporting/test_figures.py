@@ -10,12 +10,16 @@ from PIL import Image
 
 from imgcls.reporting.figures import (
     confusion_matrix,
+    importances,
+    leaderboard_intervals,
     learning_curves,
+    overlaid_curves,
     reliability_diagram,
     save_png,
+    search_history,
     worst_mistakes,
 )
-from imgcls.reporting.statistics import expected_calibration_error, reliability
+from imgcls.reporting.statistics import expected_calibration_error, reliability, wilson
 
 
 def texts(figure):
@@ -193,3 +197,87 @@ def test_figures_leave_matplotlibs_global_state_alone():
     rendered(learning_curves(HISTORY))
     assert dict(matplotlib.rcParams) == settings
     assert Gcf.get_all_fig_managers() == windows
+
+
+def test_overlaid_curves_show_each_run_in_its_own_look():
+    figure = overlaid_curves({f"run {i}": HISTORY for i in range(10)} | {"$a_{$": HISTORY[:1], "none": []})
+    for axes, metric in zip(figure.axes, ("val/accuracy", "val/loss"), strict=True):
+        np.testing.assert_array_equal(axes.lines[0].get_ydata(), [row[metric] for row in HISTORY])
+        assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == len(axes.lines) == 11
+    assert {"run 0", "run 9", "accuracy on val", "loss (nats) on val"} <= set(texts(figure))
+    assert "none" not in texts(figure)
+    assert rendered(figure).width > 400
+
+
+def test_overlaid_curves_keep_clear_of_their_legend():
+    figure = overlaid_curves({f"a long name of a run, number {i}": HISTORY for i in range(12)})
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert not any(box.overlaps(axes.get_tightbbox()) for axes in figure.axes)
+    assert box.width <= figure.bbox.width
+
+
+def test_overlaid_curves_without_an_epoch_is_a_sentence():
+    assert texts(overlaid_curves({"a": []})) == ["No epoch was completed."]
+
+
+TRIALS = ([4, 0, 1, 2, 3], [0.75, 0.5, 0.9, 0.7, np.nan], ["completed", "completed", "pruned", "completed", "failed"])
+
+
+@pytest.mark.parametrize(
+    ("metric", "best"), [("val/accuracy", [0.5, 0.7, 0.75]), ("val/loss", [0.5, 0.5, 0.5])], ids=["accuracy", "loss"]
+)
+def test_search_history_runs_the_best_over_completed_trials_alone(metric, best):
+    (axes,) = search_history(*TRIALS, metric).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert lines["pruned"].get_xydata().tolist() == [[1, 0.9]]
+    assert lines["completed"].get_xydata().tolist() == [[0, 0.5], [2, 0.7], [4, 0.75]]
+    assert lines["best so far"].get_xydata().tolist() == [[0, best[0]], [2, best[1]], [4, best[2]]]
+    assert lines["no score"].get_xdata().tolist() == [3]
+
+
+@pytest.mark.parametrize("outcome", ["completed", "pruned", "failed"])
+def test_search_history_of_one_trial(outcome):
+    value = np.nan if outcome == "failed" else 0.5
+    assert rendered(search_history([0], [value], [outcome])).width > 300
+
+
+def test_importances_stand_in_order():
+    (axes,) = importances({"train.lr": 0.3, "model.depth": 0.6, "train.warmup_epochs": 0.1}).axes
+    assert [bar.get_width() for bar in axes.patches] == [0.1, 0.3, 0.6]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["train.warmup_epochs", "train.lr", "model.depth"]
+    assert {"60%", "30%", "10%"} <= set(texts(importances({"a": 0.6, "b": 0.3, "c": 0.1})))
+
+
+def test_leaderboard_shows_the_best_with_their_intervals():
+    intervals = [wilson(num_right, 100) for num_right in (90, 88, 80)]
+    figure = leaderboard_intervals(["trial 3", "trial 0", "trial 1"], [0.9, 0.88, 0.8], intervals, num=2)
+    (axes,) = figure.axes
+    assert axes.lines[0].get_xydata().tolist() == [[0.9, 0], [0.88, 1]]
+    whiskers = [segment[:, 0].tolist() for segment in axes.collections[0].get_segments()]
+    assert whiskers == [[interval.low, interval.high] for interval in intervals[:2]]
+    assert axes.get_title() == "The best 2 of 3 trials"
+    assert axes.yaxis_inverted()  # the best one on top
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [search_history([], [], []), importances({}), leaderboard_intervals([], [], [])],
+    ids=["history", "importances", "leaderboard"],
+)
+def test_figures_of_a_sweep_without_trials_are_sentences(figure):
+    (sentence,) = texts(figure)
+    assert sentence.endswith(".")
+
+
+@pytest.mark.parametrize("num", [1, 20])
+def test_figures_of_a_sweep_are_readable_at_any_size(num):
+    names = [f"a key of the experiment, number {i}" for i in range(num)]
+    for figure in (
+        importances(dict.fromkeys(names, 1 / num)),
+        leaderboard_intervals(names, [0.5] * num, [wilson(50, 100)] * num),
+    ):
+        figure.draw_without_rendering()
+        assert not overlaps(figure.axes[0].get_yticklabels())
+        assert rendered(figure).width < 600

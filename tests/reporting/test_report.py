@@ -6,14 +6,17 @@ import pandas as pd
 import pytest
 
 from imgcls.reporting.report import (
+    Confirmed,
     EvaluationFacts,
+    Selection,
     SweepFacts,
     evaluation_markdown,
     markdown_table,
     sweep_markdown,
     terminal_table,
+    with_interval,
 )
-from imgcls.reporting.statistics import Scores, per_class
+from imgcls.reporting.statistics import Interval, Scores, per_class, wilson
 
 TEST = Scores(
     loss=0.3817,
@@ -103,6 +106,110 @@ def test_evaluation_says_how_often_the_split_was_opened(look, sentence):
     assert sentence in evaluation_markdown(replace(EVALUATION, look=look))
 
 
+JUDGED = replace(
+    EVALUATION,
+    val_intervals={"loss": Interval(0.3, 0.46), "auroc": Interval(0.914, 0.948)},
+    test_intervals={"loss": Interval(0.3776, 0.3858), "balanced_accuracy": Interval(0.84, 0.88)},
+    selection=Selection(
+        metric="val/accuracy",
+        num_trials=20,
+        best_trial_value=0.9,
+        confirmed_mean=0.8812,
+        confirmed_std=0.0123,
+        num_seeds=3,
+        confirmed_interval=Interval(0.8506, 0.9118),
+    ),
+    image_size=64,
+    training="AdamW, lr 0.003 after 1 warm-up epoch, 15 epochs of batches of 64",
+)
+
+
+def test_evaluation_shows_each_score_with_an_interval_of_its_own():
+    lines = evaluation_markdown(JUDGED).splitlines()
+    assert "| loss (nats) | 0.382 | 0.378 to 0.386 | 0.38 | 0.30 to 0.46 |" in lines
+    assert "| balanced accuracy | 0.86 | 0.84 to 0.88 | 0.86 | – |" in lines
+    assert "| AUROC | 0.93 | – | 0.93 | 0.91 to 0.95 |" in lines
+    assert "| calibration error (ECE) | 0.04 | – | 0.04 | – |" in lines
+
+
+@pytest.mark.parametrize(
+    ("metric", "row"),
+    [
+        ("val/accuracy", "| accuracy | 0.87 | 0.85 to 0.90 | 0.90 | 0.80 to 0.95; this score selected the epoch and"),
+        ("val/loss", "| loss (nats) | 0.382 | 0.378 to 0.386 | 0.38 | 0.30 to 0.46; this score selected the epoch and"),
+    ],
+)
+def test_a_val_score_that_selected_says_so_beside_its_interval(metric, row):
+    selected = evaluation_markdown(replace(JUDGED, selection=replace(JUDGED.selection, metric=metric)))
+    table = selected.split("## Scores")[1].split("\n## ")[0]
+    assert f"{row} the best of 20 trials |" in table
+    assert table.count("this score selected") == 1
+    assert "this score selected" not in evaluation_markdown(EVALUATION)
+
+
+def test_evaluation_leads_from_the_score_that_selected_to_the_one_that_counts():
+    lines = evaluation_markdown(JUDGED).splitlines()
+    start = lines.index("| step | value |")
+    low, high = wilson(270, 300).low, wilson(270, 300).high
+    assert lines[start + 2 : start + 9] == [
+        f"| selected by val/accuracy | 0.90 ({low:.2f} to {high:.2f}); this score selected the epoch and the best of "
+        "20 trials |",
+        "| confirmed mean | 0.88 (0.85 to 0.91), standard deviation 0.01, 3 fresh seeds |",
+        "| optimism, the first minus the second | 0.02 |",  # 0.9 - 0.8812
+        "| test accuracy | 0.87 (0.85 to 0.90) |",
+        "| val_test_gap, accuracy on val minus on test | 0.03 (-0.08 to 0.08) |",
+        "| trials | 20 |",
+        "| looks at the test split | 1 |",
+    ]
+
+
+def test_what_is_unknown_of_the_selection_is_a_dash():
+    lines = evaluation_markdown(EVALUATION).splitlines()
+    start = lines.index("| step | value |")
+    shown = [line.split(" | ")[1].removesuffix(" |") for line in lines[start + 2 : start + 9]]
+    assert shown == ["–", "–", "–", "0.87 (0.85 to 0.90)", "0.03 (-0.08 to 0.08)", "–", "1"]
+
+
+def test_an_epoch_fixed_beforehand_was_not_selected():
+    text = evaluation_markdown(replace(JUDGED, selection=Selection(metric="val/accuracy", fixed_epoch=True)))
+    for claim in ("this score selected", "optimistic", "some gap is to be expected"):
+        assert claim not in text
+    assert "The weights are those of epoch 9, which was fixed before training." in text
+
+
+def test_the_methods_paragraph_of_an_evaluation_stands_alone():
+    text = evaluation_markdown(JUDGED)
+    paragraph = text.split("## For a methods section\n\n")[1].split("\n\n")[0]
+    assert paragraph == (
+        "The model (resnet, depth 18) was trained with AdamW, lr 0.003 after 1 warm-up epoch, 15 epochs of batches of "
+        "64 on 1500 images of 64 x 64 pixels in 2 classes; 300 further images served for validation. The weights are "
+        "those of epoch 9, the best one on validation by accuracy. The configuration was the best of 20 trials on "
+        "validation by accuracy. Validation accuracy was 0.90 (95% Wilson interval 0.80 to 0.95); measured on the "
+        "images that selected, it is optimistic. The configuration trained again had a mean validation accuracy of "
+        "0.88 (0.85 to 0.91), standard deviation 0.01, 3 fresh seeds. The test split of 656 images was opened for the "
+        "first time for this evaluation. Test accuracy was 0.87 (95% Wilson interval 0.85 to 0.90), balanced accuracy "
+        "0.86 (95% interval 0.84 to 0.88), loss (nats) 0.382 (95% interval 0.378 to 0.386). The intervals of all but "
+        "the accuracy are from a stratified bootstrap."
+    )
+
+
+def test_a_leak_stands_beside_every_score():
+    leaks = "3 test images are also in [train](x)"
+    shown = r"**Warning:** 3 test images are also in \[train\](x)"
+    evaluation = evaluation_markdown(replace(JUDGED, leaks=leaks))
+    for title in ("## Scores", "## From val to test", "## For a methods section", "## Classes, on test"):
+        assert shown in evaluation.split(title)[1].split("\n## ")[0], title
+    sweep = sweep_markdown(replace(CONFIRMED, leaks=leaks))
+    for title in ("## Winner", "## Confirmation", "## Leaderboard", "## For a methods section"):
+        assert shown in sweep.split(title)[1].split("\n## ")[0], title
+    assert "Warning" not in evaluation_markdown(JUDGED) + sweep_markdown(CONFIRMED)
+
+
+def test_how_to_judge_again_may_be_told():
+    text = evaluation_markdown(replace(EVALUATION, again_command="python evaluate.py --run-id run1 --again"))
+    assert "```sh\npython evaluate.py --run-id run1 --again\n```" in text
+
+
 def test_evaluation_says_what_it_judged_and_how_to_repeat_it():
     text = evaluation_markdown(EVALUATION)
     assert text.startswith("# solar_cells: held-out evaluation\n\n")
@@ -135,7 +242,66 @@ def test_sweep_names_its_winner_and_the_next_command():
 def test_sweep_shows_the_interval_where_the_number_of_images_is_known():
     text = sweep_markdown(replace(SWEEP, num_val=300, best_value=264 / 300))
     assert "`val/accuracy` 0.88 (95% interval 0.84 to 0.91, 300 images)" in text
-    assert "`val/loss` 0.8812." in sweep_markdown(replace(SWEEP, num_val=300, metric="val/loss"))
+
+
+def test_sweep_by_loss_borrows_the_digits_of_the_winners_accuracy():
+    assert "`val/loss` 0.35." in sweep_markdown(replace(SWEEP, num_val=300, metric="val/loss", best_value=0.3512))
+    assert "`val/loss` 0.3512." in sweep_markdown(replace(SWEEP, metric="val/loss", best_value=0.3512))
+
+
+CONFIRMED = replace(
+    SWEEP,
+    num_val=300,
+    leaderboard=SWEEP.leaderboard.assign(**{"val/loss": [0.34567, 0.9]}),
+    importances={"train.lr": 0.254, "model.depth": 0.746},
+    confirmation=[
+        Confirmed(3, epoch=9, mean=0.8712, std=0.0104, num_seeds=3, interval=Interval(0.8454, 0.897)),
+        Confirmed(1, 7, 0.8645, 0.0051, 3, Interval(0.8518, 0.8772), -0.0067, Interval(-0.0301, 0.0167)),
+        Confirmed(5, 8, 0.8533, math.nan, 1, None, -0.0179),
+    ],
+)
+
+
+def test_leaderboard_has_intervals_where_the_number_of_images_is_known():
+    lines = sweep_markdown(CONFIRMED).splitlines()
+    interval = wilson(round(0.88123 * 300), 300)
+    assert f"| 3 | 0.88 ({interval.low:.2f} to {interval.high:.2f}) | 0.000316 | 0.35 |" in lines
+    assert "| 1 | – | 0.01 | 0.9 |" in lines
+    assert any("selected, and it selected the first row too" in line for line in lines)
+
+
+def test_confirmation_shows_what_fresh_seeds_gave_and_what_they_cannot():
+    text = sweep_markdown(CONFIRMED)
+    for fact in (
+        "| trial | epoch | seeds | val/accuracy | 95% interval | std | minus the best | 95% interval |\n",
+        "| 3 | 9 | 3 | 0.87 | 0.85 to 0.90 | 0.01 | – | – |\n",
+        "| 1 | 7 | 3 | 0.86 | 0.85 to 0.88 | 0.01 | -0.01 | -0.03 to 0.02 |\n",
+        "| 5 | 8 | 1 | 0.85 | – | – | -0.02 | – |\n",  # a single seed has the digits of its images
+        "Each epoch was fixed beforehand by the trial that found the configuration, since choosing it again in each "
+        "run would bias these scores upwards.",
+        "Fresh seeds do not remove the luck of the val images",
+    ):
+        assert fact in text
+    assert "Confirmation" not in sweep_markdown(SWEEP)
+
+
+def test_sweep_shows_what_matters_most_first():
+    table = "| key | importance |\n| --- | --- |\n| model.depth | 75% |\n| train.lr | 25% |"
+    assert table in sweep_markdown(CONFIRMED)
+    assert "importance" not in sweep_markdown(SWEEP)
+
+
+def test_the_methods_paragraph_of_a_sweep_stands_alone():
+    paragraph = sweep_markdown(CONFIRMED).split("## For a methods section\n\n")[1].split("\n\n")[0]
+    assert paragraph == (
+        "The configuration was chosen by accuracy on 300 validation images among 20 trials (train.lr: 0.0001 to 0.01, "
+        "log), each at its best epoch. The best trial reached 0.88 (95% interval 0.84 to 0.91, 300 images); measured "
+        "on the images that selected, it is optimistic. The test split was not opened."
+    )
+
+
+def test_with_interval_has_the_digits_of_the_interval():
+    assert with_interval(0.8512, Interval(0.8079, 0.8861)) == "0.85 (0.81 to 0.89)"
 
 
 def test_sweep_without_a_completed_trial():
@@ -157,6 +323,7 @@ def test_tables_escape_what_markdown_would_read():
         r"| \*x\* | \_y\_ my_name |",
         r"| \<b\> | two lines |",
     ]
+    assert markdown_table(("&lt;", "R&D"), []).splitlines()[0] == r"| \&lt; | R&D |"
 
 
 def test_terminal_table_aligns_values():
