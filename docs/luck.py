@@ -2,8 +2,8 @@
 
     python docs/luck.py [PICTURE] [--trials 30] [--seeds 10]
 
-The digits of scikit-learn, 170 of each class, get their own labels in shuffled order, so nothing can be learnt and chance
-is 0.1. The sweep runs in a folder of its own. Prints what it found as JSON, and draws it.
+The digits of scikit-learn, 170 of each class, get their own labels in shuffled order, so nothing can be learnt and
+chance is 0.1. The sweep runs in a folder of its own. Prints what it found as JSON, and draws it.
 """
 
 from __future__ import annotations
@@ -118,7 +118,11 @@ def draw(found: dict[str, object]) -> Figure:
     axes.annotate(" chance", (CHANCE, 0.45), color="#666666", fontsize=9)
     axes.set_yticks(
         [1, 2, 3],
-        ["test, 95% interval", f"best configuration,\n{len(confirmed)} fresh seeds, mean", f"{len(trials)} trials on val"],
+        [
+            "test, 95% interval",
+            f"best configuration,\n{len(confirmed)} fresh seeds, mean",
+            f"{len(trials)} trials on val",
+        ],
     )
     axes.set(ylim=(0.4, 3.7), xlabel="accuracy on labels that mean nothing")
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -194,7 +194,9 @@ class TrainConfig(Section):
         if epochs is not None and score_epoch > epochs:
             raise ValueError(f"lies beyond train.epochs = {epochs}; lower it, or train for longer")
         if score_epoch and patience:
-            raise ValueError(f"fixes the epoch, which train.patience = {patience} lets val choose; set one of them to 0")
+            raise ValueError(
+                f"fixes the epoch, which train.patience = {patience} lets val choose; set one of them to 0"
+            )
         return score_epoch
 
     @property

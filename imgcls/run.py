@@ -206,6 +206,7 @@ def train_run(
                 if state.step
                 else f"stopped by {stop.requested} after epoch {state.epoch}"
             )
+        assert best_logits is not None
         return _record_end(run, prepared, state, best_logits)
 
 

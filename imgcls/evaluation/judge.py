@@ -149,7 +149,7 @@ def _recorded(record: RunRecord, test: HeldOut, tracker: Tracker) -> Evaluation 
         return None
     earlier = found[-1]
     log.info(
-        "run %s was judged before (evaluation %s): its recorded result, without a new look; --again opens the split again",
+        "run %s was judged before (evaluation %s): its recorded result, and no new look; --again opens the split",
         record.run_id, earlier.run_id,
     )  # fmt: skip
     return Evaluation(
@@ -211,7 +211,7 @@ def _judge(run: Run, candidate: _Candidate, images: LabelledImages, look: int) -
 
 def _ends(intervals: Mapping[str, Interval]) -> dict[str, float]:
     """The ends of the intervals under their names in the record; those of the accuracy are among the scores."""
-    ends = {}
+    ends: dict[str, float] = {}
     for name, interval in intervals.items():
         if name != "accuracy":
             ends |= {f"test/{name}_low": interval.low, f"test/{name}_high": interval.high}
@@ -247,7 +247,9 @@ def _selection(record: RunRecord, prepared: Prepared, tracker: Tracker) -> Selec
     )
     if mean is None or record.kind != "confirm":
         return chosen
-    mine = [r for r in tracker.children(sweep.run_id, "confirm") if r.tags["imgcls.trial"] == record.tags["imgcls.trial"]]
+    mine = [
+        r for r in tracker.children(sweep.run_id, "confirm") if r.tags["imgcls.trial"] == record.tags["imgcls.trial"]
+    ]
     values = [r.metrics[f"best/{chosen.metric}"] for r in mine if r.outcome == "completed"]
     return replace(
         chosen,

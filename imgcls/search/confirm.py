@@ -1,7 +1,7 @@
 """The winner's luck: a sweep's best configurations trained again with fresh seeds, at an epoch fixed beforehand.
 
-The best of many trials is partly the luckiest. What of its score stays when the seed changes is its confirmed mean; what
-goes is its optimism. The luck of the val images stays in both, and only the test split is free of it.
+The best of many trials is partly the luckiest. What of its score stays when the seed changes is its confirmed mean;
+what goes is its optimism. The luck of the val images stays in both, and only the test split is free of it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from imgcls.signals import GracefulStop
 from imgcls.tracking import Run, RunRecord, Tracker
 
 log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Confirmed:

@@ -25,7 +25,7 @@ from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
 from imgcls.models.registry import resolve_model
 from imgcls.progress import duration
 from imgcls.rng import derive_seed
-from imgcls.run import CONFIG, Prepared, data_tags, log_leak_picture, prepare
+from imgcls.run import CONFIG, Prepared, data_tags, prepare
 from imgcls.search import space as spaces
 from imgcls.search.confirm import Confirmation, check_can_be_confirmed, confirm, recorded_confirmation
 from imgcls.search.engines import TrialOutcome, make_engine
@@ -144,7 +144,6 @@ class Sweep:
                 "imgcls.config_hash": self.experiment.config_hash(without=NOT_IDENTITY),
                 **data_tags(self.prepared.dataset),
             })  # fmt: skip
-            log_leak_picture(run, self.prepared)
             yield run
 
     def _take_back_lost_trials(self) -> None:

@@ -48,6 +48,7 @@ def test_the_record_of_an_evaluation_is_whole(project):
     }
     assert paths == {
         "predictions/test.csv", "report/report.md", "report/per_class.csv", "report/test_images.txt",
+        "report/report.html",
         "figures/confusion_matrix.png", "figures/reliability.png", "figures/worst_mistakes.png",
     }  # fmt: skip
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from imgcls.cli import app
 from imgcls.data.held_out import HeldOut
 from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.ledger import as_text, past_looks
-from typer.testing import CliRunner
 
 
 def judge(project, run_id, **options):

@@ -13,7 +13,7 @@ def repeat(project, run_id):
 
 
 def test_a_repeat_has_the_same_bits_and_says_so(project):
-    done = project.train('augment.random_resized_crop=[0.5, 1.0]', "model.dropout=0.1", "train.ema_decay=0.9")
+    done = project.train("augment.random_resized_crop=[0.5, 1.0]", "model.dropout=0.1", "train.ema_decay=0.9")
     verdict = repeat(project, done.run_id)
     assert verdict.is_bitwise and verdict.is_verified and verdict.owes_bits, verdict
     assert verdict.val_accuracy[0] == verdict.val_accuracy[1]
