@@ -210,6 +210,36 @@ def ledger() -> None:
 
 
 @app.command()
+def compare(
+    run_ids: Annotated[
+        list[str], typer.Argument(metavar="RUN_A RUN_B ...", help="Completed runs; a sweep stands for its winner.")
+    ],
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write it as one page, with the curves overlaid.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs on the same images, from the predictions that they left.
+
+    Paired on val, and on test where the runs were evaluated before; it opens no test split.
+
+    Example: imgcls compare RUN_A RUN_B --html comparison.html
+    """
+    from imgcls.config import project_root
+    from imgcls.evaluation.compare import compare as compared
+    from imgcls.reporting.html import render
+    from imgcls.tracking import Tracker
+
+    result = compared(run_ids, Tracker(project_root(Path.cwd())))
+    if html is not None:
+        _save(html, render(result.markdown, result.pictures, title="Comparison of runs"))
+    if as_json:
+        _print(result.flat(), as_json)
+    else:
+        _write(result.markdown)
+
+
+@app.command()
 def models(
     name: Annotated[str | None, typer.Argument(help="A model; without it, all are listed.")] = None,
     image_size: Annotated[int, typer.Option(min=4, help="Side of the input in pixels.")] = 224,
@@ -319,6 +349,13 @@ def _print(facts: Mapping[str, object], as_json: bool, title: str = "") -> None:
 def _hint(as_json: bool, line: str) -> None:
     if not as_json:
         _write(line)
+
+
+def _save(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; name a file in a folder that exists") from error
 
 
 def _write(text: str) -> None:

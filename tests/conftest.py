@@ -97,7 +97,7 @@ class Project:
         return self.tracker.find({f"imgcls.{key}": value for key, value in tags.items()})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_project(tmp_path_factory, empty_store):
     """Makes projects; two of them share nothing but the cache of decoded images."""
 

@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from imgcls.cli import app
+from imgcls.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,6 +45,7 @@ def test_train_then_evaluate_speak_json_on_stdout_and_progress_on_stderr(project
         (("train", "tiny", "--set", "model.depth=17"), "17"),
         (("train", "tiny", "--set", 'data.source="elpw"'), "elpw"),
         (("evaluate", "--run-id", "nonsense"), "no run 'nonsense'"),
+        (("compare", "nonsense", "other"), "no run 'nonsense'"),
         (("models", "resnit"), "resnet"),
         (("sweep", "tiny", "--trials", "0"), "greater than or equal to 1"),
     ],
@@ -86,6 +91,23 @@ def test_sweep_json_names_the_winner(project):
     assert facts["imgcls.best_run_id"] == project.tracker.get(facts["run_id"]).tags["imgcls.best_run_id"]
     shown = imgcls(project, "sweep", "tiny", "--trials", "2")
     assert f"python evaluate.py --run-id {facts['imgcls.best_run_id']}" in shown.stdout
+
+
+def test_compare_prints_markdown_or_one_flat_object_and_writes_a_page(project):
+    first, second = (project.train("train.epochs=2", f"train.seed={seed}").run_id for seed in (0, 1))
+    done = imgcls(project, "compare", first, second, "--json", "--html", "comparison.html")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert all(isinstance(value, (int, float, str)) for value in facts.values())
+    assert facts["val/accuracy_difference_low"] <= facts["val/accuracy_difference"]
+    assert 0 <= facts["val/mcnemar_p"] <= 1
+    page = (project.root / "comparison.html").read_text()
+    assert second in page
+    assert "data:image/png;base64," in page
+    assert CliRunner().invoke(app, ["compare", first, second]).stdout.startswith("# Comparison of 2 runs\n")
+    nowhere = CliRunner().invoke(app, ["compare", first, second, "--html", "nowhere/comparison.html"])
+    assert isinstance(nowhere.exception, InputError)
+    assert "nowhere/comparison.html cannot be written: No such file or directory" in str(nowhere.exception)
 
 
 def test_outside_the_environment_evaluate_says_how_to_enter_it(project):
@@ -148,5 +170,5 @@ def test_keys_runs_and_doctor_answer(project):
 def test_help_teaches_each_verb(project):
     shown = imgcls(project, "--help")
     assert shown.returncode == 0
-    for verb in ("train", "sweep", "evaluate", "models", "runs", "keys", "doctor"):
+    for verb in ("train", "sweep", "evaluate", "compare", "models", "runs", "keys", "doctor"):
         assert verb in shown.stdout

@@ -1,0 +1,349 @@
+"""Runs against each other, paired image by image, from the predictions that they left. No test split is opened."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import pandas as pd
+
+from imgcls.errors import InputError
+from imgcls.evaluation.rebuild import trained_record
+from imgcls.reporting import figures
+from imgcls.reporting.report import markdown_table, warning, with_interval
+from imgcls.reporting.statistics import (
+    UNDEFINED,
+    Interval,
+    holm,
+    mcnemar,
+    paired_difference_interval,
+    wilson,
+)
+from imgcls.run import TEST_PREDICTIONS, VAL_PREDICTIONS
+from imgcls.tracking import RunRecord, Tracker
+
+SMALLEST_P = 1e-4
+"""Below it a p-value is shown as being below it."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs on the same images.
+
+    Attributes:
+        first: its number in the comparison, from 1.
+        second: its number.
+        both: images that both predict right.
+        only_first: images that the first alone predicts right.
+        only_second: images that the second alone predicts right.
+        neither: images that both predict wrong.
+        interval: 95% interval of `difference` (Newcombe 1998, method 10 for paired proportions).
+        p_value: of the exact McNemar test, two-sided.
+    """
+
+    first: int
+    second: int
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    interval: Interval
+    p_value: float
+
+    @property
+    def num_images(self) -> int:
+        """In the split."""
+        return self.both + self.only_first + self.only_second + self.neither
+
+    @property
+    def difference(self) -> float:
+        """Accuracy of the first minus accuracy of the second."""
+        return (self.only_first - self.only_second) / self.num_images
+
+    def flat(self, prefix: str) -> dict[str, float]:
+        """Under names for programs."""
+        return {
+            f"{prefix}accuracy_difference": self.difference,
+            f"{prefix}accuracy_difference_low": self.interval.low,
+            f"{prefix}accuracy_difference_high": self.interval.high,
+            f"{prefix}mcnemar_p": self.p_value,
+            f"{prefix}both_right": self.both,
+            f"{prefix}only_first_right": self.only_first,
+            f"{prefix}only_second_right": self.only_second,
+            f"{prefix}neither_right": self.neither,
+        }
+
+
+@dataclass(frozen=True)
+class Split:
+    """What one split says about the runs.
+
+    Attributes:
+        name: `val` or `test`.
+        num_images: in it.
+        num_right: number of a run -> images that it predicts right.
+        pairs: every two of the runs.
+    """
+
+    name: str
+    num_images: int
+    num_right: dict[int, int]
+    pairs: tuple[Pair, ...]
+
+    @property
+    def holm_p_values(self) -> list[float]:
+        """The p-value of each pair after Holm's correction for their number."""
+        return holm([pair.p_value for pair in self.pairs])
+
+    def flat(self) -> dict[str, float]:
+        """Under names for programs; where there are several pairs, each name says which."""
+        facts: dict[str, float] = {f"{self.name}/num_images": self.num_images}
+        facts |= {f"{self.name}/accuracy_{run}": right / self.num_images for run, right in self.num_right.items()}
+        if len(self.pairs) == 1:
+            return facts | self.pairs[0].flat(f"{self.name}/")
+        for pair, holm_p in zip(self.pairs, self.holm_p_values, strict=True):
+            prefix = f"{self.name}/{pair.first}_vs_{pair.second}/"
+            facts |= pair.flat(prefix) | {f"{prefix}mcnemar_p_holm": holm_p}
+        return facts
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs against each other.
+
+    Attributes:
+        runs: their records, in the order asked for; a sweep's winner stands for it. Numbers count from 1.
+        val: on the validation images.
+        test: on the test images of evaluations that were there already; None where fewer than two runs have one.
+        test_note: which runs take no part in `test`, and why; "" where all do.
+        differences: config key -> its value in each run, for keys that differ; a dash where a run has no such key.
+        histories: a table for each run with `epoch`, `val/accuracy` and `val/loss`.
+    """
+
+    runs: tuple[RunRecord, ...]
+    val: Split
+    test: Split | None
+    test_note: str
+    differences: dict[str, tuple[str, ...]]
+    histories: tuple[pd.DataFrame, ...]
+
+    @property
+    def markdown(self) -> str:
+        """The comparison as a text for people."""
+        return "\n\n".join(_blocks(self)) + "\n"
+
+    @property
+    def pictures(self) -> list[tuple[str, bytes]]:
+        """(caption, PNG) of the curves, overlaid."""
+        named = zip(self.runs, self.histories, strict=True)
+        curves = {f"{i} {run.name}": history for i, (run, history) in enumerate(named, 1)}
+        return [("Accuracy and loss on val over the epochs", figures.save_png(figures.overlaid_curves(curves)))]
+
+    def flat(self) -> dict[str, float | str]:
+        """Under names for programs; `_1`, `_2` and so on are the runs in the order asked for."""
+        facts: dict[str, float | str] = {f"run_id_{i}": run.run_id for i, run in enumerate(self.runs, 1)}
+        facts |= {f"val_selected_{i}": ", ".join(_selected_by_val(run)) for i, run in enumerate(self.runs, 1)}
+        facts |= self.val.flat()
+        facts |= self.test.flat() if self.test else {}
+        return facts | {"test_note": self.test_note, "differing_keys": ", ".join(self.differences)}
+
+
+def compare(run_ids: Sequence[str], tracker: Tracker) -> Comparison:
+    """Compares runs on the images of their common val split, and on test where it was already opened for them.
+
+    Args:
+        run_ids: two or more completed runs; a sweep stands for its winner.
+        tracker: where they are.
+
+    Raises:
+        InputError: fewer than two runs, an unknown or unfinished one, one twice, one without predictions, or runs that
+            were validated on different images.
+    """
+    if len(run_ids) < 2:
+        raise InputError(f"{len(run_ids)} runs to compare; name at least two")
+    runs = tuple(trained_record(run_id, tracker) for run_id in run_ids)
+    _refuse_repeats(run_ids, runs)
+    _refuse_other_splits(runs)
+    numbered = dict(enumerate(runs, 1))
+    val = _split("val", {i: _hits(run, VAL_PREDICTIONS, tracker) for i, run in numbered.items()}, numbered)
+    test, test_note = _test(numbered, tracker)
+    histories = tuple(_history(run, tracker) for run in runs)
+    return Comparison(runs, val, test, test_note, _differences(runs), histories)
+
+
+# --- which runs -------------------------------------------------------------------------------------------------
+
+
+def _refuse_repeats(run_ids: Sequence[str], runs: Sequence[RunRecord]) -> None:
+    first_as: dict[str, str] = {}
+    for asked, run in zip(run_ids, runs, strict=True):
+        if run.run_id in first_as:
+            raise InputError(
+                f"{first_as[run.run_id]} and {asked} are the same run, {run.run_id}; name each run once "
+                "(a sweep stands for its winner)"
+            )
+        first_as[run.run_id] = asked
+
+
+def _refuse_other_splits(runs: Sequence[RunRecord]) -> None:
+    first, *others = runs
+    fingerprint = first.tags.get("imgcls.data_fingerprint")
+    for run in others:
+        if (other := run.tags.get("imgcls.data_fingerprint")) != fingerprint:
+            raise InputError(
+                f"runs {first.run_id} and {run.run_id} have different train and val splits (fingerprints {fingerprint} "
+                f"and {other}), so their images cannot be paired; compare runs of the same images, data.seed and "
+                "data.val_fraction, or train one again with the other's [data]"
+            )
+
+
+# --- their predictions ------------------------------------------------------------------------------------------
+
+
+def _hits(run: RunRecord, name: str, tracker: Tracker) -> pd.Series[bool]:
+    """Whether each image was predicted right, by (digest, label, occurrence): equal images count one by one."""
+    table = pd.read_csv(io.StringIO(tracker.read_text(run.run_id, name)), dtype=str, keep_default_na=False)
+    table["occurrence"] = table.groupby(["digest", "label"]).cumcount()
+    table["hit"] = table["label"] == table["prediction"]
+    return table.set_index(["digest", "label", "occurrence"])["hit"].sort_index()
+
+
+def _split(name: str, hits: dict[int, pd.Series[bool]], runs: dict[int, RunRecord]) -> Split:
+    number, reference = next(iter(hits.items()))
+    for other, series in hits.items():
+        if num_alone := len(reference.index.symmetric_difference(series.index)):
+            raise InputError(
+                f"the {name} predictions of runs {runs[number].run_id} and {runs[other].run_id} name different images "
+                f"or labels ({num_alone} without a counterpart of {len(reference)} and {len(series)}) although their "
+                "splits are the same: one of the files was changed; train that run again"
+            )
+    pairs = tuple(_pair(first, second, hits[first], hits[second]) for first, second in combinations(hits, 2))
+    return Split(name, len(reference), {run: int(series.sum()) for run, series in hits.items()}, pairs)
+
+
+def _pair(first: int, second: int, hits: pd.Series[bool], other_hits: pd.Series[bool]) -> Pair:
+    test = mcnemar(hits.to_numpy(), other_hits.to_numpy())
+    both, neither = int((hits & other_hits).sum()), int((~hits & ~other_hits).sum())
+    cells = (both, test.only_first, test.only_second, neither)
+    return Pair(first, second, *cells, paired_difference_interval(*cells), test.p_value)
+
+
+def _test(runs: dict[int, RunRecord], tracker: Tracker) -> tuple[Split | None, str]:
+    """On the predictions of evaluations that are there already, and which runs have none."""
+    evaluations = {i: found for i, run in runs.items() if (found := _evaluation(run, tracker)) is not None}
+    missing = [f"run {i}" for i in runs if i not in evaluations]
+    note = f"Not evaluated yet: {', '.join(missing)}; a comparison opens no test split." if missing else ""
+    if len(evaluations) < 2:
+        return None, note
+    fingerprints = {run.tags.get("imgcls.test_fingerprint", "") for run in evaluations.values()}
+    if len(fingerprints) > 1:
+        return None, f"Evaluated on different test splits (fingerprints {', '.join(sorted(fingerprints))})."
+    hits = {i: _hits(run, TEST_PREDICTIONS, tracker) for i, run in evaluations.items()}
+    return _split("test", hits, evaluations), note
+
+
+def _evaluation(run: RunRecord, tracker: Tracker) -> RunRecord | None:
+    tags = {"imgcls.kind": "evaluation", "imgcls.evaluated_run_id": run.run_id, "imgcls.outcome": "completed"}
+    found = tracker.find(tags)
+    return found[-1] if found else None
+
+
+def _history(run: RunRecord, tracker: Tracker) -> pd.DataFrame:
+    metrics = ("val/accuracy", "val/loss")
+    columns = {name: dict(tracker.history(run.run_id, name)) for name in metrics}
+    return pd.DataFrame(columns).rename_axis("epoch").sort_index().reset_index()
+
+
+def _differences(runs: Sequence[RunRecord]) -> dict[str, tuple[str, ...]]:
+    keys = dict.fromkeys(key for run in runs for key in run.params)
+    values = {key: tuple(run.params.get(key, UNDEFINED) for run in runs) for key in keys}
+    return {key: shown for key, shown in values.items() if len(set(shown)) > 1}
+
+
+def _selected_by_val(run: RunRecord) -> list[str]:
+    """What the val images chose of a run before it is compared on them."""
+    chosen = [] if run.params.get("train.score_epoch", "0") != "0" else ["epoch"]
+    return chosen + {"trial": ["trial"], "confirm": ["configuration"]}.get(run.kind, [])
+
+
+# --- in words ---------------------------------------------------------------------------------------------------
+
+
+def _blocks(comparison: Comparison) -> Iterator[str]:
+    runs, header = comparison.runs, [f"run {i}" for i, _ in enumerate(comparison.runs, 1)]
+    yield f"# Comparison of {len(runs)} runs"
+    yield markdown_table(
+        ("", "run", "name", "experiment", "kind", "epoch", "val selected its"),
+        [_run_row(i, run) for i, run in enumerate(runs, 1)],
+    )
+    yield f"## On val, {comparison.val.num_images} images"
+    yield from _split_blocks(comparison.val)
+    yield _caution(runs)
+    yield from _leaks(runs)
+    yield "## On test" + (f", {comparison.test.num_images} images" if comparison.test else "")
+    if comparison.test:
+        yield from _split_blocks(comparison.test)
+        yield "Whoever chooses a run by these numbers makes test a second val."
+        yield from _leaks(runs)
+    if comparison.test_note:
+        yield comparison.test_note
+    yield "## What differs in their configs"
+    rows = [(key, *values) for key, values in comparison.differences.items()]
+    yield markdown_table(("key", *header), rows) if rows else "Nothing."
+
+
+def _run_row(number: int, run: RunRecord) -> tuple[str, ...]:
+    epoch, chosen = f"{run.metrics['best/epoch']:.0f}", ", ".join(_selected_by_val(run)) or UNDEFINED
+    return f"run {number}", run.run_id, run.name, run.experiment, run.kind, epoch, chosen
+
+
+def _split_blocks(split: Split) -> Iterator[str]:
+    accuracies = [
+        (f"run {i}", with_interval(right / split.num_images, wilson(right, split.num_images)), str(right))
+        for i, right in split.num_right.items()
+    ]
+    yield markdown_table(("", "accuracy, 95% interval", "images right"), accuracies)
+    header = ("pair", "difference, 95% interval", "both right", "first alone", "second alone", "neither", "McNemar p")
+    rows = [_pair_row(pair) for pair in split.pairs]
+    about = (
+        "The difference is the accuracy of the first minus that of the second on the same images, with Newcombe's "
+        "interval for paired proportions; the test is McNemar's exact one"
+    )
+    if len(rows) == 1:
+        yield markdown_table(header, rows)
+        yield f"{about}."
+        return
+    corrected = [(*row, _shown_p(p)) for row, p in zip(rows, split.holm_p_values, strict=True)]
+    yield markdown_table((*header, "after Holm"), corrected)
+    yield f"{about}, corrected for {len(rows)} pairs by Holm's method in the last column."
+
+
+def _pair_row(pair: Pair) -> tuple[str, ...]:
+    counts = (pair.both, pair.only_first, pair.only_second, pair.neither)
+    return (
+        f"run {pair.first} and run {pair.second}",
+        with_interval(pair.difference, pair.interval),
+        *map(str, counts),
+        _shown_p(pair.p_value),
+    )
+
+
+def _caution(runs: Sequence[RunRecord]) -> str:
+    chosen = [(i, words) for i, run in enumerate(runs, 1) if (words := _selected_by_val(run))]
+    named = "; ".join(f"the {' and the '.join(words)} of run {i}" for i, words in chosen)
+    selected = (
+        f"These images also selected {named}: the intervals and the test take no account of that. " if named else ""
+    )
+    return f"{selected}Each run was trained once, so the luck of its seed is in the difference as well."
+
+
+def _leaks(runs: Sequence[RunRecord]) -> Iterator[str]:
+    for i, run in enumerate(runs, 1):
+        if leaks := run.tags.get("imgcls.leaks"):
+            yield from warning(f"run {i}: {leaks}")
+
+
+def _shown_p(p_value: float) -> str:
+    return f"below {SMALLEST_P:g}" if p_value < SMALLEST_P else f"{p_value:.2g}"
