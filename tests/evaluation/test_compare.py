@@ -203,7 +203,7 @@ def test_test_is_compared_where_every_run_was_evaluated_before(trained, comparis
         other_images = compare(runs, tracker)
     assert other_images.test is None
     assert "Evaluated on different test splits" in other_images.markdown
-    refused(trained, runs[0], second.run_id, match=f"is an evaluation; compare the run that it judged, {runs[1]}")
+    refused(trained, runs[0], second.run_id, match=f"itself an evaluation, of run {runs[1]}")
 
 
 @pytest.mark.parametrize("num", [0, 1])

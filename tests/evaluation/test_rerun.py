@@ -42,7 +42,7 @@ def test_elsewhere_a_tolerance_holds_and_the_causes_are_named(project):
     assert verdict.is_verified and verdict.word == "within tolerance"
     assert any(cause.startswith("hardware: cpu: another processor, 64 threads -> ") for cause in verdict.causes)
     assert any("code: commit 0123456789 -> " in cause for cause in verdict.causes)
-    project.client.log_metric(done.run_id, "best/val/accuracy", 0.01)
+    project.client.log_metric(done.run_id, "best/val/accuracy", 0.01, step=9)
     assert not repeat(project, done.run_id).is_verified
 
 

@@ -91,7 +91,10 @@ def test_an_experiment_file_can_ask_for_it_and_the_sweep_typed_again_keeps_the_w
 
 
 def test_equal_configurations_are_confirmed_once(project, caplog):
-    found = sweep(project, 'search.space={"model.depth" = [8]}', "search.sampler=random")
+    found = sweep(
+        project, "search.space.model.depth=[8]", "search.space.train.warmup_epochs=[1]", "search.space.train.lr=[0.02]",
+        "search.sampler=random",
+    )  # fmt: skip
     assert len(found.leaderboard) == 2
     with caplog.at_level(logging.WARNING):
         result = confirm(project, found.run_id, top=2, seeds=1)
