@@ -60,7 +60,7 @@ def test_a_sweep_leaves_its_record(project):
         page = project.tracker.read_text(result.run_id, f"figures/{name}.html")
         assert "plotly" in page
         assert 'src="http' not in page  # no network
-    assert result.best_run_id in project.tracker.read_text(result.run_id, "report/summary.md")
+    assert result.best_run_id in project.tracker.read_text(result.run_id, "report/report.md")
     assert result.best_run_id in parent.data.tags["mlflow.note.content"]
 
 
@@ -207,10 +207,10 @@ def test_failed_trials_do_not_end_a_sweep_but_three_alike_do(project):
 def test_a_second_sweep_of_the_same_study_at_once_is_told(project):
     experiment = project.experiment()
     first = Sweep(experiment, project.root, project.tracker, GracefulStop())
-    from imgcls.search.study import _only_one
+    from imgcls.search.study import only_one
 
     with (
-        _only_one(project.root, first.name),
+        only_one(project.root, first.name),
         pytest.raises(InputError, match=f"already running .process {os.getpid()}"),
     ):
         first.run()
