@@ -149,7 +149,7 @@ def test_test_pixels_of_a_carved_split_are_nowhere_in_the_cache(tmp_path, cache_
     """Neither before the split is opened nor after: the next reader would need no look."""
     dataset = load(write_classes(tmp_path, {"cat": 12, "dog": 12}))
     if opened:
-        assert len(dataset.test.open(Look("a run", 1))) == 6
+        assert len(dataset.test.open(Look("a run", 1, lambda: True))) == 6
     test = set(digests(dataset.test.hashes()))
     contents = [path.read_bytes() for path in cached_files(cache_folder)]
     num_test = num_others = 0

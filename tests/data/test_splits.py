@@ -19,7 +19,7 @@ from imgcls.data.splits import carve, decode_side, load_dataset, pixel_statistic
 from imgcls.errors import DataError, UnreadableImagesError
 from tests.data.make import NO_CROP, digests, load, noise, write, write_class, write_classes
 
-LOOK = Look("a run", 1)
+LOOK = Look("a run", 1, lambda: True)
 
 
 def splits_of(dataset):
