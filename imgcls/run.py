@@ -179,6 +179,8 @@ def train_run(
     """
     with tracker.start_run(prepared.experiment.name, kind=kind, name=name, parent=parent, tags=tags) as run:
         _record_start(run, prepared)
+        if kind == "train":
+            log_leak_picture(run, prepared)
         task = prepared.task()
         state = TrainState.start(prepared.model(), task.config, task.device)
         progress = RunProgress(name, task.config.epochs, task.train.steps_per_epoch)
@@ -217,8 +219,10 @@ def _record_start(run: Run, prepared: Prepared) -> None:
         "imgcls.data_fingerprint": dataset.fingerprint,
         "imgcls.device": str(prepared.device),
         "imgcls.num_skipped": str(dataset.num_skipped),
-        "imgcls.num_leaked": str(dataset.num_leaked),
+        "imgcls.num_leaked": str(dataset.leaks.num_leaked),
     }
+    if dataset.leaks.summary:
+        tags["imgcls.leaks"] = dataset.leaks.summary
     if dataset.test is not None:
         tags["imgcls.test_fingerprint"] = dataset.test.fingerprint()
     run.set_tags(tags)
@@ -233,6 +237,24 @@ def _record_start(run: Run, prepared: Prepared) -> None:
             profile=profile,
         )
     run.describe(_description(prepared, None))
+
+
+def log_leak_picture(run: Run, prepared: Prepared) -> None:
+    """Shows the near duplicates of train and val, where there are any; test images are never shown.
+
+    Args:
+        run: gets `figures/near_duplicates.png`.
+        prepared: its images.
+    """
+    dataset = prepared.dataset
+    near = dataset.leaks.between("train", "val")
+    if not near.named:
+        return
+    of_train, of_val = zip(*near.named, strict=True)
+    figure = figures.near_duplicates(
+        dataset.train.named(of_train).pixels, dataset.val.named(of_val).pixels, near.named, near.num_pairs
+    )
+    run.log_bytes("figures/near_duplicates.png", figures.save_png(figure))
 
 
 def _save(run: Run, prepared: Prepared, state: TrainState, *, is_best: bool) -> None:
@@ -308,6 +330,8 @@ def _description(prepared: Prepared, best: EpochResult | None) -> str:
             f"Best epoch {best.epoch}: val/accuracy **{best.val_accuracy:.4f}**, val/loss {best.val_loss:.4f}. "
             "This epoch was chosen by val, so its val score is not an unbiased one."
         )
+    if dataset.leaks.summary:
+        lines.append(f"**Leaks:** {dataset.leaks.summary}. These scores may flatter.")
     if dataset.num_skipped:
         lines.append(f"{dataset.num_skipped} unreadable images were left out.")
     return "\n\n".join(lines)
