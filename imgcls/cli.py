@@ -46,6 +46,7 @@ def train(experiment: ExperimentName, overrides: Overrides = None, as_json: AsJs
     path, root = find_experiment(experiment, Path.cwd())
     loaded = load_experiment(path, overrides or ())
 
+    from imgcls.reporting.statistics import metric_text
     from imgcls.run import prepare, train_run
     from imgcls.signals import GracefulStop
     from imgcls.tracking import Tracker
@@ -53,12 +54,17 @@ def train(experiment: ExperimentName, overrides: Overrides = None, as_json: AsJs
     prepared = prepare(loaded, root)
     with GracefulStop() as stop:
         done = train_run(prepared, Tracker(root), kind="train", name=prepared.experiment.name, stop=stop)
-    facts = {
+    best, leaks = done.best, prepared.dataset.leaks.summary
+    facts: dict[str, object] = {
         "run_id": done.run_id,
-        "best/epoch": done.best.epoch,
-        "best/val/accuracy": done.best.val_accuracy,
-        "best/val/loss": done.best.val_loss,
+        "best/epoch": best.epoch,
+        "best/val/accuracy": best.val_accuracy,
+        "best/val/loss": best.val_loss,
+        **_leaks(leaks),
     }
+    if not as_json:
+        for name, value in (("accuracy", best.val_accuracy), ("loss", best.val_loss)):
+            facts[f"best/val/{name}"] = metric_text(name, value, best.val_accuracy, len(prepared.dataset.val))
     _print(facts, as_json, title=f"Trained {prepared.experiment.name}")
     _hint(as_json, f"Final test scores, when you are done choosing: python evaluate.py --run-id {done.run_id}")
 
@@ -85,8 +91,9 @@ def sweep(
     loaded = load_experiment(path, overrides or ())
     loaded = loaded.replace({key: value for key, value in flags.items() if value is not None}, origin="option")
 
+    from imgcls.reporting.report import with_intervals
     from imgcls.search.study import Sweep
-    from imgcls.search.summary import evaluate_command
+    from imgcls.search.summary import as_text, evaluate_command
     from imgcls.signals import GracefulStop
     from imgcls.tracking import Tracker
 
@@ -101,12 +108,18 @@ def sweep(
             "best/epoch": int(best["best/epoch"]),
             "best/val/accuracy": float(best["val/accuracy"]),
             "best/val/loss": float(best["val/loss"]),
+            **_leaks(result.leaks),
         }
         _print(facts, as_json)
         return
-    _write(result.leaderboard.head(10).to_string(index=False, na_rep=""))
+    board = with_intervals(result.leaderboard.head(10), result.num_val)
+    _write(board.to_string(index=False, na_rep=""))
     _write(f"\nSweep   {result.run_id}")
-    _write(f"Winner  {result.best_run_id}  ({result.metric} {result.best_value:.4f})")
+    _write(f"Winner  {result.best_run_id}")
+    if result.leaks:
+        _write(f"Leaks   {result.leaks}")
+    if result.confirmation:
+        _write(f"\n{as_text(result.confirmation)}")
     _write(f"Final test scores, when you are done choosing: {evaluate_command(result.best_run_id)}")
 
 
@@ -125,14 +138,17 @@ def confirm(
     Example: imgcls confirm RUN_ID --top 3 --seeds 5
     """
     from imgcls.config import project_root
+    from imgcls.run import LEAKS
     from imgcls.search.study import confirm_sweep
     from imgcls.search.summary import as_text, evaluate_command
     from imgcls.signals import GracefulStop
     from imgcls.tracking import Tracker
 
     root = project_root(Path.cwd())
+    tracker = Tracker(root)
     with GracefulStop() as stop:
-        result = confirm_sweep(sweep_id, Tracker(root), root, top=top, seeds=seeds, stop=stop)
+        result = confirm_sweep(sweep_id, tracker, root, top=top, seeds=seeds, stop=stop)
+    leaks = tracker.get(sweep_id).tags.get(LEAKS, "")
     if as_json:
         facts = {
             "run_id": sweep_id,
@@ -140,10 +156,13 @@ def confirm(
             "confirm/mean": result.winner.mean,
             "confirm/optimism": result.optimism,
             "confirm/num_seeds": len(result.winner.values),
+            **_leaks(leaks),
         }
         _print(facts, as_json)
         return
     _write(as_text(result))
+    if leaks:
+        _write(f"Leaks    {leaks}")
     _write(f"Final test scores, when you are done choosing: {evaluate_command(result.best_run_id)}")
 
 
@@ -275,6 +294,7 @@ def runs(
     """List the newest runs of the record."""
     from imgcls.config import project_root
     from imgcls.reporting.report import terminal_table
+    from imgcls.run import score_of
     from imgcls.tracking import Tracker
 
     tracker = Tracker(project_root(Path.cwd()))
@@ -283,11 +303,9 @@ def runs(
         with_runs = ", ".join(sorted({record.experiment for record in tracker.find({})})) or "none"
         raise InputError(f"no runs of an experiment {experiment!r} in this store; experiments with runs: {with_runs}")
     for record in reversed(records[-limit:]):
-        score = record.metrics.get("test/accuracy", record.metrics.get("best/val/accuracy"))
-        which = "test" if "test/accuracy" in record.metrics else "val"
-        shown = f"{which}/accuracy {score:.4f}" if score is not None else ""
         _write(
-            f"{record.run_id}  {record.kind:<10} {record.outcome:<11} {record.experiment:<20} {record.name}  {shown}"
+            f"{record.run_id}  {record.kind:<10} {record.outcome:<11} {record.experiment:<20} {record.name}  "
+            f"{score_of(record)}"
         )
     if not records:
         _write(terminal_table([("runs", "none yet; imgcls train EXPERIMENT makes one")]))
@@ -344,6 +362,11 @@ def _print(facts: Mapping[str, object], as_json: bool, title: str = "") -> None:
 
     _write(title)
     _write(terminal_table([(key, str(value)) for key, value in facts.items()]))
+
+
+def _leaks(summary: str) -> dict[str, str]:
+    """Said beside the scores of a run whose splits leak, and of no other."""
+    return {"imgcls.leaks": summary} if summary else {}
 
 
 def _hint(as_json: bool, line: str) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import tomllib
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -68,6 +69,10 @@ class DataConfig(Section):
     """Share that becomes test where the source brings no test; by content, so no seed moves it. 0: no test."""
     seed: Seed = 0
     """Seed of the carved val split; it moves nothing else."""
+    groups: str = ""
+    """Images that stay in one split: a regular expression on their path, or a .csv (`image`, `group`). Empty: none."""
+    allow_leaks: bool = False
+    """Go on where splits share images or groups; every score of the run then says so."""
     skip_unreadable: bool = False
     """Leave unreadable images out (and record how many) instead of stopping."""
     mean: Literal["auto"] | Annotated[tuple[Probability, ...], Field(min_length=1)] = "auto"
@@ -81,6 +86,18 @@ class DataConfig(Section):
         if isinstance(channels, (bool, float)) or channels not in ("auto", 1, 3):  # true and 1.0 equal 1
             raise ValueError('must be "auto", 1 or 3')
         return channels
+
+    @field_validator("groups")
+    @classmethod
+    def _expression_or_file(cls, groups: str) -> str:
+        if not groups.endswith(".csv"):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # such as "possible nested set": it compiles, and that will do
+                    re.compile(groups)
+            except (re.error, OverflowError, RecursionError) as error:
+                raise ValueError(f"is neither the name of a .csv nor a regular expression: {error}") from error
+        return groups
 
 
 class ModelConfig(Section):

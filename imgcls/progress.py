@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from imgcls.reporting.statistics import accuracy_interval, rounded, with_interval
 from imgcls.training.loop import TrainState
 from imgcls.training.metrics import EpochResult
 
@@ -21,12 +22,14 @@ class RunProgress:
         title: what the run is called.
         num_epochs: epochs in all.
         steps_per_epoch: steps in each.
+        num_val: images behind the val scores, which are shown with the digits that so many support.
     """
 
-    def __init__(self, title: str, num_epochs: int, steps_per_epoch: int) -> None:
+    def __init__(self, title: str, num_epochs: int, steps_per_epoch: int, num_val: int) -> None:
         self._title = title
         self._num_epochs = num_epochs
         self._steps = steps_per_epoch
+        self._num_val = num_val
         self._bar: tqdm[Any] | None = None
         self._updated = 0.0
         self._seconds = 0.0
@@ -54,9 +57,11 @@ class RunProgress:
         self.close()
         self._seconds += result.seconds
         left = self._seconds / result.epoch * (self._num_epochs - result.epoch) if result.epoch else 0.0
+        digits = accuracy_interval(result.val_accuracy, self._num_val)
         line = (
-            f"{self._title} epoch {result.epoch:>3}/{self._num_epochs}  train/loss {result.train_loss:.4f}  "
-            f"val/loss {result.val_loss:.4f}  val/accuracy {result.val_accuracy:.4f}{' *' if is_best else '  '} "
+            f"{self._title} epoch {result.epoch:>3}/{self._num_epochs}  train/loss {result.train_loss:.3f}  "
+            f"val/loss {rounded(result.val_loss, digits)}  "
+            f"val/accuracy {with_interval(result.val_accuracy, digits)}{' *' if is_best else '  '} "
             f"{result.images_per_second:6.0f} images/s  {duration(left)} left"
         )
         tqdm.write(line, file=sys.stderr)

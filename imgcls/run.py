@@ -24,9 +24,10 @@ from imgcls.errors import Interrupted
 from imgcls.models.registry import build_model, pretrained_normalisation, resolve_model
 from imgcls.progress import RunProgress
 from imgcls.reporting import figures
+from imgcls.reporting.statistics import Scores, accuracy_interval, rounded, with_interval
 from imgcls.rng import derive_seed
 from imgcls.signals import GracefulStop
-from imgcls.tracking import Kind, Run, Tracker, heartbeat
+from imgcls.tracking import Kind, Run, RunRecord, Tracker, heartbeat
 from imgcls.training.checkpoint import save_checkpoint
 from imgcls.training.device import Device, prepare_device
 from imgcls.training.loop import Task, TrainState, fit
@@ -181,9 +182,11 @@ def train_run(
     """
     with tracker.start_run(prepared.experiment.name, kind=kind, name=name, parent=parent, tags=tags) as run:
         _record_start(run, prepared)
+        if kind == "train":
+            log_leak_picture(run, prepared)
         task = prepared.task()
         state = TrainState.start(prepared.model(), task.config, task.device)
-        progress = RunProgress(name, task.config.last_epoch, task.train.steps_per_epoch)
+        progress = RunProgress(name, task.config.last_epoch, task.train.steps_per_epoch, task.val.num_images)
         best_logits: NDArray[np.float32] | None = None
         try:
             for result in fit(task, state, stop, progress.on_step):
@@ -236,11 +239,49 @@ def data_tags(dataset: Dataset) -> dict[str, str]:
         "imgcls.num_train": str(len(dataset.train)),
         "imgcls.num_val": str(len(dataset.val)),
         "imgcls.num_skipped": str(dataset.num_skipped),
-        "imgcls.num_leaked": str(dataset.num_leaked),
+        "imgcls.num_leaked": str(dataset.leaks.num_leaked),
     }
+    if dataset.leaks.summary:
+        tags[LEAKS] = dataset.leaks.summary
     if dataset.test is not None:
         tags["imgcls.test_fingerprint"] = dataset.test.fingerprint()
     return tags
+
+
+def score_of(record: RunRecord) -> str:
+    """A run's accuracy for people: on test where it was judged there, else on val; empty where it has none.
+
+    With its 95% interval, and with a word on leaks where its splits share images.
+    """
+    metrics = record.metrics
+    if "test/accuracy" in metrics:
+        test = Scores.from_metrics(metrics, "test")
+        score = f"test/accuracy {with_interval(test.accuracy, test.accuracy_interval)}"
+    elif "best/val/accuracy" in metrics and "imgcls.num_val" in record.tags:
+        accuracy = metrics["best/val/accuracy"]
+        interval = accuracy_interval(accuracy, int(record.tags["imgcls.num_val"]))
+        score = f"val/accuracy {with_interval(accuracy, interval)}"
+    else:
+        return ""
+    return f"{score}, leaks: {record.tags[LEAKS]}" if LEAKS in record.tags else score
+
+
+def log_leak_picture(run: Run, prepared: Prepared) -> None:
+    """Shows the near duplicates of train and val, where there are any; test images are never shown.
+
+    Args:
+        run: gets `figures/near_duplicates.png`.
+        prepared: its images.
+    """
+    dataset = prepared.dataset
+    near = dataset.leaks.between("train", "val")
+    if not near.named:
+        return
+    of_train, of_val = zip(*near.named, strict=True)
+    figure = figures.near_duplicates(
+        dataset.train.named(of_train).pixels, dataset.val.named(of_val).pixels, near.named, near.num_pairs
+    )
+    run.log_bytes("figures/near_duplicates.png", figures.save_png(figure))
 
 
 def _save(run: Run, prepared: Prepared, state: TrainState, *, is_best: bool) -> None:
@@ -315,9 +356,13 @@ def _description(prepared: Prepared, best: EpochResult | None) -> str:
         chosen = "This epoch was chosen by val, so its val score is not an unbiased one."
         if experiment.train.score_epoch:
             chosen = "This epoch was fixed before the run began."
+        digits = accuracy_interval(best.val_accuracy, len(dataset.val))
         lines.append(
-            f"Best epoch {best.epoch}: val/accuracy **{best.val_accuracy:.4f}**, val/loss {best.val_loss:.4f}. {chosen}"
+            f"Best epoch {best.epoch}: val/accuracy **{with_interval(best.val_accuracy, digits)}**, "
+            f"val/loss {rounded(best.val_loss, digits)}. {chosen}"
         )
+    if dataset.leaks.summary:
+        lines.append(f"**Leaks:** {dataset.leaks.summary}. These scores may flatter.")
     if dataset.num_skipped:
         lines.append(f"{dataset.num_skipped} unreadable images were left out.")
     return "\n\n".join(lines)

@@ -1,3 +1,4 @@
+import re
 import string
 from pathlib import Path
 
@@ -170,6 +171,8 @@ EXPERIMENT = st.builds(
         channels=st.sampled_from(["auto", 1, 3]),
         val_fraction=st.floats(0.0, 1.0, exclude_max=True),
         seed=SEEDS,
+        groups=HOSTILE.map(re.escape) | HOSTILE.map(lambda name: name + ".csv"),
+        allow_leaks=st.booleans(),
         skip_unreadable=st.booleans(),
         mean=st.just("auto") | st.lists(SHARES, min_size=1, max_size=3).map(tuple),
         std=st.just("auto") | st.lists(st.floats(0.0, 1.0, exclude_min=True), min_size=1, max_size=3).map(tuple),
@@ -294,6 +297,8 @@ BAD = {
     "augment = [1]": "augment = [1]: must be a table",
     "train.lr = { low = 1 }": "train.lr: must be a number",
     # impossible values
+    'data.groups = "p(\\\\d"': 'data.groups = "p(\\\\d": is neither the name of a .csv nor a regular expression: '
+    "missing ), unterminated subpattern at position 1",
     "train.batch_size = 1": "train.batch_size = 1: must be at least 2",
     "train.lr = 0": "train.lr = 0: must be greater than 0.0",
     "train.lr = inf": "train.lr = inf: must be finite",

@@ -7,7 +7,8 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss
 
 from imgcls.config import load_experiment
-from imgcls.errors import InputError, Interrupted, TrainingError
+from imgcls.errors import DataError, InputError, Interrupted, TrainingError
+from tests.data.make import noise, picture, write, write_class
 from tests.stops import StopAfter
 
 PER_EPOCH = {"train/loss", "val/loss", "val/accuracy", "train/lr", "epoch_seconds", "images_per_second"}
@@ -125,3 +126,39 @@ def test_val_loss_can_select(project):
     done = project.train('search.metric="val/loss"')
     losses = dict(project.tracker.history(done.run_id, "val/loss"))
     assert project.client.get_run(done.run_id).data.metrics["best/val/loss"] == min(losses.values())
+
+
+@pytest.fixture
+def leaky(project):
+    """A project whose images leak from train to test, and nearly from train to val; gives the settings to read them."""
+    for start, split in ((0, "train"), (100, "val"), (200, "test")):
+        for label, kind in enumerate(("cat", "dog")):
+            write_class(project.root / "images" / split / kind, range(start + 10 * label, start + 10 * label + 4))
+    write(project.root / "images" / "test" / "cat" / "copy.bmp", noise(0))
+    write(project.root / "images" / "train" / "cat" / "one.png", picture(0))
+    write(project.root / "images" / "val" / "cat" / "saved again.jpg", picture(0), quality=90)
+    return "data.source=folder", "data.path=images", "train.epochs=1", "train.warmup_epochs=0"
+
+
+def test_leaks_stop_a_run_before_it_starts(project, leaky):
+    with pytest.raises(DataError, match="splits leak: 1 of 9 test images"):
+        project.train(*leaky)
+    assert project.runs() == []
+
+
+@pytest.mark.parametrize("kind", ["train", "trial"])
+def test_a_run_that_goes_on_with_leaks_says_so_from_then_on(project, leaky, kind):
+    done = project.train(*leaky, "data.allow_leaks=true", kind=kind)
+    run = project.client.get_run(done.run_id)
+    summary = "1 of 9 test images stand in train or val, pixel by pixel"
+    assert (run.data.tags["imgcls.leaks"], run.data.tags["imgcls.num_leaked"]) == (summary, "1")
+    assert run.data.params["data.allow_leaks"] == "true"
+    assert summary in run.data.tags["mlflow.note.content"]
+    shown = {artifact.path for artifact in project.client.list_artifacts(done.run_id, "figures")}
+    assert ("figures/near_duplicates.png" in shown) == (kind == "train")
+
+
+def test_a_run_without_leaks_has_no_tag_of_them(project):
+    tags = project.client.get_run(project.train("train.epochs=1", "train.warmup_epochs=0").run_id).data.tags
+    assert "imgcls.leaks" not in tags and tags["imgcls.num_leaked"] == "0"
+    assert "Leaks" not in tags["mlflow.note.content"]

@@ -20,19 +20,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from imgcls.data.decode import UnreadableImageError, digest, to_square
+from imgcls.data.decode import UnreadableImageError, difference_hash, digest, to_square
 from imgcls.data.labelled import LabelledImages, gather
 from imgcls.data.sources import ImageTable
 from imgcls.errors import DataError
 
-FORMAT = "3"
-"""Part of every key: raise it when the pixels that decoding gives change."""
+FORMAT = "4"
+"""Part of every key: raise it when the pixels or hashes that decoding gives change."""
 
 PIECE_BYTES = 2**22
 """Squares that one piece of work makes."""
@@ -47,20 +47,29 @@ class Decoded:
 
     Attributes:
         digests: uint8 (N, 32), SHA-256 of each image's source pixels; zeros where unreadable.
+        perceptual: uint64 (N,), difference hash of each image; 0 where unreadable.
         kept: int64 (M,), rows of the table whose pixels are here, ascending.
         images: uint8 (M, C, side, side), memory-mapped.
         unreadable: (row, reason) of each image left out.
     """
 
     digests: NDArray[np.uint8]
+    perceptual: NDArray[np.uint64]
     kept: NDArray[np.int64]
     images: NDArray[np.uint8]
     unreadable: tuple[tuple[int, str], ...]
 
     def labelled(self, table: ImageTable) -> LabelledImages:
         """The kept rows of the table, decoded."""
-        keys = tuple(table.keys[row] for row in self.kept)
-        return LabelledImages(self.images, table.labels[self.kept], keys, self.digests[self.kept])
+        rows = self.kept
+        return LabelledImages(
+            self.images,
+            table.labels[rows],
+            tuple(table.keys[row] for row in rows),
+            self.digests[rows],
+            perceptual=self.perceptual[rows],
+            groups=tuple(table.groups[row] for row in rows) if table.groups else (),
+        )
 
     def offenders(self, table: ImageTable) -> list[str]:
         """`path: reason` of each unreadable image."""
@@ -88,7 +97,7 @@ def decode(
 
     Args:
         table: N images.
-        side: of the squares, in pixels. 0 keeps no pixels and gives digests alone.
+        side: of the squares, in pixels. 0 keeps no pixels and gives hashes alone.
         channels: 1 or 3.
         keep: chooses the rows whose pixels are written, out of the readable ones; all of them by default.
         keep_name: names that choice in the cache's key.
@@ -106,6 +115,7 @@ def decode(
     meta = json.loads((entry / "meta.json").read_text())
     return Decoded(
         digests=np.load(entry / "digests.npy"),
+        perceptual=np.load(entry / "perceptual.npy"),
         kept=np.load(entry / "kept.npy"),
         images=np.load(entry / "images.npy", mmap_mode="r"),
         unreadable=tuple((int(row), str(reason)) for row, reason in meta["unreadable"]),
@@ -119,8 +129,28 @@ def decode_and_forget(table: ImageTable, side: int, channels: int, *, title: str
         DataError: where the cache folder cannot be written.
     """
     with _writing() as folder, tempfile.TemporaryFile(dir=folder) as file:
-        digests, readable, unreadable = _decode_into(file, table, side, channels, title)
-        return Decoded(digests, np.flatnonzero(readable), _mapped(file), tuple(unreadable))
+        hashes, readable, unreadable = _decode_into(file, table, side, channels, title)
+        return Decoded(*hashes, np.flatnonzero(readable), _mapped(file), tuple(unreadable))
+
+
+def remember(name: str, make: Callable[[], str]) -> str:
+    """The text under a name in the cache folder; made and kept where there is none yet.
+
+    Args:
+        name: of the file; it must name all that the text depends on.
+        make: called where the file is not there.
+
+    Raises:
+        DataError: where the cache folder cannot be written.
+    """
+    path = cache_folder() / name
+    if not path.is_file():
+        text = make()
+        with _writing() as folder, tempfile.TemporaryDirectory(prefix="building-", dir=folder) as aside:
+            whole = Path(aside, name)
+            whole.write_text(text, encoding="utf-8")
+            whole.replace(path)
+    return path.read_text(encoding="utf-8")
 
 
 @contextmanager
@@ -141,13 +171,14 @@ def _build(entry: Path, table: ImageTable, side: int, channels: int, keep: Keep 
     try:
         with (aside / "images.npy").open("w+b") as file:
             if keep is None:
-                digests, kept_mask, unreadable = _decode_into(file, table, side, channels, title)
+                hashes, kept_mask, unreadable = _decode_into(file, table, side, channels, title)
             else:
                 with tempfile.TemporaryFile(dir=aside) as nameless:
-                    digests, readable, unreadable = _decode_into(nameless, table, side, channels, title)
-                    kept_mask = readable & keep(digests, readable)
+                    hashes, readable, unreadable = _decode_into(nameless, table, side, channels, title)
+                    kept_mask = readable & keep(hashes.digests, readable)
                     _copy_rows(_mapped(nameless), np.flatnonzero(kept_mask[readable]), file)
-        np.save(aside / "digests.npy", digests)
+        np.save(aside / "digests.npy", hashes.digests)
+        np.save(aside / "perceptual.npy", hashes.perceptual)
         np.save(aside / "kept.npy", np.flatnonzero(kept_mask))
         (aside / "meta.json").write_text(json.dumps({"unreadable": unreadable}))
         try:
@@ -159,17 +190,24 @@ def _build(entry: Path, table: ImageTable, side: int, channels: int, keep: Keep 
         shutil.rmtree(aside, ignore_errors=True)
 
 
+class _Hashes(NamedTuple):
+    """Of each row of a table, zeros where it is unreadable."""
+
+    digests: NDArray[np.uint8]
+    perceptual: NDArray[np.uint64]
+
+
 def _decode_into(
     file: IO[bytes], table: ImageTable, side: int, channels: int, title: str
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[tuple[int, str]]]:
+) -> tuple[_Hashes, NDArray[np.bool_], list[tuple[int, str]]]:
     """Writes the squares of all readable images to `file`, as a .npy, in the order of the table.
 
     Written and not mapped, because a full disk is an error to a write and the end of the process to a map.
 
     Returns:
-        Digests uint8 (N, 32), zeros where unreadable; readable bool (N,); (row, reason) of the others.
+        Hashes; readable bool (N,); (row, reason) of the others.
     """
-    digests = np.zeros((len(table), 32), np.uint8)
+    hashes = _Hashes(np.zeros((len(table), 32), np.uint8), np.zeros(len(table), np.uint64))
     readable = np.ones(len(table), bool)
     unreadable: list[tuple[int, str]] = []
 
@@ -181,7 +219,8 @@ def _decode_into(
             except UnreadableImageError as error:
                 refused.append((row, str(error)))
                 continue
-            digests[row] = np.frombuffer(digest(image), np.uint8)
+            hashes.digests[row] = np.frombuffer(digest(image), np.uint8)
+            hashes.perceptual[row] = difference_hash(image)
             if side:
                 squares.append(to_square(image, side, channels).tobytes())
         return b"".join(squares), refused
@@ -202,7 +241,7 @@ def _decode_into(
     file.seek(0)
     _write_header(file, (int(readable.sum()), channels, side, side))
     file.flush()
-    return digests, readable, unreadable
+    return hashes, readable, unreadable
 
 
 def _in_order(pool: ThreadPoolExecutor, work: Callable[[range], Piece], pieces: list[range]) -> Iterator[Piece]:

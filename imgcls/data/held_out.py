@@ -29,6 +29,21 @@ class Look:
     is_recorded: Callable[[], bool]
 
 
+@dataclass(frozen=True)
+class Hashes:
+    """What may be known of the pixels of test images without a look.
+
+    Attributes:
+        rows: int64 (N,), rows of the table that are readable, ascending.
+        digests: uint8 (N, 32), SHA-256 of the source pixels.
+        perceptual: uint64 (N,), difference hashes.
+    """
+
+    rows: NDArray[np.int64]
+    digests: NDArray[np.uint8]
+    perceptual: NDArray[np.uint64]
+
+
 class HeldOut:
     """Test images behind two doors: `hashes`, which is no look, and `open`, which is one.
 
@@ -59,15 +74,17 @@ class HeldOut:
         self._skip_unreadable = skip_unreadable
 
     def __len__(self) -> int:
-        return len(self.hashes())
+        return len(self.hashes().rows)
 
-    def hashes(self) -> NDArray[np.uint8]:
-        """Digests of the source pixels, uint8 (N, 32), and nothing else of the images.
+    def hashes(self) -> Hashes:
+        """Hashes of the source pixels, and nothing else of the images.
 
         Raises:
             UnreadableImagesError: naming every unreadable test image.
         """
-        return self._readable(self._hashed()).digests
+        hashed = self._hashed()
+        images = self._readable(hashed)
+        return Hashes(hashed.kept, images.digests, images.perceptual)
 
     def unreadable(self) -> list[str]:
         """`path: reason` of each test image that cannot be decoded."""
@@ -95,7 +112,7 @@ class HeldOut:
         assert look.is_recorded(), f"the tracker does not know look {look.number} of run {look.run_id}"
         decoded = cache.decode_and_forget(self._table, self._decode_side, self._channels, title="decoding test images")
         images = self._readable(decoded)
-        if not np.array_equal(images.digests, self.hashes()):
+        if not np.array_equal(images.digests, self.hashes().digests):
             raise DataError("test images changed while the program ran; start it again")
         return images.in_content_order().resized(self._image_size)
 

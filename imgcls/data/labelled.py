@@ -22,6 +22,8 @@ class LabelledImages:
         labels: int64 (N,).
         keys: name of each image in its source.
         digests: uint8 (N, 32), SHA-256 of the source pixels.
+        perceptual: uint64 (N,), difference hashes; by default 0, which says nothing.
+        groups: name of each image's group, or none where images stand for themselves.
         at: int64 (N,), row of `pixels` that is each image's; by default the first is the first's, and so on.
     """
 
@@ -31,12 +33,17 @@ class LabelledImages:
         labels: NDArray[np.int64],
         keys: tuple[str, ...],
         digests: NDArray[np.uint8],
+        *,
+        perceptual: NDArray[np.uint64] | None = None,
+        groups: tuple[str, ...] = (),
         at: NDArray[np.int64] | None = None,
     ) -> None:
         self.stored = pixels
         self.labels = labels
         self.keys = keys
         self.digests = digests
+        self.perceptual = np.zeros(len(labels), np.uint64) if perceptual is None else perceptual
+        self.groups = groups
         self.at = np.arange(len(labels)) if at is None else at
 
     @property
@@ -50,14 +57,25 @@ class LabelledImages:
 
     def in_content_order(self) -> LabelledImages:
         """Sorted by (digest, label), so that equal images train alike whatever their files are called."""
-        rows = range(len(self.labels))
-        return self.rows(sorted(rows, key=lambda i: (self.digests[i].tobytes(), int(self.labels[i]), self.keys[i])))
+        return self.rows(content_order(self.digests, self.labels, self.keys))
 
     def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> LabelledImages:
         """A selection, in the order given."""
         chosen = np.asarray(rows, np.int64)
-        keys = tuple(self.keys[i] for i in chosen)
-        return LabelledImages(self.stored, self.labels[chosen], keys, self.digests[chosen], self.at[chosen])
+        return LabelledImages(
+            self.stored,
+            self.labels[chosen],
+            tuple(self.keys[i] for i in chosen),
+            self.digests[chosen],
+            perceptual=self.perceptual[chosen],
+            groups=tuple(self.groups[i] for i in chosen) if self.groups else (),
+            at=self.at[chosen],
+        )
+
+    def named(self, keys: Sequence[str]) -> LabelledImages:
+        """The images of these names, in this order."""
+        row = {key: i for i, key in enumerate(self.keys)}
+        return self.rows([row[key] for key in keys])
 
     def resized(self, side: int) -> LabelledImages:
         """The same images at another size, in memory; this very split where they have that size."""
@@ -68,10 +86,17 @@ class LabelledImages:
         for chunk in self.chunks():
             small[done : done + len(chunk)] = resize_squares(chunk, side)
             done += len(chunk)
-        return LabelledImages(small, self.labels, self.keys, self.digests)
+        return LabelledImages(
+            small, self.labels, self.keys, self.digests, perceptual=self.perceptual, groups=self.groups
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def content_order(digests: NDArray[np.uint8], labels: NDArray[np.int64], keys: Sequence[str]) -> list[int]:
+    """Rows by (digest, label), and by name where those are equal."""
+    return sorted(range(len(labels)), key=lambda i: (digests[i].tobytes(), int(labels[i]), keys[i]))
 
 
 def gather(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:

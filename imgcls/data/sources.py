@@ -51,6 +51,7 @@ class ImageTable:
         read: index -> upright 8-bit image, mode `L` or `RGB`; raises UnreadableImageError.
         stamp: changes when the files do (place, names, sizes, times of change), known without decoding an image.
         origin: what a key is relative to: a folder, or the name of a data set.
+        groups: name of each image's group, or none where images stand for themselves.
     """
 
     keys: tuple[str, ...]
@@ -58,6 +59,7 @@ class ImageTable:
     read: Callable[[int], Image.Image]
     stamp: str
     origin: str = ""
+    groups: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -75,6 +77,7 @@ class ImageTable:
             read=lambda i: self.read(chosen[i]),
             stamp=_hash(self.stamp, *map(str, chosen)),
             origin=self.origin,
+            groups=tuple(self.groups[i] for i in chosen) if self.groups else (),
         )
 
 
@@ -420,7 +423,20 @@ def _array_table(images: NDArray[np.uint8], labels: NDArray[Any], stamp: str, pr
 
 def _stop_on(problems: list[str], headline: str) -> None:
     if problems:
-        raise DataError("\n".join([f"{headline}:", *(f"  {problem}" for problem in problems)]))
+        raise DataError("\n".join([f"{headline}:", *listed(problems)]))
+
+
+def listed(items: Sequence[str], num: int | None = None, most: int | None = None) -> list[str]:
+    """Indented lines, one an item; where there are more than are shown, a last line says how many.
+
+    Args:
+        items: what to list, or its beginning.
+        num: how many there are in all, where that is not all of `items`.
+        most: how many to show; all by default.
+    """
+    shown = [f"  {item}" for item in items[:most]]
+    left = (len(items) if num is None else num) - len(shown)
+    return [*shown, f"  and {left} more"] if left > 0 else shown
 
 
 def _hash(*parts: str) -> str:

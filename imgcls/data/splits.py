@@ -1,4 +1,4 @@
-"""train, val and test: given by the source or carved by content, fingerprinted, normalised from train alone."""
+"""train, val and test: given by the source or carved by content, searched for leaks, fingerprinted, normalised."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import hashlib
 import logging
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,10 @@ from numpy.typing import NDArray
 
 from imgcls.config import AugmentConfig, DataConfig
 from imgcls.data import cache
+from imgcls.data.groups import SHARE_TOLERANCE, carve_groups, with_groups
 from imgcls.data.held_out import HeldOut
 from imgcls.data.labelled import LabelledImages, fingerprint
+from imgcls.data.leaks import Leaks, Listed, find_leaks, heed
 from imgcls.data.sources import ImageTable, Source, Split, open_source
 from imgcls.errors import DataError, UnreadableImagesError
 
@@ -35,7 +39,7 @@ class Dataset:
         std: per channel, in [0, 1], measured on train.
         fingerprint: of train and val as split; test has its own.
         num_skipped: unreadable images left out, of all splits.
-        num_leaked: test images whose pixels stand in train or val too.
+        leaks: what the splits share.
     """
 
     class_names: tuple[str, ...]
@@ -46,7 +50,7 @@ class Dataset:
     std: tuple[float, ...]
     fingerprint: str
     num_skipped: int
-    num_leaked: int = 0
+    leaks: Leaks
 
     @property
     def channels(self) -> int:
@@ -63,9 +67,9 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path) -> Data
         root: the project's root.
 
     Raises:
-        DataError: whatever makes the images unusable; every offender is listed.
+        DataError: whatever makes the images unusable, leaks between splits included; every offender is listed.
     """
-    source = open_source(config, root)
+    source = with_groups(open_source(config, root), config.groups, root)
     channels = source.channels if config.channels == "auto" else config.channels
     side = decode_side(config.image_size, augment, source.native_side)
     pieces = _given(source, side, channels) if source.everything is None else _carved(source, config, side, channels)
@@ -85,20 +89,27 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path) -> Data
             carved = split == "test" and source.everything is not None
             remedy = f"; raise data.test_fraction = {config.test_fraction}, or let 0 mean no test" if carved else ""
             raise DataError(f"{split} is left without a readable image{remedy}")
+    if test is not None and source.everything is not None and train.groups:
+        _compare_share("test", len(test), len(train), config.test_fraction)
     if val is None:
         train, val = _carve_val(train, config)
+        if train.groups:
+            _compare_share("val", len(val), len(train), config.val_fraction)
     _every_class_in_train(train, source.class_names)
+    train, val = train.in_content_order(), val.in_content_order()
+    leaks = _find_leaks(train, val, pieces.test, test, source.class_names)
+    heed(leaks, allowed=config.allow_leaks, origin=_origin(source))
     mean, std = pixel_statistics(train)
     return Dataset(
         class_names=source.class_names,
-        train=train.in_content_order(),
-        val=val.in_content_order().resized(config.image_size),
+        train=train,
+        val=val.resized(config.image_size),
         test=test,
         mean=mean if config.mean == "auto" else _per_channel(config.mean, channels, "mean"),
         std=std if config.std == "auto" else _per_channel(config.std, channels, "std"),
         fingerprint=_fingerprint(source.class_names, train=train, val=val),
         num_skipped=len(unreadable),
-        num_leaked=_count_leaks(train, val, test),
+        leaks=leaks,
     )
 
 
@@ -192,24 +203,39 @@ def _carved(source: Source, config: DataConfig, side: int, channels: int) -> _Pi
     table = source.everything
     assert table is not None
 
-    def in_test(digests: NDArray[np.uint8], readable: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        mask = np.zeros(len(table), bool)
-        mask[readable] = carve(digests[readable], table.labels[readable], config.test_fraction, "test")
+    def not_in_test(digests: NDArray[np.uint8], readable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        rows = np.flatnonzero(readable)
+        groups = [table.groups[row] for row in rows] if table.groups else ()
+        mask = np.ones(len(table), bool)
+        mask[rows] = ~_chosen(digests[rows], table.labels[rows], groups, config.test_fraction, "test")
         return mask
 
-    decoded = cache.decode(
-        table,
-        side,
-        channels,
-        keep=lambda digests, readable: ~in_test(digests, readable),
-        keep_name=f"all but test {config.test_fraction!r} of {hashlib.sha256(table.labels.tobytes()).hexdigest()}",
-    )
+    decoded = cache.decode(table, side, channels, keep=not_in_test, keep_name=_name_of_test(table, config))
     train, unreadable = decoded.labelled(table), decoded.offenders(table)
     if not config.test_fraction:
         return _Pieces(train, None, None, unreadable)
-    readable = np.ones(len(table), bool)
-    readable[[row for row, _ in decoded.unreadable]] = False
-    return _Pieces(train, None, table.subset(np.flatnonzero(in_test(decoded.digests, readable))), unreadable)
+    # What was not kept, and not carved anew: no other version of a library can put an image on both sides.
+    in_test = np.ones(len(table), bool)
+    in_test[decoded.kept] = False
+    in_test[[row for row, _ in decoded.unreadable]] = False
+    return _Pieces(train, None, table.subset(np.flatnonzero(in_test)), unreadable)
+
+
+def _name_of_test(table: ImageTable, config: DataConfig) -> str:
+    """Of what the carved test split depends on beside the images themselves."""
+    name = f"all but test {config.test_fraction!r} of {hashlib.sha256(table.labels.tobytes()).hexdigest()}"
+    if not table.groups:
+        return name
+    groups = hashlib.sha256(repr(table.groups).encode()).hexdigest()
+    return f"{name} in groups {groups} by scikit-learn {version('scikit-learn')}"
+
+
+def _chosen(
+    digests: NDArray[np.uint8], labels: NDArray[np.int64], groups: Sequence[str], fraction: float, salt: str
+) -> NDArray[np.bool_]:
+    if groups and fraction:
+        return carve_groups(digests, labels, groups, fraction, salt)
+    return carve(digests, labels, fraction, salt)
 
 
 def _given(source: Source, side: int, channels: int) -> _Pieces:
@@ -228,24 +254,35 @@ def _given(source: Source, side: int, channels: int) -> _Pieces:
 def _carve_val(images: LabelledImages, config: DataConfig) -> tuple[LabelledImages, LabelledImages]:
     if not config.val_fraction:
         raise DataError("data.val_fraction = 0, but the source brings no val split and validation has to choose")
-    in_val = carve(images.digests, images.labels, config.val_fraction, f"val {config.seed}")
+    in_val = _chosen(images.digests, images.labels, images.groups, config.val_fraction, f"val {config.seed}")
     if not in_val.any():
         raise DataError(f"data.val_fraction = {config.val_fraction} of {len(images)} images leaves val empty; raise it")
     return images.rows(np.flatnonzero(~in_val)), images.rows(np.flatnonzero(in_val))
 
 
-def _count_leaks(train: LabelledImages, val: LabelledImages, test: HeldOut | None) -> int:
-    """Test images that stand in train or val too; val images that stand in train are warned of alike."""
-    in_train, in_val = ({row.tobytes() for row in images.digests} for images in (train, val))
-    if num_known := sum(row.tobytes() in in_train for row in val.digests):
-        log.warning(f"{num_known} of {len(val)} val images stand in train too, pixel by pixel: val flatters")
-    if test is None:
-        return 0
-    known = in_train | in_val
-    num_leaked = sum(row.tobytes() in known for row in test.hashes())
-    if num_leaked:
-        log.warning(f"{num_leaked} of {len(test)} test images stand in train or val too, pixel by pixel: test flatters")
-    return num_leaked
+def _compare_share(split: Split, num_images: int, num_others: int, fraction: float) -> None:
+    """Whole groups can make a split smaller or larger than was asked for."""
+    share = num_images / (num_images + num_others)
+    if abs(share - fraction) > SHARE_TOLERANCE:
+        log.warning(
+            f"{split} has {share:.1%} of the images where data.{split}_fraction = {fraction} was asked for: "
+            "groups are too few or too large to come nearer"
+        )
+
+
+def _find_leaks(
+    train: LabelledImages, val: LabelledImages, table: ImageTable | None, test: HeldOut | None, names: Sequence[str]
+) -> Leaks:
+    splits: dict[Split, Listed] = {"train": Listed.of(train), "val": Listed.of(val)}
+    if table is not None and test is not None:
+        hashes = test.hashes()
+        listed = table.subset(hashes.rows)
+        splits["test"] = Listed(listed.keys, listed.labels, hashes.digests, hashes.perceptual, listed.groups)
+    return find_leaks(splits, names)
+
+
+def _origin(source: Source) -> str:
+    return (source.everything or source.given["train"]).origin
 
 
 def _every_class_in_train(train: LabelledImages, class_names: tuple[str, ...]) -> None:

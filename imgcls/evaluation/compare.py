@@ -12,7 +12,7 @@ import pandas as pd
 from imgcls.errors import InputError
 from imgcls.evaluation.rebuild import trained_record
 from imgcls.reporting import figures
-from imgcls.reporting.report import markdown_table, warning, with_interval
+from imgcls.reporting.report import markdown_table, warning
 from imgcls.reporting.statistics import (
     UNDEFINED,
     Interval,
@@ -20,8 +20,9 @@ from imgcls.reporting.statistics import (
     mcnemar,
     paired_difference_interval,
     wilson,
+    with_interval,
 )
-from imgcls.run import TEST_PREDICTIONS, VAL_PREDICTIONS
+from imgcls.run import LEAKS, TEST_PREDICTIONS, VAL_PREDICTIONS
 from imgcls.tracking import RunRecord, Tracker
 
 SMALLEST_P = 1e-4
@@ -341,7 +342,7 @@ def _caution(runs: Sequence[RunRecord]) -> str:
 
 def _leaks(runs: Sequence[RunRecord]) -> Iterator[str]:
     for i, run in enumerate(runs, 1):
-        if leaks := run.tags.get("imgcls.leaks"):
+        if leaks := run.tags.get(LEAKS):
             yield from warning(f"run {i}: {leaks}")
 
 

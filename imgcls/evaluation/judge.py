@@ -55,6 +55,7 @@ class Evaluation:
         val: scores on val of the same checkpoint.
         test: scores on test.
         report: as Markdown.
+        leaks: what its splits share, in one line; empty for nothing.
         is_recorded: whether it is the result of an earlier evaluation, given again without a look.
     """
 
@@ -64,6 +65,7 @@ class Evaluation:
     val: Scores
     test: Scores
     report: str
+    leaks: str = ""
     is_recorded: bool = False
 
     def flat(self) -> dict[str, float | str | int]:
@@ -75,6 +77,7 @@ class Evaluation:
             "best/val/accuracy": self.val.accuracy,
             **self.test.metrics("test"),
             "val_test_gap": self.val.accuracy - self.test.accuracy,
+            **({LEAKS: self.leaks} if self.leaks else {}),
         }
 
 
@@ -116,6 +119,7 @@ def evaluate(run_id: str, tracker: Tracker, root: Path, *, again: bool = False) 
         "imgcls.test_fingerprint": test.fingerprint(),
         "imgcls.data_fingerprint": prepared.dataset.fingerprint,
         "imgcls.device": str(prepared.device),
+        **({LEAKS: record.tags[LEAKS]} if LEAKS in record.tags else {}),
     }
     name = f"evaluation of {record.name}"
     with tracker.start_run(record.experiment, kind="evaluation", name=name, parent=record.run_id, tags=tags) as run:
@@ -125,7 +129,7 @@ def evaluate(run_id: str, tracker: Tracker, root: Path, *, again: bool = False) 
 
 
 def _write_down(run: Run, tracker: Tracker, test: HeldOut) -> Look:
-    digests = test.hashes()
+    digests = test.hashes().digests
     ledger.write_down(run, digests)
     number = ledger.look_number(tracker, run.run_id, digests)
     run.set_tags({"imgcls.test_look": str(number)})
@@ -159,6 +163,7 @@ def _recorded(record: RunRecord, test: HeldOut, tracker: Tracker) -> Evaluation 
         val=Scores.from_metrics(earlier.metrics, "val"),
         test=Scores.from_metrics(earlier.metrics, "test"),
         report=tracker.read_text(earlier.run_id, REPORT),
+        leaks=earlier.tags.get(LEAKS, ""),
         is_recorded=True,
     )
 
@@ -206,7 +211,7 @@ def _judge(run: Run, candidate: _Candidate, images: LabelledImages, look: int) -
     title = f"{record.experiment}: held-out evaluation"
     run.log_text("report/report.html", html.render(report, list(pictures.values()), title=title))
     run.describe(report)
-    return Evaluation(run.run_id, record.run_id, look, val_scores, test_scores, report)
+    return Evaluation(run.run_id, record.run_id, look, val_scores, test_scores, report, record.tags.get(LEAKS, ""))
 
 
 def _ends(intervals: Mapping[str, Interval]) -> dict[str, float]:

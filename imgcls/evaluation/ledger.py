@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from imgcls.errors import InputError
-from imgcls.reporting.statistics import UNDEFINED, Scores, rounded
+from imgcls.reporting.statistics import UNDEFINED, Scores, with_interval
+from imgcls.run import LEAKS
 from imgcls.tracking import Run, RunRecord, Tracker
 
 TEST_IMAGES = "report/test_images.txt"
@@ -94,9 +95,8 @@ def _row(look: PastLook) -> dict[str, str]:
 def _score(look: PastLook) -> str:
     if look.test is None:
         return f"{UNDEFINED} ({look.evaluation.outcome})"
-    interval = look.test.accuracy_interval
-    low, high = rounded(interval.low, interval), rounded(interval.high, interval)
-    return f"{rounded(look.test.accuracy, interval)} ({low} to {high})"
+    score = with_interval(look.test.accuracy, look.test.accuracy_interval)
+    return f"{score}, leaks" if LEAKS in look.evaluation.tags else score
 
 
 def _evaluations(tracker: Tracker) -> list[RunRecord]:

@@ -148,9 +148,39 @@ def worst_mistakes(
         truth, prediction = class_names[labels[row]], class_names[predictions[row]]
         _show_image(axes, pixels[row])
         axes.set_title(f"{_legible(truth)} →\n{_legible(prediction, 15)} ({confidence[row]:.1%})", fontsize=SMALL)
-        axes.text(
-            0.5, -0.04, _tail(keys[row]), transform=axes.transAxes, fontsize=TINY, color=GREY, ha="center", va="top"
-        )
+        _name_below(axes, keys[row])
+    return figure
+
+
+def near_duplicates(
+    train: NDArray[np.uint8], val: NDArray[np.uint8], keys: Sequence[tuple[str, str]], num_pairs: int
+) -> Figure:
+    """Shows images of train, each above the image of val that looks like it.
+
+    Args:
+        train: uint8 (N, C, H, W), C = 1 (grey) or 3 (RGB), N at least 1.
+        val: uint8 (N, C, S, S), their counterparts.
+        keys: N pairs of names, of train and of val.
+        num_pairs: how many pairs there are in all.
+    """
+    num_columns = min(5, len(keys))
+    num_blocks = math.ceil(len(keys) / num_columns)
+    # In inches: two images of 1.66, a name of 0.2 below each, and a gap of 0.25 between one pair and the next; three
+    # columns at least, so that the title has room. No constrained layout, which takes longer than the drawing.
+    height = 0.4 + 3.97 * num_blocks
+    figure = Figure(figsize=(1.75 * max(num_columns, 3), height))
+    figure.suptitle(f"Near duplicates, train above val: {len(keys)} of {num_pairs}", fontsize=10, y=1 - 0.2 / height)
+    blocks = figure.add_gridspec(
+        num_blocks, num_columns, top=1 - 0.4 / height, bottom=0.45 / height, left=0.01, right=0.99, wspace=0.06,
+        hspace=0.45 / 3.52,
+    )  # fmt: skip
+    for number, names in enumerate(keys):
+        halves = blocks[divmod(number, num_columns)].subgridspec(2, 1, hspace=0.2 / 1.66)
+        for row, split in enumerate((train, val)):
+            axes = figure.add_subplot(halves[row])
+            axes.set_axis_off()
+            _show_image(axes, split[number])
+            _name_below(axes, names[row])
     return figure
 
 
@@ -381,6 +411,10 @@ def _show_image(axes: Axes, image: NDArray[np.uint8]) -> None:
         axes.imshow(image[0], cmap="gray", vmin=0, vmax=255)
     else:
         axes.imshow(image.transpose(1, 2, 0))
+
+
+def _name_below(axes: Axes, key: str) -> None:
+    axes.text(0.5, -0.04, _tail(key), transform=axes.transAxes, fontsize=TINY, color=GREY, ha="center", va="top")
 
 
 def _plain(axes: Axes) -> None:

@@ -9,7 +9,17 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from imgcls.reporting.statistics import UNDEFINED, Interval, Scores, difference_interval, rounded, wilson
+from imgcls.reporting.statistics import (
+    UNDEFINED,
+    Interval,
+    Scores,
+    accuracy_interval,
+    difference_interval,
+    ends,
+    rounded,
+    wilson,
+    with_interval,
+)
 
 SCORE_NAMES = {
     "accuracy": "accuracy",
@@ -156,6 +166,7 @@ class SweepFacts:
         num_val: images behind the metric.
         importances: dotted key -> its share of the metric's variation, in [0, 1]; empty where unknown.
         confirmation: the best configurations with fresh seeds, best first.
+        optimism: the best trial's metric minus the confirmed mean of its configuration.
         leaks: warning in one line where test images may be among these; it stands beside every score.
     """
 
@@ -172,6 +183,7 @@ class SweepFacts:
     num_val: int | None = None
     importances: Mapping[str, float] = field(default_factory=dict)
     confirmation: Sequence[Confirmed] = ()
+    optimism: float | None = None
     leaks: str = ""
 
 
@@ -252,11 +264,6 @@ def terminal_table(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<{width}}  {value}".rstrip().replace("\n", line_break) for name, value in rows)
 
 
-def with_interval(value: float, interval: Interval) -> str:
-    """A score as `0.85 (0.81 to 0.89)`, with the digits that the interval supports."""
-    return f"{rounded(value, interval)} ({_ends(interval)})"
-
-
 def warning(leaks: str) -> tuple[str, ...]:
     """The paragraph that stands beside a score, or none where `leaks` is empty."""
     return (f"**Warning:** {_escaped(leaks)}",) if leaks else ()
@@ -284,7 +291,7 @@ def _score_table(facts: EvaluationFacts) -> str:
     def cells(scores: Scores, name: str, intervals: Mapping[str, Interval]) -> tuple[str, str]:
         own = {"accuracy": scores.accuracy_interval, **intervals}.get(name)
         shown = rounded(getattr(scores, name), own or scores.accuracy_interval)
-        return shown, UNDEFINED if own is None else _ends(own)
+        return shown, UNDEFINED if own is None else ends(own)
 
     def row(name: str, words: str) -> tuple[str, ...]:
         val, val_interval = cells(facts.val, name, facts.val_intervals)
@@ -321,7 +328,7 @@ def _selecting_score(facts: EvaluationFacts) -> str:
     value = own if selection.best_trial_value is None else selection.best_trial_value
     interval = facts.val_intervals.get(name) if value == own else None
     if name == "accuracy":
-        interval = wilson(round(value * facts.num_val), facts.num_val)
+        interval = accuracy_interval(value, facts.num_val)
     shown = _shown_score(value, interval, _val_interval(facts))
     return f"{shown}; this score selected {selection.chosen}" if selection.chosen else shown
 
@@ -360,7 +367,7 @@ def _gap(facts: EvaluationFacts) -> str:
     return (
         f"`val_test_gap`, accuracy on val minus accuracy on test: "
         f"{rounded(facts.val.accuracy - facts.test.accuracy, interval)} "
-        f"({_ends(interval)}, Newcombe's 95% interval).{expected}"
+        f"({ends(interval)}, Newcombe's 95% interval).{expected}"
     )
 
 
@@ -410,7 +417,7 @@ def _other_scores(facts: EvaluationFacts) -> str:
 
 def _stated(name: str, scores: Scores, interval: Interval) -> str:
     value = rounded(getattr(scores, name), interval)
-    return f"{value} (95% {'Wilson ' if name == 'accuracy' else ''}interval {_ends(interval)})"
+    return f"{value} (95% {'Wilson ' if name == 'accuracy' else ''}interval {ends(interval)})"
 
 
 def _nth_time(look: int) -> str:
@@ -429,7 +436,7 @@ def _class_row(name: str, precision: float, recall: float, f1: float, num_images
     if not num_images:
         return name, UNDEFINED, UNDEFINED, UNDEFINED, UNDEFINED, "0"
     interval = wilson(round(recall * num_images), num_images)
-    shown = rounded(precision, interval), rounded(recall, interval), _ends(interval), rounded(f1, interval)
+    shown = rounded(precision, interval), rounded(recall, interval), ends(interval), rounded(f1, interval)
     return name, *shown, str(num_images)
 
 
@@ -459,7 +466,7 @@ def _winner(facts: SweepFacts) -> tuple[str, ...]:
 
 def _best(value: float, facts: SweepFacts) -> str:
     if facts.metric == "val/accuracy" and (interval := _accuracy_interval(value, facts.num_val)) is not None:
-        return f"{rounded(value, interval)} (95% interval {_ends(interval)}, {facts.num_val} images)"
+        return f"{rounded(value, interval)} (95% interval {ends(interval)}, {facts.num_val} images)"
     accuracies = facts.leaderboard.get("val/accuracy", pd.Series())
     borrowed = _accuracy_interval(accuracies.iloc[0], facts.num_val) if len(accuracies) else None
     return _shown(value) if borrowed is None else rounded(value, borrowed)
@@ -469,7 +476,7 @@ def _accuracy_interval(accuracy: float | None, num_images: int | None) -> Interv
     """Wilson's, or None where it is unknown or NaN."""
     if accuracy is None or num_images is None or math.isnan(accuracy):
         return None
-    return wilson(round(accuracy * num_images), num_images)
+    return accuracy_interval(accuracy, num_images)
 
 
 def _confirmation(facts: SweepFacts) -> tuple[str, ...]:
@@ -481,9 +488,21 @@ def _confirmation(facts: SweepFacts) -> tuple[str, ...]:
         markdown_table(header, [_confirmed_row(row, facts) for row in facts.confirmation]),
         "Each epoch was fixed beforehand by the trial that found the configuration, since choosing it again in each "
         "run would bias these scores upwards. Intervals are of the mean over seeds; differences are paired by seed.",
+        *_optimism(facts),
         _warned(
             "Fresh seeds do not remove the luck of the val images, which selected these configurations.", facts.leaks
         ),
+    )
+
+
+def _optimism(facts: SweepFacts) -> tuple[str, ...]:
+    if facts.optimism is None:
+        return ()
+    best_trial = next(row for row in facts.confirmation if row.trial == facts.leaderboard.iloc[0]["trial"])
+    value = rounded(facts.optimism, best_trial.interval or Interval(best_trial.mean, best_trial.mean))
+    return (
+        f"Optimism {value}: the {facts.metric} of the best trial, {best_trial.trial}, minus its configuration's "
+        "confirmed mean.",
     )
 
 
@@ -492,11 +511,29 @@ def _confirmed_row(row: Confirmed, facts: SweepFacts) -> tuple[str, ...]:
 
     def cells(value: float | None, interval: Interval | None) -> tuple[str, str]:
         shown = _shown(value) if value is None or digits is None else rounded(value, interval or digits)
-        return shown, UNDEFINED if interval is None else _ends(interval)
+        return shown, UNDEFINED if interval is None else ends(interval)
 
     std, _ = cells(row.std, None)
     mean, difference = cells(row.mean, row.interval), cells(row.difference, row.difference_interval)
     return str(row.trial), str(row.epoch), str(row.num_seeds), *mean, std, *difference
+
+
+def with_intervals(leaderboard: pd.DataFrame, num_val: int) -> pd.DataFrame:
+    """A leaderboard for people: accuracies with their intervals, losses with as many digits.
+
+    Args:
+        leaderboard: a row a trial, any columns.
+        num_val: images behind its scores.
+    """
+    if "val/accuracy" not in leaderboard:
+        return leaderboard
+    intervals = [_accuracy_interval(accuracy, num_val) for accuracy in leaderboard["val/accuracy"]]
+    shown = leaderboard.astype(object)
+    for column, show in (("val/accuracy", with_interval), ("val/loss", rounded)):
+        if column in shown:
+            pairs = zip(leaderboard[column], intervals, strict=True)
+            shown[column] = [_shown(value) if interval is None else show(value, interval) for value, interval in pairs]
+    return shown
 
 
 def _leaderboard(facts: SweepFacts) -> tuple[str, ...]:
@@ -505,17 +542,11 @@ def _leaderboard(facts: SweepFacts) -> tuple[str, ...]:
         return ("No trial has a score.",)
     if facts.num_val is None or "val/accuracy" not in board:
         return _frame_table(board), *warning(facts.leaks)
-    intervals = [_accuracy_interval(accuracy, facts.num_val) for accuracy in board["val/accuracy"]]
-    shown = board.astype(object)
-    for column, show in (("val/accuracy", with_interval), ("val/loss", rounded)):
-        if column in board:
-            pairs = zip(board[column], intervals, strict=True)
-            shown[column] = [_shown(value) if interval is None else show(value, interval) for value, interval in pairs]
     note = (
         f"Accuracies with Wilson's 95% interval over {facts.num_val} val images. Each score is that of the epoch which "
         "val selected, and it selected the first row too."
     )
-    return _frame_table(shown), _warned(note, facts.leaks)
+    return _frame_table(with_intervals(board, facts.num_val)), _warned(note, facts.leaks)
 
 
 def _importances(importances: Mapping[str, float]) -> tuple[str, ...]:
@@ -558,10 +589,6 @@ def _shown(value: object) -> str:
     if value is None or value is pd.NA or value != value:  # NaN alone differs from itself
         return UNDEFINED
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _ends(interval: Interval) -> str:
-    return f"{rounded(interval.low, interval)} to {rounded(interval.high, interval)}"
 
 
 def _counted(number: int, noun: str) -> str:

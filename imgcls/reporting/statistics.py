@@ -450,6 +450,34 @@ def rounded(value: float, interval: Interval) -> str:
     return UNDEFINED if math.isnan(value) else f"{value:z.{_decimals(interval)}f}"
 
 
+def with_interval(value: float, interval: Interval) -> str:
+    """A score as `0.85 (0.81 to 0.89)`, with the digits that the interval supports."""
+    return f"{rounded(value, interval)} ({ends(interval)})"
+
+
+def ends(interval: Interval) -> str:
+    """An interval as `0.81 to 0.89`, with the digits that it supports."""
+    return f"{rounded(interval.low, interval)} to {rounded(interval.high, interval)}"
+
+
+def accuracy_interval(accuracy: float, num_images: int) -> Interval:
+    """Wilson's, of an accuracy that was counted on so many images."""
+    return wilson(round(accuracy * num_images), num_images)
+
+
+def metric_text(metric: str, value: float, accuracy: float, num_images: int) -> str:
+    """A tracked metric for people: an accuracy with its interval, a loss with as many digits.
+
+    Args:
+        metric: its name in the record, such as `val/loss`.
+        value: the metric.
+        accuracy: on the same images.
+        num_images: so many.
+    """
+    interval = accuracy_interval(accuracy, num_images)
+    return with_interval(value, interval) if metric.endswith("accuracy") else rounded(value, interval)
+
+
 def _decimals(interval: Interval) -> int:
     if interval.half_width == 0:
         return MAX_DECIMALS

@@ -61,13 +61,20 @@ class Confirmation:
     Attributes:
         metric: what is compared.
         ranked: the best first.
-        optimism: the sweep's best trial's metric minus its configuration's confirmed mean; above 0 for an accuracy, and
-            below 0 for a loss, where that trial was lucky.
+        best_trial: the configuration that the sweep's best trial found.
     """
 
     metric: str
     ranked: tuple[Confirmed, ...]
-    optimism: float
+    best_trial: Confirmed
+
+    @property
+    def optimism(self) -> float:
+        """The best trial's metric minus its configuration's confirmed mean.
+
+        Above 0 for an accuracy, and below 0 for a loss, where that trial was lucky.
+        """
+        return self.best_trial.trial_value - self.best_trial.mean
 
     @property
     def winner(self) -> Confirmed:
@@ -224,11 +231,10 @@ def _conclude(
             )
         )
     sign = 1 if direction(sweep) == "minimize" else -1
-    best_trial = confirmed[0]
     return Confirmation(
         metric=sweep.search.metric,
         ranked=tuple(sorted(confirmed, key=lambda c: (sign * c.mean, c.trial))),
-        optimism=best_trial.trial_value - best_trial.mean,
+        best_trial=confirmed[0],
     )
 
 

@@ -24,8 +24,9 @@ from imgcls.config import Experiment
 from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
 from imgcls.models.registry import resolve_model
 from imgcls.progress import duration
+from imgcls.reporting.statistics import metric_text
 from imgcls.rng import derive_seed
-from imgcls.run import CONFIG, Prepared, data_tags, prepare
+from imgcls.run import CONFIG, Prepared, data_tags, log_leak_picture, prepare
 from imgcls.search import space as spaces
 from imgcls.search.confirm import Confirmation, check_can_be_confirmed, confirm, recorded_confirmation
 from imgcls.search.engines import TrialOutcome, make_engine
@@ -54,6 +55,8 @@ class SweepResult:
         metric: what selected it.
         best_value: the best trial's metric at its best epoch.
         leaderboard: one row a trial, best first.
+        num_val: images behind its scores.
+        leaks: what splits share, in one line; empty for nothing.
         confirmation: with fresh seeds, where `search.confirm` asks for it.
     """
 
@@ -62,6 +65,8 @@ class SweepResult:
     metric: str
     best_value: float
     leaderboard: pd.DataFrame
+    num_val: int
+    leaks: str = ""
     confirmation: Confirmation | None = None
 
 
@@ -144,6 +149,7 @@ class Sweep:
                 "imgcls.config_hash": self.experiment.config_hash(without=NOT_IDENTITY),
                 **data_tags(self.prepared.dataset),
             })  # fmt: skip
+            log_leak_picture(run, self.prepared)
             yield run
 
     def _take_back_lost_trials(self) -> None:
@@ -275,7 +281,10 @@ class Sweep:
         winner = board.iloc[0]
         metric = self.experiment.search.metric
         best_run_id = self._confirmed_winner(run.run_id, int(winner["trial"])) or str(winner["run_id"])
-        result = SweepResult(run.run_id, best_run_id, metric, float(winner[metric]), board)
+        dataset = self.prepared.dataset
+        result = SweepResult(
+            run.run_id, best_run_id, metric, float(winner[metric]), board, len(dataset.val), dataset.leaks.summary
+        )
         run.set_tags({"imgcls.best_run_id": result.best_run_id})
         run.log_metrics({
             "best/epoch": float(winner["best/epoch"]), "best/val/accuracy": float(winner["val/accuracy"]),
@@ -380,13 +389,15 @@ class _SweepProgress:
         board = self._sweep.leaderboard()
         completed = board[board["outcome"] == "completed"] if len(board) else board
         metric = self._sweep.experiment.search.metric
-        best = "none yet"
+        num_val, best = len(self._sweep.prepared.dataset.val), "none yet"
         if len(completed):
-            best = f"{completed.iloc[0][metric]:.4f} (trial {completed.iloc[0]['trial']})"
+            first = completed.iloc[0]
+            shown = metric_text(metric, first[metric], first["val/accuracy"], num_val)
+            best = f"{shown} by trial {first['trial']}"
         ended, total = self._sweep.num_ended(), self._sweep.experiment.search.trials
         seconds = (time.monotonic() - self._started) / max(1, ended - self._num_before)
         tqdm.write(
-            f"trial {outcome.job.number} {_in_words(outcome, metric)}; {ended} of {total} trials, "
+            f"trial {outcome.job.number} {_in_words(outcome, metric, num_val)}; {ended} of {total} trials, "
             f"best {metric} {best}, "
             f"{duration(seconds * (total - ended))} left",
             file=sys.stderr,
@@ -399,11 +410,12 @@ class _SweepProgress:
         self._bar.close()
 
 
-def _in_words(outcome: TrialOutcome, metric: str) -> str:
+def _in_words(outcome: TrialOutcome, metric: str, num_val: int) -> str:
     if outcome.finished is None:
         return f"{'interrupted' if outcome.interrupted else 'failed'}: {outcome.error}"
     best = outcome.finished.best
-    return f"{outcome.finished.outcome}: {metric} {metric_value(best, metric):.4f} at epoch {best.epoch}"
+    score = metric_text(metric, metric_value(best, metric), best.val_accuracy, num_val)
+    return f"{outcome.finished.outcome}: {metric} {score} at epoch {best.epoch}"
 
 
 def _check_space(experiment: Experiment, root: Path) -> None:

@@ -14,8 +14,8 @@ from imgcls.config import Experiment, load_experiment
 from imgcls.reporting import figures, html
 from imgcls.reporting.report import Confirmed as ConfirmedRow
 from imgcls.reporting.report import SweepFacts, sweep_markdown
-from imgcls.reporting.statistics import Interval, mean_interval, rounded, wilson
-from imgcls.run import CONFIG
+from imgcls.reporting.statistics import Interval, accuracy_interval, ends, mean_interval, rounded
+from imgcls.run import CONFIG, LEAKS
 from imgcls.search import space as spaces
 from imgcls.search.confirm import Confirmation, Confirmed
 from imgcls.tracking import Run, RunRecord, Tracker
@@ -100,7 +100,8 @@ def _facts(
         num_val=int(sweep.tags["imgcls.num_val"]),
         importances=importances,
         confirmation=confirmed_rows(confirmation) if confirmation else (),
-        leaks=sweep.tags.get("imgcls.leaks", ""),
+        optimism=confirmation.optimism if confirmation else None,
+        leaks=sweep.tags.get(LEAKS, ""),
     )
 
 
@@ -122,13 +123,9 @@ def _pictures(
         drawn["Which trials can be told apart"] = figures.leaderboard_intervals(
             [f"trial {number}" for number in completed["trial"]],
             completed[metric].tolist(),
-            [_interval(value, int(sweep.tags["imgcls.num_val"])) for value in completed[metric]],
+            [accuracy_interval(value, int(sweep.tags["imgcls.num_val"])) for value in completed[metric]],
         )
     return [(caption, figures.save_png(figure)) for caption, figure in drawn.items()]
-
-
-def _interval(accuracy: float, num_images: int) -> Interval:
-    return wilson(round(accuracy * num_images), num_images)
 
 
 def _history(run_id: str, tracker: Tracker) -> pd.DataFrame:
@@ -138,12 +135,25 @@ def _history(run_id: str, tracker: Tracker) -> pd.DataFrame:
 
 def as_text(confirmation: Confirmation) -> str:
     """The confirmation as a table for the shell, with no more digits than each mean supports."""
-    rows = []
+    rows, best = [], confirmation.best_trial
     for row in confirmed_rows(confirmation):
         digits = row.interval or Interval(row.mean, row.mean)
+        behind = "" if row.difference is None else rounded(row.difference, row.difference_interval or digits)
         std = "" if math.isnan(row.std) else f" ± {rounded(row.std, digits)}"
         rows.append({
             "trial": row.trial, "epoch": row.epoch, "seeds": row.num_seeds,
             confirmation.metric: f"{rounded(row.mean, digits)}{std}",
+            "95% interval": _shown_ends(row.interval),
+            "minus the best": behind,
+            "95% interval of it": _shown_ends(row.difference_interval),
         })  # fmt: skip
-    return pd.DataFrame(rows).to_string(index=False)
+    digits = mean_interval(best.values) if len(best.values) > 1 else Interval(best.mean, best.mean)
+    return (
+        f"{pd.DataFrame(rows).to_string(index=False)}\n\n"
+        f"Optimism {rounded(confirmation.optimism, digits)}: the {confirmation.metric} of the best trial "
+        f"({best.trial}), minus its configuration's confirmed mean"
+    )
+
+
+def _shown_ends(interval: Interval | None) -> str:
+    return ends(interval) if interval else ""

@@ -17,9 +17,15 @@ def noise(seed, size=(12, 10)):
     return np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
 
 
-def write(path, pixels):
+def picture(seed, size=(96, 72)):
+    """uint8 (height, width, 3), with patches of light and shade as photographs have them."""
+    coarse = Image.fromarray(noise(seed, (7, 6)))
+    return np.asarray(coarse.resize(size, Image.Resampling.BICUBIC))
+
+
+def write(path, pixels, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(pixels).save(path, **options)
     return path
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from imgcls.config import DataConfig
 from imgcls.data import cache
-from imgcls.data.decode import digest, to_square
+from imgcls.data.decode import difference_hash, digest, to_square
 from imgcls.data.held_out import Look
 from imgcls.data.sources import open_source
 from imgcls.errors import DataError
@@ -69,8 +69,10 @@ def test_every_readable_image_is_there_in_the_order_of_the_table(table, monkeypa
     for image, row in zip(decoded.images, READABLE, strict=True):
         assert np.array_equal(image, to_square(table.read(row), 6, 3))
         assert decoded.digests[row].tobytes() == digest(table.read(row))
+        assert decoded.perceptual[row] == difference_hash(table.read(row))
     assert [row for row, _ in decoded.unreadable] == [3, 11]
-    assert not decoded.digests[[3, 11]].any()
+    assert not decoded.digests[[3, 11]].any() and not decoded.perceptual[[3, 11]].any()
+    assert np.array_equal(decoded.labelled(table).perceptual, decoded.perceptual[READABLE])
     assert decoded.offenders(table)[0] == f"{table.path(3)}: empty file"
 
 
@@ -80,7 +82,7 @@ def test_a_second_call_decodes_nothing(table):
     assert sorted(rows) == list(range(12))
     second = cache.decode(table, 6, 3)
     assert len(rows) == 12
-    for name in ("digests", "kept", "images"):
+    for name in ("digests", "perceptual", "kept", "images"):
         assert np.array_equal(getattr(first, name), getattr(second, name))
     assert first.unreadable == second.unreadable
 
@@ -150,7 +152,7 @@ def test_test_pixels_of_a_carved_split_are_nowhere_in_the_cache(tmp_path, cache_
     dataset = load(write_classes(tmp_path, {"cat": 12, "dog": 12}))
     if opened:
         assert len(dataset.test.open(Look("a run", 1, lambda: True))) == 6
-    test = set(digests(dataset.test.hashes()))
+    test = set(digests(dataset.test.hashes().digests))
     contents = [path.read_bytes() for path in cached_files(cache_folder)]
     num_test = num_others = 0
     for seed in range(24):
@@ -172,6 +174,20 @@ def test_what_is_decoded_and_forgotten_leaves_no_file(table, cache_folder):
     assert np.array_equal(decoded.images, reference.images) and decoded.unreadable == reference.unreadable
     assert np.array_equal(decoded.digests, reference.digests) and np.array_equal(decoded.kept, reference.kept)
     assert len(list(cache_folder.iterdir())) == 1
+
+
+def test_a_text_is_made_once_and_remembered(cache_folder):
+    made = []
+    for _ in range(2):
+        assert cache.remember("a text.json", lambda: made.append(1) or "what was found é") == "what was found é"
+    assert made == [1]
+    assert [path.name for path in cache_folder.iterdir()] == ["a text.json"]
+
+
+def test_a_text_that_cannot_be_made_leaves_nothing(cache_folder):
+    with pytest.raises(ZeroDivisionError):
+        cache.remember("a text.json", lambda: str(1 / 0))
+    assert cached_files(cache_folder) == []
 
 
 class Crash(BaseException):

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageChops, PngImagePlugin
 from torchvision.transforms import functional as TF
 
-from imgcls.data.decode import UnreadableImageError, digest, read_image, resize_squares, to_square
-from tests.data.make import noise, write
+from imgcls.data.decode import UnreadableImageError, difference_hash, digest, read_image, resize_squares, to_square
+from tests.data.make import noise, picture, write
 
 RED, HALF_RED = (255, 0, 0), (255, 127, 127)
 
@@ -209,6 +209,43 @@ def test_digests_tell_shapes_and_single_pixels_apart():
     touched[3, 5] = 1
     images = [flat, flat.reshape(6, 4), flat.reshape(2, 12), touched]
     assert len({digest(Image.fromarray(image)) for image in images}) == 4
+
+
+def test_the_difference_hash_says_where_brightness_falls():
+    """On an image of 9 x 8 pixels, bit by bit from the pixels themselves."""
+    grey = np.random.default_rng(0).integers(0, 256, (8, 9), np.uint8)
+    falls = [grey[y, x] > grey[y, x + 1] for y in range(8) for x in range(8)]
+    assert difference_hash(Image.fromarray(grey)) == int("".join(str(int(fall)) for fall in falls), base=2)
+
+
+@pytest.mark.parametrize(
+    "grey",
+    [np.full((40, 60), 200), np.tile(np.arange(60), (40, 1)), np.tile(np.arange(0, 240, 6)[:, None], (1, 60))],
+    ids=["flat", "brighter to the right", "brighter downwards"],
+)
+def test_the_difference_hash_is_zero_where_brightness_falls_nowhere(grey):
+    assert difference_hash(Image.fromarray(grey.astype(np.uint8))) == 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 50), (500, 4), (9, 8), (10, 9), (145, 129)])
+def test_images_of_any_shape_have_a_difference_hash(size):
+    assert 0 <= difference_hash(Image.fromarray(noise(0, size))) < 2**64
+
+
+def bits_apart(one, other):
+    return (difference_hash(one) ^ difference_hash(other)).bit_count()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_difference_hash_survives_what_the_digest_does_not(tmp_path, seed):
+    image = Image.fromarray(picture(seed, (300, 200)))
+    grey = image.convert("L")
+    assert bits_apart(grey, grey.convert("RGB")) == 0
+    brighter = Image.fromarray((np.asarray(image) * 0.95).astype(np.uint8))
+    smaller = image.resize((150, 100), Image.Resampling.LANCZOS)
+    encoded = read_image(saved(image, tmp_path / "image.jpg", quality=80))
+    assert [bits_apart(image, other) <= 1 for other in (brighter, smaller, encoded)] == [True] * 3
+    assert bits_apart(image, Image.fromarray(picture(seed + 100, (300, 200)))) > 10
 
 
 @pytest.mark.parametrize("size", [(48, 24), (24, 48), (24, 24)])

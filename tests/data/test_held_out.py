@@ -1,6 +1,7 @@
 """The sealed test split: what can be known of it without a look, and what a look gives."""
 
 import inspect
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -38,8 +39,11 @@ def test_hashes_tell_which_images_and_nothing_of_their_pixels(root, cache_folder
     monkeypatch.setattr(cache, "to_square", refuse)
     test = sealed(root)
     table = open_source(DataConfig(source="folder", path=str(root)), root).given["test"]
-    expected = [decode.digest(table.read(row)) for row in range(6)]
-    assert digests(test.hashes()) == expected and len(test) == 6
+    hashes = test.hashes()
+    assert [field.name for field in fields(hashes)] == ["rows", "digests", "perceptual"]
+    assert digests(hashes.digests) == [decode.digest(table.read(row)) for row in range(6)] and len(test) == 6
+    assert hashes.perceptual.tolist() == [decode.difference_hash(table.read(row)) for row in range(6)]
+    assert hashes.rows.tolist() == [0, 1, 2, 3, 4, 5]
     assert len(test.fingerprint()) == 16 and test.unreadable() == []
     images = [np.load(path) for path in cached_files(cache_folder) if path.name == "images.npy"]
     assert [image.shape for image in images] == [(6, 3, 0, 0)]
@@ -65,7 +69,7 @@ def test_open_needs_a_look_that_was_written_down(root, monkeypatch, look):
 
 def test_open_gives_the_images_in_the_order_of_their_content(root):
     images = sealed(root).open(LOOK)
-    assert digests(images.digests) == sorted(digests(sealed(root).hashes()))
+    assert digests(images.digests) == sorted(digests(sealed(root).hashes().digests))
     assert images.pixels.shape == (6, 3, 8, 8) and sorted(images.labels.tolist()) == [0, 0, 0, 1, 1, 1]
     for pixels, key in zip(images.pixels, images.keys, strict=True):
         table = open_source(DataConfig(source="folder", path=str(root)), root).given["test"]
@@ -77,7 +81,7 @@ def test_test_is_resized_exactly_as_val_is(tmp_path):
     for name, seeds in (("train", (0, 1, 2)), ("val", (7, 8, 9)), ("test", (7, 8, 9))):
         for shift, kind in ((0, "cat"), (100, "dog")):
             write_class(tmp_path / name / kind, [seed + shift for seed in seeds])
-    dataset = load(tmp_path, AugmentConfig(random_resized_crop=(0.3, 1.0)))
+    dataset = load(tmp_path, AugmentConfig(random_resized_crop=(0.3, 1.0)), allow_leaks=True)
     test = dataset.test.open(LOOK)
     assert dataset.train.stored.shape[-1] == 15
     assert np.array_equal(test.pixels, dataset.val.pixels) and np.array_equal(test.labels, dataset.val.labels)
@@ -111,12 +115,13 @@ def test_unreadable_test_images_are_refused_or_skipped(root):
         assert caught.value.offenders == [f"{bad}: empty file"]
     test = sealed(root, skip_unreadable=True)
     assert len(test) == len(test.open(LOOK)) == 5
+    assert test.hashes().rows.tolist() == [0, 1, 2, 3, 5]
     assert test.unreadable() == [f"{bad}: empty file"]
 
 
 def test_images_that_change_between_seal_and_look_are_refused(root):
     test = sealed(root, skip_unreadable=True)
-    assert len(test.hashes()) == 6
+    assert len(test) == 6
     (root / "test" / "dog" / "0111.png").write_bytes(b"")
     with pytest.raises(DataError, match="changed while the program ran"):
         test.open(LOOK)

@@ -13,6 +13,7 @@ from imgcls.reporting.figures import (
     importances,
     leaderboard_intervals,
     learning_curves,
+    near_duplicates,
     overlaid_curves,
     reliability_diagram,
     save_png,
@@ -157,6 +158,26 @@ def test_names_are_shown_as_they_are():
     # Two dollars would be mathematics, and this one malformed; the other name has no glyphs in the font.
     figure = worst_mistakes(pixels, labels, probs, [r"$\frac$.png"] * 4, ["$a_{$", "中文\n名"])
     assert rendered(figure).width > 100
+
+
+@pytest.mark.parametrize(("num", "channels"), [(1, 3), (4, 1), (10, 1)])
+def test_near_duplicates_stand_above_each_other(num, channels):
+    train = np.random.default_rng(0).integers(0, 256, (num, channels, 12, 12), np.uint8)
+    val = np.random.default_rng(1).integers(0, 256, (num, channels, 8, 8), np.uint8)
+    keys = [(f"train/{i}.png", f"val/{i}.png") for i in range(num)]
+    figure = near_duplicates(train, val, keys, 33)
+    assert figure.get_suptitle() == f"Near duplicates, train above val: {num} of 33"
+    assert len(figure.axes) == 2 * num
+    figure.draw_without_rendering()
+    for i, (above, below) in enumerate(zip(figure.axes[::2], figure.axes[1::2], strict=True)):
+        for axes, images in ((above, train), (below, val)):
+            shown = np.asarray(axes.images[0].get_array())
+            np.testing.assert_array_equal(shown, images[i, 0] if channels == 1 else images[i].transpose(1, 2, 0))
+        assert (above.texts[0].get_text(), below.texts[0].get_text()) == keys[i]
+        upper, lower = above.get_window_extent(), below.get_window_extent()
+        assert upper.y0 > lower.y1 and abs(upper.x0 - lower.x0) < 1
+        assert above.texts[0].get_window_extent().y0 > lower.y1
+    assert rendered(figure).width < 800
 
 
 def test_learning_curves_show_history_and_best_epoch():

@@ -1,0 +1,287 @@
+"""Planted leaks of every kind are found, said and stopped on; and what only looks like one is not."""
+
+import json
+from collections import Counter
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imgcls.data import leaks
+from imgcls.data.leaks import Leaks, Listed, Near, Spanning, find_leaks
+from imgcls.errors import DataError
+from tests.data.make import load, noise, picture, write, write_class
+
+SPLITS = ("train", "val", "test")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Given splits that share nothing."""
+    for start, split in ((0, "train"), (100, "val"), (200, "test")):
+        for label, kind in enumerate(("cat", "dog")):
+            write_class(tmp_path / split / kind, range(start + 10 * label, start + 10 * label + 4))
+    return tmp_path
+
+
+def refusal(root, **settings):
+    with pytest.raises(DataError) as caught:
+        load(root, **settings)
+    return str(caught.value)
+
+
+# --- planted in files -------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_found_where_nothing_leaks(root, caplog):
+    found = load(root).leaks
+    assert found == Leaks({"train": 8, "val": 8, "test": 8}) and found.summary == "" and found.num_leaked == 0
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "summary"),
+    [
+        ("train", "test", "1 of 9 test images stand in train or val, pixel by pixel"),
+        ("val", "test", "1 of 9 test images stand in train or val, pixel by pixel"),
+        ("train", "val", "1 of 9 val images stand in train, pixel by pixel"),
+    ],
+)
+def test_an_image_in_two_splits_stops_the_run_whatever_its_file_format(root, first, second, summary):
+    write(root / first / "cat" / "one.bmp", noise(999))
+    write(root / second / "dog" / "other.png", noise(999), compress_level=1)
+    message = refusal(root)
+    assert message.split("\n")[:2] == [
+        f"splits leak: {summary} (paths in {root}):",
+        f"  {first} {first}/cat/one.bmp = {second} {second}/dog/other.png",
+    ]
+    assert all(remedy in message for remedy in ("remove them", "carve the splits itself", "data.allow_leaks = true"))
+
+
+def test_every_pair_is_named(root):
+    for seed in range(30):
+        write(root / "train" / "cat" / f"in train {seed}.png", noise(1000 + seed))
+        write(root / "test" / "cat" / f"in test {seed}.png", noise(1000 + seed))
+    write(root / "test" / "dog" / "once more.png", noise(1000))
+    message = refusal(root)
+    assert "31 of 39 test images" in message
+    for seed in range(1, 30):
+        assert f"  train train/cat/in train {seed}.png = test test/cat/in test {seed}.png\n" in message
+    assert "train/cat/in train 0.png = test test/cat/in test 0.png, test/dog/once more.png\n" in message
+
+
+def test_allowed_leaks_are_said_and_the_run_goes_on(root, caplog):
+    write(root / "test" / "cat" / "copy.bmp", noise(0))
+    write(root / "test" / "cat" / "copy of the copy.bmp", noise(0))
+    write(root / "val" / "cat" / "copy.bmp", noise(0))
+    dataset = load(root, allow_leaks=True)
+    assert dataset.leaks.num_leaked == 2
+    assert dataset.leaks.summary == (
+        "2 of 10 test images stand in train or val, pixel by pixel; 1 of 9 val images stand in train, pixel by pixel"
+    )
+    assert f"data.allow_leaks: {dataset.leaks.summary}" in caplog.text
+    assert "train train/cat/0000.png = val val/cat/copy.bmp" in caplog.text
+
+
+def test_a_split_carved_here_keeps_copies_together_and_goes_on(tmp_path):
+    write_class(tmp_path / "train" / "cat", range(12))
+    write_class(tmp_path / "train" / "dog", range(20, 32))
+    for seed in (*range(12), *range(20, 32)):
+        write(tmp_path / "train" / ("cat" if seed < 12 else "dog") / f"copy of {seed}.bmp", noise(seed))
+    assert load(tmp_path, val_fraction=0.3).leaks.summary == ""
+
+
+def test_copies_in_train_that_disagree_on_their_class_are_listed(root, caplog):
+    write(root / "train" / "dog" / "mistake.bmp", noise(2))
+    write(root / "train" / "cat" / "harmless copy.bmp", noise(1))
+    dataset = load(root)
+    assert dataset.leaks.conflicts == (("train/cat/0002.png (cat)", "train/dog/mistake.bmp (dog)"),)
+    assert dataset.leaks.summary == ""
+    assert "  train/cat/0002.png (cat) = train/dog/mistake.bmp (dog)" in caplog.text
+    assert "harmless" not in caplog.text
+
+
+def test_near_duplicates_are_a_warning(root, caplog):
+    write(root / "train" / "cat" / "one.png", picture(0))
+    write(root / "val" / "cat" / "saved again.jpg", picture(0), quality=90)
+    write(root / "test" / "dog" / "darker.png", (picture(0) * 0.95).astype(np.uint8))
+    dataset = load(root)
+    assert dataset.leaks.summary == ""
+    assert dataset.leaks.near == (
+        Near(("train", "val"), 1, (("train/cat/one.png", "val/cat/saved again.jpg"),)),
+        Near(("train", "test"), 1, (("train/cat/one.png", "test/dog/darker.png"),)),
+        Near(("val", "test"), 1, (("val/cat/saved again.jpg", "test/dog/darker.png"),)),
+    )
+    assert "1 pair of train and val images look alike" in caplog.text
+    assert "train/cat/one.png ~ test/dog/darker.png" in caplog.text
+
+
+def test_flat_images_are_near_to_none(root):
+    for level, split in enumerate(SPLITS):
+        for copy in range(3):
+            write(root / split / "cat" / f"{copy}.png", np.full((20 + copy, 30, 3), 50 + level, np.uint8))
+    assert load(root).leaks.near == ()
+
+
+# --- groups -----------------------------------------------------------------------------------------------------
+
+
+def test_a_group_across_given_splits_stops_the_run(root):
+    for start, split, num in ((1000, "train", 3), (2000, "test", 2)):
+        for i in range(num):
+            write(root / split / "cat" / f"patient7_{i}.png", noise(start + i))
+    message = refusal(root, groups=r"(patient\d+|\d{4})")
+    assert "splits leak: 1 group spans splits" in message and "  group patient7: 3 in train, 2 in test\n" in message
+    allowed = load(root, groups=r"(patient\d+|\d{4})", allow_leaks=True)
+    assert allowed.leaks.spanning == (Spanning("patient7", {"train": 3, "test": 2}),)
+    assert allowed.leaks.summary == "1 group spans splits" and allowed.leaks.num_leaked == 0
+
+
+def test_groups_of_a_file_are_searched_too(root, tmp_path_factory):
+    table = tmp_path_factory.mktemp("elsewhere") / "groups.csv"
+    keys = [path.relative_to(root).as_posix() for path in root.rglob("*.png")]
+    shared = {"train/cat/0000.png": "a", "val/dog/0110.png": "a", "train/dog/0010.png": "b", "test/cat/0200.png": "b"}
+    table.write_text("group,image\n" + "".join(f"{shared.get(key, key)},{key}\n" for key in keys))
+    message = refusal(root, groups=str(table))
+    assert "2 groups span splits" in message
+    assert "group a: 1 in train, 1 in val\n" in message and "group b: 1 in train, 1 in test\n" in message
+
+
+# --- the search, against comparing every image with every other -------------------------------------------------
+
+
+def split_of(rows):
+    """A split of (content, hash, label) rows; equal contents are equal pixels."""
+    digests = np.array([np.random.default_rng(content).integers(0, 256, 32, np.uint8) for content, _, _ in rows])
+    return Listed(
+        tuple(f"image {i}" for i in range(len(rows))),
+        np.array([label for _, _, label in rows], np.int64),
+        digests.reshape(-1, 32),
+        np.array([number for _, number, _ in rows], np.uint64),
+    )
+
+
+def searched(**splits):
+    """Findings that are not kept, so that hypothesis leaves no hundreds of files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leaks.cache, "remember", lambda _, make: make())
+        return find_leaks(splits, ("cat", "dog"))
+
+
+BASES = (0, 1, 2**63, 0x0F0F_0F0F_0F0F_0F0F, 2**64 - 1)
+
+
+@st.composite
+def contents(draw):
+    """A hash for each of a few contents, so that equal contents have equal hashes; near and far ones among them."""
+    number = st.builds(
+        lambda base, bits: base ^ sum(1 << bit for bit in bits),
+        st.sampled_from(BASES),
+        st.sets(st.integers(0, 63), max_size=2),
+    )
+    return draw(st.lists(number, min_size=1, max_size=12))
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(hashes=contents(), draws=st.data())
+def test_the_search_finds_what_comparing_everything_finds(hashes, draws):
+    row = st.integers(0, len(hashes) - 1).flatmap(
+        lambda content: st.tuples(st.just(content), st.just(hashes[content]), st.integers(0, 1))
+    )
+    rows = {split: draws.draw(st.lists(row, min_size=1, max_size=12)) for split in SPLITS}
+    found = searched(**{split: split_of(of_split) for split, of_split in rows.items()})
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        pairs = list(product(enumerate(rows[first]), enumerate(rows[second])))
+        same = {(i, j) for (i, one), (j, other) in pairs if one[0] == other[0]}
+        near = {
+            (i, j)
+            for (i, one), (j, other) in pairs
+            if one[0] != other[0] and one[1] and other[1] and (one[1] ^ other[1]).bit_count() <= 1
+        }
+        named = {
+            (int(i.split()[1]), int(j.split()[1]))
+            for leak in found.identical
+            if leak.splits == (first, second)
+            for i, j in product(leak.first, leak.second)
+        }
+        assert named == same
+        between = found.between(first, second)
+        assert between.num_pairs == len(near)
+        assert {(int(i.split()[1]), int(j.split()[1])) for i, j in between.named} <= near
+        assert bool(between.named) == bool(near) and len(between.named) <= leaks.LISTED
+    known = {content for split in ("train", "val") for content, _, _ in rows[split]}
+    assert found.num_leaked == sum(content in known for content, _, _ in rows["test"])
+    labels = Counter(content for content, _ in {(content, label) for content, _, label in rows["train"]})
+    assert len(found.conflicts) == sum(num > 1 for num in labels.values())
+
+
+def test_thousands_of_like_images_are_counted_and_a_few_named():
+    """Two million pairs, no two of which are looked at; nor are those of thousands of copies."""
+    train = split_of([(i, 5, 0) for i in range(1500)])
+    val = split_of([(10_000 + i, 4, 0) for i in range(1500)])
+    test = split_of([(0, 5, 0)] * 1500)
+    found = searched(train=train, val=val, test=test)
+    assert found.between("train", "val").num_pairs == 2_250_000
+    assert len(set(found.between("train", "val").named)) == leaks.LISTED
+    assert found.between("train", "test").num_pairs == 1500 * 1499
+    copies = searched(train=test, val=test)
+    assert copies.near == () and copies.summary == "1500 of 1500 val images stand in train, pixel by pixel"
+
+
+# --- searched once ----------------------------------------------------------------------------------------------
+
+
+def test_findings_are_kept_for_later_runs(root, cache_folder, monkeypatch):
+    write(root / "train" / "cat" / "one.png", picture(0))
+    write(root / "val" / "cat" / "saved again.jpg", picture(0), quality=90)
+    write(root / "test" / "cat" / "copy.bmp", noise(0))
+    before = load(root, allow_leaks=True).leaks
+    (kept,) = cache_folder.glob("leaks-*.json")
+    assert json.loads(kept.read_text(encoding="utf-8"))["identical"][0]["second"] == ["test/cat/copy.bmp"]
+
+    def refuse(*_):
+        raise AssertionError("searched again")
+
+    monkeypatch.setattr(leaks, "_search", refuse)
+    assert load(root, allow_leaks=True, mean=(0.5,) * 3).leaks == before
+    assert "copy.bmp" in refusal(root)
+    (root / "test" / "cat" / "copy.bmp").rename(root / "test" / "cat" / "renamed.bmp")
+    with pytest.raises(AssertionError, match="searched again"):
+        load(root, allow_leaks=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"keys": ("a", "c")},
+        {"labels": np.array([0, 0])},
+        {"perceptual": np.array([5, 9], np.uint64)},
+        {"groups": ("g", "g")},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_kept_findings_are_of_exactly_these_images(cache_folder, change):
+    settings = {
+        "keys": ("a", "b"), "labels": np.array([0, 1]), "perceptual": np.array([5, 8], np.uint64), "groups": ("g", "h"),
+        "digests": np.arange(64, dtype=np.uint8).reshape(2, 32),
+    }  # fmt: skip
+    for of_train in (settings, settings, settings | change):
+        find_leaks({"train": Listed(**of_train), "val": Listed(**settings)}, ("cat", "dog"))
+    assert len(list(cache_folder.iterdir())) == 2
+
+
+def test_the_order_of_files_changes_nothing(cache_folder):
+    rows = [(i % 7, 1 << (i % 7), i % 2) for i in range(20)]
+    train, val = split_of(rows), split_of([(i, 1 << (i % 5), 0) for i in range(5, 15)])
+    shuffled = np.random.default_rng(0).permutation(20)
+    other = Listed(
+        tuple(train.keys[i] for i in shuffled),
+        train.labels[shuffled],
+        train.digests[shuffled],
+        train.perceptual[shuffled],
+    )
+    found = [find_leaks({"train": one, "val": val}, ("cat", "dog")) for one in (train, other)]
+    assert found[0] == found[1] and found[0].identical and found[0].near and found[0].conflicts
+    assert len(list(cache_folder.iterdir())) == 1
