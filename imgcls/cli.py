@@ -138,11 +138,10 @@ def confirm(
     Example: imgcls confirm RUN_ID --top 3 --seeds 5
     """
     from imgcls.config import project_root
-    from imgcls.run import LEAKS
     from imgcls.search.study import confirm_sweep
     from imgcls.search.summary import as_text, evaluate_command
     from imgcls.signals import GracefulStop
-    from imgcls.tracking import Tracker
+    from imgcls.tracking import LEAKS, Tracker
 
     root = project_root(Path.cwd())
     tracker = Tracker(root)
@@ -293,8 +292,7 @@ def runs(
 ) -> None:
     """List the newest runs of the record."""
     from imgcls.config import project_root
-    from imgcls.reporting.report import terminal_table
-    from imgcls.run import score_of
+    from imgcls.reporting.report import score_of, terminal_table
     from imgcls.tracking import Tracker
 
     tracker = Tracker(project_root(Path.cwd()))

@@ -24,10 +24,10 @@ from imgcls.errors import Interrupted
 from imgcls.models.registry import build_model, pretrained_normalisation, resolve_model
 from imgcls.progress import RunProgress
 from imgcls.reporting import figures
-from imgcls.reporting.statistics import Scores, accuracy_interval, rounded, with_interval
+from imgcls.reporting.statistics import accuracy_interval, rounded, with_interval
 from imgcls.rng import derive_seed
 from imgcls.signals import GracefulStop
-from imgcls.tracking import Kind, Run, RunRecord, Tracker, heartbeat
+from imgcls.tracking import LEAKS, Kind, Run, Tracker, heartbeat
 from imgcls.training.checkpoint import save_checkpoint
 from imgcls.training.device import Device, prepare_device
 from imgcls.training.loop import Task, TrainState, fit
@@ -36,7 +36,6 @@ from imgcls.training.metrics import EpochResult
 BEST, LAST = "checkpoints/best.pt", "checkpoints/last.pt"
 VAL_PREDICTIONS, TEST_PREDICTIONS = "predictions/val.csv", "predictions/test.csv"
 CONFIG = "config.toml"
-LEAKS = "imgcls.leaks"
 """Tag: what leaks between the splits, in one line; absent where nothing does."""
 
 
@@ -246,24 +245,6 @@ def data_tags(dataset: Dataset) -> dict[str, str]:
     if dataset.test is not None:
         tags["imgcls.test_fingerprint"] = dataset.test.fingerprint()
     return tags
-
-
-def score_of(record: RunRecord) -> str:
-    """A run's accuracy for people: on test where it was judged there, else on val; empty where it has none.
-
-    With its 95% interval, and with a word on leaks where its splits share images.
-    """
-    metrics = record.metrics
-    if "test/accuracy" in metrics:
-        test = Scores.from_metrics(metrics, "test")
-        score = f"test/accuracy {with_interval(test.accuracy, test.accuracy_interval)}"
-    elif "best/val/accuracy" in metrics and "imgcls.num_val" in record.tags:
-        accuracy = metrics["best/val/accuracy"]
-        interval = accuracy_interval(accuracy, int(record.tags["imgcls.num_val"]))
-        score = f"val/accuracy {with_interval(accuracy, interval)}"
-    else:
-        return ""
-    return f"{score}, leaks: {record.tags[LEAKS]}" if LEAKS in record.tags else score
 
 
 def log_leak_picture(run: Run, prepared: Prepared) -> None:

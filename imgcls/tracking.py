@@ -39,6 +39,9 @@ STATUS: dict[Outcome, str] = {
     "interrupted": "KILLED",
     "failed": "FAILED",
 }
+LEAKS = "imgcls.leaks"
+"""Tag of a run whose splits share images or groups: which, in one line."""
+
 PARAMS_PER_CALL = 100
 """MLflow's limit for one log_batch call."""
 

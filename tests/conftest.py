@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.make import noise, picture, write, write_class
+
 TINY = """
 name = "tiny"
 
@@ -116,3 +118,15 @@ def project(make_project, monkeypatch):
     made = make_project()
     monkeypatch.chdir(made.root)
     return made
+
+
+@pytest.fixture
+def leaky(project):
+    """A project whose images leak from train to test, and nearly from train to val; gives the settings to read them."""
+    for start, split in ((0, "train"), (100, "val"), (200, "test")):
+        for label, kind in enumerate(("cat", "dog")):
+            write_class(project.root / "images" / split / kind, range(start + 10 * label, start + 10 * label + 4))
+    write(project.root / "images" / "test" / "cat" / "copy.bmp", noise(0))
+    write(project.root / "images" / "train" / "cat" / "one.png", picture(0))
+    write(project.root / "images" / "val" / "cat" / "saved again.jpg", picture(0), quality=90)
+    return "data.source=folder", "data.path=images", "train.epochs=1", "train.warmup_epochs=0"

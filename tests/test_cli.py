@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,6 +47,9 @@ def test_train_then_evaluate_speak_json_on_stdout_and_progress_on_stderr(project
         (("train", "tiny", "--set", 'data.source="elpw"'), "elpw"),
         (("evaluate", "--run-id", "nonsense"), "no run 'nonsense'"),
         (("compare", "nonsense", "other"), "no run 'nonsense'"),
+        (("confirm", "nonsense"), "no run 'nonsense'"),
+        (("confirm", "nonsense", "--seeds", "0"), "--seeds"),
+        (("rerun", "nonsense", "--verify"), "no run 'nonsense'"),
         (("models", "resnit"), "resnet"),
         (("sweep", "tiny", "--trials", "0"), "greater than or equal to 1"),
     ],
@@ -110,6 +114,41 @@ def test_compare_prints_markdown_or_one_flat_object_and_writes_a_page(project):
     assert "nowhere/comparison.html cannot be written: No such file or directory" in str(nowhere.exception)
 
 
+SCORE = r"0\.\d\d? \(0\.\d\d? to (0\.\d\d?|1\.0)\)"
+"""So few images support one digit, or two."""
+
+
+def test_wherever_a_score_is_shown_its_interval_and_its_leaks_are(project, leaky):
+    def said(*arguments):
+        done = CliRunner().invoke(app, arguments)
+        assert done.exception is None, done.exception
+        assert "stand in train or val, pixel by pixel" in done.stdout
+        return done.stdout
+
+    settings = [part for key in (*leaky, "train.epochs=2", "data.allow_leaks=true") for part in ("--set", key)]
+    assert re.search(rf"best/val/accuracy +{SCORE}", said("train", "tiny", *settings))
+    sweep = said("sweep", "tiny", "--trials", "2", *settings, "--set", "search.confirm.seeds=1")
+    assert re.search(rf"completed +{SCORE}", sweep) and "Optimism" in sweep
+    run_id = re.search("Sweep +([0-9a-f]{32})", sweep)[1]
+    assert re.search(r"confirm|Optimism -?\d", said("confirm", run_id, "--top", "2", "--seeds", "1"))
+    assert re.search(SCORE, said("evaluate", "--run-id", run_id))
+    listed = said("runs").splitlines()
+    assert len(listed) == 7  # one of train, the sweep with two trials, two confirmed, one judged
+    assert all(re.search(rf"(val|test)/accuracy {SCORE}, leaks: ", line) for line in listed)
+    assert "leaks" in CliRunner().invoke(app, ["ledger"]).stdout
+    judged = project.runs(kind="evaluation")
+    for record in [*judged, *project.runs(kind="confirm"), *project.runs(kind="sweep")]:
+        assert "pixel by pixel" in record.tags["imgcls.leaks"]
+        assert "pixel by pixel" in project.client.get_run(record.run_id).data.tags["mlflow.note.content"]
+    shown = {artifact.path for artifact in project.client.list_artifacts(run_id, "figures")}
+    assert "figures/near_duplicates.png" in shown
+
+
+def test_an_empty_ledger_says_so(project):
+    done = imgcls(project, "ledger")
+    assert (done.returncode, done.stdout) == (0, "no test split was ever opened in this store\n")
+
+
 def test_outside_the_environment_evaluate_says_how_to_enter_it(project):
     done = subprocess.run(
         [sys.executable, "-S", "-E", str(ROOT / "evaluate.py"), "--run-id", "x"],
@@ -170,5 +209,17 @@ def test_keys_runs_and_doctor_answer(project):
 def test_help_teaches_each_verb(project):
     shown = imgcls(project, "--help")
     assert shown.returncode == 0
-    for verb in ("train", "sweep", "evaluate", "compare", "models", "runs", "keys", "doctor"):
+    for verb in (
+        "train",
+        "sweep",
+        "confirm",
+        "evaluate",
+        "compare",
+        "ledger",
+        "rerun",
+        "models",
+        "runs",
+        "keys",
+        "doctor",
+    ):
         assert verb in shown.stdout

@@ -8,7 +8,6 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from imgcls.config import load_experiment
 from imgcls.errors import DataError, InputError, Interrupted, TrainingError
-from tests.data.make import noise, picture, write, write_class
 from tests.stops import StopAfter
 
 PER_EPOCH = {"train/loss", "val/loss", "val/accuracy", "train/lr", "epoch_seconds", "images_per_second"}
@@ -126,18 +125,6 @@ def test_val_loss_can_select(project):
     done = project.train('search.metric="val/loss"')
     losses = dict(project.tracker.history(done.run_id, "val/loss"))
     assert project.client.get_run(done.run_id).data.metrics["best/val/loss"] == min(losses.values())
-
-
-@pytest.fixture
-def leaky(project):
-    """A project whose images leak from train to test, and nearly from train to val; gives the settings to read them."""
-    for start, split in ((0, "train"), (100, "val"), (200, "test")):
-        for label, kind in enumerate(("cat", "dog")):
-            write_class(project.root / "images" / split / kind, range(start + 10 * label, start + 10 * label + 4))
-    write(project.root / "images" / "test" / "cat" / "copy.bmp", noise(0))
-    write(project.root / "images" / "train" / "cat" / "one.png", picture(0))
-    write(project.root / "images" / "val" / "cat" / "saved again.jpg", picture(0), quality=90)
-    return "data.source=folder", "data.path=images", "train.epochs=1", "train.warmup_epochs=0"
 
 
 def test_leaks_stop_a_run_before_it_starts(project, leaky):

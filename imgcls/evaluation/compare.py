@@ -22,8 +22,8 @@ from imgcls.reporting.statistics import (
     wilson,
     with_interval,
 )
-from imgcls.run import LEAKS, TEST_PREDICTIONS, VAL_PREDICTIONS
-from imgcls.tracking import RunRecord, Tracker
+from imgcls.run import TEST_PREDICTIONS, VAL_PREDICTIONS
+from imgcls.tracking import LEAKS, RunRecord, Tracker
 
 SMALLEST_P = 1e-4
 """Below it a p-value is shown as being below it."""

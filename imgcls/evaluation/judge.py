@@ -31,8 +31,8 @@ from imgcls.reporting.statistics import (
     score_intervals,
     score_logits,
 )
-from imgcls.run import BEST, LEAKS, TEST_PREDICTIONS, Prepared, prediction_table
-from imgcls.tracking import Run, RunRecord, Tracker
+from imgcls.run import BEST, TEST_PREDICTIONS, Prepared, prediction_table
+from imgcls.tracking import LEAKS, Run, RunRecord, Tracker
 from imgcls.training.checkpoint import load_checkpoint
 from imgcls.training.loop import loss_and_accuracy, predict
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from imgcls.errors import InputError
 from imgcls.reporting.statistics import UNDEFINED, Scores, with_interval
-from imgcls.run import LEAKS
-from imgcls.tracking import Run, RunRecord, Tracker
+from imgcls.tracking import LEAKS, Run, RunRecord, Tracker
 
 TEST_IMAGES = "report/test_images.txt"
 """Artifact of an evaluation: which images it opened, sixteen hex digits of each one's digest, a line each."""

@@ -20,6 +20,7 @@ from imgcls.reporting.statistics import (
     wilson,
     with_interval,
 )
+from imgcls.tracking import LEAKS, RunRecord
 
 SCORE_NAMES = {
     "accuracy": "accuracy",
@@ -262,6 +263,24 @@ def terminal_table(rows: Sequence[tuple[str, str]]) -> str:
     width = max((len(name) for name, _ in rows), default=0)
     line_break = "\n" + " " * (width + 2)
     return "\n".join(f"{name:<{width}}  {value}".rstrip().replace("\n", line_break) for name, value in rows)
+
+
+def score_of(record: RunRecord) -> str:
+    """A run's accuracy for people: on test where it was judged there, else on val; empty where it has none.
+
+    With its 95% interval, and with a word on leaks where its splits share images.
+    """
+    metrics = record.metrics
+    if "test/accuracy" in metrics:
+        test = Scores.from_metrics(metrics, "test")
+        score = f"test/accuracy {with_interval(test.accuracy, test.accuracy_interval)}"
+    elif "best/val/accuracy" in metrics and "imgcls.num_val" in record.tags:
+        accuracy = metrics["best/val/accuracy"]
+        interval = accuracy_interval(accuracy, int(record.tags["imgcls.num_val"]))
+        score = f"val/accuracy {with_interval(accuracy, interval)}"
+    else:
+        return ""
+    return f"{score}, leaks: {record.tags[LEAKS]}" if LEAKS in record.tags else score
 
 
 def warning(leaks: str) -> tuple[str, ...]:

@@ -15,10 +15,10 @@ from imgcls.reporting import figures, html
 from imgcls.reporting.report import Confirmed as ConfirmedRow
 from imgcls.reporting.report import SweepFacts, sweep_markdown
 from imgcls.reporting.statistics import Interval, accuracy_interval, ends, mean_interval, rounded
-from imgcls.run import CONFIG, LEAKS
+from imgcls.run import CONFIG
 from imgcls.search import space as spaces
 from imgcls.search.confirm import Confirmation, Confirmed
-from imgcls.tracking import Run, RunRecord, Tracker
+from imgcls.tracking import LEAKS, Run, RunRecord, Tracker
 
 LEADERBOARD, IMPORTANCES = "report/leaderboard.csv", "report/importances.json"
 REPORT_MD, REPORT_HTML = "report/report.md", "report/report.html"

@@ -28,4 +28,5 @@ def test_luck_is_told_apart_from_skill(tmp_path):
     assert abs(found["confirmed_mean"] - 0.1) < found["best_trial"] - 0.1
     assert found["optimism"] > 0
     assert found["test_low"] < 0.1 < found["test_high"]
-    assert Image.open(picture).format == "PNG"
+    with Image.open(picture) as drawn:
+        assert drawn.format == "PNG"
