@@ -199,6 +199,19 @@ def test_wrong_input_is_refused_in_one_message(project, arguments, why):
     assert "Traceback" not in done.stderr
 
 
+def test_cache_lists_what_is_kept_and_makes_room(project, monkeypatch, tmp_path):
+    monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path))
+    assert f"{tmp_path}: 0B of " in imgcls(project, "cache").stdout
+    project.train("train.epochs=1", "train.warmup_epochs=0")
+    listed = imgcls(project, "cache").stdout.splitlines()
+    assert any("8 x 8 x 1" in line and "used 2" in line for line in listed) and "entries" in listed[-1]
+    refused = imgcls(project, "cache", "--prune", "much")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--prune = 'much' is no size" in refused.stderr
+    assert "removed" in imgcls(project, "cache", "--prune", "0").stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_keys_runs_and_doctor_answer(project):
     assert "train.lr = 0.001" in imgcls(project, "keys").stdout
     assert "none yet" in imgcls(project, "runs").stdout

@@ -8,6 +8,8 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from imgcls.config import load_experiment
 from imgcls.errors import DataError, InputError, Interrupted, TrainingError
+from imgcls.run import _dataset
+from tests.data.make import write_classes
 from tests.stops import StopAfter
 
 PER_EPOCH = {"train/loss", "val/loss", "val/accuracy", "train/lr", "epoch_seconds", "images_per_second"}
@@ -125,6 +127,24 @@ def test_val_loss_can_select(project):
     done = project.train('search.metric="val/loss"')
     losses = dict(project.tracker.history(done.run_id, "val/loss"))
     assert project.client.get_run(done.run_id).data.metrics["best/val/loss"] == min(losses.values())
+
+
+def test_a_run_whose_images_find_no_room_in_the_cache_has_the_same_bits(project, monkeypatch, tmp_path):
+    write_classes(project.root / "images", {"cat": 30, "dog": 30})
+    settings = (
+        "data.source=folder",
+        "data.path=images",
+        "augment.random_resized_crop=[0.5, 1.0]",
+        "train.epochs=2",
+        "train.batch_size=8",
+    )
+    cached = project.train(*settings)
+    monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path))
+    monkeypatch.setenv("IMGCLS_CACHE_BYTES", "0")
+    _dataset.cache_clear()
+    anew = project.train(*settings)
+    assert curves(project, anew.run_id) == curves(project, cached.run_id)
+    assert project.tracker.get(anew.run_id).params == project.tracker.get(cached.run_id).params
 
 
 def test_leaks_stop_a_run_before_it_starts(project, leaky):

@@ -1,44 +1,62 @@
 """Decode once: every image of a table becomes uint8 on disk, memory-mapped ever after.
 
 A cache entry is a folder named by what it was made from. It is written aside and renamed, so a reader sees a
-whole one or none. Pixels that are not to stay (a test split) only ever lie in a file without a name, which ends
-with the process, however that ends.
+whole one or none, and its checksums are looked at when it is opened. Where an entry would not fit the budget, the
+least recently used ones make room; what is larger than the budget leaves its hashes alone, and is decoded anew each
+time. Pixels that are not to stay (a test split) only ever lie in a file without a name, which ends with the
+process, however that ends.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
 import tempfile
 import time
+import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ByteSize, TypeAdapter, ValidationError
 from tqdm import tqdm
 
-from imgcls.data.decode import UnreadableImageError, difference_hash, digest, to_square
-from imgcls.data.labelled import LabelledImages, gather
+from imgcls.data.decode import UnreadableImageError, difference_hash, digest, resize_squares, to_square
+from imgcls.data.labelled import LabelledImages, Pixels, gather, moments
 from imgcls.data.sources import ImageTable
-from imgcls.errors import DataError
+from imgcls.data.undecoded import Undecoded
+from imgcls.errors import ConfigError, DataError
 
-FORMAT = "4"
+log = logging.getLogger(__name__)
+
+FORMAT = "5"
 """Part of every key: raise it when the pixels or hashes that decoding gives change."""
+
+ASIDE = "building-"
+"""How the names begin of what is being built, and of what is being removed."""
 
 PIECE_BYTES = 2**22
 """Squares that one piece of work makes."""
 
 ABANDONED_AFTER = 24 * 3600.0
 """Seconds without a write after which what a killed process left half-built is cleared away."""
+
+BLOCK_BYTES = 2**24
+"""What one checksum is of."""
+
+CHECKED_BLOCKS = 16
+"""Blocks of a file that opening an entry reads, spread over it: all of 256 MiB, and a tenth of a second of more."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +66,17 @@ class Decoded:
     Attributes:
         digests: uint8 (N, 32), SHA-256 of each image's source pixels; zeros where unreadable.
         perceptual: uint64 (N,), difference hash of each image; 0 where unreadable.
+        moments: int64 (N, C, 2), sum and sum of squares of each channel of each square; zeros where unreadable.
         kept: int64 (M,), rows of the table whose pixels are here, ascending.
-        images: uint8 (M, C, side, side), memory-mapped.
+        images: uint8 (M, C, side, side), memory-mapped, or decoded anew where the budget has no room for them.
         unreadable: (row, reason) of each image left out.
     """
 
     digests: NDArray[np.uint8]
     perceptual: NDArray[np.uint64]
+    moments: NDArray[np.int64]
     kept: NDArray[np.int64]
-    images: NDArray[np.uint8]
+    images: Pixels
     unreadable: tuple[tuple[int, str], ...]
 
     def labelled(self, table: ImageTable) -> LabelledImages:
@@ -69,6 +89,7 @@ class Decoded:
             self.digests[rows],
             perceptual=self.perceptual[rows],
             groups=tuple(table.groups[row] for row in rows) if table.groups else (),
+            moments=self.moments[rows],
         )
 
     def offenders(self, table: ImageTable) -> list[str]:
@@ -81,6 +102,9 @@ Keep = Callable[[NDArray[np.uint8], NDArray[np.bool_]], NDArray[np.bool_]]
 
 Piece = tuple[bytes, list[tuple[int, str]]]
 """Squares of a few rows, and (row, reason) of those that are unreadable."""
+
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 def cache_folder() -> Path:
@@ -106,20 +130,26 @@ def decode(
     Raises:
         DataError: where the cache folder cannot be written.
     """
-    key = hashlib.sha256("|".join((FORMAT, table.stamp, str(side), str(channels), keep_name)).encode()).hexdigest()
-    entry = cache_folder() / key[:32]
-    if not entry.is_dir():
-        with _writing() as folder:
-            _clear_abandoned(folder)
-            _build(entry, table, side, channels, keep, title)
-    meta = json.loads((entry / "meta.json").read_text())
-    return Decoded(
-        digests=np.load(entry / "digests.npy"),
-        perceptual=np.load(entry / "perceptual.npy"),
-        kept=np.load(entry / "kept.npy"),
-        images=np.load(entry / "images.npy", mmap_mode="r"),
-        unreadable=tuple((int(row), str(reason)) for row, reason in meta["unreadable"]),
-    )
+    key = hashlib.sha256("|".join((FORMAT, table.stamp, str(side), str(channels), keep_name)).encode()).hexdigest()[:32]
+    entry = cache_folder() / key
+    if (found := _open(entry, table, side, channels)) is not None:
+        return found
+    num_bytes = len(table) * channels * side * side
+    with _writing() as folder:
+        _clear_abandoned(folder)
+        stays = side > 0 and _make_room(num_bytes)
+        if side and not stays:
+            entry = folder / f"{key}-hashes"
+            log.info(
+                "%s of %d x %d pixels need %s, more than the %s that the cache may take (IMGCLS_CACHE_BYTES): they are "
+                "decoded anew in each epoch", _counted(len(table)), side, side, in_words(num_bytes), in_words(budget()),
+            )  # fmt: skip
+        if (found := _open(entry, table, side, channels)) is None:
+            _build(entry, table, side, channels, keep, title, stays=stays or not side)
+            found = _open(entry, table, side, channels)
+    if found is None:
+        raise DataError(f"what was just written to {entry} cannot be read back; check the disk, or set IMGCLS_CACHE")
+    return found
 
 
 def decode_and_forget(table: ImageTable, side: int, channels: int, *, title: str = "") -> Decoded:
@@ -131,6 +161,27 @@ def decode_and_forget(table: ImageTable, side: int, channels: int, *, title: str
     with _writing() as folder, tempfile.TemporaryFile(dir=folder) as file:
         hashes, readable, unreadable = _decode_into(file, table, side, channels, title)
         return Decoded(*hashes, np.flatnonzero(readable), _mapped(file), tuple(unreadable))
+
+
+def resized(images: LabelledImages, side: int) -> LabelledImages:
+    """The same images at another size; these very ones where they have it.
+
+    They are mapped from a file without a name, so that they take no memory of their own.
+
+    Raises:
+        DataError: where the cache folder cannot be written.
+    """
+    stored = images.stored
+    if stored.shape[-1] == side:
+        return images
+    if isinstance(stored, Undecoded):
+        return images.with_pixels(stored.resized(side), images.at)
+    with _writing() as folder, tempfile.TemporaryFile(dir=folder) as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+        _write_header(file, (len(images), stored.shape[1], side, side))
+        for squares in _in_order(pool, lambda chunk: resize_squares(chunk, side), images.chunks()):
+            file.write(squares.tobytes())
+        file.flush()
+        return images.with_pixels(_mapped(file))
 
 
 def remember(name: str, make: Callable[[], str]) -> str:
@@ -146,7 +197,7 @@ def remember(name: str, make: Callable[[], str]) -> str:
     path = cache_folder() / name
     if not path.is_file():
         text = make()
-        with _writing() as folder, tempfile.TemporaryDirectory(prefix="building-", dir=folder) as aside:
+        with _writing() as folder, tempfile.TemporaryDirectory(prefix=ASIDE, dir=folder) as aside:
             whole = Path(aside, name)
             whole.write_text(text, encoding="utf-8")
             whole.replace(path)
@@ -166,21 +217,188 @@ def _writing() -> Iterator[Path]:
         ) from error
 
 
-def _build(entry: Path, table: ImageTable, side: int, channels: int, keep: Keep | None, title: str) -> None:
-    aside = Path(tempfile.mkdtemp(prefix="building-", dir=entry.parent))
+# --- what there is, and how much of it there may be ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something that the cache folder holds.
+
+    Attributes:
+        path: of its folder, or of its file.
+        num_bytes: that it takes.
+        used: seconds since 1970 of its last use.
+        about: what it was made from, in words.
+    """
+
+    path: Path
+    num_bytes: int
+    used: float
+    about: str
+
+    @property
+    def last_used(self) -> str:
+        """For people, in local time."""
+        return f"{datetime.fromtimestamp(self.used).astimezone():%Y-%m-%d %H:%M}"
+
+
+def entries() -> list[Entry]:
+    """What the cache folder holds, the most recently used first; what is being built is not among it."""
+    folder = cache_folder()
+    found = [_entry(path) for path in (folder.iterdir() if folder.is_dir() else ()) if not _is_aside(path)]
+    return sorted((entry for entry in found if entry is not None), key=lambda entry: -entry.used)
+
+
+def prune(most_bytes: int) -> list[Entry]:
+    """Removes the least recently used entries until the others take no more than so many bytes.
+
+    A process that is reading one of them goes on: its map outlives the file's name.
+
+    Raises:
+        DataError: where the cache folder cannot be written.
+    """
+    left = entries()
+    total, removed = sum(entry.num_bytes for entry in left), []
+    while left and total > most_bytes:
+        entry = left.pop()
+        with _writing():
+            _remove(entry.path)
+        total -= entry.num_bytes
+        removed.append(entry)
+    return removed
+
+
+def budget() -> int:
+    """Bytes that the cache may take: `IMGCLS_CACHE_BYTES`, else half of what its disk has left for it.
+
+    Raises:
+        ConfigError: a value that is no size.
+    """
+    if named := os.environ.get("IMGCLS_CACHE_BYTES"):
+        return parse_size(named, "IMGCLS_CACHE_BYTES")
+    folder = cache_folder()
+    while not folder.is_dir():
+        folder = folder.parent
+    return (shutil.disk_usage(folder).free + sum(entry.num_bytes for entry in entries())) // 2
+
+
+def parse_size(text: str, name: str) -> int:
+    """Bytes of a size such as `20GB`, `512MiB` or `0`.
+
+    Raises:
+        ConfigError: naming where the text stands.
+    """
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        raise ConfigError(f"{name} = {text!r} is no size; write a number with a unit, such as 20GB or 512MiB") from None
+
+
+def _make_room(num_bytes: int) -> bool:
+    """Whether an entry of this size fits the budget, for which older ones leave if they must."""
+    most = budget()
+    if num_bytes > most:
+        return False
+    for entry in prune(most - num_bytes):
+        log.info("removed %s from the cache of decoded images (%s)", entry.about, in_words(entry.num_bytes))
+    return True
+
+
+def _entry(path: Path) -> Entry | None:
+    try:
+        if path.is_file():
+            return Entry(path, path.stat().st_size, path.stat().st_mtime, "findings of a search for leaks")
+        about = json.loads((path / "meta.json").read_text(encoding="utf-8"))["about"]
+        num_bytes = sum(file.stat().st_size for file in path.iterdir())
+        return Entry(path, num_bytes, path.stat().st_mtime, about)
+    except FileNotFoundError:  # removed by another process
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return Entry(path, 0, 0.0, "something unknown")
+
+
+def _remove(path: Path) -> None:
+    """At once for whoever looks; then piece by piece."""
+    if path.is_file():
+        path.unlink(missing_ok=True)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=path.parent))
+    with suppress(FileNotFoundError):
+        path.rename(aside / "removed")
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _is_aside(path: Path) -> bool:
+    return path.name.startswith(ASIDE)
+
+
+def _counted(num_images: int) -> str:
+    return f"{num_images} image{'' if num_images == 1 else 's'}"
+
+
+def in_words(num_bytes: int) -> str:
+    """Such as `1.2GB`."""
+    return ByteSize(num_bytes).human_readable(decimal=True)
+
+
+# --- one entry ------------------------------------------------------------------------------------------------------
+
+
+def _open(entry: Path, table: ImageTable, side: int, channels: int) -> Decoded | None:
+    """Reads an entry; None where there is none, or none that is whole."""
+    if not entry.is_dir():
+        return None
+    try:
+        meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
+        if damaged := [name for name, sums in meta["checksums"].items() if not _matches(entry / name, sums)]:
+            raise ValueError(f"{', '.join(damaged)}: not what was written")
+        hashes = _Hashes(*(np.load(entry / f"{name}.npy") for name in _Hashes._fields))
+        kept = np.load(entry / "kept.npy")
+        images: Pixels = np.load(entry / "images.npy", mmap_mode="r")
+        with suppress(OSError):  # a folder that cannot be written is as good to read
+            os.utime(entry, ns=(time.time_ns(),) * 2)
+    except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError, AttributeError) as error:
+        log.warning("the decoded images in %s are damaged (%s), and are made again", entry, error)
+        with _writing():
+            _remove(entry)
+        return None
+    except OSError as error:
+        raise DataError(
+            f"the decoded images in {entry} cannot be read: {error.strerror or error}; mend its permissions, or name "
+            "another folder in IMGCLS_CACHE"
+        ) from error
+    if side and images.shape[-1] != side:  # hashes alone
+        images = Undecoded(table, kept, hashes.digests[kept], side, channels)
+    return Decoded(*hashes, kept, images, tuple((int(row), str(reason)) for row, reason in meta["unreadable"]))
+
+
+def _build(
+    entry: Path, table: ImageTable, side: int, channels: int, keep: Keep | None, title: str, *, stays: bool
+) -> None:
+    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=entry.parent))
     try:
         with (aside / "images.npy").open("w+b") as file:
-            if keep is None:
+            if keep is None and stays:
                 hashes, kept_mask, unreadable = _decode_into(file, table, side, channels, title)
             else:
-                with tempfile.TemporaryFile(dir=aside) as nameless:
+                with tempfile.TemporaryFile(dir=aside) if stays else open(os.devnull, "w+b") as nameless:  # noqa: PTH123
                     hashes, readable, unreadable = _decode_into(nameless, table, side, channels, title)
-                    kept_mask = readable & keep(hashes.digests, readable)
-                    _copy_rows(_mapped(nameless), np.flatnonzero(kept_mask[readable]), file)
-        np.save(aside / "digests.npy", hashes.digests)
-        np.save(aside / "perceptual.npy", hashes.perceptual)
+                    kept_mask = readable & keep(hashes.digests, readable) if keep else readable
+                    if stays:
+                        _copy_rows(_mapped(nameless), np.flatnonzero(kept_mask[readable]), file)
+                    else:
+                        _write_header(file, (int(kept_mask.sum()), channels, 0, 0))
+        hashes.moments[~kept_mask] = 0  # of what is not kept, hashes alone may stay
+        for name, array in hashes._asdict().items():
+            np.save(aside / f"{name}.npy", array)
         np.save(aside / "kept.npy", np.flatnonzero(kept_mask))
-        (aside / "meta.json").write_text(json.dumps({"unreadable": unreadable}))
+        meta = {
+            "about": f"{_counted(int(kept_mask.sum()))} of {table.origin or 'a data set'}, "
+            + (f"{side} x {side} x {channels}" if stays and side else "hashes alone"),
+            "unreadable": unreadable,
+            "checksums": {path.name: _checksums(path) for path in sorted(aside.iterdir())},
+        }
+        (aside / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
         try:
             aside.rename(entry)
         except OSError:
@@ -190,11 +408,32 @@ def _build(entry: Path, table: ImageTable, side: int, channels: int, keep: Keep 
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def _checksums(path: Path) -> list[int]:
+    """The file's size in bytes, then the CRC-32 of each of its blocks."""
+    num_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        return [num_bytes, *(zlib.crc32(file.read(BLOCK_BYTES)) for _ in range(0, num_bytes, BLOCK_BYTES))]
+
+
+def _matches(path: Path, checksums: list[int]) -> bool:
+    num_bytes, *of_blocks = checksums
+    if path.stat().st_size != num_bytes:
+        return False
+    spread = np.linspace(0, len(of_blocks) - 1, min(CHECKED_BLOCKS, len(of_blocks))).astype(int).tolist()
+    with path.open("rb") as file:
+        for block in spread:
+            file.seek(block * BLOCK_BYTES)
+            if zlib.crc32(file.read(BLOCK_BYTES)) != of_blocks[block]:
+                return False
+    return True
+
+
 class _Hashes(NamedTuple):
     """Of each row of a table, zeros where it is unreadable."""
 
     digests: NDArray[np.uint8]
     perceptual: NDArray[np.uint64]
+    moments: NDArray[np.int64]
 
 
 def _decode_into(
@@ -207,7 +446,11 @@ def _decode_into(
     Returns:
         Hashes; readable bool (N,); (row, reason) of the others.
     """
-    hashes = _Hashes(np.zeros((len(table), 32), np.uint8), np.zeros(len(table), np.uint64))
+    hashes = _Hashes(
+        np.zeros((len(table), 32), np.uint8),
+        np.zeros(len(table), np.uint64),
+        np.zeros((len(table), channels, 2), np.int64),
+    )
     readable = np.ones(len(table), bool)
     unreadable: list[tuple[int, str]] = []
 
@@ -222,7 +465,9 @@ def _decode_into(
             hashes.digests[row] = np.frombuffer(digest(image), np.uint8)
             hashes.perceptual[row] = difference_hash(image)
             if side:
-                squares.append(to_square(image, side, channels).tobytes())
+                square = to_square(image, side, channels)
+                hashes.moments[row] = moments(square)
+                squares.append(square.tobytes())
         return b"".join(squares), refused
 
     # Many small images are one piece of work, because handing one over costs more than decoding it does; but there are
@@ -244,10 +489,10 @@ def _decode_into(
     return hashes, readable, unreadable
 
 
-def _in_order(pool: ThreadPoolExecutor, work: Callable[[range], Piece], pieces: list[range]) -> Iterator[Piece]:
+def _in_order(pool: ThreadPoolExecutor, work: Callable[[In], Out], pieces: Iterable[In]) -> Iterator[Out]:
     """`pool.map`, but never more than a few pieces ahead of the reader, whose memory is not endless."""
     # Threads: Pillow's decoders and filters and hashlib all release the GIL.
-    waiting: deque[Future[Piece]] = deque()
+    waiting: deque[Future[Out]] = deque()
     for piece in pieces:
         waiting.append(pool.submit(work, piece))
         if len(waiting) > 2 * (os.cpu_count() or 1):
@@ -276,7 +521,7 @@ def _copy_rows(images: NDArray[np.uint8], rows: NDArray[np.int64], file: IO[byte
 
 
 def _clear_abandoned(folder: Path) -> None:
-    for aside in folder.glob("building-*"):
+    for aside in folder.glob(f"{ASIDE}*"):
         try:
             last_write = max(path.stat().st_mtime for path in (aside, *aside.iterdir()))
         except OSError:  # it is being finished, or cleared, by another process

@@ -16,6 +16,12 @@ SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 LEAST_FALL = 0.5
 """Grey levels by which brightness must fall to count in `difference_hash`; in a flat part, less is noise."""
 
+BAND_PIXELS = 2**18
+"""Pixels that `digest` hashes at a time."""
+
+REDUCING_GAP = 3.0
+"""Of Pillow's `resize`: what it averages in blocks keeps this many times the side that is asked for."""
+
 
 class UnreadableImageError(Exception):
     """This one image cannot be used; the message says why. Collected into one DataError by the caller."""
@@ -100,8 +106,13 @@ def digest(image: Image.Image) -> bytes:
 
     Grey files and their RGB copies, and the same pixels in another file format, share a digest.
     """
+    width, height = image.size
     hasher = hashlib.sha256(b"%dx%d:" % image.size)
-    hasher.update(image.convert("RGB").tobytes())
+    # A band at a time stays in the processor's cache; at once, the copy costs more than the hash.
+    rows = max(1, BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(top + rows, height)))
+        hasher.update(_as_mode(band, "RGB").tobytes())
     return hasher.digest()
 
 
@@ -114,11 +125,10 @@ def difference_hash(image: Image.Image) -> int:
     Returns:
         An unsigned 64-bit number, first row in the highest byte, leftmost in the highest bit of each.
     """
-    grey = image.convert("L")
-    width, height = grey.size
-    # Averaged first to about 8 x 8 pixels a cell, which is most of the cost of a large image.
+    width, height = image.size
+    # Averaged first to about 8 x 8 pixels a cell: a large image costs little more than the one pass over it.
     step_x, step_y = max(1, width // 72), max(1, height // 64)
-    small = grey.reduce((step_x, step_y)).convert("F")
+    small = image.reduce((step_x, step_y)).convert("L").convert("F")
     box = (0, 0, width / step_x, height / step_y)
     grid = np.asarray(small.resize((9, 8), Image.Resampling.LANCZOS, box=box))
     return int.from_bytes(np.packbits(grid[:, :-1] - grid[:, 1:] > LEAST_FALL).tobytes())
@@ -127,17 +137,23 @@ def difference_hash(image: Image.Image) -> int:
 def to_square(image: Image.Image, side: int, channels: int) -> NDArray[np.uint8]:
     """The largest centred square, resized: uint8 (channels, side, side).
 
-    Pillow's bilinear filter averages over all source pixels when it shrinks, so nothing aliases.
+    Pillow's bilinear filter averages over all source pixels when it shrinks, so nothing aliases. What shrinks to less
+    than a sixth is averaged in blocks first; the result is "indistinguishable from fair resampling in most cases"
+    (Pillow's documentation of `reducing_gap`).
     """
-    image = image.convert("L" if channels == 1 else "RGB")
+    image = _as_mode(image, "L" if channels == 1 else "RGB")
     width, height = image.size
     short = min(width, height)
     left, top = (width - short) / 2, (height - short) / 2
     if image.size != (side, side):
         box = (left, top, left + short, top + short)
-        image = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
+        image = image.resize((side, side), Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _as_mode(image: Image.Image, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)  # `convert` copies even where nothing is to change
 
 
 def resize_squares(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

@@ -114,7 +114,7 @@ class HeldOut:
         images = self._readable(decoded)
         if not np.array_equal(images.digests, self.hashes().digests):
             raise DataError("test images changed while the program ran; start it again")
-        return images.in_content_order().resized(self._image_size)
+        return cache.resized(images.in_content_order(), self._image_size)
 
     def _hashed(self) -> cache.Decoded:
         return cache.decode(self._table, 0, self._channels, title="hashing test images")

@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.data.decode import resize_squares
+from imgcls.data.undecoded import Undecoded
+
+Pixels = NDArray[np.uint8] | Undecoded
+"""Squares uint8 (M, C, side, side), mapped, in memory, or yet to be decoded; rows are asked for by an int64 array."""
 
 CHUNK_BYTES = 2**24
 """What passes through memory at a time where a whole split is read."""
 
 
 class LabelledImages:
-    """One split, decoded. A selection of its rows shares its pixels: a memory map stays one.
+    """One split. A selection of its rows shares its pixels: a memory map stays one.
 
     Args:
-        pixels: uint8 (M, C, side, side), mapped or in memory.
+        pixels: uint8 (M, C, side, side).
         labels: int64 (N,).
         keys: name of each image in its source.
         digests: uint8 (N, 32), SHA-256 of the source pixels.
         perceptual: uint64 (N,), difference hashes; by default 0, which says nothing.
         groups: name of each image's group, or none where images stand for themselves.
+        moments: int64 (N, C, 2), what `moments` gives of each square; by default they are counted when asked for.
         at: int64 (N,), row of `pixels` that is each image's; by default the first is the first's, and so on.
     """
 
     def __init__(
         self,
-        pixels: NDArray[np.uint8],
+        pixels: Pixels,
         labels: NDArray[np.int64],
         keys: tuple[str, ...],
         digests: NDArray[np.uint8],
         *,
         perceptual: NDArray[np.uint64] | None = None,
         groups: tuple[str, ...] = (),
+        moments: NDArray[np.int64] | None = None,
         at: NDArray[np.int64] | None = None,
     ) -> None:
         self.stored = pixels
@@ -44,12 +50,20 @@ class LabelledImages:
         self.digests = digests
         self.perceptual = np.zeros(len(labels), np.uint64) if perceptual is None else perceptual
         self.groups = groups
+        self._moments = moments
         self.at = np.arange(len(labels)) if at is None else at
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
         """uint8 (N, C, side, side), gathered into memory."""
         return self.stored[self.at]
+
+    @property
+    def moments(self) -> NDArray[np.int64]:
+        """int64 (N, C, 2): sum and sum of squares of the levels of each square's channels."""
+        if self._moments is None:
+            self._moments = np.concatenate([np.stack([moments(square) for square in chunk]) for chunk in self.chunks()])
+        return self._moments
 
     def chunks(self) -> Iterator[NDArray[np.uint8]]:
         """`pixels`, some images at a time."""
@@ -69,6 +83,7 @@ class LabelledImages:
             self.digests[chosen],
             perceptual=self.perceptual[chosen],
             groups=tuple(self.groups[i] for i in chosen) if self.groups else (),
+            moments=None if self._moments is None else self._moments[chosen],
             at=self.at[chosen],
         )
 
@@ -77,21 +92,25 @@ class LabelledImages:
         row = {key: i for i, key in enumerate(self.keys)}
         return self.rows([row[key] for key in keys])
 
-    def resized(self, side: int) -> LabelledImages:
-        """The same images at another size, in memory; this very split where they have that size."""
-        if self.stored.shape[-1] == side:
-            return self
-        small = np.empty((len(self), self.stored.shape[1], side, side), np.uint8)
-        done = 0
-        for chunk in self.chunks():
-            small[done : done + len(chunk)] = resize_squares(chunk, side)
-            done += len(chunk)
+    def with_pixels(self, pixels: Pixels, at: NDArray[np.int64] | None = None) -> LabelledImages:
+        """The same images with other pixels, such as those of another size.
+
+        Args:
+            pixels: uint8 (M, C, side, side).
+            at: int64 (N,), as the class has it.
+        """
         return LabelledImages(
-            small, self.labels, self.keys, self.digests, perceptual=self.perceptual, groups=self.groups
+            pixels, self.labels, self.keys, self.digests, perceptual=self.perceptual, groups=self.groups, at=at
         )
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def moments(square: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """int64 (C, 2): sum and sum of squares of the levels of each channel of a square, uint8 (C, side, side)."""
+    levels = square.reshape(len(square), -1).astype(np.int64)
+    return np.stack((levels.sum(axis=1), (levels * levels).sum(axis=1)), axis=1)
 
 
 def content_order(digests: NDArray[np.uint8], labels: NDArray[np.int64], keys: Sequence[str]) -> list[int]:
@@ -99,9 +118,9 @@ def content_order(digests: NDArray[np.uint8], labels: NDArray[np.int64], keys: S
     return sorted(range(len(labels)), key=lambda i: (digests[i].tobytes(), int(labels[i]), keys[i]))
 
 
-def gather(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+def gather(images: Pixels, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
     """`images[rows]`, a few megabytes at a time."""
-    size = max(1, CHUNK_BYTES // max(1, images[:1].size))
+    size = max(1, CHUNK_BYTES // max(1, math.prod(images.shape[1:])))
     for start in range(0, len(rows), size):
         yield images[rows[start : start + size]]
 

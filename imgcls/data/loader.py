@@ -1,15 +1,23 @@
-"""Deterministic uint8 batches on the device, from any step of any epoch."""
+"""Deterministic uint8 batches on the device, from any step of any epoch, wherever the images are.
+
+They come from memory on the device, from a memory map, or, where the cache had no room, from processes that decode
+ahead. Which of the three is a matter of speed alone: the batches are the same.
+"""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from imgcls.data.labelled import LabelledImages
+from imgcls.data.labelled import LabelledImages, Pixels
+from imgcls.data.undecoded import Undecoded, stream
 from imgcls.rng import generator
 
 RESIDENT_BYTES = 4 * 2**30
@@ -34,16 +42,18 @@ class Loader:
     """
 
     def __init__(self, images: LabelledImages, batch_size: int, device: torch.device) -> None:
-        with warnings.catch_warnings():
-            # The memory map is read-only and stays so: batches are gathered into new tensors.
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            self._images = torch.from_numpy(images.stored)
-        self._labels, self._at = torch.from_numpy(images.labels), torch.from_numpy(images.at)
         self._device = device
         self._batch_size = batch_size
-        if device.type != "cpu" and self._images[:1].numel() * len(images) <= RESIDENT_BYTES:
-            self._images, self._labels = self._images[self._at].to(device), self._labels.to(device)
-            self._at = torch.arange(len(images), device=device)
+        self._stored: Pixels | Tensor = images.stored
+        self._at = torch.from_numpy(images.at)
+        self._labels = torch.from_numpy(images.labels)
+        if device.type != "cpu" and self._num_bytes <= RESIDENT_BYTES:
+            self._stored = self._resident()
+            self._at, self._labels = torch.arange(len(images), device=device), self._labels.to(device)
+
+    @property
+    def _num_bytes(self) -> int:
+        return len(self._at) * math.prod(self._stored.shape[1:])
 
     @property
     def num_images(self) -> int:
@@ -65,16 +75,50 @@ class Loader:
     def shuffled(self, seed: int, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of one epoch in that epoch's order, from `start_step` on."""
         order = torch.randperm(self.num_images, generator=generator(seed, epoch, 0, "order"))
-        for step in range(start_step, self.steps_per_epoch):
-            last = step == self.steps_per_epoch - 1
-            stop = self.num_images if last else (step + 1) * self._batch_size
-            yield self._gather(order[step * self._batch_size : stop])
+        last = self.steps_per_epoch - 1
+        return self._batches([
+            order[step * self._batch_size : None if step == last else (step + 1) * self._batch_size]
+            for step in range(start_step, last + 1)
+        ])  # fmt: skip
 
     def in_order(self) -> Iterator[Batch]:
         """Every image once, in the order of the split."""
-        for start in range(0, self.num_images, self._batch_size):
-            yield self._gather(torch.arange(start, min(start + self._batch_size, self.num_images)))
+        starts = range(0, self.num_images, self._batch_size)
+        return self._batches([torch.arange(i, min(i + self._batch_size, self.num_images)) for i in starts])
 
-    def _gather(self, rows: Tensor) -> Batch:
-        rows = rows.to(self._at.device)
-        return Batch(self._images[self._at[rows]].to(self._device), self._labels[rows].to(self._device))
+    def _resident(self) -> Tensor:
+        """The whole split on the device, uint8 (N, C, H, W)."""
+        images = torch.empty((len(self._at), *self._stored.shape[1:]), dtype=torch.uint8, device=self._device)
+        for start, batch in zip(range(0, len(images), self._batch_size), self.in_order(), strict=True):
+            images[start : start + self._batch_size] = batch.images
+        return images
+
+    def _batches(self, selections: list[Tensor]) -> Iterator[Batch]:
+        for rows, images in zip(selections, self._images(selections), strict=True):
+            yield Batch(self._sent(images), self._sent(self._labels[rows.to(self._labels.device)]))
+
+    def _images(self, selections: list[Tensor]) -> Iterator[Tensor]:
+        """uint8 (B, C, H, W) of each selection of rows."""
+        stored = self._stored
+        if isinstance(stored, Undecoded):
+            yield from stream(stored, [self._at[rows].numpy() for rows in selections])
+        elif isinstance(stored, Tensor):
+            for rows in selections:
+                yield stored[self._at[rows.to(stored.device)]]
+        else:
+            mapped = _as_tensor(stored)
+            for rows in selections:
+                yield mapped[self._at[rows]]
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        if self._device.type != "cuda" or tensor.is_cuda:
+            return tensor.to(self._device)
+        # From pinned memory the copy runs beside the step before it.
+        return tensor.pin_memory().to(self._device, non_blocking=True)
+
+
+def _as_tensor(mapped: NDArray[np.uint8]) -> Tensor:
+    with warnings.catch_warnings():
+        # The memory map is read-only and stays so: batches are gathered into new tensors.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(mapped)

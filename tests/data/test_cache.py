@@ -1,7 +1,9 @@
 """Decoded once, mapped ever after; whole or not at all; and nothing of a test split in it."""
 
+import logging
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from imgcls.config import DataConfig
+from imgcls.config import AugmentConfig, DataConfig
 from imgcls.data import cache
-from imgcls.data.decode import difference_hash, digest, to_square
+from imgcls.data.decode import difference_hash, digest, resize_squares, to_square
 from imgcls.data.held_out import Look
+from imgcls.data.loader import Loader
 from imgcls.data.sources import open_source
-from imgcls.errors import DataError
+from imgcls.data.undecoded import Undecoded
+from imgcls.errors import ConfigError, DataError
 from tests.data.make import cached_files, digests, load, noise, write, write_class, write_classes
 
 pytestmark = pytest.mark.usefixtures("cache_folder")
@@ -310,3 +315,156 @@ def test_where_the_cache_is(monkeypatch):
     assert cache.cache_folder() == Path("/var/cache/imgcls")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache.cache_folder() == Path.home() / ".cache" / "imgcls"
+
+
+# --- the budget -------------------------------------------------------------------------------------------------
+
+
+def entry_names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_over_the_budget_images_are_decoded_anew_and_are_the_same(table, monkeypatch, cache_folder, caplog):
+    kept = cache.decode(table, 6, 3)
+    shutil.rmtree(cache_folder)
+    monkeypatch.setenv("IMGCLS_CACHE_BYTES", str(12 * 3 * 6 * 6 - 1))
+    counted, reads = counting(table)
+    with caplog.at_level(logging.INFO):
+        anew = cache.decode(counted, 6, 3)
+    assert "12 images of 6 x 6 pixels need 1.3KB, more than the 1.3KB" in caplog.text
+    assert sorted(reads) == list(range(12))
+    assert isinstance(anew.images, Undecoded) and anew.images.shape == kept.images.shape
+    for name in ("digests", "perceptual", "moments", "kept"):
+        assert np.array_equal(getattr(anew, name), getattr(kept, name)), name
+    assert anew.unreadable == kept.unreadable
+    rows = np.array([9, 0, 3])
+    assert np.array_equal(anew.images[rows], kept.images[rows])
+    assert np.array_equal(anew.images.resized(4)[rows], resize_squares(np.asarray(kept.images[rows]), 4))
+    assert sum(path.stat().st_size for path in cached_files(cache_folder) if path.name == "images.npy") == 128
+
+    reads.clear()
+    cache.decode(counted, 6, 3)
+    assert reads == []  # the hashes are kept
+    monkeypatch.setenv("IMGCLS_CACHE_BYTES", "1MB")
+    assert not isinstance(cache.decode(table, 6, 3).images, Undecoded)
+
+
+def test_the_least_recently_used_make_room(table, monkeypatch, cache_folder):
+    sides = (8, 9, 10)
+    for age, side in zip((300, 100, 200), sides, strict=True):
+        cache.decode(table, side, 3)
+        (entry,) = (path for path in cache_folder.iterdir() if time.time() - path.stat().st_mtime < 50)
+        os.utime(entry, (time.time() - age,) * 2)
+    by_use = [int(entry.about.split(" x ")[1]) for entry in cache.entries()]
+    assert by_use == [9, 10, 8]
+    total = sum(entry.num_bytes for entry in cache.entries())
+    needed = len(table) * 3 * 12 * 12
+    monkeypatch.setenv("IMGCLS_CACHE_BYTES", str(total + needed - 1))
+    cache.decode(table, 12, 3)
+    assert [int(entry.about.split(" x ")[1]) for entry in cache.entries()] == [12, 9, 10]
+    counted, reads = counting(table)
+    cache.decode(counted, 10, 3)
+    assert reads == []
+    assert [int(entry.about.split(" x ")[1]) for entry in cache.entries()] == [10, 12, 9]
+    assert len(cache.prune(0)) == 3 and entry_names(cache_folder) == set()
+
+
+def test_what_is_removed_while_it_is_read_stays_readable(table):
+    decoded = cache.decode(table, 6, 3)
+    expected = np.array(cache.decode_and_forget(table, 6, 3).images)
+    assert len(cache.prune(0)) == 1
+    assert np.array_equal(decoded.images, expected)
+
+
+@pytest.mark.parametrize("text", ["much", "20 GX", "-5", ""])
+def test_a_budget_that_is_no_size_is_refused(table, monkeypatch, text):
+    with pytest.raises(ConfigError, match=r"--prune = .* is no size; write a number with a unit, such as 20GB"):
+        cache.parse_size(text, "--prune")
+    if text:
+        monkeypatch.setenv("IMGCLS_CACHE_BYTES", text)
+        with pytest.raises(ConfigError, match=r"IMGCLS_CACHE_BYTES = .* is no size"):
+            cache.decode(table, 6, 3)
+
+
+# --- damage -----------------------------------------------------------------------------------------------------
+
+
+def spoil(path):
+    contents = bytearray(path.read_bytes())
+    contents[-1] ^= 1
+    path.write_bytes(contents)
+
+
+DAMAGES = {"spoiled": spoil, "cut": lambda path: os.truncate(path, path.stat().st_size - 1), "gone": Path.unlink}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["images.npy", "digests.npy", "moments.npy", "kept.npy", "meta.json"])
+def test_a_damaged_entry_is_made_again(table, cache_folder, name, damage):
+    expected = cache.decode(table, 6, 3)
+    images, kept = np.array(expected.images), expected.kept
+    (entry,) = cache_folder.iterdir()
+    DAMAGES[damage](entry / name)
+    again = cache.decode(table, 6, 3)
+    assert np.array_equal(again.images, images) and np.array_equal(again.kept, kept)
+    counted, reads = counting(table)
+    cache.decode(counted, 6, 3)
+    assert reads == []
+
+
+def test_of_a_large_file_blocks_all_over_it_are_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "BLOCK_BYTES", 10)
+    monkeypatch.setattr(cache, "CHECKED_BLOCKS", 3)
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(95)))
+    sums = cache._checksums(path)
+    assert sums[0] == 95 and len(sums) == 11
+    for at, is_seen in ((0, True), (15, False), (45, True), (94, True)):
+        contents = bytearray(range(95))
+        contents[at] ^= 1
+        path.write_bytes(contents)
+        assert cache._matches(path, sums) != is_seen
+
+
+# --- images that change while a run reads them anew ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.unlink(), "can no longer be read: No such file"),
+        (lambda path: write(path, noise(99)), "has changed"),
+    ],
+)
+def test_an_image_that_goes_or_changes_is_named(tmp_path, monkeypatch, change, message):
+    monkeypatch.setenv("IMGCLS_CACHE_BYTES", "0")
+    dataset = load(write_classes(tmp_path, {"cat": 12, "dog": 12}))
+    loader = Loader(dataset.train, 4, torch.device("cpu"))
+    list(loader.in_order())
+    change(tmp_path / dataset.train.keys[5])
+    with pytest.raises(DataError, match=f"{tmp_path / dataset.train.keys[5]} {message}"):
+        list(loader.in_order())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_decoded_ahead_are_those_of_the_cache(tmp_path, monkeypatch, cache_folder, threads):
+    root = write_classes(tmp_path, {"cat": 20, "dog": 20})
+    augment = AugmentConfig(random_resized_crop=(0.5, 1.0))
+    cached = load(root, augment)
+    shutil.rmtree(cache_folder)
+    monkeypatch.setenv("IMGCLS_CACHE_BYTES", "0")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    anew = load(root, augment)
+    assert (anew.fingerprint, anew.mean, anew.std, anew.leaks) == (
+        cached.fingerprint,
+        cached.mean,
+        cached.std,
+        cached.leaks,
+    )
+    assert anew.test.fingerprint() == cached.test.fingerprint()
+    for split in ("train", "val"):
+        one, other = (Loader(getattr(dataset, split), 4, torch.device("cpu")) for dataset in (cached, anew))
+        assert isinstance(getattr(anew, split).stored, Undecoded)
+        for ours, theirs in ((one.in_order(), other.in_order()), (one.shuffled(3, 1, 2), other.shuffled(3, 1, 2))):
+            for left, right in zip(ours, theirs, strict=True):
+                assert torch.equal(left.images, right.images) and torch.equal(left.labels, right.labels)

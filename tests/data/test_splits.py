@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imgcls.config import AugmentConfig, DataConfig
+from imgcls.data import cache
+from imgcls.data.decode import resize_squares
 from imgcls.data.held_out import Look
 from imgcls.data.labelled import LabelledImages
 from imgcls.data.splits import carve, decode_side, load_dataset, pixel_statistics
 from imgcls.errors import DataError, UnreadableImagesError
-from tests.data.make import NO_CROP, digests, load, noise, write, write_class, write_classes
+from tests.data.make import NO_CROP, cached_files, digests, load, noise, write, write_class, write_classes
 
 LOOK = Look("a run", 1, lambda: True)
 
@@ -422,4 +424,14 @@ def test_statistics_do_not_depend_on_chunks(monkeypatch):
     monkeypatch.setattr("imgcls.data.labelled.CHUNK_BYTES", 1000)
     assert len(list(images.chunks())) == 6
     assert pixel_statistics(images) == whole
-    assert np.array_equal(np.concatenate(list(images.resized(4).chunks())), images.resized(4).pixels)
+
+
+def test_images_take_another_size_in_chunks_and_out_of_memory(monkeypatch, cache_folder):
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 3, 6, 6), np.uint8)
+    images = LabelledImages(pixels, np.zeros(50, np.int64), ("",) * 50, np.zeros((50, 32), np.uint8))
+    expected = resize_squares(pixels, 4)
+    monkeypatch.setattr("imgcls.data.labelled.CHUNK_BYTES", 1000)
+    small = cache.resized(images.rows([*range(49, -1, -1)]), 4)
+    assert isinstance(small.stored, np.memmap) and np.array_equal(small.pixels, expected[::-1])
+    assert cached_files(cache_folder) == []
+    assert cache.resized(images, 6) is images

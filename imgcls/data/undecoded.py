@@ -1,0 +1,124 @@
+"""Images that are decoded each time they are asked for, because the cache has no room for them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from imgcls.data.decode import UnreadableImageError, digest, resize_squares, to_square
+from imgcls.data.sources import ImageTable
+from imgcls.errors import DataError
+
+
+@dataclass(frozen=True)
+class Undecoded:
+    """Stands in for a uint8 array (M, C, side, side), and gives the same numbers.
+
+    Attributes:
+        table: where the images are.
+        kept: int64 (M,), rows of the table.
+        digests: uint8 (M, 32), of the source pixels as they were when they were hashed.
+        side: of the squares as they would have been cached.
+        channels: 1 or 3.
+        image_size: side to which the squares are resized then; 0 leaves them.
+    """
+
+    table: ImageTable
+    kept: NDArray[np.int64]
+    digests: NDArray[np.uint8]
+    side: int
+    channels: int
+    image_size: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the array that this stands in for."""
+        side = self.image_size or self.side
+        return len(self.kept), self.channels, side, side
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Decodes some rows, uint8 (len(rows), C, side, side).
+
+        Raises:
+            DataError: an image that has gone or changed since it was hashed.
+        """
+        squares = np.empty((len(rows), self.channels, self.side, self.side), np.uint8)
+        for square, row in zip(squares, rows, strict=True):
+            square[:] = self._square(int(row))
+        return resize_squares(squares, self.shape[-1])
+
+    def resized(self, side: int) -> Undecoded:
+        """The same images at another size."""
+        return replace(self, image_size=side)
+
+    def _square(self, row: int) -> NDArray[np.uint8]:
+        path = self.table.path(int(self.kept[row]))
+        try:
+            image = self.table.read(int(self.kept[row]))
+        except UnreadableImageError as error:
+            raise DataError(f"{path} can no longer be read: {error}; put it back, and start again") from error
+        if digest(image) != self.digests[row].tobytes():
+            raise DataError(f"{path} has changed since the run began; start again")
+        return to_square(image, self.side, self.channels)
+
+
+def stream(images: Undecoded, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+    """Batches decoded ahead of their use, by as many processes as torch has threads.
+
+    Args:
+        images: where they come from.
+        batches: rows of each batch, in the order in which they are wanted.
+
+    Yields:
+        uint8 (B, C, side, side), in that order.
+
+    Raises:
+        DataError: an image that has gone or changed since it was hashed.
+    """
+    # fork: the table reads through closures, which another start method could not carry over.
+    can_fork = "fork" in multiprocessing.get_all_start_methods()
+    loader = DataLoader(
+        _Batches(images, batches),
+        batch_size=None,
+        num_workers=torch.get_num_threads() if can_fork else 0,
+        multiprocessing_context="fork" if can_fork else None,
+        worker_init_fn=_leave_signals_to_parent,
+    )
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
+
+
+class _Batches(Dataset[Tensor | DataError]):
+    """A batch an item. An error is handed over as it is: raised in a worker, it would arrive as a traceback."""
+
+    def __init__(self, images: Undecoded, batches: Sequence[NDArray[np.int64]]) -> None:
+        self._images = images
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> Tensor | DataError:
+        try:
+            return torch.from_numpy(self._images[self._batches[index]])
+        except DataError as error:
+            return error
+
+
+def _leave_signals_to_parent(_: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the parent alone decides, and then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
