@@ -6,7 +6,6 @@ step), and the sums of the unfinished epoch are part of the state.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -15,18 +14,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from imgcls.config import TrainConfig
 from imgcls.data.augment import Augment, Normalise, mixup
 from imgcls.data.loader import Batch, Loader
-from imgcls.errors import TrainingError
 from imgcls.rng import derive_seed, generator
 from imgcls.training.device import Device
 from imgcls.training.metrics import EpochResult
+from imgcls.training.running import LossSum, WeightAverage, finite
 from imgcls.training.schedule import lr_at
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ class TrainState:
         average: the moving average of the weights, where `ema_decay` asks for one.
         epoch: completed epochs.
         step: completed steps of the epoch under way.
-        loss_sum: loss in nats times images, over those steps.
+        losses: their losses.
         num_images: images of those steps.
         seconds: wall time spent on those steps.
         history: results of the completed epochs.
@@ -89,10 +85,10 @@ class TrainState:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    average: AveragedModel | None
+    average: WeightAverage | None
+    losses: LossSum
     epoch: int = 0
     step: int = 0
-    loss_sum: float = 0.0
     num_images: int = 0
     seconds: float = 0.0
     history: list[EpochResult] = field(default_factory=list)
@@ -102,18 +98,22 @@ class TrainState:
     def start(cls, model: nn.Module, config: TrainConfig, device: Device) -> TrainState:
         """The state before the first step."""
         model = device.place(model)
-        average = None
-        if config.ema_decay:
-            average = AveragedModel(model, multi_avg_fn=_blend(config.ema_decay), use_buffers=True)
-        return cls(model, _adamw(model, config), average)
+        average = WeightAverage(model, config.ema_decay) if config.ema_decay else None
+        return cls(model, _adamw(model, config), average, LossSum(device.torch_device))
 
     @property
     def scored_model(self) -> nn.Module:
         """What validation scores and the best checkpoint keeps."""
-        if self.average is None:
-            return self.model
-        assert isinstance(self.average.module, nn.Module)
-        return self.average.module
+        return self.model if self.average is None else self.average.model
+
+    @property
+    def loss_sum(self) -> float:
+        """Loss in nats times images, over the steps of the epoch under way; asking waits for the device.
+
+        Raises:
+            TrainingError: the loss of a step was not finite.
+        """
+        return self.losses.value(self.epoch)
 
     def best(self, metric: str) -> EpochResult:
         """The best completed epoch."""
@@ -131,7 +131,7 @@ class TrainState:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
+            "average": None if self.average is None else self.average.model.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
             "loss_sum": self.loss_sum,
@@ -145,9 +145,10 @@ class TrainState:
         self.model.load_state_dict(snapshot["model"])
         self.optimizer.load_state_dict(snapshot["optimizer"])
         if self.average is not None:
-            self.average.load_state_dict(snapshot["average"])
-        for name in ("epoch", "step", "loss_sum", "num_images", "seconds"):
+            self.average.model.load_state_dict(snapshot["average"])
+        for name in ("epoch", "step", "num_images", "seconds"):
             setattr(self, name, snapshot[name])
+        self.losses.start(snapshot["loss_sum"], self.step)
         self.history = [EpochResult(**result) for result in snapshot["history"]]
 
 
@@ -216,34 +217,27 @@ def _train_step(task: Task, state: TrainState, batch: Batch) -> None:
         loss_sum = F.cross_entropy(
             logits.float(), targets, weight=task.class_weights, label_smoothing=config.label_smoothing, reduction="sum"
         )
-    value = _finite(loss_sum.item(), "the loss", state.epoch + 1, state.step + 1)
+    state.losses.add(loss_sum)
+    if loss_sum.device.type == "cpu":
+        _ = state.loss_sum  # where asking costs nothing, a lost loss is found before it can reach a weight
     state.optimizer.zero_grad(set_to_none=True)
     (loss_sum / len(images)).backward()  # type: ignore[no-untyped-call]
     state.optimizer.step()
     if state.average is not None:
-        state.average.update_parameters(state.model)
-    state.loss_sum += value
+        state.average.update(state.model, where[0] * task.train.steps_per_epoch + where[1])
     state.num_images += len(images)
     state.step += 1
 
 
-def _finite(loss: float, name: str, epoch: int, step: int) -> float:
-    """The loss, unless it is infinite or not a number; asked before it can reach a weight or the history."""
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"{name} is {loss} at epoch {epoch}, step {step}; lower train.lr, or lengthen train.warmup_epochs"
-        )
-    return loss
-
-
 def _complete_epoch(task: Task, state: TrainState) -> EpochResult:
+    train_loss = state.loss_sum / state.num_images
     since = time.perf_counter()
     state.val_logits = predict(state.scored_model, task.val, task.normalise, task.device)
     val_loss, val_accuracy = loss_and_accuracy(state.val_logits, task.val.labels)
     result = EpochResult(
         epoch=state.epoch + 1,
-        train_loss=state.loss_sum / state.num_images,
-        val_loss=_finite(val_loss, "the loss on val", state.epoch + 1, state.step),
+        train_loss=train_loss,
+        val_loss=finite(val_loss, "the loss on val", state.epoch + 1, state.step),
         val_accuracy=val_accuracy,
         lr=task.lr(state.epoch, state.step - 1),
         seconds=state.seconds + time.perf_counter() - since,
@@ -251,7 +245,8 @@ def _complete_epoch(task: Task, state: TrainState) -> EpochResult:
     )
     state.history.append(result)
     state.epoch, state.step = state.epoch + 1, 0
-    state.loss_sum, state.num_images, state.seconds = 0.0, 0, 0.0
+    state.losses.start()
+    state.num_images, state.seconds = 0, 0.0
     return result
 
 
@@ -259,25 +254,6 @@ def _out_of_patience(task: Task, state: TrainState) -> bool:
     if not task.config.patience or not state.history:
         return False
     return state.epoch - state.best(task.metric).epoch >= task.config.patience
-
-
-def _blend(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
-    """The step of the moving average, whose decay rises to `decay` as (1 + n) / (10 + n).
-
-    So the first steps, taken from weights that know nothing yet, are soon forgotten; TensorFlow's
-    ExponentialMovingAverage ramps its decay like this.
-    """
-
-    def blend(averages: Tensors, currents: Tensors, num_averaged: Tensor | int) -> None:
-        n = int(num_averaged)
-        share = 1 - min(decay, (1 + n) / (10 + n))
-        with torch.no_grad():
-            if averages[0].is_floating_point():
-                torch._foreach_lerp_(averages, currents, share)
-            else:  # batch norm's count of batches
-                torch._foreach_copy_(averages, currents)
-
-    return blend
 
 
 def _adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
