@@ -288,7 +288,7 @@ def models(
 @app.command()
 def runs(
     experiment: Annotated[str | None, typer.Argument(help="Only runs of this MLflow experiment.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
 ) -> None:
     """List the newest runs of the record."""
     from imgcls.config import project_root
@@ -296,11 +296,11 @@ def runs(
     from imgcls.tracking import Tracker
 
     tracker = Tracker(project_root(Path.cwd()))
-    records = tracker.find({}, experiment=experiment)
+    records = tracker.find({}, experiment=experiment, newest=limit)
     if experiment is not None and not records:
         with_runs = ", ".join(sorted({record.experiment for record in tracker.find({})})) or "none"
         raise InputError(f"no runs of an experiment {experiment!r} in this store; experiments with runs: {with_runs}")
-    for record in reversed(records[-limit:]):
+    for record in reversed(records):
         _write(
             f"{record.run_id}  {record.kind:<10} {record.outcome:<11} {record.experiment:<20} {record.name}  "
             f"{score_of(record)}"

@@ -36,6 +36,13 @@ def test_what_is_written_is_read_back_through_mlflow(project):
     assert project.tracker.read_text(run_id, "folder/note.txt") == "hello"
 
 
+def test_the_newest_runs_come_alone_and_the_oldest_of_them_first(project):
+    written = [write_run(project.tracker) for _ in range(3)]
+    assert [record.run_id for record in project.tracker.find({})] == written
+    assert [record.run_id for record in project.tracker.find({}, newest=2)] == written[1:]
+    assert [record.run_id for record in project.tracker.find({}, newest=9)] == written
+
+
 @pytest.mark.parametrize(
     ("error", "status", "outcome", "reason"),
     [
