@@ -7,6 +7,7 @@ ahead. Which of the three is a matter of speed alone: the batches are the same.
 from __future__ import annotations
 
 import math
+import mmap
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,14 @@ from imgcls.rng import generator
 
 RESIDENT_BYTES = 4 * 2**30
 """Images of up to this size live on an accelerator whole; larger sets travel a batch at a time."""
+
+
+MAPPED_BYTES = 2**28
+"""A memory map up to this size stays mapped. Pages of a larger one go back to the kernel, which keeps them as long as
+it can: mapped they count as the process's own memory, and a whole data set of them would look like a leak."""
+
+ROWS_MAPPED = 256
+"""Images of a larger map that are read before its pages go back; Linux maps up to 1 MiB around each."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +115,13 @@ class Loader:
             for rows in selections:
                 yield stored[self._at[rows.to(stored.device)]]
         else:
-            mapped = _as_tensor(stored)
+            mapped, num_rows = _as_tensor(stored), 0
             for rows in selections:
                 yield mapped[self._at[rows]]
+                num_rows += len(rows)
+                if num_rows >= ROWS_MAPPED:
+                    num_rows = 0
+                    _let_go(stored)
 
     def _sent(self, tensor: Tensor) -> Tensor:
         if self._device.type != "cuda" or tensor.is_cuda:
@@ -122,3 +135,8 @@ def _as_tensor(mapped: NDArray[np.uint8]) -> Tensor:
         # The memory map is read-only and stays so: batches are gathered into new tensors.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(mapped)
+
+
+def _let_go(stored: NDArray[np.uint8]) -> None:
+    if stored.nbytes > MAPPED_BYTES and isinstance(stored.base, mmap.mmap):
+        stored.base.madvise(mmap.MADV_DONTNEED)

@@ -69,7 +69,8 @@ def prepare_device(config: TrainConfig) -> Device:
     if config.deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # warn_only: a layer without a deterministic kernel says so instead of ending the run.
-    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    # Not `use_deterministic_algorithms`, which imports torch's compiler: two to three seconds of each process's start.
+    torch.set_deterministic_debug_mode("warn" if config.deterministic else "default")
     torch.backends.cudnn.benchmark = not config.deterministic
     bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
     return Device(device, bfloat16, torch.get_num_threads(), _name(device))
