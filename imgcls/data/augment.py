@@ -4,6 +4,12 @@ Crop, flips, turns, rotation and shift are one affine map per image, so a batch 
 on; where there are but flips and quarter turns, pixels only change places. An image that shrinks is averaged first, as
 val is, so that train does not see the aliasing that val does not have.
 All draws come from one CPU generator, in a fixed order, whether or not they are used.
+
+Seen with `python -m benchmarks.augmentations` on one core of an AMD EPYC (2 cores, busy with other work; no GPU),
+2026-11-23, batches of 64 RGB images at 64 pixels: kornia 0.9.0 takes 2.6 times as long for crops and flips, 3.7 for
+colours, 3 to 12 for the rest; torchvision 0.29.2 image by image 4 for crops, 9 for colours, 15 for cutout, 28 to
+normalise. On the batch torchvision crops, cuts and pastes in 0.6 of the time and mixes in the same, but with one draw for
+all images, out of torch's global generator, which a run does not share.
 """
 
 from __future__ import annotations
@@ -214,7 +220,8 @@ def cutout(images: Tensor, share: float, draws: torch.Generator) -> Tensor:
     side = images.shape[-1]
     length = max(1, round(share * side))
     low = torch.randint(side, (len(images), 2), generator=draws) - length // 2
-    return images.masked_fill(_boxes(low, low + length, side).to(images.device), 0.0)
+    # A product takes half the time of masked_fill.
+    return images * ~_boxes(low, low + length, side).to(images.device)
 
 
 def mixup(images: Tensor, targets: Tensor, alpha: float, draws: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -254,10 +261,10 @@ def cutmix(images: Tensor, targets: Tensor, alpha: float, draws: torch.Generator
     partner = torch.randperm(num_images, generator=draws).to(images.device)
     centre = torch.randint(side, (num_images, 2), generator=draws)
     half = (area.sqrt() * side / 2).long()[:, None]
-    boxes = _boxes(centre - half, centre + half, side)
-    pasted = (boxes.sum(dim=(1, 2, 3)) / side**2).to(targets.device, targets.dtype)
+    low, high = (centre - half).clamp(min=0), (centre + half).clamp(max=side)
+    pasted = ((high - low).prod(dim=1) / side**2).to(targets.device)
     return (
-        torch.where(boxes.to(images.device), images[partner], images),
+        torch.where(_boxes(low, high, side).to(images.device), images[partner], images),
         torch.lerp(targets, targets[partner], pasted[:, None]),
     )
 
