@@ -136,12 +136,22 @@ class AugmentConfig(Section):
     """Turn by 0, 90, 180 or 270 degrees, each as often."""
     rotation: float = Field(default=0.0, ge=0.0, le=180.0)
     """Turn by an angle drawn evenly from [-rotation, rotation] degrees; corners repeat the border."""
+    shift: Probability = 0.0
+    """Move across and down by shares of the side drawn evenly from [-shift, shift]; borders are repeated."""
     brightness: Probability = 0.0
     """Multiply by a factor from [1 - brightness, 1 + brightness]."""
     contrast: Probability = 0.0
     """Scale the distance to the image's mean by a factor from [1 - contrast, 1 + contrast]."""
+    saturation: Probability = 0.0
+    """Scale the distance to the grey image by a factor from [1 - saturation, 1 + saturation]; RGB only."""
+    hue: float = Field(default=0.0, ge=0.0, le=0.5)
+    """Turn the hue by a share of the colour circle drawn evenly from [-hue, hue]; RGB only."""
+    cutout: Probability = 0.0
+    """Blank a square of this share of the side with the mean (DeVries & Taylor 2017, arXiv 1708.04552). 0: off."""
     mixup: float = Field(default=0.0, ge=0.0)
     """Alpha of mixup's Beta(alpha, alpha) (Zhang et al. 2018, arXiv 1710.09412). 0: off."""
+    cutmix: float = Field(default=0.0, ge=0.0)
+    """Alpha of cutmix's Beta(alpha, alpha) (Yun et al. 2019, arXiv 1905.04899). With mixup: half the batches each."""
 
     @field_validator("random_resized_crop")
     @classmethod

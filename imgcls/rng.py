@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-Purpose = Literal["weights", "order", "augment", "mixup", "forward"]
+Purpose = Literal["weights", "order", "augment", "cutout", "mixup", "cutmix", "forward"]
 
 
 def derive_seed(seed: int, *where: int | str) -> int:

@@ -1,14 +1,21 @@
 """Augmentation of a whole batch at once, on its device, with each image's own draws.
 
-Crop, flips, turns and rotation are one affine map per image, so a batch is sampled once however many of them are on;
-where there are but flips and quarter turns, pixels only change places. An image that shrinks is averaged first, as val
-is, so that train does not see the aliasing that val does not have.
+Crop, flips, turns, rotation and shift are one affine map per image, so a batch is sampled once however many of them are
+on; where there are but flips and quarter turns, pixels only change places. An image that shrinks is averaged first, as
+val is, so that train does not see the aliasing that val does not have.
 All draws come from one CPU generator, in a fixed order, whether or not they are used.
+
+Seen with `python -m benchmarks.augmentations` on one core of an AMD EPYC (2 cores, busy with other work; no GPU),
+2026-11-23, batches of 64 RGB images at 64 pixels: kornia 0.9.0 takes 2.6 times as long for crops and flips, 3.7 for
+colours, 3 to 12 for the rest; torchvision 0.29.2 image by image 4 for crops, 9 for colours, 15 for cutout, 28 to
+normalise. On the batch torchvision crops, cuts and pastes in 0.6 of the time and mixes in the same, but with one draw
+for all images, out of torch's global generator, which a run does not share.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imgcls.config import AugmentConfig
+from imgcls.data.transfer import send
+from imgcls.errors import ConfigError
 
 
 class Normalise:
@@ -33,7 +42,32 @@ class Normalise:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalises uint8 or float32 images in [0, 255]."""
-        return (images - self._mean) * self._scale
+        return (images - self._mean).mul_(self._scale)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """All that a step draws for the views of its N images, evenly from [0, 1), float32 on the CPU.
+
+    What came later stands after what was there, so that adding to it moves no earlier draw.
+
+    Attributes:
+        tries: (N, 10, 2): area and aspect of ten tries of a crop.
+        pose: (N, 6): the crop's place across and down, left-right flip, top-bottom flip, quarter turns, angle.
+        light: (N, 2): brightness, contrast.
+        more: (N, 4): shift across and down, saturation, hue.
+    """
+
+    tries: Tensor
+    pose: Tensor
+    light: Tensor
+    more: Tensor
+
+    @classmethod
+    def of(cls, num_images: int, draws: torch.Generator) -> Draws:
+        """Draws everything, used or not."""
+        shapes = (num_images, 10, 2), (num_images, 6), (num_images, 2), (num_images, 4)
+        return cls(*(torch.rand(*shape, generator=draws) for shape in shapes))
 
 
 class Augment:
@@ -57,42 +91,50 @@ class Augment:
 
         Returns:
             float32 (B, C, S, S) in [0, 255].
+
+        Raises:
+            ConfigError: saturation or hue of grey images.
         """
-        maps = self.affine_maps(len(images), draws)
+        refuse_colours_of_grey(self.config, images.shape[1])
+        drawn = Draws.of(len(images), draws)
+        maps = self.affine_maps(drawn)
         same_size = images.shape[-1] == self.image_size
         if maps is None and same_size:
             views = images.float()
-        elif maps is not None and same_size and not self.config.rotation and self.config.random_resized_crop[0] == 1:
-            views = _permuted(images, maps).float()
+        elif maps is not None and same_size and self._moves_whole_pixels():
+            views = self._permuted(images, maps).float()
         else:
             views = _sampled(images, _identity(len(images)) if maps is None else maps, self.image_size)
-        return self._photometric(views, draws)
+        return self._photometric(views, drawn)
 
-    def affine_maps(self, num_images: int, draws: torch.Generator) -> Tensor | None:
+    def affine_maps(self, drawn: Draws) -> Tensor | None:
         """float32 (B, 2, 3): where in its source, in [-1, 1], each view's pixels lie; None where nothing moves."""
-        config = self.config
-        width, height = self._crop_sides(num_images, draws)
-        u = torch.rand(num_images, 6, generator=draws)
+        config, pose = self.config, drawn.pose
         moves = config.horizontal_flip or config.vertical_flip or config.quarter_turns or config.rotation
-        if not moves and config.random_resized_crop == (1.0, 1.0):
+        if not moves and not config.shift and config.random_resized_crop == (1.0, 1.0):
             return None
-        centre_x, centre_y = (2 * u[:, 0] - 1) * (1 - width), (2 * u[:, 1] - 1) * (1 - height)
-        flip_x = torch.where((u[:, 2] < 0.5) & config.horizontal_flip, -1.0, 1.0)
-        flip_y = torch.where((u[:, 3] < 0.5) & config.vertical_flip, -1.0, 1.0)
-        turns = (u[:, 4] * 4).floor() * (math.pi / 2) if config.quarter_turns else torch.zeros(num_images)
-        angle = turns + (2 * u[:, 5] - 1) * math.radians(config.rotation)
+        width, height = self._crop_sides(drawn.tries)
+        centre_x, centre_y = (2 * pose[:, 0] - 1) * (1 - width), (2 * pose[:, 1] - 1) * (1 - height)
+        flip_x = torch.where((pose[:, 2] < 0.5) & config.horizontal_flip, -1.0, 1.0)
+        flip_y = torch.where((pose[:, 3] < 0.5) & config.vertical_flip, -1.0, 1.0)
+        turns = (pose[:, 4] * 4).floor() * (math.pi / 2) if config.quarter_turns else torch.zeros(len(pose))
+        angle = turns + (2 * pose[:, 5] - 1) * math.radians(config.rotation)
         cos, sin = torch.cos(angle), torch.sin(angle)
         row_x = torch.stack((width * flip_x * cos, -width * flip_x * sin, centre_x), dim=1)
         row_y = torch.stack((height * flip_y * sin, height * flip_y * cos, centre_y), dim=1)
-        return torch.stack((row_x, row_y), dim=1)
+        maps = torch.stack((row_x, row_y), dim=1)
+        if config.shift:
+            # What stands at p - t comes to p; a share of the side is twice that in [-1, 1].
+            offset = 2 * config.shift * (2 * drawn.more[:, :2] - 1)
+            maps[:, :, 2] -= (maps[:, :, :2] * offset[:, None, :]).sum(dim=2)
+        return maps
 
-    def _crop_sides(self, num_images: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _crop_sides(self, tries: Tensor) -> tuple[Tensor, Tensor]:
         """Width and height of each crop as shares of the image's side, (B,) each.
 
         torchvision's RandomResizedCrop: area evenly from its range, aspect evenly in log; of ten tries the first
         that fits is taken, else the whole image.
         """
-        tries = torch.rand(num_images, 10, 2, generator=draws)
         low, high = self.config.random_resized_crop
         log_low, log_high = (math.log(ratio) for ratio in self.config.aspect_ratio)
         area = low + (high - low) * tries[..., 0]
@@ -101,22 +143,86 @@ class Augment:
         fits = (width <= 1) & (height <= 1)
         first = fits.int().argmax(dim=1, keepdim=True)
         found = fits.any(dim=1)
-        whole = torch.ones(num_images)
+        whole = torch.ones(len(tries))
         return (
             torch.where(found, width.gather(1, first).squeeze(1), whole),
             torch.where(found, height.gather(1, first).squeeze(1), whole),
         )
 
-    def _photometric(self, views: Tensor, draws: torch.Generator) -> Tensor:
+    def _moves_whole_pixels(self) -> bool:
         config = self.config
-        if not (config.brightness or config.contrast):
+        return not config.rotation and not config.shift and config.random_resized_crop[0] == 1
+
+    def _permuted(self, images: Tensor, maps: Tensor) -> Tensor:
+        """What `_sampled` gives where the maps are but flips and quarter turns, without rounding."""
+        config = self.config
+        linear = send(maps[:, :, :2].round(), images.device)
+        flip_x, flip_y = (linear.sum(dim=2) < 0).view(-1, 2, 1, 1, 1).unbind(1)
+        if config.horizontal_flip or config.quarter_turns:
+            images = torch.where(flip_x, images.flip(-1), images)
+        if config.vertical_flip or config.quarter_turns:
+            images = torch.where(flip_y, images.flip(-2), images)
+        if config.quarter_turns or config.brightness or config.contrast:
+            # Where nothing is turned, only the order in memory changes; contrast's mean is summed in that order, and
+            # runs recorded with it keep their bits.
+            swap = (linear[:, 0, 0] == 0).view(-1, 1, 1, 1)
+            images = torch.where(swap, images.transpose(-1, -2), images)
+        return images
+
+    def _photometric(self, views: Tensor, drawn: Draws) -> Tensor:
+        """What torchvision's ColorJitter does, but always in this order; changes `views`."""
+        config = self.config
+        if not (config.brightness or config.contrast or config.saturation or config.hue):
             return views
-        u = torch.rand(len(views), 2, generator=draws).to(views.device)
-        brightness = 1 + (2 * u[:, 0] - 1) * config.brightness
-        contrast = 1 + (2 * u[:, 1] - 1) * config.contrast
-        views = (views * brightness.view(-1, 1, 1, 1)).clamp_(0, 255)
-        mean = views.mean(dim=(1, 2, 3), keepdim=True)
-        return ((views - mean) * contrast.view(-1, 1, 1, 1) + mean).clamp_(0, 255)
+        light = send(2 * drawn.light - 1, views.device)
+        colour = send(2 * drawn.more[:, 2:] - 1, views.device)
+        if config.brightness or config.contrast:
+            views = views.mul_((1 + light[:, 0] * config.brightness).view(-1, 1, 1, 1)).clamp_(0, 255)
+            mean = _grey(views).mean(dim=(1, 2, 3), keepdim=True)
+            views = _scaled_about(mean, views, 1 + light[:, 1] * config.contrast)
+        if config.saturation:
+            views = _scaled_about(_grey(views), views, 1 + colour[:, 0] * config.saturation)
+        if config.hue:
+            views = _with_hue_shifted(views, colour[:, 1] * config.hue)
+        return views
+
+
+def refuse_colours_of_grey(config: AugmentConfig, channels: int) -> None:
+    """Grey images have neither saturation nor hue.
+
+    Args:
+        config: the `[augment]` table.
+        channels: of the images, 1 or 3.
+
+    Raises:
+        ConfigError: naming the key, the limit and the remedy.
+    """
+    for key, value in (("saturation", config.saturation), ("hue", config.hue)):
+        if value and channels != 3:
+            raise ConfigError(
+                f"augment.{key} = {value}: needs 3 channels, and these images have {channels}; set it to 0, or "
+                "data.channels = 3"
+            )
+
+
+def cutout(images: Tensor, share: float, draws: torch.Generator) -> Tensor:
+    """Blanks one square of each image (DeVries & Taylor 2017, arXiv 1708.04552).
+
+    Its centre is drawn evenly from the image's pixels, so up to three quarters of it lie beyond the border.
+
+    Args:
+        images: float32 (B, C, S, S), normalised, so that 0 is the mean.
+        share: side of the square as a share of S, in (0, 1]; rounded to whole pixels, but at least one.
+        draws: the generator of this step.
+
+    Returns:
+        Images of the same shape, 0 in their squares.
+    """
+    side = images.shape[-1]
+    length = max(1, round(share * side))
+    low = torch.randint(side, (len(images), 2), generator=draws) - length // 2
+    # A product takes half the time of masked_fill.
+    return images * ~send(_boxes(low, low + length, side), images.device)
 
 
 def mixup(images: Tensor, targets: Tensor, alpha: float, draws: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -131,40 +237,118 @@ def mixup(images: Tensor, targets: Tensor, alpha: float, draws: torch.Generator)
     Returns:
         Mixed images and targets, of the same shapes.
     """
-    # torch's sampler of Beta takes no generator; NumPy's does.
-    seed = int(torch.randint(2**62, (1,), generator=draws))
-    share = float(np.random.default_rng(seed).beta(alpha, alpha))
-    partner = torch.randperm(len(images), generator=draws).to(images.device)
+    share = float(_beta(alpha, 1, draws))
+    partner = send(torch.randperm(len(images), generator=draws), images.device)
     return torch.lerp(images[partner], images, share), torch.lerp(targets[partner], targets, share)
+
+
+def cutmix(images: Tensor, targets: Tensor, alpha: float, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pastes a box of another image of its batch into each (Yun et al. 2019, arXiv 1905.04899).
+
+    Each image has a box of its own, where the paper has one a batch. Its area is a share of Beta(alpha, alpha) and its
+    centre is drawn evenly from the image's pixels; labels are mixed by what is left of it within the image.
+
+    Args:
+        images: float32 (B, C, S, S).
+        targets: float32 (B, K), rows that sum to 1.
+        alpha: of the Beta(alpha, alpha).
+        draws: the generator of this step.
+
+    Returns:
+        Mixed images and targets, of the same shapes.
+    """
+    num_images, side = len(images), images.shape[-1]
+    area = _beta(alpha, num_images, draws)
+    partner = send(torch.randperm(num_images, generator=draws), images.device)
+    centre = torch.randint(side, (num_images, 2), generator=draws)
+    half = (area.sqrt() * side / 2).long()[:, None]
+    low, high = (centre - half).clamp(min=0), (centre + half).clamp(max=side)
+    pasted = send((high - low).prod(dim=1) / side**2, targets.device)
+    return (
+        torch.where(send(_boxes(low, high, side), images.device), images[partner], images),
+        torch.lerp(targets, targets[partner], pasted[:, None]),
+    )
+
+
+def _beta(alpha: float, num: int, draws: torch.Generator) -> Tensor:
+    """float64 (num,): torch's sampler of Beta takes no generator; NumPy's does."""
+    seed = int(torch.randint(2**62, (1,), generator=draws))
+    return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, size=num))
+
+
+def _boxes(low: Tensor, high: Tensor, side: int) -> Tensor:
+    """Masks, bool (B, 1, side, side): the pixels from `low` up to `high`, int64 (B, 2), across and down."""
+    pixels = torch.arange(side)
+    inside = (pixels >= low[..., None]) & (pixels < high[..., None])
+    return inside[:, None, None, 0] & inside[:, None, 1, :, None]
+
+
+def _scaled_about(centre: Tensor, views: Tensor, factors: Tensor) -> Tensor:
+    """Scales distances to `centre` by (B,) factors, within [0, 255]; changes `views`."""
+    return views.sub_(centre).mul_(factors.view(-1, 1, 1, 1)).add_(centre).clamp_(0, 255)
+
+
+def _grey(views: Tensor) -> Tensor:
+    """(B, 1, H, W): ITU-R BT.601's luma, with torchvision's digits; grey images as they are."""
+    if views.shape[1] == 1:
+        return views
+    red, green, blue = views.unbind(1)
+    return (0.2989 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114).unsqueeze(1)
+
+
+def _with_hue_shifted(views: Tensor, turns: Tensor) -> Tensor:
+    """Turns the hue of HSV by (B,) shares of the circle; value and chroma stay.
+
+    So there is no way to HSV and back: with the hue h in sixths of the circle, each channel is
+    value - chroma * (1 - its share), a trapezium over h (Smith 1978, "Color gamut transform pairs").
+    """
+    red, green, blue = views.unbind(1)
+    value = views.amax(dim=1)
+    chroma = value - views.amin(dim=1)
+    slope = chroma.clamp(min=1e-12).reciprocal_()  # of a grey pixel any hue will do
+    hue = torch.where(value == green, (blue - red).mul_(slope).add_(2), (red - green).mul_(slope).add_(4))
+    hue = torch.where(value == red, (green - blue).mul_(slope), hue)
+    hue = hue.add_((6 * turns).view(-1, 1, 1)).remainder_(6)
+    shares = (hue - 3).abs_().sub_(1), (hue - 2).abs_().neg_().add_(2), (hue - 4).abs_().neg_().add_(2)
+    low = value - chroma
+    return torch.stack([share.clamp_(0, 1).mul_(chroma).add_(low) for share in shares], dim=1)
 
 
 def _sampled(images: Tensor, maps: Tensor, side: int) -> Tensor:
     """float32 (B, C, side, side): each image where its map points, bilinear."""
+    grid = _grid(send(maps, images.device), side)
+    if images.shape[-1] <= 1.64 * side:  # no crop is larger than its image, so none shrinks enough to be averaged
+        return _bilinear(images.float(), grid)
     # How far neighbours in the view are apart in the image, in pixels; each level halves the image. Measured on solar
     # cells and photographs, up to 1.65 pixels bilinear sampling of the image itself is nearer to an antialiased resize.
     spacing = torch.linalg.det(maps[:, :, :2]).abs().sqrt() * (images.shape[-1] / side)
     levels = (spacing / 1.65).log2().ceil().clamp(min=0).int()
     views = torch.empty(len(images), images.shape[1], side, side, device=images.device)
     for level in levels.unique().tolist():
-        rows = torch.nonzero(levels == level).squeeze(1)
-        grid = F.affine_grid(maps[rows].to(images.device), [len(rows), *views.shape[1:]], align_corners=False)
-        rows = rows.to(images.device)
+        rows = send(torch.nonzero(levels == level).squeeze(1), images.device)
         source = images[rows].float()
         if level:
             source = F.interpolate(source, size=max(1, round(source.shape[-1] / 2**level)), mode="area")
-        # "border" and not zeros: a rotated corner shows more of the image, never a black wedge.
-        views[rows] = F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        views[rows] = _bilinear(source, grid[rows])
     return views
 
 
-def _permuted(images: Tensor, maps: Tensor) -> Tensor:
-    """What `_sampled` gives where the maps are but flips and quarter turns, without rounding."""
-    linear = maps[:, :, :2].round().to(images.device)
-    flip_x, flip_y = (linear.sum(dim=2) < 0).view(-1, 2, 1, 1, 1).unbind(1)
-    swap = (linear[:, 0, 0] == 0).view(-1, 1, 1, 1)
-    images = torch.where(flip_x, images.flip(-1), images)
-    images = torch.where(flip_y, images.flip(-2), images)
-    return torch.where(swap, images.transpose(-1, -2), images)
+def _bilinear(source: Tensor, grid: Tensor) -> Tensor:
+    # "border" and not zeros: a rotated corner shows more of the image, never a black wedge.
+    return F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _grid(maps: Tensor, side: int) -> Tensor:
+    """float32 (B, side, side, 2): torch's affine_grid to the bit, ten times as fast on a processor.
+
+    Its matrix product rounds x * a + y * b + c after each step, so it is the outer sum of a row and a column; and
+    with x and y a plane each, grid_sample reads it faster.
+    """
+    # As affine_grid has it: evenly from -1 to 1, then moved from the pixels' corners to their centres.
+    places = torch.linspace(-1, 1, side, device=maps.device) * (side - 1) / side if side > 1 else maps.new_zeros(1)
+    across, down = maps[:, :, 0, None] * places, maps[:, :, 1, None] * places
+    planes = across[:, :, None, :] + down[:, :, :, None]
+    return planes.add_(maps[:, :, 2, None, None]).permute(0, 2, 3, 1)
 
 
 def _identity(num_images: int) -> Tensor:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imgcls.data.labelled import LabelledImages, Pixels
+from imgcls.data.transfer import send
 from imgcls.data.undecoded import Undecoded, stream
 from imgcls.rng import generator
 
@@ -58,7 +59,7 @@ class Loader:
         self._labels = torch.from_numpy(images.labels)
         if device.type != "cpu" and self._num_bytes <= RESIDENT_BYTES:
             self._stored = self._resident()
-            self._at, self._labels = torch.arange(len(images), device=device), self._labels.to(device)
+            self._labels = self._labels.to(device)
 
     @property
     def _num_bytes(self) -> int:
@@ -104,7 +105,8 @@ class Loader:
 
     def _batches(self, selections: list[Tensor]) -> Iterator[Batch]:
         for rows, images in zip(selections, self._images(selections), strict=True):
-            yield Batch(self._sent(images), self._sent(self._labels[rows.to(self._labels.device)]))
+            labels = self._labels[send(rows, self._labels.device)]
+            yield Batch(send(images, self._device), send(labels, self._device))
 
     def _images(self, selections: list[Tensor]) -> Iterator[Tensor]:
         """uint8 (B, C, H, W) of each selection of rows."""
@@ -113,7 +115,7 @@ class Loader:
             yield from stream(stored, [self._at[rows].numpy() for rows in selections])
         elif isinstance(stored, Tensor):
             for rows in selections:
-                yield stored[self._at[rows.to(stored.device)]]
+                yield stored[send(rows, stored.device)]
         else:
             mapped, num_rows = _as_tensor(stored), 0
             for rows in selections:
@@ -122,12 +124,6 @@ class Loader:
                 if num_rows >= ROWS_MAPPED:
                     num_rows = 0
                     _let_go(stored)
-
-    def _sent(self, tensor: Tensor) -> Tensor:
-        if self._device.type != "cuda" or tensor.is_cuda:
-            return tensor.to(self._device)
-        # From pinned memory the copy runs beside the step before it.
-        return tensor.pin_memory().to(self._device, non_blocking=True)
 
 
 def _as_tensor(mapped: NDArray[np.uint8]) -> Tensor:

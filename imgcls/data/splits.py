@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from imgcls.config import AugmentConfig, DataConfig
 from imgcls.data import cache
+from imgcls.data.augment import refuse_colours_of_grey
 from imgcls.data.groups import SHARE_TOLERANCE, carve_groups, with_groups
 from imgcls.data.held_out import HeldOut
 from imgcls.data.labelled import LabelledImages, fingerprint
@@ -68,9 +69,11 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path) -> Data
 
     Raises:
         DataError: whatever makes the images unusable, leaks between splits included; every offender is listed.
+        ConfigError: colours are to be changed in grey images.
     """
     source = with_groups(open_source(config, root), config.groups, root)
     channels = source.channels if config.channels == "auto" else config.channels
+    refuse_colours_of_grey(augment, channels)
     side = decode_side(config.image_size, augment, source.native_side)
     pieces = _given(source, side, channels) if source.everything is None else _carved(source, config, side, channels)
     train, val, test, unreadable = pieces.train, pieces.val, None, pieces.unreadable

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from imgcls.config import Experiment
+from imgcls.data.augment import refuse_colours_of_grey
 from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
 from imgcls.models.registry import resolve_model
 from imgcls.progress import duration
@@ -95,6 +96,8 @@ class Sweep:
         self.tracker = tracker
         self.stop = stop
         self.prepared = prepare(experiment, root)
+        for changed in _at_the_ends(experiment):
+            refuse_colours_of_grey(changed.augment, self.prepared.dataset.channels)
         self.pruner_warmup = _pruner_warmup(self.prepared.experiment)
         self.name = f"{experiment.name}-{_identity(experiment, self.prepared)}"
         self._first_values = self._planned_values()
@@ -421,10 +424,15 @@ def _in_words(outcome: TrialOutcome, metric: str, num_val: int) -> str:
 def _check_space(experiment: Experiment, root: Path) -> None:
     """Refuses now what would fail in the middle of the night: each end of each range, each listed value."""
     channels = 1 if experiment.data.channels == 1 else 3
+    for changed in _at_the_ends(experiment):
+        resolve_model(changed.model, channels, changed.data.image_size, root=root)
+
+
+def _at_the_ends(experiment: Experiment) -> Iterator[Experiment]:
+    """The experiment with each end of each range and each listed value of its search space."""
     for key, options in experiment.search.space.items():
         for value in spaces.extremes(options):
-            changed = experiment.replace({key: value}, origin="search.space")
-            resolve_model(changed.model, channels, changed.data.image_size, root=root)
+            yield experiment.replace({key: value}, origin="search.space")
 
 
 def _pruner_warmup(resolved: Experiment) -> int:

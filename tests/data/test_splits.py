@@ -18,7 +18,7 @@ from imgcls.data.decode import resize_squares
 from imgcls.data.held_out import Look
 from imgcls.data.labelled import LabelledImages
 from imgcls.data.splits import carve, decode_side, load_dataset, pixel_statistics
-from imgcls.errors import DataError, UnreadableImagesError
+from imgcls.errors import ConfigError, DataError, UnreadableImagesError
 from tests.data.make import NO_CROP, cached_files, digests, load, noise, write, write_class, write_classes
 
 LOOK = Look("a run", 1, lambda: True)
@@ -391,6 +391,15 @@ def test_channels_are_as_asked(pets, channels, expected):
     dataset = load(pets, channels=channels)
     assert dataset.channels == len(dataset.mean) == len(dataset.std) == expected
     assert dataset.val.pixels.shape[1] == dataset.test.open(LOOK).pixels.shape[1] == expected
+
+
+@pytest.mark.parametrize("key", ["saturation", "hue"])
+def test_colours_of_grey_images_are_refused_before_any_is_decoded(pets, key, monkeypatch):
+    augment = AugmentConfig(**{key: 0.3})
+    assert load(pets, augment).channels == 3
+    monkeypatch.setattr("imgcls.data.cache.decode", None)
+    with pytest.raises(ConfigError, match=rf"augment\.{key} = 0\.3: needs 3 channels"):
+        load(pets, augment, channels=1)
 
 
 def test_mean_and_std_are_those_of_train_alone(tmp_path):

@@ -229,6 +229,7 @@ def test_a_timeout_starts_no_further_trial(project):
             "train.warmup_epochs = 3: does not end within train.epochs = 3",
         ),
         ("search.space.model.depth=[8, 17]", "17"),
+        ("search.space.augment.hue=[0.0, 0.1]", "augment.hue = 0.1: needs 3 channels, and these images have 1"),
         (
             "search.space.train.label_smoothing={low = 0.0, high = 1.5}",
             "label_smoothing.high = 1.5: must be less than 1.0",

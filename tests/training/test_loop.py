@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
 from imgcls.config import AugmentConfig, DataConfig, TrainConfig
-from imgcls.data.augment import Augment, Normalise, mixup
+from imgcls.data.augment import Augment, Normalise, cutmix, cutout, mixup
 from imgcls.data.loader import Loader
 from imgcls.data.splits import load_dataset
 from imgcls.errors import TrainingError
@@ -31,8 +32,8 @@ STILL = {"lr": 1e-30, "weight_decay": 0.0, "warmup_epochs": 0}
 """Settings under which the weights keep their bits, so that a loss can be computed again afterwards."""
 PLAIN = AugmentConfig(horizontal_flip=False)
 EVERYTHING = AugmentConfig(
-    random_resized_crop=(0.6, 1.0), vertical_flip=True, quarter_turns=True, rotation=10.0, brightness=0.2, contrast=0.2,
-    mixup=0.4,
+    random_resized_crop=(0.6, 1.0), vertical_flip=True, quarter_turns=True, rotation=10.0, shift=0.1, brightness=0.2,
+    contrast=0.2, cutout=0.3, mixup=0.4, cutmix=1.0,
 )  # fmt: skip
 
 
@@ -342,6 +343,35 @@ def test_mixup_mixes_images_and_targets_alike(make_task):
         return -(targets * model(images).log_softmax(1)).sum(1)
 
     one_step(make_task, by_hand, label_smoothing=0.0, augment=AugmentConfig(horizontal_flip=False, mixup=4.0))
+
+
+def test_cutmix_is_of_images_already_cut_out_and_mixes_targets_alike(make_task):
+    def by_hand(task, model, images, labels):
+        images = cutout(images, 0.4, generator(task.config.seed, 0, 0, "cutout"))
+        draws = generator(task.config.seed, 0, 0, "cutmix")
+        torch.rand((), generator=draws)  # the coin between mixup and cutmix, tossed whether or not it is needed
+        images, targets = cutmix(images, F.one_hot(labels, 10).float(), 1.0, draws)
+        assert ((targets > 0.1) & (targets < 0.9)).any()
+        return -(targets * model(images).log_softmax(1)).sum(1)
+
+    augment = AugmentConfig(horizontal_flip=False, cutout=0.4, cutmix=1.0)
+    one_step(make_task, by_hand, label_smoothing=0.0, augment=augment)
+
+
+def test_with_both_mixup_and_cutmix_half_of_the_batches_get_each(make_task):
+    """And each such batch is what it would be with that one alone."""
+    tasks = [
+        make_task(AugmentConfig(horizontal_flip=False, **alphas))
+        for alphas in ({"mixup": 0.4, "cutmix": 1.0}, {"mixup": 0.4}, {"cutmix": 1.0})
+    ]
+    batch = next(tasks[0].train.shuffled(5, 0))
+    images = tasks[0].normalise(batch.images)
+    num_boxes = 0
+    for step in range(400):
+        both, mixed, pasted = (loop._mixed(task, images, batch.labels, (0, step))[0] for task in tasks)
+        assert torch.equal(both, mixed) != torch.equal(both, pasted)
+        num_boxes += torch.equal(both, pasted)
+    assert binomtest(num_boxes, 400).pvalue > 0.01
 
 
 def test_batches_and_augmentation_are_drawn_by_epoch_and_step(make_task):
