@@ -363,10 +363,10 @@ def test_a_shift_repeats_the_border():
 # --- colours ----------------------------------------------------------------------------------------------------
 
 JITTER = [
-    # Contrast of grey images alone: for RGB, torchvision takes the mean of the luma, and this the mean of all channels.
     ("brightness", 1, V2.adjust_brightness, lambda drawn: drawn.light[:, 0]),
     ("brightness", 3, V2.adjust_brightness, lambda drawn: drawn.light[:, 0]),
     ("contrast", 1, V2.adjust_contrast, lambda drawn: drawn.light[:, 1]),
+    ("contrast", 3, V2.adjust_contrast, lambda drawn: drawn.light[:, 1]),
     ("saturation", 3, V2.adjust_saturation, lambda drawn: drawn.more[:, 2]),
     ("hue", 3, V2.adjust_hue, lambda drawn: drawn.more[:, 3]),
 ]
