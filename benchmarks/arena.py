@@ -94,7 +94,7 @@ class Player:
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
         # Not a daemon, because those may have no children, and DataLoader's workers are.
-        self._process = context.Process(target=_play, args=(there, name, work, self._log.name))
+        self._process = context.Process(target=_play, args=(there, name, work, self._log.name, _default_start()))
         self._process.start()
         there.close()
 
@@ -113,9 +113,22 @@ class Player:
             done += Epoch(*self._ask("epoch"))
         return done
 
-    def memory(self) -> dict[str, float]:
-        """Megabytes of its process, and of the largest of its helpers."""
-        return dict(self._ask("memory"))
+    def peak_megabytes(self) -> float:
+        """Resident at the peak so far, of its main process alone."""
+        return float(self._ask("memory")["peak_resident"])
+
+    def watched_epoch(self) -> float:
+        """Trains an epoch under watch.
+
+        Returns:
+            The most memory, in MB, of the process and its helpers together; what they share counts once.
+        """
+        self._pipe.send("epoch")
+        most = 0.0
+        while not self._pipe.poll(timeout=0.2):
+            most = max(most, tree_megabytes(self._process.pid or 0))
+        self._answer()
+        return most
 
     def close(self) -> None:
         """Lets the process go."""
@@ -167,7 +180,7 @@ def in_fresh_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     with tempfile.NamedTemporaryFile(prefix="benchmark-", suffix=".log") as log:
-        process = context.Process(target=_call, args=(there, log.name, function, args, kwargs))
+        process = context.Process(target=_call, args=(there, log.name, _default_start(), function, args, kwargs))
         process.start()
         there.close()
         try:
@@ -184,8 +197,14 @@ def in_fresh_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
     return result
 
 
-def _play(pipe: Connection, name: str, work: Work, log: str) -> None:
+def _default_start() -> str:
+    """How this platform starts helpers: a spawned process would spawn its own, and DataLoader's begin much later."""
+    return multiprocessing.get_start_method()
+
+
+def _play(pipe: Connection, name: str, work: Work, log: str, start_method: str) -> None:
     """The life of a contestant's process."""
+    multiprocessing.set_start_method(start_method, force=True)
     _speak_into(log)
     try:
         contestant = make_contestant(name, work)
@@ -202,7 +221,8 @@ def _play(pipe: Connection, name: str, work: Work, log: str) -> None:
         pipe.send(("failed", traceback.format_exc()))
 
 
-def _call(pipe: Connection, log: str, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+def _call(pipe: Connection, log: str, start_method: str, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    multiprocessing.set_start_method(start_method, force=True)
     _speak_into(log)
     try:
         pipe.send(("done", function(*args, **kwargs)))
@@ -225,9 +245,20 @@ def private_bytes() -> int:
 
 
 def memory_of_this_process() -> dict[str, float]:
-    """Megabytes: private now, resident at the peak, and resident at the peak of the largest ended helper."""
+    """Megabytes: private now, and resident at the peak."""
     return {
         "private_now": private_bytes() / 1e6,
         "peak_resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
-        "largest_helper_peak": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6,
     }
+
+
+def tree_megabytes(pid: int) -> float:
+    """Proportional set sizes of a process and of all below it, which count shared pages once."""
+    total = 0
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        total = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    except (OSError, StopIteration):  # it has ended meanwhile
+        return 0.0
+    return total * 1024 / 1e6 + sum(tree_megabytes(int(child)) for child in children)

@@ -22,6 +22,7 @@ class Form:
         solar_cells: train images of `solar_cells`; 0 for the real split, carved by content.
         fashion_mnist: train images of `fashion_mnist`.
         min_seconds: a measure of a fast contestant repeats epochs until it lasts so long.
+        watch_memory: whether each contestant trains one more epoch while its memory, helpers included, is watched.
         sweep_images: train images of the sweep; 0 for the real split.
         sweep_trials: trials of the sweep.
         sweep_epochs: epochs of each of its trials.
@@ -46,6 +47,7 @@ class Form:
     solar_cells: int = 0
     fashion_mnist: int = 24_576
     min_seconds: float = 4.0
+    watch_memory: bool = True
     sweep_images: int = 0
     sweep_trials: int = 12
     sweep_epochs: int = 25
@@ -70,6 +72,7 @@ QUICK = Form(
     large_photos=64,
     fashion_mnist=6144,
     min_seconds=2.0,
+    watch_memory=False,
     sweep_images=320,
     sweep_epochs=4,
     tracker_epochs=8,
@@ -89,6 +92,7 @@ TINY = replace(
     solar_cells=24,
     fashion_mnist=256,
     min_seconds=0.0,
+    watch_memory=True,
     sweep_images=24,
     sweep_trials=3,
     sweep_epochs=2,

@@ -38,7 +38,8 @@ def compare(work: Work, form: Form, tell: Tell, names: tuple[str, ...] = ALL) ->
         steps = _Steps(contestants, form, tell)
         cold = [steps.cold_round(number) for number in range(form.cold_rounds)]
         warm = [steps.warm_round(number) for number in range(form.rounds)]
-        memory = {player.name: player.memory() for player in contestants}
+        peaks = {player.name: player.peak_megabytes() for player in contestants}
+        watched = {player.name: player.watched_epoch() for player in contestants} if form.watch_memory else {}
     return {
         "what": work.describe(),
         "left_out": sorted(set(names) - set(present)),
@@ -46,7 +47,8 @@ def compare(work: Work, form: Form, tell: Tell, names: tuple[str, ...] = ALL) ->
         "cold_rounds_seconds": cold,
         "images_per_second": _medians(warm),
         "first_epoch_seconds": _medians(cold),
-        "memory_mb": memory,
+        "peak_resident_mb": peaks,
+        "with_helpers_mb": watched,
         **ratios(warm, cold),
     }
 
@@ -96,9 +98,7 @@ class _Steps:
         joined = sum(peers_join(form, number) for number in range(form.rounds))
         num_peers = sum(player.name in PEERS for player in contestants)
         self._total = (
-            form.cold_rounds * len(contestants)
-            + form.rounds * (len(contestants) - num_peers)
-            + joined * num_peers
+            form.cold_rounds * len(contestants) + form.rounds * (len(contestants) - num_peers) + joined * num_peers
         )
         self._done = 0
 

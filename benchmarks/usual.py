@@ -52,9 +52,7 @@ class Usual:
 def train_loader(work: Work, num_workers: int) -> DataLoader[Any]:
     """Shuffled batches of the train folder."""
     dataset = ImageFolder(str(work.folder / "train"), train_transform(work))
-    return DataLoader(
-        dataset, batch_size=work.experiment.train.batch_size, shuffle=True, num_workers=num_workers
-    )
+    return DataLoader(dataset, batch_size=work.experiment.train.batch_size, shuffle=True, num_workers=num_workers)
 
 
 def val_loader(work: Work, num_workers: int) -> DataLoader[Any]:
@@ -95,9 +93,7 @@ def train_transform(work: Work) -> transforms.Compose:
     if augment.random_resized_crop == (1.0, 1.0):
         steps.append(transforms.Resize((side, side)))
     else:
-        steps.append(
-            transforms.RandomResizedCrop(side, scale=augment.random_resized_crop, ratio=augment.aspect_ratio)
-        )
+        steps.append(transforms.RandomResizedCrop(side, scale=augment.random_resized_crop, ratio=augment.aspect_ratio))
     if augment.horizontal_flip:
         steps.append(transforms.RandomHorizontalFlip())
     if augment.vertical_flip:
