@@ -13,7 +13,7 @@ import resource
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -132,10 +132,8 @@ class Player:
 
     def close(self) -> None:
         """Lets the process go."""
-        try:
+        with suppress(OSError):  # it has ended already
             self._pipe.send("leave")
-        except (BrokenPipeError, OSError):
-            pass
         self._process.join(timeout=15)
         if self._process.is_alive():
             self._process.kill()

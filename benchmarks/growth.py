@@ -40,6 +40,7 @@ width = 4
 epochs = {epochs}
 warmup_epochs = 0
 batch_size = 256
+threads = 1
 device = "cpu"
 
 [search]
@@ -49,7 +50,7 @@ trials = {trials}
 "train.lr" = {{ low = 1e-4, high = 1e-1, log = true }}
 "train.warmup_epochs" = {{ low = 0, high = 3 }}
 """
-EPOCHS = 10
+EPOCHS = 5
 """Of the tracked run that stands for all."""
 
 Times = dict[str, list[float]]
@@ -217,16 +218,17 @@ def _fill(experiment: Experiment, root: Path, num_runs: int) -> tuple[Any, Any]:
         "train.lr": FloatDistribution(1e-4, 1e-1, log=True), "train.warmup_epochs": IntDistribution(0, 3),
     }  # fmt: skip
     draws = np.random.default_rng(0)
+    values = draws.uniform(0.5, 0.9, num_runs)
     study.add_trials([
         optuna.trial.create_trial(
             params={"train.lr": float(10 ** draws.uniform(-4, -1)), "train.warmup_epochs": int(draws.integers(4))},
             distributions=space,
             value=float(value),
             user_attrs={
-                "run_id": run_id, "best_epoch": done.best.epoch, **(done.best.metrics() | {"val/accuracy": float(value)})
+                "run_id": run_id, "best_epoch": done.best.epoch, **done.best.metrics(), "val/accuracy": float(value),
             },
         )
-        for run_id, value in zip(run_ids, draws.uniform(0.5, 0.9, num_runs), strict=True)
+        for run_id, value in zip(run_ids, values, strict=True)
     ])  # fmt: skip
     sweep.study = study
     return sweep, tracker.amend(parent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,16 @@ own. Imports are over before anything is measured, and while one works the other
 after round; a ratio is taken within a round, and what stands here is the median of the rounds' ratios.
 
 - **imgcls**: `prepare`, a `Task` and `fit`, as `train_run` uses them. Train images over the time of the train steps.
-- **limit**: the bare step. Batches float32, normalised and in memory beforehand; forward, cross-entropy, backward, fused
-  AdamW; no data, no augmentation, no look at the loss; glibc keeps freed memory, as for imgcls. Of each round, the faster
-  of NCHW and channels-last counts.
+- **limit**: the bare step. Batches float32, normalised and in memory beforehand; forward, cross-entropy, backward and a
+  fused AdamW; no data, no augmentation, no look at the loss; glibc keeps freed memory, as for imgcls. Of each round, the
+  faster of NCHW and channels-last counts.
 - **usual loop**: ImageFolder, torchvision's transforms image by image, DataLoader with 0, 2 and 4 workers, tqdm,
   `loss.item()` each step. **Lightning**: its Trainer at its defaults over the same loader, as many workers as cores.
   **timm**: `create_loader` and the step of its train.py, four workers that persist, no colour jitter; it has no quarter
   turns, so on solar cells it does less. Their train images over the wall time of the train epoch, files in the system's
   cache, validation left out, as it is for imgcls.
 - **First epoch**: from the opening of the folder to the last step of the first epoch. For imgcls that includes decoding,
-  hashing and the search for leaks, of val as well, with an empty image cache; for the others there is nothing to prepare.
+  hashing and the search for leaks, of val as well, with an empty image cache; the others have nothing to prepare.
 """
 
 
@@ -74,8 +75,8 @@ def markdown(results: Results) -> str:
     ]
     if results["form"] != "full":
         parts.append(
-            f"This is the **{results['form']} form**: fewer images, rounds and epochs than the full one, so its figures "
-            "scatter more."
+            f"This is the **{results['form']} form**: fewer images, rounds and epochs than in the full one, so that its "
+            "figures scatter more."
         )
     writers = {
         "works": _works, "gpu": _gpu, "sweep": _sweep, "tracker": _tracker, "verbs": _verbs, "memory": _memory,
@@ -172,11 +173,11 @@ def _sweep(sweep: Results) -> str:
     head = ("", "wall time", "best val/accuracy (± standard error)", "trials", "pruned", "epochs", "of these")
     return _paragraphs([
         "## The same sweep",
-        f"{sweep['what']}. Same sampler and seeds, pruner, schedule and starting weights; each side from an empty image "
-        "cache and an empty store. imgcls also writes checkpoints each epoch, predictions, pictures and the report.",
+        f"{sweep['what']}. Same sampler and seeds, pruner, schedule and starting weights; each side from an empty "
+        "image cache and an empty store. imgcls also writes checkpoints each epoch, predictions, pictures and the report.",
         _table(head, rows),
-        f"The usual sweep takes **{sweep['sweep_vs_usual']:.2f} times** as long; by the epoch trained (the two prune by "
-        f"their own scores) {sweep['per_epoch_vs_usual']:.2f} times.",
+        f"The usual sweep takes **{sweep['sweep_vs_usual']:.2f} times** as long; by the epoch trained (the two prune "
+        f"by their own scores) {sweep['per_epoch_vs_usual']:.2f} times.",
     ])  # fmt: skip
 
 
@@ -232,8 +233,8 @@ def _growth(growth: Results) -> str:
     """Part e."""
     lines = [
         "## Growth",
-        "Seconds (medians) by size. The exponent is the slope of log time over log size by least squares (± its standard "
-        "error), the last step's that between the two largest sizes; 1 is linear.",
+        "Seconds (medians) by size. The exponent is the slope of log time over log size by least squares (± its "
+        "standard error), the last step's that between the two largest sizes; 1 is linear.",
     ]
     for what, by_name in growth.items():
         sizes = list(next(iter(by_name.values()))["seconds"])
@@ -275,6 +276,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _paragraphs(lines: Sequence[str]) -> str:
     """Blank lines between all but the items of one list."""
     text = lines[0]
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in pairwise(lines):
         text += ("\n" if before.startswith("- ") and line.startswith("- ") else "\n\n") + line
     return text
