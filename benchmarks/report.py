@@ -32,15 +32,15 @@ after round; a ratio is taken within a round, and what stands here is the median
 
 - **imgcls**: `prepare`, a `Task` and `fit`, as `train_run` uses them. Train images over the time of the train steps.
 - **limit**: the bare step. Batches float32, normalised and in memory beforehand; forward, cross-entropy, backward and a
-  fused AdamW; no data, no augmentation, no look at the loss; glibc keeps freed memory, as for imgcls. Of each round, the
-  faster of NCHW and channels-last counts.
+  fused AdamW; no data, no augmentation, no look at the loss; glibc keeps freed memory, as for imgcls. Of each round
+  the faster of NCHW and channels-last counts.
 - **usual loop**: ImageFolder, torchvision's transforms image by image, DataLoader with 0, 2 and 4 workers, tqdm,
   `loss.item()` each step. **Lightning**: its Trainer at its defaults over the same loader, as many workers as cores.
   **timm**: `create_loader` and the step of its train.py, four workers that persist, no colour jitter; it has no quarter
   turns, so on solar cells it does less. Their train images over the wall time of the train epoch, files in the system's
   cache, validation left out, as it is for imgcls.
-- **First epoch**: from the opening of the folder to the last step of the first epoch. For imgcls that includes decoding,
-  hashing and the search for leaks, of val as well, with an empty image cache; the others have nothing to prepare.
+- **First epoch**: from the opening of the folder to the last step of the first epoch. For imgcls that includes
+  decoding, hashing and the search for leaks, of val as well, with an empty image cache; the others prepare nothing.
 """
 
 
@@ -75,8 +75,8 @@ def markdown(results: Results) -> str:
     ]
     if results["form"] != "full":
         parts.append(
-            f"This is the **{results['form']} form**: fewer images, rounds and epochs than in the full one, so that its "
-            "figures scatter more."
+            f"This is the **{results['form']} form**: fewer images, rounds and epochs than in the full one, so "
+            "that its figures scatter more."
         )
     writers = {
         "works": _works, "gpu": _gpu, "sweep": _sweep, "tracker": _tracker, "verbs": _verbs, "memory": _memory,
@@ -174,7 +174,7 @@ def _sweep(sweep: Results) -> str:
     return _paragraphs([
         "## The same sweep",
         f"{sweep['what']}. Same sampler and seeds, pruner, schedule and starting weights; each side from an empty "
-        "image cache and an empty store. imgcls also writes checkpoints each epoch, predictions, pictures and the report.",
+        "image cache and an empty store. imgcls also writes checkpoints each epoch, predictions, pictures and a report.",
         _table(head, rows),
         f"The usual sweep takes **{sweep['sweep_vs_usual']:.2f} times** as long; by the epoch trained (the two prune "
         f"by their own scores) {sweep['per_epoch_vs_usual']:.2f} times.",
