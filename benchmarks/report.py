@@ -174,7 +174,7 @@ def _sweep(sweep: Results) -> str:
     return _paragraphs([
         "## The same sweep",
         f"{sweep['what']}. Same sampler and seeds, pruner, schedule and starting weights; each side from an empty "
-        "image cache and an empty store. imgcls also writes checkpoints each epoch, predictions, pictures and a report.",
+        "image cache and an empty store. imgcls also writes checkpoints each epoch, predictions, pictures, a report.",
         _table(head, rows),
         f"The usual sweep takes **{sweep['sweep_vs_usual']:.2f} times** as long; by the epoch trained (the two prune "
         f"by their own scores) {sweep['per_epoch_vs_usual']:.2f} times.",

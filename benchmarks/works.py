@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from benchmarks.forms import Form
-from benchmarks.pictures import write_fashion_mnist, write_photos, write_solar_cells
 from imgcls.config import Experiment, load_experiment
 from imgcls.models.registry import build_model, resolve_model
 from imgcls.rng import derive_seed
@@ -88,6 +87,9 @@ class Work:
 
 def make_work(name: str, form: Form, into: Path) -> Work:
     """Writes a work's images below `into` and describes it."""
+    # Here, because whoever only trains a work needs none of what writes it.
+    from benchmarks.pictures import write_fashion_mnist, write_photos, write_solar_cells
+
     folder, root = into / name / "images", into / name / "project"
     root.mkdir(parents=True)
     writers: dict[str, Callable[[], None]] = {
@@ -102,6 +104,8 @@ def make_work(name: str, form: Form, into: Path) -> Work:
 
 def make_solar_cells(num_train: int, into: Path) -> Work:
     """The solar cells alone, with the default experiment's own number of epochs."""
+    from benchmarks.pictures import write_solar_cells
+
     folder, root = into / "images", into / "project"
     root.mkdir(parents=True)
     write_solar_cells(folder, num_train, REPOSITORY)
