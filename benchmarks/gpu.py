@@ -17,7 +17,7 @@ from benchmarks.works import make_work
 def measure_gpu(form: Form, into: Path, tell: Tell) -> dict[str, Any]:
     """Ours and the limit on CUDA, on the works that need no package of their own."""
     names = [name for name in ("fashion_mnist", "photos") if name in form.works]
-    found = {}
+    found: dict[str, Any] = {}
     for number, name in enumerate(names):
         work = make_work(name, form, into).on("cuda")
 

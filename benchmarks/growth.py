@@ -143,7 +143,7 @@ def _time_start(experiment: Experiment, root: Path) -> float:
     from imgcls.signals import GracefulStop
     from imgcls.tracking import Tracker
 
-    def instead_of_searching(_: str) -> None:
+    def instead_of_searching(sweep_run_id: str) -> None:  # noqa: ARG001
         raise _StartedError
 
     tracker = Tracker(root)

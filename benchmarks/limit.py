@@ -50,7 +50,7 @@ class Limit:
                 logits = self._net(batch)
             loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
             self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
             images += len(batch)
         if self._device.torch_device.type == "cuda":

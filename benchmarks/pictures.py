@@ -32,7 +32,7 @@ def write_photos(folder: Path, num_train: int, num_val: int, *, large: bool) -> 
     from sklearn.datasets import load_sample_images
 
     photographs = load_sample_images().images
-    jobs = []
+    jobs: list[tuple[Path, NDArray[np.uint8], int]] = []
     for split, count in (("train", num_train), ("val", num_val)):
         for number in range(count):
             label = number % 2

@@ -100,9 +100,9 @@ def run_ours(work: Work) -> Outcome:
     seconds = time.perf_counter() - begun
     board = result.leaderboard
     epochs_by_depth: dict[str, int] = {}
-    for row in board.itertuples():
-        depth = str(tracker.get(row.run_id).params["model.depth"])
-        epochs_by_depth[depth] = epochs_by_depth.get(depth, 0) + len(tracker.history(row.run_id, "val/loss"))
+    for run_id in map(str, board["run_id"]):
+        depth = tracker.get(run_id).params["model.depth"]
+        epochs_by_depth[depth] = epochs_by_depth.get(depth, 0) + len(tracker.history(run_id, "val/loss"))
     num_pruned = int((board["outcome"] == "pruned").sum())
     return _outcome(seconds, result.best_value, result.num_val, epochs_by_depth, len(board), num_pruned)
 
