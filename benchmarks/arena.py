@@ -206,6 +206,8 @@ def _play(pipe: Connection, name: str, work: Work, log: str, start_method: str) 
     multiprocessing.set_start_method(start_method, force=True)
     _speak_into(log)
     try:
+        import torch._inductor  # what torch itself imports late, at the first optimizer; some packages do so at once
+
         contestant = make_contestant(name, work)
         pipe.send(("done", None))
         while (question := pipe.recv()) != "leave":
