@@ -6,10 +6,10 @@ EXPERIMENT ?= solar_cells
 TRIALS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-slow lint ui clean
+.PHONY: help setup sweep test test-slow lint bench bench-quick ui clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*\#\#' $(MAKEFILE_LIST) | awk -F':.*\#\# ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*\#\#' $(MAKEFILE_LIST) | awk -F':.*\#\# ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 # The stamp is newer than pyproject.toml once everything in it is installed.
 $(VENV)/.installed: pyproject.toml
@@ -36,6 +36,16 @@ lint: setup  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[solar,bench]'
+	@touch $@
+
+bench: $(VENV)/.installed-bench  ## speed against the bare step and the peers, written to benchmarks/RESULTS.md; hours
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(VENV)/.installed-bench  ## the same, smaller: under 15 minutes on two cores, ends with a line of JSON
+	$(BIN)/python -m benchmarks --quick
 
 # One worker and no job runner: two processes instead of fourteen.
 ui: setup  ## MLflow's UI on this repository's store, light

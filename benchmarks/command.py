@@ -1,0 +1,118 @@
+"""Measures the speed of imgcls: `python -m benchmarks [--quick] [--only PARTS] [--rounds N] [--output FOLDER]`.
+
+Progress goes to stderr, the summary to stdout as one line of JSON. All parts together write `RESULTS.md` and
+`RESULTS.json` (the quick form `RESULTS_QUICK`) into this folder; some parts alone write only where `--output` says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.forms import FULL, PARTS, QUICK, TINY, Form
+from benchmarks.gpu import measure_gpu
+from benchmarks.growth import measure_growth
+from benchmarks.machine import describe_machine
+from benchmarks.memory import measure_memory
+from benchmarks.progress import Progress
+from benchmarks.report import Results, summary, write_results
+from benchmarks.sweep import compare_sweeps
+from benchmarks.throughput import Tell, compare
+from benchmarks.tracker import measure_tracker
+from benchmarks.verbs import measure_verbs
+from benchmarks.works import make_work
+
+EXPECTED = {
+    "full": {"works": 4500, "sweep": 4500, "tracker": 500, "verbs": 200, "memory": 500, "growth": 400},
+    "quick": {"works": 500, "sweep": 140, "tracker": 60, "verbs": 60, "memory": 0, "growth": 80},
+    "tiny": {"works": 60, "sweep": 40, "tracker": 20, "verbs": 20, "memory": 20, "growth": 40},
+}
+"""Seconds of each part as first planned; they only weigh the time left, which the run itself corrects."""
+
+
+def main() -> None:
+    """Measures, writes, and prints the summary."""
+    arguments = _arguments()
+    form = {"quick": QUICK, "tiny": TINY}.get(arguments.form, FULL)
+    if arguments.rounds:
+        form = replace(form, rounds=arguments.rounds, peer_rounds=min(form.peer_rounds, arguments.rounds))
+    if arguments.works:
+        form = replace(form, works=tuple(arguments.works.split(",")))
+    parts = arguments.only.split(",") if arguments.only else list(PARTS)
+    if unknown := set(parts) - set(PARTS):
+        sys.exit(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # every part has a store of its own
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    begun = time.monotonic()
+    results: Results = {"form": form.name, "command": _command(form, arguments.only), "machine": describe_machine()}
+    with tempfile.TemporaryDirectory(prefix="imgcls-benchmarks-") as folder:
+        results |= measure(form, parts, Path(folder))
+    results["seconds"] = time.monotonic() - begun
+    results["summary"] = summary(results)
+    name = "RESULTS" if form.name == "full" else f"RESULTS_{form.name.upper()}"
+    if arguments.output or (set(parts) == set(PARTS) and form.name != "tiny"):
+        write_results(results, Path(arguments.output or Path(__file__).parent), name)
+    print(json.dumps(results["summary"]))
+
+
+def measure(form: Form, parts: list[str], into: Path) -> Results:
+    """Runs the parts in their order; whatever they write is below `into`."""
+    measures: dict[str, Callable[[Form, Path, Tell], Any]] = {
+        "works": _measure_works,
+        "sweep": compare_sweeps,
+        "tracker": measure_tracker,
+        "verbs": measure_verbs,
+        "memory": measure_memory,
+        "growth": measure_growth,
+    }
+    chosen = [part for part in PARTS if part in parts and (part != "memory" or form.memory_images)]
+    progress = Progress({part: EXPECTED[form.name][part] for part in chosen})
+    found: Results = {}
+    for part in chosen:
+        progress.begin(part)
+        os.environ["IMGCLS_CACHE"] = str(into / "cache")
+        found[part] = measures[part](form, into / part, progress.at)
+        if part == "works" and torch.cuda.is_available():
+            found["gpu"] = measure_gpu(form, into / "gpu", progress.at)
+    progress.end()
+    return found
+
+
+def _measure_works(form: Form, into: Path, tell: Tell) -> Results:
+    found = {}
+    for number, name in enumerate(form.works):
+        tell(number / len(form.works), f"{name}: writing its images")
+        work = make_work(name, form, into)
+
+        def tell_work(share: float, what: str, number: int = number, name: str = name) -> None:
+            tell((number + share) / len(form.works), f"{name}: {what}")
+
+        found[name] = compare(work, form, tell_work)
+    return found
+
+
+def _command(form: Form, only: str) -> str:
+    options = ([] if form.name == "full" else [f"--{form.name}"]) + ([f"--only {only}"] if only else [])
+    return " ".join(["python -m benchmarks", *options])
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").split("\n\n")[0])
+    parser.set_defaults(form="full")
+    parser.add_argument("--quick", dest="form", action="store_const", const="quick", help="under 15 minutes on 2 cores")
+    parser.add_argument("--tiny", dest="form", action="store_const", const="tiny", help="tries the benchmark itself")
+    parser.add_argument("--only", default="", metavar="PARTS", help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--works", default="", metavar="NAMES", help="some of the four works")
+    parser.add_argument("--rounds", type=int, default=0, metavar="N", help="measures of ours and of the limit")
+    parser.add_argument("--output", default="", metavar="FOLDER", help="where the results go")
+    return parser.parse_args()

@@ -1,0 +1,50 @@
+"""imgcls itself: `prepare`, a Task and `fit`, as `train_run` uses them, without the tracker.
+
+Counted are train images over the time of the train steps, from the shuffling of the epoch to its last step
+(`EpochResult.images_per_second`). Validation follows each epoch and is not counted, nor is it for anybody else.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+
+from benchmarks.arena import Epoch
+from benchmarks.works import Work
+from imgcls.data.cache import cache_folder
+from imgcls.progress import RunProgress
+from imgcls.run import _dataset, prepare
+from imgcls.signals import GracefulStop
+from imgcls.training.loop import TrainState, fit
+from imgcls.training.metrics import EpochResult
+
+
+class Ours:
+    """Trains with the project's own loop."""
+
+    def __init__(self, work: Work) -> None:
+        os.environ["IMGCLS_CACHE"] = str(work.root / "cache")
+        self._work = work
+        self._epochs: Iterator[EpochResult] = iter(())
+        self._num_train = 0
+
+    def first(self) -> Epoch:
+        """From an empty cache: find, decode, hash and search for leaks, then the net and its first epoch."""
+        _dataset.cache_clear()
+        shutil.rmtree(cache_folder(), ignore_errors=True)
+        begun = time.perf_counter()
+        prepared = prepare(self._work.experiment, self._work.root)
+        task = prepared.task()
+        state = TrainState.start(prepared.model(), task.config, task.device)
+        progress = RunProgress(self._work.name, task.config.last_epoch, task.train.steps_per_epoch, task.val.num_images)
+        self._num_train = task.train.num_images
+        self._epochs = fit(task, state, GracefulStop(), progress.on_step)
+        result = next(self._epochs)
+        validation = result.seconds - self._num_train / result.images_per_second
+        return Epoch(self._num_train, time.perf_counter() - begun - validation)
+
+    def epoch(self) -> Epoch:
+        """The train part of another epoch."""
+        return Epoch(self._num_train, self._num_train / next(self._epochs).images_per_second)

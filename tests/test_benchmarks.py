@@ -1,0 +1,78 @@
+"""The benchmark measures for real, on a handful of images; what is asserted is its shape, never a time."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.arena import ALL, LIMITS, PEERS, available
+from benchmarks.forms import FULL, PARTS, QUICK, TINY, peers_join
+from benchmarks.growth import fit_exponent
+from benchmarks.report import markdown, summary, write_results
+from benchmarks.throughput import compare, ratios
+from benchmarks.works import make_work
+
+MACHINE = {
+    "date": "2026-01-01", "processor": "a processor", "cores": 2, "torch_threads": 2, "memory_gb": 8, "gpu": "none",
+    "system": "a system", "vector_instructions": "AVX2", "load_before": 0.0, "versions": {"torch": "0"},
+}  # fmt: skip
+
+
+def results(**parts):
+    return {"form": "tiny", "command": "python -m benchmarks --tiny", "seconds": 1.0, "machine": MACHINE, **parts}
+
+
+@pytest.mark.slow
+def test_a_work_is_compared_for_real(tmp_path):
+    form = replace(TINY, photos=8, watch_memory=False)
+    told = []
+    found = compare(make_work("photos", form, tmp_path), form, lambda share, what: told.append((share, what)))
+    present = {name for name in ALL if available(name)}
+    assert set(found["images_per_second"]) == present
+    assert set(found["first_epoch_seconds"]) == present - set(LIMITS)
+    assert found["left_out"] == sorted(set(ALL) - present)
+    assert all(speed > 0 for speed in found["images_per_second"].values())
+    assert len(told) == 2 * len(present)
+    assert [share for share, _ in told] == sorted(share for share, _ in told)
+    written = results(works={"photos": found})
+    write_results(written, tmp_path, "RESULTS")
+    assert json.loads((tmp_path / "RESULTS.json").read_text()) == written
+    assert str(tmp_path) not in (tmp_path / "RESULTS.md").read_text()
+    line = summary(written)
+    assert set(line) == {"of_limit", "vs_best_peer", "sweep_vs_usual", "tracker_share", "help_seconds"}
+    assert set(line["of_limit"]) == set(line["vs_best_peer"]) == {"photos"}
+
+
+def test_ratios_are_medians_of_each_rounds_own_limit_and_best_peer():
+    warm = [
+        {"ours": 90.0, "limit_nchw": 100.0, "limit_channels_last": 80.0, "usual_0": 30.0, "timm": 45.0},
+        {"ours": 60.0, "limit_nchw": 50.0, "limit_channels_last": 80.0},
+        {"ours": 80.0, "limit_nchw": 100.0, "limit_channels_last": 90.0, "usual_0": 20.0, "timm": 10.0},
+    ]
+    found = ratios(warm, [{"ours": 2.0, "usual_0": 5.0, "timm": 3.0}])
+    assert found["of_limit_rounds"] == pytest.approx([0.9, 0.75, 0.8])
+    assert found["of_limit"] == pytest.approx(0.8)
+    assert found["vs_best_peer"] == pytest.approx(3.0)
+    assert found["best_peers"] == ["timm", "usual_0"]
+    assert found["first_epoch_vs_best_peer"] == pytest.approx(1.5)
+
+
+def test_peers_join_as_often_as_the_form_says():
+    for form in (FULL, QUICK, TINY):
+        assert sum(peers_join(form, number) for number in range(form.rounds)) == form.peer_rounds
+
+
+@pytest.mark.parametrize(("power", "linear"), [(0.5, True), (1.0, True), (1.5, False)])
+def test_growth_is_the_exponent_of_the_size(power, linear):
+    points = [(size, 0.01 * size**power * (1 + 0.001 * wobble)) for size in (10, 100, 1000) for wobble in (-1, 0, 1)]
+    found = fit_exponent(points)
+    assert found["exponent"] == pytest.approx(power, abs=1e-3)
+    assert found["last_step"] == pytest.approx(power, abs=1e-3)
+    assert found["no_faster_than_linearly"] is linear
+
+
+def test_parts_left_out_are_left_out_of_the_report():
+    assert set(summary(results())) == {"of_limit", "vs_best_peer", "sweep_vs_usual", "tracker_share", "help_seconds"}
+    assert "##" not in markdown(results())
+    assert set(PARTS) >= {"works", "sweep", "growth"}
+    assert not set(PEERS) & set(LIMITS)
