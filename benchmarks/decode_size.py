@@ -1,0 +1,62 @@
+"""Does the size at which images are kept cost accuracy? `python -m benchmarks.decode_size [EXPERIMENT] [--seeds 5]`.
+
+Trains an experiment with the squares that the cache keeps, of `image_size / sqrt(smallest crop)`, and with squares of
+the images' own size, from which each crop is then taken as if there were no cache. Prints each seed's best val/accuracy,
+the two means and the 95% interval of their difference, paired by seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+from imgcls.config import Experiment, find_experiment, load_experiment
+from imgcls.data import splits
+from imgcls.reporting.statistics import mean_interval
+from imgcls.run import _dataset, prepare
+from imgcls.training.loop import TrainState, fit
+
+
+def main() -> None:
+    """Trains and prints one JSON object."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.decode_size")
+    parser.add_argument("experiment", nargs="?", default="solar_cells")
+    parser.add_argument("--native-side", type=int, default=300, help="side of the images themselves, in pixels")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as train.epochs=10")
+    arguments = parser.parse_args()
+    path, root = find_experiment(arguments.experiment, Path.cwd())
+    experiment = load_experiment(path, arguments.set)
+    rule = splits.decode_side(experiment.data.image_size, experiment.augment, None)
+    found = {"kept": rule, "native": arguments.native_side}
+    scores: dict[str, list[float]] = {name: [] for name in found}
+    for seed in range(1, arguments.seeds + 1):
+        for name, side in found.items():
+            scores[name].append(_best_accuracy(experiment.replace({"train.seed": seed}), root, side))
+            sys.stderr.write(f"seed {seed}, squares of {side} pixels: {scores[name][-1]:.4f}\n")
+    differences = [kept - native for kept, native in zip(scores["kept"], scores["native"], strict=True)]
+    interval = mean_interval(differences)
+    means = {name: statistics.fmean(values) for name, values in scores.items()}
+    result = {"sides": found, "val/accuracy": scores, "means": means, "difference": [interval.low, interval.high]}
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+def _best_accuracy(experiment: Experiment, root: Path, side: int) -> float:
+    rule = splits.decode_side
+    splits.decode_side = lambda *_: side
+    try:
+        _dataset.cache_clear()
+        prepared = prepare(experiment, root)
+    finally:
+        splits.decode_side = rule
+    assert prepared.dataset.train.stored.shape[-1] == side
+    task = prepared.task()
+    state = TrainState.start(prepared.model(), task.config, task.device)
+    return max(result.val_accuracy for result in fit(task, state))
+
+
+if __name__ == "__main__":
+    main()
