@@ -6,6 +6,7 @@ settings of torch) touches no other.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import multiprocessing
 import os
@@ -206,8 +207,7 @@ def _play(pipe: Connection, name: str, work: Work, log: str, start_method: str) 
     multiprocessing.set_start_method(start_method, force=True)
     _speak_into(log)
     try:
-        import torch._inductor  # what torch itself imports late, at the first optimizer; some packages do so at once
-
+        importlib.import_module("torch._inductor")  # torch does so late, at the first optimizer; some packages at once
         contestant = make_contestant(name, work)
         pipe.send(("done", None))
         while (question := pipe.recv()) != "leave":
