@@ -263,7 +263,8 @@ def tree_megabytes(pid: int) -> float:
     """Proportional set sizes of a process and of all below it, which count shared pages once."""
     total = 0
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        threads = Path(f"/proc/{pid}/task").iterdir()  # each lists the processes that it started itself
+        children = [child for thread in threads for child in (thread / "children").read_text().split()]
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         total = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     except (OSError, StopIteration):  # it has ended meanwhile
