@@ -6,6 +6,7 @@ settings of torch) touches no other.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import multiprocessing
 import os
@@ -206,6 +207,7 @@ def _play(pipe: Connection, name: str, work: Work, log: str, start_method: str) 
     multiprocessing.set_start_method(start_method, force=True)
     _speak_into(log)
     try:
+        importlib.import_module("torch._inductor")  # torch does so late, at the first optimizer; some packages at once
         contestant = make_contestant(name, work)
         pipe.send(("done", None))
         while (question := pipe.recv()) != "leave":
@@ -261,7 +263,8 @@ def tree_megabytes(pid: int) -> float:
     """Proportional set sizes of a process and of all below it, which count shared pages once."""
     total = 0
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        threads = Path(f"/proc/{pid}/task").iterdir()  # each lists the processes that it started itself
+        children = [child for thread in threads for child in (thread / "children").read_text().split()]
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         total = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     except (OSError, StopIteration):  # it has ended meanwhile

@@ -1,8 +1,8 @@
 """Does the size at which images are kept cost accuracy? `python -m benchmarks.decode_size [EXPERIMENT] [--seeds 5]`.
 
 Trains an experiment with the squares that the cache keeps, of `image_size / sqrt(smallest crop)`, and with squares of
-the images' own size, from which each crop is then taken as if there were no cache. Prints each seed's best val/accuracy,
-the two means and the 95% interval of their difference, paired by seed.
+the images' own size, from which each crop is then taken as if there were no cache. Prints each seed's best
+val/accuracy, the two means and the 95% interval of their difference, paired by seed.
 """
 
 from __future__ import annotations

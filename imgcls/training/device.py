@@ -73,7 +73,7 @@ def prepare_device(config: TrainConfig) -> Device:
     torch.set_deterministic_debug_mode("warn" if config.deterministic else "default")
     # It would have every new tensor filled before it is written, which shows reads of what nobody wrote and costs 5 to
     # 10 % of a step (ResNet-18 width 16, 2 cores of an AMD EPYC, 2026-11-23). What is computed keeps its bits.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[assignment]
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not config.deterministic
     bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
     return Device(device, bfloat16, torch.get_num_threads(), _name(device))
