@@ -6,15 +6,17 @@ settings of torch) touches no other.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import multiprocessing
 import os
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -62,45 +64,49 @@ def available(name: str) -> bool:
     return name not in packages or importlib.util.find_spec(packages[name]) is not None
 
 
-def make_contestant(name: str, work: Work) -> Contestant:
-    """Imports what the contestant needs, and makes it."""
+def maker_of(name: str) -> Callable[[Work], Contestant]:
+    """Imports what the contestant needs; what is returned makes it ready for a work."""
     if name == "ours":
         from benchmarks.ours import Ours
 
-        return Ours(work)
+        return Ours
     if name in LIMITS:
         from benchmarks.limit import Limit
 
-        return Limit(work, channels_last=name == "limit_channels_last")
+        return partial(Limit, channels_last=name == "limit_channels_last")
     if name in USUAL:
         from benchmarks.usual import Usual
 
-        return Usual(work, num_workers=int(name.removeprefix("usual_")))
+        return partial(Usual, num_workers=int(name.removeprefix("usual_")))
     if name == "lightning":
         from benchmarks.lightning_peer import LightningPeer
 
-        return LightningPeer(work)
+        return LightningPeer
     from benchmarks.timm_peer import TimmPeer
 
-    return TimmPeer(work)
+    return TimmPeer
 
 
 class Player:
     """A contestant's process, seen from here."""
 
-    def __init__(self, name: str, work: Work) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self._log = tempfile.NamedTemporaryFile(prefix=f"{name}-", suffix=".log")  # noqa: SIM115
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
         # Not a daemon, because those may have no children, and DataLoader's workers are.
-        self._process = context.Process(target=_play, args=(there, name, work, self._log.name, _default_start()))
+        self._process = context.Process(target=_play, args=(there, name, self._log.name, _default_start()))
         self._process.start()
         there.close()
 
     def wait_until_ready(self) -> None:
         """Blocks until its imports are done."""
         self._answer()
+
+    def take(self, work: Work) -> None:
+        """Makes it ready for a work; the one before is forgotten."""
+        self._ask(work)
 
     def first(self) -> Epoch:
         """See Contestant."""
@@ -114,7 +120,7 @@ class Player:
         return done
 
     def peak_megabytes(self) -> float:
-        """Resident at the peak so far, of its main process alone."""
+        """Resident at the peak of this work, of its main process alone."""
         return float(self._ask("memory")["peak_resident"])
 
     def watched_epoch(self) -> float:
@@ -132,17 +138,20 @@ class Player:
         self._answer()
         return most
 
-    def close(self) -> None:
-        """Lets the process go."""
+    def dismiss(self) -> None:
+        """Lets the process go; `close` waits for it."""
         with suppress(OSError):  # it has ended already
             self._pipe.send("leave")
+
+    def close(self) -> None:
+        """Waits until the process is gone."""
         self._process.join(timeout=15)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
         self._log.close()
 
-    def _ask(self, question: str) -> Any:
+    def _ask(self, question: str | Work) -> Any:
         self._pipe.send(question)
         return self._answer()
 
@@ -157,16 +166,18 @@ class Player:
 
 
 @contextmanager
-def players(names: list[str], work: Work) -> Iterator[list[Player]]:
-    """Processes of these contestants, ready to be asked."""
+def players(names: Iterable[str]) -> Iterator[list[Player]]:
+    """Processes of these contestants, but of those whose package is missing, ready for any number of works."""
     opened: list[Player] = []
     try:
-        for name in names:
-            opened.append(Player(name, work))
+        for name in filter(available, names):
+            opened.append(Player(name))
         for player in opened:
             player.wait_until_ready()
         yield opened
     finally:
+        for player in opened:
+            player.dismiss()
         for player in opened:
             player.close()
 
@@ -202,18 +213,27 @@ def _default_start() -> str:
     return multiprocessing.get_start_method()
 
 
-def _play(pipe: Connection, name: str, work: Work, log: str, start_method: str) -> None:
+def _play(pipe: Connection, name: str, log: str, start_method: str) -> None:
     """The life of a contestant's process."""
     multiprocessing.set_start_method(start_method, force=True)
     _speak_into(log)
     try:
         importlib.import_module("torch._inductor")  # torch does so late, at the first optimizer; some packages at once
-        contestant = make_contestant(name, work)
+        make = maker_of(name)
+        contestant: Contestant | None = None
         pipe.send(("done", None))
         while (question := pipe.recv()) != "leave":
+            if isinstance(question, Work):
+                contestant = None  # the old one's memory goes before the new one's comes
+                gc.collect()
+                _forget_peak()
+                contestant = make(question)
+                pipe.send(("done", None))
+                continue
             if question == "memory":
                 pipe.send(("done", memory_of_this_process()))
                 continue
+            assert contestant is not None
             epoch = contestant.first() if question == "first" else contestant.epoch()
             pipe.send(("done", (epoch.images, epoch.seconds)))
     except EOFError:  # whoever asked is gone
@@ -257,6 +277,11 @@ def _peak_kilobytes() -> int:
     """Not getrusage's ru_maxrss, which a process takes over from the one that started it."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def _forget_peak() -> None:
+    with suppress(OSError):  # where the kernel has no such file, the peak is that of the whole life
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def tree_megabytes(pid: int) -> float:

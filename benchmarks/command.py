@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.arena import ALL, players
 from benchmarks.forms import FULL, PARTS, QUICK, TINY, Form
 from benchmarks.gpu import measure_gpu
 from benchmarks.growth import measure_growth
@@ -45,7 +46,7 @@ def main() -> None:
     arguments = _arguments()
     form = {"quick": QUICK, "tiny": TINY}.get(arguments.form, FULL)
     if arguments.rounds:
-        form = replace(form, rounds=arguments.rounds, peer_rounds=min(form.peer_rounds, arguments.rounds))
+        form = replace(form, rounds=arguments.rounds)
     if arguments.works:
         form = replace(form, works=tuple(arguments.works.split(",")))
     parts = arguments.only.split(",") if arguments.only else list(PARTS)
@@ -90,14 +91,15 @@ def measure(form: Form, parts: list[str], into: Path) -> Results:
 
 def _measure_works(form: Form, into: Path, tell: Tell) -> Results:
     found = {}
-    for number, name in enumerate(form.works):
-        tell(number / len(form.works), f"{name}: writing its images")
-        work = make_work(name, form, into)
+    with players(ALL) as contestants:
+        for number, name in enumerate(form.works):
+            tell(number / len(form.works), f"{name}: writing its images")
+            work = make_work(name, form, into)
 
-        def tell_work(share: float, what: str, number: int = number, name: str = name) -> None:
-            tell((number + share) / len(form.works), f"{name}: {what}")
+            def tell_work(share: float, what: str, number: int = number, name: str = name) -> None:
+                tell((number + share) / len(form.works), f"{name}: {what}")
 
-        found[name] = compare(work, form, tell_work)
+            found[name] = compare(work, form, tell_work, contestants)
     return found
 
 

@@ -1,7 +1,8 @@
 """Parts a and b: images per second of ours, of the limit and of the peers, round by round, one after another.
 
-Rounds are interleaved, so that a machine that slows down slows everyone down. Every ratio is taken within a round; what
-is reported is the median of the rounds' ratios.
+Ours meets the limit in rounds of their own, in which the turns are short, because a few per cent are to be told apart
+on a machine whose speed drifts; and the peers in others. Every ratio is taken within a round; what is reported is the
+median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from benchmarks.arena import ALL, LIMITS, PEERS, Epoch, Player, available, players
-from benchmarks.forms import Form, peers_join
+from benchmarks.arena import ALL, LIMITS, PEERS, Epoch, Player, available
+from benchmarks.forms import Form
 from benchmarks.works import Work
+
+TURNS = 3
+"""Turns that a contestant has in one round."""
 
 Round = dict[str, float]
 """Contestant -> images per second in one round."""
@@ -21,28 +25,29 @@ Tell = Callable[[float, str], None]
 """(share of the work that is done, what comes next)."""
 
 
-def compare(work: Work, form: Form, tell: Tell, names: tuple[str, ...] = ALL) -> dict[str, Any]:
+def compare(work: Work, form: Form, tell: Tell, contestants: list[Player]) -> dict[str, Any]:
     """Measures one work.
 
     Args:
         work: what is trained.
         form: how often.
         tell: told before each measure.
-        names: who takes part; peers whose package is missing are left out, and named.
+        contestants: who takes part.
 
     Returns:
         Plain values: the rounds, their medians, and the ratios.
     """
-    present = [name for name in names if available(name)]
-    with players(present, work) as contestants:
-        steps = _Steps(contestants, form, tell)
-        cold = [steps.cold_round(number) for number in range(form.cold_rounds)]
-        warm = [steps.warm_round(number) for number in range(form.rounds)]
-        peaks = {player.name: player.peak_megabytes() for player in contestants}
-        watched = {player.name: player.watched_epoch() for player in contestants} if form.watch_memory else {}
+    for player in contestants:
+        player.take(work)
+    steps = _Steps(contestants, form, tell)
+    cold = [steps.cold_round(number) for number in range(form.cold_rounds)]
+    warm = [steps.warm_round(number, form.rounds, LIMITS) for number in range(form.rounds)]
+    warm += [steps.warm_round(number, form.peer_rounds, PEERS) for number in range(form.peer_rounds)]
+    peaks = {player.name: player.peak_megabytes() for player in contestants}
+    watched = {player.name: player.watched_epoch() for player in contestants} if form.watch_memory else {}
     return {
         "what": work.describe(),
-        "left_out": sorted(set(names) - set(present)),
+        "left_out": [name for name in PEERS if not available(name)],
         "warm_rounds": warm,
         "cold_rounds_seconds": cold,
         "images_per_second": _medians(warm),
@@ -95,11 +100,9 @@ class _Steps:
         self._contestants = contestants
         self._form = form
         self._tell = tell
-        joined = sum(peers_join(form, number) for number in range(form.rounds))
-        num_peers = sum(player.name in PEERS for player in contestants)
-        self._total = (
-            form.cold_rounds * len(contestants) + form.rounds * (len(contestants) - num_peers) + joined * num_peers
-        )
+        limits, peers = (sum(player.name in names for player in contestants) for names in (LIMITS, PEERS))
+        with_limits, with_peers = form.rounds * TURNS * (1 + limits), form.peer_rounds * TURNS * (1 + peers)
+        self._total = form.cold_rounds * (1 + peers) + limits + with_limits + with_peers
         self._done = 0
 
     def cold_round(self, number: int) -> Round:
@@ -114,23 +117,20 @@ class _Steps:
                 seconds[player.name] = first.seconds
         return seconds
 
-    def warm_round(self, number: int) -> Round:
-        """Images per second of each contestant that has its turn, beginning with another one each round."""
-        joining = [p for p in self._contestants if p.name not in PEERS or peers_join(self._form, number)]
-        turn = number % len(joining)
-        speeds: Round = {}
-        for player in joining[turn:] + joining[:turn]:
-            self._say(player, f"round {number + 1} of {self._form.rounds}")
-            speeds[player.name] = _speed(player.at_least(self._form.min_seconds))
-        return speeds
+    def warm_round(self, number: int, num_rounds: int, opponents: tuple[str, ...]) -> Round:
+        """Images per second of ours and its opponents, who take turns, beginning with another one each round."""
+        joining = [player for player in self._contestants if player.name in ("ours", *opponents)]
+        first = number % len(joining)
+        done: dict[str, Epoch] = {}
+        for player in TURNS * (joining[first:] + joining[:first]):
+            self._say(player, f"round {number + 1} of {num_rounds}")
+            epoch = player.at_least(self._form.min_seconds / TURNS)
+            done[player.name] = done[player.name] + epoch if player.name in done else epoch
+        return {name: epoch.images / epoch.seconds for name, epoch in done.items()}
 
     def _say(self, player: Player, what: str) -> None:
         self._tell(self._done / self._total, f"{player.name}, {what}")
         self._done += 1
-
-
-def _speed(epoch: Epoch) -> float:
-    return epoch.images / epoch.seconds
 
 
 def _medians(rounds: list[Round]) -> Round:

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.arena import ALL, LIMITS, PEERS, available
-from benchmarks.forms import FULL, PARTS, QUICK, TINY, peers_join
+from benchmarks.arena import ALL, LIMITS, PEERS, available, players
+from benchmarks.forms import PARTS, TINY
 from benchmarks.growth import fit_exponent
 from benchmarks.report import markdown, summary, write_results
-from benchmarks.throughput import compare, ratios
+from benchmarks.throughput import TURNS, compare, ratios
 from benchmarks.works import make_work
 
 MACHINE = {
@@ -26,13 +26,16 @@ def results(**parts):
 def test_a_work_is_compared_for_real(tmp_path):
     form = replace(TINY, photos=8, watch_memory=False)
     told = []
-    found = compare(make_work("photos", form, tmp_path), form, lambda share, what: told.append((share, what)))
+    with players(ALL) as contestants:
+        found = compare(
+            make_work("photos", form, tmp_path), form, lambda share, what: told.append((share, what)), contestants
+        )
     present = {name for name in ALL if available(name)}
     assert set(found["images_per_second"]) == present
     assert set(found["first_epoch_seconds"]) == present - set(LIMITS)
     assert found["left_out"] == sorted(set(ALL) - present)
     assert all(speed > 0 for speed in found["images_per_second"].values())
-    assert len(told) == 2 * len(present)
+    assert len(told) == len(present) + TURNS * (len(present) + 1)  # ours meets the limits, and then the peers
     assert [share for share, _ in told] == sorted(share for share, _ in told)
     written = results(works={"photos": found})
     write_results(written, tmp_path, "RESULTS")
@@ -55,11 +58,6 @@ def test_ratios_are_medians_of_each_rounds_own_limit_and_best_peer():
     assert found["vs_best_peer"] == pytest.approx(3.0)
     assert found["best_peers"] == ["timm", "usual_0"]
     assert found["first_epoch_vs_best_peer"] == pytest.approx(1.5)
-
-
-def test_peers_join_as_often_as_the_form_says():
-    for form in (FULL, QUICK, TINY):
-        assert sum(peers_join(form, number) for number in range(form.rounds)) == form.peer_rounds
 
 
 @pytest.mark.parametrize(("power", "linear"), [(0.5, True), (1.0, True), (1.5, False)])
