@@ -16,7 +16,7 @@ from benchmarks.forms import Form
 from benchmarks.works import Work
 
 TURNS = 3
-"""Turns that a contestant has in one round."""
+"""Turns that each has in one round of ours and the limit; with the peers, which differ by more, it is one."""
 
 Round = dict[str, float]
 """Contestant -> images per second in one round."""
@@ -41,8 +41,8 @@ def compare(work: Work, form: Form, tell: Tell, contestants: list[Player]) -> di
         player.take(work)
     steps = _Steps(contestants, form, tell)
     cold = [steps.cold_round(number) for number in range(form.cold_rounds)]
-    warm = [steps.warm_round(number, form.rounds, LIMITS) for number in range(form.rounds)]
-    warm += [steps.warm_round(number, form.peer_rounds, PEERS) for number in range(form.peer_rounds)]
+    warm = [steps.warm_round(number, form.rounds, LIMITS, TURNS) for number in range(form.rounds)]
+    warm += [steps.warm_round(number, form.peer_rounds, PEERS, 1) for number in range(form.peer_rounds)]
     peaks = {player.name: player.peak_megabytes() for player in contestants}
     watched = {player.name: player.watched_epoch() for player in contestants} if form.watch_memory else {}
     return {
@@ -101,7 +101,7 @@ class _Steps:
         self._form = form
         self._tell = tell
         limits, peers = (sum(player.name in names for player in contestants) for names in (LIMITS, PEERS))
-        with_limits, with_peers = form.rounds * TURNS * (1 + limits), form.peer_rounds * TURNS * (1 + peers)
+        with_limits, with_peers = form.rounds * TURNS * (1 + limits), form.peer_rounds * (1 + peers)
         self._total = form.cold_rounds * (1 + peers) + limits + with_limits + with_peers
         self._done = 0
 
@@ -117,14 +117,14 @@ class _Steps:
                 seconds[player.name] = first.seconds
         return seconds
 
-    def warm_round(self, number: int, num_rounds: int, opponents: tuple[str, ...]) -> Round:
+    def warm_round(self, number: int, num_rounds: int, opponents: tuple[str, ...], turns: int) -> Round:
         """Images per second of ours and its opponents, who take turns, beginning with another one each round."""
         joining = [player for player in self._contestants if player.name in ("ours", *opponents)]
         first = number % len(joining)
         done: dict[str, Epoch] = {}
-        for player in TURNS * (joining[first:] + joining[:first]):
+        for player in turns * (joining[first:] + joining[:first]):
             self._say(player, f"round {number + 1} of {num_rounds}")
-            epoch = player.at_least(self._form.min_seconds / TURNS)
+            epoch = player.at_least(self._form.min_seconds / turns)
             done[player.name] = done[player.name] + epoch if player.name in done else epoch
         return {name: epoch.images / epoch.seconds for name, epoch in done.items()}
 

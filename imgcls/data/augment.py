@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from imgcls.config import AugmentConfig
@@ -113,23 +114,35 @@ class Augment:
         moves = config.horizontal_flip or config.vertical_flip or config.quarter_turns or config.rotation
         if not moves and not config.shift and config.random_resized_crop == (1.0, 1.0):
             return None
+        # In NumPy, whose calls on a few hundred numbers cost a fifth of torch's; roots, exp, cos and sin stay torch's,
+        # which rounds them otherwise.
+        u = pose.numpy()
+        one = np.float32(1)
         width, height = self._crop_sides(drawn.tries)
-        centre_x, centre_y = (2 * pose[:, 0] - 1) * (1 - width), (2 * pose[:, 1] - 1) * (1 - height)
-        flip_x = torch.where((pose[:, 2] < 0.5) & config.horizontal_flip, -1.0, 1.0)
-        flip_y = torch.where((pose[:, 3] < 0.5) & config.vertical_flip, -1.0, 1.0)
-        turns = (pose[:, 4] * 4).floor() * (math.pi / 2) if config.quarter_turns else torch.zeros(len(pose))
-        angle = turns + (2 * pose[:, 5] - 1) * math.radians(config.rotation)
-        cos, sin = torch.cos(angle), torch.sin(angle)
-        row_x = torch.stack((width * flip_x * cos, -width * flip_x * sin, centre_x), dim=1)
-        row_y = torch.stack((height * flip_y * sin, height * flip_y * cos, centre_y), dim=1)
-        maps = torch.stack((row_x, row_y), dim=1)
+        centre_x, centre_y = (2 * u[:, 0] - 1) * (1 - width), (2 * u[:, 1] - 1) * (1 - height)
+        flip_x = np.where((u[:, 2] < 0.5) & config.horizontal_flip, -one, one)
+        flip_y = np.where((u[:, 3] < 0.5) & config.vertical_flip, -one, one)
+        cos, sin = self._turns(u)
+        maps = np.empty((len(u), 2, 3), np.float32)
+        maps[:, 0, 0], maps[:, 0, 1], maps[:, 0, 2] = width * flip_x * cos, -width * flip_x * sin, centre_x
+        maps[:, 1, 0], maps[:, 1, 1], maps[:, 1, 2] = height * flip_y * sin, height * flip_y * cos, centre_y
         if config.shift:
             # What stands at p - t comes to p; a share of the side is twice that in [-1, 1].
-            offset = 2 * config.shift * (2 * drawn.more[:, :2] - 1)
-            maps[:, :, 2] -= (maps[:, :, :2] * offset[:, None, :]).sum(dim=2)
-        return maps
+            offset = 2 * config.shift * (2 * drawn.more[:, :2].numpy() - 1)
+            maps[:, :, 2] -= (maps[:, :, :2] * offset[:, None, :]).sum(axis=2)
+        return torch.from_numpy(maps)
 
-    def _crop_sides(self, tries: Tensor) -> tuple[Tensor, Tensor]:
+    def _turns(self, u: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Cosine and sine of each image's angle, (B,) each; `u` as `Draws.pose`."""
+        config, angle = self.config, np.zeros(len(u), np.float32)
+        if config.quarter_turns:
+            angle += np.floor(u[:, 4] * 4) * np.float32(math.pi / 2)
+        if config.rotation:
+            angle += (2 * u[:, 5] - 1) * np.float32(math.radians(config.rotation))
+        turned = torch.from_numpy(angle)
+        return torch.cos(turned).numpy(), torch.sin(turned).numpy()
+
+    def _crop_sides(self, tries: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Width and height of each crop as shares of the image's side, (B,) each.
 
         torchvision's RandomResizedCrop: area evenly from its range, aspect evenly in log; of ten tries the first
@@ -137,17 +150,14 @@ class Augment:
         """
         low, high = self.config.random_resized_crop
         log_low, log_high = (math.log(ratio) for ratio in self.config.aspect_ratio)
-        area = low + (high - low) * tries[..., 0]
-        aspect = torch.exp(log_low + (log_high - log_low) * tries[..., 1])
-        width, height = torch.sqrt(area * aspect), torch.sqrt(area / aspect)
+        u = tries.numpy()
+        area = low + (high - low) * u[..., 0]
+        aspect = torch.exp(torch.from_numpy(log_low + (log_high - log_low) * u[..., 1])).numpy()
+        width, height = torch.from_numpy(np.stack((area * aspect, area / aspect))).sqrt_().numpy()
         fits = (width <= 1) & (height <= 1)
-        first = fits.int().argmax(dim=1, keepdim=True)
-        found = fits.any(dim=1)
-        whole = torch.ones(len(tries))
-        return (
-            torch.where(found, width.gather(1, first).squeeze(1), whole),
-            torch.where(found, height.gather(1, first).squeeze(1), whole),
-        )
+        rows, first = np.arange(len(u)), fits.argmax(axis=1)
+        found, whole = fits[rows, first], np.float32(1)
+        return np.where(found, width[rows, first], whole), np.where(found, height[rows, first], whole)
 
     def _moves_whole_pixels(self) -> bool:
         config = self.config

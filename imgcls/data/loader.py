@@ -55,6 +55,7 @@ class Loader:
         self._device = device
         self._batch_size = batch_size
         self._stored: Pixels | Tensor = images.stored
+        self._mapped = None if isinstance(images.stored, Undecoded) else _as_tensor(images.stored)
         self._at = torch.from_numpy(images.at)
         self._labels = torch.from_numpy(images.labels)
         if device.type != "cpu" and self._num_bytes <= RESIDENT_BYTES:
@@ -117,9 +118,10 @@ class Loader:
             for rows in selections:
                 yield stored[send(rows, stored.device)]
         else:
-            mapped, num_rows = _as_tensor(stored), 0
+            num_rows = 0
+            assert self._mapped is not None
             for rows in selections:
-                yield mapped[self._at[rows]]
+                yield self._mapped[self._at[rows]]
                 num_rows += len(rows)
                 if num_rows >= ROWS_MAPPED:
                     num_rows = 0
