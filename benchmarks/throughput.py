@@ -15,7 +15,7 @@ from benchmarks.arena import ALL, LIMITS, PEERS, Epoch, Player, available
 from benchmarks.forms import Form
 from benchmarks.works import Work
 
-TURNS = 3
+TURNS = 2
 """Turns that each has in one round of ours and the limit; with the peers, which differ by more, it is one."""
 
 Round = dict[str, float]
