@@ -32,7 +32,7 @@ class Form:
         tracker_rounds: tracked runs.
         verb_rounds: cold starts of each verb.
         memory_images: images of the large set whose memory is measured; 0 leaves it out.
-        growth_images: images of the smallest set of four, each twice the one before.
+        growth_images: images of the smallest set of four, each twice the one before; 0 leaves growth out.
         growth_runs: runs in the store.
         growth_rounds: measures at each size.
     """
@@ -78,10 +78,9 @@ QUICK = Form(
     sweep_epochs=3,
     tracker_epochs=8,
     tracker_rounds=1,
-    verb_rounds=3,
+    verb_rounds=2,
     memory_images=0,
-    growth_images=1000,
-    growth_rounds=3,
+    growth_images=0,
 )
 TINY = replace(
     QUICK,
