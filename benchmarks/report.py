@@ -188,8 +188,8 @@ def _tracker(tracker: Results) -> str:
     rows.append(("checkpoints", f"{1000 * last['checkpoints']:.0f}"))
     return _paragraphs([
         "## What the record costs",
-        f"{tracker['what']}. The tracker takes **{tracker['tracker_share']:.2%}** of the wall time of `train_run`; writing the "
-        f"checkpoints, which any trainer does, another {tracker['checkpoints_share']:.2%}. "
+        f"{tracker['what']}. The tracker takes **{tracker['tracker_share']:.2%}** of the wall time of "
+        f"`train_run`; writing the checkpoints, which any trainer does, another {tracker['checkpoints_share']:.2%}. "
         "Import and the opening of the store are left out.",
         f"Of a run of {last['wall']:.1f} s, milliseconds in:",
         _table(("", "ms"), rows),
