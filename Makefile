@@ -27,10 +27,10 @@ sweep: setup  ## search, tracked and resumable: make sweep [EXPERIMENT=name] [TR
 
 # Two processes of one thread each: more threads on small tensors only wait for one another.
 test: setup  ## the everyday tests, under five minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-test-slow: setup  ## the tests that take longer: workers, kills, the README's commands
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+test-slow: setup  ## the tests that take longer: the shell's verbs, workers, kills, the README's commands
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 lint: setup  ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -16,6 +16,8 @@ from imgcls.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 
+pytestmark = pytest.mark.slow  # dozens of processes, each of which imports torch and MLflow
+
 
 def imgcls(project, *arguments, program=("-m", "imgcls")):
     return subprocess.run(

@@ -27,7 +27,14 @@ def my_folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+FIRST_BATCHES = [
+    # Seventy thousand images are unpacked and searched for leaks.
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if "fashion" in path.stem else [])
+    for path in EXPERIMENTS
+]
+
+
+@pytest.mark.parametrize("path", FIRST_BATCHES)
 def test_it_loads_and_runs_its_first_batch(path, my_folder):
     experiment = load_experiment(path, ["train.threads=1"])
     if experiment.data.source == "fashion-mnist" and not FASHION_FOLDER.is_dir():

@@ -94,6 +94,7 @@ def test_an_interrupted_trial_is_run_again_and_counted_once(project):
     assert len(result.leaderboard) == 3
 
 
+@pytest.mark.slow
 def test_a_trial_whose_process_was_killed_is_run_again(project):
     program = (
         "import sys; sys.argv = ['imgcls', 'sweep', 'tiny', '--trials', '50']; from imgcls.cli import main; main()"
