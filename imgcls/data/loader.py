@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imgcls.data.labelled import LabelledImages, Pixels
+from imgcls.data.labelled import LabelledImages
 from imgcls.data.transfer import send
 from imgcls.data.undecoded import Undecoded, stream
 from imgcls.rng import generator
@@ -54,17 +54,14 @@ class Loader:
     def __init__(self, images: LabelledImages, batch_size: int, device: torch.device) -> None:
         self._device = device
         self._batch_size = batch_size
-        self._stored: Pixels | Tensor = images.stored
-        self._mapped = None if isinstance(images.stored, Undecoded) else _as_tensor(images.stored)
+        stored = images.stored
+        self._squares = stored if isinstance(stored, Undecoded) else _as_tensor(stored)
+        self._map = None if isinstance(stored, Undecoded) else _large_map(stored)
         self._at = torch.from_numpy(images.at)
         self._labels = torch.from_numpy(images.labels)
-        if device.type != "cpu" and self._num_bytes <= RESIDENT_BYTES:
-            self._stored = self._resident()
+        if device.type != "cpu" and len(images) * math.prod(stored.shape[1:]) <= RESIDENT_BYTES:
+            self._squares, self._at, self._map = self._resident(), torch.arange(len(images)), None
             self._labels = self._labels.to(device)
-
-    @property
-    def _num_bytes(self) -> int:
-        return len(self._at) * math.prod(self._stored.shape[1:])
 
     @property
     def num_images(self) -> int:
@@ -99,7 +96,7 @@ class Loader:
 
     def _resident(self) -> Tensor:
         """The whole split on the device, uint8 (N, C, H, W)."""
-        images = torch.empty((len(self._at), *self._stored.shape[1:]), dtype=torch.uint8, device=self._device)
+        images = torch.empty((len(self._at), *self._squares.shape[1:]), dtype=torch.uint8, device=self._device)
         for start, batch in zip(range(0, len(images), self._batch_size), self.in_order(), strict=True):
             images[start : start + self._batch_size] = batch.images
         return images
@@ -111,21 +108,16 @@ class Loader:
 
     def _images(self, selections: list[Tensor]) -> Iterator[Tensor]:
         """uint8 (B, C, H, W) of each selection of rows."""
-        stored = self._stored
-        if isinstance(stored, Undecoded):
-            yield from stream(stored, [self._at[rows].numpy() for rows in selections])
-        elif isinstance(stored, Tensor):
-            for rows in selections:
-                yield stored[send(rows, stored.device)]
-        else:
-            num_rows = 0
-            assert self._mapped is not None
-            for rows in selections:
-                yield self._mapped[self._at[rows]]
-                num_rows += len(rows)
-                if num_rows >= ROWS_MAPPED:
-                    num_rows = 0
-                    _let_go(stored)
+        squares, num_rows = self._squares, 0
+        if isinstance(squares, Undecoded):
+            yield from stream(squares, [self._at[rows].numpy() for rows in selections])
+            return
+        for rows in selections:
+            yield squares[send(self._at[rows], squares.device)]
+            num_rows += len(rows)
+            if self._map is not None and num_rows >= ROWS_MAPPED:
+                num_rows = 0
+                self._map.madvise(mmap.MADV_DONTNEED)
 
 
 def _as_tensor(mapped: NDArray[np.uint8]) -> Tensor:
@@ -135,6 +127,6 @@ def _as_tensor(mapped: NDArray[np.uint8]) -> Tensor:
         return torch.from_numpy(mapped)
 
 
-def _let_go(stored: NDArray[np.uint8]) -> None:
-    if stored.nbytes > MAPPED_BYTES and isinstance(stored.base, mmap.mmap):
-        stored.base.madvise(mmap.MADV_DONTNEED)
+def _large_map(stored: NDArray[np.uint8]) -> mmap.mmap | None:
+    base = stored.base
+    return base if isinstance(base, mmap.mmap) and stored.nbytes > MAPPED_BYTES else None

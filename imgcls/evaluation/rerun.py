@@ -9,7 +9,7 @@ from pathlib import Path
 
 from imgcls.evaluation.rebuild import other_versions, rebuild, same_place, trained_record
 from imgcls.reporting.report import markdown_table
-from imgcls.reporting.statistics import wilson
+from imgcls.reporting.statistics import accuracy_interval, with_interval
 from imgcls.run import Prepared, train_run
 from imgcls.signals import GracefulStop
 from imgcls.tracking import RunRecord, Tracker
@@ -34,6 +34,7 @@ class Verdict:
         owes_bits: the processor, threads and versions are the original's, so the bits should be too.
         first_difference: in words, such as `epoch 3, val/loss: 0.41 -> 0.42`; "" where there is none.
         val_accuracy: of the original and of the repeat.
+        num_val: images behind them.
         causes: what differs between the two: code, versions, hardware; in words.
     """
 
@@ -44,6 +45,7 @@ class Verdict:
     owes_bits: bool
     first_difference: str
     val_accuracy: tuple[float, float]
+    num_val: int
     causes: tuple[str, ...]
 
     @property
@@ -73,12 +75,15 @@ class Verdict:
         """For people."""
         rows = [
             ("verified", self.word),
-            ("best/val/accuracy, then", repr(self.val_accuracy[0])),
-            ("best/val/accuracy, now", repr(self.val_accuracy[1])),
+            *((f"best/val/accuracy, {when}", self._shown(i)) for i, when in enumerate(("then", "now"))),
             ("first difference", self.first_difference or "none"),
             *(("differs", cause) for cause in self.causes),
         ]
         return f"# Run `{self.repeated_run_id}` repeated as `{self.run_id}`\n\n{markdown_table(('', ''), rows)}\n"
+
+    def _shown(self, which: int) -> str:
+        accuracy = self.val_accuracy[which]
+        return with_interval(accuracy, accuracy_interval(accuracy, self.num_val))
 
 
 def rerun(run_id: str, tracker: Tracker, root: Path, stop: GracefulStop) -> Verdict:
@@ -120,7 +125,7 @@ def _history(tracker: Tracker, run_id: str) -> dict[str, dict[int, float]]:
 def _compare(then: RunRecord, now: RunRecord, original: History, repeat: History, prepared: Prepared) -> Verdict:
     accuracies = then.metrics["best/val/accuracy"], now.metrics["best/val/accuracy"]
     num_val = len(prepared.dataset.val)
-    tolerance = wilson(round(accuracies[0] * num_val), num_val).half_width
+    tolerance = accuracy_interval(accuracies[0], num_val).half_width
     difference = first_difference(original, repeat)
     return Verdict(
         run_id=now.run_id,
@@ -130,6 +135,7 @@ def _compare(then: RunRecord, now: RunRecord, original: History, repeat: History
         owes_bits=same_place(then, prepared),
         first_difference=difference,
         val_accuracy=accuracies,
+        num_val=num_val,
         causes=tuple(_causes(then, now)),
     )
 
