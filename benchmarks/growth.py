@@ -141,7 +141,7 @@ def _time_start(experiment: Experiment, root: Path) -> float:
     from imgcls.run import _dataset
     from imgcls.search.study import Sweep
     from imgcls.signals import GracefulStop
-    from imgcls.tracking import Tracker
+    from imgcls.tracking.store import Tracker
 
     def instead_of_searching(sweep_run_id: str) -> None:  # noqa: ARG001
         raise _StartedError
@@ -203,7 +203,7 @@ def _fill(experiment: Experiment, root: Path, num_runs: int) -> tuple[Any, Any]:
     from imgcls.search.study import Sweep
     from imgcls.search.trial import open_study
     from imgcls.signals import GracefulStop
-    from imgcls.tracking import Tracker
+    from imgcls.tracking.store import Tracker
 
     tracker = Tracker(root)
     sweep = Sweep(experiment, root, tracker, GracefulStop())

@@ -91,7 +91,7 @@ def run_ours(work: Work) -> Outcome:
     """`imgcls sweep`, without the command line."""
     from imgcls.search.study import Sweep
     from imgcls.signals import GracefulStop
-    from imgcls.tracking import Tracker
+    from imgcls.tracking.store import Tracker
 
     os.environ["IMGCLS_CACHE"] = str(work.root / "cache")
     tracker = Tracker(work.root)
@@ -125,7 +125,7 @@ def run_usual(work: Work) -> Outcome:
     from imgcls.search.space import own_values
     from imgcls.search.study import make_sampler
     from imgcls.search.trial import make_pruner
-    from imgcls.tracking import Tracker
+    from imgcls.tracking.store import Tracker
 
     experiment = work.experiment
     Tracker(work.root)  # makes an empty store, as ours has one

@@ -64,7 +64,8 @@ def run_tracked(work: Work) -> Tracked:
     """One run with a stop-watch on its record."""
     from imgcls.run import prepare, train_run
     from imgcls.signals import GracefulStop
-    from imgcls.tracking import Run, Tracker
+    from imgcls.tracking.run import Run
+    from imgcls.tracking.store import Tracker
 
     os.environ["IMGCLS_CACHE"] = str(work.root / "cache")
     prepared, tracker = prepare(work.experiment, work.root), Tracker(work.root)

@@ -49,7 +49,7 @@ def train_one_run(root: Path) -> None:
     from imgcls.config import find_experiment, load_experiment
     from imgcls.run import prepare, train_run
     from imgcls.signals import GracefulStop
-    from imgcls.tracking import Tracker
+    from imgcls.tracking.store import Tracker
 
     os.environ["IMGCLS_CACHE"] = str(root / "cache")
     path, _ = find_experiment("digits", root)

@@ -24,7 +24,7 @@ from imgcls.evaluation.judge import evaluate
 from imgcls.reporting.figures import save_png
 from imgcls.search.study import Sweep
 from imgcls.signals import GracefulStop
-from imgcls.tracking import Tracker
+from imgcls.tracking.store import Tracker
 
 IMAGES_PER_CLASS = 170
 CHANCE = 0.1

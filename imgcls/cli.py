@@ -49,7 +49,7 @@ def train(experiment: ExperimentName, overrides: Overrides = None, as_json: AsJs
     from imgcls.reporting.statistics import metric_text
     from imgcls.run import prepare, train_run
     from imgcls.signals import GracefulStop
-    from imgcls.tracking import Tracker
+    from imgcls.tracking.store import Tracker
 
     prepared = prepare(loaded, root)
     with GracefulStop() as stop:
@@ -95,7 +95,7 @@ def sweep(
     from imgcls.search.study import Sweep
     from imgcls.search.summary import as_text, evaluate_command
     from imgcls.signals import GracefulStop
-    from imgcls.tracking import Tracker
+    from imgcls.tracking.store import Tracker
 
     with GracefulStop() as stop:
         result = Sweep(loaded, root, Tracker(root), stop).run()
@@ -141,7 +141,8 @@ def confirm(
     from imgcls.search.study import confirm_sweep
     from imgcls.search.summary import as_text, evaluate_command
     from imgcls.signals import GracefulStop
-    from imgcls.tracking import LEAKS, Tracker
+    from imgcls.tracking.record import LEAKS
+    from imgcls.tracking.store import Tracker
 
     root = project_root(Path.cwd())
     tracker = Tracker(root)
@@ -179,7 +180,7 @@ def evaluate(
     """
     from imgcls.config import project_root
     from imgcls.evaluation.judge import evaluate as judge
-    from imgcls.tracking import Tracker
+    from imgcls.tracking.store import Tracker
 
     root = project_root(Path.cwd())
     result = judge(run_id, Tracker(root), root, again=again)
@@ -204,7 +205,7 @@ def rerun(
     from imgcls.errors import TrainingError
     from imgcls.evaluation.rerun import rerun as repeat
     from imgcls.signals import GracefulStop
-    from imgcls.tracking import Tracker
+    from imgcls.tracking.store import Tracker
 
     root = project_root(Path.cwd())
     with GracefulStop() as stop:
@@ -222,7 +223,7 @@ def ledger() -> None:
     """List every look at a test split: when, which images, which run, its score, who asked."""
     from imgcls.config import project_root
     from imgcls.evaluation.ledger import as_text, past_looks
-    from imgcls.tracking import Tracker
+    from imgcls.tracking.store import Tracker
 
     _write(as_text(past_looks(Tracker(project_root(Path.cwd())))))
 
@@ -246,7 +247,7 @@ def compare(
     from imgcls.config import project_root
     from imgcls.evaluation.compare import compare as compared
     from imgcls.reporting.html import render
-    from imgcls.tracking import Tracker
+    from imgcls.tracking.store import Tracker
 
     result = compared(run_ids, Tracker(project_root(Path.cwd())))
     if html is not None:
@@ -293,7 +294,7 @@ def runs(
     """List the newest runs of the record."""
     from imgcls.config import project_root
     from imgcls.reporting.report import score_of, terminal_table
-    from imgcls.tracking import Tracker
+    from imgcls.tracking.store import Tracker
 
     tracker = Tracker(project_root(Path.cwd()))
     records = tracker.find({}, experiment=experiment, newest=limit)
@@ -353,7 +354,7 @@ def doctor(
 ) -> None:
     """Check the record of this project, and mend what can be mended."""
     from imgcls.config import project_root
-    from imgcls.tracking import Tracker
+    from imgcls.tracking.store import Tracker
 
     tracker = Tracker(project_root(Path.cwd()))
     if relocate:

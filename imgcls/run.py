@@ -27,7 +27,10 @@ from imgcls.reporting import figures
 from imgcls.reporting.statistics import accuracy_interval, rounded, with_interval
 from imgcls.rng import derive_seed
 from imgcls.signals import GracefulStop
-from imgcls.tracking import LEAKS, Kind, Run, Tracker, heartbeat
+from imgcls.tracking.origin import heartbeat
+from imgcls.tracking.record import LEAKS, Kind
+from imgcls.tracking.run import Run
+from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import save_checkpoint
 from imgcls.training.device import Device, prepare_device
 from imgcls.training.loop import Task, TrainState, fit

@@ -52,7 +52,7 @@ def decoded_images(tmp_path_factory):
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """An empty MLflow store, made once because making one takes seconds."""
-    from imgcls.tracking import Tracker
+    from imgcls.tracking.store import Tracker
 
     root = tmp_path_factory.mktemp("store")
     Tracker(root)
@@ -67,7 +67,7 @@ class Project:
 
     @property
     def tracker(self):
-        from imgcls.tracking import Tracker
+        from imgcls.tracking.store import Tracker
 
         return Tracker(self.root)
 

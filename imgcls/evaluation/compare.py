@@ -23,7 +23,8 @@ from imgcls.reporting.statistics import (
     with_interval,
 )
 from imgcls.run import TEST_PREDICTIONS, VAL_PREDICTIONS
-from imgcls.tracking import LEAKS, RunRecord, Tracker
+from imgcls.tracking.record import LEAKS, RunRecord
+from imgcls.tracking.store import Tracker
 
 SMALLEST_P = 1e-4
 """Below it a p-value is shown as being below it."""

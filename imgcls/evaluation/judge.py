@@ -32,7 +32,9 @@ from imgcls.reporting.statistics import (
     score_logits,
 )
 from imgcls.run import BEST, TEST_PREDICTIONS, Prepared, prediction_table
-from imgcls.tracking import LEAKS, Run, RunRecord, Tracker
+from imgcls.tracking.record import LEAKS, RunRecord
+from imgcls.tracking.run import Run
+from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint
 from imgcls.training.loop import loss_and_accuracy, predict
 

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from imgcls.errors import InputError
 from imgcls.reporting.statistics import UNDEFINED, Scores, with_interval
-from imgcls.tracking import LEAKS, Run, RunRecord, Tracker
+from imgcls.tracking.record import LEAKS, RunRecord
+from imgcls.tracking.run import Run
+from imgcls.tracking.store import Tracker
 
 TEST_IMAGES = "report/test_images.txt"
 """Artifact of an evaluation: which images it opened, sixteen hex digits of each one's digest, a line each."""

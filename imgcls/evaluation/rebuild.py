@@ -10,7 +10,9 @@ import torch
 from imgcls.config import Experiment, load_experiment
 from imgcls.errors import DataError, InputError
 from imgcls.run import CONFIG, Prepared, prepare
-from imgcls.tracking import RunRecord, Tracker, versions
+from imgcls.tracking.origin import versions
+from imgcls.tracking.record import RunRecord
+from imgcls.tracking.store import Tracker
 
 WHAT_MAKES_BITS = ("torch", "torchvision", "numpy", "pillow")
 """Packages whose other version may give other bits."""

@@ -12,7 +12,8 @@ from imgcls.reporting.report import markdown_table
 from imgcls.reporting.statistics import accuracy_interval, with_interval
 from imgcls.run import Prepared, train_run
 from imgcls.signals import GracefulStop
-from imgcls.tracking import RunRecord, Tracker
+from imgcls.tracking.record import RunRecord
+from imgcls.tracking.store import Tracker
 
 COMPARED = ("train/loss", "val/loss", "val/accuracy", "train/lr")
 """Metrics of an epoch that a repeat owes; its timings are its own."""

@@ -20,7 +20,7 @@ from imgcls.reporting.statistics import (
     wilson,
     with_interval,
 )
-from imgcls.tracking import LEAKS, RunRecord
+from imgcls.tracking.record import LEAKS, RunRecord
 
 SCORE_NAMES = {
     "accuracy": "accuracy",

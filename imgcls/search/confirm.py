@@ -20,7 +20,9 @@ from imgcls.rng import derive_seed
 from imgcls.run import CONFIG, prepare, train_run
 from imgcls.search.trial import direction
 from imgcls.signals import GracefulStop
-from imgcls.tracking import Run, RunRecord, Tracker
+from imgcls.tracking.record import RunRecord
+from imgcls.tracking.run import Run
+from imgcls.tracking.store import Tracker
 
 log = logging.getLogger(__name__)
 

@@ -34,7 +34,8 @@ from imgcls.search.engines import TrialOutcome, make_engine
 from imgcls.search.summary import IMPORTANCES, LEADERBOARD, write_report
 from imgcls.search.trial import TrialJob, journal_path, metric_value, open_study
 from imgcls.signals import GracefulStop
-from imgcls.tracking import Run, Tracker
+from imgcls.tracking.run import Run
+from imgcls.tracking.store import Tracker
 
 log = logging.getLogger(__name__)
 

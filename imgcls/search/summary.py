@@ -18,7 +18,9 @@ from imgcls.reporting.statistics import Interval, accuracy_interval, ends, mean_
 from imgcls.run import CONFIG
 from imgcls.search import space as spaces
 from imgcls.search.confirm import Confirmation, Confirmed
-from imgcls.tracking import LEAKS, Run, RunRecord, Tracker
+from imgcls.tracking.record import LEAKS, RunRecord
+from imgcls.tracking.run import Run
+from imgcls.tracking.store import Tracker
 
 LEADERBOARD, IMPORTANCES = "report/leaderboard.csv", "report/importances.json"
 REPORT_MD, REPORT_HTML = "report/report.md", "report/report.html"

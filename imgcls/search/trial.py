@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from imgcls.config import Experiment
 from imgcls.run import Finished, prepare, train_run
 from imgcls.signals import GracefulStop
-from imgcls.tracking import Tracker
+from imgcls.tracking.store import Tracker
 from imgcls.training.metrics import EpochResult
 
 

@@ -10,7 +10,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from imgcls.errors import InputError, Interrupted, TrainingError
-from imgcls.tracking import Tracker, local_path
+from imgcls.tracking.run import local_path
+from imgcls.tracking.store import Tracker
 
 
 def write_run(tracker, experiment="exp", **options):
@@ -172,7 +173,7 @@ def test_git_state_is_recorded(project):
 
 @pytest.mark.slow
 def test_several_processes_may_create_the_same_store_at_once(tmp_path):
-    program = "import sys; from pathlib import Path; from imgcls.tracking import Tracker; Tracker(Path(sys.argv[1]))"
+    program = "import sys, pathlib; from imgcls.tracking.store import Tracker; Tracker(pathlib.Path(sys.argv[1]))"
     workers = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) for _ in range(4)]
     assert [worker.wait() for worker in workers] == [0, 0, 0, 0]
     write_run(Tracker(tmp_path))
@@ -182,4 +183,4 @@ def test_several_processes_may_create_the_same_store_at_once(tmp_path):
 def test_creating_a_store_is_quiet(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         Tracker(tmp_path)
-    assert [record.name for record in caplog.records] == ["imgcls.tracking"]
+    assert [record.name for record in caplog.records] == ["imgcls.tracking.store"]

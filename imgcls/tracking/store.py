@@ -1,154 +1,27 @@
-"""The only door to MLflow: what a run leaves behind is written and read here, under the record's names."""
+"""The tracking store: runs are opened, ended and found here."""
 
 from __future__ import annotations
 
-import getpass
-import json
 import logging
 import os
-import socket
 import sqlite3
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import unquote, urlparse
+from typing import Any
 
 import mlflow.artifacts
-from mlflow.entities import Dataset as MlflowDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag, ViewType
+from mlflow.entities import RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
 from imgcls.errors import InputError, Interrupted, TrainingError
-
-Kind = Literal["sweep", "trial", "train", "confirm", "evaluation", "rerun"]
-Outcome = Literal["running", "completed", "pruned", "interrupted", "failed"]
-
-STATUS: dict[Outcome, str] = {
-    "completed": "FINISHED",
-    "pruned": "FINISHED",
-    "interrupted": "KILLED",
-    "failed": "FAILED",
-}
-LEAKS = "imgcls.leaks"
-"""Tag of a run whose splits share images or groups: which, in one line."""
-
-PARAMS_PER_CALL = 100
-"""MLflow's limit for one log_batch call."""
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """What the tracker holds of a run.
-
-    Attributes:
-        run_id: MLflow's id.
-        experiment: name of the MLflow experiment.
-        name: the run's name.
-        status: MLflow's status, such as FINISHED.
-        started: milliseconds since 1970.
-        params: as logged.
-        metrics: last value of each.
-        tags: as logged.
-        is_deleted: whether somebody deleted it; MLflow keeps it until `mlflow gc`.
-    """
-
-    run_id: str
-    experiment: str
-    name: str
-    status: str
-    started: int
-    params: dict[str, str]
-    metrics: dict[str, float]
-    tags: dict[str, str]
-    is_deleted: bool = False
-
-    @property
-    def kind(self) -> str:
-        """`imgcls.kind`, or "" for a run that imgcls did not write."""
-        return self.tags.get("imgcls.kind", "")
-
-    @property
-    def outcome(self) -> str:
-        """`imgcls.outcome`."""
-        return self.tags.get("imgcls.outcome", "")
-
-
-class Run:
-    """A run that is being written."""
-
-    def __init__(self, client: MlflowClient, run_id: str, artifact_uri: str) -> None:
-        self.run_id = run_id
-        self.outcome: Outcome = "completed"
-        self._client = client
-        self._artifacts = local_path(artifact_uri)
-
-    def log_params(self, params: Mapping[str, str]) -> None:
-        """Logs parameters; equal ones again are accepted."""
-        entities = [Param(key, value) for key, value in params.items()]
-        for start in range(0, len(entities), PARAMS_PER_CALL):
-            self._client.log_batch(self.run_id, params=entities[start : start + PARAMS_PER_CALL])
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0, tags: Mapping[str, str] | None = None) -> None:
-        """Logs metrics at one step, and tags, in a single call."""
-        now = int(time.time() * 1000)
-        self._client.log_batch(
-            self.run_id,
-            metrics=[Metric(key, float(value), now, step) for key, value in metrics.items()],
-            tags=[RunTag(key, value) for key, value in (tags or {}).items()],
-        )
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Sets tags; those that exist are replaced."""
-        self.log_metrics({}, tags=tags)
-
-    def describe(self, markdown: str) -> None:
-        """Sets the description that MLflow's UI shows on the run's page."""
-        self.set_tags({"mlflow.note.content": markdown})
-
-    def log_dataset(self, name: str, context: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
-        """Links a data set to the run, such as its train split."""
-        dataset = MlflowDataset(
-            name=name, digest=digest, source_type="imgcls", source=source, profile=json.dumps(profile)
-        )
-        tags = [InputTag("mlflow.data.context", context)]
-        self._client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
-
-    @contextmanager
-    def artifact(self, name: str) -> Iterator[Path]:
-        """A path to write the artifact `name` to; it is in the record when the block ends.
-
-        In a local store that is the artifact's own place, so nothing is copied.
-        """
-        if self._artifacts is not None:
-            path = self._artifacts / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield path
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / Path(name).name
-            yield path
-            parent = Path(name).parent.as_posix()
-            self._client.log_artifact(self.run_id, str(path), None if parent == "." else parent)
-
-    def log_text(self, name: str, text: str) -> None:
-        """Writes a text artifact."""
-        with self.artifact(name) as path:
-            path.write_text(text, encoding="utf-8")
-
-    def log_bytes(self, name: str, content: bytes) -> None:
-        """Writes a binary artifact."""
-        with self.artifact(name) as path:
-            path.write_bytes(content)
+from imgcls.tracking.origin import git_tags, who_runs
+from imgcls.tracking.record import STATUS, Kind, Outcome, RunRecord
+from imgcls.tracking.run import Run, local_path
 
 
 class Tracker:
@@ -194,8 +67,8 @@ class Tracker:
         An Interrupted or KeyboardInterrupt ends it KILLED, any other exception FAILED, each with its reason; else it
         is FINISHED with `run.outcome`.
         """
-        all_tags = _who_runs() | {"imgcls.kind": kind, "imgcls.outcome": "running"} | dict(tags or {})
-        all_tags |= _git_tags(self._root)
+        all_tags = who_runs() | {"imgcls.kind": kind, "imgcls.outcome": "running"} | dict(tags or {})
+        all_tags |= git_tags(self._root)
         if parent is not None:
             all_tags["mlflow.parentRunId"] = parent
         created = self._client.create_run(self._experiment_id(experiment), tags=all_tags, run_name=name)
@@ -208,7 +81,7 @@ class Tracker:
         found = self._client.get_run(run_id)
         self._client.update_run(run_id, status="RUNNING")
         run = Run(self._client, run_id, found.info.artifact_uri)
-        run.set_tags(_who_runs() | {"imgcls.outcome": "running"})
+        run.set_tags(who_runs() | {"imgcls.outcome": "running"})
         with self._writing(run):
             yield run
 
@@ -397,60 +270,6 @@ class Tracker:
             tags=dict(run.data.tags),
             is_deleted=run.info.lifecycle_stage == "deleted",
         )
-
-
-def local_path(uri: str) -> Path | None:
-    """The folder behind a `file:` URI or a plain path; None for anything remote."""
-    parsed = urlparse(uri)
-    if parsed.scheme == "file":
-        return Path(unquote(parsed.path))
-    return Path(uri) if parsed.scheme == "" and uri else None
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    names = ("imgcls", "torch", "torchvision", "numpy", "pillow", "mlflow", "optuna")
-    return {"python": ".".join(map(str, sys.version_info[:3]))} | {name: version(name) for name in names}
-
-
-def heartbeat() -> dict[str, str]:
-    """The tag that says that a run's process was alive now, in seconds since 1970."""
-    return {"imgcls.heartbeat": f"{time.time():.0f}"}
-
-
-def _who_runs() -> dict[str, str]:
-    return heartbeat() | {
-        "imgcls.host": socket.gethostname(),
-        "imgcls.pid": str(os.getpid()),
-        "mlflow.user": _user(),
-        "mlflow.source.name": "imgcls",
-        "mlflow.source.type": "LOCAL",
-        "imgcls.versions": json.dumps(versions()),
-    }
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container without a passwd entry
-        return str(os.getuid())
-
-
-def _git_tags(root: Path) -> dict[str, str]:
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    commit = git("rev-parse", "HEAD")
-    if commit is None:
-        return {}
-    dirty = "true" if git("status", "--porcelain") else "false"
-    return {"imgcls.git_commit": commit, "imgcls.git_dirty": dirty, "mlflow.source.git.commit": commit}
 
 
 def _reason(error: BaseException) -> str:

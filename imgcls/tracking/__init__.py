@@ -1,0 +1,1 @@
+"""The only door to MLflow: what a run leaves behind is written and read here, under the record's names."""

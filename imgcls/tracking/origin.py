@@ -1,0 +1,62 @@
+"""Where a run comes from: who runs it, on what, with which versions and which code."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    names = ("imgcls", "torch", "torchvision", "numpy", "pillow", "mlflow", "optuna")
+    return {"python": ".".join(map(str, sys.version_info[:3]))} | {name: version(name) for name in names}
+
+
+def heartbeat() -> dict[str, str]:
+    """The tag that says that a run's process was alive now, in seconds since 1970."""
+    return {"imgcls.heartbeat": f"{time.time():.0f}"}
+
+
+def who_runs() -> dict[str, str]:
+    """Tags that say which process of which machine writes a run, and with what."""
+    return heartbeat() | {
+        "imgcls.host": socket.gethostname(),
+        "imgcls.pid": str(os.getpid()),
+        "mlflow.user": _user(),
+        "mlflow.source.name": "imgcls",
+        "mlflow.source.type": "LOCAL",
+        "imgcls.versions": json.dumps(versions()),
+    }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a passwd entry
+        return str(os.getuid())
+
+
+def git_tags(root: Path) -> dict[str, str]:
+    """Tags with the commit of a repository and whether anything in it differs; none where there is no repository."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    dirty = "true" if git("status", "--porcelain") else "false"
+    return {"imgcls.git_commit": commit, "imgcls.git_dirty": dirty, "mlflow.source.git.commit": commit}

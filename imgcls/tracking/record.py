@@ -1,0 +1,55 @@
+"""The words of the record, and what is read of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["sweep", "trial", "train", "confirm", "evaluation", "rerun"]
+Outcome = Literal["running", "completed", "pruned", "interrupted", "failed"]
+
+STATUS: dict[Outcome, str] = {
+    "completed": "FINISHED",
+    "pruned": "FINISHED",
+    "interrupted": "KILLED",
+    "failed": "FAILED",
+}
+LEAKS = "imgcls.leaks"
+"""Tag of a run whose splits share images or groups: which, in one line."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What the tracker holds of a run.
+
+    Attributes:
+        run_id: MLflow's id.
+        experiment: name of the MLflow experiment.
+        name: the run's name.
+        status: MLflow's status, such as FINISHED.
+        started: milliseconds since 1970.
+        params: as logged.
+        metrics: last value of each.
+        tags: as logged.
+        is_deleted: whether somebody deleted it; MLflow keeps it until `mlflow gc`.
+    """
+
+    run_id: str
+    experiment: str
+    name: str
+    status: str
+    started: int
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    is_deleted: bool = False
+
+    @property
+    def kind(self) -> str:
+        """`imgcls.kind`, or "" for a run that imgcls did not write."""
+        return self.tags.get("imgcls.kind", "")
+
+    @property
+    def outcome(self) -> str:
+        """`imgcls.outcome`."""
+        return self.tags.get("imgcls.outcome", "")

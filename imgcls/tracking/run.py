@@ -1,0 +1,97 @@
+"""A run that is being written."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from mlflow.entities import Dataset as MlflowDataset
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
+
+from imgcls.tracking.record import Outcome
+
+PARAMS_PER_CALL = 100
+"""MLflow's limit for one log_batch call."""
+
+
+class Run:
+    """A run that is being written."""
+
+    def __init__(self, client: MlflowClient, run_id: str, artifact_uri: str) -> None:
+        self.run_id = run_id
+        self.outcome: Outcome = "completed"
+        self._client = client
+        self._artifacts = local_path(artifact_uri)
+
+    def log_params(self, params: Mapping[str, str]) -> None:
+        """Logs parameters; equal ones again are accepted."""
+        entities = [Param(key, value) for key, value in params.items()]
+        for start in range(0, len(entities), PARAMS_PER_CALL):
+            self._client.log_batch(self.run_id, params=entities[start : start + PARAMS_PER_CALL])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0, tags: Mapping[str, str] | None = None) -> None:
+        """Logs metrics at one step, and tags, in a single call."""
+        now = int(time.time() * 1000)
+        self._client.log_batch(
+            self.run_id,
+            metrics=[Metric(key, float(value), now, step) for key, value in metrics.items()],
+            tags=[RunTag(key, value) for key, value in (tags or {}).items()],
+        )
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Sets tags; those that exist are replaced."""
+        self.log_metrics({}, tags=tags)
+
+    def describe(self, markdown: str) -> None:
+        """Sets the description that MLflow's UI shows on the run's page."""
+        self.set_tags({"mlflow.note.content": markdown})
+
+    def log_dataset(self, name: str, context: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
+        """Links a data set to the run, such as its train split."""
+        dataset = MlflowDataset(
+            name=name, digest=digest, source_type="imgcls", source=source, profile=json.dumps(profile)
+        )
+        tags = [InputTag("mlflow.data.context", context)]
+        self._client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
+
+    @contextmanager
+    def artifact(self, name: str) -> Iterator[Path]:
+        """A path to write the artifact `name` to; it is in the record when the block ends.
+
+        In a local store that is the artifact's own place, so nothing is copied.
+        """
+        if self._artifacts is not None:
+            path = self._artifacts / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield path
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(name).name
+            yield path
+            parent = Path(name).parent.as_posix()
+            self._client.log_artifact(self.run_id, str(path), None if parent == "." else parent)
+
+    def log_text(self, name: str, text: str) -> None:
+        """Writes a text artifact."""
+        with self.artifact(name) as path:
+            path.write_text(text, encoding="utf-8")
+
+    def log_bytes(self, name: str, content: bytes) -> None:
+        """Writes a binary artifact."""
+        with self.artifact(name) as path:
+            path.write_bytes(content)
+
+
+def local_path(uri: str) -> Path | None:
+    """The folder behind a `file:` URI or a plain path; None for anything remote."""
+    parsed = urlparse(uri)
+    if parsed.scheme == "file":
+        return Path(unquote(parsed.path))
+    return Path(uri) if parsed.scheme == "" and uri else None
