@@ -41,7 +41,7 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[solar,bench]'
 	@touch $@
 
-bench: $(VENV)/.installed-bench  ## speed against the bare step and the peers, written to benchmarks/RESULTS.md; hours
+bench: $(VENV)/.installed-bench  ## speed against the bare step and the peers, written to benchmarks/RESULTS.md; under an hour
 	$(BIN)/python -m benchmarks
 
 bench-quick: $(VENV)/.installed-bench  ## the same, smaller: under 15 minutes on two cores, ends with a line of JSON

@@ -53,9 +53,12 @@ class Contestant(Protocol):
 
 
 LIMITS = ("limit_nchw", "limit_channels_last")
+MOVED_LIMIT = "moved_limit"
+BARE = (*LIMITS, MOVED_LIMIT)
+"""The bare step as torch runs it, and once more with what imgcls sets: see `limit`."""
 USUAL = ("usual_0", "usual_2", "usual_4")
 PEERS = (*USUAL, "lightning", "timm")
-ALL = ("ours", *LIMITS, *PEERS)
+ALL = ("ours", *BARE, *PEERS)
 
 
 def available(name: str) -> bool:
@@ -70,10 +73,10 @@ def maker_of(name: str) -> Callable[[Work], Contestant]:
         from benchmarks.ours import Ours
 
         return Ours
-    if name in LIMITS:
+    if name in BARE:
         from benchmarks.limit import Limit
 
-        return partial(Limit, channels_last=name == "limit_channels_last")
+        return partial(Limit, channels_last=name != "limit_nchw", moved=name == MOVED_LIMIT)
     if name in USUAL:
         from benchmarks.usual import Usual
 

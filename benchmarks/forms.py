@@ -39,27 +39,27 @@ class Form:
 
     name: str = "full"
     rounds: int = 5
-    peer_rounds: int = 5
-    cold_rounds: int = 3
+    peer_rounds: int = 2
+    cold_rounds: int = 2
     works: tuple[str, ...] = ("photos", "large_photos", "solar_cells", "fashion_mnist")
-    photos: int = 1024
-    large_photos: int = 128
-    solar_cells: int = 0
-    fashion_mnist: int = 24_576
+    photos: int = 256
+    large_photos: int = 64
+    solar_cells: int = 960
+    fashion_mnist: int = 6144
     min_seconds: float = 4.0
     watch_memory: bool = True
-    sweep_images: int = 0
+    sweep_images: int = 480
     sweep_trials: int = 12
-    sweep_epochs: int = 25
+    sweep_epochs: int = 5
     sweep_rounds: int = 1
     tracker_images: int = 0
     tracker_epochs: int = 25
-    tracker_rounds: int = 3
-    verb_rounds: int = 9
+    tracker_rounds: int = 1
+    verb_rounds: int = 5
     memory_images: int = 100_000
-    growth_images: int = 4000
+    growth_images: int = 2000
     growth_runs: tuple[int, ...] = (10, 100, 1000)
-    growth_rounds: int = 5
+    growth_rounds: int = 3
 
 
 FULL = Form()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from benchmarks.arena import ALL, LIMITS, PEERS, Epoch, Player, available
+from benchmarks.arena import ALL, BARE, LIMITS, MOVED_LIMIT, PEERS, Epoch, Player, available
 from benchmarks.forms import Form
 from benchmarks.works import Work
 
@@ -41,7 +41,7 @@ def compare(work: Work, form: Form, tell: Tell, contestants: list[Player]) -> di
         player.take(work)
     steps = _Steps(contestants, form, tell)
     cold = [steps.cold_round(number) for number in range(form.cold_rounds)]
-    warm = [steps.warm_round(number, form.rounds, LIMITS, TURNS) for number in range(form.rounds)]
+    warm = [steps.warm_round(number, form.rounds, BARE, TURNS) for number in range(form.rounds)]
     warm += [steps.warm_round(number, form.peer_rounds, PEERS, 1) for number in range(form.peer_rounds)]
     peaks = {player.name: player.peak_megabytes() for player in contestants}
     watched = {player.name: player.watched_epoch() for player in contestants} if form.watch_memory else {}
@@ -63,12 +63,14 @@ def ratios(warm: list[Round], cold: list[Round]) -> dict[str, Any]:
 
     The limit of a round is the faster layout, and the best peer the fastest peer, of that very round.
     """
-    of_limit, vs_peer, sooner = [], [], []
+    of_limit, of_moved, vs_peer, sooner = [], [], [], []
     best_peers = []
     for speeds in warm:
         limits = [speeds[name] for name in LIMITS if name in speeds]
         if limits:
             of_limit.append(speeds["ours"] / max(limits))
+        if MOVED_LIMIT in speeds:
+            of_moved.append(speeds["ours"] / speeds[MOVED_LIMIT])
         peers = {name: speeds[name] for name in PEERS if name in speeds}
         if peers:
             best_peers.append(max(peers, key=lambda name: peers[name]))
@@ -79,12 +81,14 @@ def ratios(warm: list[Round], cold: list[Round]) -> dict[str, Any]:
             sooner.append(min(peers.values()) / seconds["ours"])
     each = {
         name: median(speeds["ours"] / speeds[name] for speeds in warm if name in speeds)
-        for name in (*LIMITS, *PEERS)
+        for name in (*BARE, *PEERS)
         if any(name in speeds for speeds in warm)
     }
     return {
         "of_limit": median(of_limit) if of_limit else None,
         "of_limit_rounds": of_limit,
+        "of_moved_limit": median(of_moved) if of_moved else None,
+        "of_moved_limit_rounds": of_moved,
         "vs_best_peer": median(vs_peer) if vs_peer else None,
         "vs_best_peer_rounds": vs_peer,
         "best_peers": best_peers,
@@ -100,7 +104,7 @@ class _Steps:
         self._contestants = contestants
         self._form = form
         self._tell = tell
-        limits, peers = (sum(player.name in names for player in contestants) for names in (LIMITS, PEERS))
+        limits, peers = (sum(player.name in names for player in contestants) for names in (BARE, PEERS))
         with_limits, with_peers = form.rounds * TURNS * (1 + limits), form.peer_rounds * (1 + peers)
         self._total = form.cold_rounds * (1 + peers) + limits + with_limits + with_peers
         self._done = 0
@@ -109,11 +113,11 @@ class _Steps:
         """Seconds of each contestant's first epoch, the opening of the data included; not of the limit."""
         seconds: Round = {}
         for player in self._contestants:
-            if player.name in LIMITS and number:
+            if player.name in BARE and number:
                 continue
             self._say(player, f"first epoch {number + 1} of {self._form.cold_rounds}")
             first = player.first()
-            if player.name not in LIMITS:
+            if player.name not in BARE:
                 seconds[player.name] = first.seconds
         return seconds
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.arena import ALL, LIMITS, PEERS, available, players
+from benchmarks.arena import ALL, BARE, PEERS, available, players
 from benchmarks.forms import PARTS, TINY
 from benchmarks.growth import fit_exponent
 from benchmarks.report import markdown, summary, write_results
@@ -32,10 +32,10 @@ def test_a_work_is_compared_for_real(tmp_path):
         )
     present = {name for name in ALL if available(name)}
     assert set(found["images_per_second"]) == present
-    assert set(found["first_epoch_seconds"]) == present - set(LIMITS)
+    assert set(found["first_epoch_seconds"]) == present - set(BARE)
     assert found["left_out"] == sorted(set(ALL) - present)
     assert all(speed > 0 for speed in found["images_per_second"].values())
-    assert len(told) == len(present) + TURNS * (1 + len(LIMITS)) + 1 + len(present - {"ours", *LIMITS})
+    assert len(told) == len(present) + TURNS * (1 + len(BARE)) + 1 + len(present - {"ours", *BARE})
     assert [share for share, _ in told] == sorted(share for share, _ in told)
     written = results(works={"photos": found})
     write_results(written, tmp_path, "RESULTS")
@@ -73,4 +73,4 @@ def test_parts_left_out_are_left_out_of_the_report():
     assert set(summary(results())) == {"of_limit", "vs_best_peer", "sweep_vs_usual", "tracker_share", "help_seconds"}
     assert "##" not in markdown(results())
     assert set(PARTS) >= {"works", "sweep", "growth"}
-    assert not set(PEERS) & set(LIMITS)
+    assert not set(PEERS) & set(BARE)

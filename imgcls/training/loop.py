@@ -206,7 +206,7 @@ def _train_step(task: Task, state: TrainState, batch: Batch) -> None:
     images, targets = _mixed(task, _views(task, batch.images, where), batch.labels, where)
     for group in state.optimizer.param_groups:
         group["lr"] = task.lr(*where)
-    torch.manual_seed(derive_seed(config.seed, *where, "forward"))  # dropout and its kin draw from here
+    task.device.seed(derive_seed(config.seed, *where, "forward"))  # dropout and its kin draw from here
     with task.device.forward_context():
         logits = state.model(images)
         # "mean" would divide by the class weights of the batch; a sum counts each image by its own class alone.
