@@ -43,7 +43,7 @@ class Form:
     cold_rounds: int = 2
     works: tuple[str, ...] = ("photos", "large_photos", "solar_cells", "fashion_mnist")
     photos: int = 256
-    large_photos: int = 64
+    large_photos: int = 192
     solar_cells: int = 960
     fashion_mnist: int = 6144
     min_seconds: float = 4.0
@@ -70,7 +70,7 @@ QUICK = Form(
     cold_rounds=1,
     photos=128,
     solar_cells=480,
-    large_photos=64,
+    large_photos=96,
     fashion_mnist=2048,
     min_seconds=2.0,
     watch_memory=False,
