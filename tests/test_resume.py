@@ -46,17 +46,19 @@ def assert_same(project, run_id, reference):
     assert "imgcls.reason" not in record.tags
 
 
-# 5 steps and 1 batch of val an epoch; each is asked about, steps afterwards and batches before.
-@pytest.mark.parametrize("questions", [0, 4, 5, 6, 8, 11, 16])
-def test_a_run_stopped_after_any_step_goes_on_to_the_same_bits(project, questions):
-    whole = project.train(*EVERYTHING).run_id
+# 5 steps an epoch, and with batches of 100 a question between the two of val.
+@pytest.mark.parametrize("questions", [7, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 4, 5, 6, 11, 16, 17))])
+def test_a_run_stopped_at_any_question_goes_on_to_the_same_bits(project, questions):
+    settings = (*EVERYTHING, "train.eval_batch_size=100")
+    whole = project.train(*settings).run_id
     with pytest.raises(Interrupted):
-        project.train(*EVERYTHING, stop=StopAfter(questions), fresh=True)
+        project.train(*settings, stop=StopAfter(questions), fresh=True)
     (stopped,) = project.runs(outcome="interrupted")
-    assert project.train(*EVERYTHING).run_id == stopped.run_id
+    assert project.train(*settings).run_id == stopped.run_id
     assert_same(project, stopped.run_id, whole)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_after_every_step_ends_too(project):
     whole = project.train().run_id
     ids = set()
@@ -70,6 +72,7 @@ def test_a_run_stopped_after_every_step_ends_too(project):
     assert_same(project, ids.pop(), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [LAST, BEST, "checkpoints/epoch_0002.pt", VAL_PREDICTIONS, "figures/curves.png"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_run_killed_beside_any_file_goes_on_to_the_same_bits(project, monkeypatch, name, moment):
@@ -107,7 +110,7 @@ def _then_kill(path):
     return Written()
 
 
-@pytest.mark.parametrize("call", range(1, 6))
+@pytest.mark.parametrize("call", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4, 5))])
 def test_a_run_killed_beside_any_metric_logs_none_twice_and_loses_none(project, monkeypatch, call):
     whole = project.train().run_id
     log_metrics, calls = Run.log_metrics, []

@@ -6,7 +6,8 @@ import fcntl
 import os
 from pathlib import Path
 
-from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
 
 
 class Journal(JournalFileBackend):

@@ -164,7 +164,7 @@ def fit(
     Args:
         task: what stays the same.
         state: changed in place; between two yields and after a stop it is whole.
-        should_stop: asked after each step and before each batch of val; True ends the generator there.
+        should_stop: asked after each step and between two batches of val; True ends the generator there.
         on_step: told after each step, for progress bars.
 
     Yields:
@@ -198,13 +198,13 @@ def predict(
     """Logits, float32 (N, K) on the CPU, of every image of a split in its order.
 
     Raises:
-        Interrupted: `should_stop`, asked before each batch, said so.
+        Interrupted: `should_stop`, asked between two batches, said so.
     """
     model.eval()
     outputs = []
     with torch.inference_mode(), device.forward_context():
         for batch in loader.in_order():
-            if should_stop():
+            if outputs and should_stop():
                 raise Interrupted("stopped between two batches")
             outputs.append(model(normalise(batch.images)).float())
     return torch.cat(outputs).cpu()

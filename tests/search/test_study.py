@@ -105,7 +105,9 @@ def whole(make_project):
     return everything(made, sweep(made))
 
 
-@pytest.mark.parametrize("questions", [0, 20, 40])  # a trial asks some 18 times
+@pytest.mark.parametrize(
+    "questions", [pytest.param(0, marks=pytest.mark.slow), 20, pytest.param(40, marks=pytest.mark.slow)]
+)  # a trial asks some 18 times
 def test_a_stopped_sweep_goes_on_with_the_same_trial_to_the_same_end(project, whole, questions):
     with pytest.raises(Interrupted):
         sweep(project, stop=StopAfter(questions))
@@ -129,6 +131,7 @@ def test_a_sweep_killed_before_it_was_told_of_a_trial_reads_it_from_the_record(p
     assert len(project.runs(kind="trial")) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_at", [1, 4, 5, 6])
 def test_a_sweep_killed_among_the_values_of_a_trial_draws_the_same(project, whole, monkeypatch, kill_at):
     suggest, calls = optuna.Trial.suggest_float, []
