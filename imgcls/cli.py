@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from imgcls.errors import ImgclsError, InputError
+from imgcls.errors import ImgclsError, InputError, Interrupted
 
 app = typer.Typer(
     name="imgcls",
@@ -36,8 +37,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one flat JSON object
 
 
 @app.command()
-def train(experiment: ExperimentName, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def train(
+    experiment: ExperimentName,
+    overrides: Overrides = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew even where a run stopped before its end.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Train one tracked run.
+
+    A run of the same experiment and data that stopped before its end, however it did, is taken up where it stood.
 
     Example: imgcls train digits --set train.lr=3e-3
     """
@@ -53,7 +61,9 @@ def train(experiment: ExperimentName, overrides: Overrides = None, as_json: AsJs
 
     prepared = prepare(loaded, root)
     with GracefulStop() as stop:
-        done = train_run(prepared, Tracker(root), kind="train", name=prepared.experiment.name, stop=stop)
+        tracker = Tracker(root)
+        tracker.close_orphans()
+        done = train_run(prepared, tracker, kind="train", name=prepared.experiment.name, stop=stop, fresh=fresh)
     best, leaks = done.best, prepared.dataset.leaks.summary
     facts: dict[str, object] = {
         "run_id": done.run_id,
@@ -360,6 +370,8 @@ def doctor(
     if relocate:
         _write(f"{tracker.relocate()} locations changed")
         return
+    for record in tracker.close_orphans():
+        _write(f"run {record.run_id} ({record.kind} of {record.experiment}) said RUNNING without a process: closed")
     lost = tracker.unreachable_artifacts()
     _write(f"{lost} experiments whose artifacts are not where the store says" + ("; try --relocate" if lost else ""))
 
@@ -369,9 +381,20 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         app()
+    except Interrupted as error:
+        sys.stderr.write(f"{error}; to go on: {_this_command()}\n")
+        sys.exit(error.exit_code)
     except ImgclsError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"left at once; to go on from the last checkpoint: {_this_command()}\n")
+        sys.exit(130)
+
+
+def _this_command() -> str:
+    arguments = [argument for argument in sys.argv[1:] if argument != "--fresh"]
+    return shlex.join(["imgcls", *arguments])
 
 
 def _overrides(texts: Iterable[str] | None) -> dict[str, object]:

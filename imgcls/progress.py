@@ -23,16 +23,17 @@ class RunProgress:
         num_epochs: epochs in all.
         steps_per_epoch: steps in each.
         num_val: images behind the val scores, which are shown with the digits that so many support.
+        seconds: spent on the epochs that an earlier sitting completed.
     """
 
-    def __init__(self, title: str, num_epochs: int, steps_per_epoch: int, num_val: int) -> None:
+    def __init__(self, title: str, num_epochs: int, steps_per_epoch: int, num_val: int, seconds: float = 0.0) -> None:
         self._title = title
         self._num_epochs = num_epochs
         self._steps = steps_per_epoch
         self._num_val = num_val
         self._bar: tqdm[Any] | None = None
         self._updated = 0.0
-        self._seconds = 0.0
+        self._seconds = seconds
 
     def on_step(self, state: TrainState) -> None:
         """Moves the bar, a few times a second."""

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
-from torch import nn
+from torch import Tensor, nn
 
-from imgcls.config import AugmentConfig, DataConfig, Experiment
+from imgcls.config import AugmentConfig, DataConfig, Experiment, load_experiment
 from imgcls.data.augment import Augment, Normalise
 from imgcls.data.labelled import LabelledImages
 from imgcls.data.loader import Loader
 from imgcls.data.splits import Dataset, load_dataset
-from imgcls.errors import Interrupted
+from imgcls.errors import InputError, Interrupted, TrainingError
 from imgcls.models.registry import build_model, pretrained_normalisation, resolve_model
 from imgcls.progress import RunProgress
 from imgcls.reporting import figures
@@ -28,13 +30,15 @@ from imgcls.reporting.statistics import accuracy_interval, rounded, with_interva
 from imgcls.rng import derive_seed
 from imgcls.signals import GracefulStop
 from imgcls.tracking.origin import heartbeat
-from imgcls.tracking.record import LEAKS, Kind
+from imgcls.tracking.record import LEAKS, Kind, RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
-from imgcls.training.checkpoint import save_checkpoint
+from imgcls.training.checkpoint import load_checkpoint, save_checkpoint
 from imgcls.training.device import Device, prepare_device
-from imgcls.training.loop import Task, TrainState, fit
+from imgcls.training.loop import Task, TrainState, fit, predict
 from imgcls.training.metrics import EpochResult
+
+log = logging.getLogger(__name__)
 
 BEST, LAST = "checkpoints/best.pt", "checkpoints/last.pt"
 VAL_PREDICTIONS, TEST_PREDICTIONS = "predictions/val.csv", "predictions/test.csv"
@@ -165,8 +169,12 @@ def train_run(
     parent: str | None = None,
     tags: Mapping[str, str] | None = None,
     prune: Callable[[EpochResult], bool] = lambda _: False,
+    fresh: bool = False,
 ) -> Finished:
     """Trains, and leaves the whole record of it.
+
+    Where the newest run of the same work (config, data, tags) stopped before its end, it is taken up after the last
+    step that its checkpoint holds, and ends with the same bits as if it had never stopped.
 
     Args:
         prepared: what to train.
@@ -176,43 +184,145 @@ def train_run(
         stop: asked after each step.
         parent: run under which this one stands.
         tags: further tags.
-        prune: asked after each epoch; True ends the run as pruned.
+        prune: asked after each epoch, and about the last one once more when a run is taken up; True ends it as pruned.
+        fresh: begin a new run even where there is one to take up.
 
     Raises:
         Interrupted: `stop` was requested; the state after the last whole step is in the last checkpoint.
         TrainingError: the loss is not finite; the run is FAILED, with the reason as a tag.
     """
-    with tracker.start_run(prepared.experiment.name, kind=kind, name=name, parent=parent, tags=tags) as run:
+    tags = {"imgcls.identity": _identity(prepared), **(tags or {})}
+    if parent is not None:
+        tags["mlflow.parentRunId"] = parent
+    name_of_experiment = prepared.experiment.name
+    earlier = None if fresh else tracker.unfinished(name_of_experiment, {"imgcls.kind": kind, **tags})
+    if earlier is None:
+        with tracker.start_run(name_of_experiment, kind=kind, name=name, tags=tags) as run:
+            return _train(run, prepared, None, kind, name, stop, prune)
+    try:
+        with tracker.reopen_run(earlier.run_id) as run:
+            prepared = _as_begun(prepared, tracker, earlier)
+            snapshot = _last_snapshot(tracker, earlier, prepared.device)
+            return _train(run, prepared, snapshot, kind, name, stop, prune)
+    except DamagedError as error:
+        log.warning("%s; a new run begins", error)
+        return train_run(
+            prepared, tracker, kind=kind, name=name, stop=stop, parent=parent, tags=tags, prune=prune, fresh=True
+        )
+
+
+class DamagedError(TrainingError):
+    """The last checkpoint of a run that is to be taken up cannot be read."""
+
+
+MADE_BY_THE_MACHINE = ("train.device", "train.precision", "train.threads")
+"""Keys that are resolved by what the machine has: a run begun with others is still the same work."""
+
+
+def _identity(prepared: Prepared) -> str:
+    """What two runs of the same work have in common."""
+    parts = prepared.experiment.config_hash(without=MADE_BY_THE_MACHINE), prepared.dataset.fingerprint
+    return f"{derive_seed(0, *parts):016x}"
+
+
+def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepared:
+    """The experiment with the threads and the precision that the run began with, without which its bits would change.
+
+    Raises:
+        InputError: it was begun on another kind of device.
+    """
+    if not tracker.has_artifact(earlier.run_id, CONFIG):  # it was killed before there was anything to keep
+        return prepared
+    with tracker.fetch(earlier.run_id, CONFIG) as path:
+        begun = load_experiment(path).train
+    kind_of_device = begun.device.split(":")[0]
+    if kind_of_device != prepared.device.torch_device.type:
+        raise InputError(
+            f"run {earlier.run_id} was begun on {begun.device} and can go on only there; this is "
+            f"{prepared.device.torch_device}: set train.device, or begin anew with --fresh"
+        )
+    train = prepared.experiment.train.model_copy(update={"threads": begun.threads, "precision": begun.precision})
+    if train == prepared.experiment.train:
+        return prepared
+    log.info("going on with %d threads in %s, as the run began", begun.threads, begun.precision)
+    return prepare(prepared.experiment.model_copy(update={"train": train}), prepared.root)
+
+
+def _last_snapshot(tracker: Tracker, earlier: RunRecord, device: Device) -> dict[str, Any] | None:
+    if not tracker.has_artifact(earlier.run_id, LAST):
+        log.info("going on with run %s, which stopped before its first checkpoint", earlier.run_id)
+        return None
+    with tracker.fetch(earlier.run_id, LAST) as path:
+        try:
+            snapshot: dict[str, Any] = load_checkpoint(path, device.torch_device)["state"]
+        except InputError as error:
+            raise DamagedError(f"run {earlier.run_id} cannot go on: {error}") from error
+    log.info("going on with run %s after epoch %d, step %d", earlier.run_id, snapshot["epoch"], snapshot["step"])
+    return snapshot
+
+
+def _train(
+    run: Run, prepared: Prepared, snapshot: dict[str, Any] | None, kind: Kind, name: str, stop: GracefulStop,
+    prune: Callable[[EpochResult], bool],
+) -> Finished:  # fmt: skip
+    task = prepared.task()
+    if snapshot is None:
         _record_start(run, prepared)
         if kind == "train":
             log_leak_picture(run, prepared)
-        task = prepared.task()
-        state = TrainState.start(prepared.model(), task.config, task.device)
-        progress = RunProgress(name, task.config.last_epoch, task.train.steps_per_epoch, task.val.num_images)
-        best_logits: NDArray[np.float32] | None = None
-        try:
-            for result in fit(task, state, stop, progress.on_step):
-                is_best = state.kept(task.config, task.metric) is result
-                progress.on_epoch(result, is_best)
-                if is_best:
-                    assert state.val_logits is not None
-                    best_logits = state.val_logits.numpy()
-                _save(run, prepared, state, is_best=is_best)
-                run.log_metrics(result.metrics(), step=result.epoch, tags=heartbeat())
-                if result.epoch < task.config.last_epoch and prune(result):
-                    run.outcome = "pruned"
-                    break
-        finally:
-            progress.close()
-        if stop():
-            _save(run, prepared, state, is_best=False)
-            raise Interrupted(
-                f"stopped by {stop.requested} after epoch {state.epoch + 1}, step {state.step}"
-                if state.step
-                else f"stopped by {stop.requested} after epoch {state.epoch}"
-            )
-        assert best_logits is not None
-        return _record_end(run, prepared, state, best_logits)
+    state = TrainState.start(prepared.model(with_weights=snapshot is None), task.config, task.device)
+    if snapshot is not None:
+        state.restore(snapshot)
+    seconds = sum(result.seconds for result in state.history)
+    progress = RunProgress(name, task.config.last_epoch, task.train.steps_per_epoch, task.val.num_images, seconds)
+    best_logits: Tensor | None = None
+    is_pruned = False
+    if state.history and not state.step:
+        # Whatever was killed after its checkpoint was written and before the rest was: that is idempotent.
+        is_pruned = _after_epoch(run, prepared, state, prune)
+    try:
+        for result in () if is_pruned else fit(task, state, stop, progress.on_step):
+            is_best = state.kept(task.config, task.metric) is result
+            progress.on_epoch(result, is_best)
+            if is_best:
+                best_logits = state.val_logits
+            _save_last(run, prepared, state)
+            if is_pruned := _after_epoch(run, prepared, state, prune):
+                break
+    finally:
+        progress.close()
+    if is_pruned:
+        run.outcome = "pruned"
+    elif stop():
+        _save_last(run, prepared, state)
+        after = f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"epoch {state.epoch}"
+        raise Interrupted(f"stopped by {stop.requested} after {after}")
+    if best_logits is None:  # an earlier sitting had the best epoch
+        best_logits = _predict_with_best(run, prepared, task)
+    return _record_end(run, prepared, state, best_logits.numpy())
+
+
+def _after_epoch(run: Run, prepared: Prepared, state: TrainState, prune: Callable[[EpochResult], bool]) -> bool:
+    """All that follows from a completed epoch once it is in the last checkpoint; doing it twice changes nothing.
+
+    Returns:
+        Whether the run is pruned.
+    """
+    config, result = prepared.experiment.train, state.history[-1]
+    if state.kept(config, prepared.experiment.search.metric) is result:
+        _save_scored(run, BEST, prepared, state)
+    if 0 < config.save_from_epoch <= state.epoch:
+        _save_scored(run, f"checkpoints/epoch_{state.epoch:04d}.pt", prepared, state)
+    run.log_metrics(result.metrics(), step=result.epoch, tags=heartbeat(), at=result.ended)
+    return result.epoch < config.last_epoch and prune(result)
+
+
+def _predict_with_best(run: Run, prepared: Prepared, task: Task) -> Tensor:
+    """Val's logits of the best checkpoint, as they were when it was written."""
+    model = prepared.device.place(prepared.model(with_weights=False))
+    with run.written(BEST) as path:
+        model.load_state_dict(load_checkpoint(path, prepared.device.torch_device)["model"])
+    return predict(model, task.val, task.normalise, task.device)
 
 
 def _record_start(run: Run, prepared: Prepared) -> None:
@@ -268,16 +378,14 @@ def log_leak_picture(run: Run, prepared: Prepared) -> None:
     run.log_bytes("figures/near_duplicates.png", figures.save_png(figure))
 
 
-def _save(run: Run, prepared: Prepared, state: TrainState, *, is_best: bool) -> None:
-    keep_epoch = prepared.experiment.train.save_from_epoch
-    names = [BEST] if is_best else []
-    if keep_epoch and state.epoch >= keep_epoch and not state.step:
-        names.append(f"checkpoints/epoch_{state.epoch:04d}.pt")
-    for name in names:
-        with run.artifact(name) as path:
-            save_checkpoint(path, _scored_checkpoint(prepared, state))
+def _save_last(run: Run, prepared: Prepared, state: TrainState) -> None:
     with run.artifact(LAST) as path:
         save_checkpoint(path, {"config": prepared.experiment.to_toml(), "state": state.snapshot()})
+
+
+def _save_scored(run: Run, name: str, prepared: Prepared, state: TrainState) -> None:
+    with run.artifact(name) as path:
+        save_checkpoint(path, _scored_checkpoint(prepared, state))
 
 
 def _scored_checkpoint(prepared: Prepared, state: TrainState) -> dict[str, object]:
@@ -296,6 +404,7 @@ def _record_end(run: Run, prepared: Prepared, state: TrainState, best_logits: ND
     run.log_metrics(
         {"best/epoch": best.epoch, "best/val/accuracy": best.val_accuracy, "best/val/loss": best.val_loss},
         step=state.epoch,
+        at=state.history[-1].ended,
     )
     table = prediction_table(prepared.dataset.val, best_logits, prepared.dataset.class_names)
     run.log_text(VAL_PREDICTIONS, table.to_csv(index=False))

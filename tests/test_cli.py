@@ -85,7 +85,7 @@ def test_sigterm_ends_a_run_killed_and_says_so(project):
     rest = process.stderr.read()
     process.stderr.close()
     assert process.wait() == 1
-    assert "error: stopped by SIGTERM" in rest
+    assert "stopped by SIGTERM" in rest
     (record,) = project.runs(kind="train")
     assert (record.status, record.outcome) == ("KILLED", "interrupted")
 

@@ -132,7 +132,7 @@ def confirm(run: Run, tracker: Tracker, root: Path, *, top: int, seeds: int, sto
             log.info("confirmed %d of %d runs, %s left", number + 1, len(jobs), duration(left))
         done[trial.run_id, index] = run_id
     result = _conclude(candidates, done, sweep, seeds, tracker)
-    _record(run, result)
+    _record(run, result, tracker)
     return result
 
 
@@ -240,7 +240,7 @@ def _conclude(
     )
 
 
-def _record(run: Run, result: Confirmation) -> None:
+def _record(run: Run, result: Confirmation, tracker: Tracker) -> None:
     best = result.winner
     metrics = {
         "confirm/mean": best.mean,
@@ -254,4 +254,5 @@ def _record(run: Run, result: Confirmation) -> None:
         "imgcls.best_run_id": result.best_run_id,
         "imgcls.confirmed_trials": ",".join(str(confirmed.trial) for confirmed in result.ranked),
     }
-    run.log_metrics(metrics, tags=tags)
+    begun = [tracker.get(run_id).started for confirmed in result.ranked for run_id in confirmed.run_ids]
+    run.log_metrics(metrics, tags=tags, at=max(begun))  # concluding twice gives the same points

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import traceback
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -150,6 +151,8 @@ class _Worker:
 def _work(pipe: Connection, index: int, num_workers: int) -> None:
     """A worker's life: import once, then trial after trial."""
     with GracefulStop() as stop:
+        # Ctrl-C reaches every process of the terminal; the driver hears it, and passes it on as SIGTERM.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         for job in iter(pipe.recv, None):
             pipe.send(_run(_on_its_share(job, index, num_workers), stop))
 

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pandas as pd
 from optuna.importance import get_param_importances
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.study import create_study
+from optuna.trial import FrozenTrial, Trial, TrialState
 from tqdm import tqdm
 
 from imgcls.config import Experiment
 from imgcls.data.augment import refuse_colours_of_grey
-from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
+from imgcls.errors import ConfigError, Interrupted, TrainingError
 from imgcls.models.registry import resolve_model
 from imgcls.progress import duration
 from imgcls.reporting.statistics import metric_text
@@ -32,8 +32,9 @@ from imgcls.search import space as spaces
 from imgcls.search.confirm import Confirmation, check_can_be_confirmed, confirm, recorded_confirmation
 from imgcls.search.engines import TrialOutcome, make_engine
 from imgcls.search.summary import IMPORTANCES, LEADERBOARD, write_report
-from imgcls.search.trial import TrialJob, journal_path, metric_value, open_study
+from imgcls.search.trial import TrialJob, direction, metric_value, open_study
 from imgcls.signals import GracefulStop
+from imgcls.tracking.claims import claim
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 
@@ -42,6 +43,9 @@ log = logging.getLogger(__name__)
 ALIKE_FAILURES = 3
 """So many trials that fail in a row for the same reason end the sweep."""
 
+
+MAX_LOSSES = 2
+"""A trial that lost its worker so often fails: what killed them is likely to be the trial itself."""
 
 MIN_TRIALS_FOR_IMPORTANCES = 3
 """From fewer completed trials Optuna's PED-ANOVA says that all parameters matter alike."""
@@ -102,6 +106,7 @@ class Sweep:
         self.pruner_warmup = _pruner_warmup(self.prepared.experiment)
         self.name = f"{experiment.name}-{_identity(experiment, self.prepared)}"
         self._first_values = self._planned_values()
+        self._losses: Counter[int] = Counter()
 
     def run(self) -> SweepResult:
         """Searches up to `search.trials` trials in all, earlier sittings included.
@@ -110,12 +115,14 @@ class Sweep:
             Interrupted: the stop was requested; the same command goes on.
             TrainingError: no trial succeeded, or several failed alike in a row.
         """
-        with only_one(self.root, self.name), self._parent_run() as run:
+        with only_one(self.root, self.name):
+            self.tracker.close_orphans()
+            return self._run()
+
+    def _run(self) -> SweepResult:
+        with self._parent_run() as run:
             self.study = open_study(self.root, self.name, self.experiment, self.pruner_warmup)
-            self._take_back_lost_trials()
-            if not self.study.trials:
-                for values in self._first_values:
-                    self.study.enqueue_trial(values)
+            self._plan()
             self._search(run.run_id)
             result = self._conclude(run)
             return self._confirm(run, result) if self.experiment.search.confirm.seeds else result
@@ -156,22 +163,10 @@ class Sweep:
             log_leak_picture(run, self.prepared)
             yield run
 
-    def _take_back_lost_trials(self) -> None:
-        """A trial that says RUNNING, with this study's lock in our hand, has lost its process: it is run again."""
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            self._take_back(trial, "its process died")
-        self._close_runs_left_open({}, "its process died")
-
-    def _close_runs_left_open(self, tags: dict[str, str], reason: str) -> None:
-        tags = {"imgcls.study": self.name, "imgcls.kind": "trial", "imgcls.outcome": "running", **tags}
-        for record in self.tracker.find(tags):
-            self.tracker.close_run(record.run_id, "interrupted", reason)
-
-    def _take_back(self, trial: FrozenTrial, reason: str) -> None:
-        self.study._storage.set_trial_user_attr(trial._trial_id, "interrupted", reason)
-        self.study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params:
-            self.study.enqueue_trial(trial.params)
+    def _plan(self) -> None:
+        """Enqueues what is planned beforehand and not enqueued yet; a kill may have come between any two."""
+        for values in self._first_values[len(self.study.get_trials(deepcopy=False)) :]:
+            self.study.enqueue_trial(values)
 
     # --- during ---
 
@@ -181,29 +176,37 @@ class Sweep:
         engine = make_engine(min(search.workers, search.trials), self.stop)
         progress = _SweepProgress(self, started)
         open_jobs, any_ended = 0, False
+        # With this study's claim in our hand, a trial that says RUNNING was left by a sitting that is over.
+        left = [trial.number for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
         try:
             while not self.stop():
                 # Each sitting runs one trial at least, or a short timeout would never end a sweep.
                 out_of_time = any_ended and 0 < search.timeout <= time.monotonic() - started
                 while open_jobs < engine.capacity and not out_of_time and self._wants_more(open_jobs):
-                    engine.submit(self._ask(sweep_run_id))
+                    engine.submit(self._job(left.pop(0) if left else self._ask(), sweep_run_id))
                     open_jobs += 1
                 if not open_jobs:
                     break
                 for outcome in engine.wait():
                     open_jobs, any_ended = open_jobs - 1, True
+                    if outcome.interrupted and self.stop():
+                        continue  # it stays as it is until the sweep goes on
+                    if self._goes_on(outcome):
+                        left.insert(0, outcome.job.number)
+                        continue
                     self._tell(outcome)
                     progress.on_trial(outcome)
                 self._stop_on_alike_failures()
             while open_jobs and self.stop():
                 for outcome in engine.wait():
                     open_jobs -= 1
-                    self._tell(outcome)
+                    if not outcome.interrupted:
+                        self._tell(outcome)
         finally:
             progress.close()
             engine.close()
         if self.stop():
-            raise Interrupted(f"stopped by {self.stop.requested}; the same command goes on where it stopped")
+            raise Interrupted(f"stopped by {self.stop.requested}")
 
     def _wants_more(self, num_open: int) -> bool:
         search = self.experiment.search
@@ -215,30 +218,60 @@ class Sweep:
         trials = self.study.get_trials(deepcopy=False)
         return sum(trial.state.is_finished() and "interrupted" not in trial.user_attrs for trial in trials)
 
-    def _ask(self, sweep_run_id: str) -> TrialJob:
-        # A fresh sampler a trial: what it draws depends on the seed and the trials before, not on this process.
-        number = len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = make_sampler(self.experiment, number)
+    def _ask(self) -> int:
+        """The number of a new trial, whose values are in the study."""
+        if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            self.study.enqueue_trial(self._drawn_values())
         trial = self.study.ask()
-        values = spaces.suggest(trial, self.experiment.search.space)
+        spaces.suggest(trial, self.experiment.search.space)
+        return trial.number
+
+    def _drawn_values(self) -> spaces.Values:
+        """What a fresh sampler draws, which depends on the study's seed and the trials before and on nothing else.
+
+        It is drawn in a copy of the study and enqueued whole: a study killed between two values would draw the second
+        one anew, with a sampler that has not drawn the first.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        copy = create_study(
+            study_name=self.name,
+            direction=direction(self.experiment),
+            sampler=make_sampler(self.experiment, len(trials)),
+        )
+        copy.add_trials(trials)
+        return spaces.suggest(copy.ask(), self.experiment.search.space)
+
+    def _job(self, number: int, sweep_run_id: str) -> TrialJob:
+        trial = self._trial(number)
+        values = spaces.suggest(Trial(self.study, trial._trial_id), self.experiment.search.space)
         return TrialJob(
-            experiment=self.experiment.replace(values, origin=f"trial {trial.number}"),
+            experiment=self.experiment.replace(values, origin=f"trial {number}"),
             root=self.root,
-            number=trial.number,
+            number=number,
             trial_id=trial._trial_id,
             study=self.name,
             sweep_run_id=sweep_run_id,
             pruner_warmup=self.pruner_warmup,
         )
 
+    def _trial(self, number: int) -> FrozenTrial:
+        return next(t for t in self.study.get_trials(deepcopy=False) if t.number == number)
+
+    def _goes_on(self, outcome: TrialOutcome) -> bool:
+        """Whether a trial is to be taken up again whose worker was lost, by somebody's kill or for want of memory."""
+        if not outcome.interrupted:
+            return False
+        self._losses[outcome.job.number] += 1
+        if self._losses[outcome.job.number] >= MAX_LOSSES:
+            return False
+        log.warning("trial %d: %s; it is taken up again", outcome.job.number, outcome.error)
+        return True
+
     def _tell(self, outcome: TrialOutcome) -> None:
         job, finished = outcome.job, outcome.finished
-        trial = next(t for t in self.study.get_trials(deepcopy=False) if t.number == job.number)
+        trial = self._trial(job.number)
         if outcome.interrupted:
-            reason = outcome.error or "interrupted"
-            self._close_runs_left_open({"imgcls.trial": str(job.number)}, reason)  # a killed worker closes nothing
-            self._take_back(trial, reason)
-            return
+            self._close_run_of_lost(job, outcome.error)
         attrs: dict[str, Any] = {"error": outcome.error}
         if finished is not None:
             attrs = {"run_id": finished.run_id, "best_epoch": finished.best.epoch, **finished.best.metrics()}
@@ -250,6 +283,12 @@ class Sweep:
             self.study.tell(job.number, state=TrialState.PRUNED)
         else:
             self.study.tell(job.number, metric_value(finished.best, self.experiment.search.metric))
+
+    def _close_run_of_lost(self, job: TrialJob, reason: str) -> None:
+        tags = {"imgcls.study": self.name, "imgcls.trial": str(job.number), "imgcls.kind": "trial"}
+        for record in self.tracker.find(tags):
+            if record.status == "RUNNING" or record.outcome == "interrupted":
+                self.tracker.close_run(record.run_id, "failed", reason)
 
     def _stop_on_alike_failures(self) -> None:
         ended = [t for t in self.study.get_trials(deepcopy=False) if t.state.is_finished()]
@@ -293,12 +332,17 @@ class Sweep:
         run.log_metrics({
             "best/epoch": float(winner["best/epoch"]), "best/val/accuracy": float(winner["val/accuracy"]),
             "best/val/loss": float(winner["val/loss"]), "num_trials": float(len(board)),
-        })  # fmt: skip
+        }, at=self._last_end())  # fmt: skip
         run.log_text(LEADERBOARD, board.to_csv(index=False))
         run.log_text(IMPORTANCES, json.dumps(self._importances()))
         self._log_plots(run)
         write_report(run, self.tracker, recorded_confirmation(run.run_id, self.tracker))
         return result
+
+    def _last_end(self) -> int:
+        """When the last trial ended, in milliseconds since 1970: concluding twice gives the same points."""
+        ends = [trial.datetime_complete for trial in self.study.get_trials(deepcopy=False)]
+        return int(max(end.timestamp() for end in ends if end is not None) * 1000)
 
     def _importances(self) -> dict[str, float]:
         """Dotted key -> share of the metric's variation; empty where too few trials were completed to say."""
@@ -455,26 +499,10 @@ def _identity(experiment: Experiment, prepared: Prepared) -> str:
     return f"{derive_seed(0, *map(str, parts)):016x}"[:8]
 
 
-@contextmanager
-def only_one(root: Path, study: str) -> Iterator[None]:
-    """Holds the study's lock; the kernel lets go of it however this process ends.
+def only_one(root: Path, study: str) -> AbstractContextManager[None]:
+    """Holds the study's claim; the kernel lets go of it however this process ends.
 
     Raises:
-        InputError: another process holds it.
+        ClaimedError: another process holds it.
     """
-    path = journal_path(root, study).with_suffix(".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file: IO[str]
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise InputError(
-                f"this sweep is already running (process {file.read().strip() or 'unknown'}, study {study}); "
-                "wait for it, or stop it"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+    return claim(root, f"study-{study}", f"this sweep (study {study})")

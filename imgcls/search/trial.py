@@ -9,11 +9,13 @@ from typing import Any, Literal
 
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import RandomSampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
 from imgcls.config import Experiment
+from imgcls.errors import TrainingError
 from imgcls.run import Finished, prepare, train_run
+from imgcls.search.journal import Journal
 from imgcls.signals import GracefulStop
 from imgcls.tracking.store import Tracker
 from imgcls.training.metrics import EpochResult
@@ -61,9 +63,10 @@ def open_study(root: Path, name: str, experiment: Experiment, pruner_warmup: int
     path = journal_path(root, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     return optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(path))),
+        storage=JournalStorage(Journal(path)),
         study_name=name,
         direction=direction(experiment),
+        sampler=RandomSampler(seed=0),  # it has nothing to draw: a trial's values are enqueued
         pruner=make_pruner(experiment, pruner_warmup),
         load_if_exists=True,
     )
@@ -90,6 +93,10 @@ def run_trial(job: TrialJob, stop: GracefulStop) -> Finished:
         Interrupted: `stop` was requested.
         ImgclsError: what the trial failed of.
     """
+    tracker = _tracker(job.root)
+    tags = {"imgcls.study": job.study, "imgcls.trial": str(job.number)}
+    if (ended := _recorded(job, tracker, tags)) is not None:
+        return ended
     study = open_study(job.root, job.study, job.experiment, job.pruner_warmup)
     trial = optuna.trial.Trial(study, job.trial_id)
 
@@ -99,14 +106,32 @@ def run_trial(job: TrialJob, stop: GracefulStop) -> Finished:
 
     return train_run(
         prepare(job.experiment, job.root),
-        _tracker(job.root),
+        tracker,
         kind="trial",
         name=f"trial {job.number}",
         parent=job.sweep_run_id,
-        tags={"imgcls.study": job.study, "imgcls.trial": str(job.number), **_values_tag(trial.params)},
+        tags={**tags, **_values_tag(trial.params)},
         stop=stop,
         prune=prune,
     )
+
+
+def _recorded(job: TrialJob, tracker: Tracker, tags: dict[str, str]) -> Finished | None:
+    """What the record holds of a trial that ended, where the sweep was killed before it was told.
+
+    Raises:
+        TrainingError: the trial failed.
+    """
+    found = tracker.find({"imgcls.kind": "trial", **tags}, experiment=job.experiment.name, newest=1)
+    if not found or found[-1].outcome not in ("completed", "pruned", "failed"):
+        return None
+    record = found[-1]
+    if record.outcome == "failed":
+        raise TrainingError(record.tags.get("imgcls.reason", "unknown"))
+    epoch = int(record.metrics["best/epoch"])
+    at_best = {name: dict(tracker.history(record.run_id, name))[epoch] for name in EpochResult.METRICS}
+    num_epochs = max(step for step, _ in tracker.history(record.run_id, job.experiment.search.metric))
+    return Finished(record.run_id, record.outcome, EpochResult.recorded(epoch, at_best), num_epochs)
 
 
 @lru_cache(maxsize=1)

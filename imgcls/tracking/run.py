@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -36,9 +37,22 @@ class Run:
         for start in range(0, len(entities), PARAMS_PER_CALL):
             self._client.log_batch(self.run_id, params=entities[start : start + PARAMS_PER_CALL])
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0, tags: Mapping[str, str] | None = None) -> None:
-        """Logs metrics at one step, and tags, in a single call."""
-        now = int(time.time() * 1000)
+    def log_metrics(
+        self,
+        metrics: Mapping[str, float],
+        step: int = 0,
+        tags: Mapping[str, str] | None = None,
+        at: int | None = None,
+    ) -> None:
+        """Logs metrics at one step, and tags, in a single call.
+
+        Args:
+            metrics: name -> value.
+            step: completed epochs.
+            tags: name -> value.
+            at: milliseconds since 1970, by default now. The same point sent again, time and all, is stored once.
+        """
+        now = int(time.time() * 1000) if at is None else at
         self._client.log_batch(
             self.run_id,
             metrics=[Metric(key, float(value), now, step) for key, value in metrics.items()],
@@ -78,15 +92,25 @@ class Run:
             parent = Path(name).parent.as_posix()
             self._client.log_artifact(self.run_id, str(path), None if parent == "." else parent)
 
+    @contextmanager
+    def written(self, name: str) -> Iterator[Path]:
+        """An artifact that this run has written before, for the length of the block."""
+        if self._artifacts is not None:
+            yield self._artifacts / name
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(self._client.download_artifacts(self.run_id, name, folder))
+
     def log_text(self, name: str, text: str) -> None:
-        """Writes a text artifact."""
-        with self.artifact(name) as path:
-            path.write_text(text, encoding="utf-8")
+        """Writes a text artifact; at any instant it is whole or not there."""
+        self.log_bytes(name, text.encode())
 
     def log_bytes(self, name: str, content: bytes) -> None:
-        """Writes a binary artifact."""
+        """Writes a binary artifact; at any instant it is whole or not there."""
         with self.artifact(name) as path:
-            path.write_bytes(content)
+            aside = path.with_name(f".{path.name}.{os.getpid()}")
+            aside.write_bytes(content)
+            aside.replace(path)
 
 
 def local_path(uri: str) -> Path | None:

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,14 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
 from imgcls.errors import InputError, Interrupted, TrainingError
-from imgcls.tracking.origin import git_tags, who_runs
+from imgcls.tracking.claims import ClaimedError, claim, is_claimed
+from imgcls.tracking.heart import beating
+from imgcls.tracking.origin import git_tags, is_running, who_runs
 from imgcls.tracking.record import STATUS, Kind, Outcome, RunRecord
 from imgcls.tracking.run import Run, local_path
+
+ORPHANED = "its process died"
+"""Reason of a run that was found RUNNING without a process."""
 
 
 class Tracker:
@@ -72,18 +77,29 @@ class Tracker:
         if parent is not None:
             all_tags["mlflow.parentRunId"] = parent
         created = self._client.create_run(self._experiment_id(experiment), tags=all_tags, run_name=name)
-        with self._writing(Run(self._client, created.info.run_id, created.info.artifact_uri)) as run:
+        run_id = created.info.run_id
+        with self._claim(run_id), self._writing(Run(self._client, run_id, created.info.artifact_uri)) as run:
             yield run
 
     @contextmanager
     def reopen_run(self, run_id: str) -> Iterator[Run]:
-        """Goes on writing to a run that exists, under this process's name."""
-        found = self._client.get_run(run_id)
-        self._client.update_run(run_id, status="RUNNING")
-        run = Run(self._client, run_id, found.info.artifact_uri)
-        run.set_tags(who_runs() | {"imgcls.outcome": "running"})
-        with self._writing(run):
-            yield run
+        """Goes on writing to a run that exists, under this process's name.
+
+        Raises:
+            ClaimedError: another process is writing it.
+        """
+        with self._claim(run_id):
+            found = self._client.get_run(run_id)
+            if "imgcls.reason" in found.data.tags:
+                self._client.delete_tag(run_id, "imgcls.reason")
+            run = Run(self._client, run_id, found.info.artifact_uri)
+            run.set_tags(who_runs() | {"imgcls.outcome": "running"})
+            self._client.update_run(run_id, status="RUNNING")
+            with self._writing(run):
+                yield run
+
+    def _claim(self, run_id: str) -> AbstractContextManager[None]:
+        return claim(self._root, run_id, f"run {run_id}")
 
     def amend(self, run_id: str) -> Run:
         """A run that has ended, to add to; its status and its times stay."""
@@ -92,7 +108,8 @@ class Tracker:
     @contextmanager
     def _writing(self, run: Run) -> Iterator[Run]:
         try:
-            yield run
+            with beating(run):
+                yield run
         except BaseException as error:
             stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
             self._end(run.run_id, "interrupted" if stopped else "failed", _reason(error))
@@ -102,6 +119,42 @@ class Tracker:
     def close_run(self, run_id: str, outcome: Outcome, reason: str) -> None:
         """Ends a run that somebody else left open."""
         self._end(run_id, outcome, reason)
+
+    def close_orphans(self) -> list[RunRecord]:
+        """Ends every RUNNING run of imgcls whose process is gone as interrupted.
+
+        Whoever types its command again takes it up where it stood.
+
+        Returns:
+            The runs that were closed.
+        """
+        closed = []
+        for record in self.find({}, status="RUNNING"):
+            if record.kind and not self._is_running(record):
+                with suppress(ClaimedError), self._claim(record.run_id):
+                    closed += self._close_orphan(self.get(record.run_id))
+        return closed
+
+    def _close_orphan(self, record: RunRecord) -> list[RunRecord]:
+        if record.status != "RUNNING":  # somebody was faster
+            return []
+        if record.outcome in STATUS:  # it was killed between its last two words
+            self._client.set_terminated(record.run_id, STATUS[record.outcome])
+        else:
+            self._end(record.run_id, "interrupted", ORPHANED)
+        return [record]
+
+    def unfinished(self, experiment: str, tags: Mapping[str, str]) -> RunRecord | None:
+        """The newest run with these tags, if it stopped before its end and no process is at it."""
+        found = self.find(tags, experiment=experiment, newest=1)
+        if not found or found[-1].outcome in ("completed", "pruned") or self._is_running(found[-1]):
+            return None
+        return found[-1]
+
+    def _is_running(self, record: RunRecord) -> bool:
+        if record.status != "RUNNING":
+            return False
+        return is_running(record.tags, is_claimed=is_claimed(self._root, record.run_id))
 
     def _end(self, run_id: str, outcome: Outcome, reason: str) -> None:
         tags = [RunTag("imgcls.outcome", outcome)] + ([RunTag("imgcls.reason", reason)] if reason else [])
@@ -147,6 +200,7 @@ class Tracker:
         tags: Mapping[str, str],
         *,
         experiment: str | None = None,
+        status: str | None = None,
         with_deleted: bool = False,
         newest: int | None = None,
     ) -> list[RunRecord]:
@@ -155,13 +209,16 @@ class Tracker:
         Args:
             tags: every one must be equal.
             experiment: name of an MLflow experiment; None searches all of them.
+            status: MLflow's, such as RUNNING; None for any.
             with_deleted: also deleted runs, and runs of deleted experiments.
             newest: only so many, 1000 at most; the store is spared reading the others.
         """
         view = ViewType.ALL if with_deleted else ViewType.ACTIVE_ONLY
         experiments = {e.experiment_id: e.name for e in self._client.search_experiments(view_type=view)}
         ids = [i for i, name in experiments.items() if experiment in (None, name)]
-        filter_string = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        conditions = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+        conditions += [f"attributes.status = '{status}'"] if status else []
+        filter_string = " and ".join(conditions)
         records: list[RunRecord] = []
         token, order = None, "attributes.start_time " + ("DESC" if newest else "ASC")
         while ids:
@@ -209,6 +266,14 @@ class Tracker:
             except (MlflowException, OSError) as error:
                 raise InputError(f"run {run_id} has no artifact {name}") from error
             yield Path(path)
+
+    def has_artifact(self, run_id: str, name: str) -> bool:
+        """Whether a run has left this artifact."""
+        try:
+            with self.fetch(run_id, name):
+                return True
+        except InputError:
+            return False
 
     def read_text(self, run_id: str, name: str) -> str:
         """The content of a text artifact."""

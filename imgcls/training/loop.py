@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from imgcls.config import TrainConfig
 from imgcls.data.augment import Augment, Normalise, cutmix, cutout, mixup
 from imgcls.data.loader import Batch, Loader
+from imgcls.errors import Interrupted
 from imgcls.rng import derive_seed, generator
 from imgcls.training.device import Device
 from imgcls.training.metrics import EpochResult
@@ -163,7 +164,7 @@ def fit(
     Args:
         task: what stays the same.
         state: changed in place; between two yields and after a stop it is whole.
-        should_stop: asked after each step; True ends the generator there.
+        should_stop: asked after each step and between two batches of val; True ends the generator there.
         on_step: told after each step, for progress bars.
 
     Yields:
@@ -183,15 +184,30 @@ def fit(
             on_step(state)
             if should_stop():
                 return
-        yield _complete_epoch(task, state)
+        try:
+            result = _complete_epoch(task, state, should_stop)
+        except Interrupted:  # all steps of the epoch are done; whoever goes on begins with its validation
+            return
+        yield result
 
 
-def predict(model: nn.Module, loader: Loader, normalise: Normalise, device: Device) -> Tensor:
-    """Logits, float32 (N, K) on the CPU, of every image of a split in its order."""
+def predict(
+    model: nn.Module, loader: Loader, normalise: Normalise, device: Device,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Tensor:  # fmt: skip
+    """Logits, float32 (N, K) on the CPU, of every image of a split in its order.
+
+    Raises:
+        Interrupted: `should_stop`, asked between two batches, said so.
+    """
     model.eval()
+    outputs = []
     with torch.inference_mode(), device.forward_context():
-        batches = [model(normalise(batch.images)).float() for batch in loader.in_order()]
-    return torch.cat(batches).cpu()
+        for batch in loader.in_order():
+            if outputs and should_stop():
+                raise Interrupted("stopped between two batches")
+            outputs.append(model(normalise(batch.images)).float())
+    return torch.cat(outputs).cpu()
 
 
 def loss_and_accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -245,10 +261,10 @@ def _mixed(task: Task, images: Tensor, labels: Tensor, where: tuple[int, int]) -
     return mixup(images, one_hot, config.mixup, generator(seed, *where, "mixup"))
 
 
-def _complete_epoch(task: Task, state: TrainState) -> EpochResult:
+def _complete_epoch(task: Task, state: TrainState, should_stop: Callable[[], bool]) -> EpochResult:
     train_loss = state.loss_sum / state.num_images
     since = time.perf_counter()
-    state.val_logits = predict(state.scored_model, task.val, task.normalise, task.device)
+    state.val_logits = predict(state.scored_model, task.val, task.normalise, task.device, should_stop)
     val_loss, val_accuracy = loss_and_accuracy(state.val_logits, task.val.labels)
     result = EpochResult(
         epoch=state.epoch + 1,
@@ -258,6 +274,7 @@ def _complete_epoch(task: Task, state: TrainState) -> EpochResult:
         lr=task.lr(state.epoch, state.step - 1),
         seconds=state.seconds + time.perf_counter() - since,
         images_per_second=state.num_images / state.seconds,
+        ended=int(time.time() * 1000),
     )
     state.history.append(result)
     state.epoch, state.step = state.epoch + 1, 0

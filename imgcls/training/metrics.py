@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,7 @@ class EpochResult:
         lr: learning rate of the epoch's last step.
         seconds: wall time of the epoch, validation included.
         images_per_second: train images per second of the epoch's training part.
+        ended: when it was complete, in milliseconds since 1970.
     """
 
     epoch: int
@@ -26,17 +29,26 @@ class EpochResult:
     lr: float
     seconds: float
     images_per_second: float
+    ended: int
+
+    METRICS: ClassVar = {
+        "train/loss": "train_loss",
+        "val/loss": "val_loss",
+        "val/accuracy": "val_accuracy",
+        "train/lr": "lr",
+        "epoch_seconds": "seconds",
+        "images_per_second": "images_per_second",
+    }
+    """The record's names, and those here."""
+
+    @classmethod
+    def recorded(cls, epoch: int, metrics: Mapping[str, float]) -> EpochResult:
+        """As the record holds it: `metrics` by the record's names; when it ended is not known."""
+        return cls(epoch, **{attribute: metrics[name] for name, attribute in cls.METRICS.items()}, ended=0)
 
     def metrics(self) -> dict[str, float]:
         """Under the record's names."""
-        return {
-            "train/loss": self.train_loss,
-            "val/loss": self.val_loss,
-            "val/accuracy": self.val_accuracy,
-            "train/lr": self.lr,
-            "epoch_seconds": self.seconds,
-            "images_per_second": self.images_per_second,
-        }
+        return {name: getattr(self, attribute) for name, attribute in self.METRICS.items()}
 
     def rank(self, metric: str) -> tuple[float, float, int]:
         """Sorts ascending from best to worst: by the metric, then lower val loss, then the earlier epoch."""

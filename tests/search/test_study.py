@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 
+import optuna
 import pandas as pd
 import pytest
 
@@ -81,26 +82,77 @@ def test_asked_for_what_is_there_already_it_trains_nothing(project):
     assert len(project.runs(kind="trial")) == 2
 
 
-def test_an_interrupted_trial_is_run_again_and_counted_once(project):
+class KilledError(BaseException):
+    """Stands for a kill at one line: nobody catches it."""
+
+
+def everything(project, result):
+    """All that two equal sweeps have in common: trials, every point of every curve, the winner."""
+    trials = project.tracker.children(result.run_id, "trial")
+    curves = [
+        [(metric, project.tracker.history(record.run_id, metric)) for metric in ("train/loss", "val/loss", "train/lr")]
+        for record in trials
+    ]
+    winner = next(record for record in trials if record.run_id == result.best_run_id)
+    scores = result.leaderboard.drop(columns="run_id").to_dict("records")
+    return trial_params(project, result), curves, winner.tags["imgcls.trial"], scores
+
+
+@pytest.fixture(scope="module")
+def whole(make_project):
+    """A sweep that nobody stopped."""
+    made = make_project()
+    return everything(made, sweep(made))
+
+
+@pytest.mark.parametrize(
+    "questions", [pytest.param(0, marks=pytest.mark.slow), 20, pytest.param(40, marks=pytest.mark.slow)]
+)  # a trial asks some 18 times
+def test_a_stopped_sweep_goes_on_with_the_same_trial_to_the_same_end(project, whole, questions):
     with pytest.raises(Interrupted):
-        sweep(project, stop=StopAfter(20))  # within trial 1: a trial asks some 15 times
+        sweep(project, stop=StopAfter(questions))
     (parent,) = project.runs(kind="sweep")
     assert (parent.status, parent.outcome) == ("KILLED", "interrupted")
     result = sweep(project)
     assert result.run_id == parent.run_id
-    records = project.tracker.children(result.run_id, "trial")
-    assert [r.outcome for r in records].count("interrupted") == 1
-    assert len([r for r in records if r.outcome in ("completed", "pruned")]) == 3
-    assert len(result.leaderboard) == 3
+    assert everything(project, result) == whole
+    assert len(project.runs(kind="trial")) == 3
+
+
+def test_a_sweep_killed_before_it_was_told_of_a_trial_reads_it_from_the_record(project, whole, monkeypatch):
+    def kill(*_):
+        raise KilledError
+
+    monkeypatch.setattr(Sweep, "_tell", kill)
+    with pytest.raises(KilledError):
+        sweep(project)
+    monkeypatch.undo()
+    assert everything(project, sweep(project)) == whole
+    assert len(project.runs(kind="trial")) == 3
 
 
 @pytest.mark.slow
-def test_a_trial_whose_process_was_killed_is_run_again(project):
-    program = (
-        "import sys; sys.argv = ['imgcls', 'sweep', 'tiny', '--trials', '50']; from imgcls.cli import main; main()"
-    )
+@pytest.mark.parametrize("kill_at", [1, 4, 5, 6])
+def test_a_sweep_killed_among_the_values_of_a_trial_draws_the_same(project, whole, monkeypatch, kill_at):
+    suggest, calls = optuna.Trial.suggest_float, []
+
+    def kill(self, name, *rest, **options):
+        calls.append(name)
+        if len(calls) == kill_at:
+            raise KilledError
+        return suggest(self, name, *rest, **options)
+
+    monkeypatch.setattr(optuna.Trial, "suggest_float", kill)
+    with pytest.raises(KilledError):
+        sweep(project)
+    monkeypatch.undo()
+    assert everything(project, sweep(project)) == whole
+
+
+@pytest.mark.slow
+def test_a_trial_whose_process_was_killed_is_taken_up(project, whole):
     process = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=project.root, stderr=subprocess.PIPE, text=True, env=os.environ | {}
+        [sys.executable, "-m", "imgcls", "sweep", "tiny"], cwd=project.root, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
     for line in process.stderr:
@@ -109,11 +161,9 @@ def test_a_trial_whose_process_was_killed_is_run_again(project):
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stderr.close()
-    result = sweep(project, "search.trials=3")
-    assert len(result.leaderboard) == 3
-    assert not [r for r in project.runs(kind="trial") if r.status == "RUNNING"]
-    lost = [r for r in project.runs(kind="trial") if r.outcome == "interrupted"]
-    assert [r.tags["imgcls.reason"] for r in lost] == ["its process died"]
+    assert [record.outcome for record in project.runs(kind="trial")] == ["completed", "running"]
+    assert everything(project, sweep(project)) == whole
+    assert {record.status for record in project.tracker.find({})} == {"FINISHED"}
 
 
 def test_an_edited_experiment_starts_a_new_study_and_says_so(project, caplog):
@@ -267,8 +317,23 @@ def test_the_trial_of_a_killed_worker_runs_again_and_leaves_no_run_open(project,
     assert len(killed) == 1
     assert len(result.leaderboard) == 3
     records = project.tracker.children(result.run_id, "trial")
-    assert not [r for r in records if r.status == "RUNNING"]
-    assert ["exit code -9" in r.tags.get("imgcls.reason", "") for r in records].count(True) == 1
+    assert [(r.status, r.outcome) for r in records] == [("FINISHED", "completed")] * 3
+    assert [step for step, _ in project.tracker.history(records[1].run_id, "val/loss")] == list(range(1, 41))
+
+
+@pytest.mark.slow
+def test_a_trial_that_loses_its_worker_again_and_again_fails_and_the_others_go_on(project, monkeypatch):
+    submit = LocalProcesses.submit
+
+    def submit_and_kill(self, job):
+        submit(self, job)
+        if job.number == 1:
+            next(worker for worker in self._workers if worker.job is job).process.kill()
+
+    monkeypatch.setattr(LocalProcesses, "submit", submit_and_kill)
+    result = sweep(project, "search.trials=3", "search.workers=2")
+    assert dict(zip(result.leaderboard["trial"], result.leaderboard["outcome"], strict=True))[1] == "failed"
+    assert not [r for r in project.runs(kind="trial") if r.status == "RUNNING"]
 
 
 @pytest.mark.slow

@@ -8,7 +8,14 @@ from imgcls.training.loop import loss_and_accuracy
 from imgcls.training.metrics import EpochResult
 
 RESULT = EpochResult(
-    epoch=3, train_loss=0.5, val_loss=0.25, val_accuracy=0.75, lr=1e-3, seconds=2.0, images_per_second=100.0
+    epoch=3,
+    train_loss=0.5,
+    val_loss=0.25,
+    val_accuracy=0.75,
+    lr=1e-3,
+    seconds=2.0,
+    images_per_second=100.0,
+    ended=0,
 )
 
 
