@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from typing import Annotated
 import typer
 
 from imgcls.errors import ImgclsError, InputError
+from imgcls.shown import printable
 
 app = typer.Typer(
     name="imgcls",
@@ -366,12 +368,18 @@ def doctor(
 
 def main() -> None:
     """The `imgcls` command: exit code 0 done, 1 failed while running, 2 refused for its input."""
+    from imgcls.tracking.address import guard_logs, scrubbed
+
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    guard_logs()
     try:
         app()
     except ImgclsError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {printable(scrubbed(str(error)))}\n")
         sys.exit(error.exit_code)
+    except Exception:  # a mistake of ours; the libraries' messages in it may hold the store's address
+        sys.stderr.write(printable(scrubbed(traceback.format_exc())))
+        sys.exit(1)
 
 
 def _overrides(texts: Iterable[str] | None) -> dict[str, object]:
@@ -408,4 +416,4 @@ def _save(path: Path, text: str) -> None:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(printable(text) + "\n")

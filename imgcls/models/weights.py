@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from imgcls.config import located
 from imgcls.errors import ConfigError, InputError
 from imgcls.models.checks import did_you_mean
 
@@ -67,7 +68,7 @@ def find_file(weights: str, root: Path) -> Path:
     Raises:
         ConfigError: there is no such file.
     """
-    path = root / Path(weights).expanduser()
+    path = located(weights, root, "model.weights")
     if path.is_file():
         return path
     beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -179,7 +180,7 @@ def _read_pickle(path: Path) -> object:
             f"{path}: not a file of tensors alone, and nothing else is unpickled, because that can run any code; "
             "save its state_dict() with torch.save"
         ) from error
-    except (OSError, RuntimeError, EOFError, KeyError) as error:
+    except Exception as error:  # torch names no set of errors for bytes that are not its own, and raises many
         raise InputError(f"{path}: cannot be read by torch.load: {error}") from error
 
 

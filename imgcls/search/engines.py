@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import traceback
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -19,6 +20,7 @@ from imgcls.errors import ImgclsError, Interrupted
 from imgcls.run import Finished
 from imgcls.search.trial import TrialJob, run_trial
 from imgcls.signals import GracefulStop
+from imgcls.tracking.address import guard_logs, scrubbed
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ class _Worker:
 
 def _work(pipe: Connection, index: int, num_workers: int) -> None:
     """A worker's life: import once, then trial after trial."""
+    guard_logs()
     with GracefulStop() as stop:
         for job in iter(pipe.recv, None):
             pipe.send(_run(_on_its_share(job, index, num_workers), stop))
@@ -173,8 +176,8 @@ def _run(job: TrialJob, stop: GracefulStop) -> TrialOutcome:
     except ImgclsError as error:
         return TrialOutcome(job, error=str(error))
     except Exception as error:
-        traceback.print_exc()
-        return TrialOutcome(job, error=f"{type(error).__name__}: {error}")
+        sys.stderr.write(scrubbed(traceback.format_exc()))
+        return TrialOutcome(job, error=scrubbed(f"{type(error).__name__}: {error}"))
 
 
 def make_engine(num_workers: int, stop: GracefulStop) -> Engine:
