@@ -784,4 +784,6 @@ def _toml(value: Any) -> str:
         return _toml(value.model_dump(exclude_none=True))
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + " }" if value else "{}"
-    return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return str(value)  # a date or a time, which no key takes

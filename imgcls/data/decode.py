@@ -18,8 +18,9 @@ SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", *(("AVIF",) if features.check("avif") else ()))
 """What a file may be, whatever it is called. Pillow knows more, some of which start other programs (EPS, WMF)."""
 
-# Pillow warns of half as many pixels as it refuses; photographs of 108 megapixels are no attack.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Pillow warns of half as many pixels as it refuses, and of broken EXIF beside sound pixels. Here a file is read or
+# refused. The filter is for the whole process, since one for a block is not safe among threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 LEAST_FALL = 0.5
 """Grey levels by which brightness must fall to count in `difference_hash`; in a flat part, less is noise."""

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import stat
+import warnings
 import zipfile
 from collections import Counter, OrderedDict
 from pathlib import Path
@@ -54,7 +55,9 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         with path.open("rb") as file:
             _check_archive(file)
             file.seek(0)
-            content = torch.load(file, map_location=device, weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of pickles that it doubts and then refuses
+                content = torch.load(file, map_location=device, weights_only=True)
     except InputError:
         raise
     except FileNotFoundError as error:

@@ -136,17 +136,19 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", [["train", "tiny"], ["runs"], ["evaluate", "--run-id", "0" * 32], ["sweep", "tiny"]])
 @pytest.mark.parametrize(
-    "uri",
+    ("uri", "verb", "shown"),
     [
-        "http://user:s3cret-3@127.0.0.1:1",
-        "http://127.0.0.1:1/?token=s3cret-3",
-        "postgresql://user:s3cret-3@127.0.0.1:1/x",
-        "nonsense://user:s3cret-3@127.0.0.1:1/x",
+        ("http://user:s3cret-3@127.0.0.1:1", "train tiny", "http://***@127.0.0.1:1/"),
+        ("http://user:s3cret-3@127.0.0.1:1", "sweep tiny", "http://***@127.0.0.1:1/"),
+        ("http://user:s3cret-3@127.0.0.1:1", "runs", "http://***@127.0.0.1:1/"),
+        ("http://user:s3cret-3@127.0.0.1:1", f"evaluate --run-id {'0' * 32}", "store"),
+        ("http://127.0.0.1:1/?token=s3cret-3", "train tiny", "token=***"),
+        ("postgresql://user:s3cret-3@127.0.0.1:1/x", "train tiny", "postgresql://***@127.0.0.1:1/x"),
+        ("nonsense://user:s3cret-3@127.0.0.1:1/x", "train tiny", "nonsense://***@127.0.0.1:1/x"),
     ],
 )
-def test_no_verb_lets_a_password_out(project, verb, uri):
+def test_no_verb_lets_a_password_out(project, uri, verb, shown):
     environment = os.environ | {
         "MLFLOW_TRACKING_URI": uri,
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -155,10 +157,10 @@ def test_no_verb_lets_a_password_out(project, verb, uri):
     }
     # MLflow tries a database for a minute and a half; its first warning is all that is wanted here.
     program = "import mlflow.store.db.utils as u, imgcls.cli; u.MAX_RETRY_COUNT = 2; imgcls.cli.main()"
-    command = [sys.executable, "-P", "-c", program, *verb]
+    command = [sys.executable, "-P", "-c", program, *verb.split()]
     done = subprocess.run(command, cwd=project.root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode in (1, 2)
+    assert shown in done.stderr
     assert "s3cret-3" not in done.stdout + done.stderr
-    assert "127.0.0.1" in done.stderr or "nonsense" in done.stderr or "psycopg" in done.stderr
     for path in project.root.rglob("*"):
         assert not path.is_file() or b"s3cret-3" not in path.read_bytes()
