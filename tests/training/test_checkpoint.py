@@ -278,13 +278,13 @@ def test_a_flipped_bit_anywhere_is_seen_or_changes_nothing(tmp_path):
     save_checkpoint(path, saved)
     whole = path.read_bytes()
     num_seen = 0
-    for place in range(len(whole)):
+    for place in range(0, len(whole), 3):
         path.write_bytes(flipped(whole, place))
         try:
             assert same(load_checkpoint(path), saved)  # the byte was padding, a date, a length said twice
         except InputError:
             num_seen += 1
-    assert num_seen > len(whole) / 4
+    assert num_seen > len(whole) / 12
 
 
 def rewritten(path, change=lambda name, data: (name, data), compression=zipfile.ZIP_STORED, extra=()):
