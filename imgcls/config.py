@@ -388,7 +388,7 @@ class Experiment(Section):
         for key, value in values.items():
             in_space = key.startswith("search.space.")
             if key not in known and not in_space:
-                raise ConfigError(f"{origin}: {key} = {_shown(value)}: unknown key{_hint(key, known)}")
+                raise ConfigError(f"{origin}: {_spelt(key)} = {_shown(value)}: unknown key{_hint(key, known)}")
             *tables, last = ("search", "space", key.removeprefix("search.space.")) if in_space else key.split(".")
             table = tree
             for part in tables:
@@ -529,9 +529,11 @@ def _validate(tree: Mapping[str, Any], origin: str) -> Experiment:
         raise ConfigError(f"{origin}: {_RULES['json_invalid']}") from None
     for key, leaf in leaves:
         if not isinstance(leaf, (bool, int, float, str)):
-            raise ConfigError(f"{origin}: {key} = {leaf}: no key takes a {type(leaf).__name__}; put text in quotes")
+            raise ConfigError(
+                f"{origin}: {_spelt(key)} = {leaf}: no key takes a {type(leaf).__name__}; put text in quotes"
+            )
         if not _is_text(key) or not _is_text(leaf):
-            raise ConfigError(f"{origin}: {key} = {leaf!r}: must be valid UTF-8")
+            raise ConfigError(f"{origin}: {_spelt(key)} = {leaf!r}: must be valid UTF-8")
     try:
         # By way of JSON, because strict mode then takes lists and tables as TOML has them, and still
         # refuses "15" for 15 or 1 for true.
@@ -674,7 +676,8 @@ def _mistake(place: Place, errors: Sequence[ErrorDetails], tree: Any) -> str:
     what = item + _remedy(key, value, errors)
     if not key:
         return what
-    return f"{key}: {what}" if isinstance(value, Mapping) else f"{key} = {_shown(value)}: {what}"
+    spelt = _spelt(key)
+    return f"{spelt}: {what}" if isinstance(value, Mapping) else f"{spelt} = {_shown(value)}: {what}"
 
 
 def _remedy(key: str, value: Any, errors: Sequence[ErrorDetails]) -> str:
@@ -734,6 +737,12 @@ def _did_you_mean(words: Sequence[str]) -> str:
 
 def _either(words: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _spelt(key: str) -> str:
+    """A key as an error shows it: on one line, not too long."""
+    text = key if key.isprintable() else json.dumps(key)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _shown(value: object) -> str:

@@ -452,6 +452,14 @@ def test_a_deep_value_is_one_error_that_does_not_speak_of_json(tmp_path, num, fo
     assert "JSON" not in message and "json" not in message
 
 
+@pytest.mark.parametrize("key", ["a\\nb", "a\\u001bb", "a" * 300])
+def test_an_odd_key_is_shown_on_one_line(tmp_path, key):
+    for text, *overrides in ((f'"{key}" = 1',), ("", f"{key.encode().decode('unicode_escape')}=1")):
+        message = refusal(tmp_path, text, *overrides)
+        assert message.removeprefix("--set: ").endswith("unknown key")
+        assert message.isprintable() and len(message) < 120
+
+
 def test_a_deep_key_is_one_error(tmp_path):
     assert refusal(tmp_path, ".".join("a" * 200) + " = 1").count("\n") == 0
 
@@ -638,7 +646,7 @@ def test_an_experiment_that_is_not_there_is_answered_with_those_that_are(reposit
 
 
 @pytest.mark.parametrize(
-    "name", ["x" * 5000, "../../../etc/passwd", "a'; drop table", "`id`", "a\0b", "loop.toml", "pipe.toml"]
+    "name", ["x" * 5000, "../../../etc/no-such-file", "a'; drop table", "`id`", "a\0b", "loop.toml", "pipe.toml"]
 )
 def test_a_hostile_name_is_an_experiment_that_is_not_there(repository, name):
     (repository / "loop.toml").symlink_to("loop.toml")

@@ -35,8 +35,8 @@ def shell(project, monkeypatch, capsys):
 
 
 RUN_IDS = [
-    "../../etc/passwd", "' or '1'='1", "`id`", '"', "$(id)", "%2e%2e%2f", "new\nline", "\x1b[31mred\x07", "latin-\udce9",
-    "x" * 5000, "\u202eturned", "0" * 32 + "\n", "<script>", "é漢😀",
+    "../../etc/passwd", "' or '1'='1", "`id`", '"', "$(id)", "%2e%2e%2f", "new\nline", "\x1b[31mred\x07",
+    "latin-\udce9", "x" * 5000, "\u202eturned", "0" * 32 + "\n", "<script>", "é漢😀",
 ]  # fmt: skip
 
 
