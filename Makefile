@@ -6,7 +6,7 @@ EXPERIMENT ?= solar_cells
 TRIALS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-slow lint bench bench-quick ui clean
+.PHONY: help setup sweep test test-slow fuzz lint bench bench-quick ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*\#\#' $(MAKEFILE_LIST) | awk -F':.*\#\# ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ test: setup  ## the everyday tests, under five minutes on two cores
 
 test-slow: setup  ## the tests that take longer: the shell's verbs, workers, kills, the README's commands
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+
+fuzz: setup  ## 10,000 hostile files and options, others each time, for the readers of configs, images and checkpoints
+	IMGCLS_FUZZ=long OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz
 
 lint: setup  ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import json
 import logging
 import shlex
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from typing import Annotated
 import typer
 
 from imgcls.errors import ImgclsError, InputError, Interrupted
+from imgcls.shown import printable
 
 app = typer.Typer(
     name="imgcls",
@@ -378,18 +380,24 @@ def doctor(
 
 def main() -> None:
     """The `imgcls` command: exit code 0 done, 1 failed while running, 2 refused for its input."""
+    from imgcls.tracking.address import guard_logs, scrubbed
+
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    guard_logs()
     try:
         app()
     except Interrupted as error:
         sys.stderr.write(f"{error}; to go on: {_this_command()}\n")
         sys.exit(error.exit_code)
     except ImgclsError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {printable(scrubbed(str(error)))}\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write(f"left at once; to go on from the last checkpoint: {_this_command()}\n")
         sys.exit(130)
+    except Exception:  # a mistake of ours; the libraries' messages in it may hold the store's address
+        sys.stderr.write(printable(scrubbed(traceback.format_exc())))
+        sys.exit(1)
 
 
 def _this_command() -> str:
@@ -431,4 +439,4 @@ def _save(path: Path, text: str) -> None:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(printable(text) + "\n")

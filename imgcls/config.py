@@ -9,11 +9,13 @@ from __future__ import annotations
 import fractions
 import hashlib
 import json
+import os
 import re
 import tomllib
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -45,6 +47,11 @@ CIFAR_DEPTHS = (8, 14, 20, 32, 44, 56)
 RESNET_DEPTHS = (10, 18, 34, 50, 101)
 """Depths with four stages; from 50 on with bottleneck blocks."""
 
+MOST_CHARACTERS = 2**16
+"""Of an experiment file; the longest that imgcls writes have a tenth of it."""
+MOST_DOTS = 200
+"""In a line that may hold a dotted key. The time that `tomllib` takes grows with the square of a key's parts."""
+
 
 class Section(BaseModel):
     """A table of the experiment file."""
@@ -59,6 +66,8 @@ class DataConfig(Section):
     """`folder`, `elpv`, `fashion-mnist`, `digits` or `torchvision:NAME`."""
     path: str = ""
     """The folder of images, or where torchvision keeps its files; relative to the project's root."""
+    follow_symlinks: bool = False
+    """Also use images that links in the folder lead to outside of it; without it, such links are refused."""
     image_size: int = Field(default=224, ge=4, le=2048)
     """Side of the square that the model sees, in pixels."""
     channels: Literal["auto", 1, 3] = "auto"
@@ -379,7 +388,7 @@ class Experiment(Section):
         for key, value in values.items():
             in_space = key.startswith("search.space.")
             if key not in known and not in_space:
-                raise ConfigError(f"{origin}: {key} = {_shown(value)}: unknown key{_hint(key, known)}")
+                raise ConfigError(f"{origin}: {_spelt(key)} = {_shown(value)}: unknown key{_hint(key, known)}")
             *tables, last = ("search", "space", key.removeprefix("search.space.")) if in_space else key.split(".")
             table = tree
             for part in tables:
@@ -399,7 +408,8 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         ConfigError: naming the file, the key, the value and what would be right.
     """
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            tree = _parsed(file.read(MOST_CHARACTERS + 1))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -409,6 +419,45 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     if not overrides:
         return experiment
     return experiment.replace(dict(parse_override(text) for text in overrides), origin="--set")
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """TOML, but for what would keep its parser busy for minutes.
+
+    Raises:
+        ValueError: no TOML, or one of a size that no experiment has.
+        RecursionError: nested too deeply.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"longer than the {MOST_CHARACTERS} characters that an experiment may have")
+    for number, line in enumerate(text.split("\n"), start=1):
+        key, _, value = line.partition("=")
+        dots = (line if "=" in value or not value else key).count(".")
+        if dots > MOST_DOTS:
+            raise ValueError(f"line {number} has {dots} dots, more than {MOST_DOTS}; break a long list into lines")
+    return tomllib.loads(text)
+
+
+def located(text: str, root: Path, key: str) -> Path:
+    """Where a path of an experiment file lies; whether something is there is the caller's business.
+
+    Args:
+        text: the path as it was written; `~` is the user's home.
+        root: the project's root, where a relative path starts.
+        key: dotted, for the message.
+
+    Raises:
+        ConfigError: it is none that this system could have, or may look at.
+    """
+    try:
+        path = root / Path(text).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a home of nobody
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{key} = {_shown(text)}: {reason}; name another place") from error
+    return path
 
 
 def find_experiment(name: str, cwd: Path) -> tuple[Path, Path]:
@@ -426,14 +475,27 @@ def find_experiment(name: str, cwd: Path) -> tuple[Path, Path]:
         ConfigError: where there is no such file, naming those that there are.
     """
     path = cwd / name
-    if path.suffix != ".toml" and not path.is_file():
+    if path.suffix != ".toml" and not _is_file(path):
         path = project_root(cwd) / "experiments" / f"{name}.toml"
-    path = path.resolve()
-    if not path.is_file():
-        known = sorted(p.stem for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
+    with suppress(ValueError):  # a name that no file can have
+        path = Path(os.path.realpath(path))  # Path.resolve raises where links lead in a circle
+    if not _is_file(path):
+        known = sorted(p.stem for p in path.parent.glob("*.toml")) if _is_there(path.parent) else []
         there = f"; there are: {', '.join(known)}" if known else f"; there is no experiment in {path.parent}"
         raise ConfigError(f"no experiment {name!r}{_did_you_mean(get_close_matches(path.stem, known, n=1))}{there}")
     return path, path.parent.parent if path.parent.name == "experiments" else project_root(cwd)
+
+
+def _is_file(path: Path) -> bool:
+    return _is_there(path) and path.is_file()
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (OSError, ValueError):  # such as a name that is too long
+        return False
+    return True
 
 
 def project_root(cwd: Path) -> Path:
@@ -461,11 +523,17 @@ def _fields(section: type[Section], table: str = "") -> Iterator[tuple[str, Any,
 
 
 def _validate(tree: Mapping[str, Any], origin: str) -> Experiment:
-    for key, leaf in _leaves(tree):
+    try:
+        leaves = list(_leaves(tree))
+    except RecursionError:
+        raise ConfigError(f"{origin}: {_RULES['json_invalid']}") from None
+    for key, leaf in leaves:
         if not isinstance(leaf, (bool, int, float, str)):
-            raise ConfigError(f"{origin}: {key} = {leaf}: no key takes a {type(leaf).__name__}; put text in quotes")
+            raise ConfigError(
+                f"{origin}: {_spelt(key)} = {leaf}: no key takes a {type(leaf).__name__}; put text in quotes"
+            )
         if not _is_text(key) or not _is_text(leaf):
-            raise ConfigError(f"{origin}: {key} = {leaf!r}: must be valid UTF-8")
+            raise ConfigError(f"{origin}: {_spelt(key)} = {leaf!r}: must be valid UTF-8")
     try:
         # By way of JSON, because strict mode then takes lists and tables as TOML has them, and still
         # refuses "15" for 15 or 1 for true.
@@ -542,6 +610,7 @@ _RULES = {
     "too_short": "must not be empty",
     "too_long": "must have {max_length} items",
     "missing": "is missing",
+    "json_invalid": "is nested more deeply than any experiment",
     "value_error": "{error}",
 }
 """Pydantic's further types of error -> what would be right."""
@@ -607,7 +676,8 @@ def _mistake(place: Place, errors: Sequence[ErrorDetails], tree: Any) -> str:
     what = item + _remedy(key, value, errors)
     if not key:
         return what
-    return f"{key}: {what}" if isinstance(value, Mapping) else f"{key} = {_shown(value)}: {what}"
+    spelt = _spelt(key)
+    return f"{spelt}: {what}" if isinstance(value, Mapping) else f"{spelt} = {_shown(value)}: {what}"
 
 
 def _remedy(key: str, value: Any, errors: Sequence[ErrorDetails]) -> str:
@@ -669,9 +739,18 @@ def _either(words: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
+def _spelt(key: str) -> str:
+    """A key as an error shows it: on one line, not too long."""
+    text = key if key.isprintable() else json.dumps(key)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def _shown(value: object) -> str:
     """A value as it stands in a file, not too long."""
-    text = repr(value) if value is None else _toml(value)
+    try:
+        text = repr(value) if value is None else _toml(value)
+    except RecursionError:
+        return "..."
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -681,7 +760,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise ConfigError(f"--set {text!r}: expected KEY=VALUE, such as train.lr=3e-3")
     try:
-        table = tomllib.loads(f"value = {value}")
+        table = _parsed(f"value = {value}")
     except (ValueError, RecursionError):
         table = {}
     return key.strip(), table["value"] if len(table) == 1 else value.strip()
@@ -714,4 +793,6 @@ def _toml(value: Any) -> str:
         return _toml(value.model_dump(exclude_none=True))
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + " }" if value else "{}"
-    return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return str(value)  # a date or a time, which no key takes

@@ -33,7 +33,7 @@ from imgcls.tracking.origin import heartbeat
 from imgcls.tracking.record import LEAKS, Kind, RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
-from imgcls.training.checkpoint import load_checkpoint, save_checkpoint
+from imgcls.training.checkpoint import load_checkpoint, remove_leftovers, save_checkpoint
 from imgcls.training.device import Device, prepare_device
 from imgcls.training.loop import Task, TrainState, fit, predict
 from imgcls.training.metrics import EpochResult
@@ -201,6 +201,8 @@ def train_run(
             return _train(run, prepared, None, kind, name, stop, prune)
     try:
         with tracker.reopen_run(earlier.run_id) as run:
+            if run.folder is not None:
+                remove_leftovers(run.folder / Path(LAST).parent)
             prepared = _as_begun(prepared, tracker, earlier)
             snapshot = _last_snapshot(tracker, earlier, prepared.device)
             return _train(run, prepared, snapshot, kind, name, stop, prune)

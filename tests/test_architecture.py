@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "imgcls"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    ("imgcls.errors",),
+    ("imgcls.errors", "imgcls.shown"),
     ("imgcls.config", "imgcls.rng", "imgcls.signals"),
     ("imgcls.data",),
     ("imgcls.models",),
@@ -96,9 +96,11 @@ def test_help_imports_no_heavy_library():
         "json",
         "logging",
         "sys",
+        "traceback",
         "collections.abc",
         "pathlib",
         "typing",
         "typer",
         "imgcls.errors",
+        "imgcls.shown",
     }

@@ -1,3 +1,4 @@
+import os
 import re
 import string
 from pathlib import Path
@@ -423,6 +424,57 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path, text):
     assert refusal(tmp_path, text).startswith("not valid TOML: ")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a" * 70_000, "longer than the 65536 characters that an experiment may have"),
+        ("\n" + ".".join("a" * 20_000) + " = 1", "line 2 has 19999 dots, more than 200"),
+        ("[" + ".".join("a" * 20_000) + "]", "line 1 has 19999 dots, more than 200"),
+        (".".join(['"="'] * 10_000) + " = 1", "line 1 has 9999 dots, more than 200"),
+        ("x = { " + ".".join("a" * 20_000) + " = 1 }", "line 1 has 19999 dots, more than 200"),
+    ],
+    ids=["huge", "key", "table", "quoted", "inline"],
+)
+def test_a_file_that_would_take_minutes_to_read_is_refused(tmp_path, text, message):
+    assert refusal(tmp_path, text).startswith(f"not valid TOML: {message}")
+
+
+def test_a_list_of_many_numbers_is_no_deep_key(tmp_path):
+    lrs = [i / 1000 + 0.0001 for i in range(1, 900)]
+    assert load(tmp_path, f'[search.space]\n"train.lr" = {lrs}').search.space["train.lr"] == tuple(lrs)
+
+
+@pytest.mark.parametrize("num", [5, 100, 180, 199, 250, 330])
+@pytest.mark.parametrize("form", ["{}1{}", "{{ a = {}1{} }}"])
+def test_a_deep_value_is_one_error_that_does_not_speak_of_json(tmp_path, num, form):
+    message = refusal(tmp_path, f"train.lr = {form.format('[' * num, ']' * num)}")
+    assert message.count("\n") == 0 and len(message) < 250
+    assert "JSON" not in message and "json" not in message
+
+
+@pytest.mark.parametrize("key", ["a\\nb", "a\\u001bb", "a" * 300])
+def test_an_odd_key_is_shown_on_one_line(tmp_path, key):
+    for text, *overrides in ((f'"{key}" = 1',), ("", f"{key.encode().decode('unicode_escape')}=1")):
+        message = refusal(tmp_path, text, *overrides)
+        assert message.removeprefix("--set: ").endswith("unknown key")
+        assert message.isprintable() and len(message) < 120
+
+
+def test_a_deep_key_is_one_error(tmp_path):
+    assert refusal(tmp_path, ".".join("a" * 200) + " = 1").count("\n") == 0
+
+
+HOSTILE_NAMES = [
+    "..", ".", "a/b", "/etc", "a\\\\b", "../x", "-x", "", "a\\nb", "a\\u0000b", "<b>", "a'b", "a`b", "=1", "é",
+    "x" * 101,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_a_name_that_is_no_safe_name_of_a_folder_is_refused(tmp_path, name):
+    assert "must be up to 100 letters, digits, dots" in refusal(tmp_path, f'name = "{name}"')
+
+
 def test_a_file_that_is_no_utf8_is_refused(tmp_path):
     path = tmp_path / "given.toml"
     path.write_bytes(b'name = "\xff"')
@@ -591,6 +643,16 @@ def test_an_experiment_that_is_not_there_is_answered_with_those_that_are(reposit
     with pytest.raises(ConfigError) as caught:
         find_experiment(name, repository)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 5000, "../../../etc/no-such-file", "a'; drop table", "`id`", "a\0b", "loop.toml", "pipe.toml"]
+)
+def test_a_hostile_name_is_an_experiment_that_is_not_there(repository, name):
+    (repository / "loop.toml").symlink_to("loop.toml")
+    os.mkfifo(repository / "pipe.toml")
+    with pytest.raises(ConfigError, match=r"^no experiment "):
+        find_experiment(name, repository)
 
 
 def test_where_there_is_no_experiment_at_all_the_folder_is_named(tmp_path):

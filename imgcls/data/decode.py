@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", *(("AVIF",) if features.check("avif") else ()))
+"""What a file may be, whatever it is called. Pillow knows more, some of which start other programs (EPS, WMF)."""
+
+# Pillow warns of half as many pixels as it refuses, and of broken EXIF beside sound pixels. Here a file is read or
+# refused. The filter is for the whole process, since one for a block is not safe among threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 LEAST_FALL = 0.5
 """Grey levels by which brightness must fall to count in `difference_hash`; in a flat part, less is noise."""
@@ -34,12 +43,15 @@ def read_image(path: Path) -> Image.Image:
         Mode `L` for grey files, `RGB` for every other; see `canonical`.
 
     Raises:
-        UnreadableImageError: a missing, empty, truncated, foreign or oversized file.
+        UnreadableImageError: a missing, empty, truncated, foreign or oversized file, or what is no file at all.
     """
     with refusing():
-        if path.stat().st_size == 0:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):  # whoever opens a pipe or a terminal may wait for ever
+            raise UnreadableImageError("a pipe, a device or a folder, not a file")
+        if about.st_size == 0:
             raise UnreadableImageError("empty file")
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return canonical(image)
 
 
@@ -50,7 +62,7 @@ def refusing() -> Iterator[None]:
         yield
     except UnidentifiedImageError as error:
         raise UnreadableImageError("not an image that Pillow knows") from error
-    except Image.DecompressionBombError as error:
+    except Image.DecompressionBombError as error:  # raised once the size is known, before a pixel is decoded
         raise UnreadableImageError(f"too many pixels: {error}") from error
     except UnreadableImageError:
         raise

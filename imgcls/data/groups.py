@@ -17,6 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
+from imgcls.config import located
 from imgcls.data.sources import ImageTable, Source, listed
 from imgcls.errors import DataError
 
@@ -48,7 +49,10 @@ def with_groups(source: Source, setting: str, root: Path) -> Source:
         return source
     tables = list(source.given.values()) if source.everything is None else [source.everything]
     keys = [key for table in tables for key in table.keys]
-    names = _of_file(root / Path(setting).expanduser(), keys) if setting.endswith(".csv") else _of_paths(setting, keys)
+    if setting.endswith(".csv"):
+        names = _of_file(located(setting, root, "data.groups"), keys)
+    else:
+        names = _of_paths(setting, keys)
 
     def grouped(table: ImageTable) -> ImageTable:
         return replace(table, groups=tuple(names[key] for key in table.keys))
@@ -92,6 +96,8 @@ def _of_file(path: Path, keys: Sequence[str]) -> dict[str, str]:
 
 def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
     """(line, image, group) of each row."""
+    if path.exists() and not path.is_file():  # a pipe would keep its reader waiting for ever
+        raise DataError(f"data.groups: {path} is not a file; name a .csv file")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)

@@ -12,8 +12,9 @@ import inspect
 import logging
 import operator
 import os
+import re
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgcls.config import DataConfig
+from imgcls.config import DataConfig, located
 from imgcls.data.decode import canonical, read_image, refusing
 from imgcls.errors import DataError
+from imgcls.shown import CONTROL
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,10 @@ SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
+
+
+FORMULA = re.compile(r"[=@]|[+-].*[(|!]")
+"""How a class may not be called: spreadsheets run it when they open a table of predictions. `-1` and `+ve` are fine."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +116,11 @@ def open_source(config: DataConfig, root: Path) -> Source:
     Raises:
         DataError: an unknown source, a missing package or folder, no usable image; lists every offender.
     """
-    path = root / Path(config.path).expanduser()
+    path = located(config.path, root, "data.path")
     if config.source == "folder":
         if not config.path:
             raise DataError('data.source = "folder" needs data.path = "…", the folder that holds the images')
-        return _folder(path)
+        return _folder(path, follow_symlinks=config.follow_symlinks)
     if config.source.startswith("torchvision:"):
         return _torchvision(config.source.removeprefix("torchvision:"), path if config.path else root / "data")
     fixed: dict[str, Callable[[], Source]] = {
@@ -132,10 +138,12 @@ def open_source(config: DataConfig, root: Path) -> Source:
 # --- a folder of images -----------------------------------------------------------------------------------------
 
 
-def _folder(root: Path) -> Source:
+def _folder(root: Path, *, follow_symlinks: bool) -> Source:
     if not root.is_dir():
         raise DataError(f"data.path: there is no folder {root}")
     splits = _split_folders(root)
+    if not follow_symlinks:
+        _refuse_links_out(root, splits.values() if splits else [root])
     if not splits:
         names = _class_folders(root)
         table, problems = _folder_table(root, root, names)
@@ -167,6 +175,52 @@ def _split_folders(root: Path) -> dict[Split, Path]:
     return found
 
 
+def _refuse_links_out(root: Path, folders: Iterable[Path]) -> None:
+    """A folder of images that somebody else made may have links to files that are none of its maker's business."""
+    if offenders := sorted(_links_out(root, folders)):
+        raise DataError(
+            "\n".join([
+                f"{root} has links that lead out of it:", *listed(offenders),
+                "copy what they lead to into the folder, or allow them with data.follow_symlinks = true",
+            ])
+        )  # fmt: skip
+
+
+def _links_out(root: Path, folders: Iterable[Path]) -> Iterator[str]:
+    """`path -> where it leads` of each link, at any depth below `folders`, whose end lies outside of `root`."""
+    # os.path.realpath, since Path.resolve raises where links lead in a circle.
+    home = os.path.realpath(root)
+    unseen, seen = list(folders), set()
+    while unseen:
+        folder = unseen.pop()
+        real = os.path.realpath(folder)
+        if not Path(real).is_relative_to(home):
+            yield f"{folder} -> {real}"
+        elif real not in seen:
+            seen.add(real)
+            links, inner = _links_and_folders(folder)
+            unseen += inner
+            ends = ((link, os.path.realpath(link)) for link in links)
+            yield from (f"{link} -> {end}" for link, end in ends if not Path(end).is_relative_to(home))
+
+
+def _links_and_folders(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Links that are called like images, and folders, linked ones included; hidden ones are left out."""
+    links, folders = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():  # noqa: PTH112
+                    folders.append(folder / entry.name)
+                elif entry.is_symlink() and entry.name.lower().endswith(IMAGE_SUFFIXES):
+                    links.append(folder / entry.name)
+    except OSError:  # whoever lists the images says so
+        return [], []
+    return links, folders
+
+
 def _class_folders(folder: Path) -> list[str]:
     try:
         names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -174,7 +228,18 @@ def _class_folders(folder: Path) -> list[str]:
         raise DataError(f"{folder}: {error.strerror or error}") from error
     if not names:
         raise DataError(f"{folder} has no class folders; expected {folder.name}/CLASS/IMAGE.png")
+    formulas = [f"{str(folder / name)!r}: a spreadsheet would compute it" for name in names if FORMULA.match(name)]
+    _stop_on(_illegible(folder, names) + formulas, "classes that must be renamed")
     return names
+
+
+def _illegible(root: Path, names: Iterable[str]) -> list[str]:
+    """Names that would come out as something else where the record, a table or a terminal shows them."""
+    return [
+        f"{str(root / name)!r}: control characters, or not UTF-8; rename it"
+        for name in names
+        if "\n" in name or "\t" in name or CONTROL.search(name)
+    ]
 
 
 def _folder_table(
@@ -193,6 +258,8 @@ def _folder_table(
         paths += files
         labels += [label] * len(files)
     keys = tuple(p.relative_to(root).as_posix() for p in paths)
+    if illegible := _illegible(root, keys):
+        return ImageTable((), np.array([], np.int64), lambda i: read_image(paths[i]), ""), [*problems, *illegible]
     table = ImageTable(
         keys, np.array(labels, np.int64), lambda i: read_image(paths[i]), _files_stamp(paths), origin=str(root)
     )
@@ -206,11 +273,11 @@ def _image_files(folder: Path, problems: list[str]) -> Iterable[Path]:
         problems.append(f"{error.filename}: {error.strerror}")
 
     for parent, folders, files in os.walk(folder, onerror=note, followlinks=True):
-        here = Path(parent).resolve()
+        here = Path(os.path.realpath(parent))
         folders[:] = [
             name
             for name in folders
-            if not name.startswith(".") and not here.is_relative_to(Path(parent, name).resolve())
+            if not name.startswith(".") and not here.is_relative_to(os.path.realpath(Path(parent, name)))
         ]
         for name in files:
             if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from imgcls.config import located
 from imgcls.errors import ConfigError, InputError
 from imgcls.models.checks import did_you_mean
 
@@ -67,7 +69,7 @@ def find_file(weights: str, root: Path) -> Path:
     Raises:
         ConfigError: there is no such file.
     """
-    path = root / Path(weights).expanduser()
+    path = located(weights, root, "model.weights")
     if path.is_file():
         return path
     beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -173,13 +175,15 @@ def _read_pickle(path: Path) -> object:
     import torch
 
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that it doubts and then refuses
+            return torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path}: not a file of tensors alone, and nothing else is unpickled, because that can run any code; "
             "save its state_dict() with torch.save"
         ) from error
-    except (OSError, RuntimeError, EOFError, KeyError) as error:
+    except Exception as error:  # torch names no set of errors for bytes that are not its own, and raises many
         raise InputError(f"{path}: cannot be read by torch.load: {error}") from error
 
 

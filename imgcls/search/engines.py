@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -20,6 +21,7 @@ from imgcls.errors import ImgclsError, Interrupted
 from imgcls.run import Finished
 from imgcls.search.trial import TrialJob, run_trial
 from imgcls.signals import GracefulStop
+from imgcls.tracking.address import guard_logs, scrubbed
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ class _Worker:
 
 def _work(pipe: Connection, index: int, num_workers: int) -> None:
     """A worker's life: import once, then trial after trial."""
+    guard_logs()
     with GracefulStop() as stop:
         # Ctrl-C reaches every process of the terminal; the driver hears it, and passes it on as SIGTERM.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -176,8 +179,8 @@ def _run(job: TrialJob, stop: GracefulStop) -> TrialOutcome:
     except ImgclsError as error:
         return TrialOutcome(job, error=str(error))
     except Exception as error:
-        traceback.print_exc()
-        return TrialOutcome(job, error=f"{type(error).__name__}: {error}")
+        sys.stderr.write(scrubbed(traceback.format_exc()))
+        return TrialOutcome(job, error=scrubbed(f"{type(error).__name__}: {error}"))
 
 
 def make_engine(num_workers: int, stop: GracefulStop) -> Engine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -16,10 +17,14 @@ from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
+from imgcls.errors import InputError
 from imgcls.tracking.record import Outcome
 
 PARAMS_PER_CALL = 100
 """MLflow's limit for one log_batch call."""
+
+ARTIFACT_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
+"""Nothing above the run's own folder can be named so, and nothing that a system spells in its own way."""
 
 
 class Run:
@@ -75,12 +80,21 @@ class Run:
         tags = [InputTag("mlflow.data.context", context)]
         self._client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
 
+    @property
+    def folder(self) -> Path | None:
+        """Where its artifacts lie on this machine; None for a remote store."""
+        return self._artifacts
+
     @contextmanager
     def artifact(self, name: str) -> Iterator[Path]:
         """A path to write the artifact `name` to; it is in the record when the block ends.
 
         In a local store that is the artifact's own place, so nothing is copied.
+
+        Raises:
+            InputError: a name that could lead out of the run's artifacts.
         """
+        check_artifact_name(name)
         if self._artifacts is not None:
             path = self._artifacts / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,6 +125,19 @@ class Run:
             aside = path.with_name(f".{path.name}.{os.getpid()}")
             aside.write_bytes(content)
             aside.replace(path)
+
+
+def check_artifact_name(name: str) -> None:
+    """Refuses a name that could lead out of a run's artifacts.
+
+    Raises:
+        InputError: naming what may stand there.
+    """
+    if not ARTIFACT_NAME.fullmatch(name):
+        raise InputError(
+            f"{name!r} cannot be an artifact's name: use letters, digits, dots, hyphens and underscores, with / "
+            "between folders, and begin no part with a dot"
+        )
 
 
 def local_path(uri: str) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,11 +20,15 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
 from imgcls.errors import InputError, Interrupted, TrainingError
+from imgcls.tracking.address import redacted, scrubbed
 from imgcls.tracking.claims import ClaimedError, claim, is_claimed
 from imgcls.tracking.heart import beating
 from imgcls.tracking.origin import git_tags, is_running, who_runs
 from imgcls.tracking.record import STATUS, Kind, Outcome, RunRecord
-from imgcls.tracking.run import Run, local_path
+from imgcls.tracking.run import Run, check_artifact_name, local_path
+
+PLAIN = re.compile(r"[\w ./:+@-]*", re.ASCII)
+"""What can stand between the quotes of MLflow's filters."""
 
 ORPHANED = "its process died"
 """Reason of a run that was found RUNNING without a process."""
@@ -53,7 +58,10 @@ class Tracker:
         try:
             self._client = MlflowClient(self.uri)
         except Exception as error:
-            raise InputError(f"the tracking store cannot be opened: {type(error).__name__}: {error}") from error
+            raise InputError(
+                f"the tracking store {redacted(self.uri)} cannot be opened: {type(error).__name__}: "
+                f"{scrubbed(str(error))}; see MLFLOW_TRACKING_URI"
+            ) from error
 
     # --- writing ---
 
@@ -216,22 +224,24 @@ class Tracker:
         view = ViewType.ALL if with_deleted else ViewType.ACTIVE_ONLY
         experiments = {e.experiment_id: e.name for e in self._client.search_experiments(view_type=view)}
         ids = [i for i, name in experiments.items() if experiment in (None, name)]
-        conditions = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+        # MLflow's filters know no escape for a quote: what has one is compared here alone.
+        plain = {key: value for key, value in tags.items() if PLAIN.fullmatch(key) and PLAIN.fullmatch(value)}
+        conditions = [f"tags.`{key}` = '{value}'" for key, value in plain.items()]
         conditions += [f"attributes.status = '{status}'"] if status else []
         filter_string = " and ".join(conditions)
+        enough = newest if plain == dict(tags) else None
         records: list[RunRecord] = []
         token, order = None, "attributes.start_time " + ("DESC" if newest else "ASC")
         while ids:
             page = self._client.search_runs(
-                ids, filter_string, view, max_results=newest or 1000, order_by=[order], page_token=token
+                ids, filter_string, view, max_results=enough or 1000, order_by=[order], page_token=token
             )
-            records += [self._record(run, experiments[run.info.experiment_id]) for run in page]
+            found = [self._record(run, experiments[run.info.experiment_id]) for run in page]
+            records += [record for record in found if tags.items() <= record.tags.items()]
             token = page.token
-            if newest:
-                return records[::-1]
-            if not token:
+            if enough or not token:
                 break
-        return records
+        return records[:newest][::-1] if newest else records
 
     def children(self, run_id: str, kind: Kind) -> list[RunRecord]:
         """The runs of a kind below a run, oldest first."""
@@ -246,8 +256,9 @@ class Tracker:
         """An artifact as a file on this machine, for the length of the block.
 
         Raises:
-            InputError: the run has no such artifact.
+            InputError: the run has no such artifact, or the name could lead out of its artifacts.
         """
+        check_artifact_name(name)
         uri = self._client.get_run(run_id).info.artifact_uri
         folder = local_path(uri)
         if folder is not None:
@@ -338,7 +349,7 @@ class Tracker:
 
 
 def _reason(error: BaseException) -> str:
-    lines: Iterable[str] = (line.strip() for line in str(error).splitlines())
+    lines: Iterable[str] = (line.strip() for line in scrubbed(str(error)).splitlines())
     first = next((line for line in lines if line), "")
     known = isinstance(error, (InputError, TrainingError, Interrupted))
     text = first if known and first else f"{type(error).__name__}: {first}".rstrip(": ")

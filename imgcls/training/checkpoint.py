@@ -1,27 +1,37 @@
-"""Checkpoints: tensors and plain values only, written aside and renamed, loaded without unpickling code."""
+"""Checkpoints: tensors and plain values only, written aside and renamed, checked and loaded without unpickling code."""
 
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
+import re
+import socket
+import stat
+import warnings
+import zipfile
+from collections import Counter, OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
 from imgcls.errors import InputError
 
+RECORD = re.compile(r"[^/\\.][^/\\]*/(data\.pkl|data/\d+|byteorder|version|\.\w+(/\w+)*)", re.ASCII)
+"""What `torch.save` calls the members of its archive: the pickle, the tensors' bytes, and facts about the format."""
+
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Writes tensors and plain values so that the file at `path` is at any instant whole: the old or the new one.
+
+    When it returns, the new one is on the disk under its name, and stays there if the power fails.
 
     Raises:
         TypeError: an object of any other kind, which `load_checkpoint` would refuse.
     """
     _check_plain(content, "checkpoint")
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}{_mark()}{os.getpid()}")
     try:
         with aside.open("wb") as file:
             torch.save(content, file)
@@ -30,28 +40,112 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+    _sync_folder(path.parent)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Reads what `save_checkpoint` wrote.
+    """Reads what `save_checkpoint` wrote, after comparing every byte of it with the file's checksums.
 
     Raises:
-        InputError: a missing, truncated or foreign file, or one that would run code on loading.
+        InputError: a missing, truncated, damaged or foreign file, or one that would run code on loading.
     """
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep its reader waiting for ever
+            raise InputError(f"{path} cannot be read: it is a folder or a device, not a file; name a checkpoint")
+        with path.open("rb") as file:
+            _check_archive(file)
+            file.seek(0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of pickles that it doubts and then refuses
+                content = torch.load(file, map_location=device, weights_only=True)
+    except InputError:
+        raise
     except FileNotFoundError as error:
-        raise InputError(f"there is no checkpoint {path}") from error
+        raise InputError(f"there is no checkpoint {path}; name one that is there, or train the run again") from error
+    except torch.OutOfMemoryError:  # of the device, which says nothing against the file
+        raise
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # torch names no set of errors for bytes that are not its own, and raises many
         raise InputError(
-            f"{path} is not a checkpoint of tensors and plain values, or not all of it is there; "
-            "none of its code, if it has any, was run"
+            f"{path} cannot be read: {error.strerror or error}; mend that, or name another checkpoint"
+        ) from error
+    except Exception as error:  # neither zipfile nor torch names its errors for bytes that are not its own
+        why = f" ({error})" if isinstance(error, _DamagedError) else ""
+        raise InputError(
+            f"{path} is not a checkpoint of tensors and plain values, or not all of it is there{why}; "
+            "none of its code, if it has any, was run. Put a sound copy in its place, or train the run again"
         ) from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} is not a checkpoint of imgcls: it holds a {type(content).__name__}")
+        raise InputError(
+            f"{path} is not a checkpoint of imgcls: it holds a {type(content).__name__}; "
+            "name one that imgcls wrote, such as checkpoints/best.pt"
+        )
     return content
+
+
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Removes what writers that were killed have left half-written in a folder.
+
+    What a process of another machine writes is left alone: whether that one still lives cannot be seen from here.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    for path in sorted(folder.glob(".*")):
+        aside, mark, pid = path.name.rpartition(_mark())
+        if mark and aside and pid.isdecimal() and not _is_running(int(pid)):
+            path.unlink(missing_ok=True)
+            removed.append(path)
+    return removed
+
+
+class _DamagedError(Exception):
+    """What is wrong with an archive, in words."""
+
+
+def _check_archive(file: IO[bytes]) -> None:
+    """Looks at all that torch takes on trust: sizes, names, and the CRC-32 of each member of the archive.
+
+    Raises:
+        Exception: of one kind or another, where the file is not such an archive in all its parts.
+    """
+    if file.read(4) != b"PK\x03\x04":  # torch would take any other beginning for a bare pickle
+        raise _DamagedError("it does not begin as one")
+    archive = zipfile.ZipFile(file)
+    members = archive.infolist()
+    names = Counter(member.orig_filename for member in members)
+    if odd := [name for name, count in names.items() if count > 1 or not RECORD.fullmatch(name)]:
+        raise _DamagedError(f"its member {odd[0][:100]!r} is no part of a checkpoint, or is there twice")
+    if len({name.partition("/")[0] for name in names}) != 1:
+        raise _DamagedError("its members do not lie in one folder")
+    packed = [m for m in members if m.compress_type != zipfile.ZIP_STORED or m.compress_size != m.file_size]
+    if packed or sum(member.file_size for member in members) > os.fstat(file.fileno()).st_size:
+        raise _DamagedError("its members claim to be larger than the file")
+    if (damaged := archive.testzip()) is not None:
+        raise _DamagedError(f"the checksum of {damaged!r} is not that of its bytes")
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename is in the folder, whose entry the disk must have as well."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _mark() -> str:
+    return f".{socket.gethostname()}."
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
 
 
 def _check_plain(value: object, name: str) -> None:

@@ -201,7 +201,7 @@ def predict(
         Interrupted: `should_stop`, asked between two batches, said so.
     """
     model.eval()
-    outputs = []
+    outputs: list[Tensor] = []
     with torch.inference_mode(), device.forward_context():
         for batch in loader.in_order():
             if outputs and should_stop():

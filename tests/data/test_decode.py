@@ -2,6 +2,9 @@
 
 import hashlib
 import struct
+import subprocess
+import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -9,7 +12,8 @@ from PIL import Image, ImageChops, PngImagePlugin
 from torchvision.transforms import functional as TF
 
 from imgcls.data.decode import UnreadableImageError, difference_hash, digest, read_image, resize_squares, to_square
-from tests.data.make import noise, picture, write
+from imgcls.errors import UnreadableImagesError
+from tests.data.make import load, noise, picture, write, write_class
 
 RED, HALF_RED = (255, 0, 0), (255, 127, 127)
 
@@ -188,6 +192,61 @@ def test_a_decompression_bomb_is_unreadable(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(UnreadableImageError, match="too many pixels"):
         read_image(write(tmp_path / "image.png", noise(0)))
+
+
+def png_chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def test_a_small_png_that_declares_a_huge_image_is_refused_before_its_pixels_are_decoded(tmp_path):
+    """Its pixels are missing: who began to decode them would say so instead."""
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"") + png_chunk(b"IEND", b"")
+    write_class(tmp_path / "cat", [0])
+    write_class(tmp_path / "dog", [1])
+    (tmp_path / "dog" / "bomb.png").write_bytes(bomb)
+    with pytest.raises(UnreadableImagesError) as caught:
+        load(tmp_path)
+    (offender,) = caught.value.offenders
+    assert offender.startswith(f"{tmp_path / 'dog' / 'bomb.png'}: too many pixels: ")
+    assert "2500000000 pixels" in offender and f"limit of {2 * Image.MAX_IMAGE_PIXELS} pixels" in offender
+
+
+def test_a_large_photograph_is_no_bomb_and_warns_of_nothing(tmp_path):
+    """In a process of its own: pytest sets the filters of warnings anew for each test."""
+    program = (
+        "import sys; from pathlib import Path; from PIL import Image; Image.MAX_IMAGE_PIXELS = 100\n"
+        "from imgcls.data.decode import read_image; print(read_image(Path(sys.argv[1])).size)"
+    )
+    path = write(tmp_path / "image.png", noise(0))
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("(12, 10)\n", "")
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+
+
+@pytest.mark.parametrize("content", [EPS, b"\xd7\xcd\xc6\x9a" + bytes(80)], ids=["eps", "wmf"])
+def test_formats_that_start_other_programs_are_no_images(tmp_path, content):
+    """Pillow hands EPS to Ghostscript, and WMF to Windows."""
+    (tmp_path / "image.png").write_bytes(content)
+    with pytest.raises(UnreadableImageError, match="not an image that Pillow knows"):
+        read_image(tmp_path / "image.png")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF"])
+def test_what_is_in_a_file_counts_and_not_what_it_is_called(tmp_path, kind):
+    Image.fromarray(noise(0)[..., 0]).save(tmp_path / "image.png", format=kind)
+    assert read_image(tmp_path / "image.png").size == (12, 10)
+
+
+def test_a_photograph_with_a_second_one_in_it_is_the_first(tmp_path):
+    """MPO, as telephones write it into a .jpg."""
+    first, second = (Image.fromarray(picture(seed)) for seed in (0, 1))
+    first.save(tmp_path / "image.jpg", format="MPO", save_all=True, append_images=[second])
+    with Image.open(tmp_path / "image.jpg") as image:
+        assert image.format == "MPO"
+    assert bits_apart(read_image(tmp_path / "image.jpg"), first) <= 1
 
 
 def test_the_digest_is_of_the_pixels_alone(tmp_path):

@@ -22,7 +22,7 @@ from imgcls.config import DataConfig
 from imgcls.data import sources
 from imgcls.data.decode import UnreadableImageError
 from imgcls.data.sources import FASHION_CLASSES, FASHION_FOLDER, open_source
-from imgcls.errors import DataError
+from imgcls.errors import ConfigError, DataError
 from tests.data.make import noise, write, write_class, write_classes
 
 
@@ -94,19 +94,160 @@ def test_hidden_files_and_folders_are_no_class_and_no_image(tmp_path):
     assert source.everything.keys == ("cat/0000.png", "dog/0001.png")
 
 
-def test_links_are_followed_as_image_folder_does(tmp_path):
-    elsewhere = tmp_path / "elsewhere"
+def folder_with_links_out(tmp_path):
+    """(root, elsewhere): a file, a folder and a class are links that lead out of root."""
+    elsewhere, root = tmp_path / "elsewhere", tmp_path / "root"
     write_classes(elsewhere, {"cat": 2, "more": 2, "dogs": 1})
-    root = tmp_path / "root"
     (root / "cat").mkdir(parents=True)
     (root / "cat" / "more").symlink_to(elsewhere / "more", target_is_directory=True)
     (root / "cat" / "one.png").symlink_to(elsewhere / "cat" / "0000.png")
     (root / "dog").symlink_to(elsewhere / "dogs", target_is_directory=True)
+    return root, elsewhere
+
+
+def test_links_are_followed_as_image_folder_does_where_that_is_allowed(tmp_path):
+    root, _ = folder_with_links_out(tmp_path)
     classes, expected = as_torchvision_reads(root, root)
-    source = folder_source(root)
+    source = open_source(DataConfig(path=str(root), follow_symlinks=True), root)
     assert list(source.class_names) == classes
     assert listing(source.everything) == expected
     assert len(expected) == 4
+
+
+def test_links_out_of_the_folder_are_refused_with_what_they_lead_to(tmp_path):
+    root, elsewhere = folder_with_links_out(tmp_path)
+    with pytest.raises(DataError) as caught:
+        folder_source(root)
+    assert str(caught.value).splitlines() == [
+        f"{root} has links that lead out of it:",
+        f"  {root / 'cat' / 'more'} -> {elsewhere / 'more'}",
+        f"  {root / 'cat' / 'one.png'} -> {elsewhere / 'cat' / '0000.png'}",
+        f"  {root / 'dog'} -> {elsewhere / 'dogs'}",
+        "copy what they lead to into the folder, or allow them with data.follow_symlinks = true",
+    ]
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "../../secret.png", "/etc/passwd", "../../root-not/0000.png"])
+def test_a_chain_of_links_is_followed_to_its_end(tmp_path, target):
+    root = write_classes(tmp_path / "root", {"cat": 1, "dog": 1})
+    write_class(tmp_path / "root-not", [0])  # its name begins like the root's
+    write(tmp_path / "secret.png", noise(0))
+    (root / ".last.png").symlink_to(target if target.startswith("/") else target.removeprefix("../"))
+    (root / "dog" / "middle").symlink_to("../.last.png")
+    (root / "cat" / "first.png").symlink_to("../dog/middle")
+    end = os.path.realpath(root / ".last.png")
+    with pytest.raises(DataError, match=rf"{root}/cat/first\.png -> {end}\n"):
+        folder_source(root)
+
+
+def test_a_link_out_behind_a_link_that_stays_inside_is_found(tmp_path):
+    root = write_classes(tmp_path / "root", {"train/cat": 1, "train/dog": 1, "pool": 1})
+    write(tmp_path / "secret.png", noise(0))
+    (root / "pool" / "deep").mkdir()
+    (root / "pool" / "deep" / "secret.png").symlink_to(tmp_path / "secret.png")
+    (root / "train" / "dog" / "all").symlink_to("../../pool", target_is_directory=True)
+    with pytest.raises(DataError, match=r"deep/secret\.png -> .*secret\.png"):
+        folder_source(root)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_split_folder_that_lies_elsewhere_is_refused(tmp_path, split):
+    for name in ("train", "val", "test"):
+        write_classes(tmp_path / "root" / name, {"cat": 1, "dog": 1})
+    (tmp_path / "root" / split).rename(tmp_path / split)
+    (tmp_path / "root" / split).symlink_to(tmp_path / split, target_is_directory=True)
+    with pytest.raises(DataError, match=f"root/{split} -> {tmp_path / split}"):
+        folder_source(tmp_path / "root")
+
+
+def test_links_that_stay_inside_are_fine_and_so_is_a_root_that_is_a_link(tmp_path):
+    root = write_classes(tmp_path / "root", {"cat": 1, "dog": 1})
+    (root / "cat" / "again.png").symlink_to("../dog/0001.png")
+    (root / "dog" / "cats").symlink_to(root / "cat", target_is_directory=True)
+    (root / "notes.txt").symlink_to("/etc/hostname")  # no image, so nobody reads it
+    (tmp_path / "link").symlink_to(root, target_is_directory=True)
+    (root / "cat" / "round.png").symlink_to("round.png")
+    expected = {"cat/0000.png": 0, "cat/again.png": 0, "cat/round.png": 0, "dog/0001.png": 1}
+    expected |= {f"dog/cats/{name}.png": 1 for name in ("0000", "again", "round")}
+    for where in (root, tmp_path / "link"):
+        table = folder_source(where).everything
+        assert listing(table) == expected
+        with pytest.raises(UnreadableImageError, match="Too many levels of symbolic links"):
+            table.read(table.keys.index("cat/round.png"))
+
+
+def test_a_pipe_a_device_and_a_folder_called_like_images_keep_nobody_waiting(tmp_path):
+    write_classes(tmp_path / "root", {"cat": 1, "dog": 1})
+    os.mkfifo(tmp_path / "root" / "cat" / "pipe.png")
+    (tmp_path / "root" / "cat" / "folder.png").mkdir()
+    (tmp_path / "root" / "dog" / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "root" / "dog" / "socket.png").symlink_to("../cat/pipe.png")
+    table = open_source(DataConfig(path="root", follow_symlinks=True), tmp_path).everything
+    assert table.keys == ("cat/0000.png", "cat/pipe.png", "dog/0001.png", "dog/socket.png", "dog/zero.png")
+    for row in (1, 3, 4):
+        with pytest.raises(UnreadableImageError, match="a pipe, a device or a folder, not a file"):
+            table.read(row)
+
+
+@pytest.mark.parametrize(
+    "name", [b"bell\x07", b"two\nlines", b"\x1b[31mred", b"latin-\xe9", b"tab\t", "turned\u202e".encode(), b"\x7f"]
+)
+@pytest.mark.parametrize("place", ["class", "folder", "image", "class of train"])
+def test_names_that_cannot_be_shown_are_refused(tmp_path, name, place):
+    write_classes(tmp_path, {"train/cat": 1, "train/dog": 1} if "train" in place else {"cat": 1, "dog": 1})
+    parents = {"class": b"", "class of train": b"train/", "folder": b"cat/", "image": b"cat/"}
+    odd = tmp_path / os.fsdecode(parents[place] + name)
+    write(tmp_path / "x.png", noise(5))
+    if place != "image":
+        odd.mkdir()
+    (tmp_path / "x.png").rename(f"{odd}.png" if place == "image" else odd / "x.png")
+    with pytest.raises(DataError, match="control characters, or not UTF-8; rename it") as caught:
+        folder_source(tmp_path)
+    message = str(caught.value)
+    assert message.count("\n") == 1 and message.isascii()
+    assert message.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("name", ["=1+1", "@SUM(A1)", "=cmd|' 'C'!A0", "+2+cmd|' 'C'!A0", "-2+HYPERLINK(A1)"])
+def test_a_class_that_a_spreadsheet_would_run_is_refused(tmp_path, name):
+    write_classes(tmp_path, {name: 1, "dog": 1})
+    with pytest.raises(DataError, match="a spreadsheet would compute it"):
+        folder_source(tmp_path)
+
+
+def test_other_names_are_taken_as_they_are(tmp_path):
+    names = [
+        "-1",
+        "+1",
+        "+ve",
+        '"quoted"',
+        "it's",
+        "`x`",
+        "<b>bold",
+        "$\\alpha$",
+        "a,b;c",
+        "é漢😀",
+        "x" * 200,
+        "50%",
+        "#1",
+    ]
+    write_classes(tmp_path, dict.fromkeys(names, 1))
+    assert folder_source(tmp_path).class_names == tuple(sorted(names))
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("~nobody-of-this-name/x", "home"),
+        ("x" * 5000, "File name too long"),
+        ("a\0b", "embedded null byte"),
+        ("loop/x", "Too many levels of symbolic links"),
+    ],
+)
+def test_a_path_that_cannot_be_one_is_refused_by_its_key(tmp_path, path, reason):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ConfigError, match=f"^data.path = .*{reason}.*; name another place$"):
+        open_source(DataConfig(path=path), tmp_path)
 
 
 def test_a_link_back_to_a_folder_above_is_not_walked_in_circles(tmp_path):

@@ -171,6 +171,64 @@ def test_git_state_is_recorded(project):
     assert tags["imgcls.git_dirty"] == "true"  # mlflow.db is not ignored in this repository
 
 
+def test_the_address_of_the_repository_is_not_recorded(project):
+    """A remote's address may hold a token."""
+
+    def git(*arguments):
+        subprocess.run(["git", *arguments], cwd=project.root, check=True, capture_output=True)
+
+    git("init")
+    git("remote", "add", "origin", "https://user:s3cret-token@example.org/x.git")
+    git("-c", "user.name=t", "-c", "user.email=t@t", "commit", "--allow-empty", "-m", "one")
+    run = project.client.get_run(write_run(project.tracker))
+    assert run.data.tags["imgcls.git_commit"]
+    assert "example.org" not in str(run.to_dictionary())
+    assert b"s3cret-token" not in b"".join(path.read_bytes() for path in project.root.glob("mlflow.db*"))
+
+
+HOSTILE_VALUES = [
+    "x' or tags.`imgcls.kind` = 'train",
+    'x" or 1',
+    "it's",
+    "`a`",
+    "a\\",
+    "x' --",
+    "%",
+    "new\nline",
+    "é漢😀",
+]
+
+
+def test_a_quote_in_a_value_neither_breaks_nor_widens_a_search(project):
+    tracker = project.tracker
+    written = {value: [write_run(tracker, tags={"extra.tag": value}) for _ in range(2)] for value in HOSTILE_VALUES}
+    for value, run_ids in written.items():
+        assert [record.run_id for record in tracker.find({"extra.tag": value})] == run_ids
+        assert [record.run_id for record in tracker.find({"extra.tag": value}, newest=1)] == run_ids[1:]
+        assert tracker.find({"extra.tag": value, "imgcls.kind": "sweep"}) == []
+        assert tracker.find({"imgcls.kind": value}) == []
+        assert tracker.find({f"a`.{value}": "x"}) == []
+
+
+OUTSIDE = [
+    "../note.txt", "/etc/passwd", "folder/../../note.txt", "", ".", "a//b", "a/./b", "a/", "C:\\x", "file:///x", "a\0b",
+    "%2e%2e/x", ".hidden", "a\nb", "x\x1b[31m",
+]  # fmt: skip
+
+
+def test_a_name_that_leads_out_of_the_artifacts_is_refused(project):
+    tracker = project.tracker
+    run = tracker.amend(write_run(tracker))
+    before = sorted((project.root / "mlruns").rglob("*"))
+    for name in OUTSIDE:
+        with pytest.raises(InputError, match="cannot be an artifact's name"):
+            run.log_text(name, "x")
+        with pytest.raises(InputError, match="cannot be an artifact's name"):
+            tracker.read_text(run.run_id, name)
+    assert sorted((project.root / "mlruns").rglob("*")) == before
+    assert not (project.root / "note.txt").exists()
+
+
 @pytest.mark.slow
 def test_several_processes_may_create_the_same_store_at_once(tmp_path):
     program = "import sys, pathlib; from imgcls.tracking.store import Tracker; Tracker(pathlib.Path(sys.argv[1]))"

@@ -1,7 +1,13 @@
+import io
 import os
 import pickle
 import random
+import signal
+import struct
+import subprocess
+import sys
 import zipfile
+import zlib
 from collections import Counter, OrderedDict, namedtuple
 from pathlib import Path
 
@@ -11,7 +17,7 @@ import torch
 from torch import nn
 
 from imgcls.errors import InputError
-from imgcls.training.checkpoint import load_checkpoint, save_checkpoint
+from imgcls.training.checkpoint import load_checkpoint, remove_leftovers, save_checkpoint
 
 
 def content(value=1):
@@ -96,7 +102,9 @@ def test_the_bytes_are_on_the_disk_before_the_name_is_theirs(tmp_path, monkeypat
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(Path, "replace", replace)
     save_checkpoint(path, content())
-    assert events == [("fsync", path.stat().st_size), ("replace", path.stat().st_size)]
+    size = path.stat().st_size
+    # And then the name itself, which is in the folder: else a power cut may take it back.
+    assert events == [("fsync", size), ("replace", size), ("fsync", tmp_path.stat().st_size)]
 
 
 Pair = namedtuple("Pair", "a b")
@@ -207,11 +215,190 @@ def test_random_bytes_are_refused_and_nothing_else_is_raised(tmp_path, seed):
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"there is no checkpoint .*last\.pt"):
         load_checkpoint(tmp_path / "last.pt")
-    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+    with pytest.raises(InputError, match="cannot be read: it is a folder or a device, not a file"):
         load_checkpoint(tmp_path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "last.pt")
+    with pytest.raises(InputError, match=r"last\.pt cannot be read: it is a folder or a device, not a file"):
+        load_checkpoint(tmp_path / "last.pt")
 
 
 def test_tensors_that_are_no_checkpoint_are_refused(tmp_path):
     torch.save(torch.ones(3), tmp_path / "ones.pt")
     with pytest.raises(InputError, match="it holds a Tensor"):
         load_checkpoint(tmp_path / "ones.pt")
+
+
+# --- checksums: each byte is the one that was written ---------------------------------------------------------------
+
+
+def member_bytes(path):
+    """Name -> range of its bytes in the file, from the headers as PKWARE's APPNOTE has them."""
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    ranges = {}
+    for member in members:
+        name_length, extra_length = struct.unpack_from("<HH", whole, member.header_offset + 26)
+        start = member.header_offset + 30 + name_length + extra_length
+        ranges[member.filename] = range(start, start + member.file_size)
+    return ranges
+
+
+def flipped(whole, place):
+    changed = bytearray(whole)
+    changed[place] ^= 1 << place % 8
+    return bytes(changed)
+
+
+def test_a_flipped_bit_in_a_tensor_or_in_the_pickle_is_seen(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, content())
+    whole = path.read_bytes()
+    for name, places in member_bytes(path).items():
+        for place in {*places[::29], *places[:1], *places[-1:]}:
+            path.write_bytes(flipped(whole, place))
+            with pytest.raises(InputError, match=rf"last\.pt is not .*the checksum of '{name}' is not that of its"):
+                load_checkpoint(path)
+
+
+def test_torch_itself_does_not_look_at_them(tmp_path):
+    """Why we do. Should this fail one day, torch does it too."""
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"x": torch.zeros(4)})
+    path.write_bytes(flipped(path.read_bytes(), member_bytes(path)["archive/data/0"][0]))
+    assert torch.load(path, weights_only=True)["x"].count_nonzero() == 1
+
+
+def test_a_flipped_bit_anywhere_is_seen_or_changes_nothing(tmp_path):
+    path = tmp_path / "last.pt"
+    saved = {"x": torch.arange(3.0), "epoch": 3}
+    save_checkpoint(path, saved)
+    whole = path.read_bytes()
+    num_seen = 0
+    for place in range(0, len(whole), 3):
+        path.write_bytes(flipped(whole, place))
+        try:
+            assert same(load_checkpoint(path), saved)  # the byte was padding, a date, a length said twice
+        except InputError:
+            num_seen += 1
+    assert num_seen > len(whole) / 12
+
+
+def rewritten(path, change=lambda name, data: (name, data), compression=zipfile.ZIP_STORED, extra=()):
+    """The same archive with right checksums, its members changed."""
+    with zipfile.ZipFile(path) as archive:
+        members = [(name, archive.read(name)) for name in archive.namelist()]
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in [*(change(*member) for member in members), *extra]:
+            archive.writestr(name, data)
+
+
+def test_an_archive_that_python_wrote_anew_still_loads(tmp_path):
+    """So that the refusals below are of what they change, and of nothing else."""
+    saved = content()
+    save_checkpoint(tmp_path / "last.pt", saved)
+    rewritten(tmp_path / "last.pt")
+    assert same(load_checkpoint(tmp_path / "last.pt"), saved)
+
+
+def test_a_decompression_bomb_is_refused_without_being_unpacked(tmp_path):
+    path = tmp_path / "bomb.pt"
+    save_checkpoint(path, {"x": torch.zeros(2**21)})
+    rewritten(path, compression=zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 2**16
+    with pytest.raises(InputError, match="claim to be larger than the file"):
+        load_checkpoint(path)
+
+
+def test_a_member_that_claims_to_be_larger_than_the_file_is_refused(tmp_path):
+    path = tmp_path / "bomb.pt"
+    save_checkpoint(path, {"x": torch.zeros(7)})
+    whole = bytearray(path.read_bytes())
+    entry = whole.index(b"PK\x01\x02")
+    struct.pack_into("<LL", whole, entry + 20, 2**31, 2**31)  # packed and unpacked size
+    path.write_bytes(whole)
+    with pytest.raises(InputError, match="claim to be larger than the file"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../data.pkl", "/data.pkl", "archive/../../x", "archive\\data.pkl", "archive/constants.pkl", "archive/code/a.py"],
+)
+def test_a_member_with_an_odd_name_is_refused(tmp_path, name):
+    path = tmp_path / "odd.pt"
+    save_checkpoint(path, {"x": torch.zeros(7)})
+    rewritten(path, extra=[(name, b"x")])
+    with pytest.raises(InputError, match=r"odd\.pt is not .*is no part of a checkpoint"):
+        load_checkpoint(path)
+
+
+def test_a_member_that_is_there_twice_is_refused(tmp_path):
+    """Two readers may choose a different one, and check a different one than they read."""
+    path = tmp_path / "twice.pt"
+    save_checkpoint(path, {"x": torch.zeros(7)})
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        rewritten(path, extra=[("archive/data/0", bytes(28))])
+    with pytest.raises(InputError, match="'archive/data/0' is no part of a checkpoint, or is there twice"):
+        load_checkpoint(path)
+
+
+def test_a_pickle_before_a_sound_archive_is_refused(tmp_path):
+    """zipfile reads the archive at the end, torch would read the pickle at the beginning."""
+    path, sprung = tmp_path / "two.pt", tmp_path / "sprung"
+    save_checkpoint(path, {"x": torch.zeros(7)})
+    path.write_bytes(pickle.dumps(Trap(sprung), protocol=2) + path.read_bytes())
+    with pytest.raises(InputError, match="does not begin as one"):
+        load_checkpoint(path)
+    assert not sprung.exists()
+
+
+def test_a_tampered_pickle_with_right_checksums_runs_nothing(tmp_path):
+    path, sprung = tmp_path / "trap.pt", tmp_path / "sprung"
+    save_checkpoint(path, {"x": torch.zeros(7)})
+    trap = pickle.dumps({"x": Trap(sprung)}, protocol=2)
+    rewritten(path, lambda name, data: (name, trap if name.endswith("data.pkl") else data))
+    with zipfile.ZipFile(path) as archive:
+        assert zlib.crc32(trap) == archive.getinfo("archive/data.pkl").CRC
+    with pytest.raises(InputError, match="none of its code, if it has any, was run"):
+        load_checkpoint(path)
+    assert not sprung.exists()
+    pickle.load(io.BytesIO(trap))
+    assert sprung.exists()  # the trap is a real one
+
+
+# --- what a killed writer leaves ------------------------------------------------------------------------------------
+
+HALF_WAY = """
+import os, sys, torch
+from pathlib import Path
+from imgcls.training.checkpoint import save_checkpoint
+
+def stop_here(descriptor):
+    print("written", flush=True)
+    sys.stdin.read()
+
+os.fsync = stop_here
+save_checkpoint(Path(sys.argv[1]), {"x": torch.ones(1000)})
+"""
+
+
+def test_what_a_killed_writer_leaves_is_removed_and_nothing_else_is(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, content(1))
+    others = [".last.pt.4194303", ".last.pt.another-machine.4194303", ".hidden", f".last.pt.{os.uname().nodename}.x"]
+    for name in others:
+        (tmp_path / name).touch()
+    command = [sys.executable, "-c", HALF_WAY, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout.readline() == b"written\n"
+        (aside,) = {p for p in tmp_path.iterdir() if p.name not in {*others, "last.pt"}}
+        assert remove_leftovers(tmp_path) == []  # it lives
+        writer.send_signal(signal.SIGKILL)
+    assert load_checkpoint(path)["epoch"] == 1
+    assert remove_leftovers(tmp_path) == [aside]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, "last.pt"])
+    assert remove_leftovers(tmp_path) == remove_leftovers(tmp_path / "nowhere") == []
