@@ -352,7 +352,7 @@ def doctor(
         bool, typer.Option("--relocate", help="After moving the repository: find its artifacts.")
     ] = False,
 ) -> None:
-    """Check the record of this project, and mend what can be mended."""
+    """Check the record of this project, and mend what can be mended; send what a tracking server has not got yet."""
     from imgcls.config import project_root
     from imgcls.tracking.store import Tracker
 
@@ -360,6 +360,8 @@ def doctor(
     if relocate:
         _write(f"{tracker.relocate()} locations changed")
         return
+    for line in tracker.send_unsent():
+        _write(line)
     lost = tracker.unreachable_artifacts()
     _write(f"{lost} experiments whose artifacts are not where the store says" + ("; try --relocate" if lost else ""))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
 from imgcls.tracking.record import Outcome
+from imgcls.tracking.server import folder_to_write_in
 
 PARAMS_PER_CALL = 100
 """MLflow's limit for one log_batch call."""
@@ -72,8 +72,8 @@ class Run:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield path
             return
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / Path(name).name
+        with folder_to_write_in(self._client) as folder:
+            path = folder / Path(name).name
             yield path
             parent = Path(name).parent.as_posix()
             self._client.log_artifact(self.run_id, str(path), None if parent == "." else parent)

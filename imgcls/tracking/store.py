@@ -11,17 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import mlflow.artifacts
 from mlflow.entities import RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.tracking import MlflowClient
 
 from imgcls.errors import InputError, Interrupted, TrainingError
 from imgcls.tracking.origin import git_tags, who_runs
 from imgcls.tracking.record import STATUS, Kind, Outcome, RunRecord
 from imgcls.tracking.run import Run, local_path
+from imgcls.tracking.server import RemoteClient, connect, unsent_artifact, waiting_elsewhere, without_credentials
 
 
 class Tracker:
@@ -46,9 +45,13 @@ class Tracker:
         else:
             self.uri = os.environ["MLFLOW_TRACKING_URI"]
         try:
-            self._client = MlflowClient(self.uri)
+            self._client = connect(self.uri, self._root)
+        except InputError:
+            raise
         except Exception as error:
-            raise InputError(f"the tracking store cannot be opened: {type(error).__name__}: {error}") from error
+            raise InputError(
+                without_credentials(f"the tracking store cannot be opened: {type(error).__name__}: {error}")
+            ) from error
 
     # --- writing ---
 
@@ -191,6 +194,10 @@ class Tracker:
         Raises:
             InputError: the run has no such artifact.
         """
+        with unsent_artifact(self._client, run_id, name) as unsent:
+            if unsent is not None:
+                yield unsent
+                return
         uri = self._client.get_run(run_id).info.artifact_uri
         folder = local_path(uri)
         if folder is not None:
@@ -203,9 +210,7 @@ class Tracker:
             return
         with tempfile.TemporaryDirectory() as temporary:
             try:
-                path = mlflow.artifacts.download_artifacts(
-                    run_id=run_id, artifact_path=name, dst_path=temporary, tracking_uri=self.uri
-                )
+                path = self._client.download_artifacts(run_id, name, temporary)
             except (MlflowException, OSError) as error:
                 raise InputError(f"run {run_id} has no artifact {name}") from error
             yield Path(path)
@@ -214,6 +219,11 @@ class Tracker:
         """The content of a text artifact."""
         with self.fetch(run_id, name) as path:
             return path.read_text(encoding="utf-8")
+
+    def send_unsent(self) -> list[str]:
+        """Sends what a tracking server has not got yet; says what was sent and what is left, a line each."""
+        sent = self._client.send_unsent() if isinstance(self._client, RemoteClient) else []
+        return sent + waiting_elsewhere(self._root, self._client)
 
     def relocate(self) -> int:
         """Points artifact locations of a repository that was moved to where the files are now.
@@ -277,7 +287,7 @@ def _reason(error: BaseException) -> str:
     first = next((line for line in lines if line), "")
     known = isinstance(error, (InputError, TrainingError, Interrupted))
     text = first if known and first else f"{type(error).__name__}: {first}".rstrip(": ")
-    return text[:500]
+    return without_credentials(text)[:500]
 
 
 def _create_database(database: Path, artifacts: Path) -> None:
