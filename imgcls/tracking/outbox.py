@@ -16,9 +16,11 @@ does no harm. The locks are lockf's, which a forked worker does not keep alive a
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import json
 import logging
+import multiprocessing
 import os
 import re
 import shutil
@@ -91,6 +93,7 @@ class Outbox:
         self.server = server
         self.trouble: Unsent | None = None
         self.num_failures = 0
+        self.num_sent = 0
         self._deliver = deliver
         self._mutex = threading.Lock()
         self._bell = threading.Event()
@@ -214,6 +217,8 @@ class Outbox:
             self._clear_up()
             self._thread = threading.Thread(target=self._serve, name="outbox", daemon=True)
             self._thread.start()
+            if multiprocessing.parent_process() is None:  # what a worker leaves is sent, or named, by its parent
+                atexit.register(self.farewell)
 
     def _clear_up(self) -> None:
         """Removes what processes of this machine that were killed had begun to write."""
@@ -227,6 +232,7 @@ class Outbox:
 
     def close(self) -> None:
         """Ends the thread once its present request is over; what is unsent stays on the disk."""
+        atexit.unregister(self.farewell)
         self._closed = True
         self._bell.set()
 
@@ -236,7 +242,6 @@ class Outbox:
         self.hurry()
         while self._thread and self.num_failures < 2 and self.pending().num_entries and time.monotonic() < deadline:
             time.sleep(0.05)
-        self.close()
         if (pending := self.pending()).num_entries:
             log.warning(
                 "unsent: %s, wait for the tracking server %s in %s; once it answers, `imgcls doctor` sends them",
@@ -297,12 +302,14 @@ class Outbox:
         with claim:
             with self._locked():
                 entries = _unsent(run)
-            newest = {entry["name"]: end for entry, end in entries if entry["op"] == ARTIFACT}
+            newest: dict[str | None, int] = {entry["name"]: end for entry, end in entries if entry["op"] == ARTIFACT}
             for entry, end in entries:
-                if entry["op"] != ARTIFACT:
-                    self._send(run, entry, None)
-                elif newest[entry["name"]] == end:
-                    self._send_artifact(run, entry)
+                try:
+                    if newest.get(entry.get("name"), end) == end:
+                        self._send(run, entry)
+                    self.num_sent += 1
+                except Refused as error:
+                    self._set_aside(run, entry, str(error))
                 _move_on(run, end)
             with self._locked():
                 if not _unsent(run):
@@ -321,33 +328,28 @@ class Outbox:
                 return None
             return file
 
-    def _send_artifact(self, run: Path, entry: Entry) -> None:
+    def _send(self, run: Path, entry: Entry) -> None:
+        if entry["op"] != ARTIFACT:
+            self._deliver(run.name, entry, None)
+            return
         path = self._artifact(run.name, entry["name"])
         try:
             before = path.stat()
         except FileNotFoundError:  # it was sent, and the process died before it could say so
             return
-        if not self._send(run, entry, path):
-            return
+        self._deliver(run.name, entry, path)
         with self._locked():
             after = path.stat()
             if (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns):
                 path.unlink()  # else a newer one has come, with an entry of its own
 
-    def _send(self, run: Path, entry: Entry, path: Path | None) -> bool:
-        """Sends an entry, or sets it aside where it is refused; says which."""
-        try:
-            self._deliver(run.name, entry, path)
-        except Refused as error:
-            what = entry.get("name") or entry["op"]
-            log.warning(
-                "the tracking server %s refused %s of run %s (%s); it is kept in %s",
-                self.server, what, run.name, error, run / REFUSED,
-            )  # fmt: skip
-            with self._locked(), (run / REFUSED).open("ab") as file:
-                file.write(json.dumps({**entry, "refused": str(error)}).encode() + b"\n")
-            return False
-        return True
+    def _set_aside(self, run: Path, entry: Entry, reason: str) -> None:
+        log.warning(
+            "the tracking server %s refused %s of run %s (%s); it is kept in %s",
+            self.server, entry.get("name") or entry["op"], run.name, reason, run / REFUSED,
+        )  # fmt: skip
+        with self._locked(), (run / REFUSED).open("ab") as file:
+            file.write(json.dumps({**entry, "refused": reason}).encode() + b"\n")
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

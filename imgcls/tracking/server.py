@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import multiprocessing
 import os
@@ -21,7 +20,7 @@ from uuid import uuid4
 import requests
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag, ViewType
-from mlflow.exceptions import MlflowException, RestException
+from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.entities import PagedList
 from mlflow.tracking import MlflowClient
@@ -283,11 +282,11 @@ class RemoteClient(MlflowClient):
     def send_unsent(self) -> list[str]:
         """Sends what waits, also what was refused before; says what was sent and what is left, a line each."""
         self.outbox.take_up_refused()
-        before, progress = self.outbox.pending(), _Progress(self.outbox)
+        progress = _Progress(self.outbox)
         while self.outbox.pending().num_entries and self.outbox.num_failures < 2 and not progress.has_ended():
             pass
         left = self.outbox.pending()
-        lines = [f"{max(0, before.num_entries - left.num_entries)} entries sent to the tracking server {self.name}"]
+        lines = [f"{self.outbox.num_sent} entries sent to the tracking server {self.name}"]
         if left.num_entries:
             lines.append(f"unsent: {left}: the server {self.outbox.trouble or 'is being sent them by another process'}")
         return lines + [
@@ -454,10 +453,7 @@ def unsent_artifact(client: MlflowClient, run_id: str, name: str) -> Iterator[Pa
 @cache
 def _outbox(folder: Path, uri: str) -> Outbox:
     """One for a process: its trackers write to the same files."""
-    outbox = Outbox(folder, public_uri(uri), partial(_deliver, MlflowClient(uri)))
-    if multiprocessing.parent_process() is None:  # what a worker leaves is sent, or named, by its parent
-        atexit.register(outbox.farewell)
-    return outbox
+    return Outbox(folder, public_uri(uri), partial(_deliver, MlflowClient(uri)))
 
 
 # --- what is sent, and what comes of it ---
@@ -500,7 +496,7 @@ def judge(error: Exception) -> Unsent | Refused | None:
 
     Returns:
         Away where nobody answers, Denied where other credentials are wanted, Unsent for trouble that may pass
-        (5xx, 408, 429, and a 404 that is not MLflow's), Refused for every other answer of 4xx.
+        (5xx, 408, 429, and a 404 of a proxy), Refused for every other answer of 4xx.
     """
     if isinstance(error, Unsent | Refused):
         return error
@@ -513,7 +509,7 @@ def judge(error: Exception) -> Unsent | Refused | None:
             return Away(f"does not answer ({_reason(error)})")
     if isinstance(error, MlflowException):
         status = error.get_http_status_code()  # type: ignore[no-untyped-call]
-        return _judge_status(status, isinstance(error, RestException), error)
+        return _judge_status(status, error.error_code != "ENDPOINT_NOT_FOUND", error)
     return None
 
 

@@ -235,16 +235,6 @@ def test_opening_a_run_waits_for_the_server_and_says_so(server, tracker, caplog)
 
 
 @pytest.mark.slow
-def test_a_stop_ends_the_wait(server, tracker):
-    server.kill()
-    stopped = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
-    with GracefulStop(), pytest.raises(Interrupted, match="stopped by SIGTERM while opening run"):
-        stopped.start()
-        # The experiment's name is asked for first; whatever asks, the stop ends it.
-        tracker._client.create_run("0", run_name="a run")
-
-
-@pytest.mark.slow
 def test_a_run_whose_opening_was_answered_into_the_void_is_opened_once(server, tracker, monkeypatch):
     """The server opened the run, and its answer was lost."""
     real, lost = MlflowClient.create_run, []
@@ -276,13 +266,16 @@ def test_a_missing_artifact_is_said_to_be_missing(server, tracker):
 
 
 @pytest.mark.slow
-def test_what_waits_is_read_back_before_it_is_sent(server, tracker):
+def test_while_the_server_is_away_what_waits_is_read_back_and_a_stop_ends_a_wait(server, tracker):
     with tracker.start_run("back", kind="train", name="a run") as run:
         tracker.get(run.run_id)
         server.kill()
         run.log_bytes("checkpoints/last.pt", b"weights")
         with tracker.fetch(run.run_id, "checkpoints/last.pt") as path:
             assert path.read_bytes() == b"weights"
+    with GracefulStop(), pytest.raises(Interrupted, match="stopped by SIGTERM while opening run 'another'"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        tracker._client.create_run("0", run_name="another")
 
 
 @pytest.mark.slow
