@@ -364,7 +364,7 @@ def doctor(
         bool, typer.Option("--relocate", help="After moving the repository: find its artifacts.")
     ] = False,
 ) -> None:
-    """Check the record of this project, and mend what can be mended."""
+    """Check the record of this project, and mend what can be mended; send what a tracking server has not got yet."""
     from imgcls.config import project_root
     from imgcls.tracking.store import Tracker
 
@@ -372,6 +372,8 @@ def doctor(
     if relocate:
         _write(f"{tracker.relocate()} locations changed")
         return
+    for line in tracker.send_unsent():
+        _write(line)
     for record in tracker.close_orphans():
         _write(f"run {record.run_id} ({record.kind} of {record.experiment}) said RUNNING without a process: closed")
     lost = tracker.unreachable_artifacts()

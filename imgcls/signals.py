@@ -38,3 +38,9 @@ class GracefulStop:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
+
+
+def stop_requested() -> str:
+    """The signal by which the GracefulStop in force was asked to stop; "" without one."""
+    stop = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return stop.requested if isinstance(stop, GracefulStop) else ""

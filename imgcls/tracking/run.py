@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from imgcls.errors import InputError
 from imgcls.tracking.record import Outcome
+from imgcls.tracking.server import folder_to_write_in
 
 PARAMS_PER_CALL = 100
 """MLflow's limit for one log_batch call."""
@@ -100,8 +101,8 @@ class Run:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield path
             return
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / Path(name).name
+        with folder_to_write_in(self._client) as folder:
+            path = folder / Path(name).name
             yield path
             parent = Path(name).parent.as_posix()
             self._client.log_artifact(self.run_id, str(path), None if parent == "." else parent)

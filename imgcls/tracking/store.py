@@ -12,12 +12,10 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import mlflow.artifacts
 from mlflow.entities import RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.tracking import MlflowClient
 
 from imgcls.errors import InputError, Interrupted, TrainingError
 from imgcls.tracking.address import redacted, scrubbed
@@ -26,6 +24,7 @@ from imgcls.tracking.heart import beating
 from imgcls.tracking.origin import git_tags, is_running, who_runs
 from imgcls.tracking.record import STATUS, Kind, Outcome, RunRecord
 from imgcls.tracking.run import Run, check_artifact_name, local_path
+from imgcls.tracking.server import RemoteClient, connect, unsent_artifact, waiting_elsewhere
 
 PLAIN = re.compile(r"[\w ./:+@-]*", re.ASCII)
 """What can stand between the quotes of MLflow's filters."""
@@ -56,7 +55,9 @@ class Tracker:
         else:
             self.uri = os.environ["MLFLOW_TRACKING_URI"]
         try:
-            self._client = MlflowClient(self.uri)
+            self._client = connect(self.uri, self._root)
+        except InputError:
+            raise
         except Exception as error:
             raise InputError(
                 f"the tracking store {redacted(self.uri)} cannot be opened: {type(error).__name__}: "
@@ -259,6 +260,10 @@ class Tracker:
             InputError: the run has no such artifact, or the name could lead out of its artifacts.
         """
         check_artifact_name(name)
+        with unsent_artifact(self._client, run_id, name) as unsent:
+            if unsent is not None:
+                yield unsent
+                return
         uri = self._client.get_run(run_id).info.artifact_uri
         folder = local_path(uri)
         if folder is not None:
@@ -271,9 +276,7 @@ class Tracker:
             return
         with tempfile.TemporaryDirectory() as temporary:
             try:
-                path = mlflow.artifacts.download_artifacts(
-                    run_id=run_id, artifact_path=name, dst_path=temporary, tracking_uri=self.uri
-                )
+                path = self._client.download_artifacts(run_id, name, temporary)
             except (MlflowException, OSError) as error:
                 raise InputError(f"run {run_id} has no artifact {name}") from error
             yield Path(path)
@@ -290,6 +293,11 @@ class Tracker:
         """The content of a text artifact."""
         with self.fetch(run_id, name) as path:
             return path.read_text(encoding="utf-8")
+
+    def send_unsent(self) -> list[str]:
+        """Sends what a tracking server has not got yet; says what was sent and what is left, a line each."""
+        sent = self._client.send_unsent() if isinstance(self._client, RemoteClient) else []
+        return sent + waiting_elsewhere(self._root, self._client)
 
     def relocate(self) -> int:
         """Points artifact locations of a repository that was moved to where the files are now.
