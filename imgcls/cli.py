@@ -10,14 +10,29 @@ import logging
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from imgcls.errors import ImgclsError, InputError
+from imgcls.failures import explain
+
+
+class _Verbs(TyperGroup):
+    """The verbs; a Ctrl-C that is not a request to stop ends any of them with one line."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted; what was saved is kept, and the same command goes on from it\n")
+            raise typer.Exit(130) from None
+
 
 app = typer.Typer(
     name="imgcls",
+    cls=_Verbs,
     help="Train, search and judge image classifiers, with MLflow as the record.\n\n"
     "An EXPERIMENT is a file in experiments/ (by name) or a path to a TOML file. "
     "Results go to stdout, progress to stderr.",
@@ -347,6 +362,30 @@ def cache(
 
 
 @app.command()
+def clean(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without this, it is only listed.")] = False,
+) -> None:
+    """Show what of the record's files may go, by kind and size; --yes removes it.
+
+    That is what trials and runs that have ended would be resumed from, the weights of trials that were not chosen,
+    leftovers of killed processes and the artifacts of deleted runs. It never touches a winner, a confirmed or judged
+    run, the weights of a run of `train`, or a run that goes on; and no metric, prediction or report of any.
+    """
+    from imgcls.config import project_root
+    from imgcls.tidy import as_text, look_through, remove
+    from imgcls.tracking.store import Tracker
+
+    root = project_root(Path.cwd())
+    found = look_through(Tracker(root), root)
+    _write(as_text(found))
+    if yes:
+        remove(found)
+        _write("removed")
+    elif found.items:
+        _write("nothing was removed; imgcls clean --yes does it")
+
+
+@app.command()
 def doctor(
     relocate: Annotated[
         bool, typer.Option("--relocate", help="After moving the repository: find its artifacts.")
@@ -365,13 +404,21 @@ def doctor(
 
 
 def main() -> None:
-    """The `imgcls` command: exit code 0 done, 1 failed while running, 2 refused for its input."""
+    """The `imgcls` command: exit code 0 done, 1 failed while running, 2 refused for its input, 130 interrupted."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         app()
     except ImgclsError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
+        _refuse(error)
+    except Exception as error:
+        if (explained := explain(error)) is None:
+            raise
+        _refuse(explained)
+
+
+def _refuse(error: ImgclsError) -> NoReturn:
+    sys.stderr.write(f"error: {error}\n")
+    sys.exit(error.exit_code)
 
 
 def _overrides(texts: Iterable[str] | None) -> dict[str, object]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 import torch
 
 from imgcls.errors import ImgclsError, Interrupted
+from imgcls.failures import death, explain, oom_kills
 from imgcls.run import Finished
 from imgcls.search.trial import TrialJob, run_trial
 from imgcls.signals import GracefulStop
@@ -127,9 +128,9 @@ class LocalProcesses:
         if worker.process.is_alive():
             return None
         worker.process.join()
-        code = worker.process.exitcode
+        why = death(worker.process.exitcode, worker.oom_kills)
         self._workers[self._workers.index(worker)] = self._start(worker.index)
-        return TrialOutcome(job, error=f"its worker process died (exit code {code})", interrupted=True)
+        return TrialOutcome(job, error=why, interrupted=True)
 
     def _start(self, index: int) -> _Worker:
         here, there = self._context.Pipe()
@@ -145,6 +146,7 @@ class _Worker:
     process: Any
     pipe: Connection
     job: TrialJob | None = None
+    oom_kills: int | None = field(default_factory=oom_kills)
 
 
 def _work(pipe: Connection, index: int, num_workers: int) -> None:
@@ -173,6 +175,8 @@ def _run(job: TrialJob, stop: GracefulStop) -> TrialOutcome:
     except ImgclsError as error:
         return TrialOutcome(job, error=str(error))
     except Exception as error:
+        if (explained := explain(error)) is not None:
+            return TrialOutcome(job, error=str(explained))
         traceback.print_exc()
         return TrialOutcome(job, error=f"{type(error).__name__}: {error}")
 

@@ -18,7 +18,8 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
-from imgcls.errors import InputError, Interrupted, TrainingError
+from imgcls.errors import ImgclsError, InputError, Interrupted
+from imgcls.failures import explain
 from imgcls.tracking.origin import git_tags, who_runs
 from imgcls.tracking.record import STATUS, Kind, Outcome, RunRecord
 from imgcls.tracking.run import Run, local_path
@@ -269,13 +270,15 @@ class Tracker:
             metrics=dict(run.data.metrics),
             tags=dict(run.data.tags),
             is_deleted=run.info.lifecycle_stage == "deleted",
+            folder=local_path(run.info.artifact_uri),
         )
 
 
 def _reason(error: BaseException) -> str:
+    error = explain(error) or error
     lines: Iterable[str] = (line.strip() for line in str(error).splitlines())
     first = next((line for line in lines if line), "")
-    known = isinstance(error, (InputError, TrainingError, Interrupted))
+    known = isinstance(error, ImgclsError)
     text = first if known and first else f"{type(error).__name__}: {first}".rstrip(": ")
     return text[:500]
 
