@@ -108,7 +108,8 @@ def as_text(findings: Findings) -> str:
     total = sum(item.num_bytes for item in findings.items)
     lines.append(f"{in_words(total):>9}  {len(findings.items):>5}  in all")
     if findings.num_elsewhere:
-        lines.append(f"{findings.num_elsewhere} runs keep their artifacts elsewhere; those are left alone")
+        runs = "1 run keeps its" if findings.num_elsewhere == 1 else f"{findings.num_elsewhere} runs keep their"
+        lines.append(f"{runs} artifacts elsewhere; those are left alone")
     return "\n".join(lines)
 
 

@@ -38,6 +38,7 @@ class Tracker:
     def __init__(self, root: Path) -> None:
         for noisy in ("alembic", "mlflow.store", "mlflow.tracking"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints the trace of what it raises
         self._root = root.resolve()
         self._is_default = not os.environ.get("MLFLOW_TRACKING_URI")
         if self._is_default:
@@ -49,7 +50,9 @@ class Tracker:
         try:
             self._client = MlflowClient(self.uri)
         except Exception as error:
-            raise InputError(f"the tracking store cannot be opened: {type(error).__name__}: {error}") from error
+            raise explain(error) or InputError(
+                f"the tracking store cannot be opened: {type(error).__name__}: {error}"
+            ) from error
 
     # --- writing ---
 
