@@ -216,7 +216,8 @@ def _compare_points(
     where: str, metric: str, expected: Sequence[Point], points: Sequence[Point], verdict: Verdict
 ) -> None:
     if missing := sorted({step for step, _ in expected} - {step for step, _ in points}):
-        verdict.lost += len(missing) if metric == EVERY_EPOCH else 0
+        last = max((step for step, _ in points), default=0)  # what is missing before it is counted among the totals
+        verdict.lost += sum(step > last for step in missing) if metric == EVERY_EPOCH else 0
         verdict.differences.append(f"{where}: {metric} lacks steps {missing}")
     if surplus := sorted({step for step, _ in points} - {step for step, _ in expected}):
         verdict.differences.append(f"{where}: {metric} has steps {surplus} too many")
