@@ -6,10 +6,10 @@ EXPERIMENT ?= solar_cells
 TRIALS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-slow fuzz lint bench bench-quick ui clean
+.PHONY: help setup sweep test test-slow fuzz lint bench bench-quick torture torture-quick ui clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*\#\#' $(MAKEFILE_LIST) | awk -F':.*\#\# ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*\#\#' $(MAKEFILE_LIST) | awk -F':.*\#\# ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 # The stamp is newer than pyproject.toml once everything in it is installed.
 $(VENV)/.installed: pyproject.toml
@@ -49,6 +49,14 @@ bench: $(VENV)/.installed-bench  ## speed against the bare step and the peers, w
 
 bench-quick: $(VENV)/.installed-bench  ## the same, smaller: under 15 minutes on two cores, ends with a line of JSON
 	$(BIN)/python -m benchmarks --quick
+
+torture: setup  ## kill sweeps at 200 random instants and look whether anything was lost; under an hour
+	$(BIN)/python -m torture --writers 8 --trials 200
+	$(BIN)/python -m torture --workers 2 --kills 40
+	$(BIN)/python -m torture --kills 200
+
+torture-quick: setup  ## the same with 16 kills: under 6 minutes on two cores
+	$(BIN)/python -m torture --kills 16
 
 # One worker and no job runner: two processes instead of fourteen.
 ui: setup  ## MLflow's UI on this repository's store, light

@@ -12,15 +12,30 @@ import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from imgcls.errors import ImgclsError, InputError, Interrupted
+from imgcls.failures import explain
 from imgcls.shown import printable
+
+
+class _Verbs(TyperGroup):
+    """The verbs; a Ctrl-C that is not a request to stop ends any of them with one line."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.stderr.write(f"left at once; to go on from what was saved: {_this_command()}\n")
+            raise typer.Exit(130) from None
+
 
 app = typer.Typer(
     name="imgcls",
+    cls=_Verbs,
     help="Train, search and judge image classifiers, with MLflow as the record.\n\n"
     "An EXPERIMENT is a file in experiments/ (by name) or a path to a TOML file. "
     "Results go to stdout, progress to stderr.",
@@ -359,6 +374,30 @@ def cache(
 
 
 @app.command()
+def clean(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without this, it is only listed.")] = False,
+) -> None:
+    """Show what of the record's files may go, by kind and size; --yes removes it.
+
+    That is what trials and runs that have ended would be resumed from, the weights of trials that were not chosen,
+    leftovers of killed processes and the artifacts of deleted runs. It never touches a winner, a confirmed or judged
+    run, the weights of a run of `train`, or a run that goes on; and no metric, prediction or report of any.
+    """
+    from imgcls.config import project_root
+    from imgcls.tidy import as_text, look_through, remove
+    from imgcls.tracking.store import Tracker
+
+    root = project_root(Path.cwd())
+    found = look_through(Tracker(root), root)
+    _write(as_text(found))
+    if yes:
+        remove(found)
+        _write("removed")
+    elif found.items:
+        _write("nothing was removed; imgcls clean --yes does it")
+
+
+@app.command()
 def doctor(
     relocate: Annotated[
         bool, typer.Option("--relocate", help="After moving the repository: find its artifacts.")
@@ -381,7 +420,7 @@ def doctor(
 
 
 def main() -> None:
-    """The `imgcls` command: exit code 0 done, 1 failed while running, 2 refused for its input."""
+    """The `imgcls` command: exit code 0 done, 1 failed while running, 2 refused for its input, 130 left at once."""
     from imgcls.tracking.address import guard_logs, scrubbed
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -392,14 +431,20 @@ def main() -> None:
         sys.stderr.write(f"{error}; to go on: {_this_command()}\n")
         sys.exit(error.exit_code)
     except ImgclsError as error:
-        sys.stderr.write(f"error: {printable(scrubbed(str(error)))}\n")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write(f"left at once; to go on from the last checkpoint: {_this_command()}\n")
-        sys.exit(130)
-    except Exception:  # a mistake of ours; the libraries' messages in it may hold the store's address
+        _refuse(error)
+    except Exception as error:
+        if (explained := explain(error)) is not None:
+            _refuse(explained)
+        # A mistake of ours; the libraries' messages in it may hold the store's address.
         sys.stderr.write(printable(scrubbed(traceback.format_exc())))
         sys.exit(1)
+
+
+def _refuse(error: ImgclsError) -> NoReturn:
+    from imgcls.tracking.address import scrubbed
+
+    sys.stderr.write(f"error: {printable(scrubbed(str(error)))}\n")
+    sys.exit(error.exit_code)
 
 
 def _this_command() -> str:

@@ -44,3 +44,7 @@ class Interrupted(ImgclsError):
     """Ctrl-C or SIGTERM: the run stopped on purpose, after whole steps."""
 
     exit_code = 1
+
+
+class ResourceError(ImgclsError):
+    """The machine has run out of room, memory or files, or does not let us write."""

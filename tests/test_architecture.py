@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "imgcls"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    ("imgcls.errors", "imgcls.shown"),
+    ("imgcls.errors", "imgcls.failures", "imgcls.shown"),
     ("imgcls.config", "imgcls.rng", "imgcls.signals"),
     ("imgcls.data",),
     ("imgcls.models",),
@@ -19,6 +19,7 @@ LAYERS = [
     ("imgcls.run",),
     ("imgcls.evaluation",),
     ("imgcls.search",),
+    ("imgcls.tidy",),
     ("imgcls.cli",),
     ("imgcls.__main__",),
 ]
@@ -101,6 +102,8 @@ def test_help_imports_no_heavy_library():
         "pathlib",
         "typing",
         "typer",
+        "typer.core",
         "imgcls.errors",
+        "imgcls.failures",
         "imgcls.shown",
     }

@@ -136,7 +136,8 @@ def decode(
         return found
     num_bytes = len(table) * channels * side * side
     with _writing() as folder:
-        _clear_abandoned(folder)
+        for aside in abandoned():
+            shutil.rmtree(aside, ignore_errors=True)
         stays = side > 0 and _make_room(num_bytes)
         if side and not stays:
             entry = folder / f"{key}-hashes"
@@ -520,11 +521,14 @@ def _copy_rows(images: NDArray[np.uint8], rows: NDArray[np.int64], file: IO[byte
         file.write(chunk.tobytes())
 
 
-def _clear_abandoned(folder: Path) -> None:
-    for aside in folder.glob(f"{ASIDE}*"):
+def abandoned() -> list[Path]:
+    """What killed processes left half-built in the cache folder; the next decoding clears it away too."""
+    found = []
+    for aside in cache_folder().glob(f"{ASIDE}*"):
         try:
             last_write = max(path.stat().st_mtime for path in (aside, *aside.iterdir()))
         except OSError:  # it is being finished, or cleared, by another process
             continue
         if time.time() - last_write > ABANDONED_AFTER:
-            shutil.rmtree(aside, ignore_errors=True)
+            found.append(aside)
+    return found

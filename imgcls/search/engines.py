@@ -11,13 +11,14 @@ import os
 import signal
 import sys
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 import torch
 
 from imgcls.errors import ImgclsError, Interrupted
+from imgcls.failures import death, explain, oom_kills
 from imgcls.run import Finished
 from imgcls.search.trial import TrialJob, run_trial
 from imgcls.signals import GracefulStop
@@ -130,9 +131,9 @@ class LocalProcesses:
         if worker.process.is_alive():
             return None
         worker.process.join()
-        code = worker.process.exitcode
+        why = death(worker.process.exitcode, worker.oom_kills)
         self._workers[self._workers.index(worker)] = self._start(worker.index)
-        return TrialOutcome(job, error=f"its worker process died (exit code {code})", interrupted=True)
+        return TrialOutcome(job, error=why, interrupted=True)
 
     def _start(self, index: int) -> _Worker:
         here, there = self._context.Pipe()
@@ -148,6 +149,7 @@ class _Worker:
     process: Any
     pipe: Connection
     job: TrialJob | None = None
+    oom_kills: int | None = field(default_factory=oom_kills)
 
 
 def _work(pipe: Connection, index: int, num_workers: int) -> None:
@@ -179,6 +181,8 @@ def _run(job: TrialJob, stop: GracefulStop) -> TrialOutcome:
     except ImgclsError as error:
         return TrialOutcome(job, error=str(error))
     except Exception as error:
+        if (explained := explain(error)) is not None:
+            return TrialOutcome(job, error=scrubbed(str(explained)))
         sys.stderr.write(scrubbed(traceback.format_exc()))
         return TrialOutcome(job, error=scrubbed(f"{type(error).__name__}: {error}"))
 

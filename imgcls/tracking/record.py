@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Kind = Literal["sweep", "trial", "train", "confirm", "evaluation", "rerun"]
@@ -32,6 +33,7 @@ class RunRecord:
         metrics: last value of each.
         tags: as logged.
         is_deleted: whether somebody deleted it; MLflow keeps it until `mlflow gc`.
+        folder: of its artifacts; None where they are not on this machine.
     """
 
     run_id: str
@@ -43,6 +45,7 @@ class RunRecord:
     metrics: dict[str, float]
     tags: dict[str, str]
     is_deleted: bool = False
+    folder: Path | None = None
 
     @property
     def kind(self) -> str:

@@ -17,7 +17,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from imgcls.errors import InputError, Interrupted, TrainingError
+from imgcls.errors import ImgclsError, InputError, Interrupted
+from imgcls.failures import explain
 from imgcls.tracking.address import redacted, scrubbed
 from imgcls.tracking.claims import ClaimedError, claim, is_claimed
 from imgcls.tracking.heart import beating
@@ -46,6 +47,7 @@ class Tracker:
     def __init__(self, root: Path) -> None:
         for noisy in ("alembic", "mlflow.store", "mlflow.tracking"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints the trace of what it raises
         self._root = root.resolve()
         self._is_default = not os.environ.get("MLFLOW_TRACKING_URI")
         if self._is_default:
@@ -59,7 +61,7 @@ class Tracker:
         except InputError:
             raise
         except Exception as error:
-            raise InputError(
+            raise explain(error) or InputError(
                 f"the tracking store {redacted(self.uri)} cannot be opened: {type(error).__name__}: "
                 f"{scrubbed(str(error))}; see MLFLOW_TRACKING_URI"
             ) from error
@@ -353,13 +355,15 @@ class Tracker:
             metrics=dict(run.data.metrics),
             tags=dict(run.data.tags),
             is_deleted=run.info.lifecycle_stage == "deleted",
+            folder=local_path(run.info.artifact_uri),
         )
 
 
 def _reason(error: BaseException) -> str:
+    error = explain(error) or error
     lines: Iterable[str] = (line.strip() for line in scrubbed(str(error)).splitlines())
     first = next((line for line in lines if line), "")
-    known = isinstance(error, (InputError, TrainingError, Interrupted))
+    known = isinstance(error, ImgclsError)
     text = first if known and first else f"{type(error).__name__}: {first}".rstrip(": ")
     return text[:500]
 
