@@ -96,6 +96,7 @@ def test_help_imports_no_heavy_library():
         "__future__",
         "json",
         "logging",
+        "shlex",
         "sys",
         "traceback",
         "collections.abc",
