@@ -26,12 +26,13 @@ MOST_KILLS_A_ROUND = 20
 
 def main() -> None:
     """Tortures, and prints the verdict; exit code 1 where anything was lost."""
-    arguments = _arguments()
+    arguments, began = _arguments(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="imgcls-torture-") as folder:
         try:
             line, verdict = _judged(arguments, Path(arguments.keep or folder))
         except BrokenStartError as error:
             sys.exit(f"seed {arguments.seed}: {error}")
+    _say(f"{(time.monotonic() - began) / 60:.1f} min in all")
     for difference in verdict.differences:
         print(difference)
     print(line)

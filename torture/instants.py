@@ -77,15 +77,15 @@ def draw_instant(rng: random.Random, pace: Pace, *, has_store: bool, has_trained
         rng: of this round.
         pace: how long things take.
         has_store: whether there is a store already.
-        has_trained: whether any trial has begun already.
+        has_trained: whether any trial has begun already, or is to.
     """
     weights: dict[When, int]
-    if not has_store:
-        weights = {"start": 1, "store": 2, "opening": 3}
-    elif not has_trained:
-        weights = {"start": 1, "opening": 2, "epoch": 3}
-    else:
+    if has_trained:
         weights = {"start": 1, "opening": 1, "epoch": 7, "trial": 2}
+    elif has_store:
+        weights = {"start": 1, "opening": 3, "epoch": 2}
+    else:
+        weights = {"start": 1, "store": 2, "opening": 2}
     (when,) = rng.choices(list(weights), list(weights.values()))
     delays = {
         "start": rng.uniform(0, pace.startup),

@@ -13,6 +13,9 @@ from torture.victim import Start, Victim
 
 Tell = Callable[[str], None]
 
+MOST_BEFORE_TRAINING = 4
+"""So many blows may fall before the first trial; then the round goes on to what comes after."""
+
 
 class BrokenStartError(Exception):
     """A start that nobody struck ended with an error of its own, or one that was asked to leave did not."""
@@ -89,10 +92,11 @@ def run_round(
     victim = Victim.make(folder, options=options)
     struck = 0
     while struck < num_kills:
-        instant = draw_instant(rng, reference.pace, has_store=victim.has_store(), has_trained=victim.has_trained())
+        has_store, has_trained = victim.has_store(), victim.has_trained() or struck >= MOST_BEFORE_TRAINING
+        instant = draw_instant(rng, reference.pace, has_store=has_store, has_trained=has_trained)
         blow = draw_blow(rng, with_workers=bool(options))
         start = victim.start()
-        if not _await(start, victim, instant):
+        if not _await(start, instant):
             break
         since = start.seconds
         if not start.strike(blow):
@@ -107,18 +111,18 @@ def run_round(
     return Round(struck, check_totals(found, num_trials) if options else compare(reference.evidence, found))
 
 
-def _await(start: Start, victim: Victim, instant: Instant) -> bool:
+def _await(start: Start, instant: Instant) -> bool:
     """Waits until the blow is to fall; False where the sweep ended before."""
-    if not start.wait_for(lambda start: _has_come(start, victim, instant)):
+    if not start.wait_for(lambda start: _has_come(start, instant)):
         return _must_be_well(start)
     return start.lasts(instant.delay_at_end if start.is_concluding() else instant.delay) or _must_be_well(start)
 
 
-def _has_come(start: Start, victim: Victim, instant: Instant) -> bool:
+def _has_come(start: Start, instant: Instant) -> bool:
     if start.is_concluding():
         return True
     if instant.when == "store":
-        return victim.is_making_store() or victim.has_store()
+        return start.is_making_store()
     if instant.when == "epoch":
         return start.num_epochs() >= instant.count
     if instant.when == "trial":

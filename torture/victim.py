@@ -125,9 +125,9 @@ class Victim:
         """Whether any trial has left a checkpoint."""
         return any((self.root / "mlruns" / NAME).glob("*/artifacts/checkpoints/*.pt"))
 
-    def is_making_store(self) -> bool:
-        """Whether a store is being made aside."""
-        return any(self.root.glob(".mlflow-*"))
+    def stores_aside(self) -> set[Path]:
+        """Stores that are being made, and what is left of those that were."""
+        return set(self.root.glob(".mlflow-*"))
 
     def start(self) -> Start:
         """Types the sweep's command."""
@@ -139,6 +139,8 @@ class Start:
 
     def __init__(self, victim: Victim) -> None:
         self.began = time.monotonic()
+        self._victim = victim
+        self._stores_before = victim.stores_aside()
         number = len(list((victim.folder / "starts").glob("*.stderr")))
         self._stderr = victim.folder / "starts" / f"{number:04d}.stderr"
         self._stdout = self._stderr.with_suffix(".stdout")
@@ -170,6 +172,10 @@ class Start:
     def num_trials(self) -> int:
         """Trials whose end it has announced."""
         return len(TRIAL_LINE.findall(self.said))
+
+    def is_making_store(self) -> bool:
+        """Whether it has begun to make a store, or needs none."""
+        return self._victim.has_store() or self._victim.stores_aside() > self._stores_before
 
     def is_concluding(self) -> bool:
         """Whether it has announced the end of its last trial."""
