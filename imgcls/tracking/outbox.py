@@ -95,6 +95,7 @@ class Outbox:
         self.num_failures = 0
         self.num_sent = 0
         self._deliver = deliver
+        self._refusing: set[str] = set()
         self._mutex = threading.Lock()
         self._bell = threading.Event()
         self._closed = False
@@ -344,10 +345,12 @@ class Outbox:
                 path.unlink()  # else a newer one has come, with an entry of its own
 
     def _set_aside(self, run: Path, entry: Entry, reason: str) -> None:
-        log.warning(
-            "the tracking server %s refused %s of run %s (%s); it is kept in %s",
-            self.server, entry.get("name") or entry["op"], run.name, reason, run / REFUSED,
-        )  # fmt: skip
+        if run.name not in self._refusing:  # a run that somebody deleted is refused with every epoch
+            self._refusing.add(run.name)
+            log.warning(
+                "the tracking server %s refused %s of run %s (%s); what it refuses of this run is kept in %s",
+                self.server, entry.get("name") or entry["op"], run.name, reason, run / REFUSED,
+            )  # fmt: skip
         with self._locked(), (run / REFUSED).open("ab") as file:
             file.write(json.dumps({**entry, "refused": reason}).encode() + b"\n")
 

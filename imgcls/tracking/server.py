@@ -46,6 +46,7 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # by itself MLflow tries for four minutes, and says nothing
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for results, and the address may have a password
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
 
@@ -179,7 +180,7 @@ class RemoteClient(MlflowClient):
     def get_experiment_by_name(self, name: str) -> Experiment | None:
         """Reads an experiment; None where there is none."""
         get = super().get_experiment_by_name
-        return self._ask(f"reading experiment {name!r}", lambda: get(name))
+        return self._ask(f"opening a run of experiment {name!r}", lambda: get(name))
 
     def search_experiments(
         self,
