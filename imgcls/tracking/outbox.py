@@ -42,6 +42,7 @@ Deliver = Callable[[str, Entry, Path | None], None]
 ARTIFACT = "artifact"
 """The `op` of an entry that stands for a file; its `name` is the artifact's path in the run."""
 JOURNAL, POSITION, REFUSED, SENDER = "journal.jsonl", "position", "refused.jsonl", "sender"
+RUN_ID = re.compile(r"[\w-]+")
 LONGEST_PAUSE = 15.0
 """Seconds between two attempts at a server that stays away."""
 FAREWELL = 5.0
@@ -159,7 +160,7 @@ class Outbox:
     @contextmanager
     def staged(self, run_id: str, name: str) -> Iterator[Path | None]:
         """The newest version of an artifact where it has not been sent, for the length of the block; else None."""
-        if not self._run(run_id).is_dir():
+        if not RUN_ID.fullmatch(run_id) or not self._run(run_id).is_dir():
             yield None
             return
         with self.writing() as folder:
@@ -179,7 +180,7 @@ class Outbox:
 
     def last_entries(self, run_id: str | None = None) -> dict[str, Entry]:
         """The last entry that waits now, for each run or for one."""
-        runs = self._runs() if run_id is None else [self._run(run_id)]
+        runs = [run for run in self._runs() if run_id in (None, run.name)]
         return {run.name: entries[-1] for run in runs if (entries := self._entries(run))}
 
     def have_left(self, last: dict[str, Entry]) -> bool:
@@ -192,8 +193,6 @@ class Outbox:
         return {file: len(file.read_bytes().splitlines()) for file in files}
 
     def _entries(self, run: Path) -> list[Entry]:
-        if not run.is_dir():
-            return []
         with self._locked():
             return [entry for entry, _ in _unsent(run)]
 
@@ -201,7 +200,7 @@ class Outbox:
         return sorted(file.parent for file in self.folder.glob(f"*/{JOURNAL}"))
 
     def _run(self, run_id: str) -> Path:
-        if not re.fullmatch(r"[\w-]+", run_id):
+        if not RUN_ID.fullmatch(run_id):
             raise ValueError(f"{run_id!r} is no run id")
         return self.folder / run_id
 

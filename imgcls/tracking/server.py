@@ -50,10 +50,6 @@ SETTINGS = {
 }
 
 
-def _never(run_id: str, entry: Entry, path: Path | None) -> None:
-    raise Away(f"is not asked for {entry['op']} of run {run_id}: {path}")
-
-
 def connect(uri: str, root: Path) -> MlflowClient:
     """A client of a tracking store.
 
@@ -421,8 +417,10 @@ def waiting_elsewhere(root: Path, client: MlflowClient) -> list[str]:
     own = client.outbox.folder if isinstance(client, RemoteClient) else None
     lines = []
     for folder in sorted((root / "mlruns" / ".outbox").glob("*")):
-        pending = Outbox(folder, "", _never).pending() if folder != own else None
-        if pending and pending.num_entries:
+        if folder == own:
+            continue
+        pending = Outbox(folder, "", partial(_deliver, client)).pending()  # looked at, and never started
+        if pending.num_entries:
             lines.append(
                 f"unsent: {pending}, for the tracking server {unquote(folder.name)}; set MLFLOW_TRACKING_URI to it, "
                 "and `imgcls doctor` sends them"

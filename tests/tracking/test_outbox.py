@@ -328,8 +328,12 @@ def test_the_end_says_what_is_unsent_and_how_to_send_it(make_outbox, caplog):
 
 @pytest.mark.parametrize("run_id", ["", "..", "a/b", "../../etc"])
 def test_a_run_id_that_is_a_path_is_no_run_id(make_outbox, run_id):
+    outbox = make_outbox()
     with pytest.raises(ValueError, match="is no run id"):
-        make_outbox().append(run_id, {"op": "metric"})
+        outbox.append(run_id, {"op": "metric"})
+    assert outbox.last_entries(run_id) == {}
+    with outbox.staged(run_id, "passwd") as path:
+        assert path is None
 
 
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../../x"])

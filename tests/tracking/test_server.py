@@ -21,8 +21,8 @@ from mlflow.tracking import MlflowClient
 from imgcls.errors import InputError, Interrupted
 from imgcls.signals import GracefulStop
 from imgcls.tracking import server as server_module
-from imgcls.tracking.outbox import Away, Refused, Unsent
-from imgcls.tracking.server import SETTINGS, Denied, judge, public_uri, without_credentials
+from imgcls.tracking.outbox import Away, Outbox, Refused, Unsent
+from imgcls.tracking.server import SETTINGS, Denied, judge, outbox_folder, public_uri, without_credentials
 from imgcls.tracking.store import Tracker
 from tests.tracking.test_outbox import is_empty, listening, until
 
@@ -338,7 +338,16 @@ def test_a_server_that_is_down_at_the_start_is_one_clear_error(closed_port, tmp_
     assert "secret" not in str(told.value)
 
 
-@pytest.mark.usefixtures("closed_port")
+def test_what_waits_for_another_server_is_named(project):
+    assert project.tracker.send_unsent() == []
+    folder = outbox_folder(project.root, "https://me:secret@host:81/base")
+    Outbox(folder, "", None).append("run", {"op": "update", "status": "RUNNING", "name": None})
+    (line,) = project.tracker.send_unsent()
+    assert line.startswith("unsent: 1 entries of 1 runs") and "set MLFLOW_TRACKING_URI to it" in line
+    assert "tracking server https://host:81/base;" in line
+    assert "secret" not in str(list(folder.rglob("*")))
+
+
 def test_an_address_that_is_none_is_one_clear_error(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@[nonsense/")
     with pytest.raises(InputError, match="the tracking store cannot be opened") as told:
