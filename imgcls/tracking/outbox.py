@@ -42,6 +42,7 @@ Deliver = Callable[[str, Entry, Path | None], None]
 ARTIFACT = "artifact"
 """The `op` of an entry that stands for a file; its `name` is the artifact's path in the run."""
 JOURNAL, POSITION, REFUSED, SENDER = "journal.jsonl", "position", "refused.jsonl", "sender"
+RUN_ID = re.compile(r"[\w-]+")
 LONGEST_PAUSE = 15.0
 """Seconds between two attempts at a server that stays away."""
 FAREWELL = 5.0
@@ -95,6 +96,7 @@ class Outbox:
         self.num_failures = 0
         self.num_sent = 0
         self._deliver = deliver
+        self._refusing: set[str] = set()
         self._mutex = threading.Lock()
         self._bell = threading.Event()
         self._closed = False
@@ -158,7 +160,7 @@ class Outbox:
     @contextmanager
     def staged(self, run_id: str, name: str) -> Iterator[Path | None]:
         """The newest version of an artifact where it has not been sent, for the length of the block; else None."""
-        if not self._run(run_id).is_dir():
+        if not RUN_ID.fullmatch(run_id) or not self._run(run_id).is_dir():
             yield None
             return
         with self.writing() as folder:
@@ -178,7 +180,7 @@ class Outbox:
 
     def last_entries(self, run_id: str | None = None) -> dict[str, Entry]:
         """The last entry that waits now, for each run or for one."""
-        runs = self._runs() if run_id is None else [self._run(run_id)]
+        runs = [run for run in self._runs() if run_id in (None, run.name)]
         return {run.name: entries[-1] for run in runs if (entries := self._entries(run))}
 
     def have_left(self, last: dict[str, Entry]) -> bool:
@@ -191,8 +193,6 @@ class Outbox:
         return {file: len(file.read_bytes().splitlines()) for file in files}
 
     def _entries(self, run: Path) -> list[Entry]:
-        if not run.is_dir():
-            return []
         with self._locked():
             return [entry for entry, _ in _unsent(run)]
 
@@ -200,7 +200,7 @@ class Outbox:
         return sorted(file.parent for file in self.folder.glob(f"*/{JOURNAL}"))
 
     def _run(self, run_id: str) -> Path:
-        if not re.fullmatch(r"[\w-]+", run_id):
+        if not RUN_ID.fullmatch(run_id):
             raise ValueError(f"{run_id!r} is no run id")
         return self.folder / run_id
 
@@ -344,10 +344,12 @@ class Outbox:
                 path.unlink()  # else a newer one has come, with an entry of its own
 
     def _set_aside(self, run: Path, entry: Entry, reason: str) -> None:
-        log.warning(
-            "the tracking server %s refused %s of run %s (%s); it is kept in %s",
-            self.server, entry.get("name") or entry["op"], run.name, reason, run / REFUSED,
-        )  # fmt: skip
+        if run.name not in self._refusing:  # a run that somebody deleted is refused with every epoch
+            self._refusing.add(run.name)
+            log.warning(
+                "the tracking server %s refused %s of run %s (%s); what it refuses of this run is kept in %s",
+                self.server, entry.get("name") or entry["op"], run.name, reason, run / REFUSED,
+            )  # fmt: skip
         with self._locked(), (run / REFUSED).open("ab") as file:
             file.write(json.dumps({**entry, "refused": reason}).encode() + b"\n")
 

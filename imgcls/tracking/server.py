@@ -46,11 +46,8 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # by itself MLflow tries for four minutes, and says nothing
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for results, and the address may have a password
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-
-
-def _never(run_id: str, entry: Entry, path: Path | None) -> None:
-    raise Away(f"is not asked for {entry['op']} of run {run_id}: {path}")
 
 
 def connect(uri: str, root: Path) -> MlflowClient:
@@ -185,7 +182,7 @@ class RemoteClient(MlflowClient):
     def get_experiment_by_name(self, name: str) -> Experiment | None:
         """Reads an experiment; None where there is none."""
         get = super().get_experiment_by_name
-        return self._ask(f"reading experiment {name!r}", lambda: get(name))
+        return self._ask(f"opening a run of experiment {name!r}", lambda: get(name))
 
     def search_experiments(
         self,
@@ -418,8 +415,10 @@ def waiting_elsewhere(root: Path, client: MlflowClient) -> list[str]:
     own = client.outbox.folder if isinstance(client, RemoteClient) else None
     lines = []
     for folder in sorted((root / "mlruns" / ".outbox").glob("*")):
-        pending = Outbox(folder, "", _never).pending() if folder != own else None
-        if pending and pending.num_entries:
+        if folder == own:
+            continue
+        pending = Outbox(folder, "", partial(_deliver, client)).pending()  # looked at, and never started
+        if pending.num_entries:
             lines.append(
                 f"unsent: {pending}, for the tracking server {unquote(folder.name)}; set MLFLOW_TRACKING_URI to it, "
                 "and `imgcls doctor` sends them"

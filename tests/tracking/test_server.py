@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 from mlflow.entities import Metric
@@ -20,10 +21,10 @@ from mlflow.tracking import MlflowClient
 from imgcls.errors import InputError, Interrupted
 from imgcls.signals import GracefulStop
 from imgcls.tracking import server as server_module
-from imgcls.tracking.outbox import Away, Refused, Unsent
-from imgcls.tracking.server import Denied, judge, public_uri
+from imgcls.tracking.outbox import Away, Outbox, Refused, Unsent
+from imgcls.tracking.server import SETTINGS, Denied, judge, outbox_folder, public_uri
 from imgcls.tracking.store import Tracker
-from tests.tracking.test_outbox import is_empty, until
+from tests.tracking.test_outbox import is_empty, listening, until
 
 
 class Server:
@@ -75,19 +76,24 @@ def the_server(tmp_path_factory, empty_store):
     server.kill()
 
 
+@pytest.fixture(autouse=True)
+def settings(monkeypatch):
+    """As imgcls sets them for a remote store; undone after each test."""
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.fixture
 def server(the_server, monkeypatch):
     the_server.start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", the_server.uri)
-    for name, value in {"MAX_RETRIES": "0", "TIMEOUT": "60"}.items():
-        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", value)  # as imgcls sets them; undone after the test
-    monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     return the_server
 
 
 @pytest.fixture
 def tracker(server, tmp_path):
     tracker = Tracker(tmp_path / "project")
+    assert tracker.uri == server.uri
     yield tracker
     tracker._client.outbox.close()
 
@@ -125,14 +131,13 @@ def test_a_run_logged_through_an_outage_arrives_whole(server, tracker, tmp_path)
     assert [(i.dataset.name, i.tags[0].value) for i in seen.inputs.dataset_inputs] == [("exp/train", "train")]
     for name, content in (("checkpoints/last.pt", b"epoch 6"), ("note.txt", b"hello")):
         path = server.client.download_artifacts(run.run_id, name, str(tmp_path))
-        with open(path, "rb") as file:
-            assert file.read() == content
+        assert Path(path).read_bytes() == content
     assert tracker.read_text(run.run_id, "note.txt") == "hello"
     until(lambda: not list(outbox.folder.glob("*/*")))
 
 
 @pytest.mark.slow
-def test_sending_everything_again_changes_nothing(server, tracker, tmp_path):
+def test_sending_everything_again_changes_nothing(server, tracker):
     with tracker.start_run("again", kind="train", name="a run") as run:
         run.log_params({"key": "value"})
         run.log_metrics({"val/loss": 0.5}, step=1, tags={"extra": "1"})
@@ -187,8 +192,7 @@ with tracker.start_run("killed", kind="train", name="a run") as run:
     assert "6 entries sent to the tracking server http://127.0.0.1" in done.stdout
     assert points(server.client, run_id, "val/loss") == [(0, 0.0), (1, 1.0), (2, 2.0)]
     path = server.client.download_artifacts(run_id, "checkpoints/last.pt", str(tmp_path))
-    with open(path) as file:
-        assert file.read() == "step 2"
+    assert Path(path).read_text() == "step 2"
     again = subprocess.run(doctor, cwd=root, capture_output=True, text=True, check=True)
     assert "0 entries sent" in again.stdout and "unsent" not in again.stdout + again.stderr
 
@@ -205,8 +209,7 @@ def test_what_a_deleted_run_wrote_is_set_aside_and_the_rest_goes_on(server, trac
     assert any(f"of run {deleted.run_id} (INVALID_PARAMETER_VALUE" in r.getMessage() for r in caplog.records)
     assert tracker.get(deleted.run_id).metrics == {}
     server.client.restore_run(deleted.run_id)
-    lines = tracker.send_unsent()
-    assert lines == [f"3 entries sent to the tracking server {server.uri}"]
+    assert tracker.send_unsent() == [f"6 entries sent to the tracking server {server.uri}"]  # three of each run
     assert tracker.get(deleted.run_id).metrics == {"val/loss": 0.5}
     assert tracker.get(deleted.run_id).status == "FINISHED"
 
@@ -235,7 +238,7 @@ def test_opening_a_run_waits_for_the_server_and_says_so(server, tracker, caplog)
 
 
 @pytest.mark.slow
-def test_a_run_whose_opening_was_answered_into_the_void_is_opened_once(server, tracker, monkeypatch):
+def test_a_run_whose_opening_was_answered_into_the_void_is_opened_once(tracker, monkeypatch):
     """The server opened the run, and its answer was lost."""
     real, lost = MlflowClient.create_run, []
 
@@ -254,7 +257,7 @@ def test_a_run_whose_opening_was_answered_into_the_void_is_opened_once(server, t
 
 
 @pytest.mark.slow
-def test_a_missing_artifact_is_said_to_be_missing(server, tracker):
+def test_a_missing_artifact_is_said_to_be_missing(tracker):
     with tracker.start_run("missing", kind="train", name="a run") as run:
         run.log_text("folder/note.txt", "hello")
     for name in ("folder/none.txt", "none.txt", "nofolder/none.txt"):
@@ -273,9 +276,10 @@ def test_while_the_server_is_away_what_waits_is_read_back_and_a_stop_ends_a_wait
         run.log_bytes("checkpoints/last.pt", b"weights")
         with tracker.fetch(run.run_id, "checkpoints/last.pt") as path:
             assert path.read_bytes() == b"weights"
-    with GracefulStop(), pytest.raises(Interrupted, match="stopped by SIGTERM while opening run 'another'"):
+    with GracefulStop():
         os.kill(os.getpid(), signal.SIGTERM)
-        tracker._client.create_run("0", run_name="another")
+        with pytest.raises(Interrupted, match="stopped by SIGTERM while opening run 'another'"):
+            tracker._client.create_run("0", run_name="another")
 
 
 @pytest.mark.slow
@@ -317,14 +321,10 @@ def test_training_goes_on_without_its_server_and_doctor_sends_the_rest(server, p
 
 
 @pytest.fixture
-def closed_port(monkeypatch):
+def closed_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
-    monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    return port
+        return free.getsockname()[1]
 
 
 def test_a_server_that_is_down_at_the_start_is_one_clear_error(closed_port, tmp_path, monkeypatch):
@@ -338,7 +338,17 @@ def test_a_server_that_is_down_at_the_start_is_one_clear_error(closed_port, tmp_
     assert "secret" not in str(told.value)
 
 
-def test_an_address_that_is_none_is_one_clear_error(closed_port, tmp_path, monkeypatch):
+def test_what_waits_for_another_server_is_named(project):
+    assert project.tracker.send_unsent() == []
+    folder = outbox_folder(project.root, "https://me:secret@host:81/base")
+    Outbox(folder, "", None).append("run", {"op": "update", "status": "RUNNING", "name": None})
+    (line,) = project.tracker.send_unsent()
+    assert line.startswith("unsent: 1 entries of 1 runs") and "set MLFLOW_TRACKING_URI to it" in line
+    assert "tracking server https://host:81/base;" in line
+    assert "secret" not in str(list(folder.rglob("*")))
+
+
+def test_an_address_that_is_none_is_one_clear_error(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@[nonsense/")
     with pytest.raises(InputError, match="the tracking store cannot be opened") as told:
         Tracker(tmp_path)
@@ -361,8 +371,6 @@ def test_a_port_where_nobody_listens_is_a_server_away(closed_port):
     ],
 )  # fmt: skip
 def test_answers_are_judged(closed_port, code, kind):
-    from tests.tracking.test_outbox import listening
-
     with listening(closed_port, answers=[code]), pytest.raises(MlflowException) as caught:
         MlflowClient(f"http://127.0.0.1:{closed_port}").log_batch("run", metrics=[Metric("a", 1.0, 1, 1)])
     assert type(judge(caught.value)) is kind
