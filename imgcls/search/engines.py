@@ -126,7 +126,7 @@ class LocalProcesses:
                 outcome: TrialOutcome = worker.pipe.recv()
                 worker.job = None
                 return outcome
-        except EOFError:  # the worker died; what follows finds out how
+        except (EOFError, ConnectionError):  # the worker died; what follows finds out how
             pass
         if worker.process.is_alive():
             return None
