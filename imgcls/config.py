@@ -306,6 +306,8 @@ class SearchConfig(Section):
     """Who stops a trial that looks hopeless."""
     pruner_warmup_epochs: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     """No trial is judged before this many epochs; `auto`: one more than the longest warm-up searched."""
+    keep_pruned: bool = False
+    """Keep the checkpoints of pruned trials, which are removed otherwise."""
     metric: Literal["val/accuracy", "val/loss"] = "val/accuracy"
     """What selects the epoch, the checkpoint and the winner. Ties: lower val/loss, then earlier."""
     seed: Seed = 0

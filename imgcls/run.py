@@ -222,8 +222,10 @@ MADE_BY_THE_MACHINE = ("train.device", "train.precision", "train.threads")
 
 
 def _identity(prepared: Prepared) -> str:
-    """What two runs of the same work have in common."""
-    parts = prepared.experiment.config_hash(without=MADE_BY_THE_MACHINE), prepared.dataset.fingerprint
+    """What two runs of the same work have in common; of how a sweep searches, one run feels the metric alone."""
+    experiment = prepared.experiment
+    searching = [key for key in experiment.params() if key.startswith("search.") and key != "search.metric"]
+    parts = experiment.config_hash(without=[*MADE_BY_THE_MACHINE, *searching]), prepared.dataset.fingerprint
     return f"{derive_seed(0, *parts):016x}"
 
 

@@ -325,5 +325,5 @@ def test_ctrl_c_before_anything_is_trained_is_one_line(project):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert said.splitlines()[-1].startswith("interrupted; ")
+    assert said.splitlines()[-1].startswith("left at once; to go on")
     assert "Traceback" not in said

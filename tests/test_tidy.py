@@ -52,7 +52,12 @@ def leave(path, age=0.0):
 def swept(make_project):
     """A sweep with completed and pruned trials, one of which was judged and one confirmed."""
     project = make_project()
-    overrides = ("search.trials=9", "train.epochs=4", "search.space.train.lr={low = 1e-7, high = 3e-2, log = true}")
+    overrides = (
+        "search.keep_pruned=true",
+        "search.trials=9",
+        "train.epochs=4",
+        "search.space.train.lr={low = 1e-7, high = 3e-2, log = true}",
+    )
     result = Sweep(project.experiment(*overrides), project.root, project.tracker, GracefulStop()).run()
     last = result.leaderboard[result.leaderboard["outcome"] == "completed"].iloc[-1]["run_id"]
     evaluate(last, project.tracker, project.root)

@@ -1,8 +1,12 @@
 """The judge of the torture sees what is wrong; many writers; two sweeps at once."""
 
+import os
 import random
 import shutil
+import signal
 import sqlite3
+import time
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -15,7 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from imgcls.search.study import Sweep
 from imgcls.signals import GracefulStop
 from torture.evidence import check_totals, compare, gather
-from torture.instants import Pace, draw_blow, draw_instant
+from torture.instants import Blow, Pace, draw_blow, draw_instant
 from torture.victim import EXPERIMENT, Victim
 from torture.writers import run_writers
 
@@ -224,11 +228,42 @@ def test_eight_workers_write_to_one_store(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_workers_of_a_killed_driver_leave_their_trials_to_the_next_start(tmp_path):
+    """They would go on for an hour, and keep the next start from what they write."""
+    hours = EXPERIMENT.replace("epochs = 4", "epochs = 9999")
+    start = Victim.make(tmp_path / "orphans", hours, ("--workers", "2", "--trials", "2")).start()
+    assert start.wait_for(lambda start: start.num_epochs() > 0), start.said
+    workers = [pid for pid in children(start.pid) if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    assert len(workers) == 2
+    try:
+        start.strike(Blow((signal.SIGKILL,), whole_group=False))
+        deadline = time.monotonic() + 60
+        while any(is_alive(pid) for pid in workers):
+            assert time.monotonic() < deadline, "a worker outlived its driver"
+            time.sleep(0.05)
+    finally:
+        for pid in filter(is_alive, workers):
+            os.kill(pid, signal.SIGKILL)
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_alive(pid):
+    """Whether a process is there and no mere entry that nobody has read."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
 def test_of_two_sweeps_typed_at_once_the_second_is_told(tmp_path):
     victim = Victim.make(tmp_path / "both", EXPERIMENT, ("--trials", "3"))
     starts = [victim.start(), victim.start()]  # neither finds a store, a cache or a study
     assert sorted(start.wait() for start in starts) == [0, 2], "\n".join(start.said for start in starts)
     (told,) = (start.said for start in starts if start.exit_code == 2)
-    assert told.splitlines()[-1].startswith("error: this sweep is already running (process ")
-    assert "Traceback" not in told
+    assert told.splitlines()[-1].startswith("error: this sweep (study victim-")
+    assert "is already running (process " in told and "Traceback" not in told
     assert check_totals(gather(victim.root), 3).differences == []

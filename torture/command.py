@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from torture.evidence import Verdict
 from torture.rounds import BrokenStartError, Reference, Round, run_reference, run_round
+from torture.victim import end_all
 from torture.writers import run_writers
 
 MOST_KILLS_A_ROUND = 20
@@ -27,16 +29,25 @@ MOST_KILLS_A_ROUND = 20
 def main() -> None:
     """Tortures, and prints the verdict; exit code 1 where anything was lost."""
     arguments, began = _arguments(), time.monotonic()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: _break_off())
     with tempfile.TemporaryDirectory(prefix="imgcls-torture-") as folder:
         try:
             line, verdict = _judged(arguments, Path(arguments.keep or folder))
         except BrokenStartError as error:
             sys.exit(f"seed {arguments.seed}: {error}")
+        finally:
+            end_all()
     _say(f"{(time.monotonic() - began) / 60:.1f} min in all")
     for difference in verdict.differences:
         print(difference)
     print(line)
     sys.exit(bool(verdict.differences))
+
+
+def _break_off() -> None:
+    end_all()  # or the rounds would wait for them
+    sys.exit("broken off")
 
 
 def _judged(arguments: argparse.Namespace, folder: Path) -> tuple[str, Verdict]:

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -134,10 +135,24 @@ class Victim:
         return Start(self)
 
 
+_started: list[Start] = []
+
+_is_over = threading.Event()
+
+
+def end_all() -> None:
+    """Leaves no process behind where the torture itself is broken off; nothing more is started."""
+    _is_over.set()
+    for start in list(_started):
+        start.end()
+
+
 class Start:
     """The command typed once: a process group that may be killed."""
 
     def __init__(self, victim: Victim) -> None:
+        if _is_over.is_set():
+            raise RuntimeError("the torture was broken off")
         self.began = time.monotonic()
         self._victim = victim
         self._stores_before = victim.stores_aside()
@@ -149,6 +164,12 @@ class Start:
             self._process = subprocess.Popen(
                 command, cwd=victim.root, env=_environment(victim), stdout=stdout, stderr=stderr, start_new_session=True
             )
+        _started.append(self)
+
+    @property
+    def pid(self) -> int:
+        """Of its own process, and of its group."""
+        return self._process.pid
 
     @property
     def seconds(self) -> float:
@@ -203,6 +224,12 @@ class Start:
         """Lets it end by itself; its exit code."""
         return self._process.wait()
 
+    def end(self) -> None:
+        """Kills it where it is still there."""
+        if self._process.poll() is None:
+            self._send(signal.SIGKILL, whole_group=True)
+            self._process.wait()
+
     def strike(self, blow: Blow) -> bool:
         """Sends a blow's signals and waits for the command's own process to be gone.
 
@@ -216,8 +243,7 @@ class Start:
         try:
             self._process.wait(SECONDS_TO_LEAVE)
         except subprocess.TimeoutExpired:
-            self._send(signal.SIGKILL, True)
-            self._process.wait()
+            self.end()
             return False
         return True
 

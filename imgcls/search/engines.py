@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
@@ -155,11 +156,20 @@ class _Worker:
 def _work(pipe: Connection, index: int, num_workers: int) -> None:
     """A worker's life: import once, then trial after trial."""
     guard_logs()
+    threading.Thread(target=_leave_with_driver, daemon=True).start()
     with GracefulStop() as stop:
         # Ctrl-C reaches every process of the terminal; the driver hears it, and passes it on as SIGTERM.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for job in iter(pipe.recv, None):
             pipe.send(_run(_on_its_share(job, index, num_workers), stop))
+
+
+def _leave_with_driver() -> None:
+    """A worker that outlived its killed driver would go on with a trial that the next sitting takes up as well."""
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    driver.join()
+    os._exit(1)
 
 
 def _on_its_share(job: TrialJob, index: int, num_workers: int) -> TrialJob:

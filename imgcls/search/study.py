@@ -391,7 +391,8 @@ class Sweep:
 
 
 NOT_IDENTITY = (
-    "search.trials", "search.timeout", "search.workers", "search.confirm.top", "search.confirm.seeds",
+    "search.trials", "search.timeout", "search.workers", "search.keep_pruned", "search.confirm.top",
+    "search.confirm.seeds",
 )  # fmt: skip
 """Keys that may change between two sittings of the same study."""
 

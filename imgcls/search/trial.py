@@ -14,7 +14,7 @@ from optuna.storages import JournalStorage
 
 from imgcls.config import Experiment
 from imgcls.errors import TrainingError
-from imgcls.run import Finished, prepare, train_run
+from imgcls.run import BEST, Finished, prepare, train_run
 from imgcls.search.journal import Journal
 from imgcls.signals import GracefulStop
 from imgcls.tracking.store import Tracker
@@ -95,8 +95,13 @@ def run_trial(job: TrialJob, stop: GracefulStop) -> Finished:
     """
     tracker = _tracker(job.root)
     tags = {"imgcls.study": job.study, "imgcls.trial": str(job.number)}
-    if (ended := _recorded(job, tracker, tags)) is not None:
-        return ended
+    finished = _recorded(job, tracker, tags) or _train(job, tracker, tags, stop)
+    if finished.outcome == "pruned" and not job.experiment.search.keep_pruned:
+        _remove_checkpoints(finished.run_id, tracker)
+    return finished
+
+
+def _train(job: TrialJob, tracker: Tracker, tags: dict[str, str], stop: GracefulStop) -> Finished:
     study = open_study(job.root, job.study, job.experiment, job.pruner_warmup)
     trial = optuna.trial.Trial(study, job.trial_id)
 
@@ -114,6 +119,14 @@ def run_trial(job: TrialJob, stop: GracefulStop) -> Finished:
         stop=stop,
         prune=prune,
     )
+
+
+def _remove_checkpoints(run_id: str, tracker: Tracker) -> None:
+    """Only once the run has ended: until then it would be taken up from them. A store elsewhere keeps them."""
+    folder = tracker.get(run_id).folder
+    if folder is not None:
+        for path in (folder / BEST).parent.glob("*"):
+            path.unlink(missing_ok=True)
 
 
 def _recorded(job: TrialJob, tracker: Tracker, tags: dict[str, str]) -> Finished | None:

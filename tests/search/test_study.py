@@ -10,6 +10,7 @@ import pytest
 
 from imgcls.data.held_out import HeldOut
 from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
+from imgcls.run import LAST, VAL_PREDICTIONS
 from imgcls.search.engines import LocalProcesses
 from imgcls.search.study import Sweep
 from imgcls.search.trial import make_pruner
@@ -119,6 +120,16 @@ def test_a_stopped_sweep_goes_on_with_the_same_trial_to_the_same_end(project, wh
     assert len(project.runs(kind="trial")) == 3
 
 
+def test_a_stopped_trial_is_taken_up_where_more_trials_are_asked_for(project):
+    with pytest.raises(Interrupted):
+        sweep(project, stop=StopAfter(20))
+    stopped = [record.run_id for record in project.runs(kind="trial", outcome="interrupted")]
+    assert len(stopped) == 1
+    sweep(project, "search.trials=4")
+    assert {r.run_id: r.outcome for r in project.runs(kind="trial")}[stopped[0]] == "completed"
+    assert len(project.runs(kind="trial")) == 4
+
+
 def test_a_sweep_killed_before_it_was_told_of_a_trial_reads_it_from_the_record(project, whole, monkeypatch):
     def kill(*_):
         raise KilledError
@@ -210,6 +221,7 @@ def test_pruned_trials_are_finished_and_never_win(project):
     assert {r.status for r in records} == {"FINISHED"}
     for record in pruned:  # the longest warm-up searched is 1 epoch, so none is judged before the second
         assert len(project.tracker.history(record.run_id, "val/loss")) >= 2
+        assert (record.folder / VAL_PREDICTIONS).exists() and not list((record.folder / LAST).parent.iterdir())
     assert result.best_run_id not in {r.run_id for r in pruned}
 
 
