@@ -15,11 +15,12 @@ from urllib.parse import unquote, urlparse
 
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from imgcls.errors import InputError
 from imgcls.tracking.record import Outcome
-from imgcls.tracking.server import folder_to_write_in
+from imgcls.tracking.server import folder_to_write_in, unsent_artifact
 
 PARAMS_PER_CALL = 100
 """MLflow's limit for one log_batch call."""
@@ -78,8 +79,14 @@ class Run:
         dataset = MlflowDataset(
             name=name, digest=digest, source_type="imgcls", source=source, profile=json.dumps(profile)
         )
-        tags = [InputTag("mlflow.data.context", context)]
-        self._client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
+        links = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
+        try:
+            self._client.log_inputs(self.run_id, links)
+        except MlflowException as error:
+            if "IntegrityError" not in str(error):
+                raise
+            # A run that began in the same moment was the first to name this data set: now it is there to be linked.
+            self._client.log_inputs(self.run_id, links)
 
     @property
     def folder(self) -> Path | None:
@@ -113,8 +120,8 @@ class Run:
         if self._artifacts is not None:
             yield self._artifacts / name
             return
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(self._client.download_artifacts(self.run_id, name, folder))
+        with unsent_artifact(self._client, self.run_id, name) as unsent, tempfile.TemporaryDirectory() as folder:
+            yield unsent or Path(self._client.download_artifacts(self.run_id, name, folder))
 
     def log_text(self, name: str, text: str) -> None:
         """Writes a text artifact; at any instant it is whole or not there."""

@@ -284,12 +284,15 @@ class Tracker:
             yield Path(path)
 
     def has_artifact(self, run_id: str, name: str) -> bool:
-        """Whether a run has left this artifact."""
-        try:
-            with self.fetch(run_id, name):
+        """Whether a run has left this artifact; a store elsewhere is asked, and nothing is downloaded."""
+        with unsent_artifact(self._client, run_id, name) as unsent:
+            if unsent is not None:
                 return True
-        except InputError:
-            return False
+        folder = local_path(self._client.get_run(run_id).info.artifact_uri)
+        if folder is not None:
+            return (folder / name).is_file()
+        parent = Path(name).parent.as_posix()
+        return name in [found.path for found in self._client.list_artifacts(run_id, None if parent == "." else parent)]
 
     def read_text(self, run_id: str, name: str) -> str:
         """The content of a text artifact."""

@@ -120,6 +120,7 @@ def test_a_stopped_sweep_goes_on_with_the_same_trial_to_the_same_end(project, wh
     assert len(project.runs(kind="trial")) == 3
 
 
+@pytest.mark.slow
 def test_a_stopped_trial_is_taken_up_where_more_trials_are_asked_for(project):
     with pytest.raises(Interrupted):
         sweep(project, stop=StopAfter(20))
@@ -190,6 +191,7 @@ def test_other_data_start_a_new_study(project):
     assert sweep(project, "search.trials=1", "data.seed=1").run_id != first.run_id
 
 
+@pytest.mark.slow
 def test_a_grid_runs_each_point_once_after_the_own_values(project):
     space = "search.space.{}={}"
     result = sweep(
@@ -202,6 +204,7 @@ def test_a_grid_runs_each_point_once_after_the_own_values(project):
     assert sorted(rows) == [("0.01", "14"), ("0.01", "8"), ("0.02", "14"), ("0.02", "8")]
 
 
+@pytest.mark.slow
 def test_random_and_tpe_sweeps_are_functions_of_their_seed(project):
     rows = {}
     for seed in (0, 1):

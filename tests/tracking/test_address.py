@@ -139,11 +139,11 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.mark.parametrize(
     ("uri", "verb", "shown"),
     [
-        ("http://user:s3cret-3@127.0.0.1:1", "train tiny", "http://***@127.0.0.1:1/"),
-        ("http://user:s3cret-3@127.0.0.1:1", "sweep tiny", "http://***@127.0.0.1:1/"),
-        ("http://user:s3cret-3@127.0.0.1:1", "runs", "http://***@127.0.0.1:1/"),
-        ("http://user:s3cret-3@127.0.0.1:1", f"evaluate --run-id {'0' * 32}", "store"),
-        ("http://127.0.0.1:1/?token=s3cret-3", "train tiny", "token=***"),
+        ("http://user:s3cret-3@127.0.0.1:1", "train tiny", "http://127.0.0.1:1 does not answer"),
+        ("http://user:s3cret-3@127.0.0.1:1", "sweep tiny", "http://127.0.0.1:1 does not answer"),
+        ("http://user:s3cret-3@127.0.0.1:1", "runs", "http://127.0.0.1:1 does not answer"),
+        ("http://user:s3cret-3@127.0.0.1:1", f"evaluate --run-id {'0' * 32}", "does not answer"),
+        ("http://127.0.0.1:1/?token=s3cret-3", "train tiny", "http://127.0.0.1:1 does not answer"),
         ("postgresql://user:s3cret-3@127.0.0.1:1/x", "train tiny", "postgresql://***@127.0.0.1:1/x"),
         ("nonsense://user:s3cret-3@127.0.0.1:1/x", "train tiny", "nonsense://***@127.0.0.1:1/x"),
     ],

@@ -133,3 +133,10 @@ def test_a_device_has_a_name_for_people(machine):
     machine(2)
     assert prepare_device(TrainConfig(device="cuda:1")).name == "GPU 1"
     assert prepare_device(TrainConfig(device="cpu")).name.strip()
+
+
+def test_seeding_a_device_is_seeding_torch():
+    prepare_device(TrainConfig(device="cpu")).seed(5)
+    drawn = torch.rand(8)
+    torch.manual_seed(5)
+    assert torch.equal(drawn, torch.rand(8))
