@@ -124,8 +124,10 @@ def sweep(
     from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
 
-    with GracefulStop() as stop:
-        result = Sweep(loaded, root, Tracker(root), stop).run()
+    stop = GracefulStop()
+    search = Sweep(loaded, root, Tracker(root), stop)
+    with stop:
+        result = search.run()
     if as_json:
         best = result.leaderboard.iloc[0]
         facts = {

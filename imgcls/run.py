@@ -43,7 +43,6 @@ log = logging.getLogger(__name__)
 BEST, LAST = "checkpoints/best.pt", "checkpoints/last.pt"
 VAL_PREDICTIONS, TEST_PREDICTIONS = "predictions/val.csv", "predictions/test.csv"
 CONFIG = "config.toml"
-"""Tag: what leaks between the splits, in one line; absent where nothing does."""
 
 
 @dataclass(frozen=True)
@@ -196,16 +195,18 @@ def train_run(
         tags["mlflow.parentRunId"] = parent
     name_of_experiment = prepared.experiment.name
     earlier = None if fresh else tracker.unfinished(name_of_experiment, {"imgcls.kind": kind, **tags})
+    if earlier is not None and parent is None and tracker.is_running(earlier):
+        earlier = None  # somebody trains the same beside us; below a sweep or another run, nobody but us may
     if earlier is None:
         with tracker.start_run(name_of_experiment, kind=kind, name=name, tags=tags) as run:
-            return _train(run, prepared, None, kind, name, stop, prune)
+            return _train(run, prepared, None, {}, kind, name, stop, prune)
     try:
         with tracker.reopen_run(earlier.run_id) as run:
             if run.folder is not None:
                 remove_leftovers(run.folder / Path(LAST).parent)
             prepared = _as_begun(prepared, tracker, earlier)
             snapshot = _last_snapshot(tracker, earlier, prepared.device)
-            return _train(run, prepared, snapshot, kind, name, stop, prune)
+            return _train(run, prepared, snapshot, earlier.params, kind, name, stop, prune)
     except DamagedError as error:
         log.warning("%s; a new run begins", error)
         return train_run(
@@ -254,29 +255,34 @@ def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepa
 
 def _last_snapshot(tracker: Tracker, earlier: RunRecord, device: Device) -> dict[str, Any] | None:
     if not tracker.has_artifact(earlier.run_id, LAST):
+        if earlier.metrics:
+            raise DamagedError(
+                f"run {earlier.run_id} has completed epochs and no {LAST} "
+                "(after moving the repository: imgcls doctor --relocate)"
+            )
         log.info("going on with run %s, which stopped before its first checkpoint", earlier.run_id)
         return None
     with tracker.fetch(earlier.run_id, LAST) as path:
         try:
             snapshot: dict[str, Any] = load_checkpoint(path, device.torch_device)["state"]
-        except InputError as error:
+        except (InputError, KeyError) as error:
             raise DamagedError(f"run {earlier.run_id} cannot go on: {error}") from error
     log.info("going on with run %s after epoch %d, step %d", earlier.run_id, snapshot["epoch"], snapshot["step"])
     return snapshot
 
 
 def _train(
-    run: Run, prepared: Prepared, snapshot: dict[str, Any] | None, kind: Kind, name: str, stop: GracefulStop,
-    prune: Callable[[EpochResult], bool],
+    run: Run, prepared: Prepared, snapshot: dict[str, Any] | None, recorded: Mapping[str, str], kind: Kind, name: str,
+    stop: GracefulStop, prune: Callable[[EpochResult], bool],
 ) -> Finished:  # fmt: skip
     task = prepared.task()
     if snapshot is None:
-        _record_start(run, prepared)
+        _record_start(run, prepared, recorded)
         if kind == "train":
             log_leak_picture(run, prepared)
     state = TrainState.start(prepared.model(with_weights=snapshot is None), task.config, task.device)
     if snapshot is not None:
-        state.restore(snapshot)
+        _restore(state, snapshot, run)
     seconds = sum(result.seconds for result in state.history)
     progress = RunProgress(name, task.config.last_epoch, task.train.steps_per_epoch, task.val.num_images, seconds)
     best_logits: Tensor | None = None
@@ -306,6 +312,15 @@ def _train(
     return _record_end(run, prepared, state, best_logits.numpy())
 
 
+def _restore(state: TrainState, snapshot: dict[str, Any], run: Run) -> None:
+    try:
+        state.restore(snapshot)
+    except torch.OutOfMemoryError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DamagedError(f"run {run.run_id} cannot go on: its last checkpoint does not fit: {error}") from error
+
+
 def _after_epoch(run: Run, prepared: Prepared, state: TrainState, prune: Callable[[EpochResult], bool]) -> bool:
     """All that follows from a completed epoch once it is in the last checkpoint; doing it twice changes nothing.
 
@@ -329,10 +344,11 @@ def _predict_with_best(run: Run, prepared: Prepared, task: Task) -> Tensor:
     return predict(model, task.val, task.normalise, task.device)
 
 
-def _record_start(run: Run, prepared: Prepared) -> None:
+def _record_start(run: Run, prepared: Prepared, recorded: Mapping[str, str]) -> None:
     experiment, dataset = prepared.experiment, prepared.dataset
     run.log_text(CONFIG, experiment.to_toml())
-    run.log_params(experiment.params())
+    # Of a run that is taken up the device may be another of the same kind, and MLflow lets no param change.
+    run.log_params({key: value for key, value in experiment.params().items() if key not in recorded})
     tags = {"imgcls.config_hash": experiment.config_hash(), "imgcls.device": str(prepared.device)}
     run.set_tags(tags | data_tags(dataset))
     for split, images in (("train", dataset.train), ("val", dataset.val)):

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -181,10 +182,47 @@ def test_a_damaged_checkpoint_is_named_and_a_new_run_begins(project, caplog):
 
 
 def test_a_run_that_is_being_written_is_not_taken_up(project):
-    with project.tracker.start_run("tiny", kind="train", name="other", tags={"imgcls.identity": "1"}) as run:
-        assert project.tracker.unfinished("tiny", {"imgcls.identity": "1"}) is None
-        with pytest.raises(InputError, match="already running"), project.tracker.reopen_run(run.run_id):
+    tracker = project.tracker
+    with tracker.start_run("tiny", kind="train", name="other") as run:
+        assert tracker.is_running(tracker.get(run.run_id))
+        assert tracker.close_orphans() == []
+        with pytest.raises(InputError, match="already running"), tracker.reopen_run(run.run_id):
             pass
+    assert not tracker.is_running(tracker.get(run.run_id))
+
+
+def test_the_runs_of_another_machine_are_closed_when_its_heart_has_stopped(project):
+    runs = []
+    for age in (30, 700):
+        tags = {"imgcls.claims": "elsewhere", "imgcls.heartbeat": f"{time.time() - age:.0f}", "imgcls.kind": "train"}
+        tags |= {"imgcls.outcome": "running", "imgcls.host": "elsewhere", "imgcls.pid": "1"}
+        runs.append(project.client.create_run(project.client.create_experiment(f"{age}"), tags=tags).info.run_id)
+    assert [record.run_id for record in project.tracker.close_orphans()] == runs[1:]
+    assert project.tracker.get(runs[1]).tags["imgcls.reason"] == "its process died"
+    with pytest.raises(InputError, match="of elsewhere is already running"), project.tracker.reopen_run(runs[0]):
+        pass
+
+
+def test_completed_epochs_without_a_checkpoint_are_not_trained_into_the_same_run(project, caplog):
+    with pytest.raises(Interrupted):
+        project.train(stop=StopAfter(7))
+    stopped = project.runs(kind="train")[-1].run_id
+    with project.tracker.fetch(stopped, LAST) as path:
+        path.unlink()
+    assert project.train().run_id != stopped
+    assert "doctor --relocate" in caplog.text
+
+
+def test_a_checkpoint_of_another_shape_is_not_forced_in(project, caplog):
+    with pytest.raises(Interrupted):
+        project.train(stop=StopAfter(7))
+    stopped = project.runs(kind="train")[-1].run_id
+    with project.tracker.fetch(stopped, LAST) as path:
+        content = torch.load(path, weights_only=True)
+        del content["state"]["optimizer"]
+        torch.save(content, path)
+    assert project.train().run_id != stopped
+    assert "does not fit" in caplog.text
 
 
 @pytest.mark.slow

@@ -11,7 +11,10 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
@@ -24,6 +27,10 @@ from imgcls.run import Finished
 from imgcls.search.trial import TrialJob, run_trial
 from imgcls.signals import GracefulStop
 from imgcls.tracking.address import guard_logs, scrubbed
+from imgcls.tracking.claims import ClaimedError
+
+SECONDS_TO_LEAVE = 8.0
+"""So long workers have to finish their step, save and leave."""
 
 
 @dataclass(frozen=True)
@@ -92,32 +99,34 @@ class LocalProcesses:
         """Hands the job to an idle worker."""
         worker = next(worker for worker in self._workers if worker.job is None)
         worker.job = job
-        worker.pipe.send(job)
+        with suppress(OSError):  # it died while it was idle; `_collect` finds out how
+            worker.pipe.send(job)
 
     def wait(self) -> list[TrialOutcome]:
         """Waits for workers to answer or to die."""
-        passed_on = False
         while True:
             busy = [worker for worker in self._workers if worker.job is not None]
             wait([w.pipe for w in busy] + [w.process.sentinel for w in busy], timeout=0.2)
-            if self._stop() and not passed_on:
-                passed_on = True
+            if self._stop():
                 for worker in busy:
-                    worker.process.terminate()  # SIGTERM, which a worker takes as a request
+                    worker.ask_to_stop()
             if outcomes := [outcome for worker in busy if (outcome := self._collect(worker))]:
                 return outcomes
 
     def close(self) -> None:
         """Tells idle workers to leave and ends the others."""
         for worker in self._workers:
-            if worker.job is None and worker.process.is_alive():
-                worker.pipe.send(None)
+            if worker.job is None:
+                with suppress(OSError):
+                    worker.pipe.send(None)
             else:
-                worker.process.terminate()
+                worker.ask_to_stop()
+        deadline = time.monotonic() + SECONDS_TO_LEAVE
         for worker in self._workers:
-            worker.process.join(timeout=10)
+            worker.process.join(timeout=max(0.0, deadline - time.monotonic()))
             if worker.process.is_alive():
                 worker.process.kill()
+                worker.process.join()
 
     def _collect(self, worker: _Worker) -> TrialOutcome | None:
         job = worker.job
@@ -126,20 +135,29 @@ class LocalProcesses:
             if worker.pipe.poll():
                 outcome: TrialOutcome = worker.pipe.recv()
                 worker.job = None
+                if outcome.interrupted:  # it was asked to stop, by us or by somebody else, and leaves
+                    self._replace(worker)
                 return outcome
-        except (EOFError, ConnectionError):  # the worker died; what follows finds out how
+        except (EOFError, OSError):  # the worker died; what follows finds out how
             pass
         if worker.process.is_alive():
             return None
+        worker.job = None
         worker.process.join()
         why = death(worker.process.exitcode, worker.oom_kills)
-        self._workers[self._workers.index(worker)] = self._start(worker.index)
+        self._replace(worker)
         return TrialOutcome(job, error=why, interrupted=True)
+
+    def _replace(self, worker: _Worker) -> None:
+        if not self._stop():
+            worker.process.join()
+            self._workers[self._workers.index(worker)] = self._start(worker.index)
 
     def _start(self, index: int) -> _Worker:
         here, there = self._context.Pipe()
         process = self._context.Process(target=_work, args=(there, index, self.capacity), daemon=True)
-        process.start()
+        with _deaf_to_ctrl_c():
+            process.start()
         there.close()
         return _Worker(index, process, here)
 
@@ -151,17 +169,41 @@ class _Worker:
     pipe: Connection
     job: TrialJob | None = None
     oom_kills: int | None = field(default_factory=oom_kills)
+    is_asked: bool = False
+
+    def ask_to_stop(self) -> None:
+        """Sends SIGTERM, once: a worker takes the first as a request and leaves at the second at once."""
+        if not self.is_asked:
+            self.is_asked = True
+            self.process.terminate()
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """What is started here inherits that SIGINT is ignored.
+
+    Ctrl-C reaches every process of the terminal; the driver hears it, and passes it on as SIGTERM.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _work(pipe: Connection, index: int, num_workers: int) -> None:
-    """A worker's life: import once, then trial after trial."""
+    """A worker's life: import once, then trial after trial, until it is asked to stop."""
     guard_logs()
     threading.Thread(target=_leave_with_driver, daemon=True).start()
     with GracefulStop() as stop:
-        # Ctrl-C reaches every process of the terminal; the driver hears it, and passes it on as SIGTERM.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for job in iter(pipe.recv, None):
             pipe.send(_run(_on_its_share(job, index, num_workers), stop))
+            if stop():
+                return
 
 
 def _leave_with_driver() -> None:
@@ -186,7 +228,7 @@ def _on_its_share(job: TrialJob, index: int, num_workers: int) -> TrialJob:
 def _run(job: TrialJob, stop: GracefulStop) -> TrialOutcome:
     try:
         return TrialOutcome(job, finished=run_trial(job, stop))
-    except (Interrupted, KeyboardInterrupt) as error:
+    except (Interrupted, KeyboardInterrupt, ClaimedError) as error:
         return TrialOutcome(job, error=str(error), interrupted=True)
     except ImgclsError as error:
         return TrialOutcome(job, error=str(error))

@@ -143,6 +143,8 @@ class Sweep:
         if same:
             log.info("going on with sweep %s (study %s)", same[-1].run_id, self.name)
             with self.tracker.reopen_run(same[-1].run_id) as run:
+                if not self.tracker.has_artifact(run.run_id, CONFIG):  # it was killed while it began
+                    self._record_start(run)
                 yield run
             return
         if sweeps:
@@ -153,15 +155,17 @@ class Sweep:
         with self.tracker.start_run(
             self.experiment.name, kind="sweep", name=f"sweep {self.name}", tags={"imgcls.study": self.name}
         ) as run:
-            resolved = self.prepared.experiment
-            run.log_text(CONFIG, self.experiment.to_toml())
-            run.log_params({k: v for k, v in resolved.params().items() if k not in NOT_IDENTITY})
-            run.set_tags({
-                "imgcls.config_hash": self.experiment.config_hash(without=NOT_IDENTITY),
-                **data_tags(self.prepared.dataset),
-            })  # fmt: skip
-            log_leak_picture(run, self.prepared)
+            self._record_start(run)
             yield run
+
+    def _record_start(self, run: Run) -> None:
+        """The config comes last: once it is there, all of it is."""
+        resolved = self.prepared.experiment
+        run.log_params({k: v for k, v in resolved.params().items() if k not in NOT_IDENTITY})
+        config_hash = self.experiment.config_hash(without=NOT_IDENTITY)
+        run.set_tags({"imgcls.config_hash": config_hash, **data_tags(self.prepared.dataset)})
+        log_leak_picture(run, self.prepared)
+        run.log_text(CONFIG, self.experiment.to_toml())
 
     def _plan(self) -> None:
         """Enqueues what is planned beforehand and not enqueued yet; a kill may have come between any two."""
@@ -205,6 +209,7 @@ class Sweep:
         finally:
             progress.close()
             engine.close()
+        self.tracker.close_orphans()  # of workers that were lost when there was no time left
         if self.stop():
             raise Interrupted(f"stopped by {self.stop.requested}")
 
@@ -214,9 +219,8 @@ class Sweep:
         return self.num_ended() + num_open < min(limit, search.trials)
 
     def num_ended(self) -> int:
-        """Trials that ran to an end of their own: interrupted ones run again and count once."""
-        trials = self.study.get_trials(deepcopy=False)
-        return sum(trial.state.is_finished() and "interrupted" not in trial.user_attrs for trial in trials)
+        """Trials that have ended; one that was interrupted has not."""
+        return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
 
     def _ask(self) -> int:
         """The number of a new trial, whose values are in the study."""
@@ -287,12 +291,12 @@ class Sweep:
     def _close_run_of_lost(self, job: TrialJob, reason: str) -> None:
         tags = {"imgcls.study": self.name, "imgcls.trial": str(job.number), "imgcls.kind": "trial"}
         for record in self.tracker.find(tags):
-            if record.status == "RUNNING" or record.outcome == "interrupted":
+            if record.outcome in ("running", "interrupted"):
                 self.tracker.close_run(record.run_id, "failed", reason)
 
     def _stop_on_alike_failures(self) -> None:
         ended = [t for t in self.study.get_trials(deepcopy=False) if t.state.is_finished()]
-        last = [t.user_attrs.get("error") for t in ended if "interrupted" not in t.user_attrs][-ALIKE_FAILURES:]
+        last = [t.user_attrs.get("error") for t in ended][-ALIKE_FAILURES:]
         if len(last) == ALIKE_FAILURES and last[0] and len(set(last)) == 1:
             raise TrainingError(f"{ALIKE_FAILURES} trials in a row failed alike: {last[0]}")
 
@@ -305,7 +309,7 @@ class Sweep:
         rows = []
         for trial in self.study.get_trials(deepcopy=False):
             attrs = trial.user_attrs
-            if "interrupted" in attrs or not trial.state.is_finished():
+            if not trial.state.is_finished():
                 continue
             outcome = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned"}.get(trial.state, "failed")
             rows.append({

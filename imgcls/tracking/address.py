@@ -97,6 +97,8 @@ def _secrets_of(uri: str) -> Iterator[str]:
         user, colon, password = userinfo.partition(":")
         if colon:
             yield from _spellings(password)
+            for piece in re.split("[/?#]", password):  # a parser's message quotes what it takes for the port
+                yield from _spellings(piece)
         elif scheme.startswith("http") and len(user) >= LEAST_TOKEN:
             yield from _spellings(user)
     for piece in uri.partition("?")[2].split("&"):

@@ -9,12 +9,13 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from imgcls.errors import InputError
 
-LOOKS, SECONDS_OF_A_LOOK = 5, 0.02
+SECONDS_OF_A_LOOK = 0.1
 
 _held: set[Path] = set()
 """What this process holds; the kernel's locks keep out other processes only."""
@@ -29,13 +30,14 @@ class ClaimedError(InputError):
 
 
 @contextmanager
-def claim(root: Path, name: str, what: str) -> Iterator[None]:
+def claim(root: Path, name: str, what: str, patience: float = 0.0) -> Iterator[None]:
     """Holds a claim for the length of the block.
 
     Args:
         root: the project's root.
         name: of the claim, such as a run's id.
         what: for the message, such as `run 0123`.
+        patience: seconds in which its present holder may let go.
 
     Raises:
         ClaimedError: somebody holds it, be it this very process.
@@ -44,7 +46,7 @@ def claim(root: Path, name: str, what: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path in _held:
         raise ClaimedError(what, str(os.getpid()))
-    file = _patiently(path, what)
+    file = _patiently(path, what, patience)
     _held.add(path)
     try:
         os.write(file, str(os.getpid()).encode())
@@ -69,13 +71,28 @@ def is_claimed(root: Path, name: str) -> bool:
     return False
 
 
-def _patiently(path: Path, what: str) -> int:
-    for _ in range(LOOKS):
+def claims_id(root: Path) -> str:
+    """Names the folder of the claims: who writes another one into a run's tags shares none with us."""
+    path = _path(root, "").with_name("id")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f"id.{uuid4().hex}")
+        aside.write_text(uuid4().hex, encoding="ascii")
+        with suppress(FileExistsError):  # another process was faster
+            os.link(aside, path)
+        aside.unlink()
+    return path.read_text(encoding="ascii")
+
+
+def _patiently(path: Path, what: str, patience: float) -> int:
+    deadline = time.monotonic() + max(patience, SECONDS_OF_A_LOOK)
+    while True:
         try:
             return _locked(path, what)
         except ClaimedError:  # perhaps somebody only looks whether it is claimed
-            time.sleep(SECONDS_OF_A_LOOK)
-    return _locked(path, what)
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(SECONDS_OF_A_LOOK / 5)
 
 
 def _locked(path: Path, what: str, *, create: bool = True) -> int:

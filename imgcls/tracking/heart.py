@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from imgcls.tracking.origin import HEARTBEAT_SECONDS, heartbeat
 from imgcls.tracking.run import Run
 
+SECONDS_TO_END = 2.0
+"""So long the end of a run waits for a heartbeat under way, which a busy store may hold up."""
+
 log = logging.getLogger(__name__)
 
 
@@ -23,7 +26,7 @@ def beating(run: Run) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join()
+        thread.join(timeout=SECONDS_TO_END)  # a late heartbeat does no harm
 
 
 def _beat(run: Run, ended: threading.Event) -> None:

@@ -19,9 +19,6 @@ HEARTBEAT_SECONDS = 30.0
 SILENT_SECONDS = 600.0
 """After so long without a heartbeat the process of a run on another machine counts as gone."""
 
-CLAIMING_SECONDS = 60.0
-"""So long a run may have a process without a claim."""
-
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
@@ -34,50 +31,21 @@ def heartbeat() -> dict[str, str]:
     return {"imgcls.heartbeat": f"{time.time():.0f}"}
 
 
-def this_process() -> dict[str, str]:
-    """Tags that name this process."""
-    return {"imgcls.host": socket.gethostname(), "imgcls.pid": str(os.getpid())}
-
-
-def is_running(tags: Mapping[str, str], *, is_claimed: bool) -> bool:
-    """Whether the process that last wrote a run may still be at it.
-
-    Args:
-        tags: of the run.
-        is_claimed: whether a process of this machine holds the run's claim.
-
-    Returns:
-        On this machine the claim decides, but in the moment between a run's creation and its claim, when the process
-        is asked for by its number. Of another machine only the heartbeat is known.
-    """
-    age = time.time() - float(tags.get("imgcls.heartbeat", 0))
-    if tags.get("imgcls.host") != socket.gethostname():
-        return age < SILENT_SECONDS
-    return is_claimed or (age < CLAIMING_SECONDS and _exists(int(tags.get("imgcls.pid", 0))))
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return pid > 0
+def is_beating(tags: Mapping[str, str]) -> bool:
+    """Whether the process that writes a run has said lately that it is alive."""
+    return time.time() - float(tags.get("imgcls.heartbeat", 0)) < SILENT_SECONDS
 
 
 def who_runs() -> dict[str, str]:
     """Tags that say which process of which machine writes a run, and with what."""
-    return (
-        heartbeat()
-        | this_process()
-        | {
-            "mlflow.user": _user(),
-            "mlflow.source.name": "imgcls",
-            "mlflow.source.type": "LOCAL",
-            "imgcls.versions": json.dumps(versions()),
-        }
-    )
+    return heartbeat() | {
+        "imgcls.host": socket.gethostname(),
+        "imgcls.pid": str(os.getpid()),
+        "mlflow.user": _user(),
+        "mlflow.source.name": "imgcls",
+        "mlflow.source.type": "LOCAL",
+        "imgcls.versions": json.dumps(versions()),
+    }
 
 
 def _user() -> str:

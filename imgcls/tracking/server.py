@@ -20,7 +20,7 @@ import requests
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.entities import PagedList
 from mlflow.tracking import MlflowClient
 
@@ -134,7 +134,15 @@ class RemoteClient(MlflowClient):
         """Removes a tag, once all that was written to the run is sent."""
         delete = super().delete_tag
         self._flush(f"taking up run {run_id}", run_id)
-        self._ask(f"taking up run {run_id}", lambda: delete(run_id, key))
+
+        def delete_once() -> None:
+            try:
+                delete(run_id, key)
+            except MlflowException as error:
+                if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):  # else an answer was lost
+                    raise
+
+        self._ask(f"taking up run {run_id}", delete_once)
 
     def log_artifact(self, run_id: str, local_path: str, artifact_path: str | None = None) -> None:
         """Puts a file into the outbox."""
@@ -500,6 +508,8 @@ def judge(error: Exception) -> Unsent | Refused | None:
     for link in _chain(error):
         if isinstance(link, requests.HTTPError) and link.response is not None:
             return _judge_status(link.response.status_code, '"error_code"' in link.response.text, error)
+        if isinstance(link, requests.ReadTimeout):  # a large file, perhaps: what else there is can be sent
+            return Unsent("does not answer in time")
         if isinstance(link, requests.Timeout):
             return Away("does not answer in time")
         if isinstance(link, requests.ConnectionError | ConnectionError | TimeoutError):

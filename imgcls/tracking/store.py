@@ -8,27 +8,38 @@ import re
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mlflow.entities import RunTag, ViewType
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from imgcls.errors import ImgclsError, InputError, Interrupted
 from imgcls.failures import explain
 from imgcls.tracking.address import redacted, scrubbed
-from imgcls.tracking.claims import ClaimedError, claim, is_claimed
+from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed
 from imgcls.tracking.heart import beating
-from imgcls.tracking.origin import git_tags, is_running, who_runs
+from imgcls.tracking.origin import git_tags, is_beating, who_runs
 from imgcls.tracking.record import STATUS, Kind, Outcome, RunRecord
 from imgcls.tracking.run import Run, check_artifact_name, local_path
 from imgcls.tracking.server import RemoteClient, connect, unsent_artifact, waiting_elsewhere
 
 PLAIN = re.compile(r"[\w ./:+@-]*", re.ASCII)
 """What can stand between the quotes of MLflow's filters."""
+
+NO_SUCH_RUN = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
+"""MLflow's answers to an id that is unknown, or none at all."""
+
+SECONDS_OF_CLOSING = 3.0
+"""So long a run that is taken up may be held by somebody who closes it as an orphan."""
 
 ORPHANED = "its process died"
 """Reason of a run that was found RUNNING without a process."""
@@ -56,6 +67,9 @@ class Tracker:
             self.uri = f"sqlite:///{database}"
         else:
             self.uri = os.environ["MLFLOW_TRACKING_URI"]
+            if self.uri.startswith("sqlite:///"):
+                database = Path(self.uri.removeprefix("sqlite:///").split("?")[0]).resolve()
+                _create_database(database, database.parent / "mlruns")
         try:
             self._client = connect(self.uri, self._root)
         except InputError:
@@ -84,13 +98,17 @@ class Tracker:
         is FINISHED with `run.outcome`.
         """
         all_tags = who_runs() | {"imgcls.kind": kind, "imgcls.outcome": "running"} | dict(tags or {})
-        all_tags |= git_tags(self._root)
+        all_tags |= {"imgcls.claims": claims_id(self._root)} | git_tags(self._root)
         if parent is not None:
             all_tags["mlflow.parentRunId"] = parent
-        created = self._client.create_run(self._experiment_id(experiment), tags=all_tags, run_name=name)
-        run_id = created.info.run_id
-        with self._claim(run_id), self._writing(Run(self._client, run_id, created.info.artifact_uri)) as run:
-            yield run
+        with ExitStack() as held:
+            # Whoever finds the run before it is claimed finds its opening claimed.
+            with claim(self._root, _opening(all_tags["imgcls.host"], all_tags["imgcls.pid"]), "the opening of a run"):
+                created = self._client.create_run(self._experiment_id(experiment), tags=all_tags, run_name=name)
+                held.enter_context(self._claim(created.info.run_id))
+            run = Run(self._client, created.info.run_id, created.info.artifact_uri)
+            with self._writing(run):
+                yield run
 
     @contextmanager
     def reopen_run(self, run_id: str) -> Iterator[Run]:
@@ -99,18 +117,22 @@ class Tracker:
         Raises:
             ClaimedError: another process is writing it.
         """
-        with self._claim(run_id):
+        with self._claim(run_id, patience=SECONDS_OF_CLOSING):
+            record = self.get(run_id)
+            if self.is_running(record) and record.tags.get("imgcls.claims") != claims_id(self._root):
+                raise ClaimedError(f"run {run_id} of {record.tags['imgcls.host']}", record.tags["imgcls.pid"])
             found = self._client.get_run(run_id)
             if "imgcls.reason" in found.data.tags:
                 self._client.delete_tag(run_id, "imgcls.reason")
             run = Run(self._client, run_id, found.info.artifact_uri)
-            run.set_tags(who_runs() | {"imgcls.outcome": "running"})
+            run.set_tags(who_runs() | {"imgcls.claims": claims_id(self._root)})
             self._client.update_run(run_id, status="RUNNING")
+            run.set_tags({"imgcls.outcome": "running"})
             with self._writing(run):
                 yield run
 
-    def _claim(self, run_id: str) -> AbstractContextManager[None]:
-        return claim(self._root, run_id, f"run {run_id}")
+    def _claim(self, run_id: str, patience: float = 0.0) -> AbstractContextManager[None]:
+        return claim(self._root, run_id, f"run {run_id}", patience)
 
     def amend(self, run_id: str) -> Run:
         """A run that has ended, to add to; its status and its times stay."""
@@ -141,7 +163,7 @@ class Tracker:
         """
         closed = []
         for record in self.find({}, status="RUNNING"):
-            if record.kind and not self._is_running(record):
+            if record.kind and not self._has_unsent(record.run_id) and not self.is_running(record):
                 with suppress(ClaimedError), self._claim(record.run_id):
                     closed += self._close_orphan(self.get(record.run_id))
         return closed
@@ -156,16 +178,25 @@ class Tracker:
         return [record]
 
     def unfinished(self, experiment: str, tags: Mapping[str, str]) -> RunRecord | None:
-        """The newest run with these tags, if it stopped before its end and no process is at it."""
+        """The newest run with these tags, if it has not ended as completed or pruned; it may be running."""
         found = self.find(tags, experiment=experiment, newest=1)
-        if not found or found[-1].outcome in ("completed", "pruned") or self._is_running(found[-1]):
+        if not found or found[-1].outcome in ("completed", "pruned"):
             return None
         return found[-1]
 
-    def _is_running(self, record: RunRecord) -> bool:
+    def is_running(self, record: RunRecord) -> bool:
+        """Whether a process may be at work on a run; of one that shares no claims with us the heartbeat tells."""
         if record.status != "RUNNING":
             return False
-        return is_running(record.tags, is_claimed=is_claimed(self._root, record.run_id))
+        if record.tags.get("imgcls.claims") != claims_id(self._root):
+            return is_beating(record.tags)
+        opening = _opening(record.tags["imgcls.host"], record.tags["imgcls.pid"])
+        # In this order: a run that is being opened is claimed before its opening is over.
+        return is_claimed(self._root, opening) or is_claimed(self._root, record.run_id)
+
+    def _has_unsent(self, run_id: str) -> bool:
+        """Whether words about a run still wait to be sent, its end perhaps among them."""
+        return isinstance(self._client, RemoteClient) and bool(self._client.outbox.last_entries(run_id))
 
     def _end(self, run_id: str, outcome: Outcome, reason: str) -> None:
         tags = [RunTag("imgcls.outcome", outcome)] + ([RunTag("imgcls.reason", reason)] if reason else [])
@@ -201,6 +232,8 @@ class Tracker:
         try:
             run = self._client.get_run(run_id)
         except MlflowException as error:
+            if error.error_code not in NO_SUCH_RUN:
+                raise
             raise InputError(
                 f"no run {run_id!r} in {self._where()}; `imgcls runs` lists the runs of this store"
             ) from error
@@ -362,6 +395,11 @@ class Tracker:
         )
 
 
+def _opening(host: str, pid: str) -> str:
+    """Name of the claim that a process holds while it opens a run."""
+    return f"opening-{host}-{pid}"
+
+
 def _reason(error: BaseException) -> str:
     error = explain(error) or error
     lines: Iterable[str] = (line.strip() for line in scrubbed(str(error)).splitlines())
@@ -387,6 +425,7 @@ def _create_database(database: Path, artifacts: Path) -> None:
     log = logging.getLogger(__name__)
     log.info("creating %s", database)
     artifacts.mkdir(parents=True, exist_ok=True)
+    database.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=database.parent) as folder:
         aside = Path(folder) / "mlflow.db"
         store = SqlAlchemyStore(  # type: ignore[no-untyped-call]

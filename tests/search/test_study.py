@@ -15,6 +15,7 @@ from imgcls.search.engines import LocalProcesses
 from imgcls.search.study import Sweep
 from imgcls.search.trial import make_pruner
 from imgcls.signals import GracefulStop
+from imgcls.tracking.run import Run
 from tests.stops import StopAfter
 
 
@@ -141,6 +142,22 @@ def test_a_sweep_killed_before_it_was_told_of_a_trial_reads_it_from_the_record(p
     monkeypatch.undo()
     assert everything(project, sweep(project)) == whole
     assert len(project.runs(kind="trial")) == 3
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_while_it_began_its_record_is_whole_in_the_end(project, whole, monkeypatch):
+    log_text = Run.log_text
+
+    def kill(self, name, text):
+        if name == "config.toml":
+            raise KilledError
+        log_text(self, name, text)
+
+    monkeypatch.setattr(Run, "log_text", kill)
+    with pytest.raises(KilledError):
+        sweep(project)
+    monkeypatch.undo()
+    assert everything(project, sweep(project)) == whole
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from imgcls.errors import InputError
-from imgcls.tracking.claims import ClaimedError, claim, is_claimed
-from imgcls.tracking.origin import is_running, this_process
+from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed
+from imgcls.tracking.origin import is_beating
 
 HOLD = """
 import sys, pathlib
@@ -77,19 +77,10 @@ def test_claims_leave_no_files(tmp_path):
     assert list((tmp_path / "mlruns" / ".claims").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("host", "seconds", "claimed", "running"),
-    [
-        ("here", 0, True, True),
-        ("here", 9999, True, True),  # a machine that slept
-        ("here", 5, False, True),  # between its creation and its claim
-        ("here", 120, False, False),
-        ("elsewhere", 30, False, True),
-        ("elsewhere", 700, False, False),
-    ],
-)
-def test_a_claim_decides_here_and_the_heartbeat_elsewhere(host, seconds, claimed, running):
-    tags = this_process() | {"imgcls.heartbeat": f"{time.time() - seconds:.0f}"}
-    if host == "elsewhere":
-        tags["imgcls.host"] = "another machine"
-    assert is_running(tags, is_claimed=claimed) is running
+def test_a_folder_of_claims_keeps_its_name(tmp_path):
+    assert claims_id(tmp_path / "a") == claims_id(tmp_path / "a") != claims_id(tmp_path / "b")
+
+
+@pytest.mark.parametrize(("seconds", "beating"), [(30, True), (700, False)])
+def test_of_a_run_elsewhere_the_heartbeat_tells(seconds, beating):
+    assert is_beating({"imgcls.heartbeat": f"{time.time() - seconds:.0f}"}) is beating
