@@ -56,6 +56,14 @@ def shell(clone, command):
     return done.stdout
 
 
+def until_it_listens(lines):
+    """The server's lines up to that which it prints once its port is open ("startup complete" comes before)."""
+    for line in lines:
+        yield line
+        if "running on http" in line:
+            return
+
+
 def ask(url, body=None):
     request = urllib.request.Request(
         url, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"}
@@ -86,9 +94,8 @@ def test_the_commands_run_as_written(clone):
     )  # fmt: skip
     try:
         assert ui.stderr is not None
-        for said in ui.stderr:
-            if "startup complete" in said:
-                break
+        said = list(until_it_listens(ui.stderr))
+        assert ui.poll() is None, "".join(said)
         api = f"http://127.0.0.1:{port}/api/2.0/mlflow"
         experiments = json.loads(ask(f"{api}/experiments/search?max_results=10"))["experiments"]
         digits = next(e for e in experiments if e["name"] == "digits")

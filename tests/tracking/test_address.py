@@ -17,10 +17,10 @@ from imgcls.tracking.address import guard_logs, redacted, scrubbed
 from imgcls.tracking.store import Tracker
 
 SHOWN = {
-    "sqlite:////work/mlflow.db": "sqlite:////work/mlflow.db",
+    "sqlite:////srv/mlflow.db": "sqlite:////srv/mlflow.db",
     "http://127.0.0.1:5000": "http://127.0.0.1:5000",
     "databricks": "databricks",
-    "file:/work/mlruns": "file:/work/mlruns",
+    "file:/srv/mlruns": "file:/srv/mlruns",
     "http://user:s3cret@host:5000/x": "http://***@host:5000/x",
     "https://dapi0123456789abcdef@host/x": "https://***@host/x",
     "postgresql+psycopg://user:s3cret@127.0.0.1:1/x?sslmode=require": "postgresql+psycopg://***@127.0.0.1:1/x?sslmode=***",
