@@ -16,7 +16,7 @@ from pathlib import Path
 
 from imgcls.errors import ImgclsError, ResourceError
 
-GOES_ON = "then the same command goes on where it stopped"
+GOES_ON = "then the same command goes on"
 
 FREE_SPACE = "free some space (`imgcls clean` and `imgcls cache --prune` do)"
 

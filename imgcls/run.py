@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import Tensor, nn
 
+from imgcls.aside import leftovers
 from imgcls.config import AugmentConfig, DataConfig, Experiment, load_experiment
 from imgcls.data.augment import Augment, Normalise
 from imgcls.data.labelled import LabelledImages
@@ -33,7 +34,7 @@ from imgcls.tracking.origin import heartbeat
 from imgcls.tracking.record import LEAKS, Kind, RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
-from imgcls.training.checkpoint import load_checkpoint, remove_leftovers, save_checkpoint
+from imgcls.training.checkpoint import load_checkpoint, save_checkpoint
 from imgcls.training.device import Device, prepare_device
 from imgcls.training.loop import Task, TrainState, fit, predict
 from imgcls.training.metrics import EpochResult
@@ -203,7 +204,8 @@ def train_run(
     try:
         with tracker.reopen_run(earlier.run_id) as run:
             if run.folder is not None:
-                remove_leftovers(run.folder / Path(LAST).parent)
+                for path in leftovers(run.folder / Path(LAST).parent):
+                    path.unlink(missing_ok=True)
             prepared = _as_begun(prepared, tracker, earlier)
             snapshot = _last_snapshot(tracker, earlier, prepared.device)
             return _train(run, prepared, snapshot, earlier.params, kind, name, stop, prune)
@@ -244,7 +246,7 @@ def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepa
     if kind_of_device != prepared.device.torch_device.type:
         raise InputError(
             f"run {earlier.run_id} was begun on {begun.device} and can go on only there; this is "
-            f"{prepared.device.torch_device}: set train.device, or begin anew with --fresh"
+            f"{prepared.device.torch_device}: set train.device, or begin anew (imgcls train --fresh)"
         )
     train = prepared.experiment.train.model_copy(update={"threads": begun.threads, "precision": begun.precision})
     if train == prepared.experiment.train:

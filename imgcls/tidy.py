@@ -19,7 +19,7 @@ from imgcls.tracking.record import RunRecord
 from imgcls.tracking.store import Tracker
 
 ASIDE = re.compile(r"\..+\.\d+")
-"""Name of a checkpoint that is being written, with the number of its process at the end."""
+"""Name of a file that is being written, with the number of its process at the end; see `imgcls.aside`."""
 
 SETTLED_AFTER = 600.0
 """Seconds without a write after which a store that was being made belongs to nobody: making one takes five."""
@@ -162,7 +162,9 @@ def _of_ended(record: RunRecord, *, has_chosen: bool) -> Iterator[tuple[str, Pat
 
 
 def _leftovers(folder: Path) -> Iterator[tuple[str, Path]]:
-    yield from ((LEFTOVERS, path) for path in _files(folder) if ASIDE.fullmatch(path.name))
+    for path in sorted(folder.rglob(".*")):
+        if ASIDE.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            yield LEFTOVERS, path
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -101,7 +101,7 @@ def test_a_real_failure_is_told_with_its_remedy(bring_about, what, remedy, tmp_p
     assert told is not None, repr(caught.value)
     assert told.exit_code == 1
     text = str(told)
-    assert what in text and remedy in text and "the same command goes on where it stopped" in text
+    assert what in text and remedy in text and "the same command goes on" in text
     assert "\n" not in text
 
 

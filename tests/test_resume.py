@@ -1,6 +1,5 @@
 """A run that was stopped or killed goes on as if it had never stopped."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -225,47 +224,48 @@ def test_a_checkpoint_of_another_shape_is_not_forced_in(project, caplog):
     assert "does not fit" in caplog.text
 
 
+LONG = "train.epochs=30"
+COMMAND = [sys.executable, "-m", "imgcls", "train", "tiny", "--set", LONG]
+
+
+def stopped_after_epoch_12(project, *signals):
+    """Types COMMAND, sends its process these signals, one at once after another; what it said from then on, and how
+    it ended."""
+    process = subprocess.Popen([*COMMAND, "--fresh"], cwd=project.root, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "epoch  12/" in line:
+            break
+    for number in signals:
+        process.send_signal(number)
+    said = process.stderr.read()
+    process.stderr.close()
+    return said, process.wait()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_process_that_is_killed_leaves_a_run_that_goes_on(project, number):
-    whole = project.train("train.epochs=30").run_id
-    command = [sys.executable, "-m", "imgcls", "train", "tiny", "--set", "train.epochs=30"]
-    first = subprocess.Popen([*command, "--fresh"], cwd=project.root, stderr=subprocess.PIPE, text=True)
-    assert first.stderr is not None
-    for line in first.stderr:
-        if "epoch  12/" in line:
-            break
-    first.send_signal(number)
-    said = first.stderr.read()
-    first.stderr.close()
-    first.wait()
+    whole = project.train(LONG).run_id
+    said, _ = stopped_after_epoch_12(project, number)
     (stopped,) = [record for record in project.runs(kind="train") if record.run_id != whole]
     if number == signal.SIGKILL:
         assert stopped.status == "RUNNING"
     else:
         assert (stopped.status, stopped.outcome) == ("KILLED", "interrupted")
         assert "to go on: imgcls train tiny --set train.epochs=30\n" in said
-    again = subprocess.run(command, cwd=project.root, stderr=subprocess.PIPE, text=True, check=True)
+    again = subprocess.run(COMMAND, cwd=project.root, stderr=subprocess.PIPE, text=True, check=True)
     assert "going on with run" in again.stderr
     assert_same(project, stopped.run_id, whole)
 
 
 @pytest.mark.slow
 def test_a_second_ctrl_c_leaves_at_once_and_loses_nothing(project):
-    whole = project.train("train.epochs=30").run_id
-    command = [sys.executable, "-m", "imgcls", "train", "tiny", "--set", "train.epochs=30"]
-    first = subprocess.Popen([*command, "--fresh"], cwd=project.root, stderr=subprocess.PIPE, text=True)
-    assert first.stderr is not None
-    for line in first.stderr:
-        if "epoch  12/" in line:
-            break
-    for _ in range(3):
-        os.kill(first.pid, signal.SIGINT)
-    said = first.stderr.read()
-    first.stderr.close()
-    assert first.wait() in (1, 130)
+    whole = project.train(LONG).run_id
+    said, code = stopped_after_epoch_12(project, *[signal.SIGINT] * 3)
+    assert code in (1, 130)
     assert "imgcls train tiny" in said
     assert "Traceback" not in said
-    subprocess.run(command, cwd=project.root, stderr=subprocess.DEVNULL, check=True)
+    subprocess.run(COMMAND, cwd=project.root, stderr=subprocess.DEVNULL, check=True)
     (stopped,) = [record for record in project.runs(kind="train") if record.run_id != whole]
     assert_same(project, stopped.run_id, whole)

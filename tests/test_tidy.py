@@ -174,11 +174,12 @@ def test_leftovers_of_killed_processes_go_once_nobody_can_be_at_them(project):
     old = leave(project.root / ".mlflow-old" / "mlflow.db", age=2 * tidy.SETTLED_AFTER)
     new = leave(project.root / ".mlflow-new" / "mlflow.db")
     decoded = leave(cache_folder() / "building-old" / "images.npy", age=48 * 3600)
+    report = leave(project.tracker.get(project.train(*SHORT).run_id).folder / "figures" / ".curves.png.host.12")
     decoding = leave(cache_folder() / "building-new" / "images.npy")
-    assert found(project, tidy.LEFTOVERS) == {old.parent, decoded.parent}
+    assert found(project, tidy.LEFTOVERS) == {old.parent, decoded.parent, report}
     clean(project)
     assert new.exists() and decoding.exists()
-    assert not old.parent.exists() and not decoded.parent.exists()
+    assert not old.parent.exists() and not decoded.parent.exists() and not report.exists()
     shutil.rmtree(decoding.parent)
 
 

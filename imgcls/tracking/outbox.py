@@ -33,6 +33,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from imgcls.aside import is_alive
+
 log = logging.getLogger(__name__)
 
 Entry = dict[str, Any]
@@ -223,7 +225,7 @@ class Outbox:
     def _clear_up(self) -> None:
         """Removes what processes of this machine that were killed had begun to write."""
         for folder in self.folder.glob(f"writing/{os.uname().nodename}-*-*"):
-            if not _lives(int(folder.name.split("-")[-2])):
+            if not is_alive(int(folder.name.split("-")[-2])):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def hurry(self) -> None:
@@ -360,16 +362,6 @@ class Outbox:
             with (self.folder / "lock").open("a") as file:
                 fcntl.lockf(file, fcntl.LOCK_EX)
                 yield
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _whole_lines(file: IO[bytes]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 import time
@@ -18,6 +17,7 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from imgcls.aside import written_aside
 from imgcls.errors import InputError
 from imgcls.tracking.record import Outcome
 from imgcls.tracking.server import folder_to_write_in, unsent_artifact
@@ -129,10 +129,8 @@ class Run:
 
     def log_bytes(self, name: str, content: bytes) -> None:
         """Writes a binary artifact; at any instant it is whole or not there."""
-        with self.artifact(name) as path:
-            aside = path.with_name(f".{path.name}.{os.getpid()}")
+        with self.artifact(name) as path, written_aside(path) as aside:
             aside.write_bytes(content)
-            aside.replace(path)
 
 
 def check_artifact_name(name: str) -> None:

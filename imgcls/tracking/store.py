@@ -61,15 +61,10 @@ class Tracker:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints the trace of what it raises
         self._root = root.resolve()
         self._is_default = not os.environ.get("MLFLOW_TRACKING_URI")
-        if self._is_default:
-            database = self._root / "mlflow.db"
-            _create_database(database, self._root / "mlruns")
-            self.uri = f"sqlite:///{database}"
-        else:
-            self.uri = os.environ["MLFLOW_TRACKING_URI"]
-            if self.uri.startswith("sqlite:///"):
-                database = Path(self.uri.removeprefix("sqlite:///").split("?")[0]).resolve()
-                _create_database(database, database.parent / "mlruns")
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._root / 'mlflow.db'}"
+        if self.uri.startswith("sqlite:"):
+            database = _database_behind(self.uri)
+            _create_database(database, database.parent / "mlruns")
         try:
             self._client = connect(self.uri, self._root)
         except InputError:
@@ -121,10 +116,9 @@ class Tracker:
             record = self.get(run_id)
             if self.is_running(record) and record.tags.get("imgcls.claims") != claims_id(self._root):
                 raise ClaimedError(f"run {run_id} of {record.tags['imgcls.host']}", record.tags["imgcls.pid"])
-            found = self._client.get_run(run_id)
-            if "imgcls.reason" in found.data.tags:
+            if "imgcls.reason" in record.tags:
                 self._client.delete_tag(run_id, "imgcls.reason")
-            run = Run(self._client, run_id, found.info.artifact_uri)
+            run = self.amend(run_id)
             run.set_tags(who_runs() | {"imgcls.claims": claims_id(self._root)})
             self._client.update_run(run_id, status="RUNNING")
             run.set_tags({"imgcls.outcome": "running"})
@@ -407,6 +401,21 @@ def _reason(error: BaseException) -> str:
     known = isinstance(error, ImgclsError)
     text = first if known and first else f"{type(error).__name__}: {first}".rstrip(": ")
     return text[:500]
+
+
+def _database_behind(uri: str) -> Path:
+    """The file of a SQLite address.
+
+    Raises:
+        InputError: it names none, and SQLite would keep the record in this process's memory.
+    """
+    name = uri.removeprefix("sqlite:").removeprefix("///").split("?")[0]
+    if name in ("", "//", ":memory:"):
+        raise InputError(
+            f"MLFLOW_TRACKING_URI = {uri!r} is a store in memory, which ends with this process and its runs with it; "
+            "name a file, as in sqlite:///mlflow.db"
+        )
+    return Path(name).resolve()
 
 
 def _create_database(database: Path, artifacts: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import stat
 import warnings
 import zipfile
@@ -15,6 +14,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from imgcls.aside import written_aside
 from imgcls.errors import InputError
 
 RECORD = re.compile(r"[^/\\.][^/\\]*/(data\.pkl|data/\d+|byteorder|version|\.\w+(/\w+)*)", re.ASCII)
@@ -31,15 +31,10 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """
     _check_plain(content, "checkpoint")
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}{_mark()}{os.getpid()}")
-    try:
-        with aside.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with written_aside(path) as aside, aside.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
     _sync_folder(path.parent)
 
 
@@ -82,23 +77,6 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     return content
 
 
-def remove_leftovers(folder: Path) -> list[Path]:
-    """Removes what writers that were killed have left half-written in a folder.
-
-    What a process of another machine writes is left alone: whether that one still lives cannot be seen from here.
-
-    Returns:
-        What was removed.
-    """
-    removed = []
-    for path in sorted(folder.glob(".*")):
-        aside, mark, pid = path.name.rpartition(_mark())
-        if mark and aside and pid.isdecimal() and not _is_running(int(pid)):
-            path.unlink(missing_ok=True)
-            removed.append(path)
-    return removed
-
-
 class _DamagedError(Exception):
     """What is wrong with an archive, in words."""
 
@@ -132,20 +110,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _mark() -> str:
-    return f".{socket.gethostname()}."
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # it is another user's
-        return True
-    return True
 
 
 def _check_plain(value: object, name: str) -> None:

@@ -234,10 +234,14 @@ def test_what_is_refused_is_set_aside_and_can_be_tried_again(make_outbox, port, 
     until(lambda: not (outbox.folder / "run").exists())
 
 
-def test_trouble_with_one_run_does_not_keep_the_others_waiting(make_outbox, port):
-    outbox = make_outbox()
+def with_two_runs(outbox):
     outbox.append("run-a", {"op": "metric", "step": 0})
     outbox.append("run-b", {"op": "metric", "step": 0})
+    return outbox
+
+
+def test_trouble_with_one_run_does_not_keep_the_others_waiting(make_outbox, port):
+    outbox = with_two_runs(make_outbox())
     with listening(port, answers=[500]) as taken:
         outbox.start()
         until(lambda: is_empty(outbox))
@@ -256,9 +260,7 @@ def test_a_line_that_is_no_entry_is_handed_on_as_such(make_outbox, port):
 
 
 def test_two_processes_never_send_the_same_run(make_outbox, port):
-    outbox = make_outbox()
-    outbox.append("run-a", {"op": "metric", "step": 0})
-    outbox.append("run-b", {"op": "metric", "step": 0})
+    outbox = with_two_runs(make_outbox())
     program = (
         "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); input()"
     )

@@ -147,6 +147,14 @@ def test_another_store_is_used_where_the_environment_names_one(project, tmp_path
         project.tracker.relocate()
 
 
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///:memory:"])
+def test_a_store_in_memory_is_refused(project, monkeypatch, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(InputError, match="ends with this process and its runs with it; name a file"):
+        Tracker(project.root)
+    assert not list(project.root.rglob(":memory:"))
+
+
 def test_an_old_file_store_in_the_way_is_explained(tmp_path):
     (tmp_path / "mlruns" / "0").mkdir(parents=True)
     (tmp_path / "mlruns" / "0" / "meta.yaml").write_text("")
