@@ -7,15 +7,19 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from imgcls.errors import Interrupted
+
 
 class GracefulStop:
     """While entered, the first SIGINT or SIGTERM sets `requested`; a second one interrupts at once.
 
+    Then a KeyboardInterrupt leaves the block, also where native code has made another error of it, as torch.save does.
     Off the main thread, where Python allows no handlers, it only answers False.
     """
 
     def __init__(self) -> None:
         self.requested = ""
+        self.insisted = False
         self._previous: dict[signal.Signals, Any] = {}
 
     def __call__(self) -> bool:
@@ -33,14 +37,33 @@ class GracefulStop:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self.insisted and isinstance(error, Exception) and not isinstance(error, Interrupted):
+            raise KeyboardInterrupt from error
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.requested:
+            self.insisted = True
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
 
 
 def stop_requested() -> str:
     """The signal by which the GracefulStop in force was asked to stop; "" without one."""
+    stop = _in_force()
+    return stop.requested if stop else ""
+
+
+def interruption(error: BaseException) -> BaseException | None:
+    """The request to stop behind an exception; None where it is a failure.
+
+    After a second signal nothing is a failure: whatever ends a block then is what became of the KeyboardInterrupt.
+    """
+    if isinstance(error, (Interrupted, KeyboardInterrupt)):
+        return error
+    stop = _in_force()
+    return KeyboardInterrupt() if stop and stop.insisted else None
+
+
+def _in_force() -> GracefulStop | None:
     stop = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return stop.requested if isinstance(stop, GracefulStop) else ""
+    return stop if isinstance(stop, GracefulStop) else None

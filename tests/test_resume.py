@@ -10,8 +10,9 @@ import torch
 
 from imgcls.errors import InputError, Interrupted
 from imgcls.run import BEST, LAST, VAL_PREDICTIONS
+from imgcls.signals import GracefulStop
 from imgcls.tracking.run import Run
-from tests.stops import StopAfter
+from tests.stops import StopAfter, insist_while_saving
 from tests.test_run import TIMINGS
 
 EVERYTHING = ("augment.rotation=10.0", "augment.mixup=0.2", "augment.cutmix=1.0", "train.ema_decay=0.9")
@@ -55,6 +56,22 @@ def test_a_run_stopped_at_any_question_goes_on_to_the_same_bits(project, questio
         project.train(*settings, stop=StopAfter(questions), fresh=True)
     (stopped,) = project.runs(outcome="interrupted")
     assert project.train(*settings).run_id == stopped.run_id
+    assert_same(project, stopped.run_id, whole)
+
+
+# torch's archive is written by native code, which makes an error of its own of a KeyboardInterrupt.
+@pytest.mark.parametrize("write", [2, 9])
+def test_a_second_signal_while_a_checkpoint_is_written_is_no_failure(project, monkeypatch, write):
+    whole = project.train().run_id
+    insist_while_saving(monkeypatch, call=3, write=write)
+    with pytest.raises(KeyboardInterrupt), GracefulStop() as stop:
+        project.train(stop=stop, fresh=True)
+    monkeypatch.undo()
+    monkeypatch.chdir(project.root)
+    stopped = project.runs(kind="train")[-1]
+    assert (stopped.status, stopped.outcome) == ("KILLED", "interrupted")
+    assert stopped.tags["imgcls.reason"] == "KeyboardInterrupt"
+    assert project.train().run_id == stopped.run_id
     assert_same(project, stopped.run_id, whole)
 
 

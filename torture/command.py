@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -31,13 +32,21 @@ def main() -> None:
     arguments, began = _arguments(), time.monotonic()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: _break_off())
-    with tempfile.TemporaryDirectory(prefix="imgcls-torture-") as folder:
-        try:
-            line, verdict = _judged(arguments, Path(arguments.keep or folder))
-        except BrokenStartError as error:
-            sys.exit(f"seed {arguments.seed}: {error}")
-        finally:
-            end_all()
+    folder = Path(arguments.keep or tempfile.mkdtemp(prefix="imgcls-torture-"))
+    try:
+        line, verdict = _judged(arguments, folder)
+    except BrokenStartError as error:
+        sys.exit(f"seed {arguments.seed}, everything is left in {folder}: {error}")
+    except SystemExit:
+        if not arguments.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        end_all()
+    if verdict.differences:
+        _say(f"everything is left in {folder}")
+    elif not arguments.keep:
+        shutil.rmtree(folder)
     _say(f"{(time.monotonic() - began) / 60:.1f} min in all")
     for difference in verdict.differences:
         print(difference)

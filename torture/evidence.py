@@ -39,6 +39,7 @@ class TrialRun:
         points: of each metric, sorted by step.
         weights: of `checkpoints/best.pt`; None where there is none.
         predictions: content of `predictions/val.csv`; None where there is none.
+        reason: why it failed; empty where it did not.
     """
 
     run_id: str
@@ -49,6 +50,7 @@ class TrialRun:
     points: Mapping[str, Sequence[Point]]
     weights: Mapping[str, Tensor] | None = None
     predictions: bytes | None = None
+    reason: str = ""
 
     def num_doubled(self) -> int:
         """Points of a metric at a step that has one already."""
@@ -167,7 +169,9 @@ def check_totals(found: Evidence, num_trials: int) -> Verdict:
         verdict.add("doubled", trial.num_doubled(), f"trial {trial.number} has points twice")
         verdict.add("lost", trial.num_lost(), f"trial {trial.number} lacks epochs")
         if trial.outcome not in ("completed", "pruned") or trial.status != "FINISHED":
-            verdict.differences.append(f"trial {trial.number} ended {trial.status}, {trial.outcome}")
+            verdict.differences.append(
+                f"trial {trial.number} ended {trial.status}, {trial.outcome} {trial.reason}".rstrip()
+            )
     if found.num_sweeps != 1:
         verdict.differences.append(f"{found.num_sweeps} sweeps instead of one")
     if found.winner is None:
@@ -248,6 +252,7 @@ def _trial_run(client: MlflowClient, run: Run) -> TrialRun:
         points={key: sorted((point.step, point.value) for point in found) for key, found in points.items()},
         weights=torch.load(best, weights_only=True)["model"] if best.exists() else None,
         predictions=predictions.read_bytes() if predictions.exists() else None,
+        reason=run.data.tags.get("imgcls.reason", ""),
     )
 
 

@@ -21,11 +21,11 @@ from typing import Any, Protocol
 
 import torch
 
-from imgcls.errors import ImgclsError, Interrupted
+from imgcls.errors import ImgclsError
 from imgcls.failures import death, explain, oom_kills
 from imgcls.run import Finished
 from imgcls.search.trial import TrialJob, run_trial
-from imgcls.signals import GracefulStop
+from imgcls.signals import GracefulStop, interruption
 from imgcls.tracking.address import guard_logs, scrubbed
 from imgcls.tracking.claims import ClaimedError
 
@@ -228,11 +228,13 @@ def _on_its_share(job: TrialJob, index: int, num_workers: int) -> TrialJob:
 def _run(job: TrialJob, stop: GracefulStop) -> TrialOutcome:
     try:
         return TrialOutcome(job, finished=run_trial(job, stop))
-    except (Interrupted, KeyboardInterrupt, ClaimedError) as error:
+    except (KeyboardInterrupt, ClaimedError) as error:
         return TrialOutcome(job, error=str(error), interrupted=True)
-    except ImgclsError as error:
-        return TrialOutcome(job, error=str(error))
     except Exception as error:
+        if (asked := interruption(error)) is not None:
+            return TrialOutcome(job, error=str(asked), interrupted=True)
+        if isinstance(error, ImgclsError):
+            return TrialOutcome(job, error=str(error))
         if (explained := explain(error)) is not None:
             return TrialOutcome(job, error=scrubbed(str(explained)))
         sys.stderr.write(scrubbed(traceback.format_exc()))

@@ -22,8 +22,9 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from imgcls.errors import ImgclsError, InputError, Interrupted
+from imgcls.errors import ImgclsError, InputError
 from imgcls.failures import explain
+from imgcls.signals import interruption
 from imgcls.tracking.address import redacted, scrubbed
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed
 from imgcls.tracking.heart import beating
@@ -138,8 +139,8 @@ class Tracker:
             with beating(run):
                 yield run
         except BaseException as error:
-            stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
-            self._end(run.run_id, "interrupted" if stopped else "failed", _reason(error))
+            stop = interruption(error)
+            self._end(run.run_id, "interrupted" if stop else "failed", _reason(stop or error))
             raise
         self._end(run.run_id, run.outcome, "")
 

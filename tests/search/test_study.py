@@ -16,7 +16,7 @@ from imgcls.search.study import Sweep
 from imgcls.search.trial import make_pruner
 from imgcls.signals import GracefulStop
 from imgcls.tracking.run import Run
-from tests.stops import StopAfter
+from tests.stops import StopAfter, insist_while_saving
 
 
 def sweep(project, *overrides, stop=None):
@@ -118,6 +118,17 @@ def test_a_stopped_sweep_goes_on_with_the_same_trial_to_the_same_end(project, wh
     result = sweep(project)
     assert result.run_id == parent.run_id
     assert everything(project, result) == whole
+    assert len(project.runs(kind="trial")) == 3
+
+
+def test_a_trial_that_a_second_signal_ends_while_it_saves_has_not_failed(project, whole, monkeypatch):
+    insist_while_saving(monkeypatch, call=10, write=9)
+    with pytest.raises((Interrupted, KeyboardInterrupt)), GracefulStop() as stop:
+        sweep(project, stop=stop)
+    monkeypatch.undo()
+    monkeypatch.chdir(project.root)
+    assert "failed" not in [record.outcome for record in project.runs()]
+    assert everything(project, sweep(project)) == whole
     assert len(project.runs(kind="trial")) == 3
 
 
