@@ -164,7 +164,7 @@ def compare(run_ids: Sequence[str], tracker: Tracker) -> Comparison:
             were validated on different images.
     """
     if len(run_ids) < 2:
-        raise InputError(f"{len(run_ids)} runs to compare; name at least two")
+        raise InputError(f"a comparison takes at least two runs, and {len(run_ids)} came; name another")
     runs = tuple(trained_record(run_id, tracker) for run_id in run_ids)
     _refuse_repeats(run_ids, runs)
     _refuse_other_splits(runs)

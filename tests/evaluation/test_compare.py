@@ -208,7 +208,7 @@ def test_test_is_compared_where_every_run_was_evaluated_before(trained, comparis
 
 @pytest.mark.parametrize("num", [0, 1])
 def test_fewer_than_two_runs_are_refused(trained, num):
-    refused(trained, *[trained.first][:num], match=f"{num} runs to compare; name at least two")
+    refused(trained, *[trained.first][:num], match=f"at least two runs, and {num} came; name another")
 
 
 def test_the_same_run_twice_is_refused(trained):
