@@ -423,10 +423,8 @@ def doctor(
 
 def main() -> None:
     """The `imgcls` command: exit code 0 done, 1 failed while running, 2 refused for its input, 130 left at once."""
-    from imgcls.signals import remember_ctrl_c
     from imgcls.tracking.address import guard_logs, scrubbed
 
-    remember_ctrl_c()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     guard_logs()
     try:

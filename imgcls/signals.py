@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any, ClassVar
+from typing import Any
 
 from imgcls.errors import Interrupted
 
@@ -15,14 +15,7 @@ class GracefulStop:
 
     Then a KeyboardInterrupt leaves the block, also where native code has made another error of it, as torch.save does.
     Off the main thread, where Python allows no handlers, it only answers False.
-
-    Attributes:
-        requested: name of the first signal; "" before.
-        insisted: whether a second one has come.
-        was_asked_before: whether Ctrl-C came before any block was entered; see `remember_ctrl_c`.
     """
-
-    was_asked_before: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.requested = ""
@@ -35,8 +28,6 @@ class GracefulStop:
 
     def __enter__(self) -> GracefulStop:
         if threading.current_thread() is threading.main_thread():
-            if GracefulStop.was_asked_before:
-                raise KeyboardInterrupt
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._handle)
         return self
@@ -54,21 +45,6 @@ class GracefulStop:
             self.insisted = True
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
-
-
-def remember_ctrl_c() -> None:
-    """Has Ctrl-C interrupt as ever, and the next GracefulStop leave again where nothing came of that.
-
-    Seen with torch: some library swallows a KeyboardInterrupt that reaches it while it is being imported.
-    """
-    GracefulStop.was_asked_before = False
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as behind nohup
-        signal.signal(signal.SIGINT, _interrupt)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    GracefulStop.was_asked_before = True
-    raise KeyboardInterrupt
 
 
 def stop_requested() -> str:

@@ -2,12 +2,16 @@
 
 import os
 import shutil
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.data.make import noise, picture, write, write_class
+
+# A shell has its background jobs ignore Ctrl-C, and so would whatever the tests start there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = """
 name = "tiny"

@@ -331,31 +331,3 @@ def test_ctrl_c_before_anything_is_trained_is_one_line(project):
     assert process.returncode == 130, said
     assert said.splitlines()[-1].startswith("left at once; to go on")
     assert "Traceback" not in said
-
-
-SWALLOWS = """
-import os, signal, sys
-
-class Hook:
-    def find_spec(self, name, *_):
-        if name == "torch":
-            sys.meta_path.remove(self)
-            try:
-                os.kill(os.getpid(), signal.SIGINT)
-            except KeyboardInterrupt:
-                print("swallowed", file=sys.stderr)
-
-sys.meta_path.insert(0, Hook())
-"""
-
-
-@pytest.mark.slow
-def test_ctrl_c_that_a_library_swallows_on_its_import_is_not_lost(project, tmp_path, monkeypatch):
-    (tmp_path / "sitecustomize.py").write_text(SWALLOWS)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    process = train(project.root)
-    _, said = process.communicate(timeout=120)
-    assert "swallowed" in said
-    assert process.returncode == 130, said
-    assert said.splitlines()[-1].startswith("left at once; to go on")
-    assert project.runs() == []
