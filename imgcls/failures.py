@@ -93,6 +93,8 @@ def _of_memory(error: BaseException) -> str:
         return f"the memory of this machine, or what this process may take of it, is used up{_asked_for(text)}; " + (
             f"{SMALLER}; {GOES_ON}"
         )
+    if isinstance(error, RuntimeError) and re.match(r"DataLoader worker .* killed by signal: Killed", text):
+        return f"a process that decodes images was killed, by somebody or by the kernel for want of memory; {GOES_ON}"
     if isinstance(error, RuntimeError) and "can't start new thread" in text:
         return f"no further thread can be started; raise the limit (ulimit -u) or use fewer --workers; {GOES_ON}"
     return ""

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "imgcls"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    ("imgcls.aside", "imgcls.errors", "imgcls.failures", "imgcls.shown"),
+    ("imgcls.aside", "imgcls.errors", "imgcls.failures", "imgcls.memory", "imgcls.shown"),
     ("imgcls.config", "imgcls.rng", "imgcls.signals"),
     ("imgcls.data",),
     ("imgcls.models",),

@@ -31,6 +31,9 @@ BAND_PIXELS = 2**18
 REDUCING_GAP = 3.0
 """Of Pillow's `resize`: what it averages in blocks keeps this many times the side that is asked for."""
 
+SHRUNK_SIDE = 600
+"""Pixels of the shorter side that `shrunk` keeps at least."""
+
 
 class UnreadableImageError(Exception):
     """This one image cannot be used; the message says why. Collected into one DataError by the caller."""
@@ -79,7 +82,7 @@ def canonical(image: Image.Image) -> Image.Image:
     255, transparency is laid over white.
     """
     image.load()
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)  # else it copies what needs no turning
     if "transparency" in image.info and image.mode in ("1", "L", "RGB", "P"):
         image = image.convert("RGBA")
     if image.mode in SIXTEEN_BIT_MODES:
@@ -128,6 +131,19 @@ def digest(image: Image.Image) -> bytes:
     return hasher.digest()
 
 
+def shrunk(image: Image.Image) -> Image.Image:
+    """A large image averaged in square blocks, its shorter side 600 to 1199 pixels; a smaller one as it is.
+
+    `difference_hash` and `to_square` take it in place of the image, with the same result, so that one pass over a
+    large image serves both. What fills no block at the right and lower edge, less than 1/600 of a side, is left out.
+    """
+    width, height = image.size
+    block = min(width, height) // SHRUNK_SIDE
+    if block < 2:
+        return image
+    return image.reduce(block, box=(0, 0, width - width % block, height - height % block))
+
+
 def difference_hash(image: Image.Image) -> int:
     """64 bits that survive re-encoding: where brightness falls from left to right in a grid of 9 x 8.
 
@@ -137,6 +153,7 @@ def difference_hash(image: Image.Image) -> int:
     Returns:
         An unsigned 64-bit number, first row in the highest byte, leftmost in the highest bit of each.
     """
+    image = shrunk(image)
     width, height = image.size
     # Averaged first to about 8 x 8 pixels a cell: a large image costs little more than the one pass over it.
     step_x, step_y = max(1, width // 72), max(1, height // 64)
@@ -153,6 +170,8 @@ def to_square(image: Image.Image, side: int, channels: int) -> NDArray[np.uint8]
     than a sixth is averaged in blocks first; the result is "indistinguishable from fair resampling in most cases"
     (Pillow's documentation of `reducing_gap`).
     """
+    if side * REDUCING_GAP <= SHRUNK_SIDE:
+        image = shrunk(image)
     image = _as_mode(image, "L" if channels == 1 else "RGB")
     width, height = image.size
     short = min(width, height)
@@ -162,6 +181,13 @@ def to_square(image: Image.Image, side: int, channels: int) -> NDArray[np.uint8]
         image = image.resize((side, side), Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def hash_and_square(image: Image.Image, side: int, channels: int) -> tuple[int, NDArray[np.uint8]]:
+    """`difference_hash` and `to_square` in one pass over a large image."""
+    small = shrunk(image)
+    enough = small if side * REDUCING_GAP <= SHRUNK_SIDE else image
+    return difference_hash(small), to_square(enough, side, channels)
 
 
 def _as_mode(image: Image.Image, mode: str) -> Image.Image:

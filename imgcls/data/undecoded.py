@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
+from imgcls.data.ahead import ahead
 from imgcls.data.decode import UnreadableImageError, digest, resize_squares, to_square
 from imgcls.data.sources import ImageTable
 from imgcls.errors import DataError
@@ -80,45 +78,10 @@ def stream(images: Undecoded, batches: Sequence[NDArray[np.int64]]) -> Iterator[
         images: where they come from.
         batches: rows of each batch, in the order in which they are wanted.
 
-    Yields:
+    Returns:
         uint8 (B, C, side, side), in that order.
 
     Raises:
         DataError: an image that has gone or changed since it was hashed.
     """
-    # fork: the table reads through closures, which another start method could not carry over.
-    can_fork = "fork" in multiprocessing.get_all_start_methods()
-    loader = DataLoader(
-        _Batches(images, batches),
-        batch_size=None,
-        num_workers=torch.get_num_threads() if can_fork else 0,
-        multiprocessing_context="fork" if can_fork else None,
-        worker_init_fn=_leave_signals_to_parent,
-    )
-    for batch in loader:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
-
-
-class _Batches(Dataset[Tensor | DataError]):
-    """A batch an item. An error is handed over as it is: raised in a worker, it would arrive as a traceback."""
-
-    def __init__(self, images: Undecoded, batches: Sequence[NDArray[np.int64]]) -> None:
-        self._images = images
-        self._batches = batches
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, index: int) -> Tensor | DataError:
-        try:
-            return torch.from_numpy(self._images[self._batches[index]])
-        except DataError as error:
-            return error
-
-
-def _leave_signals_to_parent(_: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the parent alone decides, and then ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return ahead(lambda rows: torch.from_numpy(images[rows]), batches, torch.get_num_threads())

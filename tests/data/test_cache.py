@@ -66,8 +66,20 @@ def mapped_file(array):
     return array
 
 
-def test_every_readable_image_is_there_in_the_order_of_the_table(table, monkeypatch):
+BY = {"nobody else": (100.0, 1.0), "threads": (100.0, 0.0), "processes": (0.0, 0.0)}
+"""Who helps to decode -> from how many seconds of work on processes and threads are to pay."""
+
+
+def helped(monkeypatch, who):
+    for name, seconds in zip(("WORTH_PROCESSES", "WORTH_THREADS"), BY[who], strict=True):
+        monkeypatch.setattr(cache, name, seconds)
+
+
+@pytest.mark.parametrize("who", BY)
+def test_every_readable_image_is_there_in_the_order_of_the_table(table, monkeypatch, who):
     monkeypatch.setattr(cache, "PIECE_BYTES", 3 * 3 * 36)  # three images are one piece of work
+    monkeypatch.setattr(cache, "cores", lambda: 2)
+    helped(monkeypatch, who)
     decoded = cache.decode(table, 6, 3)
     assert decoded.kept.tolist() == READABLE
     assert decoded.images.shape == (10, 3, 6, 6) and decoded.images.dtype == np.uint8
@@ -79,6 +91,26 @@ def test_every_readable_image_is_there_in_the_order_of_the_table(table, monkeypa
     assert not decoded.digests[[3, 11]].any() and not decoded.perceptual[[3, 11]].any()
     assert np.array_equal(decoded.labelled(table).perceptual, decoded.perceptual[READABLE])
     assert decoded.offenders(table)[0] == f"{table.path(3)}: empty file"
+
+
+@pytest.mark.parametrize(("who", "here"), [("nobody else", 12), ("threads", 12), ("processes", 1)])
+def test_images_are_decoded_by_those_who_pay(table, monkeypatch, who, here):
+    """Of the first, the costs of the others are judged; what processes do leaves no trace in this one."""
+    helped(monkeypatch, who)
+    table, rows = counting(table)
+    assert cache.decode(table, 6, 3).kept.tolist() == READABLE
+    assert len(rows) == here
+
+
+@pytest.mark.parametrize("cores", [1, 2, 64])
+@pytest.mark.parametrize("num_rows", [0, 1, 5, 1000])
+def test_pieces_are_all_rows_in_order_and_shrink_to_single_ones(monkeypatch, cores, num_rows):
+    monkeypatch.setattr(cache, "cores", lambda: cores)
+    pieces = list(cache._pieces(num_rows, most=50))
+    assert [row for piece in pieces for row in piece] == list(range(num_rows))
+    sizes = [len(piece) for piece in pieces]
+    assert sizes[:1] in ([], [1]) and sizes[1:] == sorted(sizes[1:], reverse=True) and sizes[-1:] in ([], [1])
+    assert num_rows < 1000 or cores > 2 or sizes[1] == 50
 
 
 def test_a_second_call_decodes_nothing(table):
@@ -243,6 +275,49 @@ def test_a_process_killed_while_it_decodes_leaves_no_entry_and_no_pixel(tmp_path
     assert [path.name.startswith("building-") for path in cache_folder.iterdir()] == [True]
     assert sum(path.stat().st_size for path in cached_files(cache_folder)) == 0
     assert len(load(tmp_path).train) == 15
+
+
+LEFT_ALONE = """
+import os, signal, sys
+from pathlib import Path
+from imgcls.config import AugmentConfig, DataConfig
+from imgcls.data import cache, sources
+
+cache.WORTH_PROCESSES = 0.0
+read_image = sources.read_image
+parent = os.getpid()
+
+def read(path):
+    if path.name == "0005.png" and os.getpid() != parent:
+        print(os.getpid(), flush=True)
+        os.kill({victim}, signal.SIGKILL)
+    return read_image(path)
+
+sources.read_image = read
+from imgcls.data.splits import load_dataset
+from imgcls.failures import explain
+try:
+    load_dataset(DataConfig(source="folder", path=sys.argv[1], image_size=8), AugmentConfig(), Path("/"))
+except RuntimeError as error:
+    print(explain(error))
+"""
+
+
+def test_processes_that_decode_end_with_their_parent(tmp_path):
+    """SIGKILL leaves the parent no time to end them. The end of its output comes when the last of them is gone."""
+    write_classes(tmp_path, {"cat": 12, "dog": 12})
+    script = LEFT_ALONE.format(victim="parent")
+    child = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, capture_output=True, timeout=60)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert int(child.stdout)  # printed by one of them
+
+
+def test_a_process_that_is_killed_while_it_decodes_is_said_to_be(tmp_path):
+    write_classes(tmp_path, {"cat": 12, "dog": 12})
+    script = LEFT_ALONE.format(victim="os.getpid()")
+    child = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, capture_output=True, timeout=60)
+    assert child.returncode == 0, child.stderr
+    assert "a process that decodes images was killed" in child.stdout.decode()
 
 
 def test_what_a_killed_process_left_is_cleared_away_the_day_after(table, cache_folder):

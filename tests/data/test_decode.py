@@ -11,7 +11,16 @@ import pytest
 from PIL import Image, ImageChops, PngImagePlugin
 from torchvision.transforms import functional as TF
 
-from imgcls.data.decode import UnreadableImageError, difference_hash, digest, read_image, resize_squares, to_square
+from imgcls.data.decode import (
+    UnreadableImageError,
+    difference_hash,
+    digest,
+    hash_and_square,
+    read_image,
+    resize_squares,
+    shrunk,
+    to_square,
+)
 from imgcls.errors import UnreadableImagesError
 from tests.data.make import load, noise, picture, write, write_class
 
@@ -328,6 +337,22 @@ def test_shrinking_averages_so_that_nothing_aliases():
     stripes[:, ::2] = 255
     inner = to_square(Image.fromarray(stripes), 16, 1)[0, :, 2:-2]
     assert inner.min() >= 127 and inner.max() <= 128
+
+
+@pytest.mark.parametrize("size", [(2401, 1805), (1203, 2000), (4000, 601), (600, 599)])
+@pytest.mark.parametrize("side", [8, 96, 200, 201])
+def test_one_pass_over_a_large_image_gives_what_each_gives_alone(size, side):
+    """The squares are those of the whole image, but for the rounding and a part of a pixel at the edge."""
+    image = Image.fromarray(picture(3, size))
+    perceptual, square = hash_and_square(image, side, 3)
+    assert perceptual == difference_hash(image) == difference_hash(shrunk(image))
+    assert np.array_equal(square, to_square(image, side, 3))
+    assert min(shrunk(image).size) == min(size) // max(1, min(size) // 600)
+    short = min(size)
+    box = tuple((n - short) / 2 + at * short for at in (0, 1) for n in size)
+    whole = image.resize((side, side), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
+    difference = np.abs(square.astype(int) - np.asarray(whole).transpose(2, 0, 1))
+    assert difference.max() <= 3 and difference.mean() <= 0.6, (difference.max(), difference.mean())
 
 
 def test_resized_squares_are_those_of_pillow():
