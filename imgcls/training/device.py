@@ -13,6 +13,7 @@ from torch import nn
 from imgcls.config import TrainConfig
 from imgcls.errors import InputError
 from imgcls.memory import keep_freed_memory
+from imgcls.training import convolution
 
 _THREADS = torch.get_num_threads()
 """What torch chose when this process began, before any run set another number."""
@@ -46,7 +47,10 @@ class Device:
         model = model.to(self.torch_device)
         if self.torch_device.type == "cpu" and any(map(_writes_out_of_bounds, model.modules())):
             return model
-        return model.to(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)
+        if self.torch_device.type == "cpu":
+            convolution.speed_up(model)
+        return model
 
     def seed(self, seed: int) -> None:
         """Seeds torch's global generators of the processor and of this device.
