@@ -34,8 +34,9 @@ after round; a ratio is taken within a round, and what stands here is the median
 - **imgcls**: `prepare`, a `Task` and `fit`, as `train_run` uses them. Train images over the time of the train steps.
 - **limit**: the bare step. Batches float32, normalised and in memory beforehand; forward, cross-entropy, backward and a
   fused AdamW; no data, no augmentation, no look at the loss. Of each round the faster of NCHW and channels-last counts.
-- **moved limit**: the same step, channels-last, where glibc keeps freed memory, which imgcls sets on a processor. So
-  imgcls can pass the limit that torch itself has; this one it can only come near to.
+- **moved limit**: the same step, channels-last, with what imgcls changes of torch on a processor: glibc keeps freed
+  memory, and gradients of weights on small maps are matrix products. So imgcls can pass the limit that torch itself
+  has; this one it can only come near to.
 - **usual loop**: ImageFolder, torchvision's transforms image by image, DataLoader with 0, 2 and 4 workers, tqdm,
   `loss.item()` each step. **Lightning**: its Trainer at its defaults over the same loader, as many workers as cores.
   **timm**: `create_loader` and the step of its train.py, four workers that persist, no colour jitter; it has no quarter

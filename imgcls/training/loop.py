@@ -22,6 +22,7 @@ from imgcls.errors import Interrupted
 from imgcls.rng import derive_seed, generator
 from imgcls.training.device import Device
 from imgcls.training.metrics import EpochResult
+from imgcls.training.optimizer import AdamW
 from imgcls.training.running import LossSum, WeightAverage, finite
 from imgcls.training.schedule import lr_at
 
@@ -289,11 +290,11 @@ def _out_of_patience(task: Task, state: TrainState) -> bool:
     return state.epoch - state.best(task.metric).epoch >= task.config.patience
 
 
-def _adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+def _adamw(model: nn.Module, config: TrainConfig) -> AdamW:
     """AdamW with no decay on norms and biases, which are the parameters of fewer than two dimensions."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr, fused=True)
+    return AdamW([group for group in groups if group["params"]], config.lr)
