@@ -1,7 +1,8 @@
 """Measures the speed of imgcls: `python -m benchmarks [--quick] [--only PARTS] [--rounds N] [--output FOLDER]`.
 
 Progress goes to stderr, the summary to stdout as one line of JSON. All parts together write `RESULTS.md` and
-`RESULTS.json` (the quick form `RESULTS_QUICK`) into this folder; some parts alone write only where `--output` says.
+`RESULTS.json` (the quick form `RESULTS_QUICK`) into this folder; some parts alone write only where `--output` says, and
+there each part is written as soon as it is done.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,18 +57,22 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     begun = time.monotonic()
     results: Results = {"form": form.name, "command": _command(form, arguments.only), "machine": describe_machine()}
-    with tempfile.TemporaryDirectory(prefix="imgcls-benchmarks-") as folder:
-        results |= measure(form, parts, Path(folder))
-    results["seconds"] = time.monotonic() - begun
-    results["summary"] = summary(results)
     name = "RESULTS" if form.name == "full" else f"RESULTS_{form.name.upper()}"
-    if arguments.output or (set(parts) == set(PARTS) and form.name != "tiny"):
-        write_results(results, Path(arguments.output or Path(__file__).parent), name)
+    whole = set(parts) == set(PARTS) and form.name != "tiny"
+    with tempfile.TemporaryDirectory(prefix="imgcls-benchmarks-") as folder:
+        for found in measure(form, parts, Path(folder)):
+            results |= found
+            results["seconds"] = time.monotonic() - begun
+            results["summary"] = summary(results)
+            if arguments.output:
+                write_results(results, Path(arguments.output), name)
+    if whole and not arguments.output:
+        write_results(results, Path(__file__).parent, name)
     print(json.dumps(results["summary"]))
 
 
-def measure(form: Form, parts: list[str], into: Path) -> Results:
-    """Runs the parts in their order; whatever they write is below `into`."""
+def measure(form: Form, parts: list[str], into: Path) -> Iterator[Results]:
+    """Runs the parts in their order, and gives what each found; whatever they write is below `into`."""
     measures: dict[str, Callable[[Form, Path, Tell], Any]] = {
         "works": _measure_works,
         "sweep": compare_sweeps,
@@ -79,15 +84,13 @@ def measure(form: Form, parts: list[str], into: Path) -> Results:
     left_out = {part for part, size in (("memory", form.memory_images), ("growth", form.growth_images)) if not size}
     chosen = [part for part in PARTS if part in parts and part not in left_out]
     progress = Progress({part: EXPECTED[form.name][part] for part in chosen})
-    found: Results = {}
     for part in chosen:
         progress.begin(part)
         os.environ["IMGCLS_CACHE"] = str(into / "cache")
-        found[part] = measures[part](form, into / part, progress.at)
+        yield {part: measures[part](form, into / part, progress.at)}
         if part == "works" and torch.cuda.is_available():
-            found["gpu"] = measure_gpu(form, into / "gpu", progress.at)
+            yield {"gpu": measure_gpu(form, into / "gpu", progress.at)}
     progress.end()
-    return found
 
 
 def _measure_works(form: Form, into: Path, tell: Tell) -> Results:
