@@ -58,7 +58,7 @@ TYPICAL_PIXELS = 640 * 480
 """Of an image of which nothing is known."""
 
 WORTH_PROCESSES = 1.0
-"""Seconds of work from which on processes pay: to start two took 0.1, and the parent writes more slowly for a while."""
+"""Seconds of work that pay for one more process: to start two took 0.1, and then the parent writes more slowly."""
 
 WORTH_THREADS = 1e-3
 """Seconds for an image from which on threads pay; with smaller ones they wait for one another, see `ahead`."""
@@ -531,8 +531,9 @@ def _spread(work: Callable[[range], _Piece], pieces: Sequence[range], num_images
     first = work(pieces[0])
     yield first
     seconds = SECONDS_PER_IMAGE + SECONDS_PER_PIXEL * (first.num_pixels or TYPICAL_PIXELS)
-    if CAN_FORK and seconds * num_images >= WORTH_PROCESSES:
-        yield from ahead(work, pieces[1:], cores())
+    num_paid = int(seconds * num_images / WORTH_PROCESSES)
+    if CAN_FORK and num_paid:
+        yield from ahead(work, pieces[1:], min(cores(), 1 + num_paid))
     elif seconds >= WORTH_THREADS:
         with ThreadPoolExecutor(cores()) as pool:
             yield from _in_order(pool, work, pieces[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,8 +25,8 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 LEAST_FALL = 0.5
 """Grey levels by which brightness must fall to count in `difference_hash`; in a flat part, less is noise."""
 
-BAND_PIXELS = 2**18
-"""Pixels that `digest` hashes at a time."""
+LARGE_PIXELS = 2**18
+"""What `digest` hashes at once; more of them it takes in pieces."""
 
 REDUCING_GAP = 3.0
 """Of Pillow's `resize`: what it averages in blocks keeps this many times the side that is asked for."""
@@ -121,14 +121,35 @@ def digest(image: Image.Image) -> bytes:
 
     Grey files and their RGB copies, and the same pixels in another file format, share a digest.
     """
-    width, height = image.size
     hasher = hashlib.sha256(b"%dx%d:" % image.size)
-    # A band at a time stays in the processor's cache; at once, the copy costs more than the hash.
-    rows = max(1, BAND_PIXELS // width)
-    for top in range(0, height, rows):
-        band = image.crop((0, top, width, min(top + rows, height)))
-        hasher.update(_as_mode(band, "RGB").tobytes())
+    image = _as_mode(image, "RGB")
+    if image.width * image.height <= LARGE_PIXELS:
+        hasher.update(image.tobytes())
+    else:
+        image.save(_PixelsOfPpm(hasher.update, image.size), "PPM")
     return hasher.digest()
+
+
+class _PixelsOfPpm:
+    """A file to which Pillow saves a PPM, 64 KiB at a time, of which all but the header is handed on.
+
+    Pillow has no other way to give pixels in pieces that stay in the processor's cache; all at once, the copy costs as
+    much as the hash.
+    """
+
+    def __init__(self, take: Callable[[bytes], None], size: tuple[int, int]) -> None:
+        self._take = take
+        self._header = b"P6\n%d %d\n255\n" % size
+
+    def write(self, data: bytes) -> int:
+        num_header = min(len(self._header), len(data))
+        assert data[:num_header] == self._header[:num_header]
+        self._header = self._header[num_header:]
+        self._take(data[num_header:])
+        return len(data)
+
+    def flush(self) -> None:
+        pass
 
 
 def shrunk(image: Image.Image) -> Image.Image:

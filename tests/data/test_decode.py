@@ -271,6 +271,14 @@ def test_the_digest_is_of_the_pixels_alone(tmp_path):
     assert [digest(read_image(path)) for path in copies] == [expected] * len(copies)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (512, 512), (513, 512), (1, 300_000), (300_000, 1), (1000, 700)])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_the_digest_is_sha_256_of_size_and_pixels(size, mode):
+    image = Image.fromarray(noise(5, (size[0], size[1]))).convert(mode)
+    expected = hashlib.sha256(f"{size[0]}x{size[1]}:".encode() + image.convert("RGB").tobytes())
+    assert digest(image) == expected.digest()
+
+
 def test_digests_tell_shapes_and_single_pixels_apart():
     flat = np.zeros((4, 6), np.uint8)
     touched = flat.copy()
