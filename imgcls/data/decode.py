@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,7 +127,7 @@ def digest(image: Image.Image) -> bytes:
     if image.width * image.height <= LARGE_PIXELS:
         hasher.update(image.tobytes())
     else:
-        image.save(_PixelsOfPpm(hasher.update, image.size), "PPM")
+        image.save(cast(IO[bytes], _PixelsOfPpm(hasher.update, image.size)), "PPM")
     return hasher.digest()
 
 
