@@ -303,6 +303,7 @@ except RuntimeError as error:
 """
 
 
+@pytest.mark.slow
 def test_processes_that_decode_end_with_their_parent(tmp_path):
     """SIGKILL leaves the parent no time to end them. The end of its output comes when the last of them is gone."""
     write_classes(tmp_path, {"cat": 12, "dog": 12})
@@ -312,6 +313,7 @@ def test_processes_that_decode_end_with_their_parent(tmp_path):
     assert int(child.stdout)  # printed by one of them
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_while_it_decodes_is_said_to_be(tmp_path):
     write_classes(tmp_path, {"cat": 12, "dog": 12})
     script = LEFT_ALONE.format(victim="os.getpid()")
