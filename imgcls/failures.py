@@ -94,7 +94,10 @@ def _of_memory(error: BaseException) -> str:
             f"{SMALLER}; {GOES_ON}"
         )
     if isinstance(error, RuntimeError) and re.match(r"DataLoader worker .* killed by signal: Killed", text):
-        return f"a process that decodes images was killed, by somebody or by the kernel for want of memory; {GOES_ON}"
+        return (
+            "a process that decodes images was killed, by somebody, or by the kernel for want of memory, and then "
+            f"other programs must end, or fewer --workers run; {GOES_ON}"
+        )
     if isinstance(error, RuntimeError) and "can't start new thread" in text:
         return f"no further thread can be started; raise the limit (ulimit -u) or use fewer --workers; {GOES_ON}"
     return ""

@@ -192,8 +192,7 @@ def to_square(image: Image.Image, side: int, channels: int) -> NDArray[np.uint8]
     than a sixth is averaged in blocks first; the result is "indistinguishable from fair resampling in most cases"
     (Pillow's documentation of `reducing_gap`).
     """
-    if side * REDUCING_GAP <= SHRUNK_SIDE:
-        image = shrunk(image)
+    image = shrunk(image) if _shrunk_is_enough(side) else image
     image = _as_mode(image, "L" if channels == 1 else "RGB")
     width, height = image.size
     short = min(width, height)
@@ -208,8 +207,11 @@ def to_square(image: Image.Image, side: int, channels: int) -> NDArray[np.uint8]
 def hash_and_square(image: Image.Image, side: int, channels: int) -> tuple[int, NDArray[np.uint8]]:
     """`difference_hash` and `to_square` in one pass over a large image."""
     small = shrunk(image)
-    enough = small if side * REDUCING_GAP <= SHRUNK_SIDE else image
-    return difference_hash(small), to_square(enough, side, channels)
+    return difference_hash(small), to_square(small if _shrunk_is_enough(side) else image, side, channels)
+
+
+def _shrunk_is_enough(side: int) -> bool:
+    return side * REDUCING_GAP <= SHRUNK_SIDE
 
 
 def _as_mode(image: Image.Image, mode: str) -> Image.Image:

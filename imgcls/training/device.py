@@ -42,7 +42,8 @@ class Device:
     def place(self, model: nn.Module) -> nn.Module:
         """The model on the device; its convolutions are channels-last, which oneDNN and cuDNN run faster.
 
-        Activations follow: a convolution takes the layout of its weights, whatever that of its images.
+        Activations follow: a convolution takes the layout of its weights, whatever that of its images. On a processor
+        some compute the gradient of their weights in a faster way, see `convolution`.
         """
         model = model.to(self.torch_device)
         if self.torch_device.type == "cpu" and any(map(_writes_out_of_bounds, model.modules())):

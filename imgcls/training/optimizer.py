@@ -65,16 +65,10 @@ class AdamW(torch.optim.AdamW):
             states: list[dict[str, Tensor]] = [self.state.get(param) or {} for param in params]
             if not all(states) or len({(param.dtype, param.device) for param in params}) > 1:
                 return None
-            # Views of one tensor, which counts for all of them; torch, which counts each, may still do so.
-            count = torch.stack([state["step"] for state in states])
-            if len(set(count.tolist())) > 1:
-                return None
-            for state, step in zip(states, count, strict=True):
+            # Views of one tensor, so that one addition counts for all; torch, which counts each, may still do so.
+            num_steps = torch.stack([state["step"] for state in states])
+            for state, step in zip(states, num_steps, strict=True):
                 state["step"] = step
-            groups.append(
-                _Group(
-                    settings, params, [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states],
-                    list(count), count,
-                )
-            )  # fmt: skip
+            means, squares = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
+            groups.append(_Group(settings, params, means, squares, list(num_steps), num_steps))
         return groups

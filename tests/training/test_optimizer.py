@@ -74,7 +74,7 @@ def test_steps_are_torchs_and_torch_is_asked_once(pair, monkeypatch):
 
 
 def test_a_parameter_without_a_gradient_stays_as_it_is(pair):
-    """Its steps are not counted, so from then on torch does all of it."""
+    """torch does the steps that it misses, and from then on it has a count of its own."""
     for number in range(6):
         for model, optimizer in pair:
             step(model, optimizer, number, without=0 if number in (0, 3) else None)
