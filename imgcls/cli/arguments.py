@@ -1,0 +1,22 @@
+"""Arguments and options that several verbs take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+ExperimentName = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Name in experiments/, or a TOML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as train.lr=3e-3; may be repeated."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one flat JSON object instead of text.")]
+
+
+def parse_overrides(texts: Iterable[str] | None) -> dict[str, object]:
+    """The keys and values of every `--set`."""
+    from imgcls.config import parse_override
+
+    return dict(parse_override(text) for text in texts or ())

@@ -1,0 +1,35 @@
+"""The decoded images that are kept."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from imgcls.cli.output import write
+
+
+def cache(
+    prune: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Remove what was used least recently until SIZE is left: 20GB, or 0 for all."
+        ),
+    ] = None,
+) -> None:
+    """List the decoded images that are kept, which need no decoding again; or make room.
+
+    They lie in IMGCLS_CACHE and take IMGCLS_CACHE_BYTES at most (such as 20GB; by default half of what the disk has
+    left for them). Data for which that is too little are decoded anew in each epoch.
+    """
+    from imgcls.data.cache import budget, cache_folder, entries, in_words, parse_size
+    from imgcls.data.cache import prune as remove
+
+    if prune is not None:
+        removed = remove(parse_size(prune, "--prune"))
+        write(f"removed {len(removed)} entries of {in_words(sum(entry.num_bytes for entry in removed))}")
+    found = entries()
+    for entry in found:
+        write(f"{in_words(entry.num_bytes):>9}  used {entry.last_used}  {entry.about}")
+    total = sum(entry.num_bytes for entry in found)
+    write(f"{cache_folder()}: {in_words(total)} of {in_words(budget())} in {len(found)} entries")

@@ -1,0 +1,72 @@
+"""Open the test split, list who did, and compare runs without opening it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imgcls.cli.arguments import AsJson
+from imgcls.cli.output import print_facts, save, write
+
+
+def evaluate(
+    run_id: Annotated[str, typer.Option("--run-id", help="A completed run, or a sweep, which stands for its winner.")],
+    again: Annotated[bool, typer.Option("--again", help="Look once more at a run that was judged already.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Open the test split, once, for the final scores of a run.
+
+    First the run's val score is computed again and must match the record. Then the look is written down, the split is
+    opened, and the scores become a run of their own below the run they judge. A run that was judged before gives its
+    recorded scores again, and no look is taken.
+    """
+    from imgcls.config import project_root
+    from imgcls.evaluation.judge import evaluate as judge
+    from imgcls.tracking.store import Tracker
+
+    root = project_root(Path.cwd())
+    result = judge(run_id, Tracker(root), root, again=again)
+    if as_json:
+        print_facts(result.flat(), as_json)
+    else:
+        write(result.report)
+
+
+def ledger() -> None:
+    """List every look at a test split: when, which images, which run, its score, who asked."""
+    from imgcls.config import project_root
+    from imgcls.evaluation.ledger import as_text, past_looks
+    from imgcls.tracking.store import Tracker
+
+    write(as_text(past_looks(Tracker(project_root(Path.cwd())))))
+
+
+def compare(
+    run_ids: Annotated[
+        list[str], typer.Argument(metavar="RUN_A RUN_B ...", help="Completed runs; a sweep stands for its winner.")
+    ],
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write it as one page, with the curves overlaid.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs on the same images, from the predictions that they left.
+
+    Paired on val, and on test where the runs were evaluated before; it opens no test split.
+
+    Example: imgcls compare RUN_A RUN_B --html comparison.html
+    """
+    from imgcls.config import project_root
+    from imgcls.evaluation.compare import compare as compared
+    from imgcls.reporting.html import render
+    from imgcls.tracking.store import Tracker
+
+    result = compared(run_ids, Tracker(project_root(Path.cwd())))
+    if html is not None:
+        save(html, render(result.markdown, result.pictures, title="Comparison of runs"))
+    if as_json:
+        print_facts(result.flat(), as_json)
+    else:
+        write(result.markdown)

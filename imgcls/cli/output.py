@@ -1,0 +1,46 @@
+"""How a verb writes: text for readers, or one flat JSON object; nothing else goes to stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from imgcls.errors import InputError
+from imgcls.shown import printable
+
+
+def print_facts(facts: Mapping[str, object], as_json: bool, title: str = "") -> None:
+    """Prints facts: one flat JSON object, or a table below a title."""
+    if as_json:
+        write(json.dumps(facts))
+        return
+    from imgcls.reporting.report import terminal_table
+
+    write(title)
+    write(terminal_table([(key, str(value)) for key, value in facts.items()]))
+
+
+def leaks_beside(summary: str) -> dict[str, str]:
+    """Said beside the scores of a run whose splits leak, and of no other."""
+    return {"imgcls.leaks": summary} if summary else {}
+
+
+def hint(as_json: bool, line: str) -> None:
+    """Says what to do next, to readers only."""
+    if not as_json:
+        write(line)
+
+
+def save(path: Path, text: str) -> None:
+    """Writes a file that the user named."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; name a file in a folder that exists") from error
+
+
+def write(text: str) -> None:
+    """Writes one text to stdout, with characters that would move the cursor made visible."""
+    sys.stdout.write(printable(text) + "\n")

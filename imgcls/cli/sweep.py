@@ -1,0 +1,108 @@
+"""Search by validation score, and confirm what was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imgcls.cli.arguments import AsJson, ExperimentName, Overrides
+from imgcls.cli.output import leaks_beside, print_facts, write
+
+
+def sweep(
+    experiment: ExperimentName,
+    overrides: Overrides = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all, earlier sittings included.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which no further trial starts.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Trials side by side on this machine.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search the experiment's [search.space] by validation score.
+
+    Typed again, it goes on with the same study, up to --trials in all. It never opens the test split.
+
+    Example: imgcls sweep digits --trials 10
+    """
+    from imgcls.config import find_experiment, load_experiment
+
+    path, root = find_experiment(experiment, Path.cwd())
+    flags = {"search.trials": trials, "search.timeout": timeout, "search.workers": workers}
+    loaded = load_experiment(path, overrides or ())
+    loaded = loaded.replace({key: value for key, value in flags.items() if value is not None}, origin="option")
+
+    from imgcls.reporting.report import with_intervals
+    from imgcls.search.study import Sweep
+    from imgcls.search.summary import as_text, evaluate_command
+    from imgcls.signals import GracefulStop
+    from imgcls.tracking.store import Tracker
+
+    stop = GracefulStop()
+    search = Sweep(loaded, root, Tracker(root), stop)
+    with stop:
+        result = search.run()
+    if as_json:
+        best = result.leaderboard.iloc[0]
+        facts = {
+            "run_id": result.run_id,
+            "imgcls.best_run_id": result.best_run_id,
+            "num_trials": len(result.leaderboard),
+            "best/epoch": int(best["best/epoch"]),
+            "best/val/accuracy": float(best["val/accuracy"]),
+            "best/val/loss": float(best["val/loss"]),
+            **leaks_beside(result.leaks),
+        }
+        print_facts(facts, as_json)
+        return
+    board = with_intervals(result.leaderboard.head(10), result.num_val)
+    write(board.to_string(index=False, na_rep=""))
+    write(f"\nSweep   {result.run_id}")
+    write(f"Winner  {result.best_run_id}")
+    if result.leaks:
+        write(f"Leaks   {result.leaks}")
+    if result.confirmation:
+        write(f"\n{as_text(result.confirmation)}")
+    write(f"Final test scores, when you are done choosing: {evaluate_command(result.best_run_id)}")
+
+
+def confirm(
+    sweep_id: Annotated[str, typer.Argument(metavar="SWEEP", help="The run id of a sweep that has ended.")],
+    top: Annotated[int, typer.Option(min=1, help="Configurations, the best first.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Fresh seeds for each.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Train a sweep's best configurations again with fresh seeds, and rank them by their means.
+
+    The best of many trials is partly the luckiest; this shows by how much. Each run is scored at the epoch that its
+    trial had fixed. The first fresh run of the best configuration becomes the sweep's winner.
+
+    Example: imgcls confirm RUN_ID --top 3 --seeds 5
+    """
+    from imgcls.config import project_root
+    from imgcls.search.study import confirm_sweep
+    from imgcls.search.summary import as_text, evaluate_command
+    from imgcls.signals import GracefulStop
+    from imgcls.tracking.record import LEAKS
+    from imgcls.tracking.store import Tracker
+
+    root = project_root(Path.cwd())
+    tracker = Tracker(root)
+    with GracefulStop() as stop:
+        result = confirm_sweep(sweep_id, tracker, root, top=top, seeds=seeds, stop=stop)
+    leaks = tracker.get(sweep_id).tags.get(LEAKS, "")
+    if as_json:
+        facts = {
+            "run_id": sweep_id,
+            "imgcls.best_run_id": result.best_run_id,
+            "confirm/mean": result.winner.mean,
+            "confirm/optimism": result.optimism,
+            "confirm/num_seeds": len(result.winner.values),
+            **leaks_beside(leaks),
+        }
+        print_facts(facts, as_json)
+        return
+    write(as_text(result))
+    if leaks:
+        write(f"Leaks    {leaks}")
+    write(f"Final test scores, when you are done choosing: {evaluate_command(result.best_run_id)}")

@@ -1,0 +1,80 @@
+"""Train a run, and train it again from its record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imgcls.cli.arguments import AsJson, ExperimentName, Overrides
+from imgcls.cli.output import hint, leaks_beside, print_facts, write
+
+
+def train(
+    experiment: ExperimentName,
+    overrides: Overrides = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew even where a run stopped before its end.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train one tracked run.
+
+    A run of the same experiment and data that stopped before its end, however it did, is taken up where it stood.
+
+    Example: imgcls train digits --set train.lr=3e-3
+    """
+    from imgcls.config import find_experiment, load_experiment
+
+    path, root = find_experiment(experiment, Path.cwd())
+    loaded = load_experiment(path, overrides or ())
+
+    from imgcls.reporting.statistics import metric_text
+    from imgcls.run import prepare, train_run
+    from imgcls.signals import GracefulStop
+    from imgcls.tracking.store import Tracker
+
+    prepared = prepare(loaded, root)
+    with GracefulStop() as stop:
+        tracker = Tracker(root)
+        tracker.close_orphans()
+        done = train_run(prepared, tracker, kind="train", name=prepared.experiment.name, stop=stop, fresh=fresh)
+    best, leaks = done.best, prepared.dataset.leaks.summary
+    facts: dict[str, object] = {
+        "run_id": done.run_id,
+        "best/epoch": best.epoch,
+        "best/val/accuracy": best.val_accuracy,
+        "best/val/loss": best.val_loss,
+        **leaks_beside(leaks),
+    }
+    if not as_json:
+        for name, value in (("accuracy", best.val_accuracy), ("loss", best.val_loss)):
+            facts[f"best/val/{name}"] = metric_text(name, value, best.val_accuracy, len(prepared.dataset.val))
+    print_facts(facts, as_json, title=f"Trained {prepared.experiment.name}")
+    hint(as_json, f"Final test scores, when you are done choosing: python evaluate.py --run-id {done.run_id}")
+
+
+def rerun(
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="A completed run; a sweep stands for its winner.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Fail where the repeat differs from the original.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a run again from its record alone, and compare every epoch's metrics with it.
+
+    On the same kind of processor with the same threads and versions they have the same bits; elsewhere the best val
+    accuracy may differ by less than half the width of its 95% interval.
+    """
+    from imgcls.config import project_root
+    from imgcls.errors import TrainingError
+    from imgcls.evaluation.rerun import rerun as repeat
+    from imgcls.signals import GracefulStop
+    from imgcls.tracking.store import Tracker
+
+    root = project_root(Path.cwd())
+    with GracefulStop() as stop:
+        verdict = repeat(run_id, Tracker(root), root, stop)
+    if as_json:
+        print_facts(verdict.flat(), as_json)
+    else:
+        write(verdict.markdown())
+    if verify and not verdict.is_verified:
+        raise TrainingError(f"run {run_id} could not be repeated: {verdict.first_difference}")
