@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from imgcls.config import load_experiment
-from imgcls.data.sources import FASHION_FOLDER
+from imgcls.data.sources.packaged import FASHION_FOLDER
 from imgcls.run import prepare
 from imgcls.training.loop import TrainState, fit
 

@@ -135,10 +135,10 @@ def test_another_request_is_another_entry(table, change):
 def test_a_whole_data_set_is_read_once_and_then_never(tmp_path, monkeypatch):
     write_classes(tmp_path, {"cat": 8, "dog": 8})
     reads = []
-    from imgcls.data import sources
+    from imgcls.data.sources import folder
 
-    read_image = sources.read_image
-    monkeypatch.setattr(sources, "read_image", lambda path: reads.append(path.name) or read_image(path))
+    read_image = folder.read_image
+    monkeypatch.setattr(folder, "read_image", lambda path: reads.append(path.name) or read_image(path))
     one = load(tmp_path)
     assert set(reads) == {path.name for path in tmp_path.rglob("*.png")}
     reads.clear()
@@ -251,17 +251,18 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from imgcls.config import AugmentConfig, DataConfig
-from imgcls.data import cache, sources
+from imgcls.data import cache
+from imgcls.data.sources import folder
 
 cache.PIECE_BYTES = 1
-read_image = sources.read_image
+read_image = folder.read_image
 
 def read(path):
     if path.name == "0023.png":
         os.kill(os.getpid(), signal.SIGKILL)
     return read_image(path)
 
-sources.read_image = read
+folder.read_image = read
 from imgcls.data.splits import load_dataset
 load_dataset(DataConfig(source="folder", path=sys.argv[1], image_size=8), AugmentConfig(), Path("/"))
 """
@@ -281,10 +282,11 @@ LEFT_ALONE = """
 import os, signal, sys
 from pathlib import Path
 from imgcls.config import AugmentConfig, DataConfig
-from imgcls.data import cache, sources
+from imgcls.data import cache
+from imgcls.data.sources import folder
 
 cache.WORTH_PROCESSES = 1e-9
-read_image = sources.read_image
+read_image = folder.read_image
 parent = os.getpid()
 
 def read(path):
@@ -293,7 +295,7 @@ def read(path):
         os.kill({victim}, signal.SIGKILL)
     return read_image(path)
 
-sources.read_image = read
+folder.read_image = read
 from imgcls.data.splits import load_dataset
 from imgcls.failures import explain
 try:

@@ -19,9 +19,9 @@ from PIL import Image
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from imgcls.config import DataConfig
-from imgcls.data import sources
 from imgcls.data.decode import UnreadableImageError
-from imgcls.data.sources import FASHION_CLASSES, FASHION_FOLDER, open_source
+from imgcls.data.sources import open_source, packaged
+from imgcls.data.sources.packaged import FASHION_CLASSES, FASHION_FOLDER
 from imgcls.errors import ConfigError, DataError
 from tests.data.make import noise, write, write_class, write_classes
 
@@ -495,7 +495,7 @@ def test_fashion_mnist_is_the_same_from_debian_and_from_torchvision(tmp_path, mo
         (debian / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
     found = []
     for folder in (debian, tmp_path / "nowhere"):
-        monkeypatch.setattr(sources, "FASHION_FOLDER", folder)
+        monkeypatch.setattr(packaged, "FASHION_FOLDER", folder)
         found.append(open_source(DataConfig(source="fashion-mnist", path=str(tmp_path)), tmp_path))
     one, other = found
     assert one.class_names == other.class_names == FASHION_CLASSES
@@ -506,7 +506,7 @@ def test_fashion_mnist_is_the_same_from_debian_and_from_torchvision(tmp_path, mo
 
 
 def test_a_broken_fashion_mnist_file_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "FASHION_FOLDER", tmp_path)
+    monkeypatch.setattr(packaged, "FASHION_FOLDER", tmp_path)
     path = tmp_path / "train-images-idx3-ubyte.gz"
     for content in (gzip.compress(idx(np.zeros((2, 28, 28), np.uint8)))[:-9], gzip.compress(b"\0"), b"no gzip"):
         path.write_bytes(content)

@@ -1,0 +1,45 @@
+"""Where images come from: a folder, a package, or torchvision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from imgcls.config import DataConfig, located
+from imgcls.data.sources.folder import folder_source
+from imgcls.data.sources.packaged import digits, elpv, fashion_mnist
+from imgcls.data.sources.table import ImageTable, Source, Split
+from imgcls.data.sources.torchvision import torchvision_source
+from imgcls.errors import DataError
+from imgcls.shown import listed
+
+__all__ = ["ImageTable", "Source", "Split", "listed", "open_source"]
+
+
+def open_source(config: DataConfig, root: Path) -> Source:
+    """Finds the images that `config.source` names.
+
+    Args:
+        config: the `[data]` table.
+        root: the project's root; a relative `data.path` starts there.
+
+    Raises:
+        DataError: an unknown source, a missing package or folder, no usable image; lists every offender.
+    """
+    path = located(config.path, root, "data.path")
+    if config.source == "folder":
+        if not config.path:
+            raise DataError('data.source = "folder" needs data.path = "…", the folder that holds the images')
+        return folder_source(path, follow_symlinks=config.follow_symlinks)
+    if config.source.startswith("torchvision:"):
+        return torchvision_source(config.source.removeprefix("torchvision:"), path if config.path else root / "data")
+    fixed: dict[str, Callable[[], Source]] = {
+        "elpv": elpv,
+        "digits": digits,
+        "fashion-mnist": lambda: fashion_mnist(path if config.path else root / "data"),
+    }
+    if config.source not in fixed:
+        raise DataError(
+            f"data.source = {config.source!r} is unknown; use folder, {', '.join(fixed)} or torchvision:NAME"
+        )
+    return fixed[config.source]()
