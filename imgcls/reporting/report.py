@@ -33,6 +33,13 @@ SCORE_NAMES = {
 """Fields of `Scores` in the order of the report, with the words for them."""
 
 
+ABSENT_CLASSES = (
+    "The macro-F1 is the mean of the column F1. As in scikit-learn with zero_division=0, a share with nothing to divide "
+    "by counts 0, and a class that is neither present nor predicted is left out (–)."
+)
+"""What the class table says of a class without images or without predictions."""
+
+
 @dataclass(frozen=True)
 class Selection:
     """How the run judged came to be chosen; None where unknown.
@@ -210,6 +217,7 @@ def evaluation_markdown(facts: EvaluationFacts) -> str:
         _evaluation_methods(facts),
         "## Classes, on test",
         _class_table(facts.per_class),
+        ABSENT_CLASSES,
         *warning(facts.leaks),
         "## Settings",
         markdown_table(("setting", "value"), _evaluation_settings(facts)),
@@ -452,8 +460,10 @@ def _class_table(per_class: pd.DataFrame) -> str:
 
 
 def _class_row(name: str, precision: float, recall: float, f1: float, num_images: int) -> tuple[str, ...]:
-    if not num_images:
+    if math.isnan(f1):
         return name, UNDEFINED, UNDEFINED, UNDEFINED, UNDEFINED, "0"
+    if not num_images:  # every image predicted as this class is another's
+        return name, "0", UNDEFINED, UNDEFINED, "0", "0"
     interval = wilson(round(recall * num_images), num_images)
     shown = rounded(precision, interval), rounded(recall, interval), ends(interval), rounded(f1, interval)
     return name, *shown, str(num_images)

@@ -56,7 +56,8 @@ class Scores:
         accuracy_low: lower end of the 95% Wilson interval of the accuracy.
         accuracy_high: its upper end.
         balanced_accuracy: mean recall of the classes that have images, in [0, 1].
-        macro_f1: mean F1 of all classes, in [0, 1]; a class neither predicted nor present counts 0.
+        macro_f1: mean F1 of the classes that are present or predicted, in [0, 1], as in scikit-learn with
+            zero_division=0: one that is predicted without being present counts 0.
         auroc: area under the ROC curve, in [0, 1]: of class 1 for two classes, else the mean of each class against
             the rest. NaN where a class has no images, since then it is undefined.
         ece: expected calibration error over 15 bins, in [0, 1].
@@ -363,8 +364,9 @@ def per_class(
         class_names: K names.
 
     Returns:
-        K rows in the order of `class_names`: `class`; `precision`, `recall` and `f1` in [0, 1], 0 where undefined
-        (never predicted, no images); `num_images` of the class. The mean of `f1` is the macro-F1.
+        K rows in the order of `class_names`: `class`; `precision`, `recall` and `f1` in [0, 1], 0 where there is
+        nothing to divide by (scikit-learn's zero_division=0); `num_images` of the class. All three are NaN for a class
+        that is neither present nor predicted, so that the mean of `f1` is the macro-F1.
 
     Raises:
         ValueError: other shapes or ranges, no images.
@@ -375,9 +377,10 @@ def per_class(
     precision, recall, f1, num_images = precision_recall_fscore_support(
         labels, predictions, labels=np.arange(num_classes), zero_division=0
     )
-    return pd.DataFrame(
-        {"class": list(class_names), "precision": precision, "recall": recall, "f1": f1, "num_images": num_images}
-    )
+    scores = pd.DataFrame({"precision": precision, "recall": recall, "f1": f1}, dtype=np.float64)
+    scores[~np.isin(np.arange(num_classes), np.union1d(labels, predictions))] = math.nan
+    scores.insert(0, "class", list(class_names))
+    return scores.assign(num_images=num_images)
 
 
 def confusion(labels: NDArray[np.integer], predictions: NDArray[np.integer], num_classes: int) -> NDArray[np.int64]:
@@ -441,13 +444,25 @@ def rounded(value: float, interval: Interval) -> str:
 
     The last decimal shown is that of the half-width's first significant digit, the half-width itself being rounded to
     one digit first: 0.8742 +- 0.025 is "0.87", 0.8742 +- 0.0031 is "0.874", 0.8742 +- 0.2 is "0.9". Between 0 and
-    `MAX_DECIMALS` decimals; NaN is "–".
+    `MAX_DECIMALS` decimals; NaN is "–". Nothing is rounded to perfection: a value below 1 gets as many decimals as it
+    takes not to be shown as 1, and one above 0 likewise where its interval does not reach below 0.
 
     Args:
         value: the score, or an end of the interval.
         interval: of the score. Another score of the same images may borrow it.
     """
-    return UNDEFINED if math.isnan(value) else f"{value:z.{_decimals(interval)}f}"
+    if math.isnan(value):
+        return UNDEFINED
+    floor = 0.0 if interval.low >= 0 else -math.inf
+    decimals = _decimals(interval)
+    while _is_perfect(shown := f"{value:z.{decimals}f}", value, floor):
+        decimals += 1
+    return shown
+
+
+def _is_perfect(shown: str, value: float, floor: float) -> bool:
+    """Whether rounding took a value to 1, or down to the floor, that is neither."""
+    return value < 1 <= float(shown) or float(shown) <= floor < value
 
 
 def with_interval(value: float, interval: Interval) -> str:
@@ -510,10 +525,11 @@ def _resample_matrix(
         predicted[cells] += drawn
         correct[label] = drawn[cells == label].sum(axis=0)
     present = sizes > 0
-    f1 = 2 * correct / np.maximum(sizes[:, None] + predicted, 1)
+    num_either = sizes[:, None] + predicted
+    f1 = 2 * correct / np.maximum(num_either, 1)
     return {
         "balanced_accuracy": (correct[present] / sizes[present, None]).mean(axis=0),
-        "macro_f1": f1.mean(axis=0),
+        "macro_f1": f1.sum(axis=0) / (num_either > 0).sum(axis=0),
     }
 
 
@@ -609,7 +625,7 @@ def _scores(probs: NDArray[np.float64], log_probs: NDArray[np.float64], labels: 
         accuracy_high=accuracy.high,
         # balanced_accuracy_score is this too, with a warning whenever an absent class is predicted.
         balanced_accuracy=float(recall_score(labels, predictions, labels=present, average="macro", zero_division=0)),
-        macro_f1=float(f1_score(labels, predictions, labels=np.arange(num_classes), average="macro", zero_division=0)),
+        macro_f1=float(f1_score(labels, predictions, average="macro", zero_division=0)),
         auroc=_auroc(probs, labels) if len(present) == num_classes else math.nan,
         ece=expected_calibration_error(reliability(probs, labels)),
     )

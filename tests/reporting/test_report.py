@@ -89,6 +89,11 @@ def test_evaluation_of_a_class_without_images():
     assert "| absent | – | – | – | – | 0 |" in evaluation_markdown(facts).splitlines()
 
 
+def test_evaluation_of_a_class_that_is_predicted_without_being_there():
+    classes = per_class(LABELS, np.where(PREDICTIONS, PREDICTIONS, 2), ["functional", "defective", "other"])
+    assert "| other | 0 | – | – | 0 | 0 |" in evaluation_markdown(replace(EVALUATION, per_class=classes)).splitlines()
+
+
 def test_evaluation_of_an_undefined_auroc():
     facts = replace(EVALUATION, test=replace(TEST, auroc=math.nan))
     assert "| AUROC | – | – | 0.93 | – |" in evaluation_markdown(facts).splitlines()

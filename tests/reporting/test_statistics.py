@@ -163,10 +163,20 @@ def test_metrics_carry_the_names_of_the_record():
     assert "val/auroc" in scores.metrics("val")
 
 
-def test_an_absent_class_counts_in_macro_f1_but_not_in_balanced_accuracy():
-    scores = score(one_hot([0, 0, 1, 1], 3), np.array([0, 0, 1, 1]))
-    assert scores.balanced_accuracy == 1
-    assert scores.macro_f1 == pytest.approx(2 / 3)
+@pytest.mark.parametrize(
+    ("labels", "predictions", "macro_f1"),
+    [
+        ([0, 0, 1, 1], [0, 0, 1, 1], 1.0),  # class 2 is neither present nor predicted
+        ([0, 0, 1, 1], [0, 0, 1, 2], 5 / 9),  # predicted without being present: F1 0
+        ([0, 0, 1, 2], [0, 0, 1, 1], 5 / 9),  # present without being predicted
+    ],
+)
+def test_an_absent_class_counts_as_in_scikit_learn_and_as_in_the_class_table(labels, predictions, macro_f1):
+    labels, predictions = np.array(labels), np.array(predictions)
+    scores, table = score(one_hot(predictions, 3), labels), per_class(labels, predictions, ["a", "b", "c"])
+    assert scores.macro_f1 == pytest.approx(macro_f1)
+    assert scores.macro_f1 == pytest.approx(oracle.f1_score(labels, predictions, average="macro", zero_division=0))
+    assert table["f1"].mean() == pytest.approx(scores.macro_f1)
 
 
 def test_all_right():
@@ -230,11 +240,12 @@ def test_per_class_agrees_with_scikit_learn_and_with_the_scores():
     assert table["recall"].mean() == pytest.approx(scores.balanced_accuracy)
 
 
-def test_per_class_gives_0_where_undefined():
+def test_per_class_gives_0_where_undefined_and_nothing_for_what_is_nowhere():
     table = per_class(np.array([0, 0]), np.array([0, 1]), ["there", "absent", "neither"])
-    assert table["precision"].tolist() == [1, 0, 0]
-    assert table["recall"].tolist() == [0.5, 0, 0]
+    assert table["precision"].tolist()[:2] == [1, 0]
+    assert table["recall"].tolist()[:2] == [0.5, 0]
     assert table["num_images"].tolist() == [2, 0, 0]
+    assert table.loc[2, ["precision", "recall", "f1"]].isna().all()
 
 
 def test_confusion_has_truth_in_rows():
@@ -299,7 +310,9 @@ def test_reliability_needs_a_bin():
         (0.8742, 0.01, "0.87"),
         (0.8742, 0.0094, "0.874"),
         (1.0, 0.02, "1.00"),
-        (0.999, 0.02, "1.00"),
+        (0.999, 0.02, "0.999"),  # nothing is rounded up to perfection
+        (0.966, 0.2, "0.97"),
+        (0.99999, 0.00004, "0.99999"),
         (12.34, 3.0, "12"),
         (12.34, 30.0, "12"),
         (-0.001, 0.02, "0.00"),  # no minus in front of nothing
@@ -313,6 +326,11 @@ def test_rounded(value, half_width, shown):
 
 def test_rounded_knows_the_width_alone():
     assert rounded(0.8742, Interval(0.8492, 0.8992)) == rounded(0.8742, Interval(0, 0.05)) == "0.87"
+
+
+def test_rounded_never_says_0_of_what_is_more():
+    assert rounded(0.003, Interval(0.0001, 0.06)) == "0.003"
+    assert rounded(0.003, Interval(-0.06, 0.06)) == "0.00"  # a difference: no more than its interval supports
 
 
 def right_or_wrong(both, only_first, only_second, neither):
@@ -541,7 +559,7 @@ def test_resampled_confusion_matrices_score_as_resampled_images_do_in_scikit_lea
         slow["balanced_accuracy"].append(
             oracle.recall_score(truth, predicted, labels=[0, 1, 2], average="macro", zero_division=0)
         )
-        slow["macro_f1"].append(oracle.f1_score(truth, predicted, labels=range(4), average="macro", zero_division=0))
+        slow["macro_f1"].append(oracle.f1_score(truth, predicted, average="macro", zero_division=0))
     fast = _resample_matrix(confusion(labels, predictions, 4), 8000, rng)
     for name, values in slow.items():
         assert stats.ks_2samp(values, fast[name]).pvalue > 0.01
