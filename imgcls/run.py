@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from imgcls.errors import InputError, Interrupted, TrainingError
 from imgcls.models.registry import build_model, pretrained_normalisation, resolve_model
 from imgcls.progress import RunProgress
 from imgcls.reporting import figures
+from imgcls.reporting.cautions import caution_tags, cautions
 from imgcls.reporting.statistics import accuracy_interval, rounded, with_interval
 from imgcls.rng import derive_seed
 from imgcls.signals import GracefulStop
@@ -113,12 +114,14 @@ class Finished:
         outcome: `completed` or `pruned`.
         best: its best epoch.
         num_epochs: completed epochs.
+        caution_tags: its tags from which `cautions.cautions` makes its sentences.
     """
 
     run_id: str
     outcome: str
     best: EpochResult
     num_epochs: int
+    caution_tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def prepare(experiment: Experiment, root: Path) -> Prepared:
@@ -433,7 +436,7 @@ def _record_end(run: Run, prepared: Prepared, state: TrainState, best_logits: ND
     history = [{"epoch": float(result.epoch), **result.metrics()} for result in state.history]
     run.log_bytes("figures/curves.png", figures.save_png(figures.learning_curves(history, best.epoch)))
     run.describe(_description(prepared, best))
-    return Finished(run.run_id, run.outcome, best, state.epoch)
+    return Finished(run.run_id, run.outcome, best, state.epoch, caution_tags(data_tags(prepared.dataset)))
 
 
 def prediction_table(images: LabelledImages, logits: NDArray[np.float32], class_names: tuple[str, ...]) -> pd.DataFrame:
@@ -476,8 +479,8 @@ def _description(prepared: Prepared, best: EpochResult | None) -> str:
             f"Best epoch {best.epoch}: val/accuracy **{with_interval(best.val_accuracy, digits)}**, "
             f"val/loss {rounded(best.val_loss, digits)}. {chosen}"
         )
-    if dataset.leaks.summary:
-        lines.append(f"**Leaks:** {dataset.leaks.summary}. These scores may flatter.")
+    if said := cautions(data_tags(dataset)):
+        lines.append(f"**Caution:** {' '.join(said)} These scores may flatter.")
     if dataset.num_skipped:
         lines.append(f"{dataset.num_skipped} unreadable images were left out.")
     return "\n\n".join(lines)

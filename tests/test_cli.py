@@ -136,8 +136,8 @@ def test_wherever_a_score_is_shown_its_interval_and_its_leaks_are(project, leaky
     assert re.search(SCORE, said("evaluate", "--run-id", run_id))
     listed = said("runs").splitlines()
     assert len(listed) == 7  # one of train, the sweep with two trials, two confirmed, one judged
-    assert all(re.search(rf"(val|test)/accuracy {SCORE}, leaks: ", line) for line in listed)
-    assert "leaks" in CliRunner().invoke(app, ["ledger"]).stdout
+    assert all(re.search(rf"(val|test)/accuracy {SCORE}\. Splits leak: ", line) for line in listed)
+    assert "Splits leak: 1 of 9 test images" in CliRunner().invoke(app, ["ledger"]).stdout
     judged = project.runs(kind="evaluation")
     for record in [*judged, *project.runs(kind="confirm"), *project.runs(kind="sweep")]:
         assert "pixel by pixel" in record.tags["imgcls.leaks"]

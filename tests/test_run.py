@@ -168,4 +168,4 @@ def test_a_run_that_goes_on_with_leaks_says_so_from_then_on(project, leaky, kind
 def test_a_run_without_leaks_has_no_tag_of_them(project):
     tags = project.client.get_run(project.train("train.epochs=1", "train.warmup_epochs=0").run_id).data.tags
     assert "imgcls.leaks" not in tags and tags["imgcls.num_leaked"] == "0"
-    assert "Leaks" not in tags["mlflow.note.content"]
+    assert "Caution" not in tags["mlflow.note.content"]

@@ -22,9 +22,12 @@ def print_facts(facts: Mapping[str, object], as_json: bool, title: str = "") -> 
     write(terminal_table([(key, str(value)) for key, value in facts.items()]))
 
 
-def leaks_beside(summary: str) -> dict[str, str]:
-    """Said beside the scores of a run whose splits leak, and of no other."""
-    return {"imgcls.leaks": summary} if summary else {}
+def write_cautions(tags: Mapping[str, str]) -> None:
+    """Says what stands beside the scores of a run with these tags, a line a sentence."""
+    from imgcls.reporting.cautions import cautions
+
+    for sentence in cautions(tags):
+        write(f"Caution: {sentence}")
 
 
 def hint(as_json: bool, line: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.arguments import AsJson, ExperimentName, Overrides
-from imgcls.cli.output import leaks_beside, print_facts, write
+from imgcls.cli.output import print_facts, write, write_cautions
 
 
 def sweep(
@@ -32,6 +32,7 @@ def sweep(
     loaded = load_experiment(path, overrides or ())
     loaded = loaded.replace({key: value for key, value in flags.items() if value is not None}, origin="option")
 
+    from imgcls.reporting.cautions import flat
     from imgcls.reporting.report import with_intervals
     from imgcls.search.study import Sweep
     from imgcls.search.summary import as_text, evaluate_command
@@ -51,7 +52,7 @@ def sweep(
             "best/epoch": int(best["best/epoch"]),
             "best/val/accuracy": float(best["val/accuracy"]),
             "best/val/loss": float(best["val/loss"]),
-            **leaks_beside(result.leaks),
+            **flat(result.caution_tags),
         }
         print_facts(facts, as_json)
         return
@@ -59,8 +60,7 @@ def sweep(
     write(board.to_string(index=False, na_rep=""))
     write(f"\nSweep   {result.run_id}")
     write(f"Winner  {result.best_run_id}")
-    if result.leaks:
-        write(f"Leaks   {result.leaks}")
+    write_cautions(result.caution_tags)
     if result.confirmation:
         write(f"\n{as_text(result.confirmation)}")
     write(f"Final test scores, when you are done choosing: {evaluate_command(result.best_run_id)}")
@@ -80,17 +80,17 @@ def confirm(
     Example: imgcls confirm RUN_ID --top 3 --seeds 5
     """
     from imgcls.config import project_root
+    from imgcls.reporting.cautions import flat
     from imgcls.search.study import confirm_sweep
     from imgcls.search.summary import as_text, evaluate_command
     from imgcls.signals import GracefulStop
-    from imgcls.tracking.record import LEAKS
     from imgcls.tracking.store import Tracker
 
     root = project_root(Path.cwd())
     tracker = Tracker(root)
     with GracefulStop() as stop:
         result = confirm_sweep(sweep_id, tracker, root, top=top, seeds=seeds, stop=stop)
-    leaks = tracker.get(sweep_id).tags.get(LEAKS, "")
+    tags = tracker.get(sweep_id).tags
     if as_json:
         facts = {
             "run_id": sweep_id,
@@ -98,11 +98,10 @@ def confirm(
             "confirm/mean": result.winner.mean,
             "confirm/optimism": result.optimism,
             "confirm/num_seeds": len(result.winner.values),
-            **leaks_beside(leaks),
+            **flat(tags),
         }
         print_facts(facts, as_json)
         return
     write(as_text(result))
-    if leaks:
-        write(f"Leaks    {leaks}")
+    write_cautions(tags)
     write(f"Final test scores, when you are done choosing: {evaluate_command(result.best_run_id)}")

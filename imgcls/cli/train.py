@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.arguments import AsJson, ExperimentName, Overrides
-from imgcls.cli.output import hint, leaks_beside, print_facts, write
+from imgcls.cli.output import hint, print_facts, write, write_cautions
 
 
 def train(
@@ -28,6 +28,7 @@ def train(
     path, root = find_experiment(experiment, Path.cwd())
     loaded = load_experiment(path, overrides or ())
 
+    from imgcls.reporting.cautions import flat
     from imgcls.reporting.statistics import metric_text
     from imgcls.run import prepare, train_run
     from imgcls.signals import GracefulStop
@@ -38,18 +39,20 @@ def train(
         tracker = Tracker(root)
         tracker.close_orphans()
         done = train_run(prepared, tracker, kind="train", name=prepared.experiment.name, stop=stop, fresh=fresh)
-    best, leaks = done.best, prepared.dataset.leaks.summary
+    best = done.best
     facts: dict[str, object] = {
         "run_id": done.run_id,
         "best/epoch": best.epoch,
         "best/val/accuracy": best.val_accuracy,
         "best/val/loss": best.val_loss,
-        **leaks_beside(leaks),
+        **(flat(done.caution_tags) if as_json else {}),
     }
     if not as_json:
         for name, value in (("accuracy", best.val_accuracy), ("loss", best.val_loss)):
             facts[f"best/val/{name}"] = metric_text(name, value, best.val_accuracy, len(prepared.dataset.val))
     print_facts(facts, as_json, title=f"Trained {prepared.experiment.name}")
+    if not as_json:
+        write_cautions(done.caution_tags)
     hint(as_json, f"Final test scores, when you are done choosing: python evaluate.py --run-id {done.run_id}")
 
 

@@ -12,6 +12,8 @@ import pandas as pd
 from imgcls.errors import InputError
 from imgcls.evaluation.rebuild import trained_record
 from imgcls.reporting import figures
+from imgcls.reporting.cautions import cautions
+from imgcls.reporting.cautions import flat as flat_cautions
 from imgcls.reporting.report import markdown_table, warning
 from imgcls.reporting.statistics import (
     UNDEFINED,
@@ -23,7 +25,7 @@ from imgcls.reporting.statistics import (
     with_interval,
 )
 from imgcls.run import TEST_PREDICTIONS, VAL_PREDICTIONS
-from imgcls.tracking.record import LEAKS, RunRecord
+from imgcls.tracking.record import RunRecord
 from imgcls.tracking.store import Tracker
 
 SMALLEST_P = 1e-4
@@ -149,6 +151,8 @@ class Comparison:
         facts |= {f"val_selected_{i}": ", ".join(_selected_by_val(run)) for i, run in enumerate(self.runs, 1)}
         facts |= self.val.flat()
         facts |= self.test.flat() if self.test else {}
+        for i, run in enumerate(self.runs, 1):
+            facts |= {f"{name}_{i}": value for name, value in flat_cautions(run.tags).items()}
         return facts | {"test_note": self.test_note, "differing_keys": ", ".join(self.differences)}
 
 
@@ -283,12 +287,12 @@ def _blocks(comparison: Comparison) -> Iterator[str]:
     yield f"## On val, {comparison.val.num_images} images"
     yield from _split_blocks(comparison.val)
     yield _caution(runs)
-    yield from _leaks(runs)
+    yield from _cautions(runs)
     yield "## On test" + (f", {comparison.test.num_images} images" if comparison.test else "")
     if comparison.test:
         yield from _split_blocks(comparison.test)
         yield "Whoever chooses a run by these numbers makes test a second val."
-        yield from _leaks(runs)
+        yield from _cautions(runs)
     if comparison.test_note:
         yield comparison.test_note
     yield "## What differs in their configs"
@@ -341,10 +345,10 @@ def _caution(runs: Sequence[RunRecord]) -> str:
     return f"{selected}Each run was trained once, so the luck of its seed is in the difference as well."
 
 
-def _leaks(runs: Sequence[RunRecord]) -> Iterator[str]:
+def _cautions(runs: Sequence[RunRecord]) -> Iterator[str]:
     for i, run in enumerate(runs, 1):
-        if leaks := run.tags.get(LEAKS):
-            yield from warning(f"run {i}: {leaks}")
+        if said := cautions(run.tags):
+            yield from warning((f"run {i}:", *said))
 
 
 def _shown_p(p_value: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ from imgcls.errors import DataError, InputError
 from imgcls.evaluation import ledger
 from imgcls.evaluation.rebuild import rebuild, same_place, trained_record
 from imgcls.reporting import figures, html
+from imgcls.reporting.cautions import caution_tags, cautions
+from imgcls.reporting.cautions import flat as flat_cautions
 from imgcls.reporting.report import EvaluationFacts, Selection, evaluation_markdown
 from imgcls.reporting.statistics import (
     Interval,
@@ -32,7 +34,7 @@ from imgcls.reporting.statistics import (
     score_logits,
 )
 from imgcls.run import BEST, TEST_PREDICTIONS, Prepared, prediction_table
-from imgcls.tracking.record import LEAKS, RunRecord
+from imgcls.tracking.record import RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint
@@ -57,7 +59,7 @@ class Evaluation:
         val: scores on val of the same checkpoint.
         test: scores on test.
         report: as Markdown.
-        leaks: what its splits share, in one line; empty for nothing.
+        caution_tags: tags of the run judged from which `cautions.cautions` makes its sentences.
         is_recorded: whether it is the result of an earlier evaluation, given again without a look.
     """
 
@@ -67,7 +69,7 @@ class Evaluation:
     val: Scores
     test: Scores
     report: str
-    leaks: str = ""
+    caution_tags: Mapping[str, str] = field(default_factory=dict)
     is_recorded: bool = False
 
     def flat(self) -> dict[str, float | str | int]:
@@ -79,7 +81,7 @@ class Evaluation:
             "best/val/accuracy": self.val.accuracy,
             **self.test.metrics("test"),
             "val_test_gap": self.val.accuracy - self.test.accuracy,
-            **({LEAKS: self.leaks} if self.leaks else {}),
+            **flat_cautions(self.caution_tags),
         }
 
 
@@ -121,7 +123,7 @@ def evaluate(run_id: str, tracker: Tracker, root: Path, *, again: bool = False) 
         "imgcls.test_fingerprint": test.fingerprint(),
         "imgcls.data_fingerprint": prepared.dataset.fingerprint,
         "imgcls.device": str(prepared.device),
-        **({LEAKS: record.tags[LEAKS]} if LEAKS in record.tags else {}),
+        **caution_tags(record.tags),
     }
     name = f"evaluation of {record.name}"
     with tracker.start_run(record.experiment, kind="evaluation", name=name, parent=record.run_id, tags=tags) as run:
@@ -165,7 +167,7 @@ def _recorded(record: RunRecord, test: HeldOut, tracker: Tracker) -> Evaluation 
         val=Scores.from_metrics(earlier.metrics, "val"),
         test=Scores.from_metrics(earlier.metrics, "test"),
         report=tracker.read_text(earlier.run_id, REPORT),
-        leaks=earlier.tags.get(LEAKS, ""),
+        caution_tags=caution_tags(earlier.tags),
         is_recorded=True,
     )
 
@@ -198,7 +200,7 @@ def _judge(run: Run, candidate: _Candidate, images: LabelledImages, look: int) -
             selection=candidate.selection,
             image_size=prepared.experiment.data.image_size,
             training=_recipe(prepared),
-            leaks=record.tags.get(LEAKS, ""),
+            cautions=cautions(record.tags),
             again_command=f"python evaluate.py --run-id {record.run_id} --again",
         )
     )
@@ -213,7 +215,7 @@ def _judge(run: Run, candidate: _Candidate, images: LabelledImages, look: int) -
     title = f"{record.experiment}: held-out evaluation"
     run.log_text("report/report.html", html.render(report, list(pictures.values()), title=title))
     run.describe(report)
-    return Evaluation(run.run_id, record.run_id, look, val_scores, test_scores, report, record.tags.get(LEAKS, ""))
+    return Evaluation(run.run_id, record.run_id, look, val_scores, test_scores, report, caution_tags(record.tags))
 
 
 def _ends(intervals: Mapping[str, Interval]) -> dict[str, float]:

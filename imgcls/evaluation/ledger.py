@@ -11,8 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from imgcls.errors import InputError
+from imgcls.reporting.cautions import cautions
 from imgcls.reporting.statistics import UNDEFINED, Scores, with_interval
-from imgcls.tracking.record import LEAKS, RunRecord
+from imgcls.tracking.record import RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 
@@ -90,14 +91,14 @@ def _row(look: PastLook) -> dict[str, str]:
         "who": f"{tags.get('mlflow.user', '')}@{tags.get('imgcls.host', '')}",
         "evaluated run": tags.get("imgcls.evaluated_run_id", ""),
         "evaluation": record.run_id + (" (deleted)" if record.is_deleted else ""),
+        "cautions": " ".join(cautions(tags)),
     }
 
 
 def _score(look: PastLook) -> str:
     if look.test is None:
         return f"{UNDEFINED} ({look.evaluation.outcome})"
-    score = with_interval(look.test.accuracy, look.test.accuracy_interval)
-    return f"{score}, leaks" if LEAKS in look.evaluation.tags else score
+    return with_interval(look.test.accuracy, look.test.accuracy_interval)
 
 
 def _evaluations(tracker: Tracker) -> list[RunRecord]:

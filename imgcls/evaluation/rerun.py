@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgcls.evaluation.rebuild import other_versions, rebuild, same_place, trained_record
+from imgcls.reporting.cautions import caution_tags, cautions
+from imgcls.reporting.cautions import flat as flat_cautions
 from imgcls.reporting.report import markdown_table
 from imgcls.reporting.statistics import accuracy_interval, with_interval
 from imgcls.run import Prepared, train_run
@@ -37,6 +39,7 @@ class Verdict:
         val_accuracy: of the original and of the repeat.
         num_val: images behind them.
         causes: what differs between the two: code, versions, hardware; in words.
+        caution_tags: tags of the repeat from which `cautions.cautions` makes its sentences.
     """
 
     run_id: str
@@ -48,6 +51,7 @@ class Verdict:
     val_accuracy: tuple[float, float]
     num_val: int
     causes: tuple[str, ...]
+    caution_tags: Mapping[str, str]
 
     @property
     def is_verified(self) -> bool:
@@ -70,6 +74,7 @@ class Verdict:
             "best/val/accuracy": self.val_accuracy[1],
             "repeated/best/val/accuracy": self.val_accuracy[0],
             "first_difference": self.first_difference,
+            **flat_cautions(self.caution_tags),
         }
 
     def markdown(self) -> str:
@@ -79,6 +84,7 @@ class Verdict:
             *((f"best/val/accuracy, {when}", self._shown(i)) for i, when in enumerate(("then", "now"))),
             ("first difference", self.first_difference or "none"),
             *(("differs", cause) for cause in self.causes),
+            *(("caution", said) for said in cautions(self.caution_tags)),
         ]
         return f"# Run `{self.repeated_run_id}` repeated as `{self.run_id}`\n\n{markdown_table(('', ''), rows)}\n"
 
@@ -138,6 +144,7 @@ def _compare(then: RunRecord, now: RunRecord, original: History, repeat: History
         val_accuracy=accuracies,
         num_val=num_val,
         causes=tuple(_causes(then, now)),
+        caution_tags=caution_tags(now.tags),
     )
 
 

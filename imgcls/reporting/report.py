@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from imgcls.reporting.cautions import cautions
 from imgcls.reporting.statistics import (
     UNDEFINED,
     Interval,
@@ -20,7 +21,7 @@ from imgcls.reporting.statistics import (
     wilson,
     with_interval,
 )
-from imgcls.tracking.record import LEAKS, RunRecord
+from imgcls.tracking.record import RunRecord
 
 SCORE_NAMES = {
     "accuracy": "accuracy",
@@ -104,7 +105,7 @@ class EvaluationFacts:
         selection: how the run came to be chosen.
         image_size: side of the images in pixels.
         training: optimiser and schedule in words that may follow "trained with"; "" where unknown.
-        leaks: warning in one line where the test images may have leaked into the choice; it stands beside every score.
+        cautions: sentences that stand beside every score, as `cautions.cautions` gives them.
         again_command: opens the test split once more for this run; "" for the plain one.
     """
 
@@ -127,7 +128,7 @@ class EvaluationFacts:
     selection: Selection = Selection()
     image_size: int | None = None
     training: str = ""
-    leaks: str = ""
+    cautions: tuple[str, ...] = ()
     again_command: str = ""
 
 
@@ -175,7 +176,7 @@ class SweepFacts:
         importances: dotted key -> its share of the metric's variation, in [0, 1]; empty where unknown.
         confirmation: the best configurations with fresh seeds, best first.
         optimism: the best trial's metric minus the confirmed mean of its configuration.
-        leaks: warning in one line where test images may be among these; it stands beside every score.
+        cautions: sentences that stand beside every score, as `cautions.cautions` gives them.
     """
 
     name: str
@@ -192,7 +193,7 @@ class SweepFacts:
     importances: Mapping[str, float] = field(default_factory=dict)
     confirmation: Sequence[Confirmed] = ()
     optimism: float | None = None
-    leaks: str = ""
+    cautions: tuple[str, ...] = ()
 
 
 def evaluation_markdown(facts: EvaluationFacts) -> str:
@@ -208,17 +209,17 @@ def evaluation_markdown(facts: EvaluationFacts) -> str:
         _score_table(facts),
         "Intervals are Wilson's for the accuracy and from a stratified bootstrap for the other scores; the calibration "
         "error has none.",
-        *warning(facts.leaks),
+        *warning(facts.cautions),
         "## From val to test",
         markdown_table(("step", "value"), _steps(facts)),
         _gap(facts),
-        *warning(facts.leaks),
+        *warning(facts.cautions),
         "## For a methods section",
         _evaluation_methods(facts),
         "## Classes, on test",
         _class_table(facts.per_class),
         ABSENT_CLASSES,
-        *warning(facts.leaks),
+        *warning(facts.cautions),
         "## Settings",
         markdown_table(("setting", "value"), _evaluation_settings(facts)),
         "## How to repeat it",
@@ -276,7 +277,7 @@ def terminal_table(rows: Sequence[tuple[str, str]]) -> str:
 def score_of(record: RunRecord) -> str:
     """A run's accuracy for people: on test where it was judged there, else on val; empty where it has none.
 
-    With its 95% interval, and with a word on leaks where its splits share images.
+    With its 95% interval, and with the run's cautions.
     """
     metrics = record.metrics
     if "test/accuracy" in metrics:
@@ -288,12 +289,13 @@ def score_of(record: RunRecord) -> str:
         score = f"val/accuracy {with_interval(accuracy, interval)}"
     else:
         return ""
-    return f"{score}, leaks: {record.tags[LEAKS]}" if LEAKS in record.tags else score
+    said = cautions(record.tags)
+    return f"{score}. {' '.join(said)}" if said else score
 
 
-def warning(leaks: str) -> tuple[str, ...]:
-    """The paragraph that stands beside a score, or none where `leaks` is empty."""
-    return (f"**Warning:** {_escaped(leaks)}",) if leaks else ()
+def warning(sentences: Sequence[str]) -> tuple[str, ...]:
+    """The paragraph of cautions that stands beside a score, or none where there are no sentences."""
+    return (f"**Warning:** {_escaped(' '.join(sentences))}",) if sentences else ()
 
 
 def _document(*blocks: str) -> str:
@@ -310,8 +312,8 @@ def _look(look: int) -> str:
     )
 
 
-def _warned(paragraph: str, leaks: str) -> str:
-    return " ".join((paragraph, *warning(leaks)))
+def _warned(paragraph: str, sentences: Sequence[str]) -> str:
+    return " ".join((paragraph, *warning(sentences)))
 
 
 def _score_table(facts: EvaluationFacts) -> str:
@@ -409,7 +411,7 @@ def _evaluation_methods(facts: EvaluationFacts) -> str:
         f"The test split of {facts.num_test} images was opened {_nth_time(facts.look)} for this evaluation.",
         f"Test accuracy was {_stated('accuracy', facts.test, facts.test.accuracy_interval)}{_other_scores(facts)}",
     ]
-    return _warned(" ".join(sentences), facts.leaks)
+    return _warned(" ".join(sentences), facts.cautions)
 
 
 def _how_selected(facts: EvaluationFacts) -> list[str]:
@@ -490,7 +492,7 @@ def _winner(facts: SweepFacts) -> tuple[str, ...]:
         f"Run `{facts.best_run_id}` with `{facts.metric}` {_best(facts.best_value, facts)}. This score selected the "
         "run and its epoch: the best of several trials is partly the luckiest, so expect less of it on test."
     )
-    return _warned(won, facts.leaks), "This opens the test split for it:", _shell(facts.evaluate_command)
+    return _warned(won, facts.cautions), "This opens the test split for it:", _shell(facts.evaluate_command)
 
 
 def _best(value: float, facts: SweepFacts) -> str:
@@ -519,7 +521,7 @@ def _confirmation(facts: SweepFacts) -> tuple[str, ...]:
         "run would bias these scores upwards. Intervals are of the mean over seeds; differences are paired by seed.",
         *_optimism(facts),
         _warned(
-            "Fresh seeds do not remove the luck of the val images, which selected these configurations.", facts.leaks
+            "Fresh seeds do not remove the luck of the val images, which selected these configurations.", facts.cautions
         ),
     )
 
@@ -570,12 +572,12 @@ def _leaderboard(facts: SweepFacts) -> tuple[str, ...]:
     if board.empty:
         return ("No trial has a score.",)
     if facts.num_val is None or "val/accuracy" not in board:
-        return _frame_table(board), *warning(facts.leaks)
+        return _frame_table(board), *warning(facts.cautions)
     note = (
         f"Accuracies with Wilson's 95% interval over {facts.num_val} val images. Each score is that of the epoch which "
         "val selected, and it selected the first row too."
     )
-    return _frame_table(with_intervals(board, facts.num_val)), _warned(note, facts.leaks)
+    return _frame_table(with_intervals(board, facts.num_val)), _warned(note, facts.cautions)
 
 
 def _importances(importances: Mapping[str, float]) -> tuple[str, ...]:
@@ -600,7 +602,7 @@ def _sweep_methods(facts: SweepFacts) -> tuple[str, ...]:
         f"The best trial reached {_best(facts.best_value, facts)}; measured on the images that selected, it is "
         "optimistic. The test split was not opened."
     )
-    return "## For a methods section", _warned(paragraph, facts.leaks)
+    return "## For a methods section", _warned(paragraph, facts.cautions)
 
 
 def _frame_table(frame: pd.DataFrame) -> str:

@@ -7,9 +7,9 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from imgcls.data.augment import refuse_colours_of_grey
 from imgcls.errors import ConfigError, Interrupted, TrainingError
 from imgcls.models.registry import resolve_model
 from imgcls.progress import duration
+from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.statistics import metric_text
 from imgcls.rng import derive_seed
 from imgcls.run import CONFIG, Prepared, data_tags, log_leak_picture, prepare
@@ -62,7 +63,7 @@ class SweepResult:
         best_value: the best trial's metric at its best epoch.
         leaderboard: one row a trial, best first.
         num_val: images behind its scores.
-        leaks: what splits share, in one line; empty for nothing.
+        caution_tags: tags of the sweep from which `cautions.cautions` makes its sentences.
         confirmation: with fresh seeds, where `search.confirm` asks for it.
     """
 
@@ -72,7 +73,7 @@ class SweepResult:
     best_value: float
     leaderboard: pd.DataFrame
     num_val: int
-    leaks: str = ""
+    caution_tags: Mapping[str, str] = field(default_factory=dict)
     confirmation: Confirmation | None = None
 
 
@@ -330,8 +331,9 @@ class Sweep:
         best_run_id = self._confirmed_winner(run.run_id, int(winner["trial"])) or str(winner["run_id"])
         dataset = self.prepared.dataset
         result = SweepResult(
-            run.run_id, best_run_id, metric, float(winner[metric]), board, len(dataset.val), dataset.leaks.summary
-        )
+            run.run_id, best_run_id, metric, float(winner[metric]), board, len(dataset.val),
+            caution_tags(data_tags(dataset)),
+        )  # fmt: skip
         run.set_tags({"imgcls.best_run_id": result.best_run_id})
         run.log_metrics({
             "best/epoch": float(winner["best/epoch"]), "best/val/accuracy": float(winner["val/accuracy"]),

@@ -12,13 +12,14 @@ import pandas as pd
 
 from imgcls.config import Experiment, load_experiment
 from imgcls.reporting import figures, html
+from imgcls.reporting.cautions import cautions
 from imgcls.reporting.report import Confirmed as ConfirmedRow
 from imgcls.reporting.report import SweepFacts, sweep_markdown
 from imgcls.reporting.statistics import Interval, accuracy_interval, ends, mean_interval, rounded
 from imgcls.run import CONFIG
 from imgcls.search import space as spaces
 from imgcls.search.confirm import Confirmation, Confirmed
-from imgcls.tracking.record import LEAKS, RunRecord
+from imgcls.tracking.record import RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 
@@ -103,7 +104,7 @@ def _facts(
         importances=importances,
         confirmation=confirmed_rows(confirmation) if confirmation else (),
         optimism=confirmation.optimism if confirmation else None,
-        leaks=sweep.tags.get(LEAKS, ""),
+        cautions=cautions(sweep.tags),
     )
 
 

@@ -18,6 +18,12 @@ STATUS: dict[Outcome, str] = {
 LEAKS = "imgcls.leaks"
 """Tag of a run whose splits share images or groups: which, in one line."""
 
+NUM_NEAR_LEAKED = "imgcls.num_near_leaked"
+"""Tag and metric: val and test images that look like an image of another split without being the same pixels."""
+
+NUM_OPENED_BEFORE = "imgcls.num_opened_before"
+"""Tag: train and val images that an earlier evaluation in this store opened as test images, or that look like one."""
+
 
 @dataclass(frozen=True)
 class RunRecord:

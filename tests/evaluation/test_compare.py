@@ -150,7 +150,7 @@ def test_a_leak_stands_beside_the_scores(comparison):
     first, second = comparison.runs
     leaking = replace(second, tags=second.tags | {"imgcls.leaks": "3 test images are also in *train*"})
     text = replace(comparison, runs=(first, leaking), test=comparison.val).markdown
-    assert text.count(r"**Warning:** run 2: 3 test images are also in \*train\*") == 2
+    assert text.count(r"**Warning:** run 2: Splits leak: 3 test images are also in \*train\*.") == 2
     assert "Warning" not in comparison.markdown
 
 

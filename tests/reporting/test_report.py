@@ -199,12 +199,12 @@ def test_the_methods_paragraph_of_an_evaluation_stands_alone():
 
 
 def test_a_leak_stands_beside_every_score():
-    leaks = "3 test images are also in [train](x)"
-    shown = r"**Warning:** 3 test images are also in \[train\](x)"
-    evaluation = evaluation_markdown(replace(JUDGED, leaks=leaks))
+    said = ("3 test images are also in [train](x).", "2 look alike.")
+    shown = r"**Warning:** 3 test images are also in \[train\](x). 2 look alike."
+    evaluation = evaluation_markdown(replace(JUDGED, cautions=said))
     for title in ("## Scores", "## From val to test", "## For a methods section", "## Classes, on test"):
         assert shown in evaluation.split(title)[1].split("\n## ")[0], title
-    sweep = sweep_markdown(replace(CONFIRMED, leaks=leaks))
+    sweep = sweep_markdown(replace(CONFIRMED, cautions=said))
     for title in ("## Winner", "## Confirmation", "## Leaderboard", "## For a methods section"):
         assert shown in sweep.split(title)[1].split("\n## ")[0], title
     assert "Warning" not in evaluation_markdown(JUDGED) + sweep_markdown(CONFIRMED)

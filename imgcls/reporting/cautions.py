@@ -1,0 +1,44 @@
+"""What is said beside every score of a run because its images may flatter it: in sentences, and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from imgcls.tracking.record import LEAKS, NUM_NEAR_LEAKED, NUM_OPENED_BEFORE
+
+CAUTION_TAGS = (LEAKS, NUM_NEAR_LEAKED, NUM_OPENED_BEFORE)
+
+
+def cautions(tags: Mapping[str, str]) -> tuple[str, ...]:
+    """Whole sentences that stand beside every score of a run; none where there is nothing to say.
+
+    Args:
+        tags: of the run. A tag that it does not have says nothing: runs of earlier versions lack some.
+    """
+    sentences = []
+    if leaks := tags.get(LEAKS):
+        sentences.append(f"Splits leak: {leaks}.")
+    if num := _number(tags, NUM_NEAR_LEAKED):
+        images = "1 val or test image looks" if num == 1 else f"{num} val and test images look"
+        sentences.append(f"{images} like an image of another split.")
+    if num := _number(tags, NUM_OPENED_BEFORE):
+        images = "1 train or val image was" if num == 1 else f"{num} train and val images were"
+        sentences.append(f"{images} opened as test images by an earlier evaluation in this store.")
+    return tuple(sentences)
+
+
+def flat(tags: Mapping[str, str]) -> dict[str, str | int]:
+    """The same under the record's names, for programs; what the run does not say is left out."""
+    leaks: dict[str, str | int] = {LEAKS: tags[LEAKS]} if tags.get(LEAKS) else {}
+    numbers = {name: _number(tags, name) for name in (NUM_NEAR_LEAKED, NUM_OPENED_BEFORE)}
+    return leaks | {name: num for name, num in numbers.items() if num is not None}
+
+
+def caution_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Those of a run's tags that `cautions` reads: an evaluation takes them over from the run that it judges."""
+    return {name: tags[name] for name in CAUTION_TAGS if name in tags}
+
+
+def _number(tags: Mapping[str, str], name: str) -> int | None:
+    value = tags.get(name, "")
+    return int(value) if value.isdecimal() else None
