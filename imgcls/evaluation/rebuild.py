@@ -10,9 +10,10 @@ import torch
 from imgcls.config import Experiment, load_experiment
 from imgcls.errors import DataError, InputError
 from imgcls.run import CONFIG, Prepared, prepare
-from imgcls.tracking.origin import versions
+from imgcls.tracking.origin import UNKNOWN, versions
 from imgcls.tracking.record import RunRecord
 from imgcls.tracking.store import Tracker
+from imgcls.training.device import is_named
 
 WHAT_MAKES_BITS = ("torch", "torchvision", "numpy", "pillow")
 """Packages whose other version may give other bits."""
@@ -62,15 +63,18 @@ def trained_record(run_id: str, tracker: Tracker) -> RunRecord:
 
 def same_place(record: RunRecord, prepared: Prepared) -> bool:
     """Whether this machine owes the run its exact bits: same processor, threads and versions."""
-    return not other_versions(record) and record.tags.get("imgcls.device") == str(prepared.device)
+    device = str(prepared.device)
+    return not other_versions(record) and record.tags.get("imgcls.device") == device and is_named(device)
 
 
 def other_versions(record: RunRecord) -> list[str]:
-    """`torch 2.14.1 -> 2.15.0` for each package that is another one now."""
+    """`torch 2.14.1 -> 2.15.0` for each package that is another one now, or may be: one of the two is unknown."""
     then, now = json.loads(record.tags.get("imgcls.versions", "{}")), versions()
+    pairs = {name: (then.get(name, UNKNOWN), now[name]) for name in WHAT_MAKES_BITS}
     return [
-        f"{name} {then.get(name, 'unknown')} -> {now[name]}" for name in WHAT_MAKES_BITS if then.get(name) != now[name]
-    ]
+        f"{name} {before} -> {after}" for name, (before, after) in pairs.items()
+        if before != after or after == UNKNOWN
+    ]  # fmt: skip
 
 
 def _on_this_machine(experiment: Experiment) -> Experiment:

@@ -14,6 +14,7 @@ from imgcls.reporting.report import markdown_table
 from imgcls.reporting.statistics import accuracy_interval, with_interval
 from imgcls.run import Prepared, train_run
 from imgcls.signals import GracefulStop
+from imgcls.tracking.git import UNKNOWN
 from imgcls.tracking.record import RunRecord
 from imgcls.tracking.store import Tracker
 
@@ -172,6 +173,9 @@ def _other_code(then: RunRecord, now: RunRecord) -> list[str]:
     commits = [record.tags.get("imgcls.git_commit", "no commit") for record in (then, now)]
     causes = [f"code: commit {commits[0][:10]} -> {commits[1][:10]}"] if commits[0] != commits[1] else []
     for record, when in ((then, "then"), (now, "now")):
-        if record.tags.get("imgcls.git_dirty") == "true":
+        dirty, why = record.tags.get("imgcls.git_dirty"), record.tags.get("imgcls.git_unknown", "git did not tell")
+        if dirty == "true":
             causes.append(f"code: files changed since the commit ({when})")
+        elif dirty == UNKNOWN:
+            causes.append(f"code: whether files changed since the commit is unknown ({when}: {why})")
     return causes

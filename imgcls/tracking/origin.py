@@ -1,4 +1,4 @@
-"""Where a run comes from: who runs it, on what, with which versions and which code."""
+"""Where a run comes from: who runs it, on what, with which versions."""
 
 from __future__ import annotations
 
@@ -6,24 +6,32 @@ import getpass
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
-from pathlib import Path
+from importlib.metadata import PackageNotFoundError, version
 
 HEARTBEAT_SECONDS = 30.0
 """How often the process of a run says that it is alive."""
+
+UNKNOWN = "unknown"
+"""Version of a package that does not tell it."""
 
 SILENT_SECONDS = 600.0
 """After so long without a heartbeat the process of a run on another machine counts as gone."""
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Versions of what a result depends on; `unknown` where a package does not tell its own."""
     names = ("imgcls", "torch", "torchvision", "numpy", "pillow", "mlflow", "optuna")
-    return {"python": ".".join(map(str, sys.version_info[:3]))} | {name: version(name) for name in names}
+    return {"python": ".".join(map(str, sys.version_info[:3]))} | {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name) or UNKNOWN  # None where the metadata are damaged, whatever the types say
+    except PackageNotFoundError:  # run from its sources, without an installation
+        return UNKNOWN
 
 
 def heartbeat() -> dict[str, str]:
@@ -53,22 +61,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container without a passwd entry
         return str(os.getuid())
-
-
-def git_tags(root: Path) -> dict[str, str]:
-    """Tags with the commit of a repository and whether anything in it differs; none where there is no repository."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    commit = git("rev-parse", "HEAD")
-    if commit is None:
-        return {}
-    dirty = "true" if git("status", "--porcelain") else "false"
-    return {"imgcls.git_commit": commit, "imgcls.git_dirty": dirty, "mlflow.source.git.commit": commit}

@@ -27,8 +27,9 @@ from imgcls.failures import explain
 from imgcls.signals import interruption
 from imgcls.tracking.address import redacted, scrubbed
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed
+from imgcls.tracking.git import git_tags
 from imgcls.tracking.heart import beating
-from imgcls.tracking.origin import git_tags, is_beating, who_runs
+from imgcls.tracking.origin import is_beating, who_runs
 from imgcls.tracking.record import STATUS, Kind, Outcome, RunRecord
 from imgcls.tracking.run import Run, check_artifact_name, local_path
 from imgcls.tracking.server import RemoteClient, connect, unsent_artifact, waiting_elsewhere

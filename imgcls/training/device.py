@@ -18,6 +18,9 @@ from imgcls.training import convolution
 _THREADS = torch.get_num_threads()
 """What torch chose when this process began, before any run set another number."""
 
+UNKNOWN_MODEL = "unknown model"
+"""In the name of a processor that does not tell its own, as many of ARM."""
+
 
 @dataclass(frozen=True)
 class Device:
@@ -107,6 +110,11 @@ def _writes_out_of_bounds(module: nn.Module) -> bool:
     )
 
 
+def is_named(device: str) -> bool:
+    """Whether the name of a device says which model it is: two that do not may be different ones."""
+    return UNKNOWN_MODEL not in device
+
+
 def _pick(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
@@ -129,4 +137,4 @@ def _name(device: torch.device) -> str:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        return platform.processor() or f"{UNKNOWN_MODEL} of {platform.machine()}"  # two of them may differ

@@ -1,11 +1,21 @@
 """A run made again from its record alone: bit by bit where they are owed."""
 
+import json
+from dataclasses import replace
+from importlib.metadata import version
+
 import pytest
 
+from imgcls.config import TrainConfig
 from imgcls.errors import InputError
 from imgcls.evaluation.judge import evaluate
-from imgcls.evaluation.rerun import first_difference, rerun
+from imgcls.evaluation.rebuild import other_versions, same_place
+from imgcls.evaluation.rerun import _other_code, first_difference, rerun
+from imgcls.run import Prepared
 from imgcls.signals import GracefulStop
+from imgcls.tracking import origin
+from imgcls.tracking.record import RunRecord
+from imgcls.training.device import UNKNOWN_MODEL, prepare_device
 
 
 def repeat(project, run_id):
@@ -44,6 +54,28 @@ def test_elsewhere_a_tolerance_holds_and_the_causes_are_named(project):
     assert any("code: commit 0123456789 -> " in cause for cause in verdict.causes)
     project.client.log_metric(done.run_id, "best/val/accuracy", 0.01, step=9)
     assert not repeat(project, done.run_id).is_verified
+
+
+def of_tags(**tags):
+    tags = {f"imgcls.{name}": value for name, value in tags.items()}
+    return RunRecord("0", "exp", "a run", "FINISHED", 0, {}, {}, tags)
+
+
+def test_what_is_unknown_on_both_sides_is_not_equal(monkeypatch, tmp_path):
+    """A package that does not tell its version, a processor without a name, a git that did not answer."""
+    monkeypatch.setattr(origin, "version", lambda name: None if name == "pillow" else version(name))
+    device = prepare_device(TrainConfig(device="cpu", threads=1))
+    unnamed = replace(device, name=f"{UNKNOWN_MODEL} of aarch64")
+    then = of_tags(versions=json.dumps(origin.versions()), device=str(unnamed), git_commit="abc", git_dirty="unknown")
+    assert other_versions(then) == ["pillow unknown -> unknown"]
+    assert _other_code(then, of_tags(git_commit="abc", git_dirty="false")) == [
+        "code: whether files changed since the commit is unknown (then: git did not tell)"
+    ]
+    monkeypatch.undo()
+    then = of_tags(versions=json.dumps(origin.versions()), device=str(unnamed))
+    assert not same_place(then, Prepared(None, None, unnamed, tmp_path))
+    then = of_tags(versions=json.dumps(origin.versions()), device=str(device))
+    assert same_place(then, Prepared(None, None, device, tmp_path))
 
 
 def test_what_has_nothing_to_repeat_is_refused(project):

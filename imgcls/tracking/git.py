@@ -1,0 +1,133 @@
+"""The commit that a project stands at, and whether its files differ from it; what git does not tell is unknown."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from imgcls.tracking.address import scrubbed
+
+log = logging.getLogger(__name__)
+
+GIT_SECONDS = 20.0
+"""Seconds that one git command may take."""
+
+UNKNOWN = "unknown"
+"""Value of `imgcls.git_commit` and `imgcls.git_dirty` where git did not tell; `imgcls.git_unknown` says why."""
+
+LOCATING = frozenset({
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_SHALLOW_FILE",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_PREFIX", "GIT_GRAFT_FILE", "GIT_CONFIG_PARAMETERS",
+    "GIT_CONFIG", "GIT_REPLACE_REF_BASE", "GIT_NO_REPLACE_OBJECTS", "GIT_IMPLICIT_WORK_TREE",
+})  # fmt: skip
+"""Variables that point git at another repository than the one around a folder (`git rev-parse --local-env-vars`).
+
+A hook sets them, and so does an alias. Those that carry settings, such as `GIT_CONFIG_COUNT`, are kept.
+"""
+
+
+class _UnknownError(Exception):
+    """Git did not answer; the text says why."""
+
+
+def git_tags(root: Path) -> dict[str, str]:
+    """Tags with the commit of the repository that holds a project, and whether anything in it differs.
+
+    Args:
+        root: the project's root; it may lie below the top of its repository.
+
+    Returns:
+        Nothing where no repository holds the project. Else `imgcls.git_commit` and `imgcls.git_dirty` (`true`,
+        `false`), each of them `unknown` where git did not tell, with the reason in `imgcls.git_unknown`.
+    """
+    top = next((folder for folder in (root, *root.parents) if os.path.lexists(folder / ".git")), None)
+    if top is None:
+        return {}
+    try:
+        commit = _commit(root, top)
+        if root != top and not _git(root, "ls-tree", "HEAD"):
+            return {}  # a repository around the project that holds none of its files
+    except _UnknownError as reason:
+        return {"imgcls.git_commit": UNKNOWN, "imgcls.git_dirty": UNKNOWN, **_told(str(reason), "commit")}
+    tags = {"imgcls.git_commit": commit, "mlflow.source.git.commit": commit}
+    try:
+        return tags | {"imgcls.git_dirty": "true" if _changes(root) else "false"}
+    except _UnknownError as reason:
+        return tags | {"imgcls.git_dirty": UNKNOWN, **_told(str(reason), "state of the files")}
+
+
+def code_in_words(tags: Mapping[str, str]) -> str:
+    """What the tags of a run say of its code, such as `commit 0123456789, with changed files`."""
+    commit, dirty = tags.get("imgcls.git_commit"), tags.get("imgcls.git_dirty")
+    why = f" ({reason})" if (reason := tags.get("imgcls.git_unknown")) else ""
+    if commit is None:
+        return "no commit"
+    if commit == UNKNOWN:
+        return f"commit unknown{why}"
+    states = {"true": ", with changed files", UNKNOWN: f"; whether files had changed is unknown{why}"}
+    return f"commit {commit[:10]}{states.get(dirty or '', '')}"
+
+
+def _commit(root: Path, top: Path) -> str:
+    # What git does not take for a repository it passes over, and then it may find another one further up.
+    found = Path(_git(root, "rev-parse", "--show-toplevel"))
+    if found != top and not found.samefile(top):
+        raise _UnknownError(f"git does not take {top / '.git'} for a repository; mend it, or remove it")
+    if commit := _git(root, "rev-parse", "--verify", "--quiet", "HEAD", missing=""):
+        return commit
+    raise _UnknownError("HEAD names no commit: none was made yet, or the branch is damaged")
+
+
+def _changes(root: Path) -> str:
+    return _git(root, "status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=untracked")
+
+
+def _git(root: Path, verb: str, *arguments: str, missing: str | None = None) -> str:
+    """What git prints.
+
+    Args:
+        root: where it runs.
+        verb: of git.
+        arguments: of the verb.
+        missing: the answer where git says by its exit code 1 that there is none.
+
+    Raises:
+        _UnknownError: git is not there, fails or takes too long.
+    """
+    # No monitor that the user's settings name is started, a look leaves the index alone, and git's words are English.
+    command = ["git", "-C", str(root), "-c", "core.fsmonitor=false", verb, *arguments]
+    environment = {name: value for name, value in os.environ.items() if name not in LOCATING}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=GIT_SECONDS, env=environment, check=False)
+    except FileNotFoundError:
+        raise _UnknownError("git is not installed") from None
+    except subprocess.TimeoutExpired:
+        raise _UnknownError(f"`git {verb}` took longer than {GIT_SECONDS:g} s") from None
+    except OSError as error:
+        raise _UnknownError(f"git cannot be run: {error.strerror or error}") from error
+    if missing is not None and done.returncode == 1:
+        return missing
+    if done.returncode:
+        raise _UnknownError(_reason(done.stderr, done.returncode))
+    return done.stdout.decode(errors="surrogateescape").removesuffix("\n")
+
+
+def _reason(said: bytes, code: int) -> str:
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
+    fatal = next((line.removeprefix("fatal: ") for line in lines if line.startswith("fatal: ")), "")
+    text = scrubbed(fatal or (lines[0] if lines else f"git ended with exit code {code}"))
+    if "dubious ownership" in text:
+        text += "; `git config --global --add safe.directory FOLDER` lets git read it"
+    return text[:500]
+
+
+@cache
+def _told(reason: str, what: str) -> dict[str, str]:
+    """The tag with a reason, of which one line is said as well, once in a process."""
+    log.warning("the %s is not recorded, because git does not tell it: %s", what, reason)
+    return {"imgcls.git_unknown": reason}
