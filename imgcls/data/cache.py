@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from imgcls.data.ahead import CAN_FORK, ahead, cores
 from imgcls.data.decode import UnreadableImageError, difference_hash, digest, hash_and_square, resize_squares
+from imgcls.data.formats import FORMATS
 from imgcls.data.labelled import LabelledImages, Pixels, gather, moments
 from imgcls.data.sources import ImageTable
 from imgcls.data.undecoded import Undecoded
@@ -41,7 +42,7 @@ from imgcls.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
-FORMAT = "6"
+FORMAT = "7"
 """Part of every key: raise it when the pixels or hashes that decoding gives change."""
 
 ASIDE = "building-"
@@ -141,7 +142,8 @@ def decode(
     Raises:
         DataError: where the cache folder cannot be written.
     """
-    key = hashlib.sha256("|".join((FORMAT, table.stamp, str(side), str(channels), keep_name)).encode()).hexdigest()[:32]
+    of_what = FORMAT, " ".join(FORMATS), table.stamp, str(side), str(channels), keep_name
+    key = hashlib.sha256("|".join(of_what).encode()).hexdigest()[:32]
     entry = cache_folder() / key
     if (found := _open(entry, table, side, channels)) is not None:
         return found

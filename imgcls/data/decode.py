@@ -7,17 +7,32 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from imgcls.data.formats import FORMATS, why_not, why_unknown
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
-FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", *(("AVIF",) if features.check("avif") else ()))
-"""What a file may be, whatever it is called. Pillow knows more, some of which start other programs (EPS, WMF)."""
+SEVERAL_FRAMES = "several_frames"
+"""Key in the `info` of an image whose file has further frames or pages: it is the first of them."""
+
+FEW_LEVELS = 32
+"""Fewer grey levels than these are refused where the file has many more values: they lie close together."""
+
+ANIMATED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF", "HEIF")
+"""Formats of several frames or pages. An MPO's second picture is a telephone's other view of the same."""
+
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+"""Tags of TIFF 6.0."""
+
+WHITE_IS_ZERO, SIGNED = 0, 2
+"""Values of the latter two."""
 
 # Pillow warns of half as many pixels as it refuses, and of broken EXIF beside sound pixels. Here a file is read or
 # refused. The filter is for the whole process, since one for a block is not safe among threads.
@@ -44,7 +59,8 @@ def read_image(path: Path) -> Image.Image:
     """Decodes a file to an upright 8-bit image.
 
     Returns:
-        Mode `L` for grey files, `RGB` for every other; see `canonical`.
+        Mode `L` for grey files, `RGB` for every other; see `canonical`. Of a file with several frames or pages, the
+        first, with `SEVERAL_FRAMES` in its `info`.
 
     Raises:
         UnreadableImageError: a missing, empty, truncated, foreign or oversized file, or what is no file at all.
@@ -55,8 +71,16 @@ def read_image(path: Path) -> Image.Image:
             raise UnreadableImageError("a pipe, a device or a folder, not a file")
         if about.st_size == 0:
             raise UnreadableImageError("empty file")
-        with Image.open(path, formats=FORMATS) as image:
-            return canonical(image)
+        if reason := why_not(path):
+            raise UnreadableImageError(reason)
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                has_more = image.format in ANIMATED and getattr(image, "is_animated", False)
+                first = canonical(image)
+        except UnidentifiedImageError as error:
+            raise UnreadableImageError(why_unknown(path)) from error
+        first.info = {SEVERAL_FRAMES: True} if has_more else {}
+        return first
 
 
 @contextmanager
@@ -79,17 +103,23 @@ def refusing() -> Iterator[None]:
 def canonical(image: Image.Image) -> Image.Image:
     """Any Pillow image -> upright, mode `L` (grey) or `RGB`.
 
-    EXIF orientation is applied, 16-bit grey is divided by 257 (65535 -> 255), float grey in [0, 1] is multiplied by
-    255, transparency is laid over white.
+    EXIF orientation is applied, grey of more than 8 bits is scaled so that the darkest value that the file's kind of
+    pixels has is 0 and the brightest is 255 (65535 of 16 bits, 4095 of 12 bits, 1.0 of floats; the other way round
+    where the file says that 0 is white), and transparency is laid over white.
+
+    Raises:
+        UnreadableImageError: values of which no scale is known, or that the scale crowds into a few grey levels.
     """
+    stored = _Stored.of(image)
     image.load()
     ImageOps.exif_transpose(image, in_place=True)  # else it copies what needs no turning
+    if image.mode == "F" or image.mode in SIXTEEN_BIT_MODES:
+        return _deep_grey(image, stored)
+    if stored.is_sixteen_bits:
+        _refuse_crowded_colours(image)
     if "transparency" in image.info and image.mode in ("1", "L", "RGB", "P"):
+        image.info["transparency"] = stored.transparent_colour(image.info["transparency"])
         image = image.convert("RGBA")
-    if image.mode in SIXTEEN_BIT_MODES:
-        return Image.fromarray(_sixteen_to_eight_bits(np.asarray(image)))
-    if image.mode == "F":
-        return Image.fromarray(_float_to_eight_bits(np.asarray(image)))
     if image.mode in ("1", "L"):
         return image.convert("L")
     if image.mode in ("RGBA", "LA", "La", "RGBa", "PA"):
@@ -97,18 +127,89 @@ def canonical(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _sixteen_to_eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    wide = values.astype(np.int64)
-    if wide.size and (wide.min() < 0 or wide.max() > 65535):
-        raise UnreadableImageError(f"integer grey values {wide.min()} to {wide.max()} lie outside 0 to 65535")
-    return ((wide + 128) // 257).astype(np.uint8)
+@dataclass(frozen=True)
+class _Stored:
+    """What a file's header says of its pixels, and what is lost once they are decoded.
+
+    Attributes:
+        raw_mode: Pillow's name of how they lie in the file, such as `L;4` or `RGB;16B`; "" where it is not known.
+        num_bits: of a grey value.
+        is_white_zero: 0 is white.
+    """
+
+    raw_mode: str
+    num_bits: int
+    is_white_zero: bool
+
+    @classmethod
+    def of(cls, image: Image.Image) -> _Stored:
+        """Of an image that is not loaded yet, or that never was a file."""
+        tiles = getattr(image, "tile", ())
+        arguments = tiles[0][3] if tiles else ""
+        raw_mode = arguments if isinstance(arguments, str) else str(arguments[0]) if arguments else ""
+        tags = getattr(image, "tag_v2", {})
+        num_bits = max(tags.get(BITS_PER_SAMPLE, (16,)))
+        if SIGNED in tags.get(SAMPLE_FORMAT, ()) and num_bits <= 16:
+            raise UnreadableImageError("signed values, whose black and white are not known; save unsigned ones")
+        return cls(raw_mode, min(16, num_bits), tags.get(PHOTOMETRIC) == WHITE_IS_ZERO)
+
+    @property
+    def is_sixteen_bits(self) -> bool:
+        """Whether Pillow keeps only the upper half of each value."""
+        return ";16" in self.raw_mode
+
+    def transparent_colour(self, colour: Any) -> Any:
+        """The transparent colour of a PNG in the values that Pillow gives to its pixels."""
+        if self.is_sixteen_bits:
+            raise UnreadableImageError("a transparent colour of 16 bits; save it with 8 bits or with an alpha channel")
+        levels = {"L;2": 85, "L;4": 17}  # of one step of 2 or 4 bits
+        return colour * levels[self.raw_mode] if self.raw_mode in levels else colour
 
 
-def _float_to_eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    floats = values.astype(np.float64)
-    if not np.isfinite(floats).all() or (floats.size and (floats.min() < 0 or floats.max() > 1)):
-        raise UnreadableImageError("float grey values must lie in [0, 1]")
-    return np.rint(floats * 255).astype(np.uint8)
+def _deep_grey(image: Image.Image, stored: _Stored) -> Image.Image:
+    """Grey of more than 8 bits -> mode `L`, or `RGB` where some of it is transparent."""
+    values = np.asarray(image)
+    white = 1.0 if image.mode == "F" else float(2**stored.num_bits - 1)
+    levels = _to_eight_bits(values, white, is_white_zero=stored.is_white_zero)
+    _refuse_crowded(values, levels, white)
+    transparent = image.info.get("transparency")
+    if not isinstance(transparent, int):
+        return Image.fromarray(levels)
+    over_white = np.where(values == transparent, np.uint8(255), levels)
+    return Image.fromarray(over_white).convert("RGB")
+
+
+def _to_eight_bits(values: NDArray[np.generic], white: float, *, is_white_zero: bool) -> NDArray[np.uint8]:
+    """Scales [0, white] to [0, 255], rounded."""
+    exact = values.astype(np.float64)
+    lowest, highest = (float(exact.min()), float(exact.max())) if exact.size else (0.0, 0.0)
+    if not (lowest >= 0 and highest <= white):  # "not", since NaN is neither
+        limits = "float grey values must lie in [0, 1]" if white == 1 else f"grey values must lie in 0 to {white:.0f}"
+        raise UnreadableImageError(f"{limits}, and reach from {lowest:g} to {highest:g}; rescale those of all files")
+    shown = white - exact if is_white_zero else exact
+    return np.floor(shown * (255 / white) + 0.5).astype(np.uint8)
+
+
+def _refuse_crowded(values: NDArray[np.generic], levels: NDArray[np.uint8], white: float) -> None:
+    """Refuses a file of many values that lie so close together that hardly a grey level tells them apart."""
+    num_levels = np.count_nonzero(np.bincount(levels.ravel(), minlength=256))
+    if num_levels < FEW_LEVELS and len(np.unique(values)) > 4 * num_levels:
+        raise UnreadableImageError(
+            f"its values, {values.min():g} to {values.max():g}, would become {num_levels} of 256 grey levels, since "
+            f"0 is black and {white:g} is white; rescale the values of all files alike"
+        )
+
+
+def _refuse_crowded_colours(image: Image.Image) -> None:
+    """The same of colours of 16 bits, of which Pillow keeps the upper 8: neighbouring levels, and few of them."""
+    for band in image.split()[:3]:
+        used = np.flatnonzero(band.histogram())
+        if len(used) < 3 or used[-1] - used[0] >= FEW_LEVELS:
+            return
+    raise UnreadableImageError(
+        f"its colours of 16 bits would become fewer than {FEW_LEVELS} of 256 levels, since 0 is none and 65535 all of "
+        "a colour; rescale the values of all files alike"
+    )
 
 
 def _over_white(image: Image.Image) -> Image.Image:

@@ -8,10 +8,11 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageChops, PngImagePlugin
+from PIL import Image, ImageChops, PngImagePlugin, features
 from torchvision.transforms import functional as TF
 
 from imgcls.data.decode import (
+    SEVERAL_FRAMES,
     UnreadableImageError,
     difference_hash,
     digest,
@@ -21,6 +22,7 @@ from imgcls.data.decode import (
     shrunk,
     to_square,
 )
+from imgcls.data.formats import HAS_HEIF
 from imgcls.errors import UnreadableImagesError
 from tests.data.make import load, noise, picture, write, write_class
 
@@ -185,8 +187,8 @@ def test_what_is_no_image_says_why(tmp_path, content, reason):
 @pytest.mark.parametrize(
     ("values", "dtype", "reason"),
     [
-        ([-1, 5], np.int32, "-1 to 5 lie outside 0 to 65535"),
-        ([0, 70000], np.int32, "0 to 70000 lie outside"),
+        ([-1, 5], np.int32, "must lie in 0 to 65535, and reach from -1 to 5;"),
+        ([0, 70000], np.int32, "must lie in 0 to 65535, and reach from 0 to 70000;"),
         ([0.5, 255.0], np.float32, r"must lie in \[0, 1\]"),
         ([0.5, np.nan], np.float32, r"must lie in \[0, 1\]"),
     ],
@@ -197,14 +199,183 @@ def test_grey_values_of_an_unknown_range_are_refused(tmp_path, values, dtype, re
         read_image(path)
 
 
-def test_a_decompression_bomb_is_unreadable(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(UnreadableImageError, match="too many pixels"):
-        read_image(write(tmp_path / "image.png", noise(0)))
+def packed(values, num_bits):
+    """Values of so many bits each, one after another, the last byte filled with zeros."""
+    bits = "".join(f"{value:0{num_bits}b}" for value in values)
+    return int(bits.ljust(-len(bits) // 8 * -8, "0"), 2).to_bytes(-(len(bits) // -8))
+
+
+INTEGERS = {8: "B", 16: "H", 32: "I"}
+TYPES = {1: INTEGERS, 2: {8: "b", 16: "h", 32: "i"}, 3: {32: "f", 64: "d"}}
+"""Of `struct`, by TIFF's SampleFormat and BitsPerSample."""
+
+
+def grey_tiff(path, values, num_bits, *, white_is_zero=False, sample_format=1, order="<"):
+    """A TIFF of one row, written by hand from the specification (TIFF 6.0, sections 2, 3 and 19)."""
+    letter = TYPES[sample_format].get(num_bits)
+    data = struct.pack(f"{order}{len(values)}{letter}", *values) if letter else packed(values, num_bits)
+    of_four_bytes = {256: len(values), 257: 1, 273: 134, 278: 1, 279: len(data)}
+    of_two = {258: num_bits, 259: 1, 262: 1 - white_is_zero, 277: 1, 339: sample_format}
+    entries = {tag: struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in of_four_bytes.items()}
+    entries |= {tag: struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0) for tag, value in of_two.items()}
+    header = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, len(entries))
+    path.write_bytes((header + b"".join(entries[tag] for tag in sorted(entries))).ljust(134, b"\0") + data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("values", "num_bits", "options", "expected"),
+    [
+        # 1000 / 4095 * 255 = 62.3, 2048 / 4095 * 255 = 127.5
+        ([0, 1000, 2048, 4095], 12, {}, [0, 62, 128, 255]),
+        ([4095, 0, 1000], 12, {}, [255, 0, 62]),
+        (SIXTEEN, 16, {}, EIGHT),
+        (SIXTEEN, 16, {"order": ">"}, EIGHT),
+        (SIXTEEN, 16, {"white_is_zero": True}, [255, 255, 254, 254, 127, 1, 0, 0]),
+        ([0.0, 0.25, 1.0], 32, {"sample_format": 3}, [0, 64, 255]),
+        ([0.0, 0.25, 1.0], 32, {"sample_format": 3, "white_is_zero": True}, [255, 191, 0]),
+        ([0, 10, 128, 255], 8, {"white_is_zero": True}, [255, 245, 127, 0]),
+        ([0, 5, 8, 15], 4, {"white_is_zero": True}, [255, 170, 119, 0]),
+        ([0, 1, 2, 3], 2, {}, [0, 85, 170, 255]),
+        ([0, 1, 1, 0], 1, {"white_is_zero": True}, [255, 0, 0, 255]),
+    ],
+)
+def test_scale_and_polarity_of_a_tiff_are_what_its_tags_say(tmp_path, values, num_bits, options, expected):
+    assert pixels_of(grey_tiff(tmp_path / "image.tif", values, num_bits, **options)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("values", "num_bits", "options", "reason"),
+    [
+        ([0, 1000], 16, {"order": ">", "white_is_zero": True}, "a TIFF of a kind that Pillow cannot read"),
+        ([0, 1000, 4095], 12, {"order": ">"}, "a TIFF of a kind that Pillow cannot read"),
+        ([0, 500, 1023], 10, {}, "a TIFF of a kind that Pillow cannot read"),
+        ([0, 500, 16383], 14, {}, "a TIFF of a kind that Pillow cannot read"),
+        ([0.0, 1.0], 64, {"sample_format": 3}, "a TIFF of a kind that Pillow cannot read"),
+        ([-5, 0, 32767], 16, {"sample_format": 2}, "signed values, whose black and white are not known"),
+        ([0, 1000, 32767], 16, {"sample_format": 2}, "signed values, whose black and white are not known"),
+        ([-5, 0, 127], 8, {"sample_format": 2}, "signed values, whose black and white are not known"),
+    ],
+)
+def test_a_tiff_without_a_known_scale_is_refused_with_what_it_is(tmp_path, values, num_bits, options, reason):
+    with pytest.raises(UnreadableImageError, match=reason):
+        read_image(grey_tiff(tmp_path / "image.tif", values, num_bits, **options))
 
 
 def png_chunk(kind, content):
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def grey_png(path, rows, num_bits, transparent):
+    """A PNG by hand (W3C, PNG third edition, 11.2 and 11.3.2.1): grey of `num_bits`, one value transparent."""
+    header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), num_bits, 0, 0, 0, 0)
+    data = b"".join(b"\0" + packed(row, num_bits) for row in rows)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"tRNS", struct.pack(">H", transparent))
+        + png_chunk(b"IDAT", zlib.compress(data)) + png_chunk(b"IEND", b"")
+    )  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize(
+    ("row", "num_bits", "transparent", "expected"),
+    [
+        ([0, 1, 0], 1, 0, [255, 255, 255]),
+        ([0, 1, 0], 1, 1, [0, 255, 0]),
+        ([0, 1, 2, 3], 2, 1, [0, 255, 170, 255]),
+        ([0, 2, 15], 4, 2, [0, 255, 255]),
+        ([0, 2, 34], 8, 2, [0, 255, 34]),
+        ([0, 257, 300, 512], 16, 300, [0, 1, 255, 2]),
+    ],
+)
+def test_the_transparent_value_of_a_grey_png_is_laid_over_white(tmp_path, row, num_bits, transparent, expected):
+    path = grey_png(tmp_path / "image.png", [row], num_bits, transparent)
+    assert pixels_of(path) == [[[level] * 3 for level in expected]]
+
+
+def test_a_transparent_colour_of_sixteen_bits_is_refused(tmp_path):
+    """Pillow keeps the upper 8 bits of each value, so that which pixels are meant is lost."""
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    (tmp_path / "image.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"tRNS", struct.pack(">3H", 65535, 1, 0))
+        + png_chunk(b"IDAT", zlib.compress(b"\0" + struct.pack(">3H", 65535, 0, 0))) + png_chunk(b"IEND", b"")
+    )  # fmt: skip
+    with pytest.raises(UnreadableImageError, match="a transparent colour of 16 bits"):
+        read_image(tmp_path / "image.png")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "lowest", "highest"), [(".tif", 29000, 31000), (".png", 0, 4095), (".pgm", 7000, 9000)]
+)
+def test_values_crowded_into_a_few_levels_are_refused_with_the_remedy(tmp_path, suffix, lowest, highest):
+    """As radiometric cameras write them: of 256 levels they would take 9, 16 and 9."""
+    values = np.linspace(lowest, highest, 48 * 64).reshape(48, 64).astype(np.uint16)
+    path = saved(Image.fromarray(values), tmp_path / f"thermal{suffix}")
+    with pytest.raises(
+        UnreadableImageError, match=rf"its values, {lowest} to {highest}, would become \d+ of 256 .*rescale"
+    ):
+        read_image(path)
+
+
+def test_one_hot_pixel_does_not_hide_crowded_values(tmp_path):
+    values = np.linspace(29000, 31000, 48 * 64).reshape(48, 64).astype(np.uint16)
+    values[3, 4] = 65535
+    with pytest.raises(UnreadableImageError, match="29000 to 65535, would become 10 of 256"):
+        read_image(saved(Image.fromarray(values), tmp_path / "thermal.png"))
+
+
+@pytest.mark.parametrize(("low", "high", "is_read"), [(0, 4095, False), (0, 65535, True), (7, 7, True)])
+def test_colours_of_sixteen_bits_that_are_crowded_are_refused(tmp_path, low, high, is_read):
+    """Written by OpenCV's way of PNG: 16 bits, RGB (Pillow cannot)."""
+    row = np.linspace(low, high, 300).astype(">u2").tobytes()
+    header = struct.pack(">IIBBBBB", 100, 1, 16, 2, 0, 0, 0)
+    path = tmp_path / "image.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(b"\0" + row))
+        + png_chunk(b"IEND", b"")
+    )  # fmt: skip
+    if is_read:
+        assert read_image(path).size == (100, 1)
+        return
+    with pytest.raises(UnreadableImageError, match="colours of 16 bits would become fewer than 32 of 256 levels"):
+        read_image(path)
+
+
+def test_dark_and_flat_images_of_sixteen_bits_are_read(tmp_path):
+    for name, values in (("flat", np.full((9, 9), 30_000)), ("few", np.tile([29_000, 30_000, 31_000], (9, 3)))):
+        assert read_image(saved(Image.fromarray(values.astype(np.uint16)), tmp_path / f"{name}.png")).size == (9, 9)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".tif", *([".avif"] if features.check("avif") else [])])
+def test_the_first_of_several_frames_is_taken_and_said(tmp_path, suffix):
+    frames = [Image.new("RGB", (16, 16), (level, 0, 0)) for level in (240, 120, 0)]
+    several = saved(frames[0], tmp_path / f"several{suffix}", save_all=True, append_images=frames[1:])
+    single = saved(frames[0], tmp_path / f"single{suffix}")
+    assert [SEVERAL_FRAMES in read_image(path).info for path in (several, single)] == [True, False]
+    assert abs(int(np.asarray(read_image(several))[8, 8, 0]) - 240) <= 4
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.HEIC", b"\0\0\0\x18ftypheic", "pip install pillow-heif"),
+        ("a.jpg", b"\0\0\0\x18ftypheic", "HEIF by its content, .*pip install pillow-heif"),
+        ("a.NEF", b"II*\0", "a camera's raw file; convert it to PNG, JPEG or TIFF"),
+        ("a.psd", b"8BPS", "Photoshop's format is not among the formats that are read; convert it"),
+        ("a.png", b"8BPS", "Photoshop's format by its content, .*convert it"),
+    ],
+)
+@pytest.mark.skipif(HAS_HEIF, reason="pillow-heif is installed here")
+def test_images_that_cannot_be_read_say_what_they_are_and_what_helps(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=reason):
+        read_image(tmp_path / name)
+
+
+def test_a_decompression_bomb_is_unreadable(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(UnreadableImageError, match="too many pixels"):
+        read_image(write(tmp_path / "image.png", noise(0)))
 
 
 def test_a_small_png_that_declares_a_huge_image_is_refused_before_its_pixels_are_decoded(tmp_path):
