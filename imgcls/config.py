@@ -47,6 +47,9 @@ CIFAR_DEPTHS = (8, 14, 20, 32, 44, 56)
 RESNET_DEPTHS = (10, 18, 34, 50, 101)
 """Depths with four stages; from 50 on with bottleneck blocks."""
 
+MOST_IN_A_FLOAT = 2**53
+"""A 64-bit float holds every whole number up to this one; Optuna keeps the values of ranges as floats."""
+
 MOST_CHARACTERS = 2**16
 """Of an experiment file; the longest that imgcls writes have a tenth of it."""
 MOST_DOTS = 200
@@ -264,7 +267,7 @@ class Range(Section):
             raise ValueError("log = true needs low > 0 and no step")
         if self.step is not None and self.step <= 0:
             raise ValueError(f"step = {self.step} must be positive")
-        if self.step is not None and (_as_written(self.high) - _as_written(self.low)) % _as_written(self.step):
+        if self.step is not None and self._steps_to(self.high).denominator != 1:
             raise ValueError(f"high = {self.high} must be low = {self.low} and a whole number of steps of {self.step}")
         return self
 
@@ -272,6 +275,30 @@ class Range(Section):
     def whole(self) -> bool:
         """Whether only whole numbers are meant: bounds and step are integers."""
         return all(isinstance(value, int) for value in (self.low, self.high, self.step or 1))
+
+    @property
+    def num_values(self) -> int | None:
+        """Values that the range holds; None for a continuous or a logarithmic one."""
+        if self.log or not (self.whole or self.step):
+            return None
+        return int(self._steps_to(self.high)) + 1
+
+    def value(self, index: int) -> int | float:
+        """`low + index * step`, reckoned in the decimals as they are written and rounded once: 0.3, not 0.1 + 0.2."""
+        exact = _as_written(self.low) + index * _as_written(self.step or 1)
+        return int(exact) if self.whole else float(exact)
+
+    def nearest_index(self, value: int | float) -> int:
+        """Index of the value that lies nearest."""
+        return round(self._steps_to(value))
+
+    def __contains__(self, value: int | float) -> bool:
+        if not self.low <= value <= self.high:
+            return False
+        return self.num_values is None or self._steps_to(value).denominator == 1
+
+    def _steps_to(self, value: int | float) -> fractions.Fraction:
+        return (_as_written(value) - _as_written(self.low)) / _as_written(self.step or 1)
 
 
 def _as_written(number: int | float) -> fractions.Fraction:
@@ -589,6 +616,8 @@ def _of_its_type(key: str, options: Range | tuple[Scalar, ...]) -> Range | tuple
         step = None if step is None else float(step)
     elif isinstance(step, float):
         raise ValueError(f"search.space.{key}.step = {step}: must be a whole number")
+    elif high > MOST_IN_A_FLOAT:
+        raise ValueError(f"search.space.{key}.high = {high}: a range must end at 2^53 or before; list what lies beyond")
     return Range(low=low, high=high, log=options.log, step=step)
 
 

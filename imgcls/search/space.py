@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,72 +11,154 @@ import optuna
 from imgcls.config import Experiment, Range, Scalar
 from imgcls.errors import ConfigError
 
-Space = Mapping[str, Range | tuple[Scalar, ...]]
+Options = Range | tuple[Scalar, ...]
+Space = Mapping[str, Options]
 Values = dict[str, Any]
 
 
+def draw(trial: optuna.Trial, space: Space) -> Values:
+    """Lets the trial's sampler choose a value for every key, in the decimals that the space is written in."""
+    return {key: as_written(options, suggest_one(trial, key, options)) for key, options in space.items()}
+
+
 def suggest(trial: optuna.Trial, space: Space) -> Values:
-    """Lets the trial's sampler choose a value for every key."""
-    return {key: _suggest_one(trial, key, options) for key, options in space.items()}
+    """What the study holds for a trial whose values were planned beforehand."""
+    return {key: suggest_one(trial, key, options) for key, options in space.items()}
 
 
-def _suggest_one(trial: optuna.Trial, key: str, options: Range | tuple[Scalar, ...]) -> Scalar:
+def suggest_one(trial: optuna.Trial, key: str, options: Options) -> Scalar:
+    """One value, as Optuna reckons it."""
     if not isinstance(options, Range):
-        value = trial.suggest_categorical(key, options)
-        assert value is not None
-        return value
+        return trial.suggest_categorical(key, options)  # type: ignore[return-value]  # no option is None
     if options.whole:
         return trial.suggest_int(key, int(options.low), int(options.high), step=int(options.step or 1), log=options.log)
     return trial.suggest_float(key, float(options.low), float(options.high), step=options.step, log=options.log)
+
+
+def as_written(options: Options, value: object) -> Scalar:
+    """The value of the options that a value which was reckoned in floating point stands for.
+
+    Raises:
+        ValueError: it stands for none of them.
+    """
+    if not isinstance(options, Range):
+        found = next((option for option in options if _is_same(option, value)), None)
+    else:
+        found = _in_range(options, value)
+    if found is None:
+        raise ValueError(f"{value!r} is not in its search.space ({describe(options)})")
+    return found
+
+
+def _is_same(option: Scalar, value: object) -> bool:
+    return option == value and isinstance(option, bool) == isinstance(value, bool)  # 1 == True
+
+
+def _in_range(options: Range, value: object) -> Scalar | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    if options.num_values is None:
+        near: int | float = min(max(value, options.low), options.high)
+    else:
+        near = options.value(min(max(options.nearest_index(value), 0), options.num_values - 1))
+    allowed = ROUNDING * max(abs(options.low), abs(options.high))
+    return near if abs(near - value) <= allowed and (not options.whole or near == value) else None
+
+
+ROUNDING = 1e-12
+"""Of the larger end of a range: as far as floating point may lead from a value that was written in decimals."""
 
 
 def own_values(resolved: Experiment, space: Space) -> Values:
     """The experiment's own values of the searched keys, which trial 0 runs.
 
     Raises:
-        ConfigError: a value that lies outside its own search space.
+        ConfigError: a value that lies outside its own search space, or between two of its steps.
     """
     own: Values = {}
     for key, options in space.items():
         section, _, field = key.partition(".")
         value = getattr(getattr(resolved, section), field)
-        inside = options.low <= value <= options.high if isinstance(options, Range) else value in options
-        if not inside:
-            what = f"{options.low} to {options.high}" if isinstance(options, Range) else f"{list(options)}"
+        if value not in options:
             raise ConfigError(
-                f"{key} = {value!r} lies outside its search.space ({what}); "
+                f"{key} = {value!r} lies outside its search.space ({describe(options)}){_neighbours(options, value)}; "
                 "trial 0 runs the experiment's own values, so change one of the two"
             )
         own[key] = value
     return own
 
 
-def grid(space: Space) -> list[Values]:
+def _neighbours(options: Options, value: Any) -> str:
+    """The two steps between which a value lies."""
+    if not isinstance(options, Range) or options.num_values is None or not options.low < value < options.high:
+        return ""
+    index = options.nearest_index(value)
+    below = index if options.value(index) < value else index - 1
+    return f": between {options.value(below)!r} and {options.value(below + 1)!r}"
+
+
+def grid(space: Space, most: int | None = None) -> list[Values]:
     """Every combination, the last key changing fastest.
 
+    Args:
+        space: lists, and ranges that have steps.
+        most: so many combinations at most; a grid may have billions.
+
     Raises:
-        ConfigError: a continuous range, which has no grid.
+        ConfigError: a continuous or a logarithmic range, which has no grid.
     """
-    columns = []
-    for key, options in space.items():
-        if not isinstance(options, Range):
-            columns.append(options)
-        elif options.whole and not options.log:
-            columns.append(tuple(range(int(options.low), int(options.high) + 1, int(options.step or 1))))
-        elif options.step is not None:
-            count = int((options.high - options.low) / options.step + 1e-9) + 1
-            columns.append(tuple(options.low + i * options.step for i in range(count)))
-        else:
-            raise ConfigError(
-                f'search.space: {key} is a continuous range, which search.sampler = "grid" cannot walk; '
-                "list its values, or give it a step"
-            )
-    return [dict(zip(space, values, strict=True)) for values in itertools.product(*columns)]
+    size = grid_size(space)
+    return [_grid_point(space, number) for number in range(size if most is None else min(size, most))]
 
 
-def extremes(options: Range | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+def grid_size(space: Space) -> int:
+    """Combinations in all.
+
+    Raises:
+        ConfigError: a continuous or a logarithmic range, which has no grid.
+    """
+    return math.prod(_length(key, options) for key, options in space.items())
+
+
+def _grid_point(space: Space, number: int) -> Values:
+    point: Values = {}
+    for key, options in reversed(list(space.items())):
+        number, index = divmod(number, _length(key, options))
+        point[key] = options.value(index) if isinstance(options, Range) else options[index]
+    return {key: point[key] for key in space}
+
+
+def _length(key: str, options: Options) -> int:
+    if not isinstance(options, Range):
+        return len(options)
+    if options.num_values is not None:
+        return options.num_values
+    raise ConfigError(
+        f"search.space: {key} is a {'logarithmic' if options.whole else 'continuous'} range, "
+        'which search.sampler = "grid" cannot walk; list its values, or give it a step'
+    )
+
+
+def extremes(options: Options) -> tuple[Scalar, ...]:
     """The values between which, or among which, every trial's lies."""
     return (options.low, options.high) if isinstance(options, Range) else options
+
+
+def to_be_checked(key: str, options: Options) -> tuple[Scalar, ...]:
+    """The values of one key from which it can be told whether all of them are possible.
+
+    For most keys these are the extremes. What a network can do may change from one value to the next.
+    """
+    is_of_network = key.startswith(("model.", "data."))
+    if isinstance(options, Range) and is_of_network and (options.num_values or math.inf) <= MOST_CHECKED:
+        return tuple(options.value(index) for index in range(options.num_values or 0))
+    if not isinstance(options, Range) and not is_of_network and all(type(o) in (int, float) for o in options):
+        return tuple({min(options): None, max(options): None})
+    return extremes(options)
+
+
+MOST_CHECKED = 256
+"""Values of one range that are tried before a sweep begins; of a range with more, only its ends are."""
 
 
 def longest_warmup(resolved: Experiment) -> int:
@@ -89,9 +171,13 @@ def longest_warmup(resolved: Experiment) -> int:
     return resolved.train.warmup_epochs
 
 
-def describe(options: Range | tuple[Scalar, ...]) -> str:
+def describe(options: Options) -> str:
     """For people: `1e-4 to 1e-2, log` or `10, 18, 34`."""
     if not isinstance(options, Range):
         return ", ".join(map(str, options))
-    extras = (", log" if options.log else "") + (f", step {options.step:g}" if options.step else "")
-    return f"{options.low:g} to {options.high:g}{extras}"
+    extras = (", log" if options.log else "") + (f", step {_short(options.step)}" if options.step else "")
+    return f"{_short(options.low)} to {_short(options.high)}{extras}"
+
+
+def _short(number: float) -> str:
+    return repr(number).removesuffix(".0")

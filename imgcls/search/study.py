@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from imgcls.config import Experiment
 from imgcls.data.augment import refuse_colours_of_grey
-from imgcls.errors import ConfigError, Interrupted, TrainingError
+from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
 from imgcls.models.registry import resolve_model
 from imgcls.progress import duration
 from imgcls.reporting.cautions import caution_tags
@@ -131,11 +132,15 @@ class Sweep:
     # --- before ---
 
     def _planned_values(self) -> list[spaces.Values]:
-        """Trial 0 is the experiment's own values; a grid is planned whole."""
+        """Trial 0 is the experiment's own values; of a grid, what `search.trials` has room for is planned."""
         search = self.experiment.search
         own = spaces.own_values(self.prepared.experiment, search.space)
-        others = spaces.grid(search.space) if search.sampler == "grid" else []
-        return [own, *(values for values in others if values != own)]
+        if search.sampler != "grid":
+            return [own]
+        if (size := spaces.grid_size(search.space)) > search.trials:
+            log.warning("the grid has %d combinations, and search.trials = %d are run", size, search.trials)
+        others = spaces.grid(search.space, search.trials)
+        return [own, *(values for values in others if values != own)][: search.trials]
 
     @contextmanager
     def _parent_run(self) -> Iterator[Run]:
@@ -170,8 +175,18 @@ class Sweep:
 
     def _plan(self) -> None:
         """Enqueues what is planned beforehand and not enqueued yet; a kill may have come between any two."""
-        for values in self._first_values[len(self.study.get_trials(deepcopy=False)) :]:
-            self.study.enqueue_trial(values)
+        there = {frozenset(self._enqueued(trial).items()) for trial in self.study.get_trials(deepcopy=False)}
+        for values in self._first_values:
+            if frozenset(values.items()) not in there:
+                self.study.enqueue_trial(values)
+
+    def _enqueued(self, trial: FrozenTrial) -> spaces.Values:
+        """What was planned for a trial, less what the space does not hold."""
+        values: spaces.Values = {}
+        for key, value in trial.system_attrs.get("fixed_params", {}).items():
+            with suppress(ValueError, KeyError):
+                values[key] = spaces.as_written(self.experiment.search.space[key], value)
+        return values
 
     # --- during ---
 
@@ -188,8 +203,9 @@ class Sweep:
                 # Each sitting runs one trial at least, or a short timeout would never end a sweep.
                 out_of_time = any_ended and 0 < search.timeout <= time.monotonic() - started
                 while open_jobs < engine.capacity and not out_of_time and self._wants_more(open_jobs):
-                    engine.submit(self._job(left.pop(0) if left else self._ask(), sweep_run_id))
-                    open_jobs += 1
+                    if job := self._job(left.pop(0) if left else self._ask(), sweep_run_id):
+                        engine.submit(job)
+                        open_jobs += 1
                 if not open_jobs:
                     break
                 for outcome in engine.wait():
@@ -216,7 +232,7 @@ class Sweep:
 
     def _wants_more(self, num_open: int) -> bool:
         search = self.experiment.search
-        limit = len(self._first_values) if search.sampler == "grid" else search.trials
+        limit = len(self.study.get_trials(deepcopy=False)) if search.sampler == "grid" else search.trials
         return self.num_ended() + num_open < min(limit, search.trials)
 
     def num_ended(self) -> int:
@@ -227,9 +243,7 @@ class Sweep:
         """The number of a new trial, whose values are in the study."""
         if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self.study.enqueue_trial(self._drawn_values())
-        trial = self.study.ask()
-        spaces.suggest(trial, self.experiment.search.space)
-        return trial.number
+        return self.study.ask().number
 
     def _drawn_values(self) -> spaces.Values:
         """What a fresh sampler draws, which depends on the study's seed and the trials before and on nothing else.
@@ -243,21 +257,44 @@ class Sweep:
             direction=direction(self.experiment),
             sampler=make_sampler(self.experiment, len(trials)),
         )
-        copy.add_trials(trials)
-        return spaces.suggest(copy.ask(), self.experiment.search.space)
+        copy.add_trials([trial for trial in trials if _is_in_its_space(trial)])
+        return spaces.draw(copy.ask(), self.experiment.search.space)
 
-    def _job(self, number: int, sweep_run_id: str) -> TrialJob:
-        trial = self._trial(number)
-        values = spaces.suggest(Trial(self.study, trial._trial_id), self.experiment.search.space)
+    def _job(self, number: int, sweep_run_id: str) -> TrialJob | None:
+        """The trial as an engine takes it; None, and the trial has failed, where its values are impossible."""
+        try:
+            experiment = self.experiment.replace(self._values(number), origin=SPACE)
+        except ConfigError as error:
+            log.warning("trial %d failed: %s", number, error)
+            self._tell_of_failure(number, str(error))
+            return None
         return TrialJob(
-            experiment=self.experiment.replace(values, origin=f"trial {number}"),
+            experiment=experiment,
             root=self.root,
             number=number,
-            trial_id=trial._trial_id,
+            trial_id=self._trial(number)._trial_id,
             study=self.name,
             sweep_run_id=sweep_run_id,
             pruner_warmup=self.pruner_warmup,
         )
+
+    def _values(self, number: int) -> spaces.Values:
+        """The values that the study holds for a trial.
+
+        Raises:
+            ConfigError: somebody enqueued a value that its search space does not hold.
+        """
+        trial, space = self._trial(number), self.experiment.search.space
+        planned = trial.system_attrs.get("fixed_params", {})
+        written = dict(planned)
+        for key in planned.keys() & space.keys() - trial.params.keys():
+            try:
+                written[key] = spaces.as_written(space[key], planned[key])
+            except ValueError as error:
+                raise ConfigError(f"{SPACE}: {key} = {error}") from error
+        if written != planned:  # by a version that reckoned the steps of a range in floating point
+            self.study._storage.set_trial_system_attr(trial._trial_id, "fixed_params", written)
+        return spaces.suggest(Trial(self.study, trial._trial_id), space)
 
     def _trial(self, number: int) -> FrozenTrial:
         return next(t for t in self.study.get_trials(deepcopy=False) if t.number == number)
@@ -277,17 +314,20 @@ class Sweep:
         trial = self._trial(job.number)
         if outcome.interrupted:
             self._close_run_of_lost(job, outcome.error)
-        attrs: dict[str, Any] = {"error": outcome.error}
-        if finished is not None:
-            attrs = {"run_id": finished.run_id, "best_epoch": finished.best.epoch, **finished.best.metrics()}
+        if finished is None:
+            self._tell_of_failure(job.number, outcome.error)
+            return
+        attrs = {"run_id": finished.run_id, "best_epoch": finished.best.epoch, **finished.best.metrics()}
         for key, value in attrs.items():
             self.study._storage.set_trial_user_attr(trial._trial_id, key, value)
-        if finished is None:
-            self.study.tell(job.number, state=TrialState.FAIL)
-        elif finished.outcome == "pruned":
+        if finished.outcome == "pruned":
             self.study.tell(job.number, state=TrialState.PRUNED)
         else:
             self.study.tell(job.number, metric_value(finished.best, self.experiment.search.metric))
+
+    def _tell_of_failure(self, number: int, error: str) -> None:
+        self.study._storage.set_trial_user_attr(self._trial(number)._trial_id, "error", error)
+        self.study.tell(number, state=TrialState.FAIL)
 
     def _close_run_of_lost(self, job: TrialJob, reason: str) -> None:
         tags = {"imgcls.study": self.name, "imgcls.trial": str(job.number), "imgcls.kind": "trial"}
@@ -473,18 +513,65 @@ def _in_words(outcome: TrialOutcome, metric: str, num_val: int) -> str:
     return f"{outcome.finished.outcome}: {metric} {score} at epoch {best.epoch}"
 
 
+SPACE = "search.space"
+
+
 def _check_space(experiment: Experiment, root: Path) -> None:
-    """Refuses now what would fail in the middle of the night: each end of each range, each listed value."""
+    """Refuses now what would fail in the middle of the night: impossible values, and pairs of values."""
     channels = 1 if experiment.data.channels == 1 else 3
-    for changed in _at_the_ends(experiment):
-        resolve_model(changed.model, channels, changed.data.image_size, root=root)
+    checked = set()
+    for values in (*_single_values(experiment), *_pairs_of_values(experiment)):
+        changed = experiment.replace(values, origin=SPACE)
+        network = changed.model, changed.data.image_size
+        if network not in checked:
+            checked.add(network)
+            with _naming(values):
+                resolve_model(changed.model, channels, changed.data.image_size, root=root)
+
+
+def _single_values(experiment: Experiment) -> Iterator[spaces.Values]:
+    for key, options in experiment.search.space.items():
+        for value in spaces.to_be_checked(key, options):
+            yield {key: value}
+
+
+def _pairs_of_values(experiment: Experiment) -> Iterator[spaces.Values]:
+    """Only keys of one table, and the network and its image size, can rule each other out."""
+    for (one, of_one), (other, of_other) in itertools.combinations(experiment.search.space.items(), 2):
+        if _table(one) == _table(other):
+            pairs = itertools.product(spaces.to_be_checked(one, of_one), spaces.to_be_checked(other, of_other))
+            yield from ({one: first, other: second} for first, second in pairs)
+
+
+def _table(key: str) -> str:
+    return "model" if key == "data.image_size" else key.partition(".")[0]
+
+
+@contextmanager
+def _naming(values: spaces.Values) -> Iterator[None]:
+    """Has an error say with which values of the search space it came."""
+    try:
+        yield
+    except InputError as error:
+        if len(values) == 1:
+            raise
+        pair = " with ".join(f"{key} = {value!r}" for key, value in values.items())
+        raise ConfigError(f"{SPACE}: {pair} is impossible: {error}") from error
 
 
 def _at_the_ends(experiment: Experiment) -> Iterator[Experiment]:
     """The experiment with each end of each range and each listed value of its search space."""
     for key, options in experiment.search.space.items():
         for value in spaces.extremes(options):
-            yield experiment.replace({key: value}, origin="search.space")
+            yield experiment.replace({key: value}, origin=SPACE)
+
+
+def _is_in_its_space(trial: FrozenTrial) -> bool:
+    """False for a trial of a value that somebody else enqueued, from which no sampler of Optuna's can learn."""
+    return all(
+        trial.distributions[key]._contains(trial.distributions[key].to_internal_repr(value))
+        for key, value in trial.params.items()
+    )
 
 
 def _pruner_warmup(resolved: Experiment) -> int:

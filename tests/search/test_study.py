@@ -1,8 +1,10 @@
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
+import tomllib
 
 import optuna
 import pandas as pd
@@ -12,8 +14,9 @@ from imgcls.data.held_out import HeldOut
 from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
 from imgcls.run import LAST, VAL_PREDICTIONS
 from imgcls.search.engines import LocalProcesses
+from imgcls.search.space import suggest
 from imgcls.search.study import Sweep
-from imgcls.search.trial import make_pruner
+from imgcls.search.trial import make_pruner, open_study
 from imgcls.signals import GracefulStop
 from imgcls.tracking.run import Run
 from tests.stops import StopAfter, insist_while_saving
@@ -172,7 +175,7 @@ def test_a_sweep_killed_while_it_began_its_record_is_whole_in_the_end(project, w
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill_at", [1, 4, 5, 6])
+@pytest.mark.parametrize("kill_at", [1, 2, 3, 4])
 def test_a_sweep_killed_among_the_values_of_a_trial_draws_the_same(project, whole, monkeypatch, kill_at):
     suggest, calls = optuna.Trial.suggest_float, []
 
@@ -328,12 +331,101 @@ def test_a_timeout_starts_no_further_trial(project):
             "search.space.train.label_smoothing={low = 0.0, high = 1.5}",
             "label_smoothing.high = 1.5: must be less than 1.0",
         ),
+        (
+            "search.space.train.weight_decay={low = 0.0, high = 0.1, step = 0.02}",
+            r"train.weight_decay = 0.05 lies outside .*: between 0.04 and 0.06",
+        ),
+        ("search.space.train.epochs={low = 1, high = 3}", "warmup_epochs = 1: does not end within train.epochs = 1"),
+        ("search.space.model.depth={low = 8, high = 20, step = 3}", "11"),
+        ("search.space.train.seed={low = 0, high = 9007199254740994}", r"must end at 2\^53 or before"),
     ],
 )
 def test_a_space_that_holds_impossible_values_is_refused_before_the_first_trial(project, override, message):
     with pytest.raises(ConfigError, match=message):
         sweep(project, override)
     assert project.runs() == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("search.space.train.epochs=[2, 5]", "search.space.train.warmup_epochs=[0, 1, 3]", "train.epochs=5"),
+            "train.warmup_epochs = 3: does not end within train.epochs = 2",
+        ),
+        (
+            ("search.space.model.depth=[8, 18]", 'search.space.model.stem=["small", "standard"]', "model.depth=18"),
+            "model.depth = 8 with model.stem = 'standard' is impossible",
+        ),
+    ],
+)
+def test_values_that_rule_each_other_out_are_refused_before_the_first_trial(project, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        sweep(project, *overrides)
+    assert project.runs() == []
+
+
+QUICK = (
+    "train.epochs=1",
+    "train.warmup_epochs=0",
+    "search.space.train.warmup_epochs=[0]",
+    "search.space.model.depth=[8]",
+)
+
+
+def test_a_value_has_the_same_decimals_wherever_it_is_recorded(project):
+    result = sweep(
+        project, *QUICK, 'search.sampler="grid"', "train.label_smoothing=0.3", "search.space.train.lr=[0.02]",
+        "search.space.train.label_smoothing={ low = 0.0, high = 0.3, step = 0.1 }",
+    )  # fmt: skip
+    key, written = "train.label_smoothing", ["0.3", "0.0", "0.1"]  # of four combinations, search.trials = 3 are run
+    run_ids = [record.run_id for record in project.tracker.children(result.run_id, "trial")]
+    trials = [project.client.get_run(run_id).data for run_id in run_ids]
+    assert [trial.params[key] for trial in trials] == written
+    assert [re.search(rf"{key} = ([\d.]+)", trial.tags["imgcls.values"])[1] for trial in trials] == written
+    configs = [tomllib.loads(project.tracker.read_text(run_id, "config.toml")) for run_id in run_ids]
+    assert [str(config["train"]["label_smoothing"]) for config in configs] == written
+    board = pd.read_csv(io.StringIO(project.tracker.read_text(result.run_id, "report/leaderboard.csv")), dtype=str)
+    assert board.sort_values("trial")[key].tolist() == written
+    (journal,) = (project.root / "mlruns" / ".studies").glob("*.journal")
+    assert set(re.findall(rf'"{key}": ?([\d.]+)', journal.read_text())) == set(written)
+
+
+def study_of(project, *overrides):
+    """The study that a sweep of these settings has, or will have."""
+    made = Sweep(project.experiment(*overrides), project.root, project.tracker, GracefulStop())
+    return open_study(project.root, made.name, made.experiment, made.pruner_warmup)
+
+
+def test_values_that_somebody_enqueued_and_the_space_lacks_fail_with_words_and_the_sweep_goes_on(project, caplog):
+    settings = (*QUICK, "search.trials=4", "search.space.train.lr={ low = 0.01, high = 0.08, step = 0.01 }")
+    study = study_of(project, *settings)
+    own = {"train.lr": 0.02, "train.warmup_epochs": 0, "model.depth": 8}
+    study.enqueue_trial(own)
+    study.enqueue_trial(own | {"train.lr": 0.025})
+    study.enqueue_trial(own | {"train.lr": 0.01 + 6 * 0.01})  # as a version of before wrote it
+    assert study.trials[2].system_attrs["fixed_params"]["train.lr"] != 0.07
+    result = sweep(project, *settings)
+    board = result.leaderboard.sort_values("trial")
+    assert board["outcome"].tolist() == ["completed", "failed", "completed", "completed"]
+    assert board["train.lr"].tolist()[2] == 0.07
+    assert (
+        "trial 1 failed: search.space: train.lr = 0.025 is not in its search.space (0.01 to 0.08, step 0.01)"
+        in caplog.text
+    )
+
+
+def test_a_trial_begun_with_an_impossible_value_ends_and_the_sweep_goes_on(project):
+    settings = (*QUICK, "search.space.train.lr=[0.02]", "train.label_smoothing=0.5")
+    settings += ("search.space.train.label_smoothing={ low = 0.0, high = 0.9, step = 0.1 }",)
+    study = study_of(project, *settings)
+    own = {"train.lr": 0.02, "train.warmup_epochs": 0, "model.depth": 8}
+    for smoothing in (1.0000000000000002, 0.05):  # one that the key refuses, and one that the space alone lacks
+        study.enqueue_trial(own | {"train.label_smoothing": smoothing})
+        with pytest.warns(UserWarning, match="out of range"):
+            suggest(study.ask(), project.experiment(*settings).search.space)
+    board = sweep(project, *settings).leaderboard.sort_values("trial")
+    assert board["outcome"].tolist() == ["failed", "completed", "completed"]
 
 
 def test_without_a_search_space_there_is_nothing_to_sweep(project):
