@@ -5,11 +5,13 @@ Each verb imports what it needs when it needs it: `--help` answers at once, and 
 
 from __future__ import annotations
 
+import inspect
 import logging
 import shlex
 import sys
 import traceback
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Annotated, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -18,6 +20,7 @@ from imgcls.cli.cache import cache
 from imgcls.cli.evaluate import compare, evaluate, ledger
 from imgcls.cli.keys import keys
 from imgcls.cli.models import models
+from imgcls.cli.output import version, write
 from imgcls.cli.record import clean, doctor, runs
 from imgcls.cli.sweep import confirm, sweep
 from imgcls.cli.train import rerun, train
@@ -40,17 +43,46 @@ class _Verbs(TyperGroup):
 app = typer.Typer(
     name="imgcls",
     cls=_Verbs,
-    help="Train, search and judge image classifiers, with MLflow as the record.\n\n"
-    "An EXPERIMENT is a file in experiments/ (by name) or a path to a TOML file. "
-    "Results go to stdout, progress to stderr.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # rich takes [search.space] for a style and drops it, and keeps the line ends of docstrings
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
+
+def _answer_version(asked: bool) -> None:
+    if asked:
+        write(f"imgcls {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def imgcls(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_answer_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train, search and judge image classifiers, with MLflow as the record.
+
+    An EXPERIMENT is a file in experiments/ (by name) or a path to a TOML file. A RUN is a run's id, the first six
+    characters of it or more, `last` for the run or sweep that finished last, or `best` for the winner of the sweep
+    that finished last. Results go to stdout, progress to stderr.
+    """
+
+
+def _help(verb: Callable[..., None]) -> dict[str, str]:
+    """A docstring as the list of verbs and the verb's own page show it: whole, with its example on a line of its own.
+
+    `\\b` keeps typer from filling the lines of a paragraph.
+    """
+    text = inspect.getdoc(verb) or ""
+    summary = " ".join(text.split("\n\n")[0].split())
+    return {"short_help": summary, "help": text.replace("\n\nExample: ", "\n\n\b\nExample:\n  ")}
+
+
 for verb in (train, sweep, confirm, evaluate, rerun, ledger, compare, models, runs, keys, cache, clean, doctor):
-    app.command()(verb)
+    app.command(**_help(verb))(verb)
 
 
 def main() -> None:

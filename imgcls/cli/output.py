@@ -47,3 +47,14 @@ def save(path: Path, text: str) -> None:
 def write(text: str) -> None:
     """Writes one text to stdout, with characters that would move the cursor made visible."""
     sys.stdout.write(printable(text) + "\n")
+
+
+def version() -> str:
+    """The version of imgcls that is installed."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("imgcls")
+    except PackageNotFoundError:
+        return "of a folder that is not installed; run: make setup"
