@@ -1,8 +1,10 @@
 """The door to the test split: final scores of a run.
 
-    python evaluate.py --run-id RUN_ID [--json]
+    python evaluate.py RUN [--json]
+    python evaluate.py --run-id RUN [--json]
 
-The same as `imgcls evaluate`; everything happens in imgcls/evaluation/judge.py.
+RUN is a run's id, six or more of its first characters, `last` or `best`. The same as `imgcls evaluate`;
+everything happens in imgcls/evaluation/judge.py.
 """
 
 import importlib.util

@@ -71,18 +71,18 @@ def imgcls(
     """
 
 
-def _help(verb: Callable[..., None]) -> dict[str, str]:
-    """A docstring as the list of verbs and the verb's own page show it: whole, with its example on a line of its own.
+def _add(verb: Callable[..., None]) -> None:
+    r"""Adds a verb, with all of its docstring as help: the first paragraph in the list of verbs, examples as written.
 
-    `\\b` keeps typer from filling the lines of a paragraph.
+    Typer does not fill the lines of a paragraph that begins with \b.
     """
     text = inspect.getdoc(verb) or ""
     summary = " ".join(text.split("\n\n")[0].split())
-    return {"short_help": summary, "help": text.replace("\n\nExample: ", "\n\n\b\nExample:\n  ")}
+    app.command(short_help=summary, help=text.replace("\n\nExample: ", "\n\n\b\nExample:\n  "))(verb)
 
 
-for verb in (train, sweep, confirm, evaluate, rerun, ledger, compare, models, runs, keys, cache, clean, doctor):
-    app.command(**_help(verb))(verb)
+for _verb in (train, sweep, confirm, evaluate, rerun, ledger, compare, models, runs, keys, cache, clean, doctor):
+    _add(_verb)
 
 
 def main() -> None:

@@ -21,6 +21,8 @@ def cache(
 
     They lie in IMGCLS_CACHE and take IMGCLS_CACHE_BYTES at most (such as 20GB; by default half of what the disk has
     left for them). Data for which that is too little are decoded anew in each epoch.
+
+    Example: imgcls cache --prune 20GB
     """
     from imgcls.data.cache import budget, cache_folder, entries, in_words, parse_size
     from imgcls.data.cache import prune as remove

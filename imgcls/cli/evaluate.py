@@ -9,10 +9,14 @@ import typer
 
 from imgcls.cli.arguments import AsJson
 from imgcls.cli.output import print_facts, save, write
+from imgcls.errors import InputError
 
 
 def evaluate(
-    run_id: Annotated[str, typer.Option("--run-id", help="A completed run, or a sweep, which stands for its winner.")],
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="A completed run; a sweep stands for its winner.")
+    ] = None,
+    run_id: Annotated[str | None, typer.Option("--run-id", metavar="RUN", help="The same, as an option.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Look once more at a run that was judged already.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -21,13 +25,17 @@ def evaluate(
     First the run's val score is computed again and must match the record. Then the look is written down, the split is
     opened, and the scores become a run of their own below the run they judge. A run that was judged before gives its
     recorded scores again, and no look is taken.
+
+    Example: imgcls evaluate best
     """
+    if (run is None) == (run_id is None):
+        raise InputError("evaluate takes one run: its id, the beginning of it, last or best; `imgcls runs` lists them")
     from imgcls.config import project_root
     from imgcls.evaluation.judge import evaluate as judge
     from imgcls.tracking.store import Tracker
 
     root = project_root(Path.cwd())
-    result = judge(run_id, Tracker(root), root, again=again)
+    result = judge(run or run_id or "", Tracker(root), root, again=again)
     if as_json:
         print_facts(result.flat(), as_json)
     else:
@@ -35,7 +43,10 @@ def evaluate(
 
 
 def ledger() -> None:
-    """List every look at a test split: when, which images, which run, its score, who asked."""
+    """List every look at a test split: when, which images, which run, its score, who asked.
+
+    Example: imgcls ledger
+    """
     from imgcls.config import project_root
     from imgcls.evaluation.ledger import as_text, past_looks
     from imgcls.tracking.store import Tracker
@@ -45,7 +56,7 @@ def ledger() -> None:
 
 def compare(
     run_ids: Annotated[
-        list[str], typer.Argument(metavar="RUN_A RUN_B ...", help="Completed runs; a sweep stands for its winner.")
+        list[str], typer.Argument(metavar="RUN RUN ...", help="Completed runs; a sweep stands for its winner.")
     ],
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write it as one page, with the curves overlaid.")
@@ -56,7 +67,7 @@ def compare(
 
     Paired on val, and on test where the runs were evaluated before; it opens no test split.
 
-    Example: imgcls compare RUN_A RUN_B --html comparison.html
+    Example: imgcls compare last best --html comparison.html
     """
     from imgcls.config import project_root
     from imgcls.evaluation.compare import compare as compared

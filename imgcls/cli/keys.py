@@ -6,7 +6,10 @@ from imgcls.cli.output import write
 
 
 def keys() -> None:
-    """Explain every key of an experiment file, with its default."""
+    """Explain every key of an experiment file, with its default.
+
+    Example: imgcls keys
+    """
     from imgcls.config import config_table
 
     for key, default, meaning in config_table():

@@ -15,7 +15,10 @@ def runs(
     experiment: Annotated[str | None, typer.Argument(help="Only runs of this MLflow experiment.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
 ) -> None:
-    """List the newest runs of the record."""
+    """List the newest runs of the record.
+
+    Example: imgcls runs digits --limit 5
+    """
     from imgcls.config import project_root
     from imgcls.reporting.report import score_of, terminal_table
     from imgcls.tracking.store import Tracker
@@ -42,6 +45,8 @@ def clean(
     That is what trials and runs that have ended would be resumed from, the weights of trials that were not chosen,
     leftovers of killed processes and the artifacts of deleted runs. It never touches a winner, a confirmed or judged
     run, the weights of a run of `train`, or a run that goes on; and no metric, prediction or report of any.
+
+    Example: imgcls clean
     """
     from imgcls.config import project_root
     from imgcls.tidy import as_text, look_through, remove
@@ -62,7 +67,10 @@ def doctor(
         bool, typer.Option("--relocate", help="After moving the repository: find its artifacts.")
     ] = False,
 ) -> None:
-    """Check the record of this project, and mend what can be mended; send what a tracking server has not got yet."""
+    """Check the record of this project, and mend what can be mended; send what a tracking server has not got yet.
+
+    Example: imgcls doctor
+    """
     from imgcls.config import project_root
     from imgcls.tracking.store import Tracker
 

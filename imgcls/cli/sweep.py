@@ -67,7 +67,7 @@ def sweep(
 
 
 def confirm(
-    sweep_id: Annotated[str, typer.Argument(metavar="SWEEP", help="The run id of a sweep that has ended.")],
+    sweep_id: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep that has ended: a RUN.")],
     top: Annotated[int, typer.Option(min=1, help="Configurations, the best first.")] = 3,
     seeds: Annotated[int, typer.Option(min=1, help="Fresh seeds for each.")] = 5,
     as_json: AsJson = False,
@@ -77,23 +77,25 @@ def confirm(
     The best of many trials is partly the luckiest; this shows by how much. Each run is scored at the epoch that its
     trial had fixed. The first fresh run of the best configuration becomes the sweep's winner.
 
-    Example: imgcls confirm RUN_ID --top 3 --seeds 5
+    Example: imgcls confirm last --top 3 --seeds 5
     """
     from imgcls.config import project_root
     from imgcls.reporting.cautions import flat
     from imgcls.search.study import confirm_sweep
     from imgcls.search.summary import as_text, evaluate_command
     from imgcls.signals import GracefulStop
+    from imgcls.tracking.lookup import find_run
     from imgcls.tracking.store import Tracker
 
     root = project_root(Path.cwd())
     tracker = Tracker(root)
+    sweep = find_run(sweep_id, tracker)
     with GracefulStop() as stop:
-        result = confirm_sweep(sweep_id, tracker, root, top=top, seeds=seeds, stop=stop)
-    tags = tracker.get(sweep_id).tags
+        result = confirm_sweep(sweep.run_id, tracker, root, top=top, seeds=seeds, stop=stop)
+    tags = tracker.get(sweep.run_id).tags
     if as_json:
         facts = {
-            "run_id": sweep_id,
+            "run_id": sweep.run_id,
             "imgcls.best_run_id": result.best_run_id,
             "confirm/mean": result.winner.mean,
             "confirm/optimism": result.optimism,

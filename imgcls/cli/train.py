@@ -57,7 +57,7 @@ def train(
 
 
 def rerun(
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="A completed run; a sweep stands for its winner.")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A completed run; a sweep stands for its winner.")],
     verify: Annotated[bool, typer.Option("--verify", help="Fail where the repeat differs from the original.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -65,6 +65,8 @@ def rerun(
 
     On the same kind of processor with the same threads and versions they have the same bits; elsewhere the best val
     accuracy may differ by less than half the width of its 95% interval.
+
+    Example: imgcls rerun last --verify
     """
     from imgcls.config import project_root
     from imgcls.errors import TrainingError
@@ -80,4 +82,4 @@ def rerun(
     else:
         write(verdict.markdown())
     if verify and not verdict.is_verified:
-        raise TrainingError(f"run {run_id} could not be repeated: {verdict.first_difference}")
+        raise TrainingError(f"run {verdict.repeated_run_id} could not be repeated: {verdict.first_difference}")

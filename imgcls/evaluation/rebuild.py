@@ -10,6 +10,7 @@ import torch
 from imgcls.config import Experiment, load_experiment
 from imgcls.errors import DataError, InputError
 from imgcls.run import CONFIG, Prepared, prepare
+from imgcls.tracking.lookup import find_run
 from imgcls.tracking.origin import UNKNOWN, versions
 from imgcls.tracking.record import RunRecord
 from imgcls.tracking.store import Tracker
@@ -41,20 +42,24 @@ def rebuild(record: RunRecord, tracker: Tracker, root: Path) -> Prepared:
 def trained_record(run_id: str, tracker: Tracker) -> RunRecord:
     """The record of a run that trained to its end; a sweep stands for its winner.
 
+    Args:
+        run_id: whatever `find_run` takes for one.
+        tracker: the record.
+
     Raises:
         InputError: an unknown id, an evaluation, a run of somebody else's, an unfinished one.
     """
-    record = tracker.get(run_id)
+    record = find_run(run_id, tracker)
     if record.kind == "sweep":
         winner = record.tags.get("imgcls.best_run_id")
         if not winner:
-            raise InputError(f"sweep {run_id} has no winner yet ({record.outcome}); let it end first")
+            raise InputError(f"sweep {record.run_id} has no winner yet ({record.outcome}); let it end first")
         record = tracker.get(winner)
     if record.kind == "evaluation":
         judged = record.tags.get("imgcls.evaluated_run_id", "")
-        raise InputError(f"run {run_id} is itself an evaluation, of run {judged}; name the run to judge")
+        raise InputError(f"run {record.run_id} is itself an evaluation, of run {judged}; name the run to judge")
     if not record.kind:
-        raise InputError(f"run {run_id} was not written by imgcls")
+        raise InputError(f"run {record.run_id} was not written by imgcls")
     if record.outcome != "completed":
         reason = f": {record.tags['imgcls.reason']}" if record.tags.get("imgcls.reason") else ""
         raise InputError(f"run {record.run_id} is not finished ({record.outcome}{reason}); name a completed run")

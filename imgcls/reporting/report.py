@@ -35,8 +35,8 @@ SCORE_NAMES = {
 
 
 ABSENT_CLASSES = (
-    "The macro-F1 is the mean of the column F1. As in scikit-learn with zero_division=0, a share with nothing to divide "
-    "by counts 0, and a class that is neither present nor predicted is left out (–)."
+    "The macro-F1 is the mean of the column F1. As in scikit-learn with zero_division=0, a share with nothing to "
+    "divide by counts 0, and a class that is neither present nor predicted is left out (–)."
 )
 """What the class table says of a class without images or without predictions."""
 

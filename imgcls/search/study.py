@@ -37,6 +37,7 @@ from imgcls.search.summary import IMPORTANCES, LEADERBOARD, write_report
 from imgcls.search.trial import TrialJob, direction, metric_value, open_study
 from imgcls.signals import GracefulStop
 from imgcls.tracking.claims import claim
+from imgcls.tracking.lookup import find_run
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 
@@ -452,9 +453,9 @@ def confirm_sweep(
         InputError: no such sweep, none with a winner, or one that is running now.
         Interrupted: `stop` was requested; the same command goes on.
     """
-    sweep = tracker.get(run_id)
+    sweep = find_run(run_id, tracker)
     check_can_be_confirmed(sweep)
-    with only_one(root, sweep.tags["imgcls.study"]), tracker.reopen_run(run_id) as run:
+    with only_one(root, sweep.tags["imgcls.study"]), tracker.reopen_run(sweep.run_id) as run:
         confirmation = confirm(run, tracker, root, top=top, seeds=seeds, stop=stop)
         write_report(run, tracker, confirmation)
         return confirmation

@@ -38,6 +38,7 @@ class RunRecord:
         params: as logged.
         metrics: last value of each.
         tags: as logged.
+        ended: milliseconds since 1970; None of a run that goes on.
         is_deleted: whether somebody deleted it; MLflow keeps it until `mlflow gc`.
         folder: of its artifacts; None where they are not on this machine.
     """
@@ -50,6 +51,7 @@ class RunRecord:
     params: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
+    ended: int | None = None
     is_deleted: bool = False
     folder: Path | None = None
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mlflow.entities import RunTag, ViewType
 from mlflow.exceptions import MlflowException
@@ -231,7 +231,7 @@ class Tracker:
             if error.error_code not in NO_SUCH_RUN:
                 raise
             raise InputError(
-                f"no run {run_id!r} in {self._where()}; `imgcls runs` lists the runs of this store"
+                f"no run {run_id!r} in {self.where()}; `imgcls runs` lists the runs of this store"
             ) from error
         return self._record(run, self._client.get_experiment(run.info.experiment_id).name)
 
@@ -243,6 +243,8 @@ class Tracker:
         status: str | None = None,
         with_deleted: bool = False,
         newest: int | None = None,
+        prefix: str = "",
+        by: Literal["start_time", "end_time"] = "start_time",
     ) -> list[RunRecord]:
         """All runs with these tags, oldest first.
 
@@ -252,6 +254,8 @@ class Tracker:
             status: MLflow's, such as RUNNING; None for any.
             with_deleted: also deleted runs, and runs of deleted experiments.
             newest: only so many, 1000 at most; the store is spared reading the others.
+            prefix: how the run's id begins, in lower-case hexadecimal digits.
+            by: what is meant by old and new.
         """
         view = ViewType.ALL if with_deleted else ViewType.ACTIVE_ONLY
         experiments = {e.experiment_id: e.name for e in self._client.search_experiments(view_type=view)}
@@ -260,10 +264,11 @@ class Tracker:
         plain = {key: value for key, value in tags.items() if PLAIN.fullmatch(key) and PLAIN.fullmatch(value)}
         conditions = [f"tags.`{key}` = '{value}'" for key, value in plain.items()]
         conditions += [f"attributes.status = '{status}'"] if status else []
+        conditions += [f"attributes.run_id LIKE '{prefix}%'"] if prefix else []
         filter_string = " and ".join(conditions)
         enough = newest if plain == dict(tags) else None
         records: list[RunRecord] = []
-        token, order = None, "attributes.start_time " + ("DESC" if newest else "ASC")
+        token, order = None, f"attributes.{by} " + ("DESC" if newest else "ASC")
         while ids:
             page = self._client.search_runs(
                 ids, filter_string, view, max_results=enough or 1000, order_by=[order], page_token=token
@@ -373,7 +378,8 @@ class Tracker:
         here = self._root.joinpath("mlruns", *below)
         return here.as_uri() if here.exists() and here != folder else None
 
-    def _where(self) -> str:
+    def where(self) -> str:
+        """The store, as errors call it."""
         return str(self._root / "mlflow.db") if self._is_default else "the store of MLFLOW_TRACKING_URI"
 
     def _record(self, run: Any, experiment: str) -> RunRecord:
@@ -383,6 +389,7 @@ class Tracker:
             name=run.info.run_name or "",
             status=run.info.status,
             started=run.info.start_time,
+            ended=run.info.end_time,
             params=dict(run.data.params),
             metrics=dict(run.data.metrics),
             tags=dict(run.data.tags),

@@ -1,0 +1,109 @@
+"""Which run a user means: by its id, by how the id begins, as `last` or as `best`."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from difflib import get_close_matches
+
+from imgcls.errors import InputError
+from imgcls.tracking.record import Kind, RunRecord
+from imgcls.tracking.store import Tracker
+
+PREFIX = re.compile("[0-9a-f]{6,31}")
+"""How an id may begin; a whole one has 32 characters."""
+
+NUM_CANDIDATES = 10
+"""Runs that an error names at most where an id begins several."""
+
+NUM_NEAR = 200
+"""Newest runs among which one that is called alike is looked for."""
+
+ON_THEIR_OWN: tuple[Kind, ...] = ("train", "sweep", "rerun")
+"""Kinds of run that a user starts; what lies below a sweep, and a look at the test split, is never `last`."""
+
+BEST_RUN = "imgcls.best_run_id"
+"""Tag of a sweep: the run id of its winner."""
+
+log = logging.getLogger(__name__)
+
+
+def find_run(text: str, tracker: Tracker) -> RunRecord:
+    """Finds the run that a user means.
+
+    Args:
+        text: a run's id, the first six characters of it or more, `last` (the run or sweep that finished last) or
+            `best` (the winner of the sweep that finished last). What the last two stand for is logged.
+        tracker: the record.
+
+    Raises:
+        InputError: no such run, naming what is called alike; or several, naming them.
+    """
+    if text in _BY_WORD:
+        record = _BY_WORD[text](tracker)
+        log.info("%s is %s", text, described(record))
+        return record
+    if PREFIX.fullmatch(text.lower()):
+        return _begun_by(text.lower(), tracker)
+    try:
+        return tracker.get(text)
+    except InputError as error:
+        near = _near(text, tracker)
+        raise InputError(f"no run {text!r}{near} in {tracker.where()}; {_SEE_RUNS}") from error
+
+
+def described(record: RunRecord) -> str:
+    """A run in one line: its id, its kind, its experiment and when it began."""
+    began = datetime.fromtimestamp(record.started / 1000, UTC)
+    kind = record.kind or "not written by imgcls"
+    return f"{record.run_id} ({kind}, {record.experiment}, {record.name}, {began:%Y-%m-%d %H:%M:%S} UTC)"
+
+
+_SEE_RUNS = "`imgcls runs` lists the runs of this store"
+
+
+def _begun_by(prefix: str, tracker: Tracker) -> RunRecord:
+    found = tracker.find({}, prefix=prefix, newest=NUM_CANDIDATES + 1)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise InputError(f"no run {prefix!r}{_near(prefix, tracker)} in {tracker.where()}; {_SEE_RUNS}")
+    number = str(len(found)) if len(found) <= NUM_CANDIDATES else f"more than {NUM_CANDIDATES}"
+    lines = "".join(f"\n  {described(record)}" for record in found[-NUM_CANDIDATES:])
+    raise InputError(f"{prefix!r} begins the ids of {number} runs; give more characters of one:{lines}")
+
+
+def _last(tracker: Tracker) -> RunRecord:
+    newest = [record for kind in ON_THEIR_OWN for record in _newest_finished(kind, tracker)]
+    if not newest:
+        raise InputError("no run has finished in this store, so there is no `last`; imgcls train EXPERIMENT makes one")
+    return max(newest, key=lambda record: record.ended or record.started)
+
+
+def _best(tracker: Tracker) -> RunRecord:
+    winners = [record.tags[BEST_RUN] for record in _newest_finished("sweep", tracker) if BEST_RUN in record.tags]
+    if not winners:
+        raise InputError(
+            "no sweep has finished with a winner in this store, so there is no `best`; imgcls sweep EXPERIMENT makes "
+            "one"
+        )
+    return tracker.get(winners[0])
+
+
+_BY_WORD: dict[str, Callable[[Tracker], RunRecord]] = {"last": _last, "best": _best}
+
+
+def _newest_finished(kind: Kind, tracker: Tracker) -> list[RunRecord]:
+    """The run of a kind that was completed last; none where there is none."""
+    return tracker.find({"imgcls.kind": kind, "imgcls.outcome": "completed"}, newest=1, by="end_time")
+
+
+def _near(text: str, tracker: Tracker) -> str:
+    """` (did you mean X?)` for a word, or for a run with an id, a name or an experiment like it."""
+    known = {word: f"`{word}`" for word in _BY_WORD}
+    for record in tracker.find({}, newest=NUM_NEAR):
+        known |= {word: described(record) for word in (record.experiment, record.name, record.run_id) if word}
+    close = get_close_matches(text, known, n=1, cutoff=0.8)
+    return f" (did you mean {known[close[0]]}?)" if close else ""
