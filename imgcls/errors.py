@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import PurePath
+
 
 class ImgclsError(Exception):
     """Base of every error that the command line prints as one message, without a traceback."""
@@ -30,10 +33,17 @@ class UnreadableImagesError(DataError):
         self.offenders = offenders
         super().__init__(
             "\n".join([
-                f"{len(offenders)} unreadable images:", *(f"  {offender}" for offender in offenders),
+                f"{len(offenders)} unreadable images: {by_ending(offenders)}",
+                *(f"  {offender}" for offender in offenders),
                 "repair or remove them, or leave them out with data.skip_unreadable = true",
             ])
         )  # fmt: skip
+
+
+def by_ending(offenders: list[str]) -> str:
+    """Such as `40 .HEIC, 1 .jpg`: how many of the files that offenders begin with have which ending."""
+    endings = Counter(PurePath(offender.split(": ")[0]).suffix or "without an ending" for offender in offenders)
+    return ", ".join(f"{num} {suffix}" for suffix, num in endings.most_common())
 
 
 class TrainingError(ImgclsError):

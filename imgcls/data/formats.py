@@ -54,7 +54,7 @@ MAGIC = (
     (re.compile(rb"RIFF....WEBP", re.DOTALL), "WEBP"),
     (re.compile(rb"II\*\0|MM\0\*|II\+\0|MM\0\+"), "TIFF"),
     (re.compile(rb"BM....\0\0\0\0", re.DOTALL), "BMP"),
-    (re.compile(rb"P[1-6]\s"), "PPM"),
+    (re.compile(rb"P[1-6]\s+[\d#]"), "PPM"),
     (re.compile(rb"....ftypavi[fs]", re.DOTALL), "AVIF"),
     (re.compile(rb"....ftyp(?:hei|hev|mif1|msf1)", re.DOTALL), "HEIF"),
     (re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"), "JPEG 2000"),
@@ -83,6 +83,11 @@ def is_image_name(name: str) -> bool:
     """Whether a file is called like an image, readable or not."""
     suffix = ending(name).lower()
     return suffix in UNREADABLE or suffix in image_suffixes()
+
+
+def may_be_image(name: str) -> bool:
+    """Whether a file is opened to see: it is called like an image, or its name has no ending. `a.jpg~` is a backup."""
+    return is_image_name(name) or not (ending(name) or name.endswith("~"))
 
 
 def kind_inside(path: Path) -> str:

@@ -18,8 +18,9 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from imgcls.config import located
-from imgcls.data.sources import ImageTable, Source, listed
+from imgcls.data.sources import ImageTable, Source
 from imgcls.errors import DataError
+from imgcls.shown import listed, nfc
 
 SHARE_TOLERANCE = 0.02
 """A share of the images this near to the one asked for is as good as any; one farther off is warned of."""
@@ -65,7 +66,7 @@ def with_groups(source: Source, setting: str, root: Path) -> Source:
 
 
 def _of_paths(expression: str, keys: Sequence[str]) -> dict[str, str]:
-    pattern = re.compile(expression)
+    pattern = re.compile(nfc(expression))
     names = {key: match[min(1, pattern.groups)] or "" for key in keys if (match := pattern.search(key))}
     nameless = [key for key in keys if not names.get(key)]
     if nameless:
@@ -109,7 +110,7 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
                 if len(row) != len(header):
                     raise DataError(f"data.groups: {path}, line {reader.line_num}: {len(row)} values for 2 columns")
                 of = dict(zip(header, row, strict=True))
-                yield reader.line_num, PurePosixPath(of["image"]).as_posix(), of["group"].strip()
+                yield reader.line_num, nfc(PurePosixPath(of["image"]).as_posix()), nfc(of["group"].strip())
     except OSError as error:
         raise DataError(f"data.groups: {path}: {error.strerror or error}") from error
     except (csv.Error, UnicodeDecodeError) as error:

@@ -22,7 +22,7 @@ from imgcls.data.held_out import HeldOut
 from imgcls.data.labelled import LabelledImages, fingerprint
 from imgcls.data.leaks import Leaks, Listed, find_leaks, heed
 from imgcls.data.sources import ImageTable, Source, Split, open_source
-from imgcls.errors import DataError, UnreadableImagesError
+from imgcls.errors import DataError, UnreadableImagesError, by_ending
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path) -> Data
     if unreadable and not config.skip_unreadable:
         raise UnreadableImagesError(unreadable)
     if unreadable:
-        log.warning("\n".join([f"left out {len(unreadable)} unreadable images:", *unreadable]))
+        log.warning("\n".join([f"left out {len(unreadable)} unreadable images: {by_ending(unreadable)}", *unreadable]))
     for split, images in (("train", train), ("val", val), ("test", test)):
         if images is not None and not len(images):
             carved = split == "test" and source.everything is not None

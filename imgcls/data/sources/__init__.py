@@ -30,7 +30,7 @@ def open_source(config: DataConfig, root: Path) -> Source:
     if config.source == "folder":
         if not config.path:
             raise DataError('data.source = "folder" needs data.path = "…", the folder that holds the images')
-        return folder_source(path, follow_symlinks=config.follow_symlinks)
+        return folder_source(path, follow_symlinks=config.follow_symlinks, has_groups=bool(config.groups))
     if config.source.startswith("torchvision:"):
         return torchvision_source(config.source.removeprefix("torchvision:"), path if config.path else root / "data")
     fixed: dict[str, Callable[[], Source]] = {

@@ -1,184 +1,195 @@
-"""A folder of images: CLASS/IMAGE, or SPLIT/CLASS/IMAGE."""
+"""A folder of images: CLASS/IMAGE, or SPLIT/CLASS/IMAGE. Every file in it is used, refused by name or counted."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 
 from imgcls.data.decode import read_image
+from imgcls.data.formats import ending, is_image_name, kind_inside, may_be_image
+from imgcls.data.sources.layout import (
+    class_folders,
+    find_splits,
+    illegible,
+    is_set_aside,
+    refuse_splits_below_classes,
+    same_name,
+    stop_on,
+    strangers,
+)
+from imgcls.data.sources.links import refuse_links_out
 from imgcls.data.sources.table import ImageTable, Source, Split, files_stamp
 from imgcls.errors import DataError
-from imgcls.shown import CONTROL, listed
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""torchvision.datasets.folder.IMG_EXTENSIONS."""
-
-SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
-    "train": ("train",),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
+from imgcls.shown import nfc
 
 
-FORMULA = re.compile(r"[=@]|[+-].*[(|!]")
-"""How a class may not be called: spreadsheets run it when they open a table of predictions. `-1` and `+ve` are fine."""
+def folder_source(written: Path, *, follow_symlinks: bool, has_groups: bool = False) -> Source:
+    """All images below a folder, in the splits that its folders name, or in one table.
 
-
-def folder_source(root: Path, *, follow_symlinks: bool) -> Source:
-    """All images below `root`, in the splits that its folders name, or in one table.
+    Args:
+        written: the folder, as the experiment names it.
+        follow_symlinks: also use what links lead to outside of it.
+        has_groups: folders below classes are said to be groups.
 
     Raises:
         DataError: no such folder, or one that does not hold classes of images; lists every offender.
     """
-    if not root.is_dir():
-        raise DataError(f"data.path: there is no folder {root}")
-    splits = _split_folders(root)
+    root = _existing(written)
+    splits = find_splits(root)
     if not follow_symlinks:
-        _refuse_links_out(root, splits.values() if splits else [root])
-    if not splits:
-        names = _class_folders(root)
-        table, problems = _folder_table(root, root, names)
-        _stop_on(problems, f"{root} cannot be used")
-        return Source(tuple(names), {}, table, channels=3)
-    if "train" not in splits:
-        found = ", ".join(f"{p.name}/" for p in splits.values())
-        raise DataError(f"{root} has {found} but no train/; classes are learnt from train/ alone")
-    names = _class_folders(splits["train"])
+        refuse_links_out(root, splits.values() if splits else [root])
+    folders = {split: class_folders(folder) for split, folder in splits.items()} if splits else {}
+    classes = folders["train"] if splits else class_folders(root)
+    refuse_splits_below_classes(classes, root, has_groups=has_groups)
+    files = _Files(root)
+    names = tuple(classes)
     given: dict[Split, ImageTable] = {}
-    problems = []
-    for split, folder in splits.items():
-        strangers = sorted(set(_class_folders(folder)) - set(names))
-        problems += [f"{folder / name}: a class that train/ lacks" for name in strangers]
-        given[split], more = _folder_table(root, folder, names, may_lack_classes=split != "train")
-        problems += more
-    _stop_on(problems, f"{root} cannot be used")
-    return Source(tuple(names), given, None, channels=3)
+    if not splits:
+        everything: ImageTable | None = files.table(classes, names)
+        files.ignore_beside(root, classes.values())
+    else:
+        everything = None
+        files.ignore_beside(root, splits.values())
+        for split, folder in splits.items():
+            files.problems += strangers(folder, folders[split], names)
+            given[split] = files.table(folders[split], names)
+            files.ignore_beside(folder, folders[split].values())
+    stop_on(files.problems, f"{root} cannot be used")
+    return Source(
+        names, given, everything, channels=3, ignored=dict(files.ignored),
+        folders={split: f"{folder.name}/" for split, folder in splits.items()},
+    )  # fmt: skip
 
 
-def _split_folders(root: Path) -> dict[Split, Path]:
-    found: dict[Split, Path] = {}
-    for split, names in SPLIT_FOLDERS.items():
-        there = [root / name for name in names if (root / name).is_dir()]
-        if len(there) > 1:
-            raise DataError(f"{root} has {' and '.join(p.name + '/' for p in there)}; keep one {split} folder")
-        if there:
-            found[split] = there[0]
-    return found
+@dataclass
+class _Files:
+    """What is found below a root.
+
+    Attributes:
+        root: to which names are relative.
+        problems: that keep the folder from being used, each with its path.
+        ignored: how many files of which kind are no images of a class.
+    """
+
+    root: Path
+    problems: list[str] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+
+    def table(self, classes: Mapping[str, Path], names: tuple[str, ...]) -> ImageTable:
+        """All images below the folders of classes, by name; those of classes that are not in `names` are left out."""
+        rows: dict[str, tuple[Path, int]] = {}
+        for label, name in enumerate(names):
+            if name not in classes:
+                continue
+            found = sorted((self._key(path), path) for path in self._images(classes[name]))
+            if not found:
+                self.problems.append(f"{classes[name]}: no image in this class{self._ignored_there(classes[name])}")
+            for key, path in found:
+                if key in rows:
+                    self.problems.append(same_name(rows[key][0], path))
+                rows[key] = path, label
+        paths = [path for path, _ in rows.values()]
+        if broken := illegible(self.root, rows):
+            self.problems += broken
+            return ImageTable((), np.array([], np.int64), lambda i: read_image(paths[i]), "")
+        labels = np.array([label for _, label in rows.values()], np.int64)
+        stamp = files_stamp(paths)
+        return ImageTable(tuple(rows), labels, lambda i: read_image(paths[i]), stamp, origin=str(self.root))
+
+    def ignore_beside(self, folder: Path, used: Iterable[Path]) -> None:
+        """Counts what lies directly in a folder of folders, and whole folders that are not among those used."""
+        chosen = set(used)
+        for path in sorted(folder.iterdir()):
+            if path in chosen:
+                continue
+            if path.is_dir() and path.is_symlink():
+                self.ignored["link to a folder"] += 1
+            elif path.is_dir():
+                self._ignore_folder(path)
+            else:
+                label = _why_ignored(path) or f"{ending(path.name) or 'images'} outside of the class folders"
+                self.ignored[label] += 1
+
+    def _key(self, path: Path) -> str:
+        return nfc(path.relative_to(self.root).as_posix())
+
+    def _images(self, folder: Path) -> Iterator[Path]:
+        """Images at any depth, links followed as ImageFolder does, but for a link back to a folder it lies in."""
+
+        def note(error: OSError) -> None:
+            self.problems.append(f"{error.filename}: {error.strerror}")
+
+        for parent, folders, files in os.walk(folder, onerror=note, followlinks=True):
+            here = Path(os.path.realpath(parent))
+            for name in filter(is_set_aside, folders):
+                self._ignore_folder(Path(parent, name))
+            folders[:] = [
+                name
+                for name in folders
+                if not is_set_aside(name) and not here.is_relative_to(os.path.realpath(Path(parent, name)))
+            ]
+            for path in (Path(parent, name) for name in files):
+                if label := _why_ignored(path):
+                    self.ignored[label] += 1
+                else:
+                    yield path
+
+    def _ignore_folder(self, folder: Path) -> None:
+        num_files = sum(len(files) for _, _, files in os.walk(folder))
+        if num_files:
+            self.ignored["hidden" if folder.name.startswith(".") else f"in {folder.name}/"] += num_files
+
+    def _ignored_there(self, folder: Path) -> str:
+        """What a class without an image has instead."""
+        found = Counter(filter(None, (_why_ignored(path) for path in folder.rglob("*") if path.is_file())))
+        return f"; it has {in_words(found)}" if found else ", nor any other file"
 
 
-def _refuse_links_out(root: Path, folders: Iterable[Path]) -> None:
-    """A folder of images that somebody else made may have links to files that are none of its maker's business."""
-    if offenders := sorted(_links_out(root, folders)):
-        raise DataError(
-            "\n".join([
-                f"{root} has links that lead out of it:", *listed(offenders),
-                "copy what they lead to into the folder, or allow them with data.follow_symlinks = true",
-            ])
-        )  # fmt: skip
+def in_words(ignored: Mapping[str, int]) -> str:
+    """`40 .HEIC, 1 .txt`: the most frequent first."""
+    return ", ".join(f"{num} {kind}" for kind, num in sorted(ignored.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _links_out(root: Path, folders: Iterable[Path]) -> Iterator[str]:
-    """`path -> where it leads` of each link, at any depth below `folders`, whose end lies outside of `root`."""
-    # os.path.realpath, since Path.resolve raises where links lead in a circle.
-    home = os.path.realpath(root)
-    unseen, seen = list(folders), set()
-    while unseen:
-        folder = unseen.pop()
-        real = os.path.realpath(folder)
-        if not Path(real).is_relative_to(home):
-            yield f"{folder} -> {real}"
-        elif real not in seen:
-            seen.add(real)
-            links, inner = _links_and_folders(folder)
-            unseen += inner
-            ends = ((link, os.path.realpath(link)) for link in links)
-            yield from (f"{link} -> {end}" for link, end in ends if not Path(end).is_relative_to(home))
-
-
-def _links_and_folders(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Links that are called like images, and folders, linked ones included; hidden ones are left out."""
-    links, folders = [], []
+def _why_ignored(path: Path) -> str:
+    """The kind of a file that is no image, in words; "" for an image, readable or not."""
+    name = path.name
+    if is_set_aside(name):
+        return "hidden"
+    if is_image_name(name):
+        return ""
+    if not may_be_image(name):
+        return ending(name) or "~"
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():  # noqa: PTH112
-                    folders.append(folder / entry.name)
-                elif entry.is_symlink() and entry.name.lower().endswith(IMAGE_SUFFIXES):
-                    links.append(folder / entry.name)
-    except OSError:  # whoever lists the images says so
-        return [], []
-    return links, folders
+        return "" if path.is_file() and kind_inside(path) else "without an ending"
+    except OSError:
+        return "without an ending"
 
 
-def _class_folders(folder: Path) -> list[str]:
-    try:
-        names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"{folder}: {error.strerror or error}") from error
-    if not names:
-        raise DataError(f"{folder} has no class folders; expected {folder.name}/CLASS/IMAGE.png")
-    formulas = [f"{str(folder / name)!r}: a spreadsheet would compute it" for name in names if FORMULA.match(name)]
-    _stop_on(_illegible(folder, names) + formulas, "classes that must be renamed")
-    return names
+def _existing(written: Path) -> Path:
+    """The folder, whichever way its accents are written.
 
-
-def _illegible(root: Path, names: Iterable[str]) -> list[str]:
-    """Names that would come out as something else where the record, a table or a terminal shows them."""
-    return [
-        f"{str(root / name)!r}: control characters, or not UTF-8; rename it"
-        for name in names
-        if "\n" in name or "\t" in name or CONTROL.search(name)
-    ]
-
-
-def _folder_table(
-    root: Path, folder: Path, class_names: Sequence[str], *, may_lack_classes: bool = False
-) -> tuple[ImageTable, list[str]]:
-    """All images below `folder`'s class folders, and what is wrong with them."""
-    paths: list[Path] = []
-    labels: list[int] = []
-    problems: list[str] = []
-    for label, name in enumerate(class_names):
-        if may_lack_classes and not (folder / name).is_dir():
+    Raises:
+        DataError: there is none; names the nearest that there is.
+    """
+    found = Path(written.anchor)
+    for part in written.parts[1:] if written.anchor else written.parts:
+        if (found / part).exists():
+            found /= part
             continue
-        files = sorted(_image_files(folder / name, problems), key=lambda p: p.relative_to(root).as_posix())
-        if not files:
-            problems.append(f"{folder / name}: no image in this class ({', '.join(IMAGE_SUFFIXES)})")
-        paths += files
-        labels += [label] * len(files)
-    keys = tuple(p.relative_to(root).as_posix() for p in paths)
-    if illegible := _illegible(root, keys):
-        return ImageTable((), np.array([], np.int64), lambda i: read_image(paths[i]), ""), [*problems, *illegible]
-    table = ImageTable(
-        keys, np.array(labels, np.int64), lambda i: read_image(paths[i]), files_stamp(paths), origin=str(root)
-    )
-    return table, problems
-
-
-def _image_files(folder: Path, problems: list[str]) -> Iterable[Path]:
-    """Images at any depth, links followed as ImageFolder does, but for a link back to a folder it lies in."""
-
-    def note(error: OSError) -> None:
-        problems.append(f"{error.filename}: {error.strerror}")
-
-    for parent, folders, files in os.walk(folder, onerror=note, followlinks=True):
-        here = Path(os.path.realpath(parent))
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and not here.is_relative_to(os.path.realpath(Path(parent, name)))
-        ]
-        for name in files:
-            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
-                yield Path(parent) / name
-
-
-def _stop_on(problems: list[str], headline: str) -> None:
-    if problems:
-        raise DataError("\n".join([f"{headline}:", *listed(problems)]))
+        there = sorted(path.name for path in found.iterdir() if path.is_dir()) if found.is_dir() else []
+        same = [name for name in there if nfc(name) == nfc(part)]
+        if not same:
+            near = [name for name in there if name.casefold() == part.casefold()] or get_close_matches(part, there, 1)
+            rest = written.relative_to(found / part)
+            meant = f"; did you mean {found / near[0] / rest}?" if near else f"; {found} has none of that name"
+            raise DataError(f"data.path: there is no folder {written}{meant}")
+        found /= same[0]
+    if not found.is_dir():
+        raise DataError(f"data.path: {found} is a file, not a folder; unpack it if it is an archive")
+    return found

@@ -6,8 +6,8 @@ Nothing is decoded here but the image asked for; a table only knows how to.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,6 +68,8 @@ class Source:
         everything: all images where the source defines no split.
         channels: 1 where the source is grey, else 3.
         native_side: shorter side of the images in pixels where all are alike and small, else None.
+        ignored: kind of files that are no images of a class, such as `.txt` -> how many there are.
+        folders: what the folder of a split is called, where it has one.
     """
 
     class_names: tuple[str, ...]
@@ -75,6 +77,8 @@ class Source:
     everything: ImageTable | None
     channels: Literal[1, 3]
     native_side: int | None = None
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    folders: Mapping[Split, str] = field(default_factory=dict)
 
 
 def array_table(images: NDArray[np.uint8], labels: NDArray[Any], stamp: str, prefix: str = "") -> ImageTable:

@@ -1,0 +1,209 @@
+"""Which folders of a folder of images are splits, which are classes, and which are neither."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from imgcls.data.formats import is_image_name
+from imgcls.data.sources.table import Split
+from imgcls.errors import DataError
+from imgcls.shown import CONTROL, listed, nfc, spelt
+
+SPLIT_WORDS: dict[Split, tuple[str, ...]] = {
+    "train": ("training", "train", "trn"),
+    "val": ("validation", "valid", "val", "development", "dev"),
+    "test": ("testing", "test", "tst", "evaluation", "eval", "holdout", "heldout"),
+}
+"""What public data sets call their splits: the words of Hugging Face's `imagefolder`, and a few more."""
+
+_WORD = "|".join(f"(?P<{split}>{'|'.join(words)})" for split, words in SPLIT_WORDS.items())
+_THING = "data|dataset|set|split|folder|images?|imgs?|pictures?|photos?|samples?|seg"
+SPLIT_NAME = re.compile(rf"(?:{_THING})?(?:{_WORD})(?:{_THING})*\d*")
+"""A split's name in small letters without separators: `train`, `testset`, `validationimages`, `train2017`."""
+
+LEFTOVERS = frozenset({
+    "__macosx", "__pycache__", "@eadir", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "lost+found",
+    "system volume information",
+})  # fmt: skip
+"""Folders, in small letters, that programs leave behind: archivers, network disks, bins."""
+
+FORMULA = re.compile(r"[=@]|[+-].*[(|!]")
+"""How a class may not be called: spreadsheets run it when they open a table of predictions. `-1` and `+ve` are fine."""
+
+
+def split_of(name: str) -> Split | None:
+    """The split that a folder of this name is, in any case; None where it is none."""
+    plain = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
+    found = SPLIT_NAME.fullmatch(plain)
+    return next((split for split in SPLIT_WORDS if found[split]), None) if found else None
+
+
+def is_set_aside(name: str) -> bool:
+    """Whether a file or folder is hidden, or left behind by a program."""
+    return name.startswith(".") or name.casefold() in LEFTOVERS
+
+
+def find_splits(root: Path) -> dict[Split, Path]:
+    """The split folders of `root`; none where it holds the class folders themselves.
+
+    Raises:
+        DataError: folders that are called like splits and cannot be taken as such.
+    """
+    folders = _folders(root)
+    found: dict[Split, Path] = {}
+    for folder in folders:
+        if (split := split_of(folder.name)) is None:
+            continue
+        if split in found:
+            raise DataError(
+                f"{root} has {found[split].name}/ and {folder.name}/, which both name the {split} split; keep one "
+                f"{split} folder, or rename what is not {split}"
+            )
+        found[split] = folder
+    if found and "train" not in found:
+        there = ", ".join(f"{folder.name}/" for folder in found.values())
+        raise DataError(
+            f"{root} has {there} but no train/; classes are learnt from train/ alone: {_expected(root)}. "
+            "Rename what is a class and not a split"
+        )
+    if not found and folders and all(_sounds_like_split(folder.name) for folder in folders):
+        there = ", ".join(f"{folder.name}/" for folder in folders)
+        raise DataError(f"{root} has {there}: called like splits, but none that can be taken as one: {_expected(root)}")
+    if found:
+        _refuse_beside_classes(root, found, folders)
+    return found
+
+
+def _sounds_like_split(name: str) -> bool:
+    """Whether one of the words of a name is a split's, as in `trainA` and `test_hard`."""
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
+    return any(word.casefold() in SPLIT_WORDS[split] for word in words for split in SPLIT_WORDS)
+
+
+def _refuse_beside_classes(root: Path, splits: Mapping[Split, Path], folders: Sequence[Path]) -> None:
+    """Folders beside train/ that are its classes, or beside which `train` may be a class itself."""
+    others = [folder for folder in folders if folder not in splits.values()]
+    classes = {nfc(folder.name).casefold() for folder in _folders(splits["train"])}
+    strays = [folder for folder in others if nfc(folder.name).casefold() in classes]
+    name = splits["train"].name
+    if strays:
+        there = ", ".join(f"{folder.name}/" for folder in strays)
+        raise DataError(f"{root} has {there} beside {name}/, which has the same classes; move them into a split")
+    if not classes and _has_images(splits["train"]) and (filled := [f for f in others if _has_images(f)]):
+        there = ", ".join(f"{folder.name}/" for folder in filled)
+        raise DataError(
+            f"{root} has {name}/ beside {there}, all with images directly in them: {name}/ is taken as a split and not "
+            f"as a class; if it is a class, rename it; else {_expected(root)}"
+        )
+
+
+def class_folders(folder: Path) -> dict[str, Path]:
+    """Name of each class, in NFC and sorted -> its folder.
+
+    Raises:
+        DataError: no class folders, or names that cannot be a class's.
+    """
+    folders = _folders(folder)
+    if not folders:
+        stray = "; images that lie in it directly have no class" if _has_images(folder) else ""
+        raise DataError(f"{folder} has no class folders; expected {folder.name}/CLASS/IMAGE.png{stray}")
+    names = [path.name for path in folders]
+    formulas = [f"{str(folder / name)!r}: a spreadsheet would compute it" for name in names if FORMULA.match(name)]
+    stop_on([*illegible(folder, names), *formulas, *_same_in_nfc(folders)], "classes that must be renamed")
+    return dict(sorted((nfc(path.name), path) for path in folders))
+
+
+def refuse_splits_below_classes(classes: Mapping[str, Path], root: Path, *, has_groups: bool) -> None:
+    """Refuses CLASS/SPLIT/IMAGE, and what looks as if the classes lay one level deeper.
+
+    Args:
+        classes: name -> folder.
+        root: of the images.
+        has_groups: folders below classes are said to be groups, so that they may be the same in every class.
+
+    Raises:
+        DataError: naming what was found and what is expected.
+    """
+    below = {name: _folders(folder) for name, folder in classes.items()}
+    splits = {name: [f.name for f in folders if split_of(f.name)] for name, folders in below.items()}
+    if any(splits.values()):
+        name, found = next((name, found) for name, found in splits.items() if found)
+        there = ", ".join(f"{classes[name].relative_to(root).as_posix()}/{each}/" for each in found)
+        inside = f", or data.path = {str(classes[name])!r}" if len(classes) == 1 else ""
+        raise DataError(f"{root} has {there}: a split within a class; {_expected(root)}{inside}")
+    kinds = {frozenset(nfc(f.name) for f in folders) for folders in below.values()}
+    if has_groups or len(kinds) != 1 or len(next(iter(kinds))) < 2 or any(map(_has_files, classes.values())):
+        return
+    first = next(iter(classes.values())).relative_to(root).as_posix()
+    there = ", ".join(f"{first}/{folder.name}/" for folder in next(iter(below.values())))
+    raise DataError(
+        f"{root}: every class folder holds only folders, the same in each ({there}), so these may be the classes; "
+        f"{_expected(root)}. If they are patients, dates or the like, name them with data.groups"
+    )
+
+
+def strangers(folder: Path, theirs: Iterable[str], known: Sequence[str]) -> list[str]:
+    """What is wrong with classes that train lacks, each with the name that was probably meant."""
+    problems = []
+    for name in sorted(set(theirs) - set(known)):
+        near = [other for other in known if other.casefold() == name.casefold()] or get_close_matches(name, known, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        problems.append(f"{folder / name}: a class that train/ lacks{meant}")
+    return problems
+
+
+def illegible(root: Path, names: Iterable[str]) -> list[str]:
+    """Names that would come out as something else where the record, a table or a terminal shows them."""
+    return [
+        f"{str(root / name)!r}: control characters, or not UTF-8; rename it"
+        for name in names
+        if "\n" in name or "\t" in name or CONTROL.search(name)
+    ]
+
+
+def _same_in_nfc(paths: Iterable[Path]) -> list[str]:
+    """Names that look alike and differ in code points alone."""
+    first: dict[str, Path] = {}
+    problems = []
+    for path in paths:
+        if (other := first.setdefault(nfc(path.name), path)) is not path:
+            problems.append(same_name(other, path))
+    return problems
+
+
+def same_name(one: Path, other: Path) -> str:
+    """What is wrong with two files or folders whose names differ in code points alone."""
+    return f"{one.parent}: {spelt(one.name)} and {spelt(other.name)} are the same name in Unicode's NFC; rename one"
+
+
+def stop_on(problems: Sequence[str], headline: str) -> None:
+    """Raises a DataError that lists the problems, where there are any."""
+    if problems:
+        raise DataError("\n".join([f"{headline}:", *listed(problems)]))
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Folders that somebody made on purpose, by name; links to folders are folders."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not is_set_aside(path.name))
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror or error}") from error
+
+
+def _has_files(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(entry.is_file() and not is_set_aside(entry.name) for entry in entries)
+
+
+def _has_images(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(is_image_name(entry.name) and not is_set_aside(entry.name) for entry in entries)
+
+
+def _expected(root: Path) -> str:
+    return f"expected {root.name}/CLASS/IMAGE.png, or {root.name}/train/CLASS/IMAGE.png with val/ and test/ beside it"
