@@ -15,8 +15,6 @@ import tomllib
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,6 +31,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from imgcls.errors import ConfigError
+from imgcls.shown import did_you_mean, either, nearest
+from imgcls.synonyms import key_called
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -413,11 +413,12 @@ class Experiment(Section):
             ConfigError: for an unknown key or an impossible value.
         """
         tree = self.model_dump(exclude_none=True)
-        known = [key for key in self.keys() if not key.startswith("search.space.")]
-        for key, value in values.items():
+        known = [key for key in self.keys() if not key.startswith("search.space.")] + ["search.space"]
+        for key, value in _leaves_of_tables(values, _known_keys()):
             in_space = key.startswith("search.space.")
             if key not in known and not in_space:
-                raise ConfigError(f"{origin}: {_spelt(key)} = {_shown(value)}: unknown key{_hint(key, known)}")
+                hint = _hint(key, _known_keys() if isinstance(value, Mapping) else known)
+                raise ConfigError(f"{origin}: {_spelt(key)} = {_shown(value)}: unknown key{hint}")
             *tables, last = ("search", "space", key.removeprefix("search.space.")) if in_space else key.split(".")
             table = tree
             for part in tables:
@@ -503,16 +504,26 @@ def find_experiment(name: str, cwd: Path) -> tuple[Path, Path]:
     Raises:
         ConfigError: where there is no such file, naming those that there are.
     """
-    path = cwd / name
-    if path.suffix != ".toml" and not _is_file(path):
-        path = project_root(cwd) / "experiments" / f"{name}.toml"
-    with suppress(ValueError):  # a name that no file can have
-        path = Path(os.path.realpath(path))  # Path.resolve raises where links lead in a circle
-    if not _is_file(path):
-        known = sorted(p.stem for p in path.parent.glob("*.toml")) if _is_there(path.parent) else []
-        there = f"; there are: {', '.join(known)}" if known else f"; there is no experiment in {path.parent}"
-        raise ConfigError(f"no experiment {name!r}{_did_you_mean(get_close_matches(path.stem, known, n=1))}{there}")
+    experiments = project_root(cwd) / "experiments"
+    places = [cwd / name, experiments / f"{name}.toml", cwd / f"{name}.toml", experiments / name]
+    path = next((place for place in places if place.suffix == ".toml" and _is_file(place)), None)
+    if path is None and _is_file(cwd / name):  # a file with another ending is read, and refused where it is no TOML
+        path = cwd / name
+    if path is None:
+        raise ConfigError(f"no experiment {name!r}{_what_there_is(cwd / name, cwd, experiments)}")
+    path = Path(os.path.realpath(path))  # Path.resolve raises where links lead in a circle
     return path, path.parent.parent if path.parent.name == "experiments" else project_root(cwd)
+
+
+def _what_there_is(typed: Path, cwd: Path, experiments: Path) -> str:
+    """The end of the error for an experiment that is not there: those beside it, or those in `experiments/`."""
+    if _is_there(typed) and typed.is_dir():
+        return f": {typed} is a folder; name a TOML file, whose data.path may be that folder"
+    is_name = typed.parent == cwd and typed.suffix != ".toml"
+    folders = [folder for folder in ([] if is_name else [typed.parent]) + [experiments] if _is_there(folder)]
+    known = next(filter(None, (sorted(file.stem for file in folder.glob("*.toml")) for folder in folders)), [])
+    there = f"there are: {', '.join(known)}" if known else f"there is no experiment in {experiments}"
+    return f"{did_you_mean(nearest(typed.stem, known))}; {there}"
 
 
 def _is_file(path: Path) -> bool:
@@ -536,6 +547,20 @@ def project_root(cwd: Path) -> Path:
 def config_table() -> list[tuple[str, str, str]]:
     """(dotted key, default as in a file, what it means) of every key, for the README and `--help`."""
     return [(key, _toml(value), meaning) for key, value, meaning in _fields(Experiment) if _is_value(key, value)]
+
+
+def keys_begun_by(prefix: str) -> list[tuple[str, str, str]]:
+    """The rows of `config_table` whose key begins so, or else whose key within its table does.
+
+    Raises:
+        ConfigError: there is none, naming the key that may have been meant.
+    """
+    rows = config_table()
+    found = [row for row in rows if row[0].startswith(prefix)]
+    found = found or [row for row in rows if row[0].rpartition(".")[2].startswith(prefix)]
+    if not found:
+        raise ConfigError(f"no key begins with {prefix!r}{_hint(prefix, [key for key, _, _ in rows])}")
+    return found
 
 
 def _is_value(key: str, value: object) -> bool:
@@ -728,8 +753,8 @@ def _remedy(key: str, value: Any, errors: Sequence[ErrorDetails]) -> str:
     if "a number" in kinds and "a whole number" in kinds:
         kinds.remove("a whole number")
     words = re.findall('"(.*?)"', " ".join(kinds))
-    close = get_close_matches(value, words, n=1) if isinstance(value, str) else []
-    return f"must be {_either(kinds)}{_did_you_mean(close)}"
+    close = nearest(value, words) if isinstance(value, str) else ""
+    return f"must be {either(kinds)}{did_you_mean(close)}"
 
 
 def _unknown(key: str) -> str:
@@ -750,24 +775,18 @@ def _known_keys() -> list[str]:
 
 
 def _hint(key: str, known: Iterable[str]) -> str:
-    """The key of the same table that is most like `key`, else those of other tables that are called alike."""
+    """The key that others call so, else the one of the same table that is most like `key`, else those of others."""
     table, _, name = key.rpartition(".")
+    known = list(known)
+    if (meant := key_called(name)) in known:
+        return did_you_mean(meant)
     names: dict[str, list[str]] = defaultdict(list)
     for candidate in known:
         names[candidate.rpartition(".")[2]].append(candidate)
     siblings = [last for last, keys in names.items() if any(k.rpartition(".")[0] == table for k in keys)]
-    if close := get_close_matches(name, siblings, n=1):
-        return _did_you_mean([f"{table}.{close[0]}" if table else close[0]])
-    close = get_close_matches(name, names, n=1, cutoff=0.8)
-    return _did_you_mean(names[close[0]] if close else [])
-
-
-def _did_you_mean(words: Sequence[str]) -> str:
-    return f"; did you mean {_either([repr(word) for word in words])}?" if words else ""
-
-
-def _either(words: Sequence[str]) -> str:
-    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    if close := nearest(name, siblings):
+        return did_you_mean(f"{table}.{close}" if table else close)
+    return did_you_mean(*names.get(nearest(name, names, cutoff=0.8), []))
 
 
 def _spelt(key: str) -> str:
@@ -786,15 +805,40 @@ def _shown(value: object) -> str:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """`KEY=VALUE` -> (key, value); the value is TOML, or a bare word for a string."""
+    """`KEY=VALUE` -> (key, value); the value is TOML, or a bare word for a string.
+
+    The key may have quotes where a file would have them, as in `search.space."train.lr"`.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {text!r}: expected KEY=VALUE, such as train.lr=3e-3")
+    table = _toml_or_nothing(f"value = {value}")
+    return _unquoted(key.strip()), table["value"] if len(table) == 1 else value.strip()
+
+
+def _unquoted(key: str) -> str:
+    """A dotted key as TOML reads it, less its quotes; whatever is none stays as it is, for an error to show."""
+    node, parts = _toml_or_nothing(f"{key} = true"), []
+    while isinstance(node, dict) and len(node) == 1:
+        ((part, node),) = node.items()
+        parts.append(part)
+    return ".".join(parts) if node is True else key
+
+
+def _toml_or_nothing(text: str) -> Any:
     try:
-        table = _parsed(f"value = {value}")
+        return _parsed(text)
     except (ValueError, RecursionError):
-        table = {}
-    return key.strip(), table["value"] if len(table) == 1 else value.strip()
+        return {}
+
+
+def _leaves_of_tables(values: Mapping[str, Any], known: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Whole tables key by key; the search space is one value, and so is a table of unknown name, which is refused."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and key in known and key != "search.space":
+            yield from _leaves_of_tables({f"{key}.{name}": inner for name, inner in value.items()}, known)
+        else:
+            yield key, value
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What moves the cursor, colours, breaks lines or turns the direction of text, and half characters; not \\n and \\t."""
@@ -37,3 +38,28 @@ def spelt(name: str) -> str:
     """A name and the code points of what is not ASCII in it, for names that look alike."""
     points = " ".join(f"U+{ord(letter):04X}" for letter in name if not letter.isascii())
     return f"{name!r} ({points})" if points else repr(name)
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The known word that is most like `word`, one of another case before all others; empty where none is.
+
+    Args:
+        word: what was typed.
+        known: what there is.
+        cutoff: difflib's ratio, from 0 (any will do) to 1 (the same word).
+    """
+    known = list(known)
+    if same := [other for other in known if other.casefold() == word.casefold()]:
+        return same[0]
+    return next(iter(get_close_matches(word, known, n=1, cutoff=cutoff)), "")
+
+
+def did_you_mean(*words: str) -> str:
+    """The end of a message: `; did you mean 'X' or 'Y'?`; empty words are left out, and without any nothing is said."""
+    meant = [repr(word) for word in words if word]
+    return f"; did you mean {either(meant)}?" if meant else ""
+
+
+def either(words: Sequence[str]) -> str:
+    """`A, B or C`."""
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))

@@ -46,6 +46,10 @@ class Item:
     path: Path
     num_bytes: int
 
+    def flat(self) -> dict[str, object]:
+        """For programs."""
+        return {"kind": self.kind, "path": str(self.path), "num_bytes": self.num_bytes}
+
 
 @dataclass(frozen=True)
 class Findings:

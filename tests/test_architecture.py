@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "imgcls"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    ("imgcls.aside", "imgcls.errors", "imgcls.failures", "imgcls.memory", "imgcls.shown"),
+    ("imgcls.aside", "imgcls.errors", "imgcls.failures", "imgcls.memory", "imgcls.shown", "imgcls.synonyms"),
     ("imgcls.config", "imgcls.rng", "imgcls.signals"),
     ("imgcls.data",),
     ("imgcls.models",),
@@ -100,6 +100,7 @@ def test_help_imports_no_heavy_library(path):
         "logging",
         "shlex",
         "sys",
+        "math",
         "traceback",
         "collections.abc",
         "pathlib",

@@ -18,11 +18,13 @@ from imgcls.config import (
     TrainConfig,
     config_table,
     find_experiment,
+    keys_begun_by,
     load_experiment,
     parse_override,
     project_root,
 )
 from imgcls.errors import ConfigError
+from imgcls.synonyms import OTHER_NAMES, key_called
 
 EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml"))
 
@@ -533,6 +535,11 @@ def test_any_value_is_taken_or_refused_by_name_and_never_in_pydantics_words(key,
         ("train.deterministic=false", ("train.deterministic", False)),
         ("data.mean=[0.5, 0.5]", ("data.mean", [0.5, 0.5])),
         ("search.space.train.lr={ low = 1, high = 2 }", ("search.space.train.lr", {"low": 1, "high": 2})),
+        ('search.space."model.depth"=[18, 19]', ("search.space.model.depth", [18, 19])),
+        ("search.space.'model.depth'=[18]", ("search.space.model.depth", [18])),
+        ('search.space={ "train.lr" = [1] }', ("search.space", {"train.lr": [1]})),
+        ('"train.lr"=1', ("train.lr", 1)),
+        ('train."lr=1', ('train."lr', 1)),
         ("data.path=1\nb = 2", ("data.path", "1\nb = 2")),
         ("data.path=" + "[" * 5000, ("data.path", "[" * 5000)),
     ],
@@ -555,9 +562,66 @@ def test_overrides_replace_single_values(tmp_path):
     assert changed.search.space == {"model.depth": (8, 14), "train.lr": (0.1, 1.0)}
 
 
+def test_a_table_as_an_override_sets_its_keys_and_the_search_space_is_replaced_whole(tmp_path):
+    text = '[train]\nepochs = 4\nlr = 0.5\n[search.space]\n"model.depth" = [8, 14]\n'
+    changed = load(tmp_path, text, "train={ lr = 1, epochs = 5 }", 'search.space={ "train.lr" = [0.1, 1] }')
+    assert changed.train == TrainConfig(epochs=5, lr=1.0)
+    assert changed.search.space == {"train.lr": (0.1, 1.0)}
+    changed = load(tmp_path, text, "search={ space = {}, confirm = { seeds = 2 } }")
+    assert changed.search.space == {}
+    assert (changed.search.confirm.seeds, changed.search.confirm.top) == (2, 3)
+
+
+def test_every_other_name_stands_for_a_key_that_there_is_and_is_no_key_itself():
+    keys = [key for key, _, _ in config_table()]
+    for word in {word for words in OTHER_NAMES.values() for word in words.split()}:
+        assert key_called(word) in keys
+        assert not [key for key in keys if key.rpartition(".")[2] == word], word
+
+
+@pytest.mark.parametrize(
+    ("prefix", "first", "number"),
+    [
+        ("train.l", "train.lr", 2),
+        ("search.confirm", "search.confirm.top", 2),
+        ("lr", "train.lr", 1),
+        ("", "data.source", 0),
+    ],
+)
+def test_keys_are_found_by_how_they_begin(prefix, first, number):
+    found = [key for key, _, _ in keys_begun_by(prefix)]
+    assert found[0] == first
+    assert len(found) == (number or len(config_table()))
+
+
+def test_a_key_that_is_called_otherwise_is_named():
+    with pytest.raises(ConfigError, match=r"^no key begins with 'learning_rate'; did you mean 'train\.lr'\?$"):
+        keys_begun_by("learning_rate")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("train.learning_rate=1", "--set: train.learning_rate = 1: unknown key; did you mean 'train.lr'?"),
+        ("LearningRate=1", "--set: LearningRate = 1: unknown key; did you mean 'train.lr'?"),
+        ("train.base-lr=1", "--set: train.base-lr = 1: unknown key; did you mean 'train.lr'?"),
+        ("train.wd=1", "--set: train.wd = 1: unknown key; did you mean 'train.weight_decay'?"),
+        ("bs=1", "--set: bs = 1: unknown key; did you mean 'train.batch_size'?"),
+        ("data.batchsize=1", "--set: data.batchsize = 1: unknown key; did you mean 'train.batch_size'?"),
+        ("num_epochs=1", "--set: num_epochs = 1: unknown key; did you mean 'train.epochs'?"),
+        ("arch=vit", "--set: arch = \"vit\": unknown key; did you mean 'model.name'?"),
+        ("model.pretrained=true", "--set: model.pretrained = true: unknown key; did you mean 'model.weights'?"),
+        ("search.n_trials=1", "--set: search.n_trials = 1: unknown key; did you mean 'search.trials'?"),
+        ("train.zebra=1", "--set: train.zebra = 1: unknown key"),
+        ("trian={ lr = 1 }", "--set: trian = { lr = 1 }: unknown key; did you mean 'train'?"),
+        ("train={ wd = 1 }", "--set: train.wd = 1: unknown key; did you mean 'train.weight_decay'?"),
+        ("search.space=5", "--set: search.space = 5: must be a table"),
+        ('search.space={ "train.lr" = [0.1, -1] }', "--set: search.space.train.lr = -1: must be greater than 0.0"),
+        ("search.space={ train.lr = [1] }", "--set: search.space.train.lr = [1]: one key of [search.space], so write "
+         'it in quotes: "train.lr" = …'),
+        ('search.space."train.learning_rate"=[1]', "--set: search.space.train.learning_rate: unknown key; did you "
+         "mean 'train.lr'?"),
+        ('search.space."model.depth"=[18, "x"]', '--set: search.space.model.depth = "x": must be a whole number'),
         ("train.lrr=4", "--set: train.lrr = 4: unknown key; did you mean 'train.lr'?"),
         ("lr=4", "--set: lr = 4: unknown key; did you mean 'train.lr'?"),
         ("train.epochs=x", '--set: train.epochs = "x": must be a whole number'),
@@ -609,6 +673,10 @@ def repository(tmp_path):
         ("digits.toml", "experiments", "experiments/digits.toml"),
         ("deep/other.toml", ".", "deep/other.toml"),
         ("other.toml", "deep", "deep/other.toml"),
+        ("experiments/digits", ".", "experiments/digits.toml"),
+        ("digits.toml", ".", "experiments/digits.toml"),
+        ("deep/other", ".", "deep/other.toml"),
+        ("digits", "experiments", "experiments/digits.toml"),
     ],
 )
 def test_a_name_or_a_path_is_found_and_the_root_is_the_projects(repository, name, cwd, found):
@@ -637,6 +705,12 @@ def test_the_working_directory_is_the_one_given_not_the_process_s(repository, mo
         ("digts", "no experiment 'digts'; did you mean 'digits'?; there are: digits, solar_cells"),
         ("zebra", "no experiment 'zebra'; there are: digits, solar_cells"),
         ("deep/othr.toml", "no experiment 'deep/othr.toml'; did you mean 'other'?; there are: other"),
+        (
+            "experiments/digts",
+            "no experiment 'experiments/digts'; did you mean 'digits'?; there are: digits, solar_cells",
+        ),
+        ("zebra.toml", "no experiment 'zebra.toml'; there are: digits, solar_cells"),
+        ("nowhere/zebra", "no experiment 'nowhere/zebra'; there are: digits, solar_cells"),
     ],
 )
 def test_an_experiment_that_is_not_there_is_answered_with_those_that_are(repository, name, message):
@@ -653,6 +727,13 @@ def test_a_hostile_name_is_an_experiment_that_is_not_there(repository, name):
     os.mkfifo(repository / "pipe.toml")
     with pytest.raises(ConfigError, match=r"^no experiment "):
         find_experiment(name, repository)
+
+
+def test_a_folder_of_images_is_not_taken_for_an_experiment(repository):
+    with pytest.raises(
+        ConfigError, match=r"^no experiment 'deep': .*deep is a folder; name a TOML file, whose data.path"
+    ):
+        find_experiment("deep", repository)
 
 
 def test_where_there_is_no_experiment_at_all_the_folder_is_named(tmp_path):

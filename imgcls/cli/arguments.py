@@ -13,6 +13,7 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as train.lr=3e-3; may be repeated."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one flat JSON object instead of text.")]
+AsJsonList = Annotated[bool, typer.Option("--json", help="Print a JSON list of flat objects instead of text.")]
 
 
 def parse_overrides(texts: Iterable[str] | None) -> dict[str, object]:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from imgcls.cli.output import write
+from imgcls.cli.arguments import AsJsonList
+from imgcls.cli.output import print_json, write
 
 
 def cache(
@@ -16,6 +17,7 @@ def cache(
             metavar="SIZE", help="Remove what was used least recently until SIZE is left: 20GB, or 0 for all."
         ),
     ] = None,
+    as_json: AsJsonList = False,
 ) -> None:
     """List the decoded images that are kept, which need no decoding again; or make room.
 
@@ -27,10 +29,14 @@ def cache(
     from imgcls.data.cache import budget, cache_folder, entries, in_words, parse_size
     from imgcls.data.cache import prune as remove
 
-    if prune is not None:
-        removed = remove(parse_size(prune, "--prune"))
-        write(f"removed {len(removed)} entries of {in_words(sum(entry.num_bytes for entry in removed))}")
+    removed = [] if prune is None else remove(parse_size(prune, "--prune"))
     found = entries()
+    if as_json:
+        kept_and_removed = [(found, False), (removed, True)]
+        print_json([entry.flat() | {"removed": gone} for some, gone in kept_and_removed for entry in some])
+        return
+    if prune is not None:
+        write(f"removed {len(removed)} entries of {in_words(sum(entry.num_bytes for entry in removed))}")
     for entry in found:
         write(f"{in_words(entry.num_bytes):>9}  used {entry.last_used}  {entry.about}")
     total = sum(entry.num_bytes for entry in found)

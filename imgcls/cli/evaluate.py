@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from imgcls.cli.arguments import AsJson
-from imgcls.cli.output import print_facts, save, write
+from imgcls.cli.arguments import AsJson, AsJsonList
+from imgcls.cli.output import print_facts, print_json, save, write
 from imgcls.errors import InputError
 
 
@@ -42,7 +42,7 @@ def evaluate(
         write(result.report)
 
 
-def ledger() -> None:
+def ledger(as_json: AsJsonList = False) -> None:
     """List every look at a test split: when, which images, which run, its score, who asked.
 
     Example: imgcls ledger
@@ -51,7 +51,11 @@ def ledger() -> None:
     from imgcls.evaluation.ledger import as_text, past_looks
     from imgcls.tracking.store import Tracker
 
-    write(as_text(past_looks(Tracker(project_root(Path.cwd())))))
+    looks = past_looks(Tracker(project_root(Path.cwd())))
+    if as_json:
+        print_json([look.flat() for look in looks])
+    else:
+        write(as_text(looks))
 
 
 def compare(

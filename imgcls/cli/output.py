@@ -1,10 +1,11 @@
-"""How a verb writes: text for readers, or one flat JSON object; nothing else goes to stdout."""
+"""How a verb writes: text for readers, or flat JSON objects; nothing else goes to stdout."""
 
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from imgcls.errors import InputError
@@ -14,12 +15,22 @@ from imgcls.shown import printable
 def print_facts(facts: Mapping[str, object], as_json: bool, title: str = "") -> None:
     """Prints facts: one flat JSON object, or a table below a title."""
     if as_json:
-        write(json.dumps(facts))
+        print_json(facts)
         return
     from imgcls.reporting.report import terminal_table
 
     write(title)
     write(terminal_table([(key, str(value)) for key, value in facts.items()]))
+
+
+def print_json(facts: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
+    """Prints one flat object, or a list of them, as JSON that every parser takes: what is no number is null."""
+    value = [_finite(row) for row in facts] if isinstance(facts, Sequence) else _finite(facts)
+    write(json.dumps(value, allow_nan=False))
+
+
+def _finite(facts: Mapping[str, object]) -> dict[str, object]:
+    return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in facts.items()}
 
 
 def write_cautions(tags: Mapping[str, str]) -> None:

@@ -7,38 +7,41 @@ from typing import Annotated
 
 import typer
 
-from imgcls.cli.output import write
+from imgcls.cli.arguments import AsJson, AsJsonList
+from imgcls.cli.output import print_json, write
 from imgcls.errors import InputError
+from imgcls.shown import did_you_mean, nearest
 
 
 def runs(
     experiment: Annotated[str | None, typer.Argument(help="Only runs of this MLflow experiment.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
+    as_json: AsJsonList = False,
 ) -> None:
-    """List the newest runs of the record.
+    """List the newest runs of the record: when, how long, with which values, with which score.
 
-    Example: imgcls runs digits --limit 5
+    Example: imgcls runs --limit 5
     """
     from imgcls.config import project_root
-    from imgcls.reporting.report import score_of, terminal_table
+    from imgcls.reporting.runs import run_facts, runs_table
     from imgcls.tracking.store import Tracker
 
     tracker = Tracker(project_root(Path.cwd()))
-    records = tracker.find({}, experiment=experiment, newest=limit)
+    records = tracker.find({}, experiment=experiment, newest=limit)[::-1]
     if experiment is not None and not records:
-        with_runs = ", ".join(sorted({record.experiment for record in tracker.find({})})) or "none"
-        raise InputError(f"no runs of an experiment {experiment!r} in this store; experiments with runs: {with_runs}")
-    for record in reversed(records):
-        write(
-            f"{record.run_id}  {record.kind:<10} {record.outcome:<11} {record.experiment:<20} {record.name}  "
-            f"{score_of(record)}"
-        )
-    if not records:
-        write(terminal_table([("runs", "none yet; imgcls train EXPERIMENT makes one")]))
+        with_runs = sorted({record.experiment for record in tracker.find({})})
+        near = did_you_mean(nearest(experiment, with_runs))
+        there = ", ".join(with_runs) or "none"
+        raise InputError(f"no runs of an experiment {experiment!r} in this store{near}; experiments with runs: {there}")
+    if as_json:
+        print_json([run_facts(record) for record in records])
+    else:
+        write(runs_table(records) if records else "no runs yet; imgcls train EXPERIMENT makes one")
 
 
 def clean(
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; without this, it is only listed.")] = False,
+    as_json: AsJsonList = False,
 ) -> None:
     """Show what of the record's files may go, by kind and size; --yes removes it.
 
@@ -54,9 +57,13 @@ def clean(
 
     root = project_root(Path.cwd())
     found = look_through(Tracker(root), root)
-    write(as_text(found))
+    if not as_json:
+        write(as_text(found))
     if yes:
         remove(found)
+    if as_json:
+        print_json([item.flat() | {"removed": yes} for item in found.items])
+    elif yes:
         write("removed")
     elif found.items:
         write("nothing was removed; imgcls clean --yes does it")
@@ -66,21 +73,23 @@ def doctor(
     relocate: Annotated[
         bool, typer.Option("--relocate", help="After moving the repository: find its artifacts.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check the record of this project, and mend what can be mended; send what a tracking server has not got yet.
 
     Example: imgcls doctor
     """
     from imgcls.config import project_root
+    from imgcls.tracking.health import examine
     from imgcls.tracking.store import Tracker
 
     tracker = Tracker(project_root(Path.cwd()))
     if relocate:
-        write(f"{tracker.relocate()} locations changed")
+        changed = tracker.relocate()
+        print_json({"num_relocated": changed}) if as_json else write(f"{changed} locations changed")
         return
-    for line in tracker.send_unsent():
-        write(line)
-    for record in tracker.close_orphans():
-        write(f"run {record.run_id} ({record.kind} of {record.experiment}) said RUNNING without a process: closed")
-    lost = tracker.unreachable_artifacts()
-    write(f"{lost} experiments whose artifacts are not where the store says" + ("; try --relocate" if lost else ""))
+    health = examine(tracker)
+    if as_json:
+        print_json(health.flat())
+    else:
+        write(health.as_text())

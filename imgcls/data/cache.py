@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
 
@@ -254,6 +254,11 @@ class Entry:
     def last_used(self) -> str:
         """For people, in local time."""
         return f"{datetime.fromtimestamp(self.used).astimezone():%Y-%m-%d %H:%M}"
+
+    def flat(self) -> dict[str, object]:
+        """For programs."""
+        used = datetime.fromtimestamp(self.used, UTC).isoformat()
+        return {"path": str(self.path), "num_bytes": self.num_bytes, "last_used": used, "about": self.about}
 
 
 def entries() -> list[Entry]:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from imgcls.errors import InputError
-from imgcls.reporting.cautions import cautions
+from imgcls.reporting.cautions import cautions, flat
 from imgcls.reporting.statistics import UNDEFINED, Scores, with_interval
 from imgcls.tracking.record import RunRecord
 from imgcls.tracking.run import Run
@@ -34,6 +34,24 @@ class PastLook:
     evaluation: RunRecord
     number: int | None
     test: Scores | None
+
+    def flat(self) -> dict[str, object]:
+        """For programs, under the record's names; what is not known is None."""
+        record, tags = self.evaluation, self.evaluation.tags
+        return {
+            "run_id": record.run_id,
+            "imgcls.evaluated_run_id": tags.get("imgcls.evaluated_run_id"),
+            "experiment": record.experiment,
+            "start_time": datetime.fromtimestamp(record.started / 1000, UTC).isoformat(),
+            "imgcls.test_fingerprint": tags.get("imgcls.test_fingerprint"),
+            "imgcls.test_look": self.number,
+            "imgcls.outcome": record.outcome,
+            "mlflow.user": tags.get("mlflow.user"),
+            "imgcls.host": tags.get("imgcls.host"),
+            "is_deleted": record.is_deleted,
+            **{name: value for name, value in record.metrics.items() if name.startswith("test/")},
+            **flat(tags),
+        }
 
 
 def write_down(run: Run, digests: NDArray[np.uint8]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from imgcls.config import CIFAR_DEPTHS, RESNET_DEPTHS
 from imgcls.errors import ConfigError
+from imgcls.shown import did_you_mean, nearest
 
 STEMS = ("standard", "small")
 
@@ -18,7 +18,7 @@ def check_depth(depth: int, stem: str) -> None:
         ConfigError: listing the depths that work.
     """
     if stem not in STEMS:
-        raise ConfigError(f"model.stem = {stem!r}: must be 'standard' or 'small'{did_you_mean(stem, STEMS)}")
+        raise ConfigError(f"model.stem = {stem!r}: must be 'standard' or 'small'{did_you_mean(nearest(stem, STEMS))}")
     known = RESNET_DEPTHS if stem == "standard" else (*RESNET_DEPTHS, *CIFAR_DEPTHS)
     if depth in known:
         return
@@ -47,17 +47,6 @@ def check_patch(patch: int, image_size: int) -> None:
         f"model.patch = {patch} does not divide data.image_size = {image_size}; "
         f"patches that do: {_list(sides)}; or choose a multiple of {patch} for data.image_size"
     )
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that is most like `word`; empty where none is."""
-    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), "")
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message: `; did you mean 'X'?`, or nothing where no known word is near."""
-    close = nearest(word, known)
-    return f"; did you mean {close!r}?" if close else ""
 
 
 def _list(numbers: Iterable[int]) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from imgcls.config import CIFAR_DEPTHS, ModelConfig
 from imgcls.errors import ConfigError, InputError
 from imgcls.models import timm_models, torchvision_models, weights
-from imgcls.models.checks import check_depth, check_patch, nearest
+from imgcls.models.checks import check_depth, check_patch
+from imgcls.shown import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -183,11 +184,9 @@ def _split(name: str) -> tuple[str, str]:
     source, colon, bare = name.rpartition(":")
     if source in ("torchvision", "timm") or (not colon and bare in OWN_MODELS):
         return source, bare
-    close = closest_model(name)
-    hint = f"; did you mean {close!r}?" if close else ""
     raise ConfigError(
         f"model.name = {name!r}: there is no such model; there are {', '.join(OWN_MODELS)}, torchvision:NAME and "
-        f"timm:NAME, see `imgcls models`{hint}"
+        f"timm:NAME, see `imgcls models`{did_you_mean(closest_model(name))}"
     )
 
 

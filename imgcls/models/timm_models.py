@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from imgcls.config import ModelConfig
 from imgcls.errors import ConfigError, InputError
-from imgcls.models.checks import did_you_mean
 from imgcls.models.weights import PACKAGES
+from imgcls.shown import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,7 +53,8 @@ def check(name: str) -> None:
         )
     if name not in known:
         raise ConfigError(
-            f"model.name = 'timm:{name}': timm has no such network, see `imgcls models`{did_you_mean(network, known)}"
+            f"model.name = 'timm:{name}': timm has no such network, see `imgcls models`"
+            f"{did_you_mean(nearest(network, known))}"
         )
 
 
@@ -72,7 +73,7 @@ def resolve_weights(config: ModelConfig, name: str) -> str:
     choice = ", ".join((*known, *packages)) or "no weights of its own"
     raise ConfigError(
         f"model.weights = {config.weights!r}: timm:{name} has {choice}; choose one, or a .pt, .pth or .safetensors "
-        f"file{did_you_mean(config.weights, known)}"
+        f"file{did_you_mean(nearest(config.weights, known))}"
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from imgcls.config import ModelConfig
 from imgcls.errors import ConfigError, InputError
-from imgcls.models.checks import did_you_mean
+from imgcls.shown import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,7 +37,7 @@ def check(name: str, channels: int) -> None:
     if name not in (known := names()):
         raise ConfigError(
             f"model.name = 'torchvision:{name}': torchvision has no such classification network, see `imgcls models`"
-            f"{did_you_mean(name, known)}"
+            f"{did_you_mean(nearest(name, known))}"
         )
     if channels != 3:
         raise ConfigError(
@@ -59,7 +59,7 @@ def resolve_weights(config: ModelConfig, name: str) -> str:
         return str(_weights(name).DEFAULT.name)
     raise ConfigError(
         f"model.weights = {config.weights!r}: torchvision:{name} has {', '.join(known)}; choose one, or a .pt, .pth or "
-        f".safetensors file{did_you_mean(config.weights, known)}"
+        f".safetensors file{did_you_mean(nearest(config.weights, known))}"
     )
 
 

@@ -6,9 +6,9 @@ import logging
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from difflib import get_close_matches
 
 from imgcls.errors import InputError
+from imgcls.shown import listed, nearest
 from imgcls.tracking.record import Kind, RunRecord
 from imgcls.tracking.store import Tracker
 
@@ -71,8 +71,8 @@ def _begun_by(prefix: str, tracker: Tracker) -> RunRecord:
     if not found:
         raise InputError(f"no run {prefix!r}{_near(prefix, tracker)} in {tracker.where()}; {_SEE_RUNS}")
     number = str(len(found)) if len(found) <= NUM_CANDIDATES else f"more than {NUM_CANDIDATES}"
-    lines = "".join(f"\n  {described(record)}" for record in found[-NUM_CANDIDATES:])
-    raise InputError(f"{prefix!r} begins the ids of {number} runs; give more characters of one:{lines}")
+    lines = listed([described(record) for record in found[-NUM_CANDIDATES:]])
+    raise InputError("\n".join([f"{prefix!r} begins the ids of {number} runs; give more characters of one:", *lines]))
 
 
 def _last(tracker: Tracker) -> RunRecord:
@@ -105,5 +105,5 @@ def _near(text: str, tracker: Tracker) -> str:
     known = {word: f"`{word}`" for word in _BY_WORD}
     for record in tracker.find({}, newest=NUM_NEAR):
         known |= {word: described(record) for word in (record.experiment, record.name, record.run_id) if word}
-    close = get_close_matches(text, known, n=1, cutoff=0.8)
-    return f" (did you mean {known[close[0]]}?)" if close else ""
+    close = nearest(text, known, cutoff=0.8)
+    return f" (did you mean {known[close]}?)" if close else ""

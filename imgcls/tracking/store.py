@@ -338,6 +338,12 @@ class Tracker:
         sent = self._client.send_unsent() if isinstance(self._client, RemoteClient) else []
         return sent + waiting_elsewhere(self._root, self._client)
 
+    def is_all_sent(self) -> bool:
+        """Whether nothing waits for a tracking server, this one or another, and none has refused anything."""
+        outbox = self._client.outbox if isinstance(self._client, RemoteClient) else None
+        own = outbox is not None and (outbox.pending().num_entries > 0 or bool(outbox.num_refused()))
+        return not own and not waiting_elsewhere(self._root, self._client)
+
     def relocate(self) -> int:
         """Points artifact locations of a repository that was moved to where the files are now.
 

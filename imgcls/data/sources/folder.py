@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from imgcls.data.sources.layout import (
 from imgcls.data.sources.links import refuse_links_out
 from imgcls.data.sources.table import ImageTable, Source, Split, files_stamp
 from imgcls.errors import DataError
-from imgcls.shown import nfc
+from imgcls.shown import nearest, nfc
 
 
 def folder_source(written: Path, *, follow_symlinks: bool, has_groups: bool = False) -> Source:
@@ -185,9 +184,8 @@ def _existing(written: Path) -> Path:
         there = sorted(path.name for path in found.iterdir() if path.is_dir()) if found.is_dir() else []
         same = [name for name in there if nfc(name) == nfc(part)]
         if not same:
-            near = [name for name in there if name.casefold() == part.casefold()] or get_close_matches(part, there, 1)
-            rest = written.relative_to(found / part)
-            meant = f"; did you mean {found / near[0] / rest}?" if near else f"; {found} has none of that name"
+            near, rest = nearest(part, there), written.relative_to(found / part)
+            meant = f"; did you mean {found / near / rest}?" if near else f"; {found} has none of that name"
             raise DataError(f"data.path: there is no folder {written}{meant}")
         found /= same[0]
     if not found.is_dir():

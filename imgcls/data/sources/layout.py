@@ -6,13 +6,12 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from imgcls.data.formats import is_image_name
 from imgcls.data.sources.table import Split
 from imgcls.errors import DataError
-from imgcls.shown import CONTROL, listed, nfc, spelt
+from imgcls.shown import CONTROL, listed, nearest, nfc, spelt
 
 SPLIT_WORDS: dict[Split, tuple[str, ...]] = {
     "train": ("training", "train", "trn"),
@@ -151,8 +150,8 @@ def strangers(folder: Path, theirs: Iterable[str], known: Sequence[str]) -> list
     """What is wrong with classes that train lacks, each with the name that was probably meant."""
     problems = []
     for name in sorted(set(theirs) - set(known)):
-        near = [other for other in known if other.casefold() == name.casefold()] or get_close_matches(name, known, 1)
-        meant = f"; did you mean {near[0]}?" if near else ""
+        near = nearest(name, known)
+        meant = f"; did you mean {near}?" if near else ""
         problems.append(f"{folder / name}: a class that train/ lacks{meant}")
     return problems
 
