@@ -261,10 +261,7 @@ def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepa
 def _last_snapshot(tracker: Tracker, earlier: RunRecord, device: Device) -> dict[str, Any] | None:
     if not tracker.has_artifact(earlier.run_id, LAST):
         if earlier.metrics:
-            raise DamagedError(
-                f"run {earlier.run_id} has completed epochs and no {LAST} "
-                "(after moving the repository: imgcls doctor --relocate)"
-            )
+            raise DamagedError(f"run {earlier.run_id} has completed epochs and no {LAST}")
         log.info("going on with run %s, which stopped before its first checkpoint", earlier.run_id)
         return None
     with tracker.fetch(earlier.run_id, LAST) as path:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
@@ -30,13 +29,19 @@ ARTIFACT_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
 
 
 class Run:
-    """A run that is being written."""
+    """A run that is being written.
 
-    def __init__(self, client: MlflowClient, run_id: str, artifact_uri: str) -> None:
+    Args:
+        client: of its store.
+        run_id: MLflow's id.
+        folder: of its artifacts; None for a remote store.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, folder: Path | None) -> None:
         self.run_id = run_id
         self.outcome: Outcome = "completed"
         self._client = client
-        self._artifacts = local_path(artifact_uri)
+        self._artifacts = folder
 
     def log_params(self, params: Mapping[str, str]) -> None:
         """Logs parameters; equal ones again are accepted."""
@@ -144,11 +149,3 @@ def check_artifact_name(name: str) -> None:
             f"{name!r} cannot be an artifact's name: use letters, digits, dots, hyphens and underscores, with / "
             "between folders, and begin no part with a dot"
         )
-
-
-def local_path(uri: str) -> Path | None:
-    """The folder behind a `file:` URI or a plain path; None for anything remote."""
-    parsed = urlparse(uri)
-    if parsed.scheme == "file":
-        return Path(unquote(parsed.path))
-    return Path(uri) if parsed.scheme == "" and uri else None

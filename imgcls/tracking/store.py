@@ -30,9 +30,12 @@ from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed
 from imgcls.tracking.git import git_tags
 from imgcls.tracking.heart import beating
 from imgcls.tracking.origin import is_beating, who_runs
+from imgcls.tracking.places import MLRUNS, OwnPlaces, Places, database_behind, for_mlflow, sqlite_address
 from imgcls.tracking.record import STATUS, Kind, Outcome, RunRecord
-from imgcls.tracking.run import Run, check_artifact_name, local_path
+from imgcls.tracking.run import Run, check_artifact_name
 from imgcls.tracking.server import RemoteClient, connect, unsent_artifact, waiting_elsewhere
+
+log = logging.getLogger(__name__)
 
 PLAIN = re.compile(r"[\w ./:+@-]*", re.ASCII)
 """What can stand between the quotes of MLflow's filters."""
@@ -62,12 +65,15 @@ class Tracker:
             logging.getLogger(noisy).setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints the trace of what it raises
         self._root = root.resolve()
-        self._is_default = not os.environ.get("MLFLOW_TRACKING_URI")
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._root / 'mlflow.db'}"
-        if self.uri.startswith("sqlite:"):
-            database = _database_behind(self.uri)
-            _create_database(database, database.parent / "mlruns")
+        own = self._root / "mlflow.db"
+        self.uri = for_mlflow(os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(own))
         try:
+            database = database_behind(self.uri)
+            self._is_own = database == own
+            self._keeps_artifacts = self._is_own or not os.environ.get("MLFLOW_TRACKING_URI")
+            self._places = OwnPlaces(self._root) if self._is_own else Places()
+            if database is not None:
+                _create_database(database, database.parent / "mlruns")
             self._client = connect(self.uri, self._root)
         except InputError:
             raise
@@ -103,7 +109,7 @@ class Tracker:
             with claim(self._root, _opening(all_tags["imgcls.host"], all_tags["imgcls.pid"]), "the opening of a run"):
                 created = self._client.create_run(self._experiment_id(experiment), tags=all_tags, run_name=name)
                 held.enter_context(self._claim(created.info.run_id))
-            run = Run(self._client, created.info.run_id, created.info.artifact_uri)
+            run = Run(self._client, created.info.run_id, self._places.to_write(created.info.artifact_uri))
             with self._writing(run):
                 yield run
 
@@ -132,7 +138,7 @@ class Tracker:
 
     def amend(self, run_id: str) -> Run:
         """A run that has ended, to add to; its status and its times stay."""
-        return Run(self._client, run_id, self._client.get_run(run_id).info.artifact_uri)
+        return Run(self._client, run_id, self._places.to_write(self._client.get_run(run_id).info.artifact_uri))
 
     @contextmanager
     def _writing(self, run: Run) -> Iterator[Run]:
@@ -202,7 +208,7 @@ class Tracker:
     def _experiment_id(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            location = (self._root / "mlruns" / name).as_uri() if self._is_default else None
+            location = (self._root / MLRUNS / name).as_uri() if self._keeps_artifacts else None
             try:
                 return str(self._client.create_experiment(name, artifact_location=location))
             except MlflowException as error:
@@ -215,6 +221,7 @@ class Tracker:
                 f"the MLflow experiment {name!r} was deleted; restore it "
                 f"(mlflow experiments restore -x {found.experiment_id}) or give this one another name"
             )
+        self._places.to_write(found.artifact_location)
         return str(found.experiment_id)
 
     # --- reading ---
@@ -301,13 +308,10 @@ class Tracker:
                 yield unsent
                 return
         uri = self._client.get_run(run_id).info.artifact_uri
-        folder = local_path(uri)
+        folder = self._places.to_read(uri)
         if folder is not None:
             if not (folder / name).is_file():
-                moved = "" if folder.is_dir() else (
-                    f"; its folder {folder} is gone (after moving the repository: imgcls doctor --relocate)"
-                )  # fmt: skip
-                raise InputError(f"run {run_id} has no artifact {name}{moved}")
+                raise InputError(f"run {run_id} has no artifact {name}{self._places.why_missing(uri)}")
             yield folder / name
             return
         with tempfile.TemporaryDirectory() as temporary:
@@ -322,7 +326,7 @@ class Tracker:
         with unsent_artifact(self._client, run_id, name) as unsent:
             if unsent is not None:
                 return True
-        folder = local_path(self._client.get_run(run_id).info.artifact_uri)
+        folder = self._places.to_read(self._client.get_run(run_id).info.artifact_uri)
         if folder is not None:
             return (folder / name).is_file()
         parent = Path(name).parent.as_posix()
@@ -345,9 +349,7 @@ class Tracker:
         return not own and not waiting_elsewhere(self._root, self._client)
 
     def relocate(self) -> int:
-        """Points artifact locations of a repository that was moved to where the files are now.
-
-        MLflow stores them absolute. Only locations whose folder is gone, and whose `mlruns/…` exists here, change.
+        """Points artifact locations of a project that was copied or moved to where the files are now.
 
         Returns:
             How many locations changed.
@@ -355,38 +357,20 @@ class Tracker:
         Raises:
             InputError: the store is not this project's own.
         """
-        if not self._is_default:
-            raise InputError("only the project's own store can be relocated; unset MLFLOW_TRACKING_URI")
-        changed = 0
-        with sqlite3.connect(self._root / "mlflow.db", timeout=20) as database:
-            for table, column in (
-                ("experiments", "artifact_location"),
-                ("runs", "artifact_uri"),
-                ("logged_models", "artifact_location"),
-            ):
-                rows = database.execute(f"SELECT rowid, {column} FROM {table}").fetchall()
-                moves = [(new, rowid) for rowid, old in rows if (new := self._moved(old))]
-                database.executemany(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", moves)
-                changed += len(moves)
-        return changed
+        return self._places.relocate()
 
     def unreachable_artifacts(self) -> int:
         """How many experiments with runs have their artifacts elsewhere than the store says."""
         experiments = self._client.search_experiments(view_type=ViewType.ALL)
-        folders = [local_path(e.artifact_location) for e in experiments if self.find({}, experiment=e.name)]
-        return sum(folder is not None and not folder.is_dir() for folder in folders)
-
-    def _moved(self, uri: str | None) -> str | None:
-        folder = local_path(uri or "")
-        if folder is None or folder.exists() or "mlruns" not in folder.parts:
-            return None
-        below = folder.parts[len(folder.parts) - folder.parts[::-1].index("mlruns") :]
-        here = self._root.joinpath("mlruns", *below)
-        return here.as_uri() if here.exists() and here != folder else None
+        return sum(
+            self._places.is_astray(experiment.artifact_location)
+            for experiment in experiments
+            if self.find({}, experiment=experiment.name)
+        )
 
     def where(self) -> str:
         """The store, as errors call it."""
-        return str(self._root / "mlflow.db") if self._is_default else "the store of MLFLOW_TRACKING_URI"
+        return str(self._root / "mlflow.db") if self._is_own else "the store of MLFLOW_TRACKING_URI"
 
     def _record(self, run: Any, experiment: str) -> RunRecord:
         return RunRecord(
@@ -400,7 +384,7 @@ class Tracker:
             metrics=dict(run.data.metrics),
             tags=dict(run.data.tags),
             is_deleted=run.info.lifecycle_stage == "deleted",
-            folder=local_path(run.info.artifact_uri),
+            folder=self._places.to_remove_from(run.info.artifact_uri),
         )
 
 
@@ -418,21 +402,6 @@ def _reason(error: BaseException) -> str:
     return text[:500]
 
 
-def _database_behind(uri: str) -> Path:
-    """The file of a SQLite address.
-
-    Raises:
-        InputError: it names none, and SQLite would keep the record in this process's memory.
-    """
-    name = uri.removeprefix("sqlite:").removeprefix("///").split("?")[0]
-    if name in ("", "//", ":memory:"):
-        raise InputError(
-            f"MLFLOW_TRACKING_URI = {uri!r} is a store in memory, which ends with this process and its runs with it; "
-            "name a file, as in sqlite:///mlflow.db"
-        )
-    return Path(name).resolve()
-
-
 def _create_database(database: Path, artifacts: Path) -> None:
     """Makes a whole MLflow store at `database`, or none.
 
@@ -446,14 +415,13 @@ def _create_database(database: Path, artifacts: Path) -> None:
             f"{artifacts} holds runs of MLflow's old file store, which keeps plain `mlflow ui` from opening mlflow.db; "
             "move them away, or migrate them with `mlflow migrate-filestore`"
         )
-    log = logging.getLogger(__name__)
     log.info("creating %s", database)
     artifacts.mkdir(parents=True, exist_ok=True)
     database.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=database.parent) as folder:
         aside = Path(folder) / "mlflow.db"
         store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
-            f"sqlite:///{aside}", artifacts.as_uri()
+            sqlite_address(aside), artifacts.as_uri()
         )
         store.engine.dispose()
         connection = sqlite3.connect(aside)
