@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,17 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from imgcls.aside import leftovers
-from imgcls.config import AugmentConfig, DataConfig, Experiment, load_experiment
+from imgcls.config import AugmentConfig, DataConfig, Experiment, load_experiment, located
 from imgcls.data.augment import Augment, Normalise
 from imgcls.data.labelled import LabelledImages
 from imgcls.data.loader import Loader
 from imgcls.data.splits import Dataset, load_dataset
 from imgcls.errors import InputError, Interrupted, TrainingError
 from imgcls.models.registry import build_model, pretrained_normalisation, resolve_model
-from imgcls.progress import RunProgress
+from imgcls.progress import RunProgress, duration
 from imgcls.reporting import figures
 from imgcls.reporting.cautions import caution_tags, cautions
+from imgcls.reporting.overview import overview, too_few_to_score
 from imgcls.reporting.statistics import accuracy_interval, rounded, with_interval
 from imgcls.rng import derive_seed
 from imgcls.signals import GracefulStop
@@ -154,6 +156,34 @@ def prepare(experiment: Experiment, root: Path) -> Prepared:
         }
     )
     return Prepared(resolved, dataset, device, root)
+
+
+def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "", with_warnings: bool = False) -> None:
+    """Says what was found and where it is computed: once, at the start of a verb that reads images.
+
+    Args:
+        prepared: what is about to run.
+        tracker: where earlier runs may tell how long training will take.
+        runs: what is about to be trained, such as `20 trials`; "" for nothing.
+        with_warnings: also warn of classes too small to score, as verbs do with which a record begins.
+    """
+    data = prepared.experiment.data
+    place = str(located(data.path, prepared.root, "data.path")) if data.source == "folder" else data.source
+    if runs and (seconds := _seconds_expected(prepared, tracker)):
+        each = "" if runs.startswith("1 ") else " each"
+        runs += f", about {duration(seconds)} of training{each}, going by the newest runs of this experiment"
+    log.info("%s", overview(prepared.dataset, place, str(prepared.device), work=runs))
+    if with_warnings and (warning := too_few_to_score(prepared.dataset)):
+        log.warning("%s", warning)
+
+
+def _seconds_expected(prepared: Prepared, tracker: Tracker) -> float:
+    """What an epoch took in the newest runs of the same images and device, times the epochs; 0 where there are none."""
+    experiment = prepared.experiment
+    tags = {"imgcls.device": str(prepared.device), "imgcls.data_fingerprint": prepared.dataset.fingerprint}
+    earlier = tracker.find(tags, experiment=experiment.name, newest=5)
+    took = [record.metrics["epoch_seconds"] for record in earlier if record.metrics.get("epoch_seconds")]
+    return median(took) * experiment.train.last_epoch if took else 0.0
 
 
 @lru_cache(maxsize=2)
@@ -355,7 +385,8 @@ def _record_start(run: Run, prepared: Prepared, recorded: Mapping[str, str]) -> 
     run.set_tags(tags | data_tags(dataset))
     for split, images in (("train", dataset.train), ("val", dataset.val)):
         counts = np.bincount(images.labels, minlength=len(dataset.class_names))
-        profile = {"num_images": len(images), **dict(zip(dataset.class_names, counts.tolist(), strict=True))}
+        of_classes = dict(zip(dataset.class_names, counts.tolist(), strict=True))
+        profile = {"num_images": len(images), "num_images_per_class": of_classes}
         run.log_dataset(
             f"{experiment.name}/{split}",
             context=split,
@@ -373,6 +404,7 @@ def data_tags(dataset: Dataset) -> dict[str, str]:
         "imgcls.num_train": str(len(dataset.train)),
         "imgcls.num_val": str(len(dataset.val)),
         "imgcls.num_skipped": str(dataset.num_skipped),
+        "imgcls.num_ignored": str(sum(dataset.ignored.values())),
         "imgcls.num_leaked": str(dataset.leaks.num_leaked),
     }
     if dataset.leaks.summary:

@@ -30,7 +30,7 @@ def train(
 
     from imgcls.reporting.cautions import flat
     from imgcls.reporting.statistics import metric_text
-    from imgcls.run import prepare, train_run
+    from imgcls.run import announce, prepare, train_run
     from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
 
@@ -38,6 +38,7 @@ def train(
     with GracefulStop() as stop:
         tracker = Tracker(root)
         tracker.close_orphans()
+        announce(prepared, tracker, runs="1 run", with_warnings=True)
         done = train_run(prepared, tracker, kind="train", name=prepared.experiment.name, stop=stop, fresh=fresh)
     best = done.best
     facts: dict[str, object] = {

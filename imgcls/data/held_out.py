@@ -86,6 +86,10 @@ class HeldOut:
         images = self._readable(hashed)
         return Hashes(hashed.kept, images.digests, images.perceptual)
 
+    def labels(self) -> NDArray[np.int64]:
+        """int64 (N,), class of each readable test image; the files say so, and no pixel is looked at."""
+        return self._readable(self._hashed()).labels
+
     def unreadable(self) -> list[str]:
         """`path: reason` of each test image that cannot be decoded."""
         return self._hashed().offenders(self._table)

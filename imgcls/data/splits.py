@@ -6,8 +6,8 @@ import hashlib
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,6 +41,8 @@ class Dataset:
         fingerprint: of train and val as split; test has its own.
         num_skipped: unreadable images left out, of all splits.
         leaks: what the splits share.
+        origins: where each split came from, in words, where the source has not always had it.
+        ignored: kind of files that are no images of a class -> how many there are.
     """
 
     class_names: tuple[str, ...]
@@ -52,6 +54,8 @@ class Dataset:
     fingerprint: str
     num_skipped: int
     leaks: Leaks
+    origins: Mapping[Split, str] = field(default_factory=dict)
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
@@ -113,7 +117,20 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path) -> Data
         fingerprint=_fingerprint(source.class_names, train=train, val=val),
         num_skipped=len(unreadable),
         leaks=leaks,
+        origins=_origins(source, config),
+        ignored=source.ignored,
     )
+
+
+def _origins(source: Source, config: DataConfig) -> dict[Split, str]:
+    """Where each split came from: a folder, or carved by content."""
+    groups = ", whole groups" if config.groups else ""
+    carved: dict[Split, str] = {}
+    if source.everything is not None:
+        carved["test"] = f"carved by content, {config.test_fraction:.0%}{groups}"
+    if "val" not in source.given:
+        carved["val"] = f"carved from train by content, {config.val_fraction:.0%}{groups}"
+    return {**carved, **source.folders}
 
 
 def decode_side(image_size: int, augment: AugmentConfig, native_side: int | None) -> int:

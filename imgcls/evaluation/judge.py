@@ -33,7 +33,7 @@ from imgcls.reporting.statistics import (
     score_intervals,
     score_logits,
 )
-from imgcls.run import BEST, TEST_PREDICTIONS, Prepared, prediction_table
+from imgcls.run import BEST, TEST_PREDICTIONS, Prepared, announce, prediction_table
 from imgcls.tracking.record import RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
@@ -114,6 +114,7 @@ def evaluate(run_id: str, tracker: Tracker, root: Path, *, again: bool = False) 
     """
     record = trained_record(run_id, tracker)
     prepared = rebuild(record, tracker, root)
+    announce(prepared, tracker)
     test = _sealed(record, prepared)
     if not again and (recorded := _recorded(record, test, tracker)) is not None:
         return recorded

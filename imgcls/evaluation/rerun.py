@@ -12,7 +12,7 @@ from imgcls.reporting.cautions import caution_tags, cautions
 from imgcls.reporting.cautions import flat as flat_cautions
 from imgcls.reporting.report import markdown_table
 from imgcls.reporting.statistics import accuracy_interval, with_interval
-from imgcls.run import Prepared, train_run
+from imgcls.run import Prepared, announce, train_run
 from imgcls.signals import GracefulStop
 from imgcls.tracking.git import UNKNOWN
 from imgcls.tracking.record import RunRecord
@@ -109,6 +109,7 @@ def rerun(run_id: str, tracker: Tracker, root: Path, stop: GracefulStop) -> Verd
     """
     record = trained_record(run_id, tracker)
     prepared = rebuild(record, tracker, root)
+    announce(prepared, tracker, runs="1 run")
     original = _history(tracker, record.run_id)
     done = train_run(
         prepared,

@@ -17,7 +17,7 @@ from imgcls.config import Experiment, load_experiment
 from imgcls.errors import InputError
 from imgcls.progress import duration
 from imgcls.rng import derive_seed
-from imgcls.run import CONFIG, prepare, train_run
+from imgcls.run import CONFIG, Prepared, announce, prepare, train_run
 from imgcls.search.trial import direction
 from imgcls.signals import GracefulStop
 from imgcls.tracking.record import RunRecord
@@ -101,7 +101,9 @@ def check_can_be_confirmed(sweep: RunRecord) -> None:
         raise InputError(f"sweep {sweep.run_id} has no winner yet ({sweep.outcome}); let it end first")
 
 
-def confirm(run: Run, tracker: Tracker, root: Path, *, top: int, seeds: int, stop: GracefulStop) -> Confirmation:
+def confirm(
+    run: Run, tracker: Tracker, root: Path, *, top: int, seeds: int, stop: GracefulStop, announces: bool = False
+) -> Confirmation:
     """Trains the best configurations again, and makes the best of their means the sweep's winner.
 
     Fresh runs that exist already are not trained again, so a stopped confirmation goes on where it was.
@@ -113,6 +115,7 @@ def confirm(run: Run, tracker: Tracker, root: Path, *, top: int, seeds: int, sto
         top: configurations, the best first; where fewer were completed, all of them, and the log says so.
         seeds: fresh seeds for each, at least 1.
         stop: asked after each step.
+        announces: say what images are found before the first of them is trained on.
 
     Raises:
         Interrupted: `stop` was requested; the same command goes on.
@@ -126,7 +129,10 @@ def confirm(run: Run, tracker: Tracker, root: Path, *, top: int, seeds: int, sto
         experiment = _with_fresh_seed(trial, index, sweep, tracker)
         run_id = _earlier(run.run_id, trial, experiment, tracker)
         if run_id is None:
-            run_id = _train(run.run_id, trial, index, experiment, tracker, root, stop)
+            prepared = prepare(experiment, root)
+            if announces and not fresh:
+                announce(prepared, tracker, runs=f"{len(jobs)} runs")
+            run_id = _train(run.run_id, trial, index, prepared, tracker, stop)
             fresh += 1
             left = (time.monotonic() - started) / fresh * (len(jobs) - number - 1)
             log.info("confirmed %d of %d runs, %s left", number + 1, len(jobs), duration(left))
@@ -200,12 +206,11 @@ def _earlier(sweep_run_id: str, trial: RunRecord, experiment: Experiment, tracke
 
 
 def _train(
-    sweep_run_id: str, trial: RunRecord, index: int, experiment: Experiment, tracker: Tracker, root: Path,
-    stop: GracefulStop,
+    sweep_run_id: str, trial: RunRecord, index: int, prepared: Prepared, tracker: Tracker, stop: GracefulStop
 ) -> str:  # fmt: skip
     number = trial.tags["imgcls.trial"]
     done = train_run(
-        prepare(experiment, root),
+        prepared,
         tracker,
         kind="confirm",
         name=f"confirm trial {number}, fresh seed {index + 1}",

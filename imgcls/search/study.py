@@ -29,7 +29,7 @@ from imgcls.progress import duration
 from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.statistics import metric_text
 from imgcls.rng import derive_seed
-from imgcls.run import CONFIG, Prepared, data_tags, log_leak_picture, prepare
+from imgcls.run import CONFIG, Prepared, announce, data_tags, log_leak_picture, prepare
 from imgcls.search import space as spaces
 from imgcls.search.confirm import Confirmation, check_can_be_confirmed, confirm, recorded_confirmation
 from imgcls.search.engines import TrialOutcome, make_engine
@@ -120,6 +120,7 @@ class Sweep:
         """
         with only_one(self.root, self.name):
             self.tracker.close_orphans()
+            announce(self.prepared, self.tracker, runs=f"{self.experiment.search.trials} trials", with_warnings=True)
             return self._run()
 
     def _run(self) -> SweepResult:
@@ -456,7 +457,7 @@ def confirm_sweep(
     sweep = find_run(run_id, tracker)
     check_can_be_confirmed(sweep)
     with only_one(root, sweep.tags["imgcls.study"]), tracker.reopen_run(sweep.run_id) as run:
-        confirmation = confirm(run, tracker, root, top=top, seeds=seeds, stop=stop)
+        confirmation = confirm(run, tracker, root, top=top, seeds=seeds, stop=stop, announces=True)
         write_report(run, tracker, confirmation)
         return confirmation
 

@@ -113,7 +113,9 @@ def _class_names(dataset: Any, train: ImageTable) -> tuple[str, ...]:
     names = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
     if names is None:
         names = map(str, range(int(train.labels.max()) + 1))
-    return tuple(name if isinstance(name, str) else "/".join(map(str, name)) for name in names)
+    whole = [name if isinstance(name, str) else "/".join(map(str, name)) for name in names]
+    # ImageNet has two classes that are called crane: a bird and a machine.
+    return tuple(name if whole.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(whole))
 
 
 def _labels(dataset: Any) -> NDArray[np.int64] | None:
