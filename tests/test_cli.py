@@ -90,6 +90,31 @@ def test_sigterm_ends_a_run_killed_and_says_so(project):
     assert (record.status, record.outcome) == ("KILLED", "interrupted")
 
 
+def test_sweep_evaluate_and_confirm_end_with_the_winner_the_places_and_the_next_verb(project):
+    def said(*arguments):
+        done = CliRunner().invoke(app, arguments)
+        assert done.exception is None, done.exception
+        return done.stdout
+
+    quick = [part for key in ("train.epochs=1", "train.warmup_epochs=0") for part in ("--set", key)]
+    shown = said("sweep", "tiny", "--trials", "2", *quick)
+    sweep_id = re.search(r"Sweep +(\w{32})", shown)[1]
+    assert f"imgcls confirm {sweep_id}" in shown
+    confirmed = said("confirm", sweep_id, "--seeds", "1", "--top", "1")
+    assert "imgcls confirm" not in confirmed and "(one seed, no interval)" in confirmed
+    facts = json.loads(said("confirm", sweep_id, "--seeds", "1", "--top", "1", "--json"))
+    judged = said("evaluate", sweep_id)
+    assert f"Run {facts['imgcls.best_run_id']}" in judged and len(judged.splitlines()) < 25
+    assert f"imgcls rerun {facts['imgcls.best_run_id']} --verify" in judged
+    for text in (shown, confirmed, judged):
+        assert (project.root / re.search(r"Report +(\S+)", text)[1]).is_file()
+        assert (project.root / re.search(r"Weights +(\S+)", text)[1]).is_file()
+        assert re.search("UI +mlflow ui\n", text)
+    assert json.loads(said("sweep", "tiny", "--trials", "2", "--json", *quick)) == facts
+    winner = project.client.get_run(facts["imgcls.best_run_id"]).data.metrics
+    assert all(facts[f"best/{name}"] == winner[f"best/{name}"] for name in ("epoch", "val/accuracy", "val/loss"))
+
+
 def test_sweep_json_names_the_winner(project):
     done = imgcls(project, "sweep", "tiny", "--trials", "2", "--json")
     assert done.returncode == 0, done.stderr

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from imgcls.cli.arguments import AsJson, AsJsonList
-from imgcls.cli.output import print_facts, print_json, save, write
+from imgcls.cli.output import print_facts, print_json, save, write, write_cautions
 from imgcls.errors import InputError
+
+if TYPE_CHECKING:
+    from imgcls.tracking.record import RunRecord
+    from imgcls.tracking.store import Tracker
 
 
 def evaluate(
@@ -35,11 +39,32 @@ def evaluate(
     from imgcls.tracking.store import Tracker
 
     root = project_root(Path.cwd())
-    result = judge(run or run_id or "", Tracker(root), root, again=again)
+    tracker = Tracker(root)
+    result = judge(run or run_id or "", tracker, root, again=again)
     if as_json:
         print_facts(result.flat(), as_json)
     else:
-        write(result.report)
+        _write_scores(tracker.get(result.run_id), tracker.get(result.evaluated_run_id), tracker, root)
+
+
+def _write_scores(evaluation: RunRecord, judged: RunRecord, tracker: Tracker, root: Path) -> None:
+    """The scores, what they are worth, where everything lies, and the next verb."""
+    import pandas as pd
+
+    from imgcls.evaluation.report import look_words, score_rows
+    from imgcls.evaluation.selection import selection_of, story
+    from imgcls.reporting.places import places
+    from imgcls.reporting.report import terminal_table
+
+    titles = ["score", "test", "95% interval", "val", "95% interval on val"]
+    write(f"Run {judged.run_id} of {judged.experiment}, epoch {judged.metrics['best/epoch']:.0f}\n")
+    write(pd.DataFrame(score_rows(evaluation), columns=titles).to_string(index=False))
+    write(f"\n{look_words(evaluation)}")
+    write(" ".join(story(selection_of(judged, tracker))).replace("`", ""))
+    write_cautions(evaluation.tags)
+    rows = [*places(evaluation, judged, tracker.uri, root)]
+    rows.append(("Next", f"imgcls rerun {judged.run_id} --verify  (can the run be repeated from its record?)"))
+    write(f"\n{terminal_table(rows)}")
 
 
 def ledger(as_json: AsJsonList = False) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from imgcls.cli.arguments import AsJson, ExperimentName, Overrides
 from imgcls.cli.output import print_facts, write, write_cautions
+
+if TYPE_CHECKING:
+    from imgcls.tracking.store import Tracker
 
 
 def sweep(
@@ -32,38 +35,25 @@ def sweep(
     loaded = load_experiment(path, overrides or ())
     loaded = loaded.replace({key: value for key, value in flags.items() if value is not None}, origin="option")
 
-    from imgcls.reporting.cautions import flat
     from imgcls.reporting.report import with_intervals
     from imgcls.search.study import Sweep
-    from imgcls.search.summary import as_text, evaluate_command
+    from imgcls.search.summary import as_text
+    from imgcls.search.winner import flat
     from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
 
-    stop = GracefulStop()
-    search = Sweep(loaded, root, Tracker(root), stop)
+    stop, tracker = GracefulStop(), Tracker(root)
+    search = Sweep(loaded, root, tracker, stop)
     with stop:
         result = search.run()
     if as_json:
-        best = result.leaderboard.iloc[0]
-        facts = {
-            "run_id": result.run_id,
-            "imgcls.best_run_id": result.best_run_id,
-            "num_trials": len(result.leaderboard),
-            "best/epoch": int(best["best/epoch"]),
-            "best/val/accuracy": float(best["val/accuracy"]),
-            "best/val/loss": float(best["val/loss"]),
-            **flat(result.caution_tags),
-        }
-        print_facts(facts, as_json)
+        print_facts(flat(tracker.get(result.run_id)), as_json)
         return
     board = with_intervals(result.leaderboard.head(10), result.num_val)
     write(board.to_string(index=False, na_rep=""))
-    write(f"\nSweep   {result.run_id}")
-    write(f"Winner  {result.best_run_id}")
-    write_cautions(result.caution_tags)
     if result.confirmation:
         write(f"\n{as_text(result.confirmation)}")
-    write(f"Final test scores, when you are done choosing: {evaluate_command(result.best_run_id)}")
+    _write_end(result.run_id, tracker, root)
 
 
 def confirm(
@@ -80,9 +70,9 @@ def confirm(
     Example: imgcls confirm last --top 3 --seeds 5
     """
     from imgcls.config import project_root
-    from imgcls.reporting.cautions import flat
     from imgcls.search.study import confirm_sweep
-    from imgcls.search.summary import as_text, evaluate_command
+    from imgcls.search.summary import as_text
+    from imgcls.search.winner import flat
     from imgcls.signals import GracefulStop
     from imgcls.tracking.lookup import find_run
     from imgcls.tracking.store import Tracker
@@ -92,18 +82,31 @@ def confirm(
     sweep = find_run(sweep_id, tracker)
     with GracefulStop() as stop:
         result = confirm_sweep(sweep.run_id, tracker, root, top=top, seeds=seeds, stop=stop)
-    tags = tracker.get(sweep.run_id).tags
     if as_json:
-        facts = {
-            "run_id": sweep.run_id,
-            "imgcls.best_run_id": result.best_run_id,
-            "confirm/mean": result.winner.mean,
-            "confirm/optimism": result.optimism,
-            "confirm/num_seeds": len(result.winner.values),
-            **flat(tags),
-        }
-        print_facts(facts, as_json)
+        print_facts(flat(tracker.get(sweep.run_id)), as_json)
         return
     write(as_text(result))
-    write_cautions(tags)
-    write(f"Final test scores, when you are done choosing: {evaluate_command(result.best_run_id)}")
+    _write_end(sweep.run_id, tracker, root)
+
+
+def _write_end(sweep_run_id: str, tracker: Tracker, root: Path) -> None:
+    """The winner with its own score, where everything lies, and the next verb."""
+    from imgcls.reporting.places import places
+    from imgcls.reporting.report import terminal_table, val_score
+    from imgcls.search.report import evaluate_command
+    from imgcls.search.winner import CONFIRMED_RUN_ID
+    from imgcls.tracking.lookup import BEST_RUN
+
+    sweep = tracker.get(sweep_run_id)
+    winner = tracker.get(sweep.tags[BEST_RUN])
+    metric = sweep.params["search.metric"]
+    rows = [
+        ("Sweep", sweep.run_id),
+        ("Winner", f"{winner.run_id}  {metric} {val_score(winner, metric)}"),
+        *places(sweep, winner, tracker.uri, root),
+    ]
+    if sweep.tags.get(CONFIRMED_RUN_ID) != winner.run_id:
+        rows.append(("Next", f"imgcls confirm {sweep.run_id}  (how lucky was the winner?)"))
+    write(f"\n{terminal_table(rows)}")
+    write_cautions(sweep.tags)
+    write(f"Final test scores, when you are done choosing: {evaluate_command(winner.run_id)}")

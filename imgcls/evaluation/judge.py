@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +19,15 @@ from imgcls.data.loader import Loader
 from imgcls.errors import DataError, InputError
 from imgcls.evaluation import ledger
 from imgcls.evaluation.rebuild import rebuild, same_place, trained_record
+from imgcls.evaluation.report import evaluation_markdown
+from imgcls.evaluation.selection import Selection, selection_of
 from imgcls.reporting import figures, html
-from imgcls.reporting.cautions import caution_tags, cautions
+from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.cautions import flat as flat_cautions
-from imgcls.reporting.report import EvaluationFacts, Selection, evaluation_markdown
 from imgcls.reporting.statistics import (
     Interval,
     Scores,
     confusion,
-    mean_interval,
     per_class,
     reliability,
     score_intervals,
@@ -92,9 +92,7 @@ class _Candidate:
     record: RunRecord
     prepared: Prepared
     model: nn.Module
-    test: HeldOut
     val_logits: NDArray[np.float32]
-    epoch: int
     selection: Selection
 
 
@@ -118,10 +116,11 @@ def evaluate(run_id: str, tracker: Tracker, root: Path, *, again: bool = False) 
     test = _sealed(record, prepared)
     if not again and (recorded := _recorded(record, test, tracker)) is not None:
         return recorded
-    candidate = _admit(record, prepared, test, tracker)
+    candidate = _admit(record, prepared, tracker)
     tags = {
         "imgcls.evaluated_run_id": record.run_id,
         "imgcls.test_fingerprint": test.fingerprint(),
+        "imgcls.num_test": str(len(test)),
         "imgcls.data_fingerprint": prepared.dataset.fingerprint,
         "imgcls.device": str(prepared.device),
         **caution_tags(record.tags),
@@ -130,7 +129,7 @@ def evaluate(run_id: str, tracker: Tracker, root: Path, *, again: bool = False) 
     with tracker.start_run(record.experiment, kind="evaluation", name=name, parent=record.run_id, tags=tags) as run:
         look = _write_down(run, tracker, test)
         log.info("look %d at this test split of %d images", look.number, len(test))
-        return _judge(run, candidate, test.open(look), look.number)
+        return _judge(run, candidate, test.open(look), look.number, tracker)
 
 
 def _write_down(run: Run, tracker: Tracker, test: HeldOut) -> Look:
@@ -173,45 +172,23 @@ def _recorded(record: RunRecord, test: HeldOut, tracker: Tracker) -> Evaluation 
     )
 
 
-def _judge(run: Run, candidate: _Candidate, images: LabelledImages, look: int) -> Evaluation:
+def _judge(run: Run, candidate: _Candidate, images: LabelledImages, look: int, tracker: Tracker) -> Evaluation:
     prepared, record = candidate.prepared, candidate.record
     names, val = prepared.dataset.class_names, prepared.dataset.val
     logits = _logits(candidate.model, prepared, images)
     classes = per_class(images.labels, logits.argmax(axis=1), names)
     val_scores, test_scores = score_logits(candidate.val_logits, val.labels), score_logits(logits, images.labels)
-    test_intervals = score_intervals(logits, images.labels)
-    report = evaluation_markdown(
-        EvaluationFacts(
-            run_id=record.run_id,
-            evaluation_run_id=run.run_id,
-            experiment=record.experiment,
-            model=_in_words(prepared),
-            class_names=names,
-            num_train=len(prepared.dataset.train),
-            num_val=len(val),
-            num_test=len(images),
-            look=look,
-            val=val_scores,
-            test=test_scores,
-            best_epoch=candidate.epoch,
-            per_class=classes,
-            test_fingerprint=candidate.test.fingerprint(),
-            val_intervals=score_intervals(candidate.val_logits, val.labels),
-            test_intervals=test_intervals,
-            selection=candidate.selection,
-            image_size=prepared.experiment.data.image_size,
-            training=_recipe(prepared),
-            cautions=cautions(record.tags),
-            again_command=f"python evaluate.py --run-id {record.run_id} --again",
-        )
-    )
-    gap = {"val_test_gap": val_scores.accuracy - test_scores.accuracy}
-    run.log_metrics(val_scores.metrics("val") | test_scores.metrics("test") | _ends(test_intervals) | gap)
+    run.log_metrics({
+        **val_scores.metrics("val"), **_ends("val", score_intervals(candidate.val_logits, val.labels)),
+        **test_scores.metrics("test"), **_ends("test", score_intervals(logits, images.labels)),
+        "val_test_gap": val_scores.accuracy - test_scores.accuracy,
+    })  # fmt: skip
     run.log_text(TEST_PREDICTIONS, prediction_table(images, logits, names).to_csv(index=False))
     run.log_text("report/per_class.csv", classes.to_csv(index=False))
     pictures = _pictures(images, logits, names, test_scores.ece)
     for name, (_, png) in pictures.items():
         run.log_bytes(f"figures/{name}.png", png)
+    report = evaluation_markdown(tracker.get(run.run_id), candidate.selection, classes)
     run.log_text(REPORT, report)
     title = f"{record.experiment}: held-out evaluation"
     run.log_text("report/report.html", html.render(report, list(pictures.values()), title=title))
@@ -219,55 +196,13 @@ def _judge(run: Run, candidate: _Candidate, images: LabelledImages, look: int) -
     return Evaluation(run.run_id, record.run_id, look, val_scores, test_scores, report, caution_tags(record.tags))
 
 
-def _ends(intervals: Mapping[str, Interval]) -> dict[str, float]:
+def _ends(split: str, intervals: Mapping[str, Interval]) -> dict[str, float]:
     """The ends of the intervals under their names in the record; those of the accuracy are among the scores."""
     ends: dict[str, float] = {}
     for name, interval in intervals.items():
         if name != "accuracy":
-            ends |= {f"test/{name}_low": interval.low, f"test/{name}_high": interval.high}
+            ends |= {f"{split}/{name}_low": interval.low, f"{split}/{name}_high": interval.high}
     return ends
-
-
-def _in_words(prepared: Prepared) -> str:
-    model = prepared.experiment.model
-    return model.name + (f", {model.depth} layers, width {model.width}" if model.depth else "")
-
-
-def _recipe(prepared: Prepared) -> str:
-    train = prepared.experiment.train
-    return (
-        f"AdamW (lr {train.lr:.3g}, weight decay {train.weight_decay:g}, batches of {train.batch_size}) for "
-        f"{train.epochs} epochs of a cosine schedule after {train.warmup_epochs} warm-up epochs, seed {train.seed}"
-    )
-
-
-def _selection(record: RunRecord, prepared: Prepared, tracker: Tracker) -> Selection:
-    """How the run came to be chosen: by val among the trials of its sweep, or alone."""
-    chosen = Selection(
-        metric=prepared.experiment.search.metric, fixed_epoch=bool(prepared.experiment.train.score_epoch)
-    )
-    if record.kind not in ("trial", "confirm"):
-        return chosen
-    sweep = tracker.get(record.tags["mlflow.parentRunId"])
-    num_trials, mean = sweep.metrics.get("num_trials"), sweep.metrics.get("confirm/mean")
-    chosen = replace(
-        chosen,
-        num_trials=None if num_trials is None else int(num_trials),
-        best_trial_value=sweep.metrics.get(f"best/{chosen.metric}"),
-    )
-    if mean is None or record.kind != "confirm":
-        return chosen
-    mine = [
-        r for r in tracker.children(sweep.run_id, "confirm") if r.tags["imgcls.trial"] == record.tags["imgcls.trial"]
-    ]
-    values = [r.metrics[f"best/{chosen.metric}"] for r in mine if r.outcome == "completed"]
-    return replace(
-        chosen,
-        confirmed_mean=mean,
-        confirmed_std=sweep.metrics.get("confirm/std"),
-        num_seeds=int(sweep.metrics["confirm/num_seeds"]),
-        confirmed_interval=mean_interval(values) if len(values) > 1 else None,
-    )
 
 
 def _pictures(
@@ -304,10 +239,11 @@ def _sealed(record: RunRecord, prepared: Prepared) -> HeldOut:
     return prepared.dataset.test
 
 
-def _admit(record: RunRecord, prepared: Prepared, test: HeldOut, tracker: Tracker) -> _Candidate:
+def _admit(record: RunRecord, prepared: Prepared, tracker: Tracker) -> _Candidate:
     """Everything that can be refused is refused here, while the test split is still sealed."""
     with tracker.fetch(record.run_id, BEST) as path:
         checkpoint = load_checkpoint(path)
+    _confirm_what_it_says(checkpoint, record, prepared)
     model = prepared.model(with_weights=False)
     try:
         model.load_state_dict(checkpoint["model"])
@@ -316,8 +252,25 @@ def _admit(record: RunRecord, prepared: Prepared, test: HeldOut, tracker: Tracke
     model = prepared.device.place(model)
     val_logits = _logits(model, prepared, prepared.dataset.val)
     _confirm_val_score(record, prepared, val_logits)
-    selection = _selection(record, prepared, tracker)
-    return _Candidate(record, prepared, model, test, val_logits, int(checkpoint["epoch"]), selection)
+    return _Candidate(record, prepared, model, val_logits, selection_of(record, tracker))
+
+
+def _confirm_what_it_says(checkpoint: Mapping[str, object], record: RunRecord, prepared: Prepared) -> None:
+    """What a checkpoint says of itself must be what the record and the images say: it is used elsewhere too.
+
+    Raises:
+        InputError: naming both.
+    """
+    recorded = {
+        "epoch": int(record.metrics["best/epoch"]),
+        "class_names": list(prepared.dataset.class_names),
+    }
+    for name, expected in recorded.items():
+        if checkpoint.get(name) != expected:
+            raise InputError(
+                f"the checkpoint of run {record.run_id} says {name} {checkpoint.get(name)!r}, and the record says "
+                f"{expected!r}; it is not the one that was tracked: put a sound copy in its place, or train again"
+            )
 
 
 def _confirm_val_score(record: RunRecord, prepared: Prepared, logits: NDArray[np.float32]) -> None:

@@ -287,24 +287,25 @@ def search_history(
     return figure
 
 
-def importances(shares: Mapping[str, float]) -> Figure:
+def importances(shares: Mapping[str, tuple[float, Interval]]) -> Figure:
     """Draws how much each searched key matters for the metric, the most important on top.
 
     Args:
-        shares: dotted key -> share of the metric's variation, in [0, 1].
+        shares: dotted key -> share of the metric's variation, in [0, 1], and the range of that.
 
     Returns:
-        Horizontal bars, or a sentence where there are none.
+        Horizontal bars with their ranges, or a sentence where there are none.
     """
     if not shares:
         return _sentence("There are too few completed trials to say what matters.")
-    ordered = sorted(shares.items(), key=lambda item: item[1])
+    ordered = sorted(shares.items(), key=lambda item: item[1][0])
     figure = Figure(figsize=(6, 0.9 + 0.32 * len(ordered)), layout="constrained")
     axes = figure.add_subplot()
-    bars = axes.barh(range(len(ordered)), [share for _, share in ordered], 0.6, color=BLUE)
-    axes.set_yticks(range(len(ordered)), [_legible(key, 40) for key, _ in ordered])
-    axes.bar_label(bars, [f"{share:.0%}" for _, share in ordered], padding=3, fontsize=SMALL)
-    axes.set_xlabel("share of the metric's variation")
+    places = range(len(ordered))
+    axes.barh(places, [share for _, (share, _) in ordered], 0.6, color=PALE_BLUE)
+    axes.hlines(places, [r.low for _, (_, r) in ordered], [r.high for _, (_, r) in ordered], color=BLUE, linewidth=1.2)
+    axes.set_yticks(places, [f"{_legible(key, 40)}  {share:.0%}" for key, (share, _) in ordered])
+    axes.set_xlabel("share of the metric's variation; lines: in 90% of resamples of the trials")
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.margins(x=0.12)
     _plain_rows(axes)

@@ -7,86 +7,29 @@ what goes is its optimism. The luck of the val images stays in both, and only th
 from __future__ import annotations
 
 import logging
-import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from imgcls.config import Experiment, load_experiment
 from imgcls.errors import InputError
+from imgcls.evaluation.confirmation import (
+    CONFIRMED_TRIALS,
+    Confirmation,
+    Confirmed,
+    fresh_seed,
+    rank_confirmed,
+    ranked_trials,
+)
 from imgcls.progress import duration
-from imgcls.rng import derive_seed
 from imgcls.run import CONFIG, Prepared, announce, prepare, train_run
-from imgcls.search.trial import direction
+from imgcls.search.winner import CONFIRMED_RUN_ID, log_latest, scores_of_best_trial, scores_of_winner, tags_of
 from imgcls.signals import GracefulStop
 from imgcls.tracking.record import RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Confirmed:
-    """One configuration with fresh seeds.
-
-    Attributes:
-        trial: number of the trial that found it.
-        trial_value: that trial's metric at its best epoch.
-        epoch: that epoch, at which the fresh runs are scored too.
-        values: the metric of each fresh run at this epoch, in the order of the seeds.
-        run_ids: of the fresh runs, in the same order.
-    """
-
-    trial: int
-    trial_value: float
-    epoch: int
-    values: tuple[float, ...]
-    run_ids: tuple[str, ...]
-
-    @property
-    def mean(self) -> float:
-        """Of `values`."""
-        return statistics.fmean(self.values)
-
-    @property
-    def std(self) -> float:
-        """Standard deviation of `values` over the seeds, with N - 1; NaN of a single one."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else float("nan")
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """The best configurations of a sweep, ranked by their confirmed means.
-
-    Attributes:
-        metric: what is compared.
-        ranked: the best first.
-        best_trial: the configuration that the sweep's best trial found.
-    """
-
-    metric: str
-    ranked: tuple[Confirmed, ...]
-    best_trial: Confirmed
-
-    @property
-    def optimism(self) -> float:
-        """The best trial's metric minus its configuration's confirmed mean.
-
-        Above 0 for an accuracy, and below 0 for a loss, where that trial was lucky.
-        """
-        return self.best_trial.trial_value - self.best_trial.mean
-
-    @property
-    def winner(self) -> Confirmed:
-        """The configuration with the best mean."""
-        return self.ranked[0]
-
-    @property
-    def best_run_id(self) -> str:
-        """The sweep's winner: the first fresh seed of the best configuration, chosen by place and not by score."""
-        return self.winner.run_ids[0]
 
 
 def check_can_be_confirmed(sweep: RunRecord) -> None:
@@ -142,34 +85,10 @@ def confirm(
     return result
 
 
-def recorded_confirmation(sweep_run_id: str, tracker: Tracker) -> Confirmation | None:
-    """What an earlier sitting confirmed, where its winner still is the sweep's."""
-    sweep = tracker.get(sweep_run_id)
-    fresh = [r for r in tracker.children(sweep_run_id, "confirm") if r.outcome == "completed"]
-    if sweep.tags["imgcls.best_run_id"] not in [record.run_id for record in fresh]:
-        return None
-    with tracker.fetch(sweep_run_id, CONFIG) as path:
-        experiment = load_experiment(path)
-    numbers = sweep.tags["imgcls.confirmed_trials"].split(",")
-    trials = [r for r in tracker.children(sweep_run_id, "trial") if r.tags["imgcls.trial"] in numbers]
-    candidates = sorted((r for r in trials if r.outcome == "completed"), key=lambda r: _rank(r, experiment))
-    seeds = int(sweep.metrics["confirm/num_seeds"])
-    done = {}
-    for trial in candidates:
-        for index in range(seeds):
-            run_id = _earlier(sweep_run_id, trial, _with_fresh_seed(trial, index, experiment, tracker), tracker)
-            if run_id is None:  # deleted since
-                return None
-            done[trial.run_id, index] = run_id
-    return _conclude(candidates, done, experiment, seeds, tracker)
-
-
 def _best_trials(sweep_run_id: str, tracker: Tracker, sweep: Experiment, top: int) -> list[RunRecord]:
     """Completed trials of different configurations, the best first, ranked as the leaderboard is."""
-    records = [r for r in tracker.children(sweep_run_id, "trial") if r.outcome == "completed"]
-    ranked = sorted(records, key=lambda record: _rank(record, sweep))
     distinct: list[RunRecord] = []
-    for record in ranked:
+    for record in ranked_trials(tracker.children(sweep_run_id, "trial"), sweep.search.metric):
         if all(record.tags["imgcls.config_hash"] != other.tags["imgcls.config_hash"] for other in distinct):
             distinct.append(record)
     if len(distinct) < top:
@@ -177,18 +96,11 @@ def _best_trials(sweep_run_id: str, tracker: Tracker, sweep: Experiment, top: in
     return distinct[:top]
 
 
-def _rank(record: RunRecord, sweep: Experiment) -> tuple[float, float, int]:
-    sign = 1 if direction(sweep) == "minimize" else -1
-    metric = record.metrics[f"best/{sweep.search.metric}"]
-    return sign * metric, record.metrics["best/val/loss"], int(record.tags["imgcls.trial"])
-
-
 def _with_fresh_seed(trial: RunRecord, index: int, sweep: Experiment, tracker: Tracker) -> Experiment:
     """The trial's configuration with the seed that all configurations share, scored at the trial's best epoch."""
     with tracker.fetch(trial.run_id, CONFIG) as path:
         experiment = load_experiment(path)
-    seed = derive_seed(sweep.search.seed, "confirm", index) % 2**31
-    assert seed != experiment.train.seed
+    seed = fresh_seed(sweep.search.seed, index)
     fixed = {"train.seed": seed, "train.score_epoch": int(trial.metrics["best/epoch"]), "train.patience": 0}
     return experiment.replace(fixed, origin="confirm")
 
@@ -224,40 +136,34 @@ def _train(
 def _conclude(
     candidates: Sequence[RunRecord], done: dict[tuple[str, int], str], sweep: Experiment, seeds: int, tracker: Tracker
 ) -> Confirmation:
-    name = f"best/{sweep.search.metric}"
-    confirmed = []
-    for trial in candidates:
-        run_ids = tuple(done[trial.run_id, index] for index in range(seeds))
-        confirmed.append(
+    return rank_confirmed(
+        [
             Confirmed(
-                trial=int(trial.tags["imgcls.trial"]),
-                trial_value=trial.metrics[name],
-                epoch=int(trial.metrics["best/epoch"]),
-                values=tuple(tracker.get(run_id).metrics[name] for run_id in run_ids),
-                run_ids=run_ids,
+                found_by=trial,
+                runs=tuple(tracker.get(done[trial.run_id, index]) for index in range(seeds)),
+                metric=sweep.search.metric,
             )
-        )
-    sign = 1 if direction(sweep) == "minimize" else -1
-    return Confirmation(
-        metric=sweep.search.metric,
-        ranked=tuple(sorted(confirmed, key=lambda c: (sign * c.mean, c.trial))),
-        best_trial=confirmed[0],
+            for trial in candidates
+        ]
     )
 
 
 def _record(run: Run, result: Confirmation, tracker: Tracker) -> None:
+    """What was confirmed, and the winner's own scores in place of those of the trial that was the winner."""
     best = result.winner
     metrics = {
         "confirm/mean": best.mean,
         "confirm/optimism": result.optimism,
-        "confirm/num_seeds": float(len(best.values)),
+        "confirm/best_trial_mean": result.best_trial.mean,
+        "confirm/num_seeds": float(result.num_seeds),
         "confirm/num_configurations": float(len(result.ranked)),
     }
     if len(best.values) > 1:
         metrics["confirm/std"] = best.std
     tags = {
-        "imgcls.best_run_id": result.best_run_id,
-        "imgcls.confirmed_trials": ",".join(str(confirmed.trial) for confirmed in result.ranked),
+        **tags_of(result.best_run_id, result.best_trial.found_by.run_id),
+        CONFIRMED_RUN_ID: result.best_run_id,
+        CONFIRMED_TRIALS: ",".join(str(confirmed.trial) for confirmed in result.ranked),
     }
-    begun = [tracker.get(run_id).started for confirmed in result.ranked for run_id in confirmed.run_ids]
-    run.log_metrics(metrics, tags=tags, at=max(begun))  # concluding twice gives the same points
+    metrics |= scores_of_winner(best.runs[0]) | scores_of_best_trial(result.best_trial.found_by)
+    log_latest(run, tracker.get(run.run_id), metrics, tags)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from optuna.importance import get_param_importances
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import create_study
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -24,6 +23,7 @@ from tqdm import tqdm
 from imgcls.config import Experiment
 from imgcls.data.augment import refuse_colours_of_grey
 from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
+from imgcls.evaluation.confirmation import CONFIRMED_TRIALS, Confirmation
 from imgcls.models.registry import resolve_model
 from imgcls.progress import duration
 from imgcls.reporting.cautions import caution_tags
@@ -31,13 +31,15 @@ from imgcls.reporting.statistics import metric_text
 from imgcls.rng import derive_seed
 from imgcls.run import CONFIG, Prepared, announce, data_tags, log_leak_picture, prepare
 from imgcls.search import space as spaces
-from imgcls.search.confirm import Confirmation, check_can_be_confirmed, confirm, recorded_confirmation
+from imgcls.search.confirm import check_can_be_confirmed, confirm
 from imgcls.search.engines import TrialOutcome, make_engine
-from imgcls.search.summary import IMPORTANCES, LEADERBOARD, write_report
+from imgcls.search.importances import importance_ranges, importances
+from imgcls.search.summary import IMPORTANCE_RANGES, IMPORTANCES, LEADERBOARD, write_report
 from imgcls.search.trial import TrialJob, direction, metric_value, open_study
+from imgcls.search.winner import CONFIRMED_RUN_ID, log_latest, scores_of_best_trial, scores_of_winner, tags_of
 from imgcls.signals import GracefulStop
 from imgcls.tracking.claims import claim
-from imgcls.tracking.lookup import find_run
+from imgcls.tracking.lookup import BEST_RUN, find_run
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 
@@ -49,9 +51,6 @@ ALIKE_FAILURES = 3
 
 MAX_LOSSES = 2
 """A trial that lost its worker so often fails: what killed them is likely to be the trial itself."""
-
-MIN_TRIALS_FOR_IMPORTANCES = 3
-"""From fewer completed trials Optuna's PED-ANOVA says that all parameters matter alike."""
 
 
 @dataclass(frozen=True)
@@ -376,48 +375,38 @@ class Sweep:
             run.run_id, best_run_id, metric, float(winner[metric]), board, len(dataset.val),
             caution_tags(data_tags(dataset)),
         )  # fmt: skip
-        run.set_tags({"imgcls.best_run_id": result.best_run_id})
-        run.log_metrics({
-            "best/epoch": float(winner["best/epoch"]), "best/val/accuracy": float(winner["val/accuracy"]),
-            "best/val/loss": float(winner["val/loss"]), "num_trials": float(len(board)),
-        }, at=self._last_end())  # fmt: skip
+        self._record_winner(run, best_run_id, str(winner["run_id"]), len(board))
         run.log_text(LEADERBOARD, board.to_csv(index=False))
-        run.log_text(IMPORTANCES, json.dumps(self._importances()))
+        run.log_text(IMPORTANCES, json.dumps(importances(self.study)))
+        ranges = {key: (shares.low, shares.high) for key, shares in importance_ranges(self.study).items()}
+        run.log_text(IMPORTANCE_RANGES, json.dumps(ranges))
         self._log_plots(run)
-        write_report(run, self.tracker, recorded_confirmation(run.run_id, self.tracker))
+        write_report(run, self.tracker)
         return result
 
-    def _last_end(self) -> int:
-        """When the last trial ended, in milliseconds since 1970: concluding twice gives the same points."""
-        ends = [trial.datetime_complete for trial in self.study.get_trials(deepcopy=False)]
-        return int(max(end.timestamp() for end in ends if end is not None) * 1000)
-
-    def _importances(self) -> dict[str, float]:
-        """Dotted key -> share of the metric's variation; empty where too few trials were completed to say."""
-        if self._num_completed() < MIN_TRIALS_FOR_IMPORTANCES:
-            return {}
-        return {key: float(share) for key, share in get_param_importances(self.study).items()}
-
-    def _num_completed(self) -> int:
-        return len(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    def _record_winner(self, run: Run, best_run_id: str, best_trial_run_id: str, num_trials: int) -> None:
+        """Each score that the sweep repeats is of the run whose id stands beside it."""
+        winner, best_trial = self.tracker.get(best_run_id), self.tracker.get(best_trial_run_id)
+        metrics = {**scores_of_winner(winner), **scores_of_best_trial(best_trial), "num_trials": float(num_trials)}
+        log_latest(run, self.tracker.get(run.run_id), metrics, tags_of(best_run_id, best_trial_run_id))
 
     def _confirmed_winner(self, run_id: str, best_trial: int) -> str | None:
         """What an earlier confirmation chose, unless a better trial has come since."""
         tags = self.tracker.get(run_id).tags
-        if "imgcls.confirmed_trials" not in tags:
+        if CONFIRMED_TRIALS not in tags:
             return None
-        if str(best_trial) in tags["imgcls.confirmed_trials"].split(","):
-            return tags["imgcls.best_run_id"]
+        if str(best_trial) in tags[CONFIRMED_TRIALS].split(","):
+            return tags.get(CONFIRMED_RUN_ID, tags[BEST_RUN])
         log.warning(
             "trial %d is better than those confirmed before (%s) and is the winner until it is confirmed too: "
-            "imgcls confirm %s", best_trial, tags["imgcls.confirmed_trials"], run_id,
+            "imgcls confirm %s", best_trial, tags[CONFIRMED_TRIALS], run_id,
         )  # fmt: skip
         return None
 
     def _confirm(self, run: Run, result: SweepResult) -> SweepResult:
         asked = self.experiment.search.confirm
         confirmation = confirm(run, self.tracker, self.root, top=asked.top, seeds=asked.seeds, stop=self.stop)
-        write_report(run, self.tracker, confirmation)
+        write_report(run, self.tracker)
         return replace(result, best_run_id=confirmation.best_run_id, confirmation=confirmation)
 
     def _log_plots(self, run: Run) -> None:
@@ -431,7 +420,7 @@ class Sweep:
             "parallel_coordinates": visualization.plot_parallel_coordinate,
         }
         name = self.experiment.search.metric
-        if self._num_completed() < MIN_TRIALS_FOR_IMPORTANCES:
+        if not importances(self.study):
             del plots["importances"]
         for title, plot in plots.items():
             page = plot(self.study, target_name=name).to_html(include_plotlyjs=True)
@@ -458,7 +447,7 @@ def confirm_sweep(
     check_can_be_confirmed(sweep)
     with only_one(root, sweep.tags["imgcls.study"]), tracker.reopen_run(sweep.run_id) as run:
         confirmation = confirm(run, tracker, root, top=top, seeds=seeds, stop=stop, announces=True)
-        write_report(run, tracker, confirmation)
+        write_report(run, tracker)
         return confirmation
 
 

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 
+def lower_is_better(metric: str) -> bool:
+    """Whether the smaller value of a metric is the better one."""
+    return metric == "val/loss"
+
+
 @dataclass(frozen=True)
 class EpochResult:
     """What one completed epoch gave.
@@ -52,5 +57,5 @@ class EpochResult:
 
     def rank(self, metric: str) -> tuple[float, float, int]:
         """Sorts ascending from best to worst: by the metric, then lower val loss, then the earlier epoch."""
-        first = -self.val_accuracy if metric == "val/accuracy" else self.val_loss
+        first = self.val_loss if lower_is_better(metric) else -self.val_accuracy
         return first, self.val_loss, self.epoch

@@ -135,6 +135,17 @@ def test_a_checkpoint_that_is_not_the_tracked_one_is_refused(project):
     refused(project, done.run_id, InputError, "not the one that was tracked")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("epoch", 2), ("class_names", [*DIGITS[1:], DIGITS[0]]), ("class_names", None)],
+)
+def test_a_checkpoint_that_says_something_else_than_the_record_is_refused(project, name, value):
+    done = project.train("train.epochs=1", "train.warmup_epochs=0")
+    with project.tracker.fetch(done.run_id, "checkpoints/best.pt") as path:
+        torch.save(torch.load(path, weights_only=True) | {name: value}, path)
+    refused(project, done.run_id, InputError, f"says {name} .*; it is not the one that was tracked")
+
+
 @pytest.mark.parametrize(("shift", "accepted"), [(0.0, True), (5.0, False)])
 def test_elsewhere_one_image_in_500_may_differ(project, shift, accepted):
     done = project.train()

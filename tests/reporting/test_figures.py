@@ -20,7 +20,7 @@ from imgcls.reporting.figures import (
     search_history,
     worst_mistakes,
 )
-from imgcls.reporting.statistics import expected_calibration_error, reliability, wilson
+from imgcls.reporting.statistics import Interval, expected_calibration_error, reliability, wilson
 
 
 def texts(figure):
@@ -265,10 +265,12 @@ def test_search_history_of_one_trial(outcome):
 
 
 def test_importances_stand_in_order():
-    (axes,) = importances({"train.lr": 0.3, "model.depth": 0.6, "train.warmup_epochs": 0.1}).axes
-    assert [bar.get_width() for bar in axes.patches] == [0.1, 0.3, 0.6]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["train.warmup_epochs", "train.lr", "model.depth"]
-    assert {"60%", "30%", "10%"} <= set(texts(importances({"a": 0.6, "b": 0.3, "c": 0.1})))
+    shares = {"train.lr": (0.3, Interval(0.1, 0.5)), "model.depth": (0.6, Interval(0.2, 0.9))}
+    (axes,) = importances(shares).axes
+    assert [bar.get_width() for bar in axes.patches] == [0.3, 0.6]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["train.lr  30%", "model.depth  60%"]
+    ranges = [segment[:, 0].tolist() for segment in axes.collections[0].get_segments()]
+    assert ranges == [[0.1, 0.5], [0.2, 0.9]]
 
 
 def test_leaderboard_shows_the_best_with_their_intervals():
@@ -296,7 +298,7 @@ def test_figures_of_a_sweep_without_trials_are_sentences(figure):
 def test_figures_of_a_sweep_are_readable_at_any_size(num):
     names = [f"a key of the experiment, number {i}" for i in range(num)]
     for figure in (
-        importances(dict.fromkeys(names, 1 / num)),
+        importances(dict.fromkeys(names, (1 / num, Interval(0, 1)))),
         leaderboard_intervals(names, [0.5] * num, [wilson(50, 100)] * num),
     ):
         figure.draw_without_rendering()

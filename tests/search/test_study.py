@@ -62,7 +62,7 @@ def test_a_sweep_leaves_its_record(project):
     board = pd.read_csv(io.StringIO(project.tracker.read_text(result.run_id, "report/leaderboard.csv")))
     assert board["run_id"].iloc[0] == result.best_run_id
     assert {"trial", "val/accuracy", "val/loss", "train.lr", "model.depth"} <= set(board.columns)
-    for name in ("history", "slice", "parallel_coordinates", "importances"):
+    for name in ("history", "slice", "parallel_coordinates"):
         page = project.tracker.read_text(result.run_id, f"figures/{name}.html")
         assert "plotly" in page
         assert 'src="http' not in page  # no network

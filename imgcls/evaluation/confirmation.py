@@ -1,0 +1,229 @@
+"""What a confirmation gave, read from the record: configurations of a sweep with fresh seeds, ranked by their means."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from imgcls.reporting.report import counted
+from imgcls.reporting.statistics import Interval, accuracy_interval, mean_interval, rounded, with_interval
+from imgcls.rng import derive_seed
+from imgcls.tracking.record import RunRecord
+from imgcls.tracking.store import Tracker
+from imgcls.training.metrics import lower_is_better
+
+CONFIRMED_TRIALS = "imgcls.confirmed_trials"
+"""Tag of a sweep: the numbers of the trials whose configurations its latest confirmation compared, the best first."""
+
+SAME_MEAN = 12
+"""Decimals to which two means are compared: equal shares of images may differ in their last bit."""
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """One configuration with fresh seeds.
+
+    Attributes:
+        found_by: the trial that found it.
+        runs: the fresh runs, in the order of the seeds.
+        metric: what is compared, such as `val/accuracy`.
+    """
+
+    found_by: RunRecord
+    runs: tuple[RunRecord, ...]
+    metric: str
+
+    @property
+    def trial(self) -> int:
+        """Number of the trial that found it."""
+        return int(self.found_by.tags["imgcls.trial"])
+
+    @property
+    def trial_value(self) -> float:
+        """That trial's metric at its best epoch."""
+        return self.found_by.metrics[f"best/{self.metric}"]
+
+    @property
+    def epoch(self) -> int:
+        """That epoch, at which the fresh runs are scored too."""
+        return int(self.found_by.metrics["best/epoch"])
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The metric of each fresh run at this epoch."""
+        return tuple(run.metrics[f"best/{self.metric}"] for run in self.runs)
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """Of the fresh runs."""
+        return tuple(run.run_id for run in self.runs)
+
+    @property
+    def mean(self) -> float:
+        """Of `values`."""
+        return statistics.fmean(self.values)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of `values` over the seeds, with N - 1; NaN of a single one."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else float("nan")
+
+    @property
+    def interval(self) -> Interval | None:
+        """95% interval of the mean over seeds; None of a single seed."""
+        return mean_interval(self.values) if len(self.values) > 1 else None
+
+    @property
+    def digits(self) -> Interval:
+        """What rounds the mean: its interval, or of a single seed that of its accuracy on the val images."""
+        accuracy = self.runs[0].metrics["best/val/accuracy"]
+        return self.interval or accuracy_interval(accuracy, int(self.found_by.tags["imgcls.num_val"]))
+
+    @property
+    def optimism(self) -> float:
+        """The trial's metric minus the mean: above 0 for an accuracy, below 0 for a loss, where the trial was lucky."""
+        return self.trial_value - self.mean
+
+    @property
+    def optimism_interval(self) -> Interval | None:
+        """95% interval of `optimism`, of which the mean alone varies with the seed; None of a single seed."""
+        return Interval(self.trial_value - i.high, self.trial_value - i.low) if (i := self.interval) else None
+
+    @property
+    def rank(self) -> tuple[float, float, int]:
+        """Sorts from best to worst: by the mean, then the lower mean val/loss, then the number of the trial."""
+        sign = 1 if lower_is_better(self.metric) else -1
+        mean_loss = statistics.fmean(run.metrics["best/val/loss"] for run in self.runs)
+        return sign * round(self.mean, SAME_MEAN), mean_loss, self.trial
+
+    def minus(self, other: Confirmed) -> tuple[float, Interval | None]:
+        """The mean minus the other's, paired by seed, with its 95% interval; None of a single seed."""
+        differences = [mine - theirs for mine, theirs in zip(self.values, other.values, strict=True)]
+        return self.mean - other.mean, mean_interval(differences) if len(differences) > 1 else None
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The best configurations of a sweep, ranked by their confirmed means.
+
+    Attributes:
+        metric: what is compared.
+        ranked: the best first.
+        best_trial: the configuration that the sweep's best trial found.
+    """
+
+    metric: str
+    ranked: tuple[Confirmed, ...]
+    best_trial: Confirmed
+
+    @property
+    def optimism(self) -> float:
+        """Of the sweep's best trial: its metric minus its configuration's confirmed mean."""
+        return self.best_trial.optimism
+
+    @property
+    def num_seeds(self) -> int:
+        """Fresh seeds of each configuration."""
+        return len(self.winner.runs)
+
+    @property
+    def winner(self) -> Confirmed:
+        """The configuration with the best mean."""
+        return self.ranked[0]
+
+    @property
+    def best_run_id(self) -> str:
+        """The first fresh seed of the best configuration, chosen by place and not by score."""
+        return self.winner.runs[0].run_id
+
+    def place_of(self, run_id: str) -> int | None:
+        """Place of the configuration that a fresh run trained, from 1; None where the run is none of these."""
+        return next((i for i, confirmed in enumerate(self.ranked, 1) if run_id in confirmed.run_ids), None)
+
+
+def ranked_trials(trials: Sequence[RunRecord], metric: str) -> list[RunRecord]:
+    """The completed ones among a sweep's trials, best first: by the metric, then lower val/loss, then the number."""
+
+    def rank(record: RunRecord) -> tuple[float, float, int]:
+        sign = 1 if lower_is_better(metric) else -1
+        best = record.metrics
+        return sign * best[f"best/{metric}"], best["best/val/loss"], int(record.tags["imgcls.trial"])
+
+    return sorted((record for record in trials if record.outcome == "completed"), key=rank)
+
+
+def rank_confirmed(confirmed: Sequence[Confirmed]) -> Confirmation:
+    """Ranks configurations by their means.
+
+    Args:
+        confirmed: at least one, in the order of the trials that found them, the best trial's first.
+    """
+    ranked = tuple(sorted(confirmed, key=lambda each: each.rank))
+    return Confirmation(confirmed[0].metric, ranked, confirmed[0])
+
+
+def fresh_seed(search_seed: int, index: int) -> int:
+    """The seed number `index`, from 0, with which every configuration of a sweep is trained again."""
+    return derive_seed(search_seed, "confirm", index) % 2**31
+
+
+def recorded_confirmation(sweep: RunRecord, tracker: Tracker) -> Confirmation | None:
+    """A sweep's latest confirmation; None where there is none, or where a run of it was deleted since."""
+    if CONFIRMED_TRIALS not in sweep.tags:
+        return None
+    metric, numbers = sweep.params["search.metric"], sweep.tags[CONFIRMED_TRIALS].split(",")
+    seeds = [fresh_seed(int(sweep.params["search.seed"]), i) for i in range(int(sweep.metrics["confirm/num_seeds"]))]
+    trials = [r for r in tracker.children(sweep.run_id, "trial") if r.tags["imgcls.trial"] in numbers]
+    found_by = ranked_trials(trials, metric)
+    fresh = [r for r in tracker.children(sweep.run_id, "confirm") if r.outcome == "completed"]
+    confirmed = [Confirmed(trial, tuple(_with_seeds(trial, seeds, fresh)), metric) for trial in found_by]
+    if len(confirmed) < len(numbers) or any(len(each.runs) < len(seeds) for each in confirmed):
+        return None
+    return rank_confirmed(confirmed)
+
+
+def fresh_runs_of(trial: RunRecord, runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """Those among fresh runs that trained a trial's configuration up to its best epoch."""
+    epoch = f"{trial.metrics['best/epoch']:.0f}"
+    number = trial.tags["imgcls.trial"]
+    return [r for r in runs if r.tags.get("imgcls.trial") == number and r.params.get("train.score_epoch") == epoch]
+
+
+def _with_seeds(trial: RunRecord, seeds: Sequence[int], runs: Sequence[RunRecord]) -> list[RunRecord]:
+    first = {int(run.params["train.seed"]): run for run in reversed(fresh_runs_of(trial, runs))}
+    return [first[seed] for seed in seeds if seed in first]
+
+
+# --- in words ---------------------------------------------------------------------------------------------------
+
+ONE_SEED = "one seed, no interval"
+"""What stands where the interval over seeds would be."""
+
+
+def mean_words(confirmed: Confirmed) -> str:
+    """Such as `0.88 (0.85 to 0.91), standard deviation 0.012, 3 fresh seeds`."""
+    if confirmed.interval is None:
+        return f"{rounded(confirmed.mean, confirmed.digits)} ({ONE_SEED})"
+    return (
+        f"{with_interval(confirmed.mean, confirmed.interval)}, standard deviation "
+        f"{std_words(confirmed)}, {counted(len(confirmed.runs), 'fresh seed')}"
+    )
+
+
+def std_words(confirmed: Confirmed) -> str:
+    """The standard deviation over seeds with the digits of the mean, but never as 0 where it is more."""
+    return rounded(confirmed.std, Interval(0, 2 * confirmed.digits.half_width))
+
+
+def optimism_words(confirmed: Confirmed) -> str:
+    """The trial's score minus the mean, with its interval over seeds."""
+    interval = confirmed.optimism_interval
+    if interval is None:
+        return f"{rounded(confirmed.optimism, _of_a_difference(confirmed.digits))} ({ONE_SEED})"
+    return with_interval(confirmed.optimism, interval)
+
+
+def _of_a_difference(interval: Interval) -> Interval:
+    """As wide, around 0: a difference may be 0."""
+    return Interval(-interval.half_width, interval.half_width)

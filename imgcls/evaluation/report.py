@@ -1,0 +1,277 @@
+"""The report of a held-out evaluation, from the records of the evaluation, of the run judged and of its sweep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pandas as pd
+
+from imgcls.evaluation.confirmation import mean_words, optimism_words
+from imgcls.evaluation.selection import Selection, story
+from imgcls.reporting.cautions import cautions
+from imgcls.reporting.methods import commit_words, methods, model_words, split_words
+from imgcls.reporting.report import (
+    document,
+    escaped,
+    fetch_config,
+    markdown_table,
+    shell,
+    val_score,
+    warned,
+    warning,
+)
+from imgcls.reporting.statistics import (
+    UNDEFINED,
+    Interval,
+    Scores,
+    difference_interval,
+    ends,
+    rounded,
+    wilson,
+    with_interval,
+)
+from imgcls.tracking.record import RunRecord
+
+SCORE_NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "auroc": "AUROC",
+    "ece": "calibration error (ECE)",
+    "loss": "loss (nats)",
+}
+"""Fields of `Scores` in the order of the report, with the words for them."""
+
+INTERVAL_METHODS = (
+    "Intervals are Wilson's for the accuracy and from a stratified bootstrap for the other scores; the calibration "
+    "error has none."
+)
+"""How the intervals of the score table are made."""
+
+ABSENT_CLASSES = (
+    "The macro-F1 is the mean of the column F1. As in scikit-learn with zero_division=0, a share with nothing to "
+    "divide by counts 0, and a class that is neither present nor predicted is left out (–)."
+)
+"""What the class table says of a class without images or without predictions."""
+
+
+def evaluation_markdown(evaluation: RunRecord, selection: Selection, classes: pd.DataFrame) -> str:
+    """The report of one held-out evaluation.
+
+    A score carries no more digits than its 95% interval supports, one without an interval no more than the accuracy's
+    on the same images; those of a class, no more than its recall's.
+
+    Args:
+        evaluation: whose scores are recorded already.
+        selection: of the run judged.
+        classes: on test, as `statistics.per_class` gives it.
+    """
+    judged, said = selection.run, cautions(evaluation.tags)
+    num_test, command = evaluation.tags["imgcls.num_test"], f"python evaluate.py --run-id {judged.run_id} --again"
+    return document(
+        f"# {escaped(judged.experiment)}: held-out evaluation",
+        f"Run `{judged.run_id}` ({escaped(model_words(judged))}) judged on {num_test} test images. "
+        f"{look_words(evaluation)}",
+        "## Scores",
+        _score_table(evaluation, selection),
+        INTERVAL_METHODS,
+        *warning(said),
+        "## How it was chosen",
+        _epoch(selection),
+        " ".join(story(selection)),
+        "## From val to test",
+        markdown_table(("step", "value"), _steps(evaluation, selection)),
+        _gap(evaluation, selection),
+        *warning(said),
+        "## For a methods section",
+        warned(_methods(evaluation, selection, len(classes)), said),
+        "## Classes, on test",
+        _class_table(classes),
+        ABSENT_CLASSES,
+        *warning(said),
+        "## Settings",
+        markdown_table(("setting", "value"), _settings(evaluation, judged, len(classes))),
+        "## How to repeat it",
+        "From the root of the repository. Judging again opens the test split again, which counts as a further look:",
+        shell(command),
+        "The run judged left its whole configuration, which feeds a new run as it is:",
+        shell(fetch_config(judged.run_id)),
+    )
+
+
+def score_rows(evaluation: RunRecord) -> list[tuple[str, str, str, str, str]]:
+    """(score, on test, its 95% interval, on val, its 95% interval) of each score, in words."""
+    return [
+        (words, *_cells(evaluation.metrics, "test", name), *_cells(evaluation.metrics, "val", name))
+        for name, words in SCORE_NAMES.items()
+    ]
+
+
+def look_words(evaluation: RunRecord) -> str:
+    """Which opening of the test split this was, and what follows from earlier ones."""
+    look = int(evaluation.tags["imgcls.test_look"])
+    if look == 1:
+        return "Look 1: no earlier opening of this test split is recorded in this store."
+    earlier = "once" if look == 2 else f"{look - 1} times"
+    return (
+        f"Look {look}: this test split had been opened {earlier} before. What was chosen after seeing its earlier "
+        "scores makes these look better than they are."
+    )
+
+
+def recorded_intervals(metrics: Mapping[str, float], split: str) -> dict[str, Interval]:
+    """Field of `Scores` -> its 95% interval on a split, of those that have one."""
+    ends_of = {name: (metrics.get(f"{split}/{name}_low"), metrics.get(f"{split}/{name}_high")) for name in SCORE_NAMES}
+    return {name: Interval(low, high) for name, (low, high) in ends_of.items() if low is not None and high is not None}
+
+
+def _cells(metrics: Mapping[str, float], split: str, name: str) -> tuple[str, str]:
+    scores, own = Scores.from_metrics(metrics, split), recorded_intervals(metrics, split).get(name)
+    shown = rounded(getattr(scores, name), own or scores.accuracy_interval)
+    return shown, UNDEFINED if own is None else ends(own)
+
+
+def _score_table(evaluation: RunRecord, selection: Selection) -> str:
+    rows = [
+        (words, *cells, interval + (_note(selection) if selection.metric == f"val/{name}" else ""))
+        for name, (words, *cells, interval) in zip(SCORE_NAMES, score_rows(evaluation), strict=True)
+    ]
+    return markdown_table(("score", "test", "95% interval", "val", "95% interval"), rows)
+
+
+def _note(selection: Selection) -> str:
+    """What the val score of a run selected, beside it."""
+    return f"; this score selected {selection.chosen}" if selection.chosen else ""
+
+
+def _epoch(selection: Selection) -> str:
+    epoch = f"The weights are those of epoch {selection.run.metrics['best/epoch']:.0f}"
+    if selection.has_fixed_epoch:
+        return f"{epoch}, which was fixed before training."
+    return f"{epoch}, the best one on validation by {_plain(selection.metric)}."
+
+
+def _steps(evaluation: RunRecord, selection: Selection) -> list[tuple[str, str]]:
+    """From the score that val gave to the score that counts, all of the run judged and of its configuration."""
+    test = Scores.from_metrics(evaluation.metrics, "test")
+    own = f"{val_score(selection.run, selection.metric)}{_note(selection)}"
+    return [
+        *_confirmed_steps(selection),
+        (f"{selection.metric} of this run", own),
+        ("test accuracy", with_interval(test.accuracy, test.accuracy_interval)),
+        (
+            "val_test_gap, accuracy on val minus on test",
+            with_interval(evaluation.metrics["val_test_gap"], _gap_interval(evaluation)),
+        ),
+        ("trials", str(selection.num_trials) if selection.num_trials else UNDEFINED),
+        ("looks at the test split", evaluation.tags["imgcls.test_look"]),
+    ]
+
+
+def _confirmed_steps(selection: Selection) -> list[tuple[str, str]]:
+    confirmed = selection.confirmed
+    if confirmed is None:
+        return []
+    trial = f"{selection.metric} of trial {confirmed.trial}, which found the configuration"
+    return [
+        (trial, val_score(confirmed.found_by, selection.metric)),
+        ("confirmed mean of the configuration", mean_words(confirmed)),
+        ("optimism, the first minus the second", optimism_words(confirmed)),
+    ]
+
+
+def _gap_interval(evaluation: RunRecord) -> Interval:
+    val, test = (Scores.from_metrics(evaluation.metrics, split) for split in ("val", "test"))
+    return difference_interval(val.accuracy, val.accuracy_interval, test.accuracy, test.accuracy_interval)
+
+
+def _gap(evaluation: RunRecord, selection: Selection) -> str:
+    interval = _gap_interval(evaluation)
+    selected = selection.chosen or ("the configuration, by a mean" if selection.is_flattered else "")
+    expected = f" Val selected {selected}, so some gap is to be expected." if selected else ""
+    return (
+        f"`val_test_gap`, accuracy on val minus accuracy on test: "
+        f"{rounded(evaluation.metrics['val_test_gap'], interval)} ({ends(interval)}, Newcombe's 95% interval)."
+        f"{expected}"
+    )
+
+
+def _methods(evaluation: RunRecord, selection: Selection, num_classes: int) -> str:
+    """One paragraph that reads without the rest of the report."""
+    judged, metric = selection.run, _plain(selection.metric)
+    size = judged.params["data.image_size"]
+    look = int(evaluation.tags["imgcls.test_look"])
+    val = Scores.from_metrics(evaluation.metrics, "val")
+    flattered = "; measured on the images that selected, it is optimistic" if selection.is_flattered else ""
+    confirmed = (
+        [f"The configuration, trained again, had a mean validation {metric} of {mean_words(selection.confirmed)}."]
+        if selection.confirmed
+        else []
+    )
+    nth = "for the first time on record" if look == 1 else f"for time number {look}"
+    return " ".join(
+        (
+            f"The model was {escaped(model_words(judged))} on images of {size} x {size} pixels in {num_classes} "
+            f"classes ({escaped(split_words(judged, evaluation))}).",
+            *map(escaped, methods(judged)),
+            _epoch(selection),
+            *story(selection),
+            f"Validation accuracy was {_stated('accuracy', val, val.accuracy_interval)}{flattered}.",
+            *confirmed,
+            f"The test split of {evaluation.tags['imgcls.num_test']} images was opened {nth} for this evaluation.",
+            _test_scores(evaluation),
+        )
+    )
+
+
+def _test_scores(evaluation: RunRecord) -> str:
+    test, intervals = Scores.from_metrics(evaluation.metrics, "test"), recorded_intervals(evaluation.metrics, "test")
+    stated = [
+        f", {words} {_stated(name, test, interval)}"
+        for name, words in SCORE_NAMES.items()
+        if name != "accuracy" and (interval := intervals.get(name)) is not None
+    ]
+    method = " The intervals of all but the accuracy are from a stratified bootstrap." if stated else ""
+    return f"Test accuracy was {_stated('accuracy', test, test.accuracy_interval)}{''.join(stated)}.{method}"
+
+
+def _stated(name: str, scores: Scores, interval: Interval) -> str:
+    value = rounded(getattr(scores, name), interval)
+    return f"{value} (95% {'Wilson ' if name == 'accuracy' else ''}interval {ends(interval)})"
+
+
+def _class_table(per_class: pd.DataFrame) -> str:
+    columns = per_class[["class", "precision", "recall", "f1", "num_images"]]
+    return markdown_table(
+        ("class", "precision", "recall", "95% interval", "F1", "images"),
+        [_class_row(*row) for row in columns.itertuples(index=False, name=None)],
+    )
+
+
+def _class_row(name: str, precision: float, recall: float, f1: float, num_images: int) -> tuple[str, ...]:
+    if math.isnan(f1):
+        return name, UNDEFINED, UNDEFINED, UNDEFINED, UNDEFINED, "0"
+    if not num_images:  # every image predicted as this class is another's
+        return name, "0", UNDEFINED, UNDEFINED, "0", "0"
+    interval = wilson(round(recall * num_images), num_images)
+    shown = rounded(precision, interval), rounded(recall, interval), ends(interval), rounded(f1, interval)
+    return name, *shown, str(num_images)
+
+
+def _settings(evaluation: RunRecord, judged: RunRecord, num_classes: int) -> list[tuple[str, str]]:
+    return [
+        ("experiment", judged.experiment),
+        ("model", model_words(judged)),
+        ("epoch judged", f"{judged.metrics['best/epoch']:.0f}"),
+        ("classes", str(num_classes)),
+        ("images", split_words(judged, evaluation)),
+        ("test fingerprint", evaluation.tags["imgcls.test_fingerprint"]),
+        ("look at the test split", evaluation.tags["imgcls.test_look"]),
+        ("run judged", f"{judged.run_id} ({judged.kind}), {commit_words(judged.tags)}"),
+        ("evaluation run", f"{evaluation.run_id}, on {evaluation.tags['imgcls.device']}"),
+    ]
+
+
+def _plain(metric: str) -> str:
+    return metric.removeprefix("val/")

@@ -1,0 +1,277 @@
+"""How a run came to be chosen, or not: told from its own record and from that of its sweep."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from imgcls.errors import InputError
+from imgcls.evaluation.confirmation import (
+    Confirmation,
+    Confirmed,
+    fresh_runs_of,
+    ranked_trials,
+    recorded_confirmation,
+)
+from imgcls.reporting.report import counted, val_score
+from imgcls.tracking.record import RunRecord
+from imgcls.tracking.store import Tracker
+from imgcls.training.metrics import lower_is_better
+
+ENDED = ("completed", "pruned", "failed")
+"""Outcomes of trials that count among those val chose from."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the record knows about the choice of a run.
+
+    Attributes:
+        run: the run in question.
+        metric: what val selected by, such as `val/accuracy`.
+        sweep: that it belongs to; None where it belongs to none, or where the sweep was deleted.
+        trials: completed trials of the sweep, best first.
+        num_trials: trials of the sweep that ended.
+        outcomes: outcome -> number of these trials, as far as they left a run.
+        confirmed: of a fresh run: its configuration, with its fresh seeds.
+        confirmation: the sweep's latest, where there is one.
+        repeated: of a rerun: the selection of the run that it repeats; None where that was deleted.
+    """
+
+    run: RunRecord
+    metric: str
+    sweep: RunRecord | None = None
+    trials: tuple[RunRecord, ...] = ()
+    num_trials: int = 0
+    outcomes: tuple[tuple[str, int], ...] = ()
+    confirmed: Confirmed | None = None
+    confirmation: Confirmation | None = None
+    repeated: Selection | None = None
+
+    @property
+    def has_fixed_epoch(self) -> bool:
+        """Whether the epoch was fixed before the run began, so that val did not choose it."""
+        return self.run.params.get("train.score_epoch", "0") != "0"
+
+    @property
+    def winner_id(self) -> str:
+        """Run id of the sweep's winner; "" where there is none."""
+        return self.sweep.tags.get("imgcls.best_run_id", "") if self.sweep else ""
+
+    @property
+    def is_winner(self) -> bool:
+        """Whether the sweep names this run as its winner."""
+        return self.winner_id == self.run.run_id
+
+    @property
+    def place(self) -> int | None:
+        """Place of a trial among the completed ones, from 1; None for any other run."""
+        ids = [trial.run_id for trial in self.trials]
+        return ids.index(self.run.run_id) + 1 if self.run.run_id in ids else None
+
+    @property
+    def place_of_mean(self) -> int | None:
+        """Place of a fresh run's configuration in the latest confirmation, from 1; None where it is not part of it."""
+        return self.confirmation.place_of(self.run.run_id) if self.confirmation else None
+
+    @property
+    def chosen(self) -> str:
+        """What this run's own val score selected, in words; "" for nothing."""
+        parts = [] if self.has_fixed_epoch else ["the epoch"]
+        if self.place == 1 and self.num_trials > 1:
+            parts.append(f"the best of {self.num_trials} trials")
+        return " and ".join(parts)
+
+    @property
+    def is_flattered(self) -> bool:
+        """Whether val images that score this run also selected something of it, so that its val score is optimistic."""
+        return bool(self.chosen) or self.place_of_mean == 1
+
+    @property
+    def trials_in_words(self) -> str:
+        """Such as `6 trials (4 completed, 2 pruned)`."""
+        kinds = ", ".join(f"{number} {outcome}" for outcome, number in self.outcomes)
+        return counted(self.num_trials, "trial") + (f" ({kinds})" if len(self.outcomes) > 1 else "")
+
+
+def selection_of(run: RunRecord, tracker: Tracker) -> Selection:
+    """What the record knows about the choice of a run that trained.
+
+    Args:
+        run: of any kind but a sweep or an evaluation.
+        tracker: where its sweep is.
+    """
+    metric = run.params.get("search.metric", "val/accuracy")
+    parent = _parent(run, tracker)
+    if parent is None or run.kind not in ("trial", "confirm", "rerun"):
+        return Selection(run, metric)
+    if run.kind == "rerun":
+        return Selection(run, metric, repeated=selection_of(parent, tracker))
+    ended = [trial for trial in tracker.children(parent.run_id, "trial") if trial.outcome in ENDED]
+    counts = Counter(trial.outcome for trial in ended)
+    confirmation = recorded_confirmation(parent, tracker)
+    return Selection(
+        run,
+        metric,
+        sweep=parent,
+        trials=tuple(ranked_trials(ended, metric)),
+        # A trial that failed before it had a run is known to the sweep alone.
+        num_trials=max(len({trial.tags["imgcls.trial"] for trial in ended}), int(parent.metrics.get("num_trials", 0))),
+        outcomes=tuple((outcome, counts[outcome]) for outcome in ENDED if counts[outcome]),
+        confirmed=_confirmed(run, parent, ended, metric, confirmation, tracker) if run.kind == "confirm" else None,
+        confirmation=confirmation,
+    )
+
+
+def _parent(run: RunRecord, tracker: Tracker) -> RunRecord | None:
+    try:
+        return tracker.get(run.tags["mlflow.parentRunId"]) if "mlflow.parentRunId" in run.tags else None
+    except InputError:  # deleted for good
+        return None
+
+
+def _confirmed(
+    run: RunRecord, sweep: RunRecord, trials: list[RunRecord], metric: str, confirmation: Confirmation | None,
+    tracker: Tracker,
+) -> Confirmed | None:  # fmt: skip
+    """The fresh run's configuration: as the latest confirmation compared it, else with all its fresh runs."""
+    if confirmation and (place := confirmation.place_of(run.run_id)):
+        return confirmation.ranked[place - 1]
+    found_by = [trial for trial in trials if trial.tags["imgcls.trial"] == run.tags["imgcls.trial"]]
+    if not found_by:
+        return None
+    fresh = [r for r in tracker.children(sweep.run_id, "confirm") if r.outcome == "completed"]
+    return Confirmed(found_by[-1], tuple(fresh_runs_of(found_by[-1], fresh)), metric)
+
+
+# --- in words ---------------------------------------------------------------------------------------------------
+
+
+def story(selection: Selection, subject: str = "This run") -> Iterator[str]:
+    """Sentences that say how the run came to be chosen, or that it was not.
+
+    Args:
+        selection: of the run.
+        subject: what the run is called at the beginning of a sentence.
+    """
+    kind = selection.run.kind
+    if kind == "rerun":
+        yield from _story_of_a_repeat(selection, subject)
+    elif kind in ("trial", "confirm") and selection.sweep is None:
+        yield f"{subject} is part of a sweep that is not in this store any more, so how it was chosen is not known."
+    elif kind == "trial":
+        yield from _story_of_a_trial(selection, subject)
+    elif kind == "confirm":
+        yield from _story_of_a_fresh_run(selection, subject)
+    else:
+        yield f"{subject} is a single one: no sweep chose its configuration."
+
+
+def _story_of_a_repeat(selection: Selection, subject: str) -> Iterator[str]:
+    original = f"run `{selection.run.tags.get('imgcls.repeated_run_id', 'unknown')}`"
+    verified = selection.run.tags.get("imgcls.verified")
+    yield f"{subject} repeats {original}" + (f" (verified: {verified})." if verified else ".")
+    yield f"Its own scores selected {'nothing' if selection.has_fixed_epoch else 'nothing but its epoch'}."
+    if selection.repeated is not None:
+        yield from story(selection.repeated, f"{original[0].upper()}{original[1:]}")
+
+
+def _story_of_a_trial(selection: Selection, subject: str) -> Iterator[str]:
+    number, metric = selection.run.tags["imgcls.trial"], selection.metric
+    so_far = "" if selection.winner_id else ", which had not ended"
+    yield f"{subject} is trial {number} of the sweep `{_id_of(selection.sweep)}`{so_far}."
+    if selection.place is None:
+        yield f"It was not completed ({selection.run.outcome}), so it was not chosen."
+    elif selection.place == 1 and len(selection.trials) == 1:
+        yield f"It is the only one of {selection.trials_in_words} that was completed."
+    elif selection.place == 1:
+        yield (
+            f"Its configuration was the best of {selection.trials_in_words} by {metric}. The best of several trials is "
+            "partly the luckiest, so this score is optimistic."
+        )
+    else:
+        best = selection.trials[0].tags["imgcls.trial"]
+        yield (
+            f"By {metric} it came in place {selection.place} of the {len(selection.trials)} trials that were "
+            f"completed, of {selection.num_trials} in all; trial {best} came first. It was not chosen."
+        )
+    if selection.winner_id and not selection.is_winner:
+        again = "It was not chosen in the end: the" if selection.place == 1 else "The"
+        yield f"{again} sweep's winner is {_winner(selection)}."
+
+
+def _story_of_a_fresh_run(selection: Selection, subject: str) -> Iterator[str]:
+    confirmed, place = selection.confirmed, selection.place_of_mean
+    number = selection.run.tags["imgcls.trial"]
+    yield (
+        f"{subject} trained the configuration of trial {number} of the sweep `{_id_of(selection.sweep)}` again with a "
+        f"fresh seed, up to epoch {selection.run.params['train.score_epoch']}, which that trial had fixed."
+    )
+    if confirmed is None or place is None or selection.confirmation is None:
+        yield "It is not part of the sweep's latest confirmation. It was not chosen."
+    else:
+        yield from _place_of_configuration(selection, selection.confirmation, place)
+    if selection.is_winner:
+        yield "Of the fresh seeds it is the first; it was chosen by this place and not by its own score."
+        yield from _fall(selection)
+    elif selection.winner_id and place is not None:
+        yield f"{'It was not chosen: the' if place == 1 else 'The'} sweep's winner is {_winner(selection)}."
+
+
+def _place_of_configuration(selection: Selection, confirmation: Confirmation, place: int) -> Iterator[str]:
+    num_configurations, metric = len(confirmation.ranked), selection.metric
+    seeds = counted(confirmation.num_seeds, "fresh seed")
+    over = f"its mean {metric} over {seeds}" if confirmation.num_seeds > 1 else f"its {metric} with one fresh seed"
+    extreme = "lowest" if lower_is_better(metric) else "highest"
+    among = f"which val had picked as the best of {selection.trials_in_words}"
+    if place > 1:
+        yield (
+            f"By {over} the configuration came in place {place} of {num_configurations} that were confirmed; that of "
+            f"trial {confirmation.winner.trial} came first. It was not chosen."
+        )
+    elif num_configurations == 1:
+        yield f"The configuration is the only one that was confirmed, {among}; {over} chose nothing."
+    else:
+        yield (
+            f"The configuration was chosen by {over}, the {extreme} of {num_configurations} configurations that were "
+            f"confirmed, {among}. A mean which was the {extreme} of several is itself a little lucky "
+            "(docs/selection.md says by how much)."
+        )
+        if (best := confirmation.best_trial) is not confirmation.winner:
+            place_of_best = confirmation.ranked.index(best) + 1
+            yield (
+                f"The best trial on val was trial {best.trial}, whose configuration came in place {place_of_best} "
+                "with fresh seeds."
+            )
+
+
+def _fall(selection: Selection) -> Iterator[str]:
+    """Where the winner's own val score is worse than that of the trial whose place it takes."""
+    best = selection.confirmation.best_trial.found_by if selection.confirmation else None
+    if best is None:
+        return
+    key = f"best/{selection.metric}"
+    sign = 1 if lower_is_better(selection.metric) else -1
+    if sign * selection.run.metrics[key] > sign * best.metrics[key]:
+        worse = "above" if lower_is_better(selection.metric) else "below"
+        yield (
+            f"Its own {selection.metric}, {val_score(selection.run, selection.metric)}, is {worse} that of trial "
+            f"{best.tags['imgcls.trial']}, {val_score(best, selection.metric)}, whose place it takes: that score was "
+            f"the best of {selection.num_trials} trials and so partly luck."
+        )
+
+
+def _winner(selection: Selection) -> str:
+    winner = f"run `{selection.winner_id}`"
+    for trial in selection.trials:
+        if trial.run_id == selection.winner_id:
+            return f"{winner}, trial {trial.tags['imgcls.trial']}"
+    confirmation = selection.confirmation
+    if confirmation and (place := confirmation.place_of(selection.winner_id)):
+        return f"{winner}, a fresh seed of trial {confirmation.ranked[place - 1].trial}'s configuration"
+    return winner
+
+
+def _id_of(record: RunRecord | None) -> str:
+    return record.run_id if record else "unknown"

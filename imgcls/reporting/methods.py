@@ -1,0 +1,147 @@
+"""How a run was trained, in sentences for a methods section, from its params and tags alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+
+from imgcls.config import AugmentConfig
+from imgcls.reporting.report import counted
+from imgcls.tracking.record import RunRecord
+
+SPLITS = ("train", "val", "test")
+
+SPLIT_ORIGINS = "imgcls.split_origins"
+"""Tag: where each split came from, in words, as JSON; runs of earlier versions have none."""
+
+UNNAMED = ("imgcls", "mlflow", "optuna")
+"""Packages in `imgcls.versions` that do not compute a result."""
+
+
+def model_words(run: RunRecord) -> str:
+    """Such as `resnet, 18 layers, width 64`."""
+    params = run.params
+    words = params["model.name"]
+    if params.get("model.depth", "0") != "0":
+        words += f", {params['model.depth']} layers, width {params['model.width']}"
+    return words
+
+
+def methods(run: RunRecord) -> list[str]:
+    """Whole sentences: start, optimiser, schedule, regularisation, augmentation, images, software and hardware."""
+    return [
+        _start(run.params),
+        _optimiser(run.params),
+        _objective(run.params),
+        _augmentation(run.params),
+        *_machine(run),
+    ]
+
+
+def split_words(run: RunRecord, evaluation: RunRecord | None = None) -> str:
+    """How many images each split of a run has, and where the splits came from, as far as the record says.
+
+    Args:
+        run: that trained.
+        evaluation: of it, which knows how many images test has.
+    """
+    tags = run.tags | ({"imgcls.num_test": evaluation.tags["imgcls.num_test"]} if evaluation else {})
+    sizes = [f"{tags[f'imgcls.num_{split}']} {split}" for split in SPLITS if f"imgcls.num_{split}" in tags]
+    origins = json.loads(tags.get(SPLIT_ORIGINS, "{}"))
+    return "; ".join([", ".join(sizes), *(f"{split} {origins[split]}" for split in SPLITS if split in origins)])
+
+
+def schedule_words(params: Mapping[str, str]) -> str:
+    """Such as `30 epochs, of which the first 3 are warm-up`."""
+    epochs, warmup, last = (int(params.get(f"train.{key}", "0")) for key in ("epochs", "warmup_epochs", "score_epoch"))
+    words = counted(epochs, "epoch")
+    if warmup:
+        words += f", of which the first {warmup} {'is' if warmup == 1 else 'are'} warm-up"
+    if last and last < epochs:
+        words += f", left after epoch {last}"
+    return words
+
+
+def _start(params: Mapping[str, str]) -> str:
+    weights = params.get("model.weights", "")
+    return f'Training started from the weights "{weights}".' if weights else "Training started from random weights."
+
+
+def _optimiser(params: Mapping[str, str]) -> str:
+    decay, batch = float(params["train.weight_decay"]), params["train.batch_size"]
+    patience = int(params.get("train.patience", "0"))
+    early = f", ended early after {counted(patience, 'epoch')} without a better val score" if patience else ""
+    return (
+        f"The optimiser was AdamW (highest learning rate {float(params['train.lr']):.3g}, weight decay {decay:g}, "
+        f"batches of {batch} images) over {schedule_words(params)}; the learning rate rises in a line during warm-up "
+        f"and falls along half a cosine after it{early}. The seed was {params['train.seed']}."
+    )
+
+
+def _objective(params: Mapping[str, str]) -> str:
+    smoothing, decay = float(params["train.label_smoothing"]), float(params["train.ema_decay"])
+    weights = params["train.class_weights"]
+    parts = [
+        f"label smoothing {smoothing:g}" if smoothing else "no label smoothing",
+        "no class weights" if weights == "none" else "classes weighed by the inverse of their number of train images",
+        f"weights averaged with decay {decay:g} a step" if decay else "no averaging of weights",
+    ]
+    if dropout := float(params.get("model.dropout", "0")):
+        parts.append(f"dropout {dropout:g} before the last layer")
+    return f"The loss was the cross-entropy with {', '.join(parts[:2])}; {'; '.join(parts[2:])}."
+
+
+AUGMENTATIONS: dict[str, Callable[[float], str]] = {
+    "horizontal_flip": lambda _: "horizontal flips",
+    "vertical_flip": lambda _: "vertical flips",
+    "quarter_turns": lambda _: "quarter turns",
+    "rotation": lambda degrees: f"rotations by up to {degrees:g} degrees",
+    "shift": lambda share: f"shifts by up to {share:g} of the side",
+    "brightness": lambda share: f"brightness varied by up to {share:g}",
+    "contrast": lambda share: f"contrast varied by up to {share:g}",
+    "saturation": lambda share: f"saturation varied by up to {share:g}",
+    "hue": lambda share: f"hue varied by up to {share:g}",
+    "cutout": lambda share: f"cutout of {share:g} of the side",
+    "mixup": lambda alpha: f"mixup (alpha {alpha:g})",
+    "cutmix": lambda alpha: f"cutmix (alpha {alpha:g})",
+}
+"""Key of `[augment]` -> its words, where it is not off."""
+
+
+def _augmentation(params: Mapping[str, str]) -> str:
+    applied = list(_applied(params))
+    return f"Train images were augmented by {', '.join(applied)}." if applied else "Train images were not augmented."
+
+
+def _applied(params: Mapping[str, str]) -> Iterator[str]:
+    low, high = json.loads(params.get("augment.random_resized_crop", "[1, 1]"))
+    if low < 1:
+        ratio = " to ".join(f"{end:.3g}" for end in json.loads(params["augment.aspect_ratio"]))
+        yield f"random crops of {low:g} to {high:g} of the area (width / height {ratio}), resized"
+    for key in AugmentConfig.model_fields:
+        value = json.loads(params.get(f"augment.{key}", "0"))
+        if key in ("random_resized_crop", "aspect_ratio") or not value:
+            continue
+        yield AUGMENTATIONS[key](float(value)) if key in AUGMENTATIONS else f"{key} {value}"
+
+
+def _machine(run: RunRecord) -> Iterator[str]:
+    tags, params = run.tags, run.params
+    versions = json.loads(tags.get("imgcls.versions", "{}"))
+    named = ", ".join(f"{name} {number}" for name, number in versions.items() if name not in UNNAMED)
+    precision = f" in {params['train.precision']}" if params.get("train.precision", "auto") != "auto" else ""
+    yield f"It ran{precision} on {tags.get('imgcls.device', 'an unknown device')}" + (
+        f" with {named}." if named else "."
+    )
+    yield f"The code was imgcls {versions.get('imgcls', 'of an unknown version')}, {commit_words(tags)}."
+
+
+def commit_words(tags: Mapping[str, str]) -> str:
+    """Which commit a run's code was, and whether files differed from it, as far as that is known."""
+    commit = tags.get("imgcls.git_commit", "unknown")
+    if commit in ("", "unknown"):
+        reason = tags.get("imgcls.git_unknown")
+        return "at an unknown commit" + (f" ({reason})" if reason else "")
+    state = {"true": " with changes that are not committed", "false": ""}
+    dirty = tags.get("imgcls.git_dirty", "unknown")
+    return f"commit {commit[:12]}" + state.get(dirty, "; whether files differed from it is not known")

@@ -1,0 +1,51 @@
+"""How much each searched key matters for the metric, and how sure these few trials make of it."""
+
+from __future__ import annotations
+
+import numpy as np
+from optuna.importance import get_param_importances
+from optuna.study import Study, create_study
+from optuna.trial import FrozenTrial, TrialState
+
+from imgcls.reporting.statistics import Interval
+from imgcls.rng import derive_seed
+
+MIN_TRIALS = 20
+"""Completed trials below which nothing is said: PED-ANOVA compares the best tenth of them with the others."""
+
+NUM_RESAMPLES = 100
+"""Times that the trials are drawn again, with replacement."""
+
+
+def importances(study: Study) -> dict[str, float]:
+    """Dotted key -> share of the metric's variation, in [0, 1]; empty where too few trials were completed to say."""
+    return _shares(study) if len(_completed(study)) >= MIN_TRIALS else {}
+
+
+def importance_ranges(study: Study) -> dict[str, Interval]:
+    """Dotted key -> range of its share in nine of ten resamples of the trials; empty where `importances` is.
+
+    The percentile bootstrap over trials (Efron and Tibshirani 1993, chapter 13). It tells how much the shares depend on
+    which trials there happen to be, and nothing of how the metric would vary with the seed.
+    """
+    trials = _completed(study)
+    if len(trials) < MIN_TRIALS:
+        return {}
+    rng = np.random.default_rng(derive_seed(0, "importances", study.study_name))
+    draws = [_shares(_study_of(study, rng.choice(len(trials), len(trials)), trials)) for _ in range(NUM_RESAMPLES)]
+    ranges = {key: np.quantile([draw.get(key, 0.0) for draw in draws], (0.05, 0.95)) for key in _shares(study)}
+    return {key: Interval(float(low), float(high)) for key, (low, high) in ranges.items()}
+
+
+def _completed(study: Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def _shares(study: Study) -> dict[str, float]:
+    return {key: float(share) for key, share in get_param_importances(study).items()}
+
+
+def _study_of(study: Study, rows: np.ndarray[tuple[int], np.dtype[np.int64]], trials: list[FrozenTrial]) -> Study:
+    resampled = create_study(direction=study.direction)
+    resampled.add_trials([trials[row] for row in rows])
+    return resampled

@@ -1,0 +1,215 @@
+"""The report of a sweep, from its record, its winner's and its trials'; every score in it is of validation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import pandas as pd
+
+from imgcls.evaluation.confirmation import ONE_SEED, Confirmation, Confirmed, mean_words, optimism_words, std_words
+from imgcls.evaluation.selection import Selection, story
+from imgcls.reporting.cautions import cautions
+from imgcls.reporting.methods import methods, model_words, split_words
+from imgcls.reporting.report import (
+    counted,
+    document,
+    escaped,
+    fetch_config,
+    frame_table,
+    markdown_table,
+    shell,
+    val_score,
+    warned,
+    with_intervals,
+)
+from imgcls.reporting.statistics import UNDEFINED, Interval, ends, rounded
+from imgcls.tracking.record import RunRecord
+
+
+def sweep_markdown(
+    sweep: RunRecord,
+    selection: Selection,
+    leaderboard: pd.DataFrame,
+    searched: Mapping[str, str],
+    importances: Mapping[str, tuple[float, Interval]],
+) -> str:
+    """The report of a sweep.
+
+    Args:
+        sweep: its own record.
+        selection: of its winner.
+        leaderboard: a row per trial, best first; any columns.
+        searched: dotted key -> its range in words.
+        importances: dotted key -> its share of the metric's variation, and the range of that; empty where unknown.
+    """
+    metric = selection.metric
+    return document(
+        f"# {escaped(sweep.tags['imgcls.study'])}: sweep",
+        f"Run `{sweep.run_id}` searched for the best `{metric}` in {_trials_in_words(leaderboard)}. They were compared "
+        "on val alone.",
+        "## Winner",
+        *_winner(sweep, selection),
+        *_confirmation(sweep, selection),
+        "## Leaderboard",
+        *_leaderboard(sweep, selection, leaderboard),
+        "## Searched",
+        markdown_table(("key", "range"), searched.items()),
+        *_importances(importances),
+        "## For a methods section",
+        warned(_methods(sweep, selection, leaderboard, searched), cautions(sweep.tags)),
+        "## How to repeat it",
+        "The sweep left its whole configuration, which feeds a new sweep as it is:",
+        shell(fetch_config(sweep.run_id)),
+    )
+
+
+def evaluate_command(run_id: str) -> str:
+    """The line that opens the test split for a run."""
+    return f"python evaluate.py --run-id {run_id}"
+
+
+def confirmation_rows(confirmation: Confirmation) -> list[tuple[str, ...]]:
+    """A row for each configuration, the best first, below `confirmation_header`."""
+    return [_confirmed_row(confirmed, confirmation) for confirmed in confirmation.ranked]
+
+
+def confirmation_header(confirmation: Confirmation) -> tuple[str, ...]:
+    """The titles of `confirmation_rows`."""
+    return "trial", "epoch", "seeds", confirmation.metric, "95% interval", "std", "minus the best", "95% interval of it"
+
+
+def optimism_sentence(confirmation: Confirmation) -> str:
+    """What the best trial's score lost with fresh seeds."""
+    best = confirmation.best_trial
+    return (
+        f"Optimism {optimism_words(best)}: the {confirmation.metric} of the best trial, trial {best.trial}, minus the "
+        "mean of its own configuration with fresh seeds."
+    )
+
+
+def _trials_in_words(leaderboard: pd.DataFrame) -> str:
+    outcomes = ", ".join(f"{number} {outcome}" for outcome, number in Counter(leaderboard["outcome"]).items())
+    return f"{counted(len(leaderboard), 'trial')} ({outcomes})"
+
+
+def _winner(sweep: RunRecord, selection: Selection) -> tuple[str, ...]:
+    winner = selection.run
+    won = (
+        f"Run `{winner.run_id}` with `{selection.metric}` {val_score(winner, selection.metric)} at epoch "
+        f"{winner.metrics['best/epoch']:.0f}. {' '.join(story(selection))}"
+    )
+    return (
+        warned(won, cautions(sweep.tags)),
+        "This opens the test split for it:",
+        shell(evaluate_command(winner.run_id)),
+    )
+
+
+def _current_confirmation(selection: Selection) -> Confirmation | None:
+    """The latest one, where its winner still is the sweep's."""
+    return selection.confirmation if selection.place_of_mean is not None else None
+
+
+def _confirmation(sweep: RunRecord, selection: Selection) -> tuple[str, ...]:
+    latest, confirmation = selection.confirmation, _current_confirmation(selection)
+    if latest is not None and confirmation is None:
+        trials = ", ".join(str(confirmed.trial) for confirmed in latest.ranked)
+        return (
+            f"An earlier confirmation compared trials {trials}. A better trial has come since and is not confirmed:",
+            shell(f"imgcls confirm {sweep.run_id}"),
+        )
+    if confirmation is None:
+        return ()
+    return (
+        "## Confirmation with fresh seeds",
+        markdown_table(confirmation_header(confirmation), confirmation_rows(confirmation)),
+        "Each epoch was fixed beforehand by the trial that found the configuration, since choosing it again in each "
+        "run would bias these scores upwards. Intervals are of the mean over seeds; differences are paired by seed.",
+        optimism_sentence(confirmation),
+        warned(
+            "Fresh seeds do not remove the luck of the val images, which selected these configurations.",
+            cautions(sweep.tags),
+        ),
+    )
+
+
+def _confirmed_row(confirmed: Confirmed, confirmation: Confirmation) -> tuple[str, ...]:
+    digits, is_best = confirmed.digits, confirmed is confirmation.winner
+    difference, of_difference = confirmed.minus(confirmation.winner)
+    return (
+        str(confirmed.trial),
+        str(confirmed.epoch),
+        str(len(confirmed.runs)),
+        rounded(confirmed.mean, digits),
+        _shown_ends(confirmed.interval),
+        UNDEFINED if confirmed.interval is None else std_words(confirmed),
+        UNDEFINED if is_best else rounded(difference, of_difference or _around_0(digits)),
+        UNDEFINED if is_best else _shown_ends(of_difference),
+    )
+
+
+def _shown_ends(interval: Interval | None) -> str:
+    return ends(interval) if interval else ONE_SEED
+
+
+def _around_0(interval: Interval) -> Interval:
+    return Interval(-interval.half_width, interval.half_width)
+
+
+def _leaderboard(sweep: RunRecord, selection: Selection, board: pd.DataFrame) -> tuple[str, ...]:
+    num_val = int(sweep.tags["imgcls.num_val"])
+    first = (
+        "and it put the first row first" if _current_confirmation(selection) else "and it selected the first row too"
+    )
+    note = (
+        f"Accuracies with Wilson's 95% interval over {num_val} val images. Each score is that of the epoch which val "
+        f"selected, {first}."
+    )
+    return frame_table(with_intervals(board, num_val)), warned(note, cautions(sweep.tags))
+
+
+def _importances(importances: Mapping[str, tuple[float, Interval]]) -> tuple[str, ...]:
+    if not importances:
+        return ()
+    ordered = sorted(importances.items(), key=lambda item: -item[1][0])
+    return (
+        "How much of the metric's variation each key explains, as estimated from these trials alone, and between what "
+        "the estimate lies in nine of ten resamples of them:",
+        markdown_table(
+            ("key", "importance", "in 90% of resamples"),
+            [(key, f"{share:.0%}", f"{range_.low:.0%} to {range_.high:.0%}") for key, (share, range_) in ordered],
+        ),
+    )
+
+
+def _methods(sweep: RunRecord, selection: Selection, board: pd.DataFrame, searched: Mapping[str, str]) -> str:
+    """One paragraph that reads without the rest of the report."""
+    winner, metric, confirmation = selection.run, selection.metric, _current_confirmation(selection)
+    ranges = "; ".join(f"{key}: {words}" for key, words in searched.items())
+    best = selection.trials[0]
+    return " ".join(
+        (
+            f"The configuration was searched by {metric.removeprefix('val/')} on {sweep.tags['imgcls.num_val']} "
+            f"validation images in {counted(len(board), 'trial')} ({escaped(ranges)}), each scored at its best epoch. "
+            f"The best of them, trial {best.tags['imgcls.trial']}, reached {val_score(best, metric)}; measured on the "
+            "images that selected, it is optimistic.",
+            *([_confirmed_in_words(confirmation)] if confirmation else []),
+            f"The winner is run {winner.run_id} ({escaped(model_words(winner))}; {escaped(split_words(winner))}).",
+            *map(escaped, methods(winner)),
+            "The sweep did not open the test split.",
+        )
+    )
+
+
+def _confirmed_in_words(confirmation: Confirmation) -> str:
+    num_configurations, seeds = len(confirmation.ranked), counted(confirmation.num_seeds, "fresh seed")
+    what = (
+        "The best configuration was"
+        if num_configurations == 1
+        else f"The best {num_configurations} configurations were"
+    )
+    return (
+        f"{what} trained again with {seeds} at an epoch fixed beforehand; that of trial {confirmation.winner.trial} "
+        f"had the best mean, {mean_words(confirmation.winner)}, and its first seed is the winner."
+    )

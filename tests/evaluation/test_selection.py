@@ -1,0 +1,208 @@
+"""The story of a run's choice, of every kind of run, against the record as MLflow's own client reads it."""
+
+import re
+import statistics
+from dataclasses import dataclass
+
+import pytest
+
+from imgcls.evaluation.confirmation import Confirmed, rank_confirmed
+from imgcls.evaluation.judge import evaluate
+from imgcls.evaluation.rerun import rerun
+from imgcls.evaluation.selection import selection_of, story
+from imgcls.reporting.statistics import accuracy_interval, with_interval
+from imgcls.search.study import Sweep, confirm_sweep
+from imgcls.search.winner import flat
+from imgcls.signals import GracefulStop
+from tests.reporting.records import trained
+
+QUICK = ("train.epochs=1", "train.warmup_epochs=0", "search.trials=3", "model.width=4")
+SPACE = ("search.space.model.depth=[8]", "search.space.train.warmup_epochs=[0]")
+
+
+@dataclass
+class Found:
+    """A sweep, confirmed; then its fresh scores are changed so that the confirmation ranks its trials anew."""
+
+    project: object
+    sweep_id: str
+    trials: list  # run ids, best first
+    fresh: dict  # trial's run id -> run ids of its fresh seeds
+    pruned: str
+    single: str
+    repeat: str
+
+    def metrics(self, run_id):
+        return self.project.client.get_run(run_id).data.metrics
+
+    def tags(self, run_id):
+        return self.project.client.get_run(run_id).data.tags
+
+    def story(self, run_id):
+        return " ".join(story(selection_of(self.project.tracker.get(run_id), self.project.tracker)))
+
+
+def set_scores(project, run_ids, accuracy):
+    for run_id in run_ids:
+        project.client.log_metric(run_id, "best/val/accuracy", accuracy, step=99)
+
+
+@pytest.fixture(scope="module")
+def found(make_project):
+    project = make_project()
+    swept = Sweep(project.experiment(*QUICK, *SPACE), project.root, project.tracker, GracefulStop()).run()
+    tags = {"imgcls.trial": "9", "imgcls.study": "none"}
+    pruned = project.train(
+        "train.epochs=2", "model.width=4", kind="trial", parent=swept.run_id, tags=tags, prune=lambda _: True
+    )
+    single = project.train(*QUICK[:2], "model.width=4")
+    repeat = rerun(single.run_id, project.tracker, project.root, GracefulStop())
+    trials = swept.leaderboard["run_id"].tolist()
+    numbers = {project.client.get_run(run).data.tags["imgcls.trial"]: run for run in trials}
+    result = confirm(project, swept.run_id)
+    fresh = {numbers[str(confirmed.trial)]: list(confirmed.run_ids) for confirmed in result.ranked}
+    return Found(project, swept.run_id, trials, fresh, pruned.run_id, single.run_id, repeat.run_id)
+
+
+def confirm(project, sweep_id):
+    return confirm_sweep(sweep_id, project.tracker, project.root, top=2, seeds=2, stop=GracefulStop())
+
+
+@pytest.fixture(scope="module")
+def reranked(found):
+    """The second trial's configuration has the better mean, though its first seed is worse than the best trial."""
+    best, second, _ = found.trials
+    set_scores(found.project, found.fresh[best], 20 / 202)
+    set_scores(found.project, found.fresh[second][:1], 22 / 202)
+    set_scores(found.project, found.fresh[second][1:], 60 / 202)
+    confirm(found.project, found.sweep_id)
+    return found
+
+
+def shown(found, run_id):
+    value = found.metrics(run_id)["best/val/accuracy"]
+    return with_interval(value, accuracy_interval(value, 202))
+
+
+def test_a_single_run_and_its_rerun_were_chosen_by_no_sweep(found):
+    assert found.story(found.single) == "This run is a single one: no sweep chose its configuration."
+    told = found.story(found.repeat)
+    assert f"This run repeats run `{found.single}` (verified: bitwise)." in told
+    assert f"Run `{found.single}` is a single one" in told
+
+
+def test_the_trial_that_val_ranked_first_says_of_how_many_it_is_the_best(reranked):
+    best, second, _ = reranked.trials
+    told = reranked.story(best)
+    assert "the best of 4 trials (3 completed, 1 pruned) by val/accuracy" in told
+    winner = reranked.fresh[second][0]
+    assert f"not chosen in the end: the sweep's winner is run `{winner}`" in told
+
+
+@pytest.mark.parametrize("place", [2, 3])
+def test_another_trial_says_that_it_was_not_chosen(reranked, place):
+    told = reranked.story(reranked.trials[place - 1])
+    assert f"came in place {place} of the 3 trials that were completed, of 4 in all" in told
+    assert "It was not chosen." in told
+    assert "the best of" not in told
+
+
+def test_a_pruned_trial_was_not_chosen(found):
+    assert "It was not completed (pruned), so it was not chosen." in found.story(found.pruned)
+
+
+def test_the_report_of_another_trial_has_its_own_scores_alone(reranked):
+    best, other = reranked.trials[0], reranked.trials[2]
+    report = evaluate(other, reranked.project.tracker, reranked.project.root).report
+    assert f"| val/accuracy of this run | {shown(reranked, other)}; this score selected the epoch |" in report
+    assert "best of 4 trials" not in report and shown(reranked, best) not in report
+    assert "optimism" not in report
+
+
+def test_a_winner_by_confirmation_says_by_what_it_was_chosen(reranked):
+    best, second, _ = reranked.trials
+    winner = reranked.fresh[second][0]
+    told = reranked.story(winner)
+    number, other = (reranked.tags(run)["imgcls.trial"] for run in (second, best))
+    for fact in (
+        f"trained the configuration of trial {number} of the sweep",
+        "was chosen by its mean val/accuracy over 2 fresh seeds, the highest of 2 configurations that were confirmed, "
+        "which val had picked as the best of 4 trials (3 completed, 1 pruned).",
+        "A mean which was the highest of several is itself a little lucky",
+        f"The best trial on val was trial {other}, whose configuration came in place 2 with fresh seeds.",
+        "it is the first; it was chosen by this place and not by its own score.",
+        f"Its own val/accuracy, {shown(reranked, winner)}, is below that of trial {other}, {shown(reranked, best)}",
+    ):
+        assert fact in told
+
+
+def test_another_seed_of_the_winning_configuration_was_not_chosen(reranked):
+    winner, other = reranked.fresh[reranked.trials[1]]
+    assert f"It was not chosen: the sweep's winner is run `{winner}`, a fresh seed of trial" in reranked.story(other)
+
+
+def test_the_report_of_a_confirmed_loser_has_the_mean_and_the_optimism_of_its_own_configuration(reranked):
+    best = reranked.trials[0]
+    loser = reranked.fresh[best][1]
+    told = reranked.story(loser)
+    assert "the configuration came in place 2 of 2 that were confirmed" in told and "It was not chosen." in told
+    selection = selection_of(reranked.project.tracker.get(loser), reranked.project.tracker)
+    values = [reranked.metrics(run)["best/val/accuracy"] for run in reranked.fresh[best]]
+    assert selection.confirmed.mean == statistics.fmean(values)
+    assert selection.confirmed.optimism == reranked.metrics(best)["best/val/accuracy"] - statistics.fmean(values)
+
+
+def test_all_that_a_confirmed_sweep_says_of_its_winner_is_of_that_run(reranked):
+    sweep = reranked.project.client.get_run(reranked.sweep_id).data
+    best, winner = reranked.trials[0], reranked.fresh[reranked.trials[1]][0]
+    assert sweep.tags["imgcls.best_run_id"] == winner and sweep.tags["imgcls.best_trial_run_id"] == best
+    for name in ("epoch", "val/accuracy", "val/loss"):
+        assert sweep.metrics[f"best/{name}"] == reranked.metrics(winner)[f"best/{name}"]
+        assert sweep.metrics[f"best_trial/{name}"] == reranked.metrics(best)[f"best/{name}"]
+    values = [reranked.metrics(run)["best/val/accuracy"] for run in reranked.fresh[reranked.trials[1]]]
+    assert sweep.metrics["confirm/mean"] == statistics.fmean(values)
+    facts = flat(reranked.project.tracker.get(reranked.sweep_id))
+    assert facts["run_id"] == reranked.sweep_id and facts["imgcls.best_run_id"] == winner
+    names = [name for name in facts if name.startswith(("best/", "best_trial/", "confirm/"))]
+    assert len(names) > 9 and all(facts[name] == sweep.metrics[name] for name in names)
+    report = reranked.project.tracker.read_text(reranked.sweep_id, "report/report.md")
+    assert f"Run `{winner}` with `val/accuracy` {shown(reranked, winner)} at epoch 1." in report
+    assert report == sweep.tags["mlflow.note.content"]
+
+
+def test_a_confirmation_of_fewer_seeds_replaces_the_numbers_of_the_one_before(reranked):
+    client = reranked.project.client
+    confirm_sweep(
+        reranked.sweep_id, reranked.project.tracker, reranked.project.root, top=2, seeds=1, stop=GracefulStop()
+    )
+    sweep = client.get_run(reranked.sweep_id).data
+    assert sweep.metrics["confirm/num_seeds"] == 1
+    winner = sweep.tags["imgcls.best_run_id"]
+    assert sweep.metrics["confirm/mean"] == reranked.metrics(winner)["best/val/accuracy"]
+    report = reranked.project.tracker.read_text(reranked.sweep_id, "report/report.md")
+    assert "one seed, no interval" in report and not re.search(r"Optimism -?\d\.\d{3}", report)
+    points = len(client.get_metric_history(reranked.sweep_id, "confirm/mean"))
+    confirm_sweep(
+        reranked.sweep_id, reranked.project.tracker, reranked.project.root, top=2, seeds=1, stop=GracefulStop()
+    )
+    assert len(client.get_metric_history(reranked.sweep_id, "confirm/mean")) == points
+    confirm(reranked.project, reranked.sweep_id)
+
+
+def fresh(trial, *scores):
+    return tuple(trained(f"{trial}.{i}", "confirm", *score, trial=trial) for i, score in enumerate(scores))
+
+
+@pytest.mark.parametrize(
+    ("metric", "scores", "winner"),
+    [
+        # Equal means: 0.1 + 0.2 and 0.15 + 0.15 differ in their last bit. The lower mean loss decides.
+        ("val/accuracy", {2: [(0.1, 0.6), (0.2, 0.6)], 5: [(0.15, 0.5), (0.15, 0.5)]}, 5),
+        ("val/accuracy", {2: [(0.9, 0.5)], 5: [(0.9, 0.5)]}, 2),
+        ("val/accuracy", {2: [(0.9, 0.1)], 5: [(0.91, 0.5)]}, 5),
+        ("val/loss", {2: [(0.9, 0.4)], 5: [(0.9, 0.3)]}, 5),
+    ],
+)
+def test_equal_means_go_by_the_lower_loss_and_then_by_the_number(metric, scores, winner):
+    found = [Confirmed(trained(f"t{n}", "trial", 0.9, trial=n), fresh(n, *s), metric) for n, s in scores.items()]
+    assert rank_confirmed(found).winner.trial == winner

@@ -1,0 +1,60 @@
+"""How a run was trained, in the words of a methods section, from its params and tags alone."""
+
+import pytest
+
+from imgcls.reporting.methods import methods, split_words
+from tests.reporting.records import record
+
+
+def said(params=None, **tags):
+    return " ".join(methods(record("run1", "train", params=params, **tags)))
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({}, "Training started from random weights."),
+        ({"model.weights": "package:lite0"}, 'Training started from the weights "package:lite0".'),
+        ({"train.epochs": 3, "train.warmup_epochs": 1}, "over 3 epochs, of which the first 1 is warm-up;"),
+        ({"train.epochs": 30, "train.warmup_epochs": 3}, "over 30 epochs, of which the first 3 are warm-up;"),
+        ({"train.epochs": 1, "train.warmup_epochs": 0}, "over 1 epoch;"),
+        ({"train.epochs": 9, "train.score_epoch": 4}, "of which the first 1 is warm-up, left after epoch 4"),
+        ({"train.patience": 5}, "ended early after 5 epochs without a better val score"),
+        ({"train.lr": 0.003, "train.batch_size": 32}, "highest learning rate 0.003, weight decay 0.05, batches of 32"),
+        ({"train.label_smoothing": 0.1}, "cross-entropy with label smoothing 0.1, no class weights"),
+        ({"train.label_smoothing": 0.0}, "cross-entropy with no label smoothing, no class weights"),
+        ({"train.class_weights": "auto"}, "classes weighed by the inverse of their number of train images"),
+        ({"train.ema_decay": 0.999}, "weights averaged with decay 0.999 a step"),
+        ({}, "no averaging of weights"),
+        ({"model.dropout": 0.2}, "dropout 0.2 before the last layer"),
+        ({}, "augmented by horizontal flips."),
+        ({"augment.horizontal_flip": False}, "Train images were not augmented."),
+        ({"augment.random_resized_crop": [0.25, 1.0]}, "random crops of 0.25 to 1 of the area (width / height 0.75 "),
+        ({"augment.mixup": 0.2, "augment.cutmix": 1.0}, "horizontal flips, mixup (alpha 0.2), cutmix (alpha 1)."),
+        ({"augment.rotation": 10, "augment.shift": 0.1}, "rotations by up to 10 degrees, shifts by up to 0.1 of the"),
+        ({"augment.brightness": 0.3, "augment.cutout": 0.5}, "brightness varied by up to 0.3, cutout of 0.5 of the"),
+    ],
+)  # fmt: skip
+def test_what_a_run_was_trained_with_is_named(params, words):
+    assert words in said(params)
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({}, "on cpu: AMD EPYC, 2 threads with python 3.11.7, torch 2.14.1. The code was imgcls 0.1.0, commit 01234"),
+        ({"git_dirty": "true"}, "commit 0123456789ab with changes that are not committed."),
+        ({"git_dirty": "unknown"}, "commit 0123456789ab; whether files differed from it is not known."),
+        ({"git_commit": ""}, "at an unknown commit."),
+        ({"git_commit": "unknown", "git_unknown": "no git"}, "at an unknown commit (no git)."),
+    ],
+)  # fmt: skip
+def test_where_it_ran_and_what_is_unknown_is_said(tags, words):
+    assert words in said(**tags)
+
+
+def test_splits_have_their_sizes_and_where_they_came_from():
+    assert split_words(record("run1", "train")) == "1500 train, 300 val, 656 test"
+    origins = '{"val": "carved from train", "test": "the folder test/"}'
+    run = record("run1", "train", split_origins=origins)
+    assert split_words(run) == "1500 train, 300 val, 656 test; val carved from train; test the folder test/"
