@@ -39,6 +39,9 @@ LISTED = 10
 SHOWN = 3
 """Those of them that the warning names: it comes in every process that loads the data."""
 
+ONE_LABEL = "imgcls has one label an image, so keep each in one class, or give images of both a class of their own"
+"""What to do about one image in two classes."""
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -194,7 +197,7 @@ def heed(leaks: Leaks, *, allowed: bool, origin: str) -> None:
         log.warning("\n".join([f"data.allow_leaks: {leaks.summary}:", *leaks.lines()]))
     if leaks.conflicts:
         pictures = [" = ".join(names) for names in leaks.conflicts]
-        log.warning("\n".join(["identical train images have different classes:", *listed(pictures)]))
+        log.warning("\n".join([f"identical train images have different classes; {ONE_LABEL}:", *listed(pictures)]))
     for near in leaks.near:
         pairs = [f"{one} ~ {other}" for one, other in near.named]
         found = f"{near.num_pairs} {'pair' if near.num_pairs == 1 else 'pairs'} of {' and '.join(near.splits)} images"

@@ -100,6 +100,7 @@ def test_copies_in_train_that_disagree_on_their_class_are_listed(root, caplog):
     assert dataset.leaks.conflicts == (("train/cat/0002.png (cat)", "train/dog/mistake.bmp (dog)"),)
     assert dataset.leaks.summary == ""
     assert "  train/cat/0002.png (cat) = train/dog/mistake.bmp (dog)" in caplog.text
+    assert "imgcls has one label an image" in caplog.text
     assert "harmless" not in caplog.text
 
 
