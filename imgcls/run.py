@@ -34,7 +34,7 @@ from imgcls.reporting.statistics import accuracy_interval, rounded, with_interva
 from imgcls.rng import derive_seed
 from imgcls.signals import GracefulStop
 from imgcls.tracking.origin import heartbeat
-from imgcls.tracking.record import LEAKS, Kind, RunRecord
+from imgcls.tracking.record import LEAKS, SPLIT_ORIGINS, Kind, RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint, save_checkpoint
@@ -406,6 +406,7 @@ def data_tags(dataset: Dataset) -> dict[str, str]:
         "imgcls.num_skipped": str(dataset.num_skipped),
         "imgcls.num_ignored": str(sum(dataset.ignored.values())),
         "imgcls.num_leaked": str(dataset.leaks.num_leaked),
+        SPLIT_ORIGINS: json.dumps({s: words for s, words in dataset.origins.items() if s != "test" or dataset.test}),
     }
     if dataset.leaks.summary:
         tags[LEAKS] = dataset.leaks.summary

@@ -1,10 +1,12 @@
 """The benchmark measures for real, on a handful of images; what is asserted is its shape, never a time."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 
+from benchmarks import luck_of_means
 from benchmarks.arena import ALL, BARE, PEERS, available, players
 from benchmarks.forms import PARTS, TINY
 from benchmarks.growth import fit_exponent
@@ -74,3 +76,13 @@ def test_parts_left_out_are_left_out_of_the_report():
     assert "##" not in markdown(results())
     assert set(PARTS) >= {"works", "sweep", "growth"}
     assert not set(PEERS) & set(BARE)
+
+
+@pytest.mark.parametrize(("num", "highest"), [(2, 1 / math.sqrt(math.pi)), (3, 1.5 / math.sqrt(math.pi))])
+def test_the_luck_of_equal_configurations_is_that_of_the_highest_of_so_many_draws(num, highest):
+    """Expected highest of 2 and 3 standard normal draws (David and Nagaraja 2003, Order Statistics, 3.2)."""
+    luck = luck_of_means.simulate(num, 10**12, num, 4, simulations=20_000, spread=0)
+    std = 100 * luck_of_means.SEED_STD
+    assert luck.trial == pytest.approx(std * highest, abs=5 * 2 * luck.error)
+    assert luck.seeds == pytest.approx(std * highest / 2, abs=5 * luck.error)
+    assert luck.images == pytest.approx(0, abs=1e-4)

@@ -127,9 +127,9 @@ def _origins(source: Source, config: DataConfig) -> dict[Split, str]:
     groups = ", whole groups" if config.groups else ""
     carved: dict[Split, str] = {}
     if source.everything is not None:
-        carved["test"] = f"carved by content, {config.test_fraction:.0%}{groups}"
+        carved["test"] = f"carved by content, {100 * config.test_fraction:.4g}%{groups}"
     if "val" not in source.given:
-        carved["val"] = f"carved from train by content, {config.val_fraction:.0%}{groups}"
+        carved["val"] = f"carved from train by content, {100 * config.val_fraction:.4g}%{groups}"
     return {**carved, **source.folders}
 
 

@@ -7,12 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from imgcls.config import AugmentConfig
 from imgcls.reporting.report import counted
-from imgcls.tracking.record import RunRecord
+from imgcls.tracking.record import SPLIT_ORIGINS, RunRecord
 
 SPLITS = ("train", "val", "test")
-
-SPLIT_ORIGINS = "imgcls.split_origins"
-"""Tag: where each split came from, in words, as JSON; runs of earlier versions have none."""
 
 UNNAMED = ("imgcls", "mlflow", "optuna")
 """Packages in `imgcls.versions` that do not compute a result."""
@@ -46,9 +43,13 @@ def split_words(run: RunRecord, evaluation: RunRecord | None = None) -> str:
         evaluation: of it, which knows how many images test has.
     """
     tags = run.tags | ({"imgcls.num_test": evaluation.tags["imgcls.num_test"]} if evaluation else {})
-    sizes = [f"{tags[f'imgcls.num_{split}']} {split}" for split in SPLITS if f"imgcls.num_{split}" in tags]
-    origins = json.loads(tags.get(SPLIT_ORIGINS, "{}"))
-    return "; ".join([", ".join(sizes), *(f"{split} {origins[split]}" for split in SPLITS if split in origins)])
+    present = [split for split in SPLITS if f"imgcls.num_{split}" in tags]
+    sizes = ", ".join(f"{tags[f'imgcls.num_{split}']} {split}" for split in present)
+    if SPLIT_ORIGINS not in tags:  # of an earlier version
+        return sizes
+    origins: dict[str, str] = json.loads(tags[SPLIT_ORIGINS])
+    came_from = (f"{split}: {origins.get(split, 'as the source has it')}" for split in present if split != "train")
+    return "; ".join([sizes, *came_from])
 
 
 def schedule_words(params: Mapping[str, str]) -> str:

@@ -18,6 +18,9 @@ STATUS: dict[Outcome, str] = {
 LEAKS = "imgcls.leaks"
 """Tag of a run whose splits share images or groups: which, in one line."""
 
+SPLIT_ORIGINS = "imgcls.split_origins"
+"""Tag: JSON, split -> where it came from in words; a split that the source has always had is left out."""
+
 NUM_NEAR_LEAKED = "imgcls.num_near_leaked"
 """Tag and metric: val and test images that look like an image of another split without being the same pixels."""
 

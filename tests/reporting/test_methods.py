@@ -55,6 +55,8 @@ def test_where_it_ran_and_what_is_unknown_is_said(tags, words):
 
 def test_splits_have_their_sizes_and_where_they_came_from():
     assert split_words(record("run1", "train")) == "1500 train, 300 val, 656 test"
-    origins = '{"val": "carved from train", "test": "the folder test/"}'
+    origins = '{"val": "carved from train by content, 15%"}'
     run = record("run1", "train", split_origins=origins)
-    assert split_words(run) == "1500 train, 300 val, 656 test; val carved from train; test the folder test/"
+    assert split_words(run) == (
+        "1500 train, 300 val, 656 test; val: carved from train by content, 15%; test: as the source has it"
+    )
