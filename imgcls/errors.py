@@ -51,7 +51,7 @@ class TrainingError(ImgclsError):
 
 
 class Interrupted(ImgclsError):
-    """Ctrl-C or SIGTERM: the run stopped on purpose, after whole steps."""
+    """Ctrl-C, SIGTERM or SIGHUP: the run stopped on purpose, after whole steps."""
 
     exit_code = 1
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
 from tqdm import tqdm
 
+from imgcls import terminal
 from imgcls.reporting.statistics import accuracy_interval, rounded, with_interval
 from imgcls.training.loop import TrainState
 from imgcls.training.metrics import EpochResult
@@ -38,11 +38,13 @@ class RunProgress:
     def on_step(self, state: TrainState) -> None:
         """Moves the bar, a few times a second."""
         now = time.perf_counter()
-        if not sys.stderr.isatty() or (now - self._updated < SECONDS_BETWEEN_UPDATES and state.step < self._steps):
+        if not terminal.stderr().isatty() or (
+            now - self._updated < SECONDS_BETWEEN_UPDATES and state.step < self._steps
+        ):
             return
         self._updated = now
         if self._bar is None:
-            self._bar = tqdm(total=self._steps, file=sys.stderr, leave=False, unit="step", dynamic_ncols=True)
+            self._bar = tqdm(total=self._steps, file=terminal.stderr(), leave=False, unit="step", dynamic_ncols=True)
             self._bar.set_description(f"{self._title} epoch {state.epoch + 1}/{self._num_epochs}")
         self._bar.n = state.step
         self._bar.set_postfix(
@@ -65,7 +67,7 @@ class RunProgress:
             f"val/accuracy {with_interval(result.val_accuracy, digits)}{' *' if is_best else '  '} "
             f"{result.images_per_second:6.0f} images/s  {duration(left)} left"
         )
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(line, file=terminal.stderr())
 
     def close(self) -> None:
         """Takes the bar off the screen."""

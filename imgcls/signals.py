@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM become a request that the loop can grant between two steps."""
+"""Ctrl-C, SIGTERM and SIGHUP become a request that the loop can grant between two steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from imgcls.errors import Interrupted
 
 
 class GracefulStop:
-    """While entered, the first SIGINT or SIGTERM sets `requested`; a second one interrupts at once.
+    """While entered, the first SIGINT, SIGTERM or SIGHUP sets `requested`; a second one interrupts at once.
+
+    SIGHUP says that the terminal has gone. Where it is ignored, as `nohup` has it, it stays ignored; and since the
+    shell and the kernel both send it, a second one says nothing new.
 
     Then a KeyboardInterrupt leaves the block, also where native code has made another error of it, as torch.save does.
     Off the main thread, where Python allows no handlers, it only answers False.
@@ -28,7 +31,10 @@ class GracefulStop:
 
     def __enter__(self) -> GracefulStop:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            heard = [signal.SIGINT, signal.SIGTERM]
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                heard.append(signal.SIGHUP)
+            for number in heard:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -41,6 +47,8 @@ class GracefulStop:
             raise KeyboardInterrupt from error
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGHUP:
+            return
         if self.requested:
             self.insisted = True
             raise KeyboardInterrupt

@@ -27,6 +27,7 @@ from imgcls.cli.train import rerun, train
 from imgcls.errors import ImgclsError, Interrupted
 from imgcls.failures import explain
 from imgcls.shown import printable
+from imgcls.terminal import guard_streams
 
 
 class _Verbs(TyperGroup):
@@ -89,6 +90,7 @@ def main() -> None:
     """The `imgcls` command: exit code 0 done, 1 failed while running, 2 refused for its input, 130 left at once."""
     from imgcls.tracking.address import guard_logs, scrubbed
 
+    guard_streams()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     guard_logs()
     try:

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from imgcls.errors import InputError
+from imgcls.errors import InputError, ResourceError
 from imgcls.shown import printable
+from imgcls.terminal import undelivered
 
 
 def print_facts(facts: Mapping[str, object], as_json: bool, title: str = "") -> None:
@@ -24,9 +25,15 @@ def print_facts(facts: Mapping[str, object], as_json: bool, title: str = "") -> 
 
 
 def print_json(facts: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
-    """Prints one flat object, or a list of them, as JSON that every parser takes: what is no number is null."""
+    """Prints one flat object, or a list of them, as JSON that every parser takes: what is no number is null.
+
+    Raises:
+        ResourceError: it did not arrive; text for readers may get lost, the answer to a program may not.
+    """
     value = [_finite(row) for row in facts] if isinstance(facts, Sequence) else _finite(facts)
     write(json.dumps(value, allow_nan=False))
+    if why := undelivered(sys.stdout):
+        raise ResourceError(f"the JSON could not be written to stdout: {why}; what was done is in the record")
 
 
 def _finite(facts: Mapping[str, object]) -> dict[str, object]:

@@ -77,7 +77,8 @@ def _as_it_is(result: Any) -> Any:
 
 
 def _begin(_: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the parent alone decides, and then ends its workers."""
+    """Ctrl-C and a terminal's end reach all its processes; the parent alone decides, and then ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     keep_freed_memory()

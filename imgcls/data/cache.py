@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import time
 import zlib
@@ -32,6 +31,7 @@ from numpy.typing import NDArray
 from pydantic import ByteSize, TypeAdapter, ValidationError
 from tqdm import tqdm
 
+from imgcls import terminal
 from imgcls.data.ahead import CAN_FORK, ahead, cores
 from imgcls.data.decode import UnreadableImageError, difference_hash, digest, hash_and_square, resize_squares
 from imgcls.data.formats import FORMATS
@@ -496,7 +496,7 @@ def _decode_into(
     pieces = list(_pieces(len(table), most=min(256, PIECE_BYTES // max(1, channels * side * side))))
     _write_header(file, (len(table), channels, side, side))
     with tqdm(
-        total=len(table), desc=title or "decoding", unit=" images", file=sys.stderr, leave=False, disable=None
+        total=len(table), desc=title or "decoding", unit=" images", file=terminal.stderr(), leave=False, disable=None
     ) as bar:
         decoded = _spread(lambda rows: _decode_piece(table, rows, side, channels), pieces, len(table))
         for rows, piece in zip(pieces, decoded, strict=True):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -21,6 +20,7 @@ from typing import Any, Protocol
 
 import torch
 
+from imgcls import terminal
 from imgcls.errors import ImgclsError
 from imgcls.failures import death, explain, oom_kills
 from imgcls.run import Finished
@@ -35,7 +35,7 @@ SECONDS_TO_LEAVE = 8.0
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """What came of a job: a result, an error, or an interruption (Ctrl-C, SIGTERM, a killed worker)."""
+    """What came of a job: a result, an error, or an interruption (a signal, a killed worker)."""
 
     job: TrialJob
     finished: Finished | None = None
@@ -156,7 +156,7 @@ class LocalProcesses:
     def _start(self, index: int) -> _Worker:
         here, there = self._context.Pipe()
         process = self._context.Process(target=_work, args=(there, index, self.capacity), daemon=True)
-        with _deaf_to_ctrl_c():
+        with _deaf_to_the_terminal():
             process.start()
         there.close()
         return _Worker(index, process, here)
@@ -179,23 +179,26 @@ class _Worker:
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """What is started here inherits that SIGINT is ignored.
+def _deaf_to_the_terminal() -> Iterator[None]:
+    """What is started here inherits that SIGINT and SIGHUP are ignored.
 
-    Ctrl-C reaches every process of the terminal; the driver hears it, and passes it on as SIGTERM.
+    Ctrl-C, and a terminal's end, reach every process of the terminal; the driver hears them, and passes them on as
+    SIGTERM.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _work(pipe: Connection, index: int, num_workers: int) -> None:
     """A worker's life: import once, then trial after trial, until it is asked to stop."""
+    terminal.guard_streams()
     guard_logs()
     threading.Thread(target=_leave_with_driver, daemon=True).start()
     with GracefulStop() as stop:
@@ -237,7 +240,7 @@ def _run(job: TrialJob, stop: GracefulStop) -> TrialOutcome:
             return TrialOutcome(job, error=str(error))
         if (explained := explain(error)) is not None:
             return TrialOutcome(job, error=scrubbed(str(explained)))
-        sys.stderr.write(scrubbed(traceback.format_exc()))
+        terminal.stderr().write(scrubbed(traceback.format_exc()))
         return TrialOutcome(job, error=scrubbed(f"{type(error).__name__}: {error}"))
 
 

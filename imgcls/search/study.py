@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from optuna.study import create_study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from tqdm import tqdm
 
+from imgcls import terminal
 from imgcls.config import Experiment
 from imgcls.data.augment import refuse_colours_of_grey
 from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
@@ -468,7 +468,7 @@ class _SweepProgress:
         self._num_before = sweep.num_ended()
         self._bar = tqdm(
             total=sweep.experiment.search.trials, initial=self._num_before, desc=f"sweep {sweep.experiment.name}",
-            unit="trial", file=sys.stderr, disable=None, dynamic_ncols=True, position=1,
+            unit="trial", file=terminal.stderr(), disable=None, dynamic_ncols=True, position=1,
         )  # fmt: skip
 
     def on_trial(self, outcome: TrialOutcome) -> None:
@@ -486,7 +486,7 @@ class _SweepProgress:
             f"trial {outcome.job.number} {_in_words(outcome, metric, num_val)}; {ended} of {total} trials, "
             f"best {metric} {best}, "
             f"{duration(seconds * (total - ended))} left",
-            file=sys.stderr,
+            file=terminal.stderr(),
         )
         self._bar.set_postfix_str(f"best {metric} {best}")
         self._bar.n = ended
