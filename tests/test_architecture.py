@@ -9,11 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "imgcls"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-<<<<<<< HEAD
     ("imgcls.aside", "imgcls.errors", "imgcls.failures", "imgcls.memory", "imgcls.shown", "imgcls.synonyms"),
-=======
-    ("imgcls.aside", "imgcls.errors", "imgcls.failures", "imgcls.memory", "imgcls.shown", "imgcls.terminal"),
->>>>>>> 691f43c (Whatever writes to a terminal never ends a run; SIGHUP is a request to stop)
+    ("imgcls.terminal",),
     ("imgcls.config", "imgcls.rng", "imgcls.signals"),
     ("imgcls.data",),
     ("imgcls.models",),
