@@ -111,4 +111,5 @@ def test_help_imports_no_heavy_library(path):
         "imgcls.errors",
         "imgcls.failures",
         "imgcls.shown",
+        "imgcls.terminal",
     }

@@ -88,9 +88,10 @@ for _verb in (train, sweep, confirm, evaluate, rerun, ledger, compare, models, r
 
 def main() -> None:
     """The `imgcls` command: exit code 0 done, 1 failed while running, 2 refused for its input, 130 left at once."""
+    guard_streams()
+
     from imgcls.tracking.address import guard_logs, scrubbed
 
-    guard_streams()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     guard_logs()
     try:
