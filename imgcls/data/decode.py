@@ -192,10 +192,14 @@ def _to_eight_bits(values: NDArray[np.generic], white: float, *, is_white_zero: 
 
 def _refuse_crowded(values: NDArray[np.generic], levels: NDArray[np.uint8], white: float) -> None:
     """Refuses a file of many values that lie so close together that hardly a grey level tells them apart."""
-    num_levels = np.count_nonzero(np.bincount(levels.ravel(), minlength=256))
-    if num_levels < FEW_LEVELS and len(np.unique(values)) > 4 * num_levels:
+    used = np.flatnonzero(np.bincount(levels.ravel(), minlength=256))
+    if not len(used) or len(used) >= FEW_LEVELS:
+        return
+    num_values = len(np.unique(values))
+    # Neighbouring levels of 256 are black to every eye: 16-bit files of 0 and 255, or of 0 and 1.
+    if num_values > 4 * len(used) or (num_values > 1 and used[-1] - used[0] <= 1):
         raise UnreadableImageError(
-            f"its values, {values.min():g} to {values.max():g}, would become {num_levels} of 256 grey levels, since "
+            f"its values, {values.min():g} to {values.max():g}, would become {len(used)} of 256 grey levels, since "
             f"0 is black and {white:g} is white; rescale the values of all files alike"
         )
 

@@ -317,6 +317,13 @@ def test_values_crowded_into_a_few_levels_are_refused_with_the_remedy(tmp_path, 
         read_image(path)
 
 
+@pytest.mark.parametrize("values", [(0, 255), (0, 1), (29_000, 29_001), range(6)])
+def test_eight_bits_in_a_file_of_sixteen_are_no_black_image(tmp_path, values):
+    path = saved(grey16(list(values)), tmp_path / "mask.png")
+    with pytest.raises(UnreadableImageError, match=r"would become \d of 256 grey levels"):
+        read_image(path)
+
+
 def test_one_hot_pixel_does_not_hide_crowded_values(tmp_path):
     values = np.linspace(29000, 31000, 48 * 64).reshape(48, 64).astype(np.uint16)
     values[3, 4] = 65535

@@ -109,7 +109,7 @@ def test_the_same_patients_in_every_class_are_fine_once_they_are_called_groups(t
     for kind in ("sick", "well"):
         for number, patient in enumerate(("p1", "p2")):
             write_class(tmp_path / kind / patient, [10 * len(kind) + number + ord(kind[0])])
-    with pytest.raises(DataError, match=r"name them with data\.groups"):
+    with pytest.raises(DataError, match=r"with data\.groups"):
         folder_source(tmp_path)
     assert folder_source(tmp_path, groups="p[0-9]").class_names == ("sick", "well")
 
@@ -118,6 +118,20 @@ def test_a_split_below_the_classes_of_a_split_is_refused(tmp_path):
     write_all(tmp_path, ("train", "val"))
     write_class(tmp_path / "train" / "cat" / "test", [9])
     with pytest.raises(DataError, match="train/cat/test/: a split within a class"):
+        folder_source(tmp_path)
+
+
+def test_splits_within_train_are_not_its_classes(tmp_path):
+    write_all(tmp_path, ("train/train", "train/test"))
+    with pytest.raises(DataError, match="train/test/, train/train/: splits where classes are expected"):
+        folder_source(tmp_path)
+
+
+@pytest.mark.parametrize("folders", [("train", "test"), ("cat", "dog")])
+def test_a_folder_within_a_folder_is_named_as_the_path_to_write(tmp_path, folders):
+    for number, name in enumerate(folders):
+        write_classes(tmp_path / "archive" / name, {"cat": 1, "dog": 1} if "train" in folders else {"": number + 1})
+    with pytest.raises(DataError, match=rf"or data\.path = '{tmp_path}/archive'"):
         folder_source(tmp_path)
 
 

@@ -128,13 +128,15 @@ def refuse_splits_below_classes(classes: Mapping[str, Path], root: Path, *, has_
     Raises:
         DataError: naming what was found and what is expected.
     """
+    if all(split_of(name) for name in classes):
+        there = ", ".join(f"{folder.relative_to(root).as_posix()}/" for folder in classes.values())
+        raise DataError(f"{root} has {there}: splits where classes are expected; {_expected(root)}")
     below = {name: _folders(folder) for name, folder in classes.items()}
     splits = {name: [f.name for f in folders if split_of(f.name)] for name, folders in below.items()}
     if any(splits.values()):
         name, found = next((name, found) for name, found in splits.items() if found)
         there = ", ".join(f"{classes[name].relative_to(root).as_posix()}/{each}/" for each in found)
-        inside = f", or data.path = {str(classes[name])!r}" if len(classes) == 1 else ""
-        raise DataError(f"{root} has {there}: a split within a class; {_expected(root)}{inside}")
+        raise DataError(f"{root} has {there}: a split within a class; {_expected(root)}{_one_level_down(classes)}")
     kinds = {frozenset(nfc(f.name) for f in folders) for folders in below.values()}
     if has_groups or len(kinds) != 1 or len(next(iter(kinds))) < 2 or any(map(_has_files, classes.values())):
         return
@@ -142,7 +144,7 @@ def refuse_splits_below_classes(classes: Mapping[str, Path], root: Path, *, has_
     there = ", ".join(f"{first}/{folder.name}/" for folder in next(iter(below.values())))
     raise DataError(
         f"{root}: every class folder holds only folders, the same in each ({there}), so these may be the classes; "
-        f"{_expected(root)}. If they are patients, dates or the like, name them with data.groups"
+        f"{_expected(root)}{_one_level_down(classes)}. Name patients, dates or the like with data.groups"
     )
 
 
@@ -202,6 +204,11 @@ def _has_files(folder: Path) -> bool:
 def _has_images(folder: Path) -> bool:
     with os.scandir(folder) as entries:
         return any(is_image_name(entry.name) and not is_set_aside(entry.name) for entry in entries)
+
+
+def _one_level_down(classes: Mapping[str, Path]) -> str:
+    """What to write where the one folder that there is holds the images."""
+    return f", or data.path = {str(*classes.values())!r}" if len(classes) == 1 else ""
 
 
 def _expected(root: Path) -> str:
