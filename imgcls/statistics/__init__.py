@@ -1,0 +1,1 @@
+"""Confidence intervals and paired tests of a classifier's scores, for images alone and for images in groups."""

@@ -1,0 +1,164 @@
+"""Intervals of a proportion, of a difference of two, and of a mean over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm, sem
+from scipy.stats import t as student_t
+
+SHARES = (0.0, 1.0)
+"""The least and the greatest value of a share."""
+
+DIFFERENCES_OF_SHARES = (-1.0, 1.0)
+"""The same of a difference of two shares."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval, both ends included.
+
+    Attributes:
+        low: in the unit of the score.
+        high: at least `low`.
+    """
+
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """Half the distance between the ends."""
+        return (self.high - self.low) / 2
+
+
+def wilson(num_correct: int, num_images: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a proportion, without continuity correction (Wilson 1927; Newcombe 1998, method 3).
+
+    Args:
+        num_correct: from 0 to `num_images`.
+        num_images: at least 1.
+        confidence: in (0, 1).
+
+    Returns:
+        An interval within [0, 1].
+
+    Raises:
+        ValueError: a count or the confidence out of range.
+    """
+    if not 0 <= num_correct <= num_images or num_images < 1:
+        raise ValueError(
+            f"{num_correct} right of {num_images} images is not a proportion: give 0 <= right <= images >= 1"
+        )
+    quantile = normal_quantile(confidence)
+    share, num = np.array([num_correct / num_images]), np.array([float(num_images)])
+    low, high = (float(wilson_ends(share, num, np.array([q]))[0]) for q in (-quantile, quantile))
+    return Interval(low, high)
+
+
+def wilson_ends(
+    shares: NDArray[np.float64], num_trials: NDArray[np.float64], quantiles: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Ends of Wilson's score intervals: the proportions from which the shares lie so many standard errors away.
+
+    Args:
+        shares: float64 (K,), in [0, 1].
+        num_trials: float64 (K,), above 0, and not necessarily whole.
+        quantiles: float64 (K,): below 0 for a lower end, above 0 for an upper one.
+
+    Returns:
+        float64 (K,), in [0, 1].
+    """
+    weights = quantiles**2 / num_trials
+    centres = (shares + weights / 2) / (1 + weights)
+    half_widths = np.sqrt(weights * (shares * (1 - shares) + weights / 4)) / (1 + weights)
+    ends = centres + np.sign(quantiles) * half_widths
+    # What is certain in exact arithmetic, and missed by the last digit otherwise.
+    ends[((shares == 0) & (quantiles <= 0)) | (ends < 0)] = 0
+    ends[((shares == 1) & (quantiles >= 0)) | (ends > 1)] = 1
+    return np.where(quantiles == 0, shares, ends)
+
+
+def difference_interval(first: float, first_interval: Interval, second: float, second_interval: Interval) -> Interval:
+    """Interval of `first - second`, two independent proportions, from their Wilson intervals.
+
+    Newcombe's hybrid score interval (Newcombe 1998, Statistics in Medicine 17:873-890, method 10), at the
+    confidence of the two intervals given.
+
+    Args:
+        first: a proportion in [0, 1].
+        first_interval: its Wilson interval.
+        second: a proportion of other images.
+        second_interval: its Wilson interval.
+
+    Returns:
+        An interval within [-1, 1].
+    """
+    below = math.hypot(first - first_interval.low, second_interval.high - second)
+    above = math.hypot(first_interval.high - first, second - second_interval.low)
+    return Interval(first - second - below, first - second + above)
+
+
+def mean_interval(
+    values: Sequence[float],
+    confidence: float = 0.95,
+    *,
+    step: float = 0.0,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Interval | None:
+    """Student's t interval of the mean that the values are drawn around, such as scores of several seeds.
+
+    A share of n images moves in steps of 1/n, and few seeds often agree to the step. Their spread is then unknown, not
+    0: a count that falls now on one and now on the next whole number has a standard deviation of up to half a step
+    (Popoviciu's inequality), so no smaller one is assumed.
+
+    Args:
+        values: at least two, finite.
+        confidence: in (0, 1).
+        step: distance of neighbouring values, such as 1/n for shares of n images; 0 for values without steps.
+        bounds: the least and the greatest value that a mean can have. The interval ends there at the latest, which
+            takes nothing of its coverage.
+
+    Returns:
+        The interval; None where values without steps are all equal, since nothing is known of their spread then.
+
+    Raises:
+        ValueError: fewer than two values, one that is not finite or out of bounds, or the confidence out of range.
+    """
+    if len(values) < 2 or not np.isfinite(values).all():
+        raise ValueError(f"values {list(values)} have no known spread: give at least two finite numbers")
+    if min(values) < bounds[0] or max(values) > bounds[1]:
+        raise ValueError(f"values {list(values)} leave the bounds {bounds}")
+    check_confidence(confidence)
+    # The mean of equal values may round to something else, and their spread to something above 0.
+    spread = 0.0 if min(values) == max(values) else float(sem(values))
+    spread = max(spread, step / 2 / math.sqrt(len(values)))
+    if spread == 0:
+        return None
+    mean = min(max(float(np.mean(values)), min(values)), max(values))
+    half_width = float(student_t.ppf((1 + confidence) / 2, len(values) - 1)) * spread
+    return Interval(max(mean - half_width, bounds[0]), min(mean + half_width, bounds[1]))
+
+
+def normal_quantile(confidence: float) -> float:
+    """Of the normal distribution, for two-sided intervals of this confidence: 1.96 for 0.95.
+
+    Raises:
+        ValueError: the confidence is out of range.
+    """
+    check_confidence(confidence)
+    return float(norm.ppf((1 + confidence) / 2))
+
+
+def check_confidence(confidence: float) -> None:
+    """Refuses what is not a confidence.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence {confidence} is not between 0 and 1, such as 0.95")
