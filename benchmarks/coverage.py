@@ -1,14 +1,14 @@
 """How often the 95 % intervals hold the truth: `python -m benchmarks.coverage [--quick] [--json] [--output FOLDER]`.
 
 Each cell draws many samples from a population whose scores are known, and counts how often the interval of each score,
-as imgcls prints it, holds the population's. Progress goes to stderr and the table to stdout; with `--json` the last line
-is one JSON object. `--output` writes `COVERAGE.md` and `COVERAGE.json` into a folder.
+as imgcls prints it, holds the population's. Progress goes to stderr and the table to stdout; with `--json` the last
+line is one JSON object. `--output` writes `COVERAGE.md` and `COVERAGE.json` into a folder.
 
 Two classes: scores are normal with equal variances (binormal), and logits are their true log odds, times
-`--temperature`. Their truth is in closed form, the loss by quadrature. Five classes: five normal features, of which that
-of the true class is raised; the truth is that of a million images. The class of each image is drawn, and a sample that
-lacks a class is drawn again. Images in groups: each group has an accuracy of its own from Beta(1.6, 0.4), mean 0.8;
-within a group images are independent.
+`--temperature`. Their truth is in closed form, the loss by quadrature. Five classes: five normal features, of which
+that of the true class is raised; the truth is that of a million images. The class of each image is drawn, and a sample
+that lacks a class is drawn again. Images in groups: each group has an accuracy of its own from Beta(1.6, 0.4), mean
+0.8; within a group images are independent.
 """
 
 from __future__ import annotations
@@ -160,20 +160,21 @@ def cells(temperature: float, only: str = "") -> Iterator[Cell]:
     """All of them, or those of one kind: `images`, `groups` or `seeds`."""
     if only in ("", "images"):
         for num_images in NUM_IMAGES:
-            yield from (_of_two(num_images, *of, temperature) for of in product(POSITIVES, AUROCS))
-            yield from (_of_five(num_images, *of) for of in product(SHARES_OF_FIVE, RAISED))
+            yield from (of_two_classes(num_images, *of, temperature) for of in product(POSITIVES, AUROCS))
+            yield from (of_five_classes(num_images, *of) for of in product(SHARES_OF_FIVE, RAISED))
     if only in ("", "groups"):
         for num_groups, size in GROUPS:
-            yield _of_groups(num_groups, size)
-            yield from (_of_pairs(num_groups, size, related=related) for related in (True, False))
+            yield of_groups(num_groups, size)
+            yield from (of_pairs(num_groups, size, related=related) for related in (True, False))
     if only in ("", "seeds"):
-        yield from (_of_seeds(*of) for of in SEEDS)
+        yield from (of_seeds(*of) for of in SEEDS)
 
 
 # --- images alone -----------------------------------------------------------------------------------------------
 
 
-def _of_two(num_images: int, share: float, auroc: float, temperature: float) -> Cell:
+def of_two_classes(num_images: int, share: float, auroc: float, temperature: float = 1.0) -> Cell:
+    """Two classes, of which the positive one has this share; logits are the true log odds, times the temperature."""
     distance = math.sqrt(2) * norm.ppf(auroc)
     prior = math.log(share / (1 - share))
 
@@ -212,7 +213,9 @@ def _truth_of_two(distance: float, share: float, auroc: float, temperature: floa
     }
 
 
-def _of_five(num_images: int, shares: tuple[float, ...], raised: float) -> Cell:
+def of_five_classes(num_images: int, shares: tuple[float, ...], raised: float) -> Cell:
+    """Five classes; the feature of the true one is raised."""
+
     def population(num: int, rng: np.random.Generator) -> Sample:
         return _five(num, shares, raised, rng)
 
@@ -281,7 +284,9 @@ def _names(num_groups: int, size: int) -> tuple[str, ...]:
     return tuple(f"group {number}" for number in range(num_groups) for _ in range(size))
 
 
-def _of_groups(num_groups: int, size: int) -> Cell:
+def of_groups(num_groups: int, size: int) -> Cell:
+    """Images of two classes in groups that differ in their accuracy."""
+
     def population(num: int, rng: np.random.Generator) -> Sample:
         is_right = rng.random(num * size) < _accuracies(num, size, rng)
         labels = rng.integers(2, size=num * size)
@@ -296,7 +301,7 @@ def _of_groups(num_groups: int, size: int) -> Cell:
     return Cell(f"{num_groups} groups of {size} images", "groups", draw, truth)
 
 
-def _of_pairs(num_groups: int, size: int, *, related: bool) -> Cell:
+def of_pairs(num_groups: int, size: int, *, related: bool) -> Cell:
     """Two equally good classifiers, which find the same groups hard or not."""
 
     def draw(rng: np.random.Generator) -> Iterator[tuple[str, Interval | bool | None]]:
@@ -315,7 +320,9 @@ def _of_pairs(num_groups: int, size: int, *, related: bool) -> Cell:
 # --- seeds ------------------------------------------------------------------------------------------------------
 
 
-def _of_seeds(num_images: int, num_seeds: int) -> Cell:
+def of_seeds(num_images: int, num_seeds: int) -> Cell:
+    """Accuracies of several seeds on the same val images."""
+
     def draw(rng: np.random.Generator) -> Iterator[tuple[str, Interval | bool | None]]:
         drawn = rng.normal(0.8, SEED_DEVIATION, num_seeds)
         values = np.clip(np.round(drawn * num_images), 0, num_images) / num_images

@@ -16,6 +16,7 @@ LAYERS = [
     ("imgcls.models",),
     ("imgcls.training",),
     ("imgcls.tracking",),
+    ("imgcls.statistics",),
     ("imgcls.reporting", "imgcls.progress"),
     ("imgcls.run",),
     ("imgcls.evaluation",),

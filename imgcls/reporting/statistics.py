@@ -1,4 +1,4 @@
-"""Scores of a classifier and paired tests between two, each with as much certainty as the number of images allows."""
+"""Scores of a classifier, and how they are shown: with as many digits as their intervals support."""
 
 from __future__ import annotations
 
@@ -12,6 +12,20 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support, recall_score, roc_auc_score
 
+from imgcls.statistics.intervals import Interval as Interval
+from imgcls.statistics.intervals import difference_interval as difference_interval
+from imgcls.statistics.intervals import interval_over_seeds as interval_over_seeds
+from imgcls.statistics.intervals import mean_interval as mean_interval
+from imgcls.statistics.intervals import wilson as wilson
+from imgcls.statistics.paired import McNemar as McNemar
+from imgcls.statistics.paired import holm as holm
+from imgcls.statistics.paired import mcnemar as mcnemar
+from imgcls.statistics.paired import paired_difference_interval as paired_difference_interval
+from imgcls.statistics.paired import paired_interval as paired_interval
+from imgcls.statistics.scores import explained_intervals as explained_intervals
+from imgcls.statistics.scores import hits_interval
+from imgcls.statistics.scores import score_intervals as score_intervals
+
 NUM_BINS = 15
 """Bins of the calibration error, as in Guo et al. 2017."""
 
@@ -21,6 +35,12 @@ MAX_DECIMALS = 4
 UNDEFINED = "–"
 """What `rounded` shows for NaN."""
 
+NO_INTERVAL = Interval(math.nan, math.nan)
+"""Stands where a score has no interval, such as that of images in too few groups."""
+
+DECIMALS_WITHOUT_INTERVAL = 2
+"""What `rounded` shows of a score without an interval."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -29,8 +49,9 @@ class Scores:
     Attributes:
         loss: mean cross-entropy in nats.
         accuracy: share of images predicted right, in [0, 1].
-        accuracy_low: lower end of the 95% Wilson interval of the accuracy.
-        accuracy_high: its upper end.
+        accuracy_low: lower end of the 95% interval of the accuracy: Wilson's, with a design effect for images in
+            groups. NaN where there are too few groups for one.
+        accuracy_high: its upper end, or NaN.
         balanced_accuracy: mean recall of the classes that have images, in [0, 1].
         macro_f1: mean F1 of the classes that are present or predicted, in [0, 1], as in scikit-learn with
             zero_division=0: one that is predicted without being present counts 0.
@@ -50,7 +71,7 @@ class Scores:
 
     @property
     def accuracy_interval(self) -> Interval:
-        """The 95% Wilson interval of the accuracy."""
+        """The 95% interval of the accuracy; its ends are NaN where there is none."""
         return Interval(self.accuracy_low, self.accuracy_high)
 
     @classmethod
@@ -93,22 +114,23 @@ def score(probs: NDArray[np.floating], labels: NDArray[np.integer]) -> Scores:
     """
     _check_probs(probs, labels)
     exact = probs.astype(np.float64)
-    return _scores(exact, np.log(np.clip(exact, np.finfo(np.float64).eps, 1)), labels)
+    return _scores(exact, np.log(np.clip(exact, np.finfo(np.float64).eps, 1)), labels, ())
 
 
-def score_logits(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Scores:
+def score_logits(logits: NDArray[np.floating], labels: NDArray[np.integer], groups: Sequence[str] = ()) -> Scores:
     """Scores logits, in float64 whatever their type.
 
     Args:
         logits: float (N, K), K >= 2, any finite values.
         labels: int64 (N,), in [0, K).
+        groups: name of each image's group; none where every image stands for itself.
 
     Raises:
         ValueError: other shapes or ranges, no images, values that are not finite.
     """
     _check(logits, labels)
     log_probs = log_softmax(logits.astype(np.float64), axis=1)
-    return _scores(np.exp(log_probs), log_probs, labels)
+    return _scores(np.exp(log_probs), log_probs, labels, groups)
 
 
 def per_class(
@@ -229,7 +251,9 @@ def with_interval(value: float, interval: Interval) -> str:
 
 
 def ends(interval: Interval) -> str:
-    """An interval as `0.81 to 0.89`, with the digits that it supports."""
+    """An interval as `0.81 to 0.89`, with the digits that it supports; a dash for `NO_INTERVAL`."""
+    if math.isnan(interval.half_width):
+        return UNDEFINED
     return f"{rounded(interval.low, interval)} to {rounded(interval.high, interval)}"
 
 
@@ -252,17 +276,21 @@ def metric_text(metric: str, value: float, accuracy: float, num_images: int) -> 
 
 
 def _decimals(interval: Interval) -> int:
+    if math.isnan(interval.half_width):
+        return DECIMALS_WITHOUT_INTERVAL
     if interval.half_width == 0:
         return MAX_DECIMALS
     exponent = int(f"{interval.half_width:.0e}".split("e")[1])
     return min(max(-exponent, 0), MAX_DECIMALS)
 
 
-def _scores(probs: NDArray[np.float64], log_probs: NDArray[np.float64], labels: NDArray[np.integer]) -> Scores:
+def _scores(
+    probs: NDArray[np.float64], log_probs: NDArray[np.float64], labels: NDArray[np.integer], groups: Sequence[str]
+) -> Scores:
     num_images, num_classes = probs.shape
     predictions = probs.argmax(axis=1)
     num_correct = int((predictions == labels).sum())
-    accuracy = wilson(num_correct, num_images)
+    accuracy = hits_interval(predictions == labels, groups) or NO_INTERVAL
     present = np.unique(labels)
     return Scores(
         loss=float(-log_probs[np.arange(num_images), labels].mean()),

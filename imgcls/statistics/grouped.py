@@ -11,7 +11,7 @@ from scipy.stats import t as student_t
 from imgcls.statistics.intervals import normal_quantile
 
 MIN_GROUPS = 10
-"""Groups below which no interval holds: with 8, intervals at 95 % held 92 to 99 % in simulations (docs/intervals.md)."""
+"""Groups below which no interval is given: with 8, those at 95 % held 92 to 99 % in simulations (docs/intervals.md)."""
 
 NEGLIGIBLE = 1e-12
 """A variance below it is rounding."""
@@ -20,8 +20,8 @@ NEGLIGIBLE = 1e-12
 class Units:
     """The independent units of a sample, and how the scores vary between them.
 
-    A score is described by its influence: by how much each image moves it, summing to 0. Its variance is then the sum of
-    squares over independent units.
+    A score is described by its influence: by how much each image moves it, summing to 0. Its variance is then the sum
+    of squares over independent units.
 
     Args:
         num_images: N.
@@ -31,6 +31,7 @@ class Units:
     Attributes:
         num: number of units.
         are_groups: whether images come in groups.
+        confidence: as given.
 
     Raises:
         ValueError: another number of groups than of images, or the confidence out of range.
@@ -40,7 +41,7 @@ class Units:
         if len(groups) not in (0, num_images):
             raise ValueError(f"{len(groups)} groups for {num_images} images: give one for each image, or none")
         self._normal = normal_quantile(confidence)
-        self._probability = (1 + confidence) / 2
+        self.confidence = confidence
         self.are_groups = len(groups) > 0
         self.num = num_images
         self._of_image = np.arange(num_images)
@@ -89,8 +90,8 @@ class Units:
     def quantile(self, sums: NDArray[np.float64]) -> float:
         """Student's quantile of a score with this influence of its units, (num,); the normal one for images alone.
 
-        At most one degree of freedom fewer than there are groups. A few groups that make most of the spread leave fewer,
-        by Satterthwaite's formula with their kurtosis (Satterthwaite 1946, Biometrics Bulletin 2:110-114).
+        At most one degree of freedom fewer than there are groups. A few groups that make most of the spread leave
+        fewer, by Satterthwaite's formula with their kurtosis (Satterthwaite 1946, Biometrics Bulletin 2:110-114).
         """
         if not self.are_groups:
             return self._normal
@@ -99,4 +100,4 @@ class Units:
         if (total := float(squares.sum())) > NEGLIGIBLE:
             kurtosis = num * float(squares @ squares) / total**2
             freedom = min(freedom, 2 * num / (kurtosis - (num - 3) / (num - 1)))
-        return float(student_t.ppf(self._probability, freedom))
+        return float(student_t.ppf((1 + self.confidence) / 2, freedom))

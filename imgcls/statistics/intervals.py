@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, sem
+from scipy.stats import binomtest, norm, sem
 from scipy.stats import t as student_t
 
 SHARES = (0.0, 1.0)
@@ -54,10 +54,9 @@ def wilson(num_correct: int, num_images: int, confidence: float = 0.95) -> Inter
         raise ValueError(
             f"{num_correct} right of {num_images} images is not a proportion: give 0 <= right <= images >= 1"
         )
-    quantile = normal_quantile(confidence)
-    share, num = np.array([num_correct / num_images]), np.array([float(num_images)])
-    low, high = (float(wilson_ends(share, num, np.array([q]))[0]) for q in (-quantile, quantile))
-    return Interval(low, high)
+    check_confidence(confidence)
+    ends = binomtest(num_correct, num_images).proportion_ci(confidence, method="wilson")
+    return Interval(float(ends.low), float(ends.high))
 
 
 def wilson_ends(
@@ -142,6 +141,28 @@ def mean_interval(
     mean = min(max(float(np.mean(values)), min(values)), max(values))
     half_width = float(student_t.ppf((1 + confidence) / 2, len(values) - 1)) * spread
     return Interval(max(mean - half_width, bounds[0]), min(mean + half_width, bounds[1]))
+
+
+def interval_over_seeds(
+    metric: str, values: Sequence[float], num_images: int, *, of_differences: bool = False
+) -> Interval | None:
+    """The 95 % interval of the mean of a metric over seeds, each of which was scored on the same images.
+
+    Args:
+        metric: its name in the record, such as `val/accuracy`; all but a loss are shares.
+        values: the metric of each seed.
+        num_images: behind each value.
+        of_differences: the values are differences of the metric between two configurations, paired by seed.
+
+    Returns:
+        The interval; None for a single seed, or where nothing is known of the spread.
+    """
+    if len(values) < 2:
+        return None
+    if metric.endswith("loss"):
+        return mean_interval(values)
+    bounds = DIFFERENCES_OF_SHARES if of_differences else SHARES
+    return mean_interval(values, step=1 / num_images, bounds=bounds)
 
 
 def normal_quantile(confidence: float) -> float:

@@ -27,10 +27,10 @@ def interval_of_mean(
 
     An end is the mean of K values that together lie `quantile` standard errors from the observed ones, in the direction
     in which the mean moves most: each score goes to the end of its own interval at a smaller quantile, and the standard
-    errors are those at the ends. One score keeps its own interval. The idea is that of MOVER (Zou & Donner 2008, Statistics
-    in Medicine 27:1693-1702), which goes to the ends at the whole quantile and thereby overstates the skewness of a mean of
-    many; for independent proportions it is the score interval of Martín Andrés & Álvarez Hernández (2012, Statistics and
-    Computing 22:1169-1181).
+    errors are those at the ends. One score keeps its own interval. The idea is that of MOVER (Zou & Donner 2008,
+    Statistics in Medicine 27:1693-1702), which goes to the ends at the whole quantile and thereby overstates the
+    skewness of a mean of many; for independent proportions it is the score interval of Martín Andrés, Álvarez Hernández
+    & Herranz Tejedor (2011, Statistical Methods in Medical Research 20:369-387).
 
     Args:
         values: float64 (K,), the scores.

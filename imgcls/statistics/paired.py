@@ -33,11 +33,11 @@ def mcnemar(first_correct: NDArray[np.bool_], second_correct: NDArray[np.bool_],
     """Tests whether two classifiers are right equally often, by the images on which exactly one of them is.
 
     The exact conditional test: such an image is the first's or the second's with probability 1/2 each (McNemar 1947,
-    Psychometrika 12:153-157, with the binomial in place of its approximation). Images of a group are not independent, so
-    with groups the balance of each whole group is the first's or the second's with probability 1/2: Fisher's test of sign
-    changes, which is McNemar's where each image is a group. Its p-value counts half of the ties with what was observed
-    (mid-p), since few groups leave few possible sums. It knows nothing of how much another
-    training of the same two would differ.
+    Psychometrika 12:153-157, with the binomial in place of its approximation). Images of a group are not independent,
+    so with groups the balance of each whole group is the first's or the second's with probability 1/2: Fisher's test of
+    sign changes, which is McNemar's where each image is a group. Its p-value counts half of the ties with what was
+    observed (mid-p), since few groups leave few possible sums. It knows nothing of how much another training of the
+    same two would differ.
 
     Args:
         first_correct: bool (N,), N >= 1, whether the first classifier is right on each image.
@@ -97,8 +97,8 @@ def paired_interval(
 ) -> Interval | None:
     """`paired_difference_interval` of two classifiers, with a design effect where images come in groups.
 
-    The four counts are divided by the design effect of the difference (Rao & Scott 1992, Biometrics 48:577-585), and the
-    quantile is Student's.
+    The four counts are divided by the design effect of the difference (Rao & Scott 1992, Biometrics 48:577-585), and
+    the quantile is Student's.
 
     Args:
         first_correct: bool (N,), N >= 1, whether the first classifier is right on each image.
@@ -183,7 +183,7 @@ def _corrected_phi(both: float, only_first: float, only_second: float, neither: 
 
 
 def _sign_change_p_value(sizes: NDArray[np.int64], observed: int) -> float:
-    """How often the sum of the sizes, each with a sign by chance, is farther from 0 than observed; as far counts half."""
+    """How often the sum of the sizes with signs by chance is farther from 0 than observed; as far counts half."""
     total = int(sizes.sum())
     probabilities = np.zeros(2 * total + 1)  # of the sums -total .. total
     probabilities[total] = 1

@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 from scipy.stats import rankdata
 
 from imgcls.statistics.grouped import MIN_GROUPS, Units
-from imgcls.statistics.intervals import Interval, wilson_ends
+from imgcls.statistics.intervals import Interval, wilson, wilson_ends
 from imgcls.statistics.joint import interval_of_mean
 
 MIN_IMAGES_FOR_LOSS = 100
@@ -22,7 +22,7 @@ MIN_MINORITY_FOR_LOSS = 8
 """Images outside the largest class below which the loss has no interval, since the few large losses are theirs."""
 
 PRIOR_PLACEMENTS = 10
-"""Images of either side, outranked by one of the other, that say as much of the AUROC's variance as Newcombe's model."""
+"""Misplaced images on either side at which DeLong's variance of the AUROC counts as much as that of Newcombe."""
 
 METHODS = {
     "accuracy": "Wilson's score interval",
@@ -53,10 +53,10 @@ class ScoreIntervals:
         """What was done for images in groups, as a sentence; empty for images alone."""
         if self.num_groups is None:
             return ""
-        done = "the intervals count groups and not images as independent: a design effect (Rao and Scott 1992) with Student's t"
+        said = "the intervals count groups as independent, by a design effect (Rao and Scott 1992) with Student's t"
         if not self.intervals:
-            done = f"there is no interval, since none holds with fewer than {MIN_GROUPS} groups"
-        return f"The images come in {self.num_groups} groups, and {done}."
+            said = f"there is no interval, since none holds with fewer than {MIN_GROUPS} groups"
+        return f"The images come in {self.num_groups} groups, and {said}."
 
 
 def score_intervals(
@@ -160,6 +160,8 @@ class _Shares:
 
 
 def _accuracy(hits: NDArray[np.bool_], units: Units) -> Interval | str:
+    if not units.are_groups:
+        return wilson(int(hits.sum()), len(hits), units.confidence)
     among = np.ones((len(hits), 1), np.bool_)
     if not units.are_enough(among[:, 0]):
         return _too_few_groups("the images are")
@@ -177,7 +179,7 @@ def _balanced_accuracy(labels: NDArray[np.integer], predictions: NDArray[np.inte
 
 
 def _macro_f1(labels: NDArray[np.integer], predictions: NDArray[np.integer], units: Units) -> Interval | str:
-    """F1 is 2 J / (1 + J) of Jaccard's J: the share of a class's hits among the images that are or are called its own."""
+    """F1 is 2 J / (1 + J), with Jaccard's J: the share of hits among the images that are or are called of a class."""
     present = np.union1d(labels, predictions)
     is_of, is_called = labels[:, None] == present, predictions[:, None] == present
     if not units.are_enough(*is_of[:, is_of.any(axis=0)].T):
