@@ -29,6 +29,7 @@ from imgcls.models.registry import build_model, pretrained_normalisation, resolv
 from imgcls.progress import RunProgress, duration
 from imgcls.reporting import figures
 from imgcls.reporting.cautions import caution_tags, cautions
+from imgcls.reporting.methods import schedule_words, start_words
 from imgcls.reporting.overview import overview, too_few_to_score
 from imgcls.reporting.statistics import accuracy_interval, rounded, with_interval
 from imgcls.rng import derive_seed
@@ -497,16 +498,16 @@ def _description(prepared: Prepared, best: EpochResult | None) -> str:
     lines = [
         f"**{experiment.name}**: `{model.name}`{layers}, on {len(dataset.train)} train and {len(dataset.val)} val "
         f"images of {size} x {size} pixels in {len(dataset.class_names)} classes ({experiment.data.source}).",
-        f"lr {experiment.train.lr:g} after {experiment.train.warmup_epochs} warm-up epochs, "
-        f"{experiment.train.epochs} epochs of batches of {experiment.train.batch_size}, seed {experiment.train.seed}.",
+        f"{start_words(model.weights)}, {schedule_words(experiment.params())}, lr {experiment.train.lr:g}, batches of "
+        f"{experiment.train.batch_size}, seed {experiment.train.seed}.",
     ]
     if best is not None:
-        chosen = "This epoch was chosen by val, so its val score is not an unbiased one."
+        epoch, chosen = "Best epoch", "This epoch was chosen by val, so its val score is not an unbiased one."
         if experiment.train.score_epoch:
-            chosen = "This epoch was fixed before the run began."
+            epoch, chosen = "Epoch", "This epoch was fixed before the run began."
         digits = accuracy_interval(best.val_accuracy, len(dataset.val))
         lines.append(
-            f"Best epoch {best.epoch}: val/accuracy **{with_interval(best.val_accuracy, digits)}**, "
+            f"{epoch} {best.epoch}: val/accuracy **{with_interval(best.val_accuracy, digits)}**, "
             f"val/loss {rounded(best.val_loss, digits)}. {chosen}"
         )
     if said := cautions(data_tags(dataset)):

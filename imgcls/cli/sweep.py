@@ -91,6 +91,7 @@ def confirm(
 
 def _write_end(sweep_run_id: str, tracker: Tracker, root: Path) -> None:
     """The winner with its own score, where everything lies, and the next verb."""
+    from imgcls.evaluation.selection import selection_of, story
     from imgcls.reporting.places import places
     from imgcls.reporting.report import terminal_table, val_score
     from imgcls.search.report import evaluate_command
@@ -108,5 +109,6 @@ def _write_end(sweep_run_id: str, tracker: Tracker, root: Path) -> None:
     if sweep.tags.get(CONFIRMED_RUN_ID) != winner.run_id:
         rows.append(("Next", f"imgcls confirm {sweep.run_id}  (how lucky was the winner?)"))
     write(f"\n{terminal_table(rows)}")
+    write(" ".join(story(selection_of(winner, tracker), "The winner")).replace("`", ""))
     write_cautions(sweep.tags)
     write(f"Final test scores, when you are done choosing: {evaluate_command(winner.run_id)}")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import pandas as pd
 
 from imgcls.errors import InputError
 from imgcls.evaluation.rebuild import trained_record
+from imgcls.evaluation.selection import selection_of
 from imgcls.reporting import figures
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.cautions import flat as flat_cautions
@@ -123,6 +124,7 @@ class Comparison:
         test: on the test images of evaluations that were there already; None where fewer than two runs have one.
         test_note: which runs take no part in `test`, and why; "" where all do.
         differences: config key -> its value in each run, for keys that differ; a dash where a run has no such key.
+        chosen: run id -> what val chose of it besides its epoch, `trial` or `configuration`; "" for nothing.
         histories: a table for each run with `epoch`, `val/accuracy` and `val/loss`.
     """
 
@@ -132,6 +134,7 @@ class Comparison:
     test_note: str
     differences: dict[str, tuple[str, ...]]
     histories: tuple[pd.DataFrame, ...]
+    chosen: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def markdown(self) -> str:
@@ -145,10 +148,16 @@ class Comparison:
         curves = {f"{i} {run.name}": history for i, (run, history) in enumerate(named, 1)}
         return [("Accuracy and loss on val over the epochs", figures.save_png(figures.overlaid_curves(curves)))]
 
+    def selected_by_val(self, run: RunRecord) -> list[str]:
+        """What the val images chose of a run before it is compared on them."""
+        epoch = [] if run.params.get("train.score_epoch", "0") != "0" else ["epoch"]
+        chosen = self.chosen.get(run.run_id, "")
+        return [*epoch, chosen] if chosen else epoch
+
     def flat(self) -> dict[str, float | str]:
         """Under names for programs; `_1`, `_2` and so on are the runs in the order asked for."""
         facts: dict[str, float | str] = {f"run_id_{i}": run.run_id for i, run in enumerate(self.runs, 1)}
-        facts |= {f"val_selected_{i}": ", ".join(_selected_by_val(run)) for i, run in enumerate(self.runs, 1)}
+        facts |= {f"val_selected_{i}": ", ".join(self.selected_by_val(run)) for i, run in enumerate(self.runs, 1)}
         facts |= self.val.flat()
         facts |= self.test.flat() if self.test else {}
         for i, run in enumerate(self.runs, 1):
@@ -176,7 +185,8 @@ def compare(run_ids: Sequence[str], tracker: Tracker) -> Comparison:
     val = _split("val", {i: _hits(run, VAL_PREDICTIONS, tracker) for i, run in numbered.items()}, numbered)
     test, test_note = _test(numbered, tracker)
     histories = tuple(_history(run, tracker) for run in runs)
-    return Comparison(runs, val, test, test_note, _differences(runs), histories)
+    chosen = {run.run_id: _chosen_by_val(run, tracker) for run in runs}
+    return Comparison(runs, val, test, test_note, _differences(runs), histories, chosen)
 
 
 # --- which runs -------------------------------------------------------------------------------------------------
@@ -268,10 +278,12 @@ def _differences(runs: Sequence[RunRecord]) -> dict[str, tuple[str, ...]]:
     return {key: shown for key, shown in values.items() if len(set(shown)) > 1}
 
 
-def _selected_by_val(run: RunRecord) -> list[str]:
-    """What the val images chose of a run before it is compared on them."""
-    chosen = [] if run.params.get("train.score_epoch", "0") != "0" else ["epoch"]
-    return chosen + {"trial": ["trial"], "confirm": ["configuration"]}.get(run.kind, [])
+def _chosen_by_val(run: RunRecord, tracker: Tracker) -> str:
+    """`trial` of a sweep's best one, `configuration` where a confirmation ranked it first; "" of any other run."""
+    selection = selection_of(run, tracker)
+    if selection.place == 1:
+        return "trial"
+    return "configuration" if selection.place_of_mean == 1 else ""
 
 
 # --- in words ---------------------------------------------------------------------------------------------------
@@ -282,11 +294,11 @@ def _blocks(comparison: Comparison) -> Iterator[str]:
     yield f"# Comparison of {len(runs)} runs"
     yield markdown_table(
         ("", "run", "name", "experiment", "kind", "epoch", "val selected its"),
-        [_run_row(i, run) for i, run in enumerate(runs, 1)],
+        [_run_row(i, run, comparison) for i, run in enumerate(runs, 1)],
     )
     yield f"## On val, {comparison.val.num_images} images"
     yield from _split_blocks(comparison.val)
-    yield _caution(runs)
+    yield _caution(comparison)
     yield from _cautions(runs)
     yield "## On test" + (f", {comparison.test.num_images} images" if comparison.test else "")
     if comparison.test:
@@ -300,8 +312,8 @@ def _blocks(comparison: Comparison) -> Iterator[str]:
     yield markdown_table(("key", *header), rows) if rows else "Nothing."
 
 
-def _run_row(number: int, run: RunRecord) -> tuple[str, ...]:
-    epoch, chosen = f"{run.metrics['best/epoch']:.0f}", ", ".join(_selected_by_val(run)) or UNDEFINED
+def _run_row(number: int, run: RunRecord, comparison: Comparison) -> tuple[str, ...]:
+    epoch, chosen = f"{run.metrics['best/epoch']:.0f}", ", ".join(comparison.selected_by_val(run)) or UNDEFINED
     return f"run {number}", run.run_id, run.name, run.experiment, run.kind, epoch, chosen
 
 
@@ -336,8 +348,9 @@ def _pair_row(pair: Pair) -> tuple[str, ...]:
     )
 
 
-def _caution(runs: Sequence[RunRecord]) -> str:
-    chosen = [(i, words) for i, run in enumerate(runs, 1) if (words := _selected_by_val(run))]
+def _caution(comparison: Comparison) -> str:
+    numbered = enumerate(comparison.runs, 1)
+    chosen = [(i, words) for i, run in numbered if (words := comparison.selected_by_val(run))]
     named = "; ".join(f"the {' and the '.join(words)} of run {i}" for i, words in chosen)
     selected = (
         f"These images also selected {named}: the intervals and the test take no account of that. " if named else ""

@@ -79,6 +79,7 @@ class Evaluation:
             "imgcls.evaluated_run_id": self.evaluated_run_id,
             "imgcls.test_look": self.look,
             "best/val/accuracy": self.val.accuracy,
+            **self.val.metrics("val"),
             **self.test.metrics("test"),
             "val_test_gap": self.val.accuracy - self.test.accuracy,
             **flat_cautions(self.caution_tags),

@@ -26,8 +26,9 @@ def model_words(run: RunRecord) -> str:
 
 def methods(run: RunRecord) -> list[str]:
     """Whole sentences: start, optimiser, schedule, regularisation, augmentation, images, software and hardware."""
+    start = start_words(run.params.get("model.weights", ""))
     return [
-        _start(run.params),
+        f"Training started {start[0].lower()}{start[1:]}.",
         _optimiser(run.params),
         _objective(run.params),
         _augmentation(run.params),
@@ -63,9 +64,9 @@ def schedule_words(params: Mapping[str, str]) -> str:
     return words
 
 
-def _start(params: Mapping[str, str]) -> str:
-    weights = params.get("model.weights", "")
-    return f'Training started from the weights "{weights}".' if weights else "Training started from random weights."
+def start_words(weights: str) -> str:
+    """Such as `From random weights`; `weights` as `model.weights` has them."""
+    return f'From the weights "{weights}"' if weights else "From random weights"
 
 
 def _optimiser(params: Mapping[str, str]) -> str:
