@@ -379,6 +379,14 @@ def test_images_that_cannot_be_read_say_what_they_are_and_what_helps(tmp_path, n
         read_image(tmp_path / name)
 
 
+@pytest.mark.skipif(not HAS_HEIF, reason="pillow-heif is not installed here: pip install pillow-heif")
+@pytest.mark.parametrize("name", ["a.HEIC", "a.jpg"])
+def test_heic_is_read_where_pillow_heif_is_installed(tmp_path, name):
+    Image.fromarray(picture(0)).save(tmp_path / "a.heic", quality=95)
+    (tmp_path / "a.heic").rename(tmp_path / name)
+    assert bits_apart(read_image(tmp_path / name), Image.fromarray(picture(0))) <= 1
+
+
 def test_a_decompression_bomb_is_unreadable(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(UnreadableImageError, match="too many pixels"):

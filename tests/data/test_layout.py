@@ -6,9 +6,10 @@ import unicodedata
 import pytest
 
 from imgcls.config import DataConfig
+from imgcls.data.formats import HAS_HEIF
 from imgcls.data.sources import open_source
 from imgcls.data.sources.folder import in_words
-from imgcls.errors import DataError
+from imgcls.errors import DataError, UnreadableImagesError
 from tests.data.make import load, noise, write, write_class, write_classes
 
 ALIKE = {"cat": 1, "dog": 1}
@@ -272,17 +273,18 @@ def test_what_can_be_read_is_let_in(tmp_path, suffix):
     assert f"cat/more{suffix}" in source.everything.keys and not source.ignored
 
 
-def test_images_that_cannot_be_read_are_refused_by_name_and_left_out_on_request(tmp_path):
-    from imgcls.errors import UnreadableImagesError
-
+@pytest.mark.parametrize(("suffix", "remedy"), [(".HEIC", "pip install pillow-heif"), (".CR2", "convert it to PNG")])
+def test_images_that_cannot_be_read_are_refused_by_name_and_left_out_on_request(tmp_path, suffix, remedy):
+    if suffix == ".HEIC" and HAS_HEIF:
+        pytest.skip("pillow-heif is installed here")
     write_class(tmp_path / "cat", range(6))
     write_class(tmp_path / "dog", range(10, 16))
     for number in range(4):
-        (tmp_path / "dog" / f"{number}.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+        (tmp_path / "dog" / f"{number}{suffix}").write_bytes(b"II*\0")
     (tmp_path / "dog" / "notes.txt").write_text("no image")
-    with pytest.raises(UnreadableImagesError, match=r"4 unreadable images: 4 \.HEIC\n") as caught:
+    with pytest.raises(UnreadableImagesError, match=rf"4 unreadable images: 4 \{suffix}\n") as caught:
         load(tmp_path)
-    assert [line.endswith("pip install pillow-heif") for line in caught.value.offenders] == [True] * 4
+    assert [remedy in line for line in caught.value.offenders] == [True] * 4
     assert load(tmp_path, skip_unreadable=True).num_skipped == 4
 
 
