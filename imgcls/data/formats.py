@@ -67,10 +67,10 @@ MAGIC_BYTES = 16
 
 
 @cache
-def image_suffixes() -> tuple[str, ...]:
+def image_suffixes() -> frozenset[str]:
     """Endings, in small letters, of the formats that are read; those that Pillow knows for each."""
     endings = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
-    return tuple(sorted(endings | {".dib", ".jpe", ".jfif", ".mpo", ".pnm"}))
+    return frozenset(endings | {".dib", ".jpe", ".jfif", ".mpo", ".pnm"})
 
 
 def ending(name: str) -> str:
@@ -106,7 +106,7 @@ def why_not(path: Path) -> str:
 
     By its name alone: many raw files are TIFFs by their content, of which Pillow would read the thumbnail.
     """
-    suffix = ending(path.name).lower()
+    suffix = path.suffix.lower()
     return "" if suffix in image_suffixes() else UNREADABLE.get(suffix, "")
 
 
