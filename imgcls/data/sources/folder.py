@@ -181,7 +181,10 @@ def _existing(written: Path) -> Path:
         if (found / part).exists():
             found /= part
             continue
-        there = sorted(path.name for path in found.iterdir() if path.is_dir()) if found.is_dir() else []
+        try:
+            there = sorted(path.name for path in found.iterdir() if path.is_dir())
+        except OSError:  # not a folder, or not to be listed
+            there = []
         same = [name for name in there if nfc(name) == nfc(part)]
         if not same:
             near, rest = nearest(part, there), written.relative_to(found / part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -190,20 +189,27 @@ def stop_on(problems: Sequence[str], headline: str) -> None:
 
 def _folders(folder: Path) -> list[Path]:
     """Folders that somebody made on purpose, by name; links to folders are folders."""
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not is_set_aside(path.name))
-    except OSError as error:
-        raise DataError(f"{folder}: {error.strerror or error}") from error
+    return [path for path in _visible(folder) if path.is_dir()]
 
 
 def _has_files(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return any(entry.is_file() and not is_set_aside(entry.name) for entry in entries)
+    return any(path.is_file() for path in _visible(folder))
 
 
 def _has_images(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return any(is_image_name(entry.name) and not is_set_aside(entry.name) for entry in entries)
+    return any(is_image_name(path.name) for path in _visible(folder))
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What somebody put into a folder on purpose, by name.
+
+    Raises:
+        DataError: it cannot be listed.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if not is_set_aside(path.name))
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror or error}") from error
 
 
 def _one_level_down(classes: Mapping[str, Path]) -> str:
