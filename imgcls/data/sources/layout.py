@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -189,25 +190,26 @@ def stop_on(problems: Sequence[str], headline: str) -> None:
 
 def _folders(folder: Path) -> list[Path]:
     """Folders that somebody made on purpose, by name; links to folders are folders."""
-    return [path for path in _visible(folder) if path.is_dir()]
+    return sorted(folder / entry.name for entry in _visible(folder) if entry.is_dir())
 
 
 def _has_files(folder: Path) -> bool:
-    return any(path.is_file() for path in _visible(folder))
+    return any(entry.is_file() for entry in _visible(folder))
 
 
 def _has_images(folder: Path) -> bool:
-    return any(is_image_name(path.name) for path in _visible(folder))
+    return any(is_image_name(entry.name) for entry in _visible(folder))
 
 
-def _visible(folder: Path) -> list[Path]:
-    """What somebody put into a folder on purpose, by name.
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
+    """What somebody put into a folder on purpose; an entry knows its kind without a further look at the disk.
 
     Raises:
         DataError: it cannot be listed.
     """
     try:
-        return sorted(path for path in folder.iterdir() if not is_set_aside(path.name))
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not is_set_aside(entry.name)]
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror or error}") from error
 
