@@ -190,11 +190,16 @@ def stop_on(problems: Sequence[str], headline: str) -> None:
 
 def _folders(folder: Path) -> list[Path]:
     """Folders that somebody made on purpose, by name; links to folders are folders."""
-    return sorted(folder / entry.name for entry in _visible(folder) if entry.is_dir())
+    return sorted(folder / entry.name for entry in _visible(folder) if is_folder(entry))
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; `entry.is_dir` raises where links lead in a circle."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112
 
 
 def _has_files(folder: Path) -> bool:
-    return any(entry.is_file() for entry in _visible(folder))
+    return any(not is_folder(entry) for entry in _visible(folder))
 
 
 def _has_images(folder: Path) -> bool:

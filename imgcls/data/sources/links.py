@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from imgcls.data.formats import may_be_image
-from imgcls.data.sources.layout import is_set_aside
+from imgcls.data.sources.layout import is_folder, is_set_aside
 from imgcls.errors import DataError
 from imgcls.shown import listed
 
@@ -53,7 +53,7 @@ def _links_and_folders(folder: Path) -> tuple[list[Path], list[Path]]:
             for entry in entries:
                 if is_set_aside(entry.name):
                     continue
-                if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():  # noqa: PTH112
+                if is_folder(entry):
                     folders.append(folder / entry.name)
                 elif entry.is_symlink() and may_be_image(entry.name):
                     links.append(folder / entry.name)
