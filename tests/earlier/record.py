@@ -1,6 +1,6 @@
-"""Records `project.tar.xz`: a small project as imgcls left it before its records had `imgcls.squares` and `imgcls.loss`.
+"""Records `project.tar.xz`: a small project of before records had `imgcls.squares` and `imgcls.loss`.
 
-It was run once, with the package of commit dca6218 (2026-11-25, torch 2.14.1, Pillow 13.0.0, 2 cores of an Intel Xeon):
+It was run once, with the package of commit dca6218 (2026-11-25, torch 2.14.1, Pillow 13.0.0, an Intel Xeon):
 
     git worktree add /tmp/imgcls-then dca6218
     PYTHONPATH=/tmp/imgcls-then IMGCLS_CACHE=/tmp/project-cache OMP_NUM_THREADS=1 python tests/earlier/record.py
@@ -164,7 +164,7 @@ def write_squares():
 
 
 def pack(tracker):
-    """The project without what no test reads: figures, pages, last checkpoints of what has ended, the journal's locks."""
+    """The project without what no test reads: figures, pages, last checkpoints of what has ended."""
     for record in tracker.find({}, with_deleted=True):
         for path in (*record.folder.glob("figures/*"), *record.folder.glob("report/*.html")):
             path.unlink()
@@ -174,7 +174,9 @@ def pack(tracker):
     with sqlite3.connect(ROOT / "mlflow.db") as database:
         database.execute("PRAGMA journal_mode=DELETE")
         database.execute("VACUUM")
-    subprocess.run(["tar", "-cJf", str(HERE / "project.tar.xz"), "-C", str(ROOT), "--owner=0", "--group=0", "."], check=True)
+    subprocess.run(
+        ["tar", "-cJf", str(HERE / "project.tar.xz"), "-C", str(ROOT), "--owner=0", "--group=0", "."], check=True
+    )
     sys.stdout.write(f"{(HERE / 'project.tar.xz').stat().st_size} bytes\n")
 
 
