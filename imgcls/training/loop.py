@@ -21,6 +21,7 @@ from imgcls.data.loader import Batch, Loader
 from imgcls.errors import Interrupted
 from imgcls.rng import derive_seed, generator
 from imgcls.training.device import Device
+from imgcls.training.loss import loss_sum
 from imgcls.training.metrics import EpochResult
 from imgcls.training.optimizer import AdamW
 from imgcls.training.running import LossSum, WeightAverage, finite
@@ -226,15 +227,12 @@ def _train_step(task: Task, state: TrainState, batch: Batch) -> None:
     task.device.seed(derive_seed(config.seed, *where, "forward"))  # dropout and its kin draw from here
     with task.device.forward_context():
         logits = state.model(images)
-        # "mean" would divide by the class weights of the batch; a sum counts each image by its own class alone.
-        loss_sum = F.cross_entropy(
-            logits.float(), targets, weight=task.class_weights, label_smoothing=config.label_smoothing, reduction="sum"
-        )
-    state.losses.add(loss_sum)
-    if loss_sum.device.type == "cpu":
+        loss = loss_sum(logits, targets, task.class_weights, config.label_smoothing)
+    state.losses.add(loss)
+    if loss.device.type == "cpu":
         _ = state.loss_sum  # where asking costs nothing, a lost loss is found before it can reach a weight
     state.optimizer.zero_grad(set_to_none=True)
-    (loss_sum / len(images)).backward()  # type: ignore[no-untyped-call]
+    (loss / len(images)).backward()  # type: ignore[no-untyped-call]
     state.optimizer.step()
     if state.average is not None:
         state.average.update(state.model, where[0] * task.train.steps_per_epoch + where[1])
