@@ -38,6 +38,7 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveShare = Annotated[float, Field(gt=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Fit = Literal["crop", "pad", "squash"]
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 DEVICE_PATTERN = r"^(auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?)$"
@@ -73,6 +74,8 @@ class DataConfig(Section):
     """Also use images that links in the folder lead to outside of it; without it, such links are refused."""
     image_size: int = Field(default=224, ge=4, le=2048)
     """Side of the square that the model sees, in pixels."""
+    fit: Fit = "crop"
+    """How it becomes that square: `crop` cuts off the ends, `pad` adds grey bars, `squash` changes the proportions."""
     channels: Literal["auto", 1, 3] = "auto"
     """1 (grey), 3 (RGB), or `auto`: what the source has (3 for a folder)."""
     val_fraction: Fraction = 0.15

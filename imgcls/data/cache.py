@@ -12,19 +12,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +33,9 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from imgcls import terminal
+from imgcls.config import Fit
 from imgcls.data.ahead import CAN_FORK, ahead, cores
-from imgcls.data.decode import UnreadableImageError, difference_hash, digest, hash_and_square, resize_squares
+from imgcls.data.decode import UnreadableImageError, difference_hash, digest, hash_and_squares, resize_squares
 from imgcls.data.formats import FORMATS
 from imgcls.data.labelled import LabelledImages, Pixels, gather, moments
 from imgcls.data.sources import ImageTable
@@ -81,6 +83,7 @@ class Decoded:
     Attributes:
         digests: uint8 (N, 32), SHA-256 of each image's source pixels; zeros where unreadable.
         perceptual: uint64 (N,), difference hash of each image; 0 where unreadable.
+        sizes: int32 (N, 2), width and height of each image; zeros where unreadable, and where no pixels are asked for.
         moments: int64 (N, C, 2), sum and sum of squares of each channel of each square; zeros where unreadable.
         kept: int64 (M,), rows of the table whose pixels are here, ascending.
         images: uint8 (M, C, side, side), memory-mapped, or decoded anew where the budget has no room for them.
@@ -89,6 +92,7 @@ class Decoded:
 
     digests: NDArray[np.uint8]
     perceptual: NDArray[np.uint64]
+    sizes: NDArray[np.int32]
     moments: NDArray[np.int64]
     kept: NDArray[np.int64]
     images: Pixels
@@ -127,58 +131,83 @@ def cache_folder() -> Path:
 
 
 def decode(
-    table: ImageTable, side: int, channels: int, *, keep: Keep | None = None, keep_name: str = "all", title: str = ""
+    table: ImageTable,
+    side: int,
+    channels: int,
+    *,
+    fit: Fit = "crop",
+    keep: Keep | None = None,
+    keep_name: str = "all",
+    title: str = "",
 ) -> Decoded:
-    """Decodes a table, or maps what an earlier call left.
+    """Decodes a table to squares of one size; see `decode_sides`."""
+    (decoded,) = decode_sides(table, (side,), channels, fit=fit, keep=keep, keep_name=keep_name, title=title)
+    return decoded
+
+
+def decode_sides(
+    table: ImageTable,
+    sides: Sequence[int],
+    channels: int,
+    *,
+    fit: Fit = "crop",
+    keep: Keep | None = None,
+    keep_name: str = "all",
+    title: str = "",
+) -> tuple[Decoded, ...]:
+    """Decodes a table to squares of each of these sides in one pass, or maps what earlier calls left.
 
     Args:
         table: N images.
-        side: of the squares, in pixels. 0 keeps no pixels and gives hashes alone.
+        sides: of the squares, in pixels, the most wanted first where there is no room for all. 0 keeps no pixels and
+            gives hashes alone.
         channels: 1 or 3.
+        fit: how an image becomes a square.
         keep: chooses the rows whose pixels are written, out of the readable ones; all of them by default.
         keep_name: names that choice in the cache's key.
         title: what the progress bar says.
 
+    Returns:
+        One for each side, all of the same rows.
+
     Raises:
         DataError: where the cache folder cannot be written.
     """
-    of_what = FORMAT, " ".join(FORMATS), table.stamp, str(side), str(channels), keep_name
-    key = hashlib.sha256("|".join(of_what).encode()).hexdigest()[:32]
-    entry = cache_folder() / key
-    if (found := _open(entry, table, side, channels)) is not None:
-        return found
-    num_bytes = len(table) * channels * side * side
-    with _writing() as folder:
-        for aside in abandoned():
-            shutil.rmtree(aside, ignore_errors=True)
-        stays = side > 0 and _make_room(num_bytes)
-        if side and not stays:
-            entry = folder / f"{key}-hashes"
-            log.info(
-                "%s of %d x %d pixels need %s, more than the %s that the cache may take (IMGCLS_CACHE_BYTES): they are "
-                "decoded anew in each epoch", _counted(len(table)), side, side, in_words(num_bytes), in_words(budget()),
-            )  # fmt: skip
-        if (found := _open(entry, table, side, channels)) is None:
-            _build(entry, table, side, channels, keep, title, stays=stays or not side)
-            found = _open(entry, table, side, channels)
-    if found is None:
-        raise DataError(f"what was just written to {entry} cannot be read back; check the disk, or set IMGCLS_CACHE")
-    return found
+    recipes = [_Recipe(table, side, channels, fit, keep_name) for side in dict.fromkeys(sides)]
+    found = {recipe.side: _open(recipe) for recipe in recipes}
+    if missing := [recipe for recipe in recipes if found[recipe.side] is None]:
+        with _writing():
+            for aside in abandoned():
+                shutil.rmtree(aside, ignore_errors=True)
+            missing = _within_budget(missing, beside=[recipe for recipe in recipes if recipe not in missing])
+            found |= {recipe.side: _open(recipe) for recipe in missing}  # its hashes alone may be there
+            if missing := [recipe for recipe in missing if found[recipe.side] is None]:
+                _build(missing, keep, title)
+                found |= {recipe.side: _open(recipe) for recipe in missing}
+    decoded = tuple(one for one in map(found.get, sides) if one is not None)
+    if len(decoded) < len(sides):
+        raise DataError(
+            f"what was just written to {cache_folder()} cannot be read back; check the disk, or set IMGCLS_CACHE"
+        )
+    if any(not np.array_equal(one.digests, decoded[0].digests) for one in decoded):
+        raise DataError(f"{table.origin or 'a data set'} was changed while it was decoded; start again")
+    return decoded
 
 
-def decode_and_forget(table: ImageTable, side: int, channels: int, *, title: str = "") -> Decoded:
+def decode_and_forget(table: ImageTable, side: int, channels: int, *, fit: Fit = "crop", title: str = "") -> Decoded:
     """Decodes a table and leaves nothing behind: its pixels are gone when the result is.
 
     Raises:
         DataError: where the cache folder cannot be written.
     """
+    recipe = _Recipe(table, side, channels, fit)
     with _writing() as folder, tempfile.TemporaryFile(dir=folder) as file:
-        hashes, readable, unreadable = _decode_into(file, table, side, channels, title)
-        return Decoded(*hashes, np.flatnonzero(readable), _mapped(file), tuple(unreadable))
+        hashes, (moments,), readable, unreadable = _decode_into([file], [recipe], title)
+        return Decoded(*hashes, moments, np.flatnonzero(readable), _mapped(file), tuple(unreadable))
 
 
 def resized(images: LabelledImages, side: int) -> LabelledImages:
-    """The same images at another size; these very ones where they have it.
+    """The same images at another size, made from these squares and not from the source; these very ones where they fit.
 
     They are mapped from a file without a name, so that they take no memory of their own.
 
@@ -313,16 +342,6 @@ def parse_size(text: str, name: str) -> int:
         raise ConfigError(f"{name} = {text!r} is no size; write a number with a unit, such as 20GB or 512MiB") from None
 
 
-def _make_room(num_bytes: int) -> bool:
-    """Whether an entry of this size fits the budget, for which older ones leave if they must."""
-    most = budget()
-    if num_bytes > most:
-        return False
-    for entry in prune(most - num_bytes):
-        log.info("removed %s from the cache of decoded images (%s)", entry.about, in_words(entry.num_bytes))
-    return True
-
-
 def _entry(path: Path) -> Entry | None:
     try:
         if path.is_file():
@@ -363,8 +382,81 @@ def in_words(num_bytes: int) -> str:
 # --- one entry ------------------------------------------------------------------------------------------------------
 
 
-def _open(entry: Path, table: ImageTable, side: int, channels: int) -> Decoded | None:
+@dataclass(frozen=True, eq=False)
+class _Recipe:
+    """What an entry is made from: the squares of a table at one size.
+
+    Attributes:
+        table: N images.
+        side: of the squares, in pixels; 0 for hashes alone.
+        channels: 1 or 3.
+        fit: how an image becomes a square.
+        keep_name: names the choice of rows whose pixels are kept.
+        has_pixels: False where the budget has room for their hashes alone.
+    """
+
+    table: ImageTable
+    side: int
+    channels: int
+    fit: Fit
+    keep_name: str = "all"
+    has_pixels: bool = True
+
+    @property
+    def entry(self) -> Path:
+        """Its folder."""
+        parts = (
+            FORMAT,
+            " ".join(FORMATS),
+            self.table.stamp,
+            str(self.side),
+            str(self.channels),
+            self.fit,
+            self.keep_name,
+        )
+        key = hashlib.sha256("|".join(parts).encode()).hexdigest()[:32]
+        return cache_folder() / (key if self.has_pixels else f"{key}-hashes")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one square."""
+        return self.channels, self.side, self.side
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all squares."""
+        return len(self.table) * math.prod(self.shape)
+
+
+def _within_budget(recipes: Sequence[_Recipe], beside: Sequence[_Recipe]) -> list[_Recipe]:
+    """The same, but with hashes alone where the budget has no room for pixels; older entries leave if they must.
+
+    Args:
+        recipes: to be made, the most wanted first.
+        beside: entries that are there and have to stay.
+    """
+    most = budget()
+    room = most - sum(recipe.num_bytes for recipe in beside)
+    affordable, wanted = [], 0
+    for recipe in recipes:
+        if recipe.side and wanted + recipe.num_bytes > room:
+            log.info(
+                "%s of %d x %d pixels need %s, more than the %s that the cache may take (IMGCLS_CACHE_BYTES): they are "
+                "decoded anew in each epoch",
+                _counted(len(recipe.table)), recipe.side, recipe.side, in_words(recipe.num_bytes), in_words(most),
+            )  # fmt: skip
+            affordable.append(replace(recipe, has_pixels=False))
+            continue
+        wanted += recipe.num_bytes
+        affordable.append(recipe)
+    for entry in prune(most - wanted) if wanted else ():
+        log.info("removed %s from the cache of decoded images (%s)", entry.about, in_words(entry.num_bytes))
+    return affordable
+
+
+def _open(recipe: _Recipe) -> Decoded | None:
     """Reads an entry; None where there is none, or none that is whole."""
+    entry = recipe.entry
     if not entry.is_dir():
         return None
     try:
@@ -372,7 +464,7 @@ def _open(entry: Path, table: ImageTable, side: int, channels: int) -> Decoded |
         if damaged := [name for name, sums in meta["checksums"].items() if not _matches(entry / name, sums)]:
             raise ValueError(f"{', '.join(damaged)}: not what was written")
         hashes = _Hashes(*(np.load(entry / f"{name}.npy") for name in _Hashes._fields))
-        kept = np.load(entry / "kept.npy")
+        moments, kept = (np.load(entry / f"{name}.npy") for name in ("moments", "kept"))
         images: Pixels = np.load(entry / "images.npy", mmap_mode="r")
         with suppress(OSError):  # a folder that cannot be written is as good to read
             os.utime(entry, ns=(time.time_ns(),) * 2)
@@ -386,45 +478,72 @@ def _open(entry: Path, table: ImageTable, side: int, channels: int) -> Decoded |
             f"the decoded images in {entry} cannot be read: {error.strerror or error}; mend its permissions, or name "
             "another folder in IMGCLS_CACHE"
         ) from error
-    if side and images.shape[-1] != side:  # hashes alone
-        images = Undecoded(table, kept, hashes.digests[kept], side, channels)
-    return Decoded(*hashes, kept, images, tuple((int(row), str(reason)) for row, reason in meta["unreadable"]))
+    if not recipe.has_pixels:
+        images = Undecoded(
+            recipe.table, kept, hashes.digests[kept], recipe.side, recipe.channels, recipe.fit
+        )  # fmt: skip
+    unreadable = tuple((int(row), str(reason)) for row, reason in meta["unreadable"])
+    return Decoded(*hashes, moments, kept, images, unreadable)
 
 
-def _build(
-    entry: Path, table: ImageTable, side: int, channels: int, keep: Keep | None, title: str, *, stays: bool
+def _build(recipes: Sequence[_Recipe], keep: Keep | None, title: str) -> None:
+    """Decodes a table once, and writes an entry for each of these recipes for it."""
+    with ExitStack() as until_done:
+        asides = [Path(tempfile.mkdtemp(prefix=ASIDE, dir=cache_folder())) for _ in recipes]
+        for aside in asides:
+            until_done.callback(shutil.rmtree, aside, ignore_errors=True)
+        files = [
+            until_done.enter_context(_target(recipe, aside, is_whole=keep is None))
+            for recipe, aside in zip(recipes, asides, strict=True)
+        ]
+        hashes, moments, readable, unreadable = _decode_into(files, recipes, title)
+        kept = readable & keep(hashes.digests, readable) if keep else readable
+        for recipe, aside, file, of_squares in zip(recipes, asides, files, moments, strict=True):
+            _write_pixels(recipe, aside, file, None if keep is None else kept[readable])
+            # Of what is not kept, hashes alone may stay.
+            of_squares[~kept], hashes.sizes[~kept] = 0, 0
+            arrays = hashes._asdict() | {"moments": of_squares, "kept": np.flatnonzero(kept)}
+            _write_entry(recipe, aside, arrays, unreadable)
+
+
+def _target(recipe: _Recipe, aside: Path, *, is_whole: bool) -> AbstractContextManager[IO[bytes]]:
+    """Where squares go as they are decoded: to the entry, or where some are not to stay, to a file without a name."""
+    if not recipe.has_pixels:
+        return open(os.devnull, "w+b")  # noqa: PTH123
+    return (aside / "images.npy").open("w+b") if is_whole else tempfile.TemporaryFile(dir=aside)
+
+
+def _write_pixels(recipe: _Recipe, aside: Path, decoded: IO[bytes], is_kept: NDArray[np.bool_] | None) -> None:
+    """Makes the entry's file of squares out of those decoded; `is_kept` of each, or None for all."""
+    if recipe.has_pixels and is_kept is None:
+        return  # they are there
+    with (aside / "images.npy").open("wb") as file:
+        if not recipe.has_pixels:
+            _write_header(file, (0, recipe.channels, 0, 0))
+        elif is_kept is not None:
+            _copy_rows(_mapped(decoded), np.flatnonzero(is_kept), file)
+
+
+def _write_entry(
+    recipe: _Recipe, aside: Path, arrays: Mapping[str, NDArray[Any]], unreadable: list[tuple[int, str]]
 ) -> None:
-    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=entry.parent))
+    """The rest of an entry whose pixels are written; then it gets its name."""
+    for name, array in arrays.items():
+        np.save(aside / f"{name}.npy", array)
+    num_kept = len(arrays["kept"])
+    what = f"{recipe.side} x {recipe.side} x {recipe.channels}, {recipe.fit}"
+    meta = {
+        "about": f"{_counted(num_kept)} of {recipe.table.origin or 'a data set'}, "
+        + (what if recipe.has_pixels and recipe.side else "hashes alone"),
+        "unreadable": unreadable,
+        "checksums": {path.name: _checksums(path) for path in sorted(aside.iterdir())},
+    }
+    (aside / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
     try:
-        with (aside / "images.npy").open("w+b") as file:
-            if keep is None and stays:
-                hashes, kept_mask, unreadable = _decode_into(file, table, side, channels, title)
-            else:
-                with tempfile.TemporaryFile(dir=aside) if stays else open(os.devnull, "w+b") as nameless:  # noqa: PTH123
-                    hashes, readable, unreadable = _decode_into(nameless, table, side, channels, title)
-                    kept_mask = readable & keep(hashes.digests, readable) if keep else readable
-                    if stays:
-                        _copy_rows(_mapped(nameless), np.flatnonzero(kept_mask[readable]), file)
-                    else:
-                        _write_header(file, (int(kept_mask.sum()), channels, 0, 0))
-        hashes.moments[~kept_mask] = 0  # of what is not kept, hashes alone may stay
-        for name, array in hashes._asdict().items():
-            np.save(aside / f"{name}.npy", array)
-        np.save(aside / "kept.npy", np.flatnonzero(kept_mask))
-        meta = {
-            "about": f"{_counted(int(kept_mask.sum()))} of {table.origin or 'a data set'}, "
-            + (f"{side} x {side} x {channels}" if stays and side else "hashes alone"),
-            "unreadable": unreadable,
-            "checksums": {path.name: _checksums(path) for path in sorted(aside.iterdir())},
-        }
-        (aside / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        try:
-            aside.rename(entry)
-        except OSError:
-            if not entry.is_dir():  # another process may have been faster; its entry is as good
-                raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        aside.rename(recipe.entry)
+    except OSError:
+        if not recipe.entry.is_dir():  # another process may have been faster; its entry is as good
+            raise
 
 
 def _checksums(path: Path) -> list[int]:
@@ -448,20 +567,16 @@ def _matches(path: Path, checksums: list[int]) -> bool:
 
 
 class _Hashes(NamedTuple):
-    """Of each row of a table, zeros where it is unreadable."""
+    """Of each row of a table, zeros where it is unreadable; see `Decoded`."""
 
     digests: NDArray[np.uint8]
     perceptual: NDArray[np.uint64]
-    moments: NDArray[np.int64]
+    sizes: NDArray[np.int32]
 
     @classmethod
-    def zeros(cls, num_rows: int, channels: int) -> _Hashes:
+    def zeros(cls, num_rows: int) -> _Hashes:
         """Of so many unreadable images."""
-        return cls(
-            np.zeros((num_rows, 32), np.uint8),
-            np.zeros(num_rows, np.uint64),
-            np.zeros((num_rows, channels, 2), np.int64),
-        )
+        return cls(np.zeros((num_rows, 32), np.uint8), np.zeros(num_rows, np.uint64), np.zeros((num_rows, 2), np.int32))
 
 
 class _Piece(NamedTuple):
@@ -469,51 +584,65 @@ class _Piece(NamedTuple):
 
     Attributes:
         hashes: of each.
-        squares: uint8 (C, side, side) of each that is readable, one after another.
+        moments: int64 (rows, C, 2) for each recipe.
+        squares: for each recipe, uint8 (C, side, side) of each that is readable, one after another.
         unreadable: (row, reason) of the others.
         num_pixels: of the sources.
     """
 
     hashes: _Hashes
-    squares: bytes
+    moments: list[NDArray[np.int64]]
+    squares: list[bytes]
     unreadable: list[tuple[int, str]]
     num_pixels: int
 
 
 def _decode_into(
-    file: IO[bytes], table: ImageTable, side: int, channels: int, title: str
-) -> tuple[_Hashes, NDArray[np.bool_], list[tuple[int, str]]]:
-    """Writes the squares of all readable images to `file`, as a .npy, in the order of the table.
+    files: Sequence[IO[bytes]], recipes: Sequence[_Recipe], title: str
+) -> tuple[_Hashes, list[NDArray[np.int64]], NDArray[np.bool_], list[tuple[int, str]]]:
+    """Writes the squares of all readable images, those of each recipe to its file, as a .npy, in the table's order.
 
     Written and not mapped, because a full disk is an error to a write and the end of the process to a map.
 
     Returns:
-        Hashes; readable bool (N,); (row, reason) of the others.
+        Hashes; the moments of each recipe's squares; readable bool (N,); (row, reason) of the others.
     """
-    hashes = _Hashes.zeros(len(table), channels)
+    table = recipes[0].table
+    hashes, moments = _Hashes.zeros(len(table)), [np.zeros((len(table), r.channels, 2), np.int64) for r in recipes]
+    arrays: Sequence[NDArray[Any]] = *hashes, *moments
     readable = np.ones(len(table), bool)
     unreadable: list[tuple[int, str]] = []
-    pieces = list(_pieces(len(table), most=min(256, PIECE_BYTES // max(1, channels * side * side))))
-    _write_header(file, (len(table), channels, side, side))
+    largest = max(math.prod(recipe.shape) for recipe in recipes)
+    pieces = list(_pieces(len(table), most=min(256, PIECE_BYTES // max(1, largest))))
+    for file, recipe in zip(files, recipes, strict=True):
+        _write_header(file, (len(table), *recipe.shape))
     with tqdm(
         total=len(table), desc=title or "decoding", unit=" images", file=terminal.stderr(), leave=False, disable=None
     ) as bar:
-        decoded = _spread(lambda rows: _decode_piece(table, rows, side, channels), pieces, len(table))
+        decoded = _spread(lambda rows: _decode_piece(rows, recipes), pieces, len(table))
         for rows, piece in zip(pieces, decoded, strict=True):
             here = slice(rows.start, rows.stop)
-            hashes.digests[here], hashes.perceptual[here], hashes.moments[here] = piece.hashes
-            file.write(piece.squares)
+            parts: Sequence[NDArray[Any]] = *piece.hashes, *piece.moments
+            for whole, part in zip(arrays, parts, strict=True):
+                whole[here] = part
+            for file, squares in zip(files, piece.squares, strict=True):
+                file.write(squares)
             unreadable += piece.unreadable
             bar.update(len(rows))
     readable[[row for row, _ in unreadable]] = False
-    file.seek(0)
-    _write_header(file, (int(readable.sum()), channels, side, side))
-    file.flush()
-    return hashes, readable, unreadable
+    for file, recipe in zip(files, recipes, strict=True):
+        file.seek(0)
+        _write_header(file, (int(readable.sum()), *recipe.shape))
+        file.flush()
+    return hashes, moments, readable, unreadable
 
 
-def _decode_piece(table: ImageTable, rows: range, side: int, channels: int) -> _Piece:
-    hashes, squares, unreadable, num_pixels = _Hashes.zeros(len(rows), channels), [], [], 0
+def _decode_piece(rows: range, recipes: Sequence[_Recipe]) -> _Piece:
+    table, channels, fit = recipes[0].table, recipes[0].channels, recipes[0].fit
+    sides = [recipe.side for recipe in recipes]
+    hashes, moments_of = _Hashes.zeros(len(rows)), [np.zeros((len(rows), channels, 2), np.int64) for _ in sides]
+    squares: list[list[bytes]] = [[] for _ in sides]
+    unreadable, num_pixels = [], 0
     for at, row in enumerate(rows):
         try:
             image = table.read(row)
@@ -522,13 +651,15 @@ def _decode_piece(table: ImageTable, rows: range, side: int, channels: int) -> _
             continue
         num_pixels += image.width * image.height
         hashes.digests[at] = np.frombuffer(digest(image), np.uint8)
-        if not side:
+        if not any(sides):
             hashes.perceptual[at] = difference_hash(image)
             continue
-        hashes.perceptual[at], square = hash_and_square(image, side, channels)
-        hashes.moments[at] = moments(square)
-        squares.append(square.tobytes())
-    return _Piece(hashes, b"".join(squares), unreadable, num_pixels)
+        hashes.sizes[at] = image.size
+        hashes.perceptual[at], made = hash_and_squares(image, sides, channels, fit)
+        for of_side, moments_at, square in zip(squares, moments_of, made, strict=True):
+            moments_at[at] = moments(square)
+            of_side.append(square.tobytes())
+    return _Piece(hashes, moments_of, [b"".join(of_side) for of_side in squares], unreadable, num_pixels)
 
 
 def _spread(work: Callable[[range], _Piece], pieces: Sequence[range], num_images: int) -> Iterator[_Piece]:

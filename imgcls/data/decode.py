@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from imgcls.data.formats import FORMATS, why_not, why_unknown
+
+from imgcls.config import Fit
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
@@ -49,6 +52,10 @@ REDUCING_GAP = 3.0
 
 SHRUNK_SIDE = 600
 """Pixels of the shorter side that `shrunk` keeps at least."""
+
+PAD_LEVEL = 128
+"""Level of the bars beside a padded image, in every channel: the middle of the range, so that no bar is the brightest
+or darkest part of a picture; and one for all data, so that no number has to be carried along to use a model."""
 
 
 class UnreadableImageError(Exception):
@@ -290,29 +297,60 @@ def difference_hash(image: Image.Image) -> int:
     return int.from_bytes(np.packbits(grid[:, :-1] - grid[:, 1:] > LEAST_FALL).tobytes())
 
 
-def to_square(image: Image.Image, side: int, channels: int) -> NDArray[np.uint8]:
-    """The largest centred square, resized: uint8 (channels, side, side).
+def to_square(image: Image.Image, side: int, channels: int, fit: Fit = "crop") -> NDArray[np.uint8]:
+    """The image as a square: uint8 (channels, side, side), straight from the source's pixels.
 
     Pillow's bilinear filter averages over all source pixels when it shrinks, so nothing aliases. What shrinks to less
     than a sixth is averaged in blocks first; the result is "indistinguishable from fair resampling in most cases"
     (Pillow's documentation of `reducing_gap`).
+
+    Args:
+        image: upright.
+        side: in pixels.
+        channels: 1 or 3.
+        fit: `crop` takes the largest centred square. `pad` keeps the whole image and its proportions, centred between
+            bars of grey (`PAD_LEVEL`). `squash` keeps the whole image, and stretches it to a square.
     """
     image = shrunk(image) if _shrunk_is_enough(side) else image
     image = _as_mode(image, "L" if channels == 1 else "RGB")
-    width, height = image.size
-    short = min(width, height)
-    left, top = (width - short) / 2, (height - short) / 2
-    if image.size != (side, side):
-        box = (left, top, left + short, top + short)
-        image = image.resize((side, side), Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP)
+    if fit == "pad":
+        image = _padded(image, side)
+    elif image.size != (side, side):
+        image = _resized(image, (side, side), _centred_square(image) if fit == "crop" else None)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def hash_and_square(image: Image.Image, side: int, channels: int) -> tuple[int, NDArray[np.uint8]]:
-    """`difference_hash` and `to_square` in one pass over a large image."""
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
+
+def _resized(image: Image.Image, size: tuple[int, int], box: Box | None = None) -> Image.Image:
+    return image.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP)
+
+
+def _centred_square(image: Image.Image) -> Box:
+    width, height = image.size
+    short = min(width, height)
+    left, top = (width - short) / 2, (height - short) / 2
+    return left, top, left + short, top + short
+
+
+def _padded(image: Image.Image, side: int) -> Image.Image:
+    scale = side / max(image.size)
+    width, height = (max(1, math.floor(length * scale + 0.5)) for length in image.size)
+    square = Image.new(image.mode, (side, side), (PAD_LEVEL,) * len(image.getbands()))
+    square.paste(_resized(image, (width, height)), ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def hash_and_squares(
+    image: Image.Image, sides: Sequence[int], channels: int, fit: Fit = "crop"
+) -> tuple[int, list[NDArray[np.uint8]]]:
+    """`difference_hash`, and `to_square` for each side, in one pass over a large image."""
     small = shrunk(image)
-    return difference_hash(small), to_square(small if _shrunk_is_enough(side) else image, side, channels)
+    squares = [to_square(small if _shrunk_is_enough(side) else image, side, channels, fit) for side in sides]
+    return difference_hash(small), squares
 
 
 def _shrunk_is_enough(side: int) -> bool:
@@ -324,7 +362,10 @@ def _as_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def resize_squares(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Resizes decoded squares, uint8 (N, C, D, D) -> (N, C, side, side), with the filter of `to_square`."""
+    """Resizes decoded squares, uint8 (N, C, D, D) -> (N, C, side, side), with the filter of `to_square`.
+
+    So val and test were made by earlier versions, from train's larger squares: format 1 of `imgcls.squares`.
+    """
     if images.shape[-1] == side:
         return images
     small = np.empty((*images.shape[:2], side, side), np.uint8)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from imgcls.config import Fit
 from imgcls.data import cache
 from imgcls.data.labelled import LabelledImages, fingerprint
 from imgcls.data.sources import ImageTable
@@ -50,9 +51,10 @@ class HeldOut:
     Args:
         table: the test images, undecoded.
         class_names: name of each label.
-        decode_side: at which train is kept; the images go through the same resizing.
-        image_size: side that the model sees, in pixels.
+        decode_side: of the squares that are made from the source, in pixels.
+        image_size: side that the model sees, in pixels; another only where format 1 of `imgcls.squares` is repeated.
         channels: 1 or 3.
+        fit: how an image becomes a square.
         skip_unreadable: leave unreadable images out instead of refusing them.
     """
 
@@ -64,6 +66,7 @@ class HeldOut:
         decode_side: int,
         image_size: int,
         channels: int,
+        fit: Fit = "crop",
         skip_unreadable: bool = False,
     ) -> None:
         self._table = table
@@ -71,6 +74,7 @@ class HeldOut:
         self._decode_side = decode_side
         self._image_size = image_size
         self._channels = channels
+        self._fit: Fit = fit
         self._skip_unreadable = skip_unreadable
 
     def __len__(self) -> int:
@@ -114,7 +118,9 @@ class HeldOut:
         assert look.run_id, "a look needs its record before the split is opened"
         assert look.number >= 1, "looks are counted from 1"
         assert look.is_recorded(), f"the tracker does not know look {look.number} of run {look.run_id}"
-        decoded = cache.decode_and_forget(self._table, self._decode_side, self._channels, title="decoding test images")
+        decoded = cache.decode_and_forget(
+            self._table, self._decode_side, self._channels, fit=self._fit, title="decoding test images"
+        )
         images = self._readable(decoded)
         if not np.array_equal(images.digests, self.hashes().digests):
             raise DataError("test images changed while the program ran; start it again")

@@ -26,6 +26,13 @@ from imgcls.errors import DataError, UnreadableImagesError, by_ending
 
 log = logging.getLogger(__name__)
 
+SQUARES = 2
+"""Format in which val and test become squares: straight from the source to `data.image_size`, as `data.fit` says. Runs
+without a tag `imgcls.squares` have format 1, which resized the squares of train's size once more."""
+
+MUCH_CUT = 0.05
+"""Share of an image's area from which on the centre crop is worth a word; so are so many images of which it is true."""
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -34,15 +41,16 @@ class Dataset:
     Attributes:
         class_names: name of each label.
         train: at the decode size, which leaves room for crops.
-        val: at the size that the model sees.
+        val: at the size that the model sees, straight from the source.
         test: sealed; None where the source has none and none is carved.
-        mean: per channel, in [0, 1], measured on train.
-        std: per channel, in [0, 1], measured on train.
+        mean: per channel, in [0, 1], measured on train's images at the size that the model sees.
+        std: per channel, in [0, 1], measured like `mean`.
         fingerprint: of train and val as split; test has its own.
         num_skipped: unreadable images left out, of all splits.
         leaks: what the splits share.
         origins: where each split came from, in words, where the source has not always had it.
         ignored: kind of files that are no images of a class -> how many there are.
+        squares: format in which val and test were made, recorded as `imgcls.squares`.
     """
 
     class_names: tuple[str, ...]
@@ -54,6 +62,7 @@ class Dataset:
     fingerprint: str
     num_skipped: int
     leaks: Leaks
+    squares: int
     origins: Mapping[Split, str] = field(default_factory=dict)
     ignored: Mapping[str, int] = field(default_factory=dict)
 
@@ -63,13 +72,14 @@ class Dataset:
         return int(self.train.stored.shape[1])
 
 
-def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path) -> Dataset:
-    """Reads, splits and decodes.
+def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path, squares: int = SQUARES) -> Dataset:
+    """Reads, splits and decodes. What val and test look like, and the mean and deviation, depend on `config` alone.
 
     Args:
         config: the `[data]` table.
-        augment: the `[augment]` table; its smallest crop decides the decode size.
+        augment: the `[augment]` table; its smallest crop decides at which size train is kept.
         root: the project's root.
+        squares: format of the squares of val and test; another than `SQUARES` only to repeat what was recorded in it.
 
     Raises:
         DataError: whatever makes the images unusable, leaks between splits included; every offender is listed.
@@ -78,13 +88,15 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path) -> Data
     source = with_groups(open_source(config, root), config.groups, root)
     channels = source.channels if config.channels == "auto" else config.channels
     refuse_colours_of_grey(augment, channels)
-    side = decode_side(config.image_size, augment, source.native_side)
-    pieces = _given(source, side, channels) if source.everything is None else _carved(source, config, side, channels)
-    train, val, test, unreadable = pieces.train, pieces.val, None, pieces.unreadable
+    train_side = decode_side(config.image_size, augment, source.native_side)
+    # Format 1 made val and test from squares of train's size, so that they depended on train's crops.
+    sides = train_side, config.image_size if squares >= 2 else train_side
+    pieces = (_given if source.everything is None else _carved)(source, config, sides, channels)
+    train, seen, val, test, unreadable = pieces.train, pieces.seen, pieces.val, None, pieces.unreadable
     if pieces.test is not None:
         test = HeldOut(
-            pieces.test, source.class_names, decode_side=side, image_size=config.image_size, channels=channels,
-            skip_unreadable=config.skip_unreadable,
+            pieces.test, source.class_names, decode_side=sides[1], image_size=config.image_size, channels=channels,
+            fit=config.fit, skip_unreadable=config.skip_unreadable,
         )  # fmt: skip
         unreadable = unreadable + test.unreadable()
     if unreadable and not config.skip_unreadable:
@@ -99,14 +111,17 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path) -> Data
     if test is not None and source.everything is not None and train.groups:
         _compare_share("test", len(test), len(train), config.test_fraction)
     if val is None:
-        train, val = _carve_val(train, config)
+        rest, chosen = _carve_val(train, config)
+        train, seen, val = train.rows(rest), seen.rows(rest), seen.rows(chosen)
         if train.groups:
             _compare_share("val", len(val), len(train), config.val_fraction)
     _every_class_in_train(train, source.class_names)
     train, val = train.in_content_order(), val.in_content_order()
     leaks = _find_leaks(train, val, pieces.test, test, source.class_names)
     heed(leaks, allowed=config.allow_leaks, origin=_origin(source))
-    mean, std = pixel_statistics(train)
+    if config.fit == "crop" and (words := what_is_cut(pieces.sizes)):
+        log.info(words)
+    mean, std = pixel_statistics(seen)
     return Dataset(
         class_names=source.class_names,
         train=train,
@@ -117,6 +132,7 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path) -> Data
         fingerprint=_fingerprint(source.class_names, train=train, val=val),
         num_skipped=len(unreadable),
         leaks=leaks,
+        squares=squares,
         origins=_origins(source, config),
         ignored=source.ignored,
     )
@@ -141,6 +157,22 @@ def decode_side(image_size: int, augment: AugmentConfig, native_side: int | None
     """
     wanted = math.ceil(image_size / math.sqrt(augment.random_resized_crop[0]))
     return wanted if native_side is None else max(image_size, min(wanted, native_side))
+
+
+def what_is_cut(sizes: NDArray[np.int32]) -> str:
+    """What the centre crop takes away from images, in words; "" where it is next to nothing.
+
+    Args:
+        sizes: (N, 2), width and height of each image.
+    """
+    cut = 1 - sizes.min(axis=1) / sizes.max(axis=1)
+    much = cut[cut > MUCH_CUT]
+    if len(much) <= MUCH_CUT * len(cut):
+        return ""
+    return (
+        f'data.fit = "crop" cuts {np.median(much):.0%} off the typical one of {len(much):,} images that are not '
+        f'square, of {len(cut):,}; "pad" or "squash" keeps all of them'
+    )
 
 
 def carve(digests: NDArray[np.uint8], labels: NDArray[np.int64], fraction: float, salt: str) -> NDArray[np.bool_]:
@@ -206,15 +238,26 @@ def pixel_statistics(images: LabelledImages) -> tuple[tuple[float, ...], tuple[f
 
 @dataclass(frozen=True)
 class _Pieces:
-    """A source cut up: val is in train where it is None; unreadable images of test are yet to be found."""
+    """A source cut up.
+
+    Attributes:
+        train: at the size that leaves room for crops.
+        seen: the same images at the size of val and test.
+        val: at that size too; where it is None, it is in train.
+        test: undecoded; its unreadable images are yet to be found.
+        unreadable: `path: reason` of the others'.
+        sizes: int32 (N, 2), width and height of the images in `train`.
+    """
 
     train: LabelledImages
+    seen: LabelledImages
     val: LabelledImages | None
     test: ImageTable | None
     unreadable: list[str]
+    sizes: NDArray[np.int32]
 
 
-def _carved(source: Source, config: DataConfig, side: int, channels: int) -> _Pieces:
+def _carved(source: Source, config: DataConfig, sides: tuple[int, int], channels: int) -> _Pieces:
     """One table with test taken out; its pixels are dropped before anything else sees them."""
     table = source.everything
     assert table is not None
@@ -226,15 +269,18 @@ def _carved(source: Source, config: DataConfig, side: int, channels: int) -> _Pi
         mask[rows] = ~_chosen(digests[rows], table.labels[rows], groups, config.test_fraction, "test")
         return mask
 
-    decoded = cache.decode(table, side, channels, keep=not_in_test, keep_name=_name_of_test(table, config))
-    train, unreadable = decoded.labelled(table), decoded.offenders(table)
+    large, small = cache.decode_sides(
+        table, sides, channels, fit=config.fit, keep=not_in_test, keep_name=_name_of_test(table, config)
+    )
+    train, seen, sizes = large.labelled(table), small.labelled(table), large.sizes[large.kept]
+    unreadable = large.offenders(table)
     if not config.test_fraction:
-        return _Pieces(train, None, None, unreadable)
+        return _Pieces(train, seen, None, None, unreadable, sizes)
     # What was not kept, and not carved anew: no other version of a library can put an image on both sides.
     in_test = np.ones(len(table), bool)
-    in_test[decoded.kept] = False
-    in_test[[row for row, _ in decoded.unreadable]] = False
-    return _Pieces(train, None, table.subset(np.flatnonzero(in_test)), unreadable)
+    in_test[large.kept] = False
+    in_test[[row for row, _ in large.unreadable]] = False
+    return _Pieces(train, seen, None, table.subset(np.flatnonzero(in_test)), unreadable, sizes)
 
 
 def _name_of_test(table: ImageTable, config: DataConfig) -> str:
@@ -254,26 +300,26 @@ def _chosen(
     return carve(digests, labels, fraction, salt)
 
 
-def _given(source: Source, side: int, channels: int) -> _Pieces:
+def _given(source: Source, config: DataConfig, sides: tuple[int, int], channels: int) -> _Pieces:
     """The source's own splits; only a missing val is carved, and a missing test stays missing."""
-    ready: dict[Split, LabelledImages] = {}
-    unreadable: list[str] = []
-    given: tuple[Split, ...] = ("train", "val")
-    for split in given:
-        if (table := source.given.get(split)) is not None:
-            decoded = cache.decode(table, side, channels, title=f"decoding {split}")
-            ready[split] = decoded.labelled(table)
-            unreadable += decoded.offenders(table)
-    return _Pieces(ready["train"], ready.get("val"), source.given.get("test"), unreadable)
+    table, table_of_val = source.given["train"], source.given.get("val")
+    large, small = cache.decode_sides(table, sides, channels, fit=config.fit, title="decoding train")
+    train, seen, val, unreadable = large.labelled(table), small.labelled(table), None, large.offenders(table)
+    if table_of_val is not None:
+        decoded = cache.decode(table_of_val, sides[1], channels, fit=config.fit, title="decoding val")
+        val = decoded.labelled(table_of_val)
+        unreadable += decoded.offenders(table_of_val)
+    return _Pieces(train, seen, val, source.given.get("test"), unreadable, large.sizes[large.kept])
 
 
-def _carve_val(images: LabelledImages, config: DataConfig) -> tuple[LabelledImages, LabelledImages]:
+def _carve_val(images: LabelledImages, config: DataConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of the images that stay in train, and of those that become val."""
     if not config.val_fraction:
         raise DataError("data.val_fraction = 0, but the source brings no val split and validation has to choose")
     in_val = _chosen(images.digests, images.labels, images.groups, config.val_fraction, f"val {config.seed}")
     if not in_val.any():
         raise DataError(f"data.val_fraction = {config.val_fraction} of {len(images)} images leaves val empty; raise it")
-    return images.rows(np.flatnonzero(~in_val)), images.rows(np.flatnonzero(in_val))
+    return np.flatnonzero(~in_val), np.flatnonzero(in_val)
 
 
 def _compare_share(split: Split, num_images: int, num_others: int, fraction: float) -> None:

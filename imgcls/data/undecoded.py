@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from imgcls.config import Fit
 from imgcls.data.ahead import ahead
 from imgcls.data.decode import UnreadableImageError, digest, resize_squares, to_square
 from imgcls.data.sources import ImageTable
@@ -26,6 +27,7 @@ class Undecoded:
         digests: uint8 (M, 32), of the source pixels as they were when they were hashed.
         side: of the squares as they would have been cached.
         channels: 1 or 3.
+        fit: how an image becomes a square.
         image_size: side to which the squares are resized then; 0 leaves them.
     """
 
@@ -34,6 +36,7 @@ class Undecoded:
     digests: NDArray[np.uint8]
     side: int
     channels: int
+    fit: Fit = "crop"
     image_size: int = 0
 
     @property
@@ -57,7 +60,7 @@ class Undecoded:
         return resize_squares(squares, self.shape[-1])
 
     def resized(self, side: int) -> Undecoded:
-        """The same images at another size."""
+        """The same images at another size, made from these squares."""
         return replace(self, image_size=side)
 
     def _square(self, row: int) -> NDArray[np.uint8]:
@@ -68,7 +71,7 @@ class Undecoded:
             raise DataError(f"{path} can no longer be read: {error}; put it back, and start again") from error
         if digest(image) != self.digests[row].tobytes():
             raise DataError(f"{path} has changed since the run began; start again")
-        return to_square(image, self.side, self.channels)
+        return to_square(image, self.side, self.channels, self.fit)
 
 
 def stream(images: Undecoded, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:

@@ -428,6 +428,67 @@ def test_over_the_budget_images_are_decoded_anew_and_are_the_same(table, monkeyp
     assert not isinstance(cache.decode(table, 6, 3).images, Undecoded)
 
 
+def test_one_pass_makes_squares_of_several_sides(table):
+    counted, reads = counting(table)
+    alone = [cache.decode_and_forget(table, side, 3) for side in (9, 6)]
+    for _ in range(2):
+        both = cache.decode_sides(counted, (9, 6), 3)
+        for decoded, expected in zip(both, alone, strict=True):
+            for name in ("digests", "perceptual", "sizes", "moments", "kept", "images"):
+                assert np.array_equal(getattr(decoded, name), getattr(expected, name)), name
+    assert sorted(reads) == list(range(12))
+    assert both[0].sizes[READABLE].tolist() == [[12, 10]] * 10 and not both[0].sizes[3].any()
+    assert [entry.about.split(" x ")[1] for entry in cache.entries()] == ["6", "9"]
+    cache.decode_sides(counted, (9, 7), 3, keep=keep_none, keep_name="none")  # other rows, other entries
+    assert len(reads) == 24
+    cache.decode_sides(counted, (9, 9, 8), 3)  # what is there is not made again
+    assert len(reads) == 36 and len(cache.entries()) == 5
+    cache.decode_sides(counted, (8,), 3)
+    assert len(reads) == 36
+
+
+@pytest.mark.parametrize(("room", "has_pixels"), [(9**2 + 6**2, [1, 1]), (9**2, [1, 0]), (6**2, [0, 1]), (1, [0, 0])])
+def test_with_little_room_the_first_side_comes_first(table, monkeypatch, room, has_pixels, cache_folder):
+    expected = cache.decode_sides(table, (9, 6), 3)
+    shutil.rmtree(cache_folder)
+    monkeypatch.setenv("IMGCLS_CACHE_BYTES", str(len(table) * 3 * room))
+    for _ in range(2):
+        decoded = cache.decode_sides(table, (9, 6), 3)
+        assert [not isinstance(one.images, Undecoded) for one in decoded] == has_pixels
+        for one, other in zip(decoded, expected, strict=True):
+            assert np.array_equal(one.images[np.arange(10)], other.images)
+
+
+def test_what_is_asked_for_together_does_not_push_itself_out(table, monkeypatch):
+    """There is room for either of the two, and not for both."""
+    cache.decode(table, 9, 3)
+    sizes = {entry.about.split(" x ")[1]: entry.num_bytes for entry in cache.entries()}
+    monkeypatch.setenv("IMGCLS_CACHE_BYTES", str(sizes["9"] + 100))
+    large, small = cache.decode_sides(table, (9, 8), 3)
+    assert isinstance(small.images, Undecoded) and not isinstance(large.images, Undecoded)
+    counted, reads = counting(table)
+    cache.decode_sides(counted, (9, 8), 3)
+    assert reads == []
+
+
+def test_an_image_that_changes_between_two_passes_is_an_error(table):
+    cache.decode(table, 9, 3)
+    shifted = replace(table, read=lambda _: table.read(0))
+    with pytest.raises(DataError, match="was changed while it was decoded"):
+        cache.decode_sides(shifted, (9, 6), 3)
+
+
+@pytest.mark.parametrize("fit", ["pad", "squash"])
+def test_each_fit_has_squares_of_its_own(table, fit, monkeypatch, cache_folder):
+    cropped, fitted = cache.decode(table, 6, 3), cache.decode(table, 6, 3, fit=fit)
+    expected = np.stack([to_square(table.read(row), 6, 3, fit) for row in READABLE])
+    assert np.array_equal(fitted.images, expected) and not np.array_equal(cropped.images, expected)
+    assert np.array_equal(cache.decode_and_forget(table, 6, 3, fit=fit).images, expected)
+    shutil.rmtree(cache_folder)
+    monkeypatch.setenv("IMGCLS_CACHE_BYTES", "0")
+    assert np.array_equal(cache.decode(table, 6, 3, fit=fit).images[np.arange(10)], expected)
+
+
 def test_the_least_recently_used_make_room(table, monkeypatch, cache_folder):
     sides = (8, 9, 10)
     for age, side in zip((300, 100, 200), sides, strict=True):

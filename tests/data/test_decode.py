@@ -16,7 +16,7 @@ from imgcls.data.decode import (
     UnreadableImageError,
     difference_hash,
     digest,
-    hash_and_square,
+    hash_and_squares,
     read_image,
     resize_squares,
     shrunk,
@@ -519,6 +519,40 @@ def test_squares_are_torchvisions_resize_and_centre_crop(size, side):
     assert np.abs(difference).max() <= 1  # Pillow rounds between its two passes
 
 
+@pytest.mark.parametrize("size", [(48, 24), (24, 48), (24, 24), (31, 17), (1500, 700), (700, 1500), (3000, 3)])
+@pytest.mark.parametrize("side", [8, 24, 33])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_squashed_squares_are_pillows_resize_of_the_whole_image(size, side, channels):
+    image = Image.fromarray(picture(1, size)).convert("L" if channels == 1 else "RGB")
+    expected = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=3.0))
+    square = to_square(image, side, channels, "squash")
+    assert np.array_equal(square, expected.reshape(side, side, channels).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("size", [(48, 24), (24, 48), (24, 24), (31, 17), (1500, 700), (700, 1500), (3000, 3)])
+@pytest.mark.parametrize("side", [8, 24, 33])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_padded_squares_hold_the_whole_image_between_grey_bars(size, side, channels):
+    """As torchvision pads what Pillow has resized to the proportions of the image."""
+    image = Image.fromarray(picture(1, size)).convert("L" if channels == 1 else "RGB")
+    width, height = (max(1, int(n * side / max(size) + 0.5)) for n in size)
+    left, top = (side - width) // 2, (side - height) // 2
+    small = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    expected = TF.pad(small, [left, top, side - width - left, side - height - top], fill=128)
+    square = to_square(image, side, channels, "pad")
+    assert square.shape == (channels, side, side)
+    assert np.array_equal(square, np.asarray(expected).reshape(side, side, channels).transpose(2, 0, 1))
+    inside = np.zeros((side, side), bool)
+    inside[top : top + height, left : left + width] = True
+    assert (square[:, ~inside] == 128).all()
+
+
+def test_every_fit_gives_a_square_image_the_same_square():
+    image = Image.fromarray(picture(1, (40, 40)))
+    crop, pad, squash = (to_square(image, 12, 3, fit) for fit in ("crop", "pad", "squash"))
+    assert np.array_equal(crop, pad) and np.array_equal(crop, squash)
+
+
 def test_colour_becomes_grey_by_luma_and_grey_becomes_colour_by_copies():
     # ITU-R 601: 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2
     assert to_square(Image.new("RGB", (4, 4), (200, 100, 50)), 4, 1)[0, 0, 0] == 124
@@ -538,7 +572,7 @@ def test_shrinking_averages_so_that_nothing_aliases():
 def test_one_pass_over_a_large_image_gives_what_each_gives_alone(size, side):
     """The squares are those of the whole image, but for the rounding and a part of a pixel at the edge."""
     image = Image.fromarray(picture(3, size))
-    perceptual, square = hash_and_square(image, side, 3)
+    perceptual, (square,) = hash_and_squares(image, (side,), 3)
     assert perceptual == difference_hash(image) == difference_hash(shrunk(image))
     assert np.array_equal(square, to_square(image, side, 3))
     assert min(shrunk(image).size) == min(size) // max(1, min(size) // 600)

@@ -36,7 +36,7 @@ def test_hashes_tell_which_images_and_nothing_of_their_pixels(root, cache_folder
     def refuse(*_):
         raise AssertionError("pixels were made")
 
-    monkeypatch.setattr(cache, "hash_and_square", refuse)
+    monkeypatch.setattr(cache, "hash_and_squares", refuse)
     test = sealed(root)
     table = open_source(DataConfig(source="folder", path=str(root)), root).given["test"]
     hashes = test.hashes()

@@ -14,12 +14,12 @@ from PIL import Image
 
 from imgcls.config import AugmentConfig, DataConfig
 from imgcls.data import cache
-from imgcls.data.decode import resize_squares
+from imgcls.data.decode import resize_squares, to_square
 from imgcls.data.held_out import Look
 from imgcls.data.labelled import LabelledImages
-from imgcls.data.splits import carve, decode_side, load_dataset, pixel_statistics
+from imgcls.data.splits import SQUARES, carve, decode_side, load_dataset, pixel_statistics, what_is_cut
 from imgcls.errors import ConfigError, DataError, UnreadableImagesError
-from tests.data.make import NO_CROP, cached_files, digests, load, noise, write, write_class, write_classes
+from tests.data.make import NO_CROP, cached_files, digests, load, noise, picture, write, write_class, write_classes
 
 LOOK = Look("a run", 1, lambda: True)
 
@@ -386,6 +386,92 @@ def test_train_has_room_for_crops_and_val_is_what_the_model_sees(pets):
     assert dataset.val.pixels.shape[1:] == dataset.test.open(LOOK).pixels.shape[1:] == (3, 8, 8)
 
 
+AUGMENTATIONS = {
+    "no crop": {},
+    "a quarter": {"random_resized_crop": (0.25, 1.0)},
+    "tiny": {"random_resized_crop": (0.01, 0.5), "aspect_ratio": (0.5, 2.0)},
+    "the rest": {"rotation": 20.0, "shift": 0.2, "cutout": 0.5, "mixup": 0.4, "brightness": 0.3, "vertical_flip": True},
+}
+
+
+@pytest.fixture(params=["carved", "given val", "given both"])
+def photos(tmp_path, request):
+    """A folder of images that are not square, with or without splits of its own."""
+    splits = {"carved": [""], "given val": ["train", "val"], "given both": ["train", "val", "test"]}[request.param]
+    for number, split in enumerate(splits):
+        for label, kind in enumerate(("cat", "dog")):
+            for i in range(12):
+                pixels = picture(1000 * number + 100 * label + i, (60, 45) if i % 2 else (40, 66))
+                write(tmp_path / "photos" / split / kind / f"{i:02d}.png", pixels)
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+@pytest.mark.parametrize("budget", ["1GB", "0"])
+def test_what_val_and_test_see_depends_on_the_data_table_alone(photos, fit, budget, monkeypatch):
+    """Straight from the source, whatever train's crops are, and whether or not the cache has room."""
+    monkeypatch.setenv("IMGCLS_CACHE_BYTES", budget)
+    loaded = {name: load(photos, AugmentConfig(**keys), fit=fit) for name, keys in AUGMENTATIONS.items()}
+    sides = {name: dataset.train.pixels.shape[-1] for name, dataset in loaded.items()}
+    assert sides == {"no crop": 8, "a quarter": 16, "tiny": 80, "the rest": 8}
+    first = loaded["no crop"]
+    seen = [first.val] if first.test is None else [first.val, first.test.open(LOOK)]
+    for images in seen:
+        assert len(images) > 0
+        for key, square in zip(images.keys, images.pixels, strict=True):
+            found = next(path for path in photos.rglob("*.png") if str(path).endswith(key) and path.is_file())
+            with Image.open(found) as image:
+                assert np.array_equal(square, to_square(image, 8, 3, fit)), key
+    for name, dataset in loaded.items():
+        others = [dataset.val] if dataset.test is None else [dataset.val, dataset.test.open(LOOK)]
+        for images, other in zip(seen, others, strict=True):
+            assert images.keys == other.keys and np.array_equal(images.pixels, other.pixels), name
+        assert (dataset.mean, dataset.std, dataset.fingerprint) == (first.mean, first.std, first.fingerprint), name
+        assert dataset.squares == SQUARES
+
+
+def test_format_1_makes_val_and_test_of_the_squares_that_train_is_kept_in(photos):
+    """As earlier versions did, whose runs are judged and repeated with these."""
+    dataset = load_dataset(
+        DataConfig(source="folder", path=str(photos), image_size=8),
+        AugmentConfig(random_resized_crop=(0.25, 1.0)), Path("/"), squares=1,
+    )  # fmt: skip
+    assert dataset.squares == 1 and dataset.train.pixels.shape[-1] == 16
+    for images in [dataset.val] if dataset.test is None else [dataset.val, dataset.test.open(LOOK)]:
+        for key, square in zip(images.keys, images.pixels, strict=True):
+            found = next(path for path in photos.rglob("*.png") if str(path).endswith(key))
+            with Image.open(found) as image:
+                assert np.array_equal(square, resize_squares(to_square(image, 16, 3)[None], 8)[0]), key
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({(60, 45): 20}, "cuts 25% off the typical one of 20 images that are not square, of 20"),
+        ({(45, 60): 20}, "cuts 25% off the typical one of 20 images"),
+        (
+            {(100, 50): 2, (50, 100): 1, (40, 40): 17},
+            "cuts 50% off the typical one of 3 images that are not square, of 20",
+        ),
+        ({(40, 40): 20}, ""),
+        ({(40, 39): 20}, ""),
+        ({(100, 50): 1, (40, 40): 19}, ""),
+    ],
+)
+def test_what_the_centre_crop_takes_away_is_said(sizes, said):
+    listed = np.array([size for size, count in sizes.items() for _ in range(count)], np.int32)
+    words = what_is_cut(listed)
+    assert said in words and bool(words) == bool(said)
+    assert not words or words.endswith('; "pad" or "squash" keeps all of them')
+
+
+@pytest.mark.parametrize(("fit", "is_said"), [("crop", True), ("pad", False), ("squash", False)])
+def test_only_who_crops_is_told(photos, fit, is_said, caplog):
+    caplog.set_level("INFO")
+    load(photos, fit=fit)
+    assert ('data.fit = "crop" cuts' in caplog.text) == is_said
+
+
 @pytest.mark.parametrize(("channels", "expected"), [("auto", 3), (1, 1), (3, 3)])
 def test_channels_are_as_asked(pets, channels, expected):
     dataset = load(pets, channels=channels)
@@ -397,7 +483,7 @@ def test_channels_are_as_asked(pets, channels, expected):
 def test_colours_of_grey_images_are_refused_before_any_is_decoded(pets, key, monkeypatch):
     augment = AugmentConfig(**{key: 0.3})
     assert load(pets, augment).channels == 3
-    monkeypatch.setattr("imgcls.data.cache.decode", None)
+    monkeypatch.setattr("imgcls.data.cache.decode_sides", None)
     with pytest.raises(ConfigError, match=rf"augment\.{key} = 0\.3: needs 3 channels"):
         load(pets, augment, channels=1)
 
