@@ -44,7 +44,7 @@ from imgcls.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
-FORMAT = "7"
+FORMAT = "8"
 """Part of every key: raise it when the pixels or hashes that decoding gives change."""
 
 ASIDE = "building-"

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from imgcls.data.formats import FORMATS, why_not, why_unknown
-
 from imgcls.config import Fit
+from imgcls.data.formats import FORMATS, why_not, why_unknown
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
