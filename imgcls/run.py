@@ -23,7 +23,8 @@ from imgcls.config import AugmentConfig, DataConfig, Experiment, load_experiment
 from imgcls.data.augment import Augment, Normalise
 from imgcls.data.labelled import LabelledImages
 from imgcls.data.loader import Loader
-from imgcls.data.splits import Dataset, load_dataset
+from imgcls.data.splits import SQUARES_FORMAT, Dataset, load_dataset
+from imgcls.earlier import other_loss, other_squares, same_work
 from imgcls.errors import InputError, Interrupted, TrainingError
 from imgcls.models.registry import build_model, pretrained_normalisation, resolve_model
 from imgcls.progress import RunProgress, duration
@@ -35,12 +36,13 @@ from imgcls.reporting.statistics import accuracy_interval, rounded, with_interva
 from imgcls.rng import derive_seed
 from imgcls.signals import GracefulStop
 from imgcls.tracking.origin import heartbeat
-from imgcls.tracking.record import LEAKS, SPLIT_ORIGINS, Kind, RunRecord
+from imgcls.tracking.record import LEAKS, LOSS, SPLIT_ORIGINS, SQUARES, Kind, RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint, save_checkpoint
 from imgcls.training.device import Device, prepare_device
 from imgcls.training.loop import Task, TrainState, fit, predict
+from imgcls.training.loss import LOSS_DEFINITION
 from imgcls.training.metrics import EpochResult
 
 log = logging.getLogger(__name__)
@@ -127,8 +129,13 @@ class Finished:
     caution_tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def prepare(experiment: Experiment, root: Path) -> Prepared:
+def prepare(experiment: Experiment, root: Path, squares: int = SQUARES_FORMAT) -> Prepared:
     """Loads the data and resolves every `auto`; trains and records nothing.
+
+    Args:
+        experiment: as in its file, with overrides.
+        root: the project's root.
+        squares: format of the squares of val and test, `imgcls.squares` of the run that is to be repeated or judged.
 
     Raises:
         InputError: whatever makes the experiment impossible here.
@@ -137,7 +144,7 @@ def prepare(experiment: Experiment, root: Path) -> Prepared:
     channels = 1 if experiment.data.channels == 1 else 3
     resolve_model(experiment.model, channels, experiment.data.image_size, root=root)
     device = prepare_device(experiment.train)
-    dataset = _dataset(experiment.data, experiment.augment, root)
+    dataset = _dataset(experiment.data, experiment.augment, root, squares)
     model = resolve_model(experiment.model, dataset.channels, experiment.data.image_size, root=root)
     mean, std = dataset.mean, dataset.std
     if (pretrained := pretrained_normalisation(model)) is not None:
@@ -188,9 +195,9 @@ def _seconds_expected(prepared: Prepared, tracker: Tracker) -> float:
 
 
 @lru_cache(maxsize=2)
-def _dataset(data: DataConfig, augment: AugmentConfig, root: Path) -> Dataset:
+def _dataset(data: DataConfig, augment: AugmentConfig, root: Path, squares: int) -> Dataset:
     """The trials of a sweep that share their data load it once."""
-    return load_dataset(data, augment, root)
+    return load_dataset(data, augment, root, squares)
 
 
 def train_run(
@@ -229,7 +236,7 @@ def train_run(
     if parent is not None:
         tags["mlflow.parentRunId"] = parent
     name_of_experiment = prepared.experiment.name
-    earlier = None if fresh else tracker.unfinished(name_of_experiment, {"imgcls.kind": kind, **tags})
+    earlier = None if fresh else _unfinished(prepared, tracker, {"imgcls.kind": kind, **tags})
     if earlier is not None and parent is None and tracker.is_running(earlier):
         earlier = None  # somebody trains the same beside us; below a sweep or another run, nobody but us may
     if earlier is None:
@@ -258,12 +265,44 @@ MADE_BY_THE_MACHINE = ("train.device", "train.precision", "train.threads")
 """Keys that are resolved by what the machine has: a run begun with others is still the same work."""
 
 
+MEASURED = ("data.mean", "data.std")
+"""Keys that earlier versions measured on train's larger squares."""
+
+
+def _unfinished(prepared: Prepared, tracker: Tracker, tags: Mapping[str, str]) -> RunRecord | None:
+    """The newest run of the same work, if it has not ended; one of an earlier version only if it would end the same."""
+    name, dataset = prepared.experiment.name, prepared.dataset
+    if (found := tracker.unfinished(name, tags)) is not None:
+        return found
+    of_any_version = {key: value for key, value in tags.items() if key != "imgcls.identity"}
+    of_any_version["imgcls.data_fingerprint"] = dataset.fingerprint
+    ignored = [*MADE_BY_THE_MACHINE, *_keys_of_searching(prepared.experiment)]
+    if dataset.train.stored.shape[-1] != dataset.val.stored.shape[-1]:
+        ignored += MEASURED
+    earlier = same_work(tracker.find(of_any_version, experiment=name), prepared.experiment, ignored)
+    if earlier is None or earlier.outcome in ("completed", "pruned"):
+        return None
+    others = [words for words in (other_squares(earlier, dataset), other_loss(earlier, prepared.experiment)) if words]
+    if others:
+        log.warning(
+            "run %s of the same experiment was begun by an earlier version of imgcls and cannot go on: %s; a new run "
+            "begins", earlier.run_id, "; ".join(others),
+        )  # fmt: skip
+        return None
+    return earlier
+
+
+def _keys_of_searching(experiment: Experiment) -> list[str]:
+    """Of how a sweep searches, one run feels the metric alone."""
+    return [key for key in experiment.params() if key.startswith("search.") and key != "search.metric"]
+
+
 def _identity(prepared: Prepared) -> str:
-    """What two runs of the same work have in common; of how a sweep searches, one run feels the metric alone."""
+    """What two runs of the same work have in common."""
     experiment = prepared.experiment
-    searching = [key for key in experiment.params() if key.startswith("search.") and key != "search.metric"]
-    parts = experiment.config_hash(without=[*MADE_BY_THE_MACHINE, *searching]), prepared.dataset.fingerprint
-    return f"{derive_seed(0, *parts):016x}"
+    config_hash = experiment.config_hash(without=[*MADE_BY_THE_MACHINE, *_keys_of_searching(experiment)])
+    formats = f"squares {prepared.dataset.squares}", f"loss {LOSS_DEFINITION}"
+    return f"{derive_seed(0, config_hash, prepared.dataset.fingerprint, *formats):016x}"
 
 
 def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepared:
@@ -286,7 +325,8 @@ def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepa
     if train == prepared.experiment.train:
         return prepared
     log.info("going on with %d threads in %s, as the run began", begun.threads, begun.precision)
-    return prepare(prepared.experiment.model_copy(update={"train": train}), prepared.root)
+    resolved = prepared.experiment.model_copy(update={"train": train})
+    return prepare(resolved, prepared.root, prepared.dataset.squares)
 
 
 def _last_snapshot(tracker: Tracker, earlier: RunRecord, device: Device) -> dict[str, Any] | None:
@@ -383,7 +423,7 @@ def _record_start(run: Run, prepared: Prepared, recorded: Mapping[str, str]) -> 
     # Of a run that is taken up the device may be another of the same kind, and MLflow lets no param change.
     run.log_params({key: value for key, value in experiment.params().items() if key not in recorded})
     tags = {"imgcls.config_hash": experiment.config_hash(), "imgcls.device": str(prepared.device)}
-    run.set_tags(tags | data_tags(dataset))
+    run.set_tags(tags | data_tags(dataset) | {LOSS: str(LOSS_DEFINITION)})
     for split, images in (("train", dataset.train), ("val", dataset.val)):
         counts = np.bincount(images.labels, minlength=len(dataset.class_names))
         of_classes = dict(zip(dataset.class_names, counts.tolist(), strict=True))
@@ -408,6 +448,7 @@ def data_tags(dataset: Dataset) -> dict[str, str]:
         "imgcls.num_ignored": str(sum(dataset.ignored.values())),
         "imgcls.num_leaked": str(dataset.leaks.num_leaked),
         SPLIT_ORIGINS: json.dumps({s: words for s, words in dataset.origins.items() if s != "test" or dataset.test}),
+        SQUARES: str(dataset.squares),
     }
     if dataset.leaks.summary:
         tags[LEAKS] = dataset.leaks.summary

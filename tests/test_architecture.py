@@ -17,7 +17,7 @@ LAYERS = [
     ("imgcls.training",),
     ("imgcls.tracking",),
     ("imgcls.statistics",),
-    ("imgcls.reporting", "imgcls.progress"),
+    ("imgcls.reporting", "imgcls.progress", "imgcls.earlier"),
     ("imgcls.run",),
     ("imgcls.evaluation",),
     ("imgcls.search",),

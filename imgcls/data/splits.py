@@ -26,7 +26,7 @@ from imgcls.errors import DataError, UnreadableImagesError, by_ending
 
 log = logging.getLogger(__name__)
 
-SQUARES = 2
+SQUARES_FORMAT = 2
 """Format in which val and test become squares: straight from the source to `data.image_size`, as `data.fit` says. Runs
 without a tag `imgcls.squares` have format 1, which resized the squares of train's size once more."""
 
@@ -72,14 +72,14 @@ class Dataset:
         return int(self.train.stored.shape[1])
 
 
-def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path, squares: int = SQUARES) -> Dataset:
+def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path, squares: int = SQUARES_FORMAT) -> Dataset:
     """Reads, splits and decodes. What val and test look like, and the mean and deviation, depend on `config` alone.
 
     Args:
         config: the `[data]` table.
         augment: the `[augment]` table; its smallest crop decides at which size train is kept.
         root: the project's root.
-        squares: format of the squares of val and test; another than `SQUARES` only to repeat what was recorded in it.
+        squares: format of the squares of val and test; an earlier one only to repeat what was recorded in it.
 
     Raises:
         DataError: whatever makes the images unusable, leaks between splits included; every offender is listed.

@@ -26,7 +26,7 @@ from imgcls.reporting.statistics import (
     with_interval,
 )
 from imgcls.run import TEST_PREDICTIONS, VAL_PREDICTIONS
-from imgcls.tracking.record import RunRecord
+from imgcls.tracking.record import LOSS, SQUARES, RunRecord
 from imgcls.tracking.store import Tracker
 
 SMALLEST_P = 1e-4
@@ -124,8 +124,9 @@ class Comparison:
         test: on the test images of evaluations that were there already; None where fewer than two runs have one.
         test_note: which runs take no part in `test`, and why; "" where all do.
         differences: config key -> its value in each run, for keys that differ; a dash where a run has no such key.
-        chosen: run id -> what val chose of it besides its epoch, `trial` or `configuration`; "" for nothing.
-        histories: a table for each run with `epoch`, `val/accuracy` and `val/loss`.
+                Beside the keys, `imgcls.squares` and `imgcls.loss`.
+            chosen: run id -> what val chose of it besides its epoch, `trial` or `configuration`; "" for nothing.
+            histories: a table for each run with `epoch`, `val/accuracy` and `val/loss`.
     """
 
     runs: tuple[RunRecord, ...]
@@ -275,6 +276,7 @@ def _history(run: RunRecord, tracker: Tracker) -> pd.DataFrame:
 def _differences(runs: Sequence[RunRecord]) -> dict[str, tuple[str, ...]]:
     keys = dict.fromkeys(key for run in runs for key in run.params)
     values = {key: tuple(run.params.get(key, UNDEFINED) for run in runs) for key in keys}
+    values |= {SQUARES: tuple(str(run.squares) for run in runs), LOSS: tuple(str(run.loss) for run in runs)}
     return {key: shown for key, shown in values.items() if len(set(shown)) > 1}
 
 

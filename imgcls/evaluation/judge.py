@@ -34,7 +34,7 @@ from imgcls.reporting.statistics import (
     score_logits,
 )
 from imgcls.run import BEST, TEST_PREDICTIONS, Prepared, announce, prediction_table
-from imgcls.tracking.record import RunRecord
+from imgcls.tracking.record import SQUARES, RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint
@@ -123,6 +123,7 @@ def evaluate(run_id: str, tracker: Tracker, root: Path, *, again: bool = False) 
         "imgcls.test_fingerprint": test.fingerprint(),
         "imgcls.num_test": str(len(test)),
         "imgcls.data_fingerprint": prepared.dataset.fingerprint,
+        SQUARES: str(prepared.dataset.squares),
         "imgcls.device": str(prepared.device),
         **caution_tags(record.tags),
     }

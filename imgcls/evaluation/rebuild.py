@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from imgcls.config import Experiment, load_experiment
+from imgcls.earlier import recorded_squares
 from imgcls.errors import DataError, InputError
 from imgcls.run import CONFIG, Prepared, prepare
 from imgcls.tracking.lookup import find_run
@@ -21,7 +22,7 @@ WHAT_MAKES_BITS = ("torch", "torchvision", "numpy", "pillow")
 
 
 def rebuild(record: RunRecord, tracker: Tracker, root: Path) -> Prepared:
-    """Prepares what a run was, on the device it was on where this machine has it.
+    """Prepares what a run was, with the pixels it saw, on the device it was on where this machine has it.
 
     Args:
         record: of a run that trained.
@@ -34,7 +35,7 @@ def rebuild(record: RunRecord, tracker: Tracker, root: Path) -> Prepared:
     """
     with tracker.fetch(record.run_id, CONFIG) as path:
         experiment = load_experiment(path)
-    prepared = prepare(_on_this_machine(experiment), root)
+    prepared = prepare(_on_this_machine(experiment), root, recorded_squares(record))
     _same_data(record, prepared)
     return prepared
 

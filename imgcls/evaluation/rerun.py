@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from imgcls.data.splits import SQUARES_FORMAT
+from imgcls.earlier import other_loss
 from imgcls.evaluation.rebuild import other_versions, rebuild, same_place, trained_record
 from imgcls.reporting.cautions import caution_tags, cautions
 from imgcls.reporting.cautions import flat as flat_cautions
@@ -15,8 +18,10 @@ from imgcls.reporting.statistics import accuracy_interval, with_interval
 from imgcls.run import Prepared, announce, train_run
 from imgcls.signals import GracefulStop
 from imgcls.tracking.git import UNKNOWN
-from imgcls.tracking.record import RunRecord
+from imgcls.tracking.record import LOSS, SQUARES, RunRecord
 from imgcls.tracking.store import Tracker
+
+log = logging.getLogger(__name__)
 
 COMPARED = ("train/loss", "val/loss", "val/accuracy", "train/lr")
 """Metrics of an epoch that a repeat owes; its timings are its own."""
@@ -39,8 +44,11 @@ class Verdict:
         first_difference: in words, such as `epoch 3, val/loss: 0.41 -> 0.42`; "" where there is none.
         val_accuracy: of the original and of the repeat.
         num_val: images behind them.
-        causes: what differs between the two: code, versions, hardware; in words.
+        causes: what differs between the two: loss, code, versions, hardware; in words.
         caution_tags: tags of the repeat from which `cautions.cautions` makes its sentences.
+        losses: `imgcls.loss` of the original and of the repeat.
+        squares: `imgcls.squares` of both.
+        has_other_loss: whether these losses differ for these settings.
     """
 
     run_id: str
@@ -53,11 +61,14 @@ class Verdict:
     num_val: int
     causes: tuple[str, ...]
     caution_tags: Mapping[str, str]
+    losses: tuple[int, int]
+    squares: int
+    has_other_loss: bool
 
     @property
     def is_verified(self) -> bool:
-        """Bitwise where the bits are owed, else within the tolerance."""
-        return self.is_bitwise or (self.is_within_tolerance and not self.owes_bits)
+        """Bitwise where the bits are owed, else within the tolerance; never where another loss was optimised."""
+        return self.is_bitwise or (self.is_within_tolerance and not self.owes_bits and not self.has_other_loss)
 
     @property
     def word(self) -> str:
@@ -75,6 +86,10 @@ class Verdict:
             "best/val/accuracy": self.val_accuracy[1],
             "repeated/best/val/accuracy": self.val_accuracy[0],
             "first_difference": self.first_difference,
+            "causes": list(self.causes),
+            SQUARES: self.squares,
+            LOSS: self.losses[1],
+            f"repeated/{LOSS}": self.losses[0],
             **flat_cautions(self.caution_tags),
         }
 
@@ -110,6 +125,7 @@ def rerun(run_id: str, tracker: Tracker, root: Path, stop: GracefulStop) -> Verd
     record = trained_record(run_id, tracker)
     prepared = rebuild(record, tracker, root)
     announce(prepared, tracker, runs="1 run")
+    _say_what_is_other(record, prepared)
     original = _history(tracker, record.run_id)
     done = train_run(
         prepared,
@@ -127,6 +143,16 @@ def rerun(run_id: str, tracker: Tracker, root: Path, stop: GracefulStop) -> Verd
     return verdict
 
 
+def _say_what_is_other(record: RunRecord, prepared: Prepared) -> None:
+    if prepared.dataset.squares != SQUARES_FORMAT:
+        log.info(
+            "run %s was recorded with %s = %d; it is repeated with the val images that it had, and a new run of its "
+            "config would have others", record.run_id, SQUARES, prepared.dataset.squares,
+        )  # fmt: skip
+    if difference := other_loss(record, prepared.experiment):
+        log.warning("run %s cannot be repeated as it was: %s", record.run_id, difference)
+
+
 def _history(tracker: Tracker, run_id: str) -> dict[str, dict[int, float]]:
     return {name: dict(tracker.history(run_id, name)) for name in COMPARED}
 
@@ -136,6 +162,7 @@ def _compare(then: RunRecord, now: RunRecord, original: History, repeat: History
     num_val = len(prepared.dataset.val)
     tolerance = accuracy_interval(accuracies[0], num_val).half_width
     difference = first_difference(original, repeat)
+    loss = other_loss(then, prepared.experiment)
     return Verdict(
         run_id=now.run_id,
         repeated_run_id=then.run_id,
@@ -145,8 +172,11 @@ def _compare(then: RunRecord, now: RunRecord, original: History, repeat: History
         first_difference=difference,
         val_accuracy=accuracies,
         num_val=num_val,
-        causes=tuple(_causes(then, now)),
+        causes=(*((f"loss: {loss}",) if loss else ()), *_causes(then, now)),
         caution_tags=caution_tags(now.tags),
+        losses=(then.loss, now.loss),
+        squares=now.squares,
+        has_other_loss=bool(loss),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imgcls.config import Experiment, load_experiment
+from imgcls.earlier import other_loss, recorded_squares
 from imgcls.errors import InputError
 from imgcls.evaluation.confirmation import (
     CONFIRMED_TRIALS,
@@ -66,13 +67,15 @@ def confirm(
     with tracker.fetch(run.run_id, CONFIG) as path:
         sweep = load_experiment(path)
     candidates = _best_trials(run.run_id, tracker, sweep, top)
+    for trial in candidates:
+        _refuse_another_loss(trial, tracker)
     jobs = [(trial, index) for trial in candidates for index in range(seeds)]
     started, fresh, done = time.monotonic(), 0, {}
     for number, (trial, index) in enumerate(jobs):
         experiment = _with_fresh_seed(trial, index, sweep, tracker)
         run_id = _earlier(run.run_id, trial, experiment, tracker)
         if run_id is None:
-            prepared = prepare(experiment, root)
+            prepared = prepare(experiment, root, recorded_squares(trial))
             if announces and not fresh:
                 announce(prepared, tracker, runs=f"{len(jobs)} runs")
             run_id = _train(run.run_id, trial, index, prepared, tracker, stop)
@@ -94,6 +97,16 @@ def _best_trials(sweep_run_id: str, tracker: Tracker, sweep: Experiment, top: in
     if len(distinct) < top:
         log.warning("%d configurations were asked for, and %d were completed: these are confirmed", top, len(distinct))
     return distinct[:top]
+
+
+def _refuse_another_loss(trial: RunRecord, tracker: Tracker) -> None:
+    with tracker.fetch(trial.run_id, CONFIG) as path:
+        difference = other_loss(trial, load_experiment(path))
+    if difference:
+        raise InputError(
+            f"trial {trial.run_id} cannot be confirmed, because fresh runs would have another loss: {difference}; "
+            "search again with this version (imgcls sweep)"
+        )
 
 
 def _with_fresh_seed(trial: RunRecord, index: int, sweep: Experiment, tracker: Tracker) -> Experiment:

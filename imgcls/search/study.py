@@ -22,6 +22,8 @@ from tqdm import tqdm
 from imgcls import terminal
 from imgcls.config import Experiment
 from imgcls.data.augment import refuse_colours_of_grey
+from imgcls.data.splits import SQUARES_FORMAT
+from imgcls.earlier import same_work
 from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
 from imgcls.evaluation.confirmation import CONFIRMED_TRIALS, Confirmation
 from imgcls.models.registry import resolve_model
@@ -29,7 +31,7 @@ from imgcls.progress import duration
 from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.statistics import metric_text
 from imgcls.rng import derive_seed
-from imgcls.run import CONFIG, Prepared, announce, data_tags, log_leak_picture, prepare
+from imgcls.run import CONFIG, MADE_BY_THE_MACHINE, MEASURED, Prepared, announce, data_tags, log_leak_picture, prepare
 from imgcls.search import space as spaces
 from imgcls.search.confirm import check_can_be_confirmed, confirm
 from imgcls.search.engines import TrialOutcome, make_engine
@@ -40,8 +42,10 @@ from imgcls.search.winner import CONFIRMED_RUN_ID, log_latest, scores_of_best_tr
 from imgcls.signals import GracefulStop
 from imgcls.tracking.claims import claim
 from imgcls.tracking.lookup import BEST_RUN, find_run
+from imgcls.tracking.record import LOSS, SQUARES, RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
+from imgcls.training.loss import LOSS_DEFINITION
 
 log = logging.getLogger(__name__)
 
@@ -155,22 +159,32 @@ class Sweep:
                 yield run
             return
         if sweeps:
-            log.info(
-                "the experiment or its data differ from those of sweep %s: a new study starts (%s)",
-                sweeps[-1].run_id, self.name,
-            )  # fmt: skip
+            log.info("%s: a new study starts (%s)", self._why_new(sweeps[-1]), self.name)
         with self.tracker.start_run(
             self.experiment.name, kind="sweep", name=f"sweep {self.name}", tags={"imgcls.study": self.name}
         ) as run:
             self._record_start(run)
             yield run
 
+    def _why_new(self, sweep: RunRecord) -> str:
+        ignored = [*MADE_BY_THE_MACHINE, *NOT_IDENTITY, *MEASURED]
+        has_same_data = sweep.tags.get("imgcls.data_fingerprint") == self.prepared.dataset.fingerprint
+        if not has_same_data or same_work([sweep], self.prepared.experiment, ignored) is None:
+            return f"the experiment or its data differ from those of sweep {sweep.run_id}"
+        return (
+            f"sweep {sweep.run_id} of the same experiment was begun by an earlier version of imgcls, and does not go "
+            f"on, because its trials would be mixed with others ({SQUARES} = {sweep.squares}, {LOSS} = {sweep.loss}; "
+            f"now {SQUARES_FORMAT} and {LOSS_DEFINITION})"
+        )
+
     def _record_start(self, run: Run) -> None:
         """The config comes last: once it is there, all of it is."""
         resolved = self.prepared.experiment
         run.log_params({k: v for k, v in resolved.params().items() if k not in NOT_IDENTITY})
         config_hash = self.experiment.config_hash(without=NOT_IDENTITY)
-        run.set_tags({"imgcls.config_hash": config_hash, **data_tags(self.prepared.dataset)})
+        run.set_tags(
+            {"imgcls.config_hash": config_hash, LOSS: str(LOSS_DEFINITION), **data_tags(self.prepared.dataset)}
+        )
         log_leak_picture(run, self.prepared)
         run.log_text(CONFIG, self.experiment.to_toml())
 
@@ -580,7 +594,9 @@ def _pruner_warmup(resolved: Experiment) -> int:
 
 def _identity(experiment: Experiment, prepared: Prepared) -> str:
     test = prepared.dataset.test
-    parts = (experiment.config_hash(without=NOT_IDENTITY), prepared.dataset.fingerprint, test and test.fingerprint())
+    formats = f"squares {SQUARES_FORMAT}", f"loss {LOSS_DEFINITION}"
+    of_data = prepared.dataset.fingerprint, test and test.fingerprint()
+    parts = experiment.config_hash(without=NOT_IDENTITY), *of_data, *formats
     return f"{derive_seed(0, *map(str, parts)):016x}"[:8]
 
 

@@ -24,6 +24,12 @@ SPLIT_ORIGINS = "imgcls.split_origins"
 NUM_NEAR_LEAKED = "imgcls.num_near_leaked"
 """Tag and metric: val and test images that look like an image of another split without being the same pixels."""
 
+SQUARES = "imgcls.squares"
+"""Tag: format in which val and test became squares, as `imgcls.data.splits` has it. Runs of earlier versions: 1."""
+
+LOSS = "imgcls.loss"
+"""Tag: definition of the loss that was optimised, as `imgcls.training.loss` has it. Runs of earlier versions: 1."""
+
 NUM_OPENED_BEFORE = "imgcls.num_opened_before"
 """Tag: train and val images that an earlier evaluation in this store opened as test images, or that look like one."""
 
@@ -62,6 +68,16 @@ class RunRecord:
     def kind(self) -> str:
         """`imgcls.kind`, or "" for a run that imgcls did not write."""
         return self.tags.get("imgcls.kind", "")
+
+    @property
+    def squares(self) -> int:
+        """`imgcls.squares`."""
+        return int(self.tags.get(SQUARES, "1"))
+
+    @property
+    def loss(self) -> int:
+        """`imgcls.loss`."""
+        return int(self.tags.get(LOSS, "1"))
 
     @property
     def outcome(self) -> str:

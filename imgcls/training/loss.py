@@ -7,7 +7,7 @@ from torch import Tensor
 
 from imgcls.config import AugmentConfig, TrainConfig
 
-LOSS = 2
+LOSS_DEFINITION = 2
 """Definition of the loss, recorded as `imgcls.loss`. In definition 1 a class weight also multiplied that class's share
 of every smoothed or mixed target, so that a rare class was right for every image."""
 

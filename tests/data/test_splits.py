@@ -17,7 +17,7 @@ from imgcls.data import cache
 from imgcls.data.decode import resize_squares, to_square
 from imgcls.data.held_out import Look
 from imgcls.data.labelled import LabelledImages
-from imgcls.data.splits import SQUARES, carve, decode_side, load_dataset, pixel_statistics, what_is_cut
+from imgcls.data.splits import SQUARES_FORMAT, carve, decode_side, load_dataset, pixel_statistics, what_is_cut
 from imgcls.errors import ConfigError, DataError, UnreadableImagesError
 from tests.data.make import NO_CROP, cached_files, digests, load, noise, picture, write, write_class, write_classes
 
@@ -427,7 +427,7 @@ def test_what_val_and_test_see_depends_on_the_data_table_alone(photos, fit, budg
         for images, other in zip(seen, others, strict=True):
             assert images.keys == other.keys and np.array_equal(images.pixels, other.pixels), name
         assert (dataset.mean, dataset.std, dataset.fingerprint) == (first.mean, first.std, first.fingerprint), name
-        assert dataset.squares == SQUARES
+        assert dataset.squares == SQUARES_FORMAT
 
 
 def test_format_1_makes_val_and_test_of_the_squares_that_train_is_kept_in(photos):
