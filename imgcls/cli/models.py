@@ -8,31 +8,37 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.arguments import AsJson, Overrides, parse_overrides
-from imgcls.cli.output import print_facts, write
+from imgcls.cli.output import hint, print_facts, print_json, write
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="A model; without it, all are listed.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A model, which is shown; or a part of names, or a pattern such as '*resnet*', to list."),
+    ] = None,
     image_size: Annotated[int, typer.Option(min=4, help="Side of the input in pixels.")] = 224,
     channels: Annotated[int, typer.Option(min=1, max=3, help="1 (grey) or 3 (RGB).")] = 3,
     num_classes: Annotated[int, typer.Option(min=2, help="Classes.")] = 1000,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the models, or show one: shapes, parameters, multiply-adds.
+    """List the models, those with weights on this machine first; or show one: shapes, parameters, multiply-adds.
 
     Example: imgcls models resnet --image-size 64 --set model.depth=34
     """
     from imgcls.config import Experiment, project_root
-    from imgcls.models.registry import describe_model, list_models
+    from imgcls.models.listing import as_text, is_model, listed_models
+    from imgcls.models.registry import describe_model
 
-    if name is None:
-        for known, line in list_models():
-            write(f"{known:<40} {line}")
+    found = listed_models(name or "")
+    if found and (name is None or not is_model(name)):
+        print_json([model.flat() for model in found]) if as_json else write(as_text(found))
         return
-    values: dict[str, object] = {"model.name": name}
+    values: dict[str, object] = {"model.name": name or ""}
     config = Experiment(name="model").replace(values).replace(parse_overrides(overrides), origin="--set").model
     root = project_root(Path.cwd())
     summary = describe_model(config, channels=channels, image_size=image_size, num_classes=num_classes, root=root)
     facts = {key: list(v) if isinstance(v, tuple) else v for key, v in vars(summary).items()}
-    print_facts(facts, as_json, title=name)
+    print_facts(facts, as_json, title=summary.name)
+    if len(found) > 1:
+        hint(as_json, f"{len(found) - 1} other names hold {name!r}: imgcls models '*{name}*'")

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,8 @@ from imgcls.shown import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from torch import nn
+
+log = logging.getLogger(__name__)
 
 OWN_MODELS = {
     "resnet": "ResNet of model.depth layers, model.width channels and either model.stem",
@@ -238,6 +242,7 @@ def _resolve_timm(config: ModelConfig, channels: int, image_size: int) -> ModelC
     _refuse_unused(config, "depth", "width", "stem", "patch", "encoder_seed")
     _, name = _split(config.name)
     timm_models.check(name)
+    config = _with_installed_package(config, name)
     if channels != 3 and config.weights and not weights.is_file(config.weights):
         raise ConfigError(f"model.weights = {config.weights!r} want RGB images, not {channels} channel; {_AS_RGB}")
     if weights.is_package(config.weights):
@@ -245,6 +250,20 @@ def _resolve_timm(config: ModelConfig, channels: int, image_size: int) -> ModelC
     if not config.weights or _is_local(config.weights):
         return config
     return config.model_copy(update={"weights": timm_models.resolve_weights(config, name)})
+
+
+def _with_installed_package(config: ModelConfig, name: str) -> ModelConfig:
+    """`pretrained` stands for the weights of a package where one is installed: they are here, and need no download."""
+    package = weights.installed_package(name) if config.weights == "pretrained" else ""
+    if not package:
+        return config
+    _say_once(f"model.weights = 'pretrained': the weights of the installed package, model.weights = '{package}'")
+    return config.model_copy(update={"weights": package})
+
+
+@lru_cache
+def _say_once(line: str) -> None:
+    log.info(line)
 
 
 _AS_RGB = "set data.channels = 3, which repeats grey three times"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from imgcls.config import ModelConfig
 from imgcls.errors import ConfigError, InputError
-from imgcls.models.weights import PACKAGES
+from imgcls.models.hub import asked_where_it_answers, downloaded, why_not_had
+from imgcls.models.weights import PACKAGES, packages_as_a_way_out
 from imgcls.shown import did_you_mean, nearest
 
 if TYPE_CHECKING:
@@ -35,6 +37,15 @@ def weight_names() -> dict[str, list[str]]:
         name, _, tag = tagged.partition(".")
         tags.setdefault(name, []).append(tag)
     return tags
+
+
+def downloaded_weights() -> dict[str, list[str]]:
+    """Network -> the tags of the weights that an earlier download left on this machine."""
+    found: dict[str, list[str]] = {}
+    for name, tags in weight_names().items():
+        here = [tag for tag in tags if downloaded(_timm().get_pretrained_cfg(f"{name}.{tag}"))]
+        found |= {name: here} if here else {}
+    return found
 
 
 def check(name: str) -> None:
@@ -99,21 +110,22 @@ def build(name: str, tag: str, pretrained: bool, num_classes: int, channels: int
     """
     options = {"drop_rate": dropout} if dropout else {}
     try:
-        model: nn.Module = _timm().create_model(
-            f"{name}.{tag}" if tag else name,
-            pretrained=pretrained,
-            num_classes=num_classes,
-            in_chans=channels,
-            **options,
-        )
+        with asked_where_it_answers() if pretrained else nullcontext():
+            model: nn.Module = _timm().create_model(
+                f"{name}.{tag}" if tag else name,
+                pretrained=pretrained,
+                num_classes=num_classes,
+                in_chans=channels,
+                **options,
+            )
     except TypeError as error:
         raise InputError(f"timm:{name} cannot be built with {options}: {error}") from error
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
         raise InputError(
-            f"timm:{name}: the weights {tag} could not be had: {error}; set model.weights to a file, or to '' for "
-            "random weights"
+            f"timm:{name}: the weights {tag} could not be had: {why_not_had(error)}; set model.weights to a "
+            f"file, or to '' for random weights{packages_as_a_way_out()}"
         ) from error
     if not (pretrained and model.pretrained_cfg["num_classes"] == num_classes):  # type: ignore[index]
         _redraw_head(model)

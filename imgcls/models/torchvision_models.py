@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from imgcls.config import ModelConfig
 from imgcls.errors import ConfigError, InputError
+from imgcls.models.hub import downloaded_from
+from imgcls.models.weights import packages_as_a_way_out
 from imgcls.shown import did_you_mean, nearest
 
 if TYPE_CHECKING:
@@ -26,6 +28,11 @@ def names() -> list[str]:
 def weight_names(name: str) -> list[str]:
     """The pretrained weights that torchvision publishes for a network."""
     return [weights.name for weights in _weights(name)]
+
+
+def downloaded_weights(name: str) -> list[str]:
+    """Those of them that an earlier download left on this machine."""
+    return [weights.name for weights in _weights(name) if downloaded_from(weights.url)]
 
 
 def check(name: str, channels: int) -> None:
@@ -131,6 +138,7 @@ def _download(name: str, weights: str) -> nn.Module:
         raise InputError(
             f"torchvision:{name}: the weights {weights} could not be had: {error}; fetch {url} by other means into "
             f"{torch.hub.get_dir()}/checkpoints, or set model.weights to a file or to '' for random weights"
+            f"{packages_as_a_way_out()}"
         ) from error
     return model
 

