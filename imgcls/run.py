@@ -446,6 +446,7 @@ def data_tags(dataset: Dataset) -> dict[str, str]:
         "imgcls.num_val": str(len(dataset.val)),
         "imgcls.num_skipped": str(dataset.num_skipped),
         "imgcls.num_ignored": str(sum(dataset.ignored.values())),
+        "imgcls.num_several_frames": str(dataset.num_several_frames),
         "imgcls.num_leaked": str(dataset.leaks.num_leaked),
         SPLIT_ORIGINS: json.dumps({s: words for s, words in dataset.origins.items() if s != "test" or dataset.test}),
         SQUARES: str(dataset.squares),

@@ -35,7 +35,14 @@ from tqdm import tqdm
 from imgcls import terminal
 from imgcls.config import Fit
 from imgcls.data.ahead import CAN_FORK, ahead, cores
-from imgcls.data.decode import UnreadableImageError, difference_hash, digest, hash_and_squares, resize_squares
+from imgcls.data.decode import (
+    SEVERAL_FRAMES,
+    UnreadableImageError,
+    difference_hash,
+    digest,
+    hash_and_squares,
+    resize_squares,
+)
 from imgcls.data.formats import FORMATS
 from imgcls.data.labelled import LabelledImages, Pixels, gather, moments
 from imgcls.data.sources import ImageTable
@@ -44,7 +51,7 @@ from imgcls.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
-FORMAT = "8"
+FORMAT = "9"
 """Part of every key: raise it when the pixels or hashes that decoding gives change."""
 
 ASIDE = "building-"
@@ -83,6 +90,7 @@ class Decoded:
     Attributes:
         digests: uint8 (N, 32), SHA-256 of each image's source pixels; zeros where unreadable.
         perceptual: uint64 (N,), difference hash of each image; 0 where unreadable.
+        several_frames: bool (N,), whether an image is the first of several frames or pages of its file.
         sizes: int32 (N, 2), width and height of each image; zeros where unreadable, and where no pixels are asked for.
         moments: int64 (N, C, 2), sum and sum of squares of each channel of each square; zeros where unreadable.
         kept: int64 (M,), rows of the table whose pixels are here, ascending.
@@ -92,6 +100,7 @@ class Decoded:
 
     digests: NDArray[np.uint8]
     perceptual: NDArray[np.uint64]
+    several_frames: NDArray[np.bool_]
     sizes: NDArray[np.int32]
     moments: NDArray[np.int64]
     kept: NDArray[np.int64]
@@ -110,6 +119,11 @@ class Decoded:
             groups=tuple(table.groups[row] for row in rows) if table.groups else (),
             moments=self.moments[rows],
         )
+
+    @property
+    def num_several_frames(self) -> int:
+        """Of the kept images, how many are the first frame or page of several."""
+        return int(self.several_frames[self.kept].sum())
 
     def offenders(self, table: ImageTable) -> list[str]:
         """`path: reason` of each unreadable image."""
@@ -571,12 +585,18 @@ class _Hashes(NamedTuple):
 
     digests: NDArray[np.uint8]
     perceptual: NDArray[np.uint64]
+    several_frames: NDArray[np.bool_]
     sizes: NDArray[np.int32]
 
     @classmethod
     def zeros(cls, num_rows: int) -> _Hashes:
         """Of so many unreadable images."""
-        return cls(np.zeros((num_rows, 32), np.uint8), np.zeros(num_rows, np.uint64), np.zeros((num_rows, 2), np.int32))
+        return cls(
+            np.zeros((num_rows, 32), np.uint8),
+            np.zeros(num_rows, np.uint64),
+            np.zeros(num_rows, bool),
+            np.zeros((num_rows, 2), np.int32),
+        )
 
 
 class _Piece(NamedTuple):
@@ -651,6 +671,7 @@ def _decode_piece(rows: range, recipes: Sequence[_Recipe]) -> _Piece:
             continue
         num_pixels += image.width * image.height
         hashes.digests[at] = np.frombuffer(digest(image), np.uint8)
+        hashes.several_frames[at] = SEVERAL_FRAMES in image.info
         if not any(sides):
             hashes.perceptual[at] = difference_hash(image)
             continue

@@ -98,6 +98,10 @@ class HeldOut:
         """`path: reason` of each test image that cannot be decoded."""
         return self._hashed().offenders(self._table)
 
+    def num_several_frames(self) -> int:
+        """Of the readable test images, how many are the first frame or page of several."""
+        return self._hashed().num_several_frames
+
     def fingerprint(self) -> str:
         """Content hash of the test split: sixteen hex digits over (class, source pixels) of its images."""
         images = self._readable(self._hashed())

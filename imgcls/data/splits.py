@@ -50,6 +50,7 @@ class Dataset:
         leaks: what the splits share.
         origins: where each split came from, in words, where the source has not always had it.
         ignored: kind of files that are no images of a class -> how many there are.
+        num_several_frames: images that are the first frame or page of several, of all splits.
         squares: format in which val and test were made, recorded as `imgcls.squares`.
     """
 
@@ -65,6 +66,7 @@ class Dataset:
     squares: int
     origins: Mapping[Split, str] = field(default_factory=dict)
     ignored: Mapping[str, int] = field(default_factory=dict)
+    num_several_frames: int = 0
 
     @property
     def channels(self) -> int:
@@ -135,6 +137,7 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path, squares
         squares=squares,
         origins=_origins(source, config),
         ignored=source.ignored,
+        num_several_frames=pieces.num_several_frames + (test.num_several_frames() if test is not None else 0),
     )
 
 
@@ -247,6 +250,7 @@ class _Pieces:
         test: undecoded; its unreadable images are yet to be found.
         unreadable: `path: reason` of the others'.
         sizes: int32 (N, 2), width and height of the images in `train`.
+        num_several_frames: images of train and val that are the first frame or page of several.
     """
 
     train: LabelledImages
@@ -255,6 +259,7 @@ class _Pieces:
     test: ImageTable | None
     unreadable: list[str]
     sizes: NDArray[np.int32]
+    num_several_frames: int
 
 
 def _carved(source: Source, config: DataConfig, sides: tuple[int, int], channels: int) -> _Pieces:
@@ -275,12 +280,13 @@ def _carved(source: Source, config: DataConfig, sides: tuple[int, int], channels
     train, seen, sizes = large.labelled(table), small.labelled(table), large.sizes[large.kept]
     unreadable = large.offenders(table)
     if not config.test_fraction:
-        return _Pieces(train, seen, None, None, unreadable, sizes)
+        return _Pieces(train, seen, None, None, unreadable, sizes, large.num_several_frames)
     # What was not kept, and not carved anew: no other version of a library can put an image on both sides.
     in_test = np.ones(len(table), bool)
     in_test[large.kept] = False
     in_test[[row for row, _ in large.unreadable]] = False
-    return _Pieces(train, seen, None, table.subset(np.flatnonzero(in_test)), unreadable, sizes)
+    test = table.subset(np.flatnonzero(in_test))
+    return _Pieces(train, seen, None, test, unreadable, sizes, large.num_several_frames)
 
 
 def _name_of_test(table: ImageTable, config: DataConfig) -> str:
@@ -305,11 +311,14 @@ def _given(source: Source, config: DataConfig, sides: tuple[int, int], channels:
     table, table_of_val = source.given["train"], source.given.get("val")
     large, small = cache.decode_sides(table, sides, channels, fit=config.fit, title="decoding train")
     train, seen, val, unreadable = large.labelled(table), small.labelled(table), None, large.offenders(table)
+    num_several_frames = large.num_several_frames
     if table_of_val is not None:
         decoded = cache.decode(table_of_val, sides[1], channels, fit=config.fit, title="decoding val")
         val = decoded.labelled(table_of_val)
         unreadable += decoded.offenders(table_of_val)
-    return _Pieces(train, seen, val, source.given.get("test"), unreadable, large.sizes[large.kept])
+        num_several_frames += decoded.num_several_frames
+    sizes = large.sizes[large.kept]
+    return _Pieces(train, seen, val, source.given.get("test"), unreadable, sizes, num_several_frames)
 
 
 def _carve_val(images: LabelledImages, config: DataConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

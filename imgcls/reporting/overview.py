@@ -41,6 +41,10 @@ def overview(dataset: Dataset, place: str, device: str, *, work: str = "") -> st
         parts.append(f"ignored {_number(num)} file{'' if num == 1 else 's'}: {in_words(dataset.ignored)}")
     if dataset.num_skipped:
         parts.append(f"left out {_number(dataset.num_skipped)} unreadable")
+    if num := dataset.num_several_frames:
+        parts.append(
+            f"{_number(num)} file{' has' if num == 1 else 's have'} several frames or pages: the first is used"
+        )
     return "; ".join([*parts, f"on {device}", *([work] if work else [])])
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from imgcls.cli import app
@@ -44,6 +45,19 @@ def test_the_line_counts_what_was_left_out(tmp_path):
     fill(tmp_path, 20, 20, 0)
     write(tmp_path / "cat" / "broken.png", noise(0)).write_bytes(b"\x89PNG\r\n\x1a\n")
     assert "; left out 1 unreadable; " in said(load(tmp_path, skip_unreadable=True))
+
+
+@pytest.mark.parametrize("is_given", [True, False])
+def test_files_of_several_frames_are_counted_in_all_splits(tmp_path, is_given):
+    for place, start in (("train", 0), ("val", 100), ("test", 200)) if is_given else ((".", 0),):
+        fill(tmp_path / place, 20, 20, start)
+        frames = [Image.fromarray(noise(start + 50 + number)) for number in range(3)]
+        for suffix in (".gif", ".tif"):
+            frames[0].save(tmp_path / place / "cat" / f"several{suffix}", save_all=True, append_images=frames[1:])
+    dataset = load(tmp_path)
+    assert dataset.num_several_frames == (6 if is_given else 2)
+    counted = "6 files have" if is_given else "2 files have"
+    assert f"; {counted} several frames or pages: the first counts; on cpu" in said(dataset)
 
 
 def test_classes_too_small_to_score_are_warned_of(tmp_path):
