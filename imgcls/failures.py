@@ -110,9 +110,12 @@ def _asked_for(text: str) -> str:
 
 DATABASE = {
     "database or disk is full": f"no room is left for it; {FREE_SPACE}, or raise the file-size limit (ulimit -f)",
-    "disk I/O error": f"its disk is full, failing, or a file-size limit (ulimit -f) is reached; {FREE_SPACE}",
+    "disk I/O error": "its disk is full, failing or without locks (as some network mounts), or a file-size limit "
+    f"(ulimit -f) is reached; {FREE_SPACE}",
+    "locking protocol": "its disk has no locks that hold (as some network mounts); put the project on a local disk",
     "attempt to write a readonly database": "its file or folder may only be read; mend their permissions",
-    "unable to open database file": "its file cannot be opened; mend the permissions of its folder",
+    "unable to open database file": "its file cannot be opened; see that its folder exists and may be written to, and "
+    "that it is a file",
     "database is locked": "another process has kept it locked; see which, and end it",
     "database disk image is malformed": "its file is damaged; restore it from a copy",
 }
@@ -143,10 +146,16 @@ def _of_system(error: BaseException) -> str:
         errno.EFBIG: f"{where} would become larger than this process may write; raise the limit (ulimit -f)",
         errno.EROFS: f"{where} lies on a disk that may only be read; mount it for writing, or use another folder",
         errno.EACCES: f"this user may not use {where}; mend its permissions, or use another folder",
-        errno.EPERM: f"this user may not change {where}; mend its permissions, or use another folder",
+        errno.EPERM: f"the system does not permit this on {where} (its owner, a flag such as immutable, or a file "
+        "system that cannot do it); mend that, or use another folder",
         errno.EMFILE: "this process has too many files open; raise the limit (ulimit -n), or use fewer --workers",
         errno.ENFILE: "this machine has too many files open; end other programs, or use fewer --workers",
-        errno.EIO: f"the disk of {where} cannot be read or written; see the kernel's log (dmesg)",
+        errno.EIO: f"{where} cannot be read or written (a failing disk, a lost mount or a terminal that is gone); see "
+        "the kernel's log (dmesg)",
+        errno.ESTALE: f"{where} is gone from its network mount; mount it again",
+        errno.ENOTCONN: f"the mount that holds {where} is gone; mount it again",
+        errno.ENOTSUP: f"the file system of {where} cannot do what is asked of it; put the project on a local disk",
+        errno.ENOLCK: f"the file system of {where} has no locks; put the project on a local disk",
     }.get(number, "")
     return told and f"{told}; {GOES_ON}"
 

@@ -9,7 +9,15 @@ PACKAGE = Path(__file__).parent.parent / "imgcls"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    ("imgcls.aside", "imgcls.errors", "imgcls.failures", "imgcls.memory", "imgcls.shown", "imgcls.synonyms"),
+    (
+        "imgcls.aside",
+        "imgcls.errors",
+        "imgcls.failures",
+        "imgcls.files",
+        "imgcls.memory",
+        "imgcls.shown",
+        "imgcls.synonyms",
+    ),
     ("imgcls.terminal",),
     ("imgcls.config", "imgcls.rng", "imgcls.signals"),
     ("imgcls.data",),

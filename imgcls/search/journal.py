@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
+
+from imgcls.files import lock
 
 
 class Journal(JournalFileBackend):
@@ -34,7 +35,7 @@ class _Lock(BaseJournalFileLock):
 
     def acquire(self) -> bool:
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        lock(self._file, self._path, wait=True)
         _cut_torn_line(self._journal)
         return True
 

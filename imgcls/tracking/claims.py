@@ -5,28 +5,54 @@ MLflow has no compare-and-set, so runs and studies are claimed here, and two pro
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 from imgcls.errors import InputError
+from imgcls.files import lock
+from imgcls.tracking.identity import FolderIdentity
 
 SECONDS_OF_A_LOOK = 0.1
+
+UNKNOWN = "unknown"
+"""Stands for the number of a process that did not tell it."""
 
 _held: set[Path] = set()
 """What this process holds; the kernel's locks keep out other processes only."""
 
 
 class ClaimedError(InputError):
-    """Another process is at work on it; `pid` says which, where that is known."""
+    """Another process is at work on it.
 
-    def __init__(self, what: str, pid: str) -> None:
+    Args:
+        what: such as `run 0123`.
+        pid: of the process; "" where it is not known.
+        why: what follows, where it is not certain that it is running.
+    """
+
+    def __init__(self, what: str, pid: str, why: str = "") -> None:
         self.pid = pid
-        super().__init__(f"{what} is already running (process {pid or 'unknown'}); wait for it, or stop it")
+        super().__init__(f"{what} {why or f'is already running (process {pid or UNKNOWN}); wait for it, or stop it'}")
+
+
+def out_of_sight(what: str, host: str, pid: str, seconds: float) -> ClaimedError:
+    """A process that cannot be seen from here may be at work on it, by its last sign of life.
+
+    Args:
+        what: such as `run 0123`.
+        host: where the process was started.
+        pid: its number there.
+        seconds: after which it counts as gone.
+    """
+    return ClaimedError(
+        what, pid,
+        f"may be running: process {pid} of {host} cannot be seen from here (another machine, or another copy of this "
+        f"folder) and was alive not long ago; it counts as gone in {seconds:.0f} s unless it says that it lives",
+    )  # fmt: skip
 
 
 @contextmanager
@@ -41,6 +67,7 @@ def claim(root: Path, name: str, what: str, patience: float = 0.0) -> Iterator[N
 
     Raises:
         ClaimedError: somebody holds it, be it this very process.
+        NoLocksError: the file system has no locks.
     """
     path = _path(root, name)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,16 +99,27 @@ def is_claimed(root: Path, name: str) -> bool:
 
 
 def claims_id(root: Path) -> str:
-    """Names the folder of the claims: who writes another one into a run's tags shares none with us."""
-    path = _path(root, "").with_name("id")
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f"id.{uuid4().hex}")
-        aside.write_text(uuid4().hex, encoding="ascii")
-        with suppress(FileExistsError):  # another process was faster
-            os.link(aside, path)
-        aside.unlink()
-    return path.read_text(encoding="ascii")
+    """Names the claims of this folder on this machine: a run whose tag has another name is claimed elsewhere, or not.
+
+    A copy of the folder has another name, though all of its files are the same.
+    """
+    folder = _path(root, "").parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return FolderIdentity.of(folder).digest(salt=_drawn(folder / "id"))
+
+
+def _drawn(path: Path) -> str:
+    """The text of a file that is drawn at random, once."""
+    if path.is_file() and (text := path.read_text(encoding="ascii")):
+        return text
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        lock(file, path, wait=True)  # another process may be drawing it
+        if not (text := os.read(file, 64).decode()):
+            os.write(file, (text := uuid4().hex).encode())
+        return text
+    finally:
+        os.close(file)
 
 
 def _patiently(path: Path, what: str, patience: float) -> int:
@@ -98,14 +136,13 @@ def _patiently(path: Path, what: str, patience: float) -> int:
 def _locked(path: Path, what: str, *, create: bool = True) -> int:
     """An open, locked file, empty, that stands under its name."""
     while True:
-        # A record lock, not flock: processes forked from here, such as those that decode, must not inherit it.
         file = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o644)
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            pid = os.read(file, 20).decode()
+            if not lock(file, path, wait=False):
+                raise ClaimedError(what, os.read(file, 20).decode())
+        except BaseException:
             os.close(file)
-            raise ClaimedError(what, pid) from error
+            raise
         # Whoever held it before has removed its name; a lock on a file without a name keeps nobody out.
         if _stands(file, path):
             os.ftruncate(file, 0)

@@ -41,7 +41,12 @@ def heartbeat() -> dict[str, str]:
 
 def is_beating(tags: Mapping[str, str]) -> bool:
     """Whether the process that writes a run has said lately that it is alive."""
-    return time.time() - float(tags.get("imgcls.heartbeat", 0)) < SILENT_SECONDS
+    return seconds_to_silence(tags) > 0
+
+
+def seconds_to_silence(tags: Mapping[str, str]) -> float:
+    """Seconds after which that process counts as gone unless it says that it is alive; negative where it does now."""
+    return float(tags.get("imgcls.heartbeat", 0)) + SILENT_SECONDS - time.time()
 
 
 def who_runs() -> dict[str, str]:

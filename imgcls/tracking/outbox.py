@@ -17,7 +17,6 @@ does no harm. The locks are lockf's, which a forked worker does not keep alive a
 from __future__ import annotations
 
 import atexit
-import fcntl
 import json
 import logging
 import multiprocessing
@@ -34,6 +33,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from imgcls.aside import is_alive
+from imgcls.files import link_or_copy, lock
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class Outbox:
             staged.parent.mkdir(parents=True, exist_ok=True)
             aside.unlink(missing_ok=True)
             if path.is_relative_to(self.folder):
-                os.link(path, aside)
+                link_or_copy(path, aside)
             else:
                 shutil.copyfile(path, aside)
             aside.replace(staged)
@@ -168,7 +168,7 @@ class Outbox:
         with self.writing() as folder:
             path = folder / Path(name).name
             try:
-                os.link(self._artifact(run_id, name), path)  # the sender may remove it at any moment
+                link_or_copy(self._artifact(run_id, name), path)  # the sender may remove it at any moment
             except FileNotFoundError:
                 yield None
                 return
@@ -323,12 +323,10 @@ class Outbox:
             if not (run / JOURNAL).exists():
                 return None
             file = (run / SENDER).open("a")
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.close()
-                return None
-            return file
+            if lock(file.fileno(), run / SENDER, wait=False):
+                return file
+            file.close()
+            return None
 
     def _send(self, run: Path, entry: Entry) -> None:
         if entry["op"] != ARTIFACT:
@@ -360,7 +358,7 @@ class Outbox:
         with self._mutex:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / "lock").open("a") as file:
-                fcntl.lockf(file, fcntl.LOCK_EX)
+                lock(file.fileno(), self.folder / "lock", wait=True)
                 yield
 
 

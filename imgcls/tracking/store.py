@@ -24,12 +24,13 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from imgcls.errors import ImgclsError, InputError
 from imgcls.failures import explain
+from imgcls.files import put_in_place
 from imgcls.signals import interruption
 from imgcls.tracking.address import redacted, scrubbed
-from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed
+from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed, out_of_sight
 from imgcls.tracking.git import git_tags
 from imgcls.tracking.heart import beating
-from imgcls.tracking.origin import is_beating, who_runs
+from imgcls.tracking.origin import is_beating, seconds_to_silence, who_runs
 from imgcls.tracking.places import MLRUNS, OwnPlaces, Places, database_behind, for_mlflow, sqlite_address
 from imgcls.tracking.record import STATUS, Kind, Outcome, RunRecord
 from imgcls.tracking.run import Run, check_artifact_name
@@ -45,6 +46,9 @@ NO_SUCH_RUN = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALI
 
 SECONDS_OF_CLOSING = 3.0
 """So long a run that is taken up may be held by somebody who closes it as an orphan."""
+
+SECONDS_OF_MAKING = 120.0
+"""So long a process waits for another one that makes the store; it takes five on a quiet machine."""
 
 ORPHANED = "its process died"
 """Reason of a run that was found RUNNING without a process."""
@@ -123,7 +127,8 @@ class Tracker:
         with self._claim(run_id, patience=SECONDS_OF_CLOSING):
             record = self.get(run_id)
             if self.is_running(record) and record.tags.get("imgcls.claims") != claims_id(self._root):
-                raise ClaimedError(f"run {run_id} of {record.tags['imgcls.host']}", record.tags["imgcls.pid"])
+                host, pid = (record.tags.get(f"imgcls.{name}", "unknown") for name in ("host", "pid"))
+                raise out_of_sight(f"run {run_id}", host, pid, seconds_to_silence(record.tags))
             if "imgcls.reason" in record.tags:
                 self._client.delete_tag(run_id, "imgcls.reason")
             run = self.amend(run_id)
@@ -406,7 +411,7 @@ def _create_database(database: Path, artifacts: Path) -> None:
     """Makes a whole MLflow store at `database`, or none.
 
     A process killed half-way through MLflow's own creation leaves a file that never opens again, and several
-    processes that create at once collide; so it is made aside and linked into place.
+    processes that create at once collide; so it is made aside, by one of them, and then put in place.
     """
     if database.exists():
         return
@@ -415,19 +420,22 @@ def _create_database(database: Path, artifacts: Path) -> None:
             f"{artifacts} holds runs of MLflow's old file store, which keeps plain `mlflow ui` from opening mlflow.db; "
             "move them away, or migrate them with `mlflow migrate-filestore`"
         )
-    log.info("creating %s", database)
     artifacts.mkdir(parents=True, exist_ok=True)
-    database.parent.mkdir(parents=True, exist_ok=True)
+    with claim(database.parent, f"making-{database.name}", f"the making of {database}", SECONDS_OF_MAKING):
+        if not database.exists():
+            log.info("creating %s", database)
+            _make_database(database, artifacts)
+
+
+def _make_database(database: Path, artifacts: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=database.parent) as folder:
         aside = Path(folder) / "mlflow.db"
-        store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
-            sqlite_address(aside), artifacts.as_uri()
-        )
+        store = SqlAlchemyStore(sqlite_address(aside), artifacts.as_uri())  # type: ignore[no-untyped-call]
         store.engine.dispose()
         connection = sqlite3.connect(aside)
         connection.execute("PRAGMA journal_mode=WAL")  # stays with the file: two to three times faster writing
         connection.close()
         try:
-            os.link(aside, database)
+            put_in_place(aside, database)
         except FileExistsError:
-            log.info("another process created %s first", database)
+            log.info("another program created %s first", database)

@@ -6,8 +6,11 @@ import time
 import pytest
 
 from imgcls.errors import InputError
+from imgcls.tracking import identity
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed
 from imgcls.tracking.origin import is_beating
+from imgcls.tracking.places import sqlite_address
+from imgcls.tracking.store import Tracker
 
 HOLD = """
 import sys, pathlib
@@ -79,6 +82,66 @@ def test_claims_leave_no_files(tmp_path):
 
 def test_a_folder_of_claims_keeps_its_name(tmp_path):
     assert claims_id(tmp_path / "a") == claims_id(tmp_path / "a") != claims_id(tmp_path / "b")
+
+
+def test_a_copy_of_the_folder_has_another_name(tmp_path):
+    """All of its files are the same, the name that was drawn among them."""
+    original = tmp_path / "original"
+    name = claims_id(original)
+    for how in ("-a", "-al"):  # with links in the place of files the inodes are the same too
+        copy = tmp_path / f"copy{how}"
+        subprocess.run(["cp", how, str(original), str(copy)], check=True)
+        drawn = [(folder / "mlruns/.claims/id").read_text() for folder in (original, copy)]
+        assert drawn[0] == drawn[1]
+        assert claims_id(copy) == claims_id(copy) != name
+    (tmp_path / "link").symlink_to(original)
+    assert claims_id(tmp_path / "link") == claims_id(original) == name
+
+
+def test_what_takes_the_place_of_a_folder_has_another_name(tmp_path):
+    name = claims_id(tmp_path / "project")
+    (tmp_path / "project").rename(tmp_path / "before")
+    subprocess.run(["cp", "-a", str(tmp_path / "before"), str(tmp_path / "project")], check=True)
+    assert claims_id(tmp_path / "project") != name
+
+
+def test_the_same_folder_on_another_machine_has_another_name(tmp_path, monkeypatch):
+    name = claims_id(tmp_path)
+    (tmp_path / "machine-id").write_text("another\n")
+    (tmp_path / "uninitialized").write_text("uninitialized\n")
+    monkeypatch.setattr(
+        identity, "MACHINE_ID", (tmp_path / "nothing", tmp_path / "uninitialized", tmp_path / "machine-id")
+    )
+    identity.machine.cache_clear()
+    try:
+        assert identity.machine() == "another"
+        assert claims_id(tmp_path) != name
+    finally:
+        identity.machine.cache_clear()
+
+
+def test_with_one_store_for_both_a_copy_leaves_the_runs_of_the_original_alone(project, tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    with project.tracker.start_run("exp", kind="train", name="a run", tags={"imgcls.identity": "i"}) as run:
+        subprocess.run(["cp", "-a", str(project.root), str(copy)], check=True)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_address(project.root / "mlflow.db"))
+        tracker = Tracker(copy)
+        assert tracker.close_orphans() == []
+        assert tracker.is_running(tracker.get(run.run_id))
+        with pytest.raises(ClaimedError, match="cannot be seen from here"), tracker.reopen_run(run.run_id):
+            pass
+        assert project.client.get_run(run.run_id).info.status == "RUNNING"
+    assert project.client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_a_run_of_an_earlier_version_is_judged_by_its_heartbeat(project):
+    """Its tag is the bare text of the file."""
+    with project.tracker.start_run("exp", kind="train", name="a run") as run:
+        earlier = (project.root / "mlruns/.claims/id").read_text()
+        project.client.set_tag(run.run_id, "imgcls.claims", earlier)
+        assert project.tracker.is_running(project.tracker.get(run.run_id))
+        project.client.set_tag(run.run_id, "imgcls.heartbeat", f"{time.time() - 700:.0f}")
+        assert not project.tracker.is_running(project.tracker.get(run.run_id))
 
 
 @pytest.mark.parametrize(("seconds", "beating"), [(30, True), (700, False)])

@@ -1,0 +1,69 @@
+"""Which folder of which machine this is: what is copied with a folder must not be taken for the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+MACHINE_ID = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"), Path("/proc/sys/kernel/random/boot_id"))
+"""Files that name a machine, or at least its running kernel (a container often has no other); the first counts."""
+
+
+@dataclass(frozen=True)
+class FolderIdentity:
+    """A folder, as no copy of it is.
+
+    Attributes:
+        path: real, absolute.
+        device: number of its file system.
+        inode: its number there.
+        machine: where it is seen.
+    """
+
+    path: str
+    device: int
+    inode: int
+    machine: str
+
+    @classmethod
+    def of(cls, folder: Path) -> FolderIdentity:
+        """That of a folder which exists."""
+        there = folder.stat()
+        return cls(str(folder.resolve()), there.st_dev, there.st_ino, machine())
+
+    def is_copied_from(self, other: FolderIdentity) -> bool:
+        """Whether this folder is a copy of another one, which still exists or may exist on another machine.
+
+        A folder that was moved, or is seen by another path, is none.
+        """
+        if self.machine != other.machine:
+            return self.inode != other.inode
+        if self.path == other.path or (self.device, self.inode) == (other.device, other.inode):
+            return False
+        try:
+            there = os.stat(other.path)  # noqa: PTH116 - the text may stand for nothing
+        except (OSError, ValueError):
+            return False
+        return (there.st_dev, there.st_ino) == (other.device, other.inode)
+
+    def digest(self, salt: str = "") -> str:
+        """32 hexadecimal digits that stand for it."""
+        facts = (salt, self.path, str(self.device), str(self.inode), self.machine)
+        return hashlib.sha256("\0".join(facts).encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+@cache
+def machine() -> str:
+    """What names this machine, on which the locks of a file are the same for all processes."""
+    for path in MACHINE_ID:
+        try:
+            name = path.read_text(encoding="ascii", errors="replace").strip()
+        except OSError:
+            continue
+        if name and name != "uninitialized":  # as in an image from which machines are made
+            return name
+    return socket.gethostname()

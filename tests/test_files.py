@@ -1,0 +1,166 @@
+"""Locks and second names of files, on file systems that have them and on what the kernel makes one that has not."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imgcls.failures import explain
+from imgcls.files import link_or_copy, put_in_place
+from tests import refusals
+
+needs_filters = pytest.mark.skipif(not refusals.IS_POSSIBLE, reason="the filters are written for Linux on x86-64")
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(program, *arguments, **environment):
+    """Another process, with the folder of the tests among its modules."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+WITHOUT_LINKS = """
+import errno, os, sys
+from pathlib import Path
+from imgcls.files import link_or_copy, put_in_place
+from imgcls.tracking.claims import claim, claims_id
+from imgcls.tracking.outbox import Outbox
+from tests import refusals
+
+refusals.install(refusals.without_links(int(sys.argv[2])))
+folder = Path(sys.argv[1])
+source = folder / "source"
+source.write_text("content")
+try:
+    os.link(source, folder / "second")
+except OSError as error:
+    print("refused", error.errno)
+link_or_copy(source, folder / "second")
+print((folder / "second").read_text())
+put_in_place(folder / "second", folder / "third")
+print((folder / "third").read_text(), (folder / "second").exists())
+try:
+    put_in_place(source, folder / "third")
+except FileExistsError as error:
+    print("exists", error.filename)
+print(claims_id(folder) == claims_id(folder))
+with claim(folder, "run", "run 1"):
+    pass
+outbox = Outbox(folder / "outbox", "server", None)
+with outbox.writing() as writing:
+    (writing / "note.txt").write_text("hello")
+    outbox.append_artifact("1", "note.txt", writing / "note.txt")
+with outbox.staged("1", "note.txt") as staged:
+    print(staged.read_text())
+with outbox.staged("1", "other.txt") as staged:
+    print(staged)
+"""
+
+
+@needs_filters
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS])
+def test_without_second_names_everything_goes_on(tmp_path, number):
+    done = run(WITHOUT_LINKS, tmp_path, number)
+    assert done.returncode == 0, done.stderr
+    third = tmp_path / "third"
+    assert done.stdout.splitlines() == [
+        f"refused {number}", "content", "content False", f"exists {third}", "True", "hello", "None",
+    ]  # fmt: skip
+
+
+WITHOUT_LOCKS = """
+import sys
+from pathlib import Path
+from imgcls.errors import ResourceError
+from imgcls.search.journal import Journal
+from imgcls.tracking.claims import claim, claims_id, is_claimed
+from imgcls.tracking.outbox import Outbox
+from tests import refusals
+
+folder = Path(sys.argv[1])
+(folder / "mlruns" / ".claims").mkdir(parents=True)
+(folder / "mlruns" / ".claims" / "run.lock").touch()
+refusals.install(refusals.without_locks(int(sys.argv[2])))
+for attempt in (
+    lambda: claim(folder, "run", "run 1").__enter__(),
+    lambda: is_claimed(folder, "run"),
+    lambda: claims_id(folder),
+    lambda: Outbox(folder / "outbox", "server", None).append("1", {"op": "batch"}),
+    lambda: Journal(folder / "study.journal").append_logs([{}]),
+):
+    try:
+        attempt()
+    except ResourceError as error:
+        print(error)
+"""
+
+
+@needs_filters
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_locks_the_file_system_is_named_and_no_process(tmp_path, number):
+    done = run(WITHOUT_LOCKS, tmp_path, number)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 5
+    for line in lines:
+        assert f"has no locks ({os.strerror(number)})" in line
+        assert "put the project on a local disk" in line
+        assert "already running" not in line and "permissions" not in line
+        assert str(tmp_path) in line
+
+
+TRAIN = """
+import sys
+from tests import refusals
+refusals.install(getattr(refusals, sys.argv.pop(1))())
+from imgcls.cli import main
+main()
+"""
+
+
+@pytest.mark.slow
+@needs_filters
+def test_a_project_is_trained_without_second_names_and_refused_without_locks(project):
+    (project.root / "mlflow.db").unlink()  # so that it is made there
+    short = ("--set", "train.epochs=1", "--set", "train.warmup_epochs=0")
+    done = run(TRAIN, "without_links", "train", "tiny", *short)
+    assert done.returncode == 0, done.stderr
+    assert [record.outcome for record in project.runs(kind="train")] == ["completed"]
+    refused = run(TRAIN, "without_locks", "train", "tiny", *short)
+    assert refused.returncode == 1
+    assert "has no locks" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_a_second_name_is_the_same_file_where_there_can_be_one(tmp_path):
+    source = tmp_path / "source"
+    source.write_text("content")
+    link_or_copy(source, tmp_path / "second")
+    assert (tmp_path / "second").samefile(source)
+    with pytest.raises(FileExistsError):
+        put_in_place(source, tmp_path / "second")
+    with pytest.raises(FileNotFoundError):
+        link_or_copy(tmp_path / "nothing", tmp_path / "third")
+
+
+@pytest.mark.parametrize(
+    ("number", "said", "unsaid"),
+    [
+        (errno.EACCES, "mend its permissions", "file system"),
+        (errno.EPERM, "a file system that cannot do it", "mend its permissions"),
+        (errno.ENOLCK, "has no locks", "permissions"),
+        (errno.EOPNOTSUPP, "cannot do what is asked of it", "permissions"),
+        (errno.EIO, "a failing disk, a lost mount or a terminal that is gone", "permissions"),
+        (errno.ESTALE, "mount it again", "permissions"),
+        (errno.ENOTCONN, "mount it again", "permissions"),
+    ],
+)
+def test_an_error_of_the_system_is_told_by_its_number(number, said, unsaid):
+    text = str(explain(OSError(number, os.strerror(number), "/project/file")))
+    assert "/project/file" in text
+    assert said in text and unsaid not in text
