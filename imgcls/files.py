@@ -6,6 +6,8 @@ import errno
 import fcntl
 import os
 import shutil
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from imgcls.errors import ResourceError
@@ -55,6 +57,16 @@ def lock(file: int, path: Path, *, wait: bool) -> bool:
             raise NoLocksError(path, error) from error
         raise
     return True
+
+
+def check_locks(folder: Path) -> None:
+    """Tries a lock in a folder, and leaves nothing there; does nothing where nothing may be written.
+
+    Raises:
+        NoLocksError: the file system has none.
+    """
+    with suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
+        lock(file.fileno(), folder, wait=False)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

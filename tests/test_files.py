@@ -78,6 +78,7 @@ WITHOUT_LOCKS = """
 import sys
 from pathlib import Path
 from imgcls.errors import ResourceError
+from imgcls.files import check_locks
 from imgcls.search.journal import Journal
 from imgcls.tracking.claims import claim, claims_id, is_claimed
 from imgcls.tracking.outbox import Outbox
@@ -91,6 +92,7 @@ for attempt in (
     lambda: claim(folder, "run", "run 1").__enter__(),
     lambda: is_claimed(folder, "run"),
     lambda: claims_id(folder),
+    lambda: check_locks(folder),
     lambda: Outbox(folder / "outbox", "server", None).append("1", {"op": "batch"}),
     lambda: Journal(folder / "study.journal").append_logs([{}]),
 ):
@@ -107,7 +109,7 @@ def test_without_locks_the_file_system_is_named_and_no_process(tmp_path, number)
     done = run(WITHOUT_LOCKS, tmp_path, number)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 6
     for line in lines:
         assert f"has no locks ({os.strerror(number)})" in line
         assert "put the project on a local disk" in line

@@ -6,12 +6,15 @@ import logging
 import os
 import sqlite3
 from contextlib import closing
+from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from imgcls.errors import InputError
+from imgcls.tracking.address import redacted
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +23,50 @@ MLRUNS = "mlruns"
 
 LONGEST_PATH = 480
 """Bytes of a path that SQLite opens for certain: it takes 512 with the names of the files that it puts beside it."""
+
+
+SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
+"""Of addresses of stores; that of a database may name a driver behind a plus sign."""
+
+DRIVERS = {
+    "psycopg": "psycopg[binary]",
+    "psycopg2": "psycopg2-binary",
+    "MySQLdb": "mysqlclient",
+    "pymysql": "pymysql",
+    "pyodbc": "pyodbc",
+    "pymssql": "pymssql",
+}
+"""Module of a database's driver -> the package that has it."""
+
+
+def check_address(uri: str) -> None:
+    """Refuses the address of a store that imgcls cannot keep a record in.
+
+    Raises:
+        InputError: naming the addresses that there are.
+    """
+    scheme = uri.strip().partition(":")[0].lower()
+    plugins = {plugin.name for plugin in entry_points(group="mlflow.tracking_store")}
+    if ":" in uri and (scheme.partition("+")[0] in SCHEMES or scheme in plugins):
+        return
+    if scheme in ("databricks", "databricks-uc", "uc"):
+        why = "is Databricks, whose store imgcls does not write to"
+    elif scheme == "file" or ":" not in uri:
+        why = "is a folder or file, and MLflow no longer keeps a record in plain files"
+    else:
+        why = "is of no kind that MLflow keeps a record in"
+    raise InputError(
+        f"MLFLOW_TRACKING_URI = {redacted(uri)!r} {why}; name sqlite:///FILE, postgresql://…, mysql://…, mssql://… or "
+        "the http:// or https:// address of a tracking server, or unset it to keep the record in mlflow.db here"
+    )
+
+
+def missing_driver(error: BaseException | None) -> str:
+    """How to install the driver of a database for whose want a store cannot be opened; "" where it is not that."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    package = DRIVERS.get(error.name.partition(".")[0])
+    return f"its driver is not installed: pip install '{package}'" if package else ""
 
 
 def sqlite_address(database: Path) -> str:
@@ -54,7 +101,10 @@ def database_behind(uri: str) -> Path | None:
     """
     if not uri.startswith("sqlite"):
         return None
-    url = make_url(uri)
+    try:
+        url = make_url(uri)
+    except ArgumentError:
+        raise InputError(f"MLFLOW_TRACKING_URI = {uri!r} is not an address; a file is sqlite:///mlflow.db") from None
     if url.host:
         raise InputError(f"MLFLOW_TRACKING_URI = {uri!r} has two slashes where a file has three: sqlite:///mlflow.db")
     if url.database in (None, "", ":memory:"):

@@ -24,14 +24,23 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from imgcls.errors import ImgclsError, InputError
 from imgcls.failures import explain
-from imgcls.files import put_in_place
+from imgcls.files import check_locks, put_in_place
 from imgcls.signals import interruption
 from imgcls.tracking.address import redacted, scrubbed
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed, out_of_sight
 from imgcls.tracking.git import git_tags
 from imgcls.tracking.heart import beating
 from imgcls.tracking.origin import is_beating, seconds_to_silence, who_runs
-from imgcls.tracking.places import MLRUNS, OwnPlaces, Places, database_behind, for_mlflow, sqlite_address
+from imgcls.tracking.places import (
+    MLRUNS,
+    OwnPlaces,
+    Places,
+    check_address,
+    database_behind,
+    for_mlflow,
+    missing_driver,
+    sqlite_address,
+)  # fmt: skip
 from imgcls.tracking.record import STATUS, Kind, Outcome, RunRecord
 from imgcls.tracking.run import Run, check_artifact_name
 from imgcls.tracking.server import RemoteClient, connect, unsent_artifact, waiting_elsewhere
@@ -71,6 +80,7 @@ class Tracker:
         self._root = root.resolve()
         own = self._root / "mlflow.db"
         self.uri = for_mlflow(os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(own))
+        check_address(self.uri)
         try:
             database = database_behind(self.uri)
             self._is_own = database == own
@@ -78,13 +88,14 @@ class Tracker:
             self._places = OwnPlaces(self._root) if self._is_own else Places()
             if database is not None:
                 _create_database(database, database.parent / "mlruns")
+                check_locks(database.parent)  # without them SQLite says that another process holds one
             self._client = connect(self.uri, self._root)
-        except InputError:
+        except ImgclsError:
             raise
         except Exception as error:
+            why = missing_driver(error) or f"{type(error).__name__}: {scrubbed(str(error))}; see MLFLOW_TRACKING_URI"
             raise explain(error) or InputError(
-                f"the tracking store {redacted(self.uri)} cannot be opened: {type(error).__name__}: "
-                f"{scrubbed(str(error))}; see MLFLOW_TRACKING_URI"
+                f"the tracking store {redacted(self.uri)} cannot be opened: {why}"
             ) from error
 
     # --- writing ---

@@ -15,7 +15,15 @@ from imgcls.run import BEST, LAST
 from imgcls.search.study import Sweep
 from imgcls.signals import GracefulStop
 from imgcls.tidy import look_through, remove
-from imgcls.tracking.places import LONGEST_PATH, OwnPlaces, database_behind, local_path, sqlite_address
+from imgcls.tracking.places import (
+    DRIVERS,
+    LONGEST_PATH,
+    OwnPlaces,
+    database_behind,
+    local_path,
+    missing_driver,
+    sqlite_address,
+)  # fmt: skip
 from imgcls.tracking.store import Tracker
 from tests.conftest import Project
 from tests.stops import StopAfter
@@ -249,3 +257,37 @@ def test_a_path_longer_than_sqlite_opens_is_refused_at_once(tmp_path):
 )
 def test_the_file_behind_an_address(uri, database):
     assert database_behind(uri) == (database and Path(database))
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("databricks", "is Databricks"),
+        ("databricks://profile", "is Databricks"),
+        ("databricks-uc", "is Databricks"),
+        ("uc:http://host", "is Databricks"),
+        ("./mlruns", "is a folder or file"),
+        ("file:///tmp/mlruns", "is a folder or file"),
+        ("localhost", "is a folder or file"),
+        ("localhost:5000", "is of no kind"),
+        ("s3://user:secret@bucket/x", "s3://***@bucket/x"),
+        ("postgres://host/db", "is of no kind"),
+        ("sqlite:mlflow.db", "is not an address"),
+        ("sqlite://mlflow.db", "has two slashes where a file has three"),
+        ("mysql+pymysql://host/db", "pip install 'pymysql'"),
+    ],
+)
+def test_an_address_that_cannot_be_a_store_is_one_clear_error(uri, why, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(InputError) as refused:
+        Tracker(tmp_path)
+    assert why in str(refused.value)
+    assert "MlflowException" not in str(refused.value) and "secret" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("module", sorted(DRIVERS))
+def test_a_missing_driver_names_its_package(module):
+    text = missing_driver(ModuleNotFoundError(f"No module named {module!r}", name=module))
+    assert text == f"its driver is not installed: pip install '{DRIVERS[module]}'"
+    assert not missing_driver(ModuleNotFoundError("No module named 'x'", name="x"))
