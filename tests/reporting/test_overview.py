@@ -57,7 +57,7 @@ def test_files_of_several_frames_are_counted_in_all_splits(tmp_path, is_given):
     dataset = load(tmp_path)
     assert dataset.num_several_frames == (6 if is_given else 2)
     counted = "6 files have" if is_given else "2 files have"
-    assert f"; {counted} several frames or pages: the first counts; on cpu" in said(dataset)
+    assert f"; {counted} several frames or pages: the first is used; on cpu" in said(dataset)
 
 
 def test_classes_too_small_to_score_are_warned_of(tmp_path):
