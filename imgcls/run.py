@@ -24,6 +24,7 @@ from imgcls.data.augment import Augment, Normalise
 from imgcls.data.labelled import LabelledImages
 from imgcls.data.loader import Loader
 from imgcls.data.splits import SQUARES_FORMAT, Dataset, load_dataset
+from imgcls.data.warned import held_warnings
 from imgcls.earlier import other_loss, other_squares, same_work
 from imgcls.errors import InputError, Interrupted, TrainingError
 from imgcls.models.registry import build_model, pretrained_normalisation, resolve_model
@@ -61,12 +62,14 @@ class Prepared:
         dataset: its images.
         device: where it computes.
         root: the project's root.
+        warnings: what is to be said of the images, once; see `announce`.
     """
 
     experiment: Experiment
     dataset: Dataset
     device: Device
     root: Path
+    warnings: tuple[str, ...] = ()
 
     def task(self) -> Task:
         """What the loop needs besides its state."""
@@ -144,7 +147,7 @@ def prepare(experiment: Experiment, root: Path, squares: int = SQUARES_FORMAT) -
     channels = 1 if experiment.data.channels == 1 else 3
     resolve_model(experiment.model, channels, experiment.data.image_size, root=root)
     device = prepare_device(experiment.train)
-    dataset = _dataset(experiment.data, experiment.augment, root, squares)
+    dataset, warnings = _dataset(experiment.data, experiment.augment, root, squares)
     model = resolve_model(experiment.model, dataset.channels, experiment.data.image_size, root=root)
     mean, std = dataset.mean, dataset.std
     if (pretrained := pretrained_normalisation(model)) is not None:
@@ -163,17 +166,18 @@ def prepare(experiment: Experiment, root: Path, squares: int = SQUARES_FORMAT) -
             ),
         }
     )
-    return Prepared(resolved, dataset, device, root)
+    return Prepared(resolved, dataset, device, root, warnings)
 
 
-def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "", with_warnings: bool = False) -> None:
+def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "") -> None:
     """Says what was found and where it is computed: once, at the start of a verb that reads images.
+
+    What is to be warned of is said in full where the record has no run of these images yet, and counted afterwards.
 
     Args:
         prepared: what is about to run.
         tracker: where earlier runs may tell how long training will take.
         runs: what is about to be trained, such as `20 trials`; "" for nothing.
-        with_warnings: also warn of classes too small to score, as verbs do with which a record begins.
     """
     data = prepared.experiment.data
     place = str(located(data.path, prepared.root, "data.path")) if data.source == "folder" else data.source
@@ -181,8 +185,19 @@ def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "", with_warni
         each = "" if runs.startswith("1 ") else " each"
         runs += f", about {duration(seconds)} of training{each}, going by the newest runs of this experiment"
     log.info("%s", overview(prepared.dataset, place, str(prepared.device), work=runs))
-    if with_warnings and (warning := too_few_to_score(prepared.dataset)):
+    earlier = tracker.find(_images_tags(prepared.dataset), newest=1) if prepared.warnings else []
+    if earlier:
+        given = "1 warning was" if len(prepared.warnings) == 1 else f"{len(prepared.warnings)} warnings were"
+        log.info("%s given when these images were first used (in run %s, or before)", given, earlier[0].run_id)
+        return
+    for warning in prepared.warnings:
         log.warning("%s", warning)
+
+
+def _images_tags(dataset: Dataset) -> dict[str, str]:
+    """Tags that every run of the same images has."""
+    test = {} if dataset.test is None else {"imgcls.test_fingerprint": dataset.test.fingerprint()}
+    return {"imgcls.data_fingerprint": dataset.fingerprint, **test}
 
 
 def _seconds_expected(prepared: Prepared, tracker: Tracker) -> float:
@@ -195,9 +210,11 @@ def _seconds_expected(prepared: Prepared, tracker: Tracker) -> float:
 
 
 @lru_cache(maxsize=2)
-def _dataset(data: DataConfig, augment: AugmentConfig, root: Path, squares: int) -> Dataset:
-    """The trials of a sweep that share their data load it once."""
-    return load_dataset(data, augment, root, squares)
+def _dataset(data: DataConfig, augment: AugmentConfig, root: Path, squares: int) -> tuple[Dataset, tuple[str, ...]]:
+    """The trials of a sweep that share their data load it once; with what is to be warned of."""
+    with held_warnings() as warnings:
+        dataset = load_dataset(data, augment, root, squares)
+    return dataset, tuple(filter(None, [*warnings, too_few_to_score(dataset)]))
 
 
 def train_run(

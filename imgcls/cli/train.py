@@ -38,7 +38,7 @@ def train(
     with GracefulStop() as stop:
         tracker = Tracker(root)
         tracker.close_orphans()
-        announce(prepared, tracker, runs="1 run", with_warnings=True)
+        announce(prepared, tracker, runs="1 run")
         done = train_run(prepared, tracker, kind="train", name=prepared.experiment.name, stop=stop, fresh=fresh)
     best = done.best
     facts: dict[str, object] = {

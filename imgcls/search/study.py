@@ -123,7 +123,7 @@ class Sweep:
         """
         with only_one(self.root, self.name):
             self.tracker.close_orphans()
-            announce(self.prepared, self.tracker, runs=f"{self.experiment.search.trials} trials", with_warnings=True)
+            announce(self.prepared, self.tracker, runs=f"{self.experiment.search.trials} trials")
             return self._run()
 
     def _run(self) -> SweepResult:
