@@ -203,8 +203,10 @@ def _images_tags(dataset: Dataset) -> dict[str, str]:
 def _seconds_expected(prepared: Prepared, tracker: Tracker) -> float:
     """What an epoch took in the newest runs of the same images and device, times the epochs; 0 where there are none."""
     experiment = prepared.experiment
-    tags = {"imgcls.device": str(prepared.device), "imgcls.data_fingerprint": prepared.dataset.fingerprint}
-    earlier = tracker.find(tags, experiment=experiment.name, newest=5)
+    tags = {"imgcls.data_fingerprint": prepared.dataset.fingerprint}
+    # The store cannot look for every device's name, and would give all runs: the newest are enough to look through.
+    newest = tracker.find(tags, experiment=experiment.name, newest=20)
+    earlier = [record for record in newest if record.tags.get("imgcls.device") == str(prepared.device)]
     took = [record.metrics["epoch_seconds"] for record in earlier if record.metrics.get("epoch_seconds")]
     return median(took) * experiment.train.last_epoch if took else 0.0
 

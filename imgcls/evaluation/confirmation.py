@@ -174,13 +174,18 @@ def recorded_confirmation(sweep: RunRecord, tracker: Tracker) -> Confirmation | 
         return None
     metric, numbers = sweep.params["search.metric"], sweep.tags[CONFIRMED_TRIALS].split(",")
     seeds = [fresh_seed(int(sweep.params["search.seed"]), i) for i in range(int(sweep.metrics["confirm/num_seeds"]))]
-    trials = [r for r in tracker.children(sweep.run_id, "trial") if r.tags["imgcls.trial"] in numbers]
-    found_by = ranked_trials(trials, metric)
+    found_by = ranked_trials(completed_trials(sweep, numbers, tracker), metric)
     fresh = [r for r in tracker.children(sweep.run_id, "confirm") if r.outcome == "completed"]
     confirmed = [Confirmed(trial, tuple(_with_seeds(trial, seeds, fresh)), metric) for trial in found_by]
     if len(confirmed) < len(numbers) or any(len(each.runs) < len(seeds) for each in confirmed):
         return None
     return rank_confirmed(confirmed)
+
+
+def completed_trials(sweep: RunRecord, numbers: Sequence[str], tracker: Tracker) -> list[RunRecord]:
+    """The completed ones among the trials of a sweep with these numbers."""
+    below = {"mlflow.parentRunId": sweep.run_id, "imgcls.kind": "trial", "imgcls.outcome": "completed"}
+    return [record for number in numbers for record in tracker.find({**below, "imgcls.trial": number})]
 
 
 def fresh_runs_of(trial: RunRecord, runs: Sequence[RunRecord]) -> list[RunRecord]:

@@ -164,7 +164,7 @@ def _steps(evaluation: RunRecord, selection: Selection) -> list[tuple[str, str]]
             "val_test_gap, accuracy on val minus on test",
             with_interval(evaluation.metrics["val_test_gap"], _gap_interval(evaluation)),
         ),
-        ("trials", str(selection.num_trials) if selection.num_trials else UNDEFINED),
+        ("trials", str(selection.trials.num) if selection.trials.num else UNDEFINED),
         ("looks at the test split", evaluation.tags["imgcls.test_look"]),
     ]
 

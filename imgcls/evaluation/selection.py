@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pandas as pd
+
 from imgcls.errors import InputError
 from imgcls.evaluation.confirmation import (
     Confirmation,
     Confirmed,
+    completed_trials,
     fresh_runs_of,
     ranked_trials,
     recorded_confirmation,
@@ -24,6 +27,66 @@ ENDED = ("completed", "pruned", "failed")
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A completed trial of a sweep.
+
+    Attributes:
+        number: Optuna's.
+        run_id: of its run.
+    """
+
+    number: int
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The trials of a sweep that ended, which val chose from.
+
+    Attributes:
+        ranked: the completed ones, best first.
+        num: of every outcome.
+        outcomes: (outcome, number of trials) of each that there is.
+    """
+
+    ranked: tuple[Trial, ...] = ()
+    num: int = 0
+    outcomes: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def of_leaderboard(cls, board: pd.DataFrame) -> Trials:
+        """As a leaderboard ranks them, the completed ones first."""
+        counts = Counter(board["outcome"])
+        completed = board[board["outcome"] == "completed"]
+        return cls(
+            ranked=tuple(
+                Trial(int(n), str(run)) for n, run in zip(completed["trial"], completed["run_id"], strict=True)
+            ),
+            num=len(board),
+            outcomes=tuple((outcome, counts[outcome]) for outcome in ENDED if counts[outcome]),
+        )
+
+    @classmethod
+    def of_sweep(cls, sweep: RunRecord, metric: str, tracker: Tracker) -> Trials:
+        """As the record has them, also where the sweep has not ended."""
+        ended = [trial for trial in tracker.children(sweep.run_id, "trial") if trial.outcome in ENDED]
+        counts = Counter(trial.outcome for trial in ended)
+        # A trial that failed before it had a run is known to the sweep alone.
+        num = max(len({trial.tags["imgcls.trial"] for trial in ended}), int(sweep.metrics.get("num_trials", 0)))
+        return cls(
+            ranked=tuple(Trial(int(t.tags["imgcls.trial"]), t.run_id) for t in ranked_trials(ended, metric)),
+            num=num,
+            outcomes=tuple((outcome, counts[outcome]) for outcome in ENDED if counts[outcome]),
+        )
+
+    @property
+    def in_words(self) -> str:
+        """Such as `6 trials (4 completed, 2 pruned)`."""
+        kinds = ", ".join(f"{number} {outcome}" for outcome, number in self.outcomes)
+        return counted(self.num, "trial") + (f" ({kinds})" if len(self.outcomes) > 1 else "")
+
+
+@dataclass(frozen=True)
 class Selection:
     """What the record knows about the choice of a run.
 
@@ -31,9 +94,7 @@ class Selection:
         run: the run in question.
         metric: what val selected by, such as `val/accuracy`.
         sweep: that it belongs to; None where it belongs to none, or where the sweep was deleted.
-        trials: completed trials of the sweep, best first.
-        num_trials: trials of the sweep that ended.
-        outcomes: outcome -> number of these trials, as far as they left a run.
+        trials: of the sweep.
         confirmed: of a fresh run: its configuration, with its fresh seeds.
         confirmation: the sweep's latest, where there is one.
         repeated: of a rerun: the selection of the run that it repeats; None where that was deleted.
@@ -42,9 +103,7 @@ class Selection:
     run: RunRecord
     metric: str
     sweep: RunRecord | None = None
-    trials: tuple[RunRecord, ...] = ()
-    num_trials: int = 0
-    outcomes: tuple[tuple[str, int], ...] = ()
+    trials: Trials = Trials()
     confirmed: Confirmed | None = None
     confirmation: Confirmation | None = None
     repeated: Selection | None = None
@@ -67,7 +126,7 @@ class Selection:
     @property
     def place(self) -> int | None:
         """Place of a trial among the completed ones, from 1; None for any other run."""
-        ids = [trial.run_id for trial in self.trials]
+        ids = [trial.run_id for trial in self.trials.ranked]
         return ids.index(self.run.run_id) + 1 if self.run.run_id in ids else None
 
     @property
@@ -79,8 +138,8 @@ class Selection:
     def chosen(self) -> str:
         """What this run's own val score selected, in words; "" for nothing."""
         parts = [] if self.has_fixed_epoch else ["the epoch"]
-        if self.place == 1 and self.num_trials > 1:
-            parts.append(f"the best of {self.num_trials} trials")
+        if self.place == 1 and self.trials.num > 1:
+            parts.append(f"the best of {self.trials.num} trials")
         return " and ".join(parts)
 
     @property
@@ -88,19 +147,14 @@ class Selection:
         """Whether val images that score this run also selected something of it, so that its val score is optimistic."""
         return bool(self.chosen) or self.place_of_mean == 1
 
-    @property
-    def trials_in_words(self) -> str:
-        """Such as `6 trials (4 completed, 2 pruned)`."""
-        kinds = ", ".join(f"{number} {outcome}" for outcome, number in self.outcomes)
-        return counted(self.num_trials, "trial") + (f" ({kinds})" if len(self.outcomes) > 1 else "")
 
-
-def selection_of(run: RunRecord, tracker: Tracker) -> Selection:
+def selection_of(run: RunRecord, tracker: Tracker, trials: Trials | None = None) -> Selection:
     """What the record knows about the choice of a run that trained.
 
     Args:
         run: of any kind but a sweep or an evaluation.
         tracker: where its sweep is.
+        trials: of its sweep, where they are known already; reading a thousand takes seconds.
     """
     metric = run.params.get("search.metric", "val/accuracy")
     parent = _parent(run, tracker)
@@ -108,18 +162,13 @@ def selection_of(run: RunRecord, tracker: Tracker) -> Selection:
         return Selection(run, metric)
     if run.kind == "rerun":
         return Selection(run, metric, repeated=selection_of(parent, tracker))
-    ended = [trial for trial in tracker.children(parent.run_id, "trial") if trial.outcome in ENDED]
-    counts = Counter(trial.outcome for trial in ended)
     confirmation = recorded_confirmation(parent, tracker)
     return Selection(
         run,
         metric,
         sweep=parent,
-        trials=tuple(ranked_trials(ended, metric)),
-        # A trial that failed before it had a run is known to the sweep alone.
-        num_trials=max(len({trial.tags["imgcls.trial"] for trial in ended}), int(parent.metrics.get("num_trials", 0))),
-        outcomes=tuple((outcome, counts[outcome]) for outcome in ENDED if counts[outcome]),
-        confirmed=_confirmed(run, parent, ended, metric, confirmation, tracker) if run.kind == "confirm" else None,
+        trials=trials or Trials.of_sweep(parent, metric, tracker),
+        confirmed=_confirmed(run, parent, metric, confirmation, tracker) if run.kind == "confirm" else None,
         confirmation=confirmation,
     )
 
@@ -132,13 +181,12 @@ def _parent(run: RunRecord, tracker: Tracker) -> RunRecord | None:
 
 
 def _confirmed(
-    run: RunRecord, sweep: RunRecord, trials: list[RunRecord], metric: str, confirmation: Confirmation | None,
-    tracker: Tracker,
-) -> Confirmed | None:  # fmt: skip
+    run: RunRecord, sweep: RunRecord, metric: str, confirmation: Confirmation | None, tracker: Tracker
+) -> Confirmed | None:
     """The fresh run's configuration: as the latest confirmation compared it, else with all its fresh runs."""
     if confirmation and (place := confirmation.place_of(run.run_id)):
         return confirmation.ranked[place - 1]
-    found_by = [trial for trial in trials if trial.tags["imgcls.trial"] == run.tags["imgcls.trial"]]
+    found_by = completed_trials(sweep, [run.tags["imgcls.trial"]], tracker)
     if not found_by:
         return None
     fresh = [r for r in tracker.children(sweep.run_id, "confirm") if r.outcome == "completed"]
@@ -183,18 +231,18 @@ def _story_of_a_trial(selection: Selection, subject: str) -> Iterator[str]:
     yield f"{subject} is trial {number} of the sweep `{_id_of(selection.sweep)}`{so_far}."
     if selection.place is None:
         yield f"It was not completed ({selection.run.outcome}), so it was not chosen."
-    elif selection.place == 1 and len(selection.trials) == 1:
-        yield f"It is the only one of {selection.trials_in_words} that was completed."
+    elif selection.place == 1 and len(selection.trials.ranked) == 1:
+        yield f"It is the only one of {selection.trials.in_words} that was completed."
     elif selection.place == 1:
         yield (
-            f"Its configuration was the best of {selection.trials_in_words} by {metric}. The best of several trials is "
+            f"Its configuration was the best of {selection.trials.in_words} by {metric}. The best of several trials is "
             "partly the luckiest, so this score is optimistic."
         )
     else:
-        best = selection.trials[0].tags["imgcls.trial"]
+        best = selection.trials.ranked[0].number
         yield (
-            f"By {metric} it came in place {selection.place} of the {len(selection.trials)} trials that were "
-            f"completed, of {selection.num_trials} in all; trial {best} came first. It was not chosen."
+            f"By {metric} it came in place {selection.place} of the {len(selection.trials.ranked)} trials that were "
+            f"completed, of {selection.trials.num} in all; trial {best} came first. It was not chosen."
         )
     if selection.winner_id and not selection.is_winner:
         again = "It was not chosen in the end: the" if selection.place == 1 else "The"
@@ -224,7 +272,7 @@ def _place_of_configuration(selection: Selection, confirmation: Confirmation, pl
     seeds = counted(confirmation.num_seeds, "fresh seed")
     over = f"its mean {metric} over {seeds}" if confirmation.num_seeds > 1 else f"its {metric} with one fresh seed"
     extreme = "lowest" if lower_is_better(metric) else "highest"
-    among = f"which val had picked as the best of {selection.trials_in_words}"
+    among = f"which val had picked as the best of {selection.trials.in_words}"
     if place > 1:
         yield (
             f"By {over} the configuration came in place {place} of {num_configurations} that were confirmed; that of "
@@ -258,15 +306,15 @@ def _fall(selection: Selection) -> Iterator[str]:
         yield (
             f"Its own {selection.metric}, {val_score(selection.run, selection.metric)}, is {worse} that of trial "
             f"{best.tags['imgcls.trial']}, {val_score(best, selection.metric)}, whose place it takes: that score was "
-            f"the best of {selection.num_trials} trials and so partly luck."
+            f"the best of {selection.trials.num} trials and so partly luck."
         )
 
 
 def _winner(selection: Selection) -> str:
     winner = f"run `{selection.winner_id}`"
-    for trial in selection.trials:
+    for trial in selection.trials.ranked:
         if trial.run_id == selection.winner_id:
-            return f"{winner}, trial {trial.tags['imgcls.trial']}"
+            return f"{winner}, trial {trial.number}"
     confirmation = selection.confirmation
     if confirmation and (place := confirmation.place_of(selection.winner_id)):
         return f"{winner}, a fresh seed of trial {confirmation.ranked[place - 1].trial}'s configuration"

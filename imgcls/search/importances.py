@@ -13,8 +13,9 @@ from imgcls.rng import derive_seed
 MIN_TRIALS = 20
 """Completed trials below which nothing is said: PED-ANOVA compares the best tenth of them with the others."""
 
-NUM_RESAMPLES = 100
-"""Times that the trials are drawn again, with replacement."""
+MOST_RESAMPLES, FEWEST_RESAMPLES, MOST_DRAWN = 100, 25, 20_000
+"""Times that the trials are drawn again, with replacement: so often, but of many trials so often that not more than
+`MOST_DRAWN` trials are drawn in all; their shares vary little."""
 
 
 def importances(study: Study) -> dict[str, float]:
@@ -32,7 +33,8 @@ def importance_ranges(study: Study) -> dict[str, Interval]:
     if len(trials) < MIN_TRIALS:
         return {}
     rng = np.random.default_rng(derive_seed(0, "importances", study.study_name))
-    draws = [_shares(_study_of(study, rng.choice(len(trials), len(trials)), trials)) for _ in range(NUM_RESAMPLES)]
+    num_resamples = max(FEWEST_RESAMPLES, min(MOST_RESAMPLES, MOST_DRAWN // len(trials)))
+    draws = [_shares(_study_of(study, rng.choice(len(trials), len(trials)), trials)) for _ in range(num_resamples)]
     ranges = {key: np.quantile([draw.get(key, 0.0) for draw in draws], (0.05, 0.95)) for key in _shares(study)}
     return {key: Interval(float(low), float(high)) for key, (low, high) in ranges.items()}
 

@@ -30,6 +30,7 @@ from imgcls.tracking.record import RunRecord
 def sweep_markdown(
     sweep: RunRecord,
     selection: Selection,
+    best_trial: RunRecord,
     leaderboard: pd.DataFrame,
     searched: Mapping[str, str],
     importances: Mapping[str, tuple[float, Interval]],
@@ -39,6 +40,7 @@ def sweep_markdown(
     Args:
         sweep: its own record.
         selection: of its winner.
+        best_trial: that val ranked first.
         leaderboard: a row per trial, best first; any columns.
         searched: dotted key -> its range in words.
         importances: dotted key -> its share of the metric's variation, and the range of that; empty where unknown.
@@ -57,7 +59,7 @@ def sweep_markdown(
         markdown_table(("key", "range"), searched.items()),
         *_importances(importances),
         "## For a methods section",
-        warned(_methods(sweep, selection, leaderboard, searched), cautions(sweep.tags)),
+        warned(_methods(sweep, selection, best_trial, leaderboard, searched), cautions(sweep.tags)),
         "## How to repeat it",
         "The sweep left its whole configuration, which feeds a new sweep as it is:",
         shell(fetch_config(sweep.run_id)),
@@ -183,17 +185,18 @@ def _importances(importances: Mapping[str, tuple[float, Interval]]) -> tuple[str
     )
 
 
-def _methods(sweep: RunRecord, selection: Selection, board: pd.DataFrame, searched: Mapping[str, str]) -> str:
+def _methods(
+    sweep: RunRecord, selection: Selection, best_trial: RunRecord, board: pd.DataFrame, searched: Mapping[str, str]
+) -> str:
     """One paragraph that reads without the rest of the report."""
     winner, metric, confirmation = selection.run, selection.metric, _current_confirmation(selection)
     ranges = "; ".join(f"{key}: {words}" for key, words in searched.items())
-    best = selection.trials[0]
     return " ".join(
         (
             f"The configuration was searched by {metric.removeprefix('val/')} on {sweep.tags['imgcls.num_val']} "
             f"validation images in {counted(len(board), 'trial')} ({escaped(ranges)}), each scored at its best epoch. "
-            f"The best of them, trial {best.tags['imgcls.trial']}, reached {val_score(best, metric)}; measured on the "
-            "images that selected, it is optimistic.",
+            f"The best of them, trial {best_trial.tags['imgcls.trial']}, reached {val_score(best_trial, metric)}; "
+            "measured on the images that selected, it is optimistic.",
             *([_confirmed_in_words(confirmation)] if confirmation else []),
             f"The winner is run {winner.run_id} ({escaped(model_words(winner))}; {escaped(split_words(winner))}).",
             *map(escaped, methods(winner)),

@@ -10,7 +10,7 @@ import pandas as pd
 
 from imgcls.config import Experiment, load_experiment
 from imgcls.evaluation.confirmation import Confirmation
-from imgcls.evaluation.selection import selection_of
+from imgcls.evaluation.selection import Trials, selection_of
 from imgcls.reporting import figures, html
 from imgcls.reporting.statistics import Interval, accuracy_interval
 from imgcls.run import CONFIG
@@ -22,6 +22,7 @@ from imgcls.search.report import (
     optimism_sentence,
     sweep_markdown,
 )
+from imgcls.search.winner import BEST_TRIAL_RUN_ID
 from imgcls.tracking.lookup import BEST_RUN
 from imgcls.tracking.record import RunRecord
 from imgcls.tracking.run import Run
@@ -50,11 +51,12 @@ def write_report(run: Run, tracker: Tracker) -> str:
     sweep = tracker.get(run.run_id)
     with tracker.fetch(run.run_id, CONFIG) as path:
         experiment = load_experiment(path)
-    selection = selection_of(tracker.get(sweep.tags[BEST_RUN]), tracker)
     board = pd.read_csv(io.StringIO(tracker.read_text(run.run_id, LEADERBOARD)))
+    selection = selection_of(tracker.get(sweep.tags[BEST_RUN]), tracker, Trials.of_leaderboard(board))
+    best_trial = tracker.get(sweep.tags[BEST_TRIAL_RUN_ID])
     importances = _recorded_importances(run.run_id, tracker)
     searched = {key: spaces.describe(options) for key, options in experiment.search.space.items()}
-    markdown = sweep_markdown(sweep, selection, board, searched, importances)
+    markdown = sweep_markdown(sweep, selection, best_trial, board, searched, importances)
     pictures = _pictures(sweep, experiment, board, importances, tracker)
     run.log_text(REPORT_MD, markdown)
     run.log_text(REPORT_HTML, html.render(markdown, pictures, title=f"{sweep.experiment}: sweep"))

@@ -7,13 +7,15 @@ import pandas as pd
 import pytest
 
 from imgcls.evaluation.confirmation import Confirmed, rank_confirmed
-from imgcls.evaluation.selection import Selection
+from imgcls.evaluation.selection import Selection, Trials
 from imgcls.reporting.statistics import Interval
 from imgcls.search.report import sweep_markdown
 from tests.reporting.records import record, trained
 
 TRIALS = (trained("run3", "trial", 264 / 300, trial=3), trained("run1", "trial", 0.8, trial=1, epoch=7))
-BOARD = pd.DataFrame({"trial": [3, 1], "outcome": ["completed", "pruned"], "val/accuracy": [0.88, math.nan]})
+BOARD = pd.DataFrame({
+    "trial": [3, 1], "outcome": ["completed", "pruned"], "val/accuracy": [0.88, math.nan], "run_id": ["run3", "run1"],
+})  # fmt: skip
 SEARCHED = {"train.lr": "0.0001 to 0.01, log"}
 
 
@@ -33,10 +35,10 @@ def report(confirmed=None, importances=None):
     winner = confirmed.winner.runs[0] if confirmed else TRIALS[0]
     sweep = record("sweep1", "sweep", study="solar_cells-1", best_run_id=winner.run_id)
     selection = Selection(
-        winner, "val/accuracy", sweep=sweep, trials=TRIALS, num_trials=2, outcomes=(("completed", 1), ("pruned", 1)),
+        winner, "val/accuracy", sweep=sweep, trials=Trials.of_leaderboard(BOARD),
         confirmed=confirmed.winner if confirmed else None, confirmation=confirmed,
     )  # fmt: skip
-    return sweep_markdown(sweep, selection, BOARD, SEARCHED, importances or {})
+    return sweep_markdown(sweep, selection, TRIALS[0], BOARD, SEARCHED, importances or {})
 
 
 def test_a_sweep_names_its_winner_and_the_next_command():
@@ -47,7 +49,7 @@ def test_a_sweep_names_its_winner_and_the_next_command():
         "Run `run3` with `val/accuracy` 0.88 (0.84 to 0.91) at epoch 9. This run is trial 3 of the sweep `sweep1`.",
         "```sh\npython evaluate.py --run-id run3\n```",
         "| train.lr | 0.0001 to 0.01, log |",
-        "| 1 | pruned | – |",
+        "| 1 | pruned | – | run1 |",
         "and it selected the first row too",
         "The sweep did not open the test split.",
     ):
