@@ -206,7 +206,8 @@ def _other_code(then: RunRecord, now: RunRecord) -> list[str]:
     for record, when in ((then, "then"), (now, "now")):
         dirty, why = record.tags.get("imgcls.git_dirty"), record.tags.get("imgcls.git_unknown", "git did not tell")
         if dirty == "true":
-            causes.append(f"code: files changed since the commit ({when})")
+            changed = record.tags.get("imgcls.git_changed", "")
+            causes.append(f"code: files changed since the commit ({when}{changed and f': {changed}'})")
         elif dirty == UNKNOWN:
             causes.append(f"code: whether files changed since the commit is unknown ({when}: {why})")
     return causes

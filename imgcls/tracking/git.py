@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +30,13 @@ A hook sets them, and so does an alias. Those that carry settings, such as `GIT_
 """
 
 
+CODE = frozenset({".py", ".pyx", ".so", ".pyd"})
+"""Endings of files that Python imports or is built from."""
+
+MOST_LISTED = 20
+"""Changed files that `imgcls.git_changed` names."""
+
+
 class _UnknownError(Exception):
     """Git did not answer; the text says why."""
 
@@ -42,7 +49,9 @@ def git_tags(root: Path) -> dict[str, str]:
 
     Returns:
         Nothing where no repository holds the project. Else `imgcls.git_commit` and `imgcls.git_dirty` (`true`,
-        `false`), each of them `unknown` where git did not tell, with the reason in `imgcls.git_unknown`.
+        `false`), each of them `unknown` where git did not tell, with the reason in `imgcls.git_unknown`. What differs
+        is named in `imgcls.git_changed`: files that git knows, and code that it does not know. Other files that git
+        does not know, such as an experiment or a folder of images, are no difference.
     """
     top = next((folder for folder in (root, *root.parents) if os.path.lexists(folder / ".git")), None)
     if top is None:
@@ -55,9 +64,12 @@ def git_tags(root: Path) -> dict[str, str]:
         return {"imgcls.git_commit": UNKNOWN, "imgcls.git_dirty": UNKNOWN, **_told(str(reason), "commit")}
     tags = {"imgcls.git_commit": commit, "mlflow.source.git.commit": commit}
     try:
-        return tags | {"imgcls.git_dirty": "true" if _changes(root) else "false"}
+        changed = _changes(root, top)
     except _UnknownError as reason:
         return tags | {"imgcls.git_dirty": UNKNOWN, **_told(str(reason), "state of the files")}
+    if not changed:
+        return tags | {"imgcls.git_dirty": "false"}
+    return tags | {"imgcls.git_dirty": "true", "imgcls.git_changed": _listed(changed)}
 
 
 def code_in_words(tags: Mapping[str, str]) -> str:
@@ -82,8 +94,25 @@ def _commit(root: Path, top: Path) -> str:
     raise _UnknownError("HEAD names no commit: none was made yet, or the branch is damaged")
 
 
-def _changes(root: Path) -> str:
-    return _git(root, "status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=untracked")
+def _changes(root: Path, top: Path) -> list[str]:
+    """Paths from the top of the repository."""
+    said = _git(
+        root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal", "--ignore-submodules=untracked"
+    )
+    entries = [(entry[:2], entry[3:]) for entry in said.split("\0") if entry]
+    return [path for state, path in entries if state != "??" or _is_code(top / path)]
+
+
+def _is_code(path: Path) -> bool:
+    """Whether Python could import a file, or a folder of which git names no single file."""
+    return path.suffix in CODE or (path / "__init__.py").exists()
+
+
+def _listed(paths: Sequence[str]) -> str:
+    """The first few paths; names that are no UTF-8 are spelt out, because no store takes them."""
+    shown = [path.encode(errors="backslashreplace").decode() for path in paths[:MOST_LISTED]]
+    more = f" and {len(paths) - len(shown)} more" if len(paths) > len(shown) else ""
+    return (", ".join(shown) + more)[:1000]
 
 
 def _git(root: Path, verb: str, *arguments: str, missing: str | None = None) -> str:

@@ -49,7 +49,37 @@ def test_a_clean_a_changed_and_no_repository(repo, tmp_path):
     assert recorded(repo) == (head, "false", "")
     (repo / "code.py").write_text("two\n")
     assert recorded(repo) == (head, "true", "")
+    assert git_tags(repo)["imgcls.git_changed"] == "code.py"
     assert recorded(tmp_path) == (None, None, "")
+
+
+@pytest.mark.parametrize(
+    ("path", "changed"),
+    [
+        ("experiments/mine.toml", None),
+        ("images/cat/one.png", None),
+        ("mlflow.db", None),
+        ("notes.txt", None),
+        ("scripts/plot.py", None),  # nothing beside it is known to git
+        ("new.py", "new.py"),
+        ("package/__init__.py", "package/"),
+        ("fast.so", "fast.so"),
+    ],
+)
+def test_of_the_files_that_git_does_not_know_code_alone_is_a_change(repo, path, changed):
+    (repo / path).parent.mkdir(exist_ok=True, parents=True)
+    (repo / path).write_text("")
+    tags = git_tags(repo.resolve())
+    assert (tags["imgcls.git_dirty"], tags.get("imgcls.git_changed")) == ("true" if changed else "false", changed)
+
+
+def test_the_first_of_many_changes_are_named(repo):
+    names = [f"number {number:03}.py" for number in range(30)]
+    for name in [*names, "\udcff.py"]:
+        (repo / name).write_text("")
+    git(repo, "add", "--all")
+    listed = git_tags(repo.resolve())["imgcls.git_changed"]
+    assert listed == ", ".join(names[:20]) + " and 11 more"
 
 
 def damaged_index(repo, _):
