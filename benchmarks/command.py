@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from benchmarks.gpu import measure_gpu
 from benchmarks.growth import measure_growth
 from benchmarks.machine import describe_machine
 from benchmarks.memory import measure_memory
+from benchmarks.needs import require, sources_of
 from benchmarks.progress import Progress
 from benchmarks.report import Results, summary, write_results
 from benchmarks.sweep import compare_sweeps
@@ -33,6 +35,7 @@ from benchmarks.throughput import Tell, compare
 from benchmarks.tracker import measure_tracker
 from benchmarks.verbs import measure_verbs
 from benchmarks.works import make_work
+from imgcls.terminal import guard_streams
 
 EXPECTED = {
     "full": {"works": 900, "sweep": 520, "tracker": 170, "verbs": 120, "memory": 400, "growth": 300},
@@ -44,6 +47,7 @@ EXPECTED = {
 
 def main() -> None:
     """Measures, writes, and prints the summary."""
+    guard_streams()
     arguments = _arguments()
     form = {"quick": QUICK, "tiny": TINY}.get(arguments.form, FULL)
     if arguments.rounds:
@@ -53,13 +57,16 @@ def main() -> None:
     parts = arguments.only.split(",") if arguments.only else list(PARTS)
     if unknown := set(parts) - set(PARTS):
         sys.exit(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if unknown := set(form.works) - set(FULL.works):
+        sys.exit(f"no work {', '.join(sorted(unknown))}; there are {', '.join(FULL.works)}")
+    require(sources_of(form, parts))
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # every part has a store of its own
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     begun = time.monotonic()
     results: Results = {"form": form.name, "command": _command(form, arguments.only), "machine": describe_machine()}
     name = "RESULTS" if form.name == "full" else f"RESULTS_{form.name.upper()}"
     whole = set(parts) == set(PARTS) and form.name != "tiny"
-    with tempfile.TemporaryDirectory(prefix="imgcls-benchmarks-") as folder:
+    with tempfile.TemporaryDirectory(prefix="imgcls-benchmarks-") as folder, _kept_where_it_fails(results, name):
         for found in measure(form, parts, Path(folder)):
             results |= found
             results["seconds"] = time.monotonic() - begun
@@ -69,6 +76,19 @@ def main() -> None:
     if whole and not arguments.output:
         write_results(results, Path(__file__).parent, name)
     print(json.dumps(results["summary"]))
+
+
+@contextmanager
+def _kept_where_it_fails(results: Results, name: str) -> Iterator[None]:
+    """Writes the parts that were measured before an error or Ctrl-C into a folder that stays, and names it."""
+    try:
+        yield
+    except BaseException:
+        if "summary" in results:
+            folder = tempfile.mkdtemp(prefix="imgcls-benchmarks-results-")
+            write_results(results, Path(folder), name)
+            sys.stderr.write(f"what was measured before is in {folder}\n")
+        raise
 
 
 def measure(form: Form, parts: list[str], into: Path) -> Iterator[Results]:

@@ -13,6 +13,7 @@ import statistics
 import sys
 from pathlib import Path
 
+from benchmarks.needs import require
 from imgcls.config import Experiment, find_experiment, load_experiment
 from imgcls.data import splits
 from imgcls.reporting.statistics import mean_interval
@@ -30,6 +31,8 @@ def main() -> None:
     arguments = parser.parse_args()
     path, root = find_experiment(arguments.experiment, Path.cwd())
     experiment = load_experiment(path, arguments.set)
+    if experiment.data.source != "folder":
+        require([experiment.data.source], root)
     rule = splits.decode_side(experiment.data.image_size, experiment.augment, None)
     found = {"kept": rule, "native": arguments.native_side}
     scores: dict[str, list[float]] = {name: [] for name in found}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from tqdm import tqdm
@@ -15,6 +16,33 @@ from imgcls.training.metrics import EpochResult
 SECONDS_BETWEEN_UPDATES = 0.2
 
 
+class Pace:
+    """Time left, by what this sitting has done since it began; what earlier ones did took a time of its own.
+
+    Args:
+        done: what was done before, in whatever is counted.
+        now: seconds of a clock.
+    """
+
+    def __init__(self, done: float = 0.0, now: Callable[[], float] = time.monotonic) -> None:
+        self._done = done
+        self._now = now
+        self._begun = now()
+
+    def left(self, done: float, total: float) -> str:
+        """In words.
+
+        Args:
+            done: what is done by now, that of before included.
+            total: what there is to do in all.
+        """
+        if done >= total:
+            return "0 s left"
+        if done <= self._done:
+            return "time left not known yet"
+        return f"{duration((self._now() - self._begun) / (done - self._done) * (total - done))} left"
+
+
 class RunProgress:
     """Shows one run.
 
@@ -23,17 +51,21 @@ class RunProgress:
         num_epochs: epochs in all.
         steps_per_epoch: steps in each.
         num_val: images behind the val scores, which are shown with the digits that so many support.
-        seconds: spent on the epochs that an earlier sitting completed.
+        done: epochs that an earlier sitting completed, the share of a begun one included.
+        now: seconds of a clock.
     """
 
-    def __init__(self, title: str, num_epochs: int, steps_per_epoch: int, num_val: int, seconds: float = 0.0) -> None:
+    def __init__(
+        self, title: str, num_epochs: int, steps_per_epoch: int, num_val: int, done: float = 0.0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self._title = title
         self._num_epochs = num_epochs
         self._steps = steps_per_epoch
         self._num_val = num_val
         self._bar: tqdm[Any] | None = None
         self._updated = 0.0
-        self._seconds = seconds
+        self._pace = Pace(done, now)
 
     def on_step(self, state: TrainState) -> None:
         """Moves the bar, a few times a second."""
@@ -58,14 +90,12 @@ class RunProgress:
     def on_epoch(self, result: EpochResult, is_best: bool) -> None:
         """Prints the epoch's line."""
         self.close()
-        self._seconds += result.seconds
-        left = self._seconds / result.epoch * (self._num_epochs - result.epoch) if result.epoch else 0.0
         digits = accuracy_interval(result.val_accuracy, self._num_val)
         line = (
             f"{self._title} epoch {result.epoch:>3}/{self._num_epochs}  train/loss {result.train_loss:.3f}  "
             f"val/loss {rounded(result.val_loss, digits)}  "
             f"val/accuracy {with_interval(result.val_accuracy, digits)}{' *' if is_best else '  '} "
-            f"{result.images_per_second:6.0f} images/s  {duration(left)} left"
+            f"{result.images_per_second:6.0f} images/s  {self._pace.left(result.epoch, self._num_epochs)}"
         )
         tqdm.write(line, file=terminal.stderr())
 

@@ -375,8 +375,10 @@ def _train(
     state = TrainState.start(prepared.model(with_weights=snapshot is None), task.config, task.device)
     if snapshot is not None:
         _restore(state, snapshot, run)
-    seconds = sum(result.seconds for result in state.history)
-    progress = RunProgress(name, task.config.last_epoch, task.train.steps_per_epoch, task.val.num_images, seconds)
+    steps = task.train.steps_per_epoch
+    progress = RunProgress(
+        name, task.config.last_epoch, steps, task.val.num_images, done=state.epoch + state.step / steps
+    )
     best_logits: Tensor | None = None
     is_pruned = False
     if state.history and not state.step:

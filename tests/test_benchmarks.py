@@ -2,17 +2,21 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from benchmarks import luck_of_means
+from benchmarks import command, luck_of_means
 from benchmarks.arena import ALL, BARE, PEERS, available, players
 from benchmarks.forms import PARTS, TINY
 from benchmarks.growth import fit_exponent
+from benchmarks.needs import require, sources_of
 from benchmarks.report import markdown, summary, write_results
 from benchmarks.throughput import TURNS, compare, ratios
 from benchmarks.works import make_work
+from imgcls.data.sources import packaged
 
 MACHINE = {
     "date": "2026-01-01", "processor": "a processor", "cores": 2, "torch_threads": 2, "memory_gb": 8, "gpu": "none",
@@ -86,3 +90,31 @@ def test_the_luck_of_equal_configurations_is_that_of_the_highest_of_so_many_draw
     assert luck.trial == pytest.approx(std * highest, abs=5 * 2 * luck.error)
     assert luck.seeds == pytest.approx(std * highest / 2, abs=5 * luck.error)
     assert luck.images == pytest.approx(0, abs=1e-4)
+
+
+def test_what_the_parts_read_is_known_before_they_begin():
+    assert sources_of(TINY, PARTS) == ["elpv", "fashion-mnist"]
+    assert sources_of(TINY, ["tracker"]) == ["elpv"]
+    assert sources_of(replace(TINY, works=("photos", "large_photos")), ["works", "verbs", "growth"]) == []
+
+
+def test_a_benchmark_whose_images_are_missing_does_not_begin(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(packaged, "FASHION_FOLDER", tmp_path / "not installed")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # no network either
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with pytest.raises(SystemExit) as left:
+        require(["digits", "fashion-mnist"], tmp_path)
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("nothing was measured") and "apt-get install dataset-fashion-mnist" in said
+    assert "elpv" not in said
+    require(["digits"], tmp_path)
+
+
+def test_what_was_measured_before_an_error_is_kept(capsys):
+    measured = results(works={}) | {"summary": {}}
+    with pytest.raises(ZeroDivisionError), command._kept_where_it_fails(measured, "RESULTS"):
+        raise ZeroDivisionError
+    folder = Path(capsys.readouterr().err.strip().removeprefix("what was measured before is in "))
+    assert json.loads((folder / "RESULTS.json").read_text()) == measured
+    shutil.rmtree(folder)

@@ -22,7 +22,7 @@ from imgcls.evaluation.confirmation import (
     rank_confirmed,
     ranked_trials,
 )
-from imgcls.progress import duration
+from imgcls.progress import Pace
 from imgcls.run import CONFIG, Prepared, announce, prepare, train_run
 from imgcls.search.winner import CONFIRMED_RUN_ID, log_latest, scores_of_best_trial, scores_of_winner, tags_of
 from imgcls.signals import GracefulStop
@@ -70,19 +70,23 @@ def confirm(
     for trial in candidates:
         _refuse_another_loss(trial, tracker)
     jobs = [(trial, index) for trial in candidates for index in range(seeds)]
-    started, fresh, done = time.monotonic(), 0, {}
-    for number, (trial, index) in enumerate(jobs):
+    done, missing = {}, []
+    for trial, index in jobs:
         experiment = _with_fresh_seed(trial, index, sweep, tracker)
-        run_id = _earlier(run.run_id, trial, experiment, tracker)
-        if run_id is None:
-            prepared = prepare(experiment, root, recorded_squares(trial))
-            if announces and not fresh:
-                announce(prepared, tracker, runs=f"{len(jobs)} runs")
-            run_id = _train(run.run_id, trial, index, prepared, tracker, stop)
-            fresh += 1
-            left = (time.monotonic() - started) / fresh * (len(jobs) - number - 1)
-            log.info("confirmed %d of %d runs, %s left", number + 1, len(jobs), duration(left))
+        if run_id := _earlier(run.run_id, trial, experiment, tracker):
+            done[trial.run_id, index] = run_id
+        else:
+            missing.append((trial, index, experiment))
+    begun, pace = time.time(), Pace(len(done))
+    for trial, index, experiment in missing:
+        prepared = prepare(experiment, root, recorded_squares(trial))
+        if announces and experiment is missing[0][2]:
+            announce(prepared, tracker, runs=f"{len(missing)} runs")
+        run_id = _train(run.run_id, trial, index, prepared, tracker, stop)
         done[trial.run_id, index] = run_id
+        if tracker.get(run_id).started < 1000 * begun:  # taken up: its time now says nothing of a whole run's
+            pace = Pace(len(done))
+        log.info("confirmed %d of %d runs, %s", len(done), len(jobs), pace.left(len(done), len(jobs)))
     result = _conclude(candidates, done, sweep, seeds, tracker)
     _record(run, result, tracker)
     return result

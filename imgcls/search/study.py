@@ -27,7 +27,7 @@ from imgcls.earlier import same_work
 from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
 from imgcls.evaluation.confirmation import CONFIRMED_TRIALS, Confirmation
 from imgcls.models.registry import resolve_model
-from imgcls.progress import duration
+from imgcls.progress import Pace
 from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.statistics import metric_text
 from imgcls.rng import derive_seed
@@ -209,10 +209,10 @@ class Sweep:
         search = self.experiment.search
         started = time.monotonic()
         engine = make_engine(min(search.workers, search.trials), self.stop)
-        progress = _SweepProgress(self, started)
         open_jobs, any_ended = 0, False
         # With this study's claim in our hand, a trial that says RUNNING was left by a sitting that is over.
         left = [trial.number for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+        progress = _SweepProgress(self, taken_up=frozenset(left))
         try:
             while not self.stop():
                 # Each sitting runs one trial at least, or a short timeout would never end a sweep.
@@ -246,9 +246,14 @@ class Sweep:
             raise Interrupted(f"stopped by {self.stop.requested}")
 
     def _wants_more(self, num_open: int) -> bool:
+        return self.num_ended() + num_open < self.num_wanted()
+
+    def num_wanted(self) -> int:
+        """Trials in all: `search.trials`, or fewer where a grid has fewer."""
         search = self.experiment.search
-        limit = len(self.study.get_trials(deepcopy=False)) if search.sampler == "grid" else search.trials
-        return self.num_ended() + num_open < min(limit, search.trials)
+        if search.sampler != "grid":
+            return search.trials
+        return min(search.trials, len(self.study.get_trials(deepcopy=False)))
 
     def num_ended(self) -> int:
         """Trials that have ended; one that was interrupted has not."""
@@ -474,14 +479,19 @@ def make_sampler(experiment: Experiment, number: int) -> BaseSampler:
 
 
 class _SweepProgress:
-    """A bar over trials on a terminal, a line a trial elsewhere."""
+    """A bar over trials on a terminal, a line a trial elsewhere.
 
-    def __init__(self, sweep: Sweep, started: float) -> None:
+    Args:
+        sweep: which one.
+        taken_up: numbers of trials that an earlier sitting began; their time now says nothing of a whole trial's.
+    """
+
+    def __init__(self, sweep: Sweep, taken_up: frozenset[int]) -> None:
         self._sweep = sweep
-        self._started = started
-        self._num_before = sweep.num_ended()
+        self._taken_up = taken_up
+        self._pace = Pace(sweep.num_ended())
         self._bar = tqdm(
-            total=sweep.experiment.search.trials, initial=self._num_before, desc=f"sweep {sweep.experiment.name}",
+            total=sweep.num_wanted(), initial=sweep.num_ended(), desc=f"sweep {sweep.experiment.name}",
             unit="trial", file=terminal.stderr(), disable=None, dynamic_ncols=True, position=1,
         )  # fmt: skip
 
@@ -494,12 +504,13 @@ class _SweepProgress:
             first = completed.iloc[0]
             shown = metric_text(metric, first[metric], first["val/accuracy"], num_val)
             best = f"{shown} by trial {first['trial']}"
-        ended, total = self._sweep.num_ended(), self._sweep.experiment.search.trials
-        seconds = (time.monotonic() - self._started) / max(1, ended - self._num_before)
+        ended, total = self._sweep.num_ended(), self._sweep.num_wanted()
+        if outcome.job.number in self._taken_up:
+            self._pace = Pace(ended)
         tqdm.write(
             f"trial {outcome.job.number} {_in_words(outcome, metric, num_val)}; {ended} of {total} trials, "
             f"best {metric} {best}, "
-            f"{duration(seconds * (total - ended))} left",
+            f"{self._pace.left(ended, total)}",
             file=terminal.stderr(),
         )
         self._bar.set_postfix_str(f"best {metric} {best}")
