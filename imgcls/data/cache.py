@@ -9,6 +9,7 @@ process, however that ends.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -76,6 +77,15 @@ WORTH_THREADS = 1e-3
 ABANDONED_AFTER = 24 * 3600.0
 """Seconds without a write after which what a killed process left half-built is cleared away."""
 
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What the system says of a disk that is full, or full for this user or process."""
+
+NOT_WRITABLE = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY,
+    errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+"""What it says of a folder that cannot be written to."""
+
 BLOCK_BYTES = 2**24
 """What one checksum is of."""
 
@@ -138,10 +148,23 @@ Out = TypeVar("Out")
 
 
 def cache_folder() -> Path:
-    """`IMGCLS_CACHE`, else `imgcls` in the user's cache folder."""
-    if named := os.environ.get("IMGCLS_CACHE"):
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "imgcls"
+    """`IMGCLS_CACHE`, else `imgcls` in the user's cache folder.
+
+    Raises:
+        DataError: there is none, because this user, or the one who is named, has no home folder.
+    """
+    named = os.environ.get("IMGCLS_CACHE")
+    try:
+        if named:
+            return Path(named).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "imgcls"
+    except RuntimeError:
+        who = (
+            f"IMGCLS_CACHE = {named!r} names a home folder that is not there"
+            if named
+            else "this user has no home folder"
+        )
+        raise DataError(f"{who}, so decoded images have no place; name a folder in IMGCLS_CACHE") from None
 
 
 def decode(
@@ -268,10 +291,19 @@ def _writing() -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
     except OSError as error:
+        if not _is_of_folder(error, folder):
+            raise
+        room = "make room, or " if error.errno in NO_ROOM else ""
         raise DataError(
             f"the cache of decoded images cannot be written to {folder}: {error.strerror or error}; "
-            "make room, or name another folder in IMGCLS_CACHE"
+            f"{room}name another folder in IMGCLS_CACHE"
         ) from error
+
+
+def _is_of_folder(error: OSError, folder: Path) -> bool:
+    """Whether an error says something of the cache folder, and not of an image or of what this process may take."""
+    elsewhere = isinstance(error.filename, str) and not Path(error.filename).is_relative_to(folder)
+    return error.errno in NO_ROOM | NOT_WRITABLE and not (elsewhere and folder.is_dir())
 
 
 # --- what there is, and how much of it there may be ----------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tempfile
@@ -15,6 +16,7 @@ from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from imgcls.aside import written_aside
 from imgcls.errors import InputError
@@ -44,8 +46,10 @@ class Run:
         self._artifacts = folder
 
     def log_params(self, params: Mapping[str, str]) -> None:
-        """Logs parameters; equal ones again are accepted."""
-        entities = [Param(key, value) for key, value in params.items()]
+        """Logs parameters; equal ones again are accepted. What is too long for one says how it goes on."""
+        entities = [
+            Param(key, fitted(value, MAX_PARAM_VAL_LENGTH, "whole in config.toml")) for key, value in params.items()
+        ]
         for start in range(0, len(entities), PARAMS_PER_CALL):
             self._client.log_batch(self.run_id, params=entities[start : start + PARAMS_PER_CALL])
 
@@ -68,7 +72,7 @@ class Run:
         self._client.log_batch(
             self.run_id,
             metrics=[Metric(key, float(value), now, step) for key, value in metrics.items()],
-            tags=[RunTag(key, value) for key, value in (tags or {}).items()],
+            tags=[RunTag(key, value) for key, value in fitted_tags(tags or {}).items()],
         )
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
@@ -136,6 +140,29 @@ class Run:
         """Writes a binary artifact; at any instant it is whole or not there."""
         with self.artifact(name) as path, written_aside(path) as aside:
             aside.write_bytes(content)
+
+
+def fitted_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags that fit MLflow's record; what is too long says so."""
+    return {key: fitted(value, MAX_TAG_VAL_LENGTH, "cut off here") for key, value in tags.items()}
+
+
+def fitted(value: str, most: int, rest: str) -> str:
+    """A value of no more characters than MLflow keeps, which otherwise cuts off the end or refuses the run.
+
+    Args:
+        value: of any length.
+        most: characters that there may be.
+        rest: where the rest is, in words.
+
+    Returns:
+        The value, or its beginning with its length and digest, so that two different ones stay different.
+    """
+    if len(value) <= most:
+        return value
+    digest = hashlib.sha256(value.encode()).hexdigest()[:16]
+    told = f" … ({len(value)} characters, SHA-256 {digest}, {rest})"
+    return value[: most - len(told)] + told
 
 
 def check_artifact_name(name: str) -> None:

@@ -42,7 +42,7 @@ from imgcls.tracking.places import (
     sqlite_address,
 )  # fmt: skip
 from imgcls.tracking.record import STATUS, Kind, Outcome, RunRecord
-from imgcls.tracking.run import Run, check_artifact_name
+from imgcls.tracking.run import Run, check_artifact_name, fitted_tags
 from imgcls.tracking.server import RemoteClient, connect, unsent_artifact, waiting_elsewhere
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,9 @@ class Tracker:
         with ExitStack() as held:
             # Whoever finds the run before it is claimed finds its opening claimed.
             with claim(self._root, _opening(all_tags["imgcls.host"], all_tags["imgcls.pid"]), "the opening of a run"):
-                created = self._client.create_run(self._experiment_id(experiment), tags=all_tags, run_name=name)
+                created = self._client.create_run(
+                    self._experiment_id(experiment), tags=fitted_tags(all_tags), run_name=name
+                )
                 held.enter_context(self._claim(created.info.run_id))
             run = Run(self._client, created.info.run_id, self._places.to_write(created.info.artifact_uri))
             with self._writing(run):

@@ -1,5 +1,6 @@
 """Decoded once, mapped ever after; whole or not at all; and nothing of a test split in it."""
 
+import errno
 import logging
 import os
 import resource
@@ -608,3 +609,49 @@ def test_batches_decoded_ahead_are_those_of_the_cache(tmp_path, monkeypatch, cac
         for ours, theirs in ((one.in_order(), other.in_order()), (one.shuffled(3, 1, 2), other.shuffled(3, 1, 2))):
             for left, right in zip(ours, theirs, strict=True):
                 assert torch.equal(left.images, right.images) and torch.equal(left.labels, right.labels)
+
+
+WITHOUT_HOME = """
+import os
+from imgcls.data.cache import cache_folder
+from imgcls.errors import DataError
+
+for name in ("HOME", "IMGCLS_CACHE", "XDG_CACHE_HOME"):
+    os.environ.pop(name, None)
+os.setuid(54321)
+try:
+    cache_folder()
+except DataError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user whom nobody has entered")
+def test_a_user_without_a_home_is_told_to_name_a_folder():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_HOME], capture_output=True, text=True, check=True)
+    assert "this user has no home folder" in done.stdout and "IMGCLS_CACHE" in done.stdout
+
+
+def test_a_home_of_nobody_is_one_clear_error(monkeypatch):
+    monkeypatch.setenv("IMGCLS_CACHE", "~nobody-of-this-name/cache")
+    with pytest.raises(DataError, match="IMGCLS_CACHE = '~nobody-of-this-name/cache' names a home folder"):
+        cache.cache_folder()
+
+
+@pytest.mark.parametrize(
+    ("number", "path", "said"),
+    [
+        (errno.ENOSPC, "cache/x", "make room, or name another folder in IMGCLS_CACHE"),
+        (errno.EACCES, "cache/x", "Permission denied; name another folder in IMGCLS_CACHE"),
+        (errno.EROFS, "", "Read-only file system; name another folder"),
+        (errno.EMFILE, "cache/x", ""),  # what this process may take is no matter of the folder
+        (errno.ENOMEM, "", ""),
+        (errno.ENOENT, "images/x.png", ""),  # nor is an image that has gone
+    ],
+)
+def test_only_what_the_cache_folder_refuses_is_told_of_it(tmp_path, monkeypatch, number, path, said):
+    monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))
+    raised = OSError(number, os.strerror(number), *([str(tmp_path / path)] if path else []))
+    with pytest.raises((DataError, OSError)) as caught, cache._writing():
+        raise raised
+    assert (said in str(caught.value)) if said else caught.value is raised

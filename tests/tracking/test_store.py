@@ -1,3 +1,4 @@
+import hashlib
 import logging
 import shutil
 import sqlite3
@@ -143,6 +144,22 @@ def test_another_store_is_used_where_the_environment_names_one(project, tmp_path
         project.client.get_run(run_id)
     with pytest.raises(InputError, match="MLFLOW_TRACKING_URI"):
         project.tracker.relocate()
+
+
+@pytest.mark.parametrize("truncates", ["true", "false"])
+def test_a_value_too_long_for_mlflow_says_how_it_goes_on(project, monkeypatch, truncates):
+    """By itself MLflow cuts the end off, or refuses the run, as its setting says."""
+    monkeypatch.setenv("MLFLOW_TRUNCATE_LONG_VALUES", truncates)
+    one, other = "a" * 6000 + "b", "a" * 6000 + "c"
+    with project.tracker.start_run("exp", kind="train", name="a run", tags={"first": "t" * 9000}) as run:
+        run.log_params({"one": one, "other": other, "fits": "a" * 6000})
+        run.set_tags({"second": "t" * 9000, "fits": "t" * 8000})
+    data = project.client.get_run(run.run_id).data
+    assert data.params["fits"] == "a" * 6000 and data.tags["fits"] == "t" * 8000
+    digest = hashlib.sha256(one.encode()).hexdigest()[:16]
+    assert data.params["one"].endswith(f"a … (6001 characters, SHA-256 {digest}, whole in config.toml)")
+    assert len(data.params["one"]) == 6000 and data.params["one"] != data.params["other"]
+    assert data.tags["first"] == data.tags["second"] and "t … (9000 characters" in data.tags["first"]
 
 
 @pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///:memory:"])
