@@ -27,6 +27,7 @@ from imgcls.data.splits import SQUARES_FORMAT, Dataset, load_dataset
 from imgcls.data.warned import held_warnings
 from imgcls.earlier import other_loss, other_squares, same_work
 from imgcls.errors import InputError, Interrupted, TrainingError
+from imgcls.failures import explain
 from imgcls.models.registry import build_model, pretrained_normalisation, resolve_model
 from imgcls.progress import RunProgress, duration
 from imgcls.reporting import figures
@@ -412,6 +413,10 @@ def _restore(state: TrainState, snapshot: dict[str, Any], run: Run) -> None:
     except torch.OutOfMemoryError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if (
+            told := explain(error)
+        ) is not None:  # such as a device without memory, which says nothing against the state
+            raise told from error
         raise DamagedError(f"run {run.run_id} cannot go on: its last checkpoint does not fit: {error}") from error
 
 

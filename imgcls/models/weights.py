@@ -193,7 +193,9 @@ def _read_safetensors(path: Path) -> object:
         raise InputError(f"{path}: reading it needs safetensors; run: pip install safetensors") from error
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
         raise InputError(f"{path}: not a file of safetensors: {error}") from error
 
 

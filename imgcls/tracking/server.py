@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import requests
 from mlflow.entities import Dataset as MlflowDataset
-from mlflow.entities import DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import DatasetInput, Experiment, FileInfo, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.entities import PagedList
@@ -234,6 +234,11 @@ class RemoteClient(MlflowClient):
         get = super().get_metric_history
         self._flush(f"reading run {run_id}", run_id)
         return self._ask(f"reading run {run_id}", lambda: get(run_id, key))
+
+    def list_artifacts(self, run_id: str, path: str | None = None) -> list[FileInfo]:
+        """Lists artifacts that the server has."""
+        found = super().list_artifacts
+        return self._ask(f"looking for artifacts of run {run_id}", lambda: found(run_id, path))
 
     def download_artifacts(self, run_id: str, path: str, dst_path: str | None = None) -> str:
         """Downloads an artifact.

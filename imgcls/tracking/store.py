@@ -332,12 +332,10 @@ class Tracker:
                 raise InputError(f"run {run_id} has no artifact {name}{self._places.why_missing(uri)}")
             yield folder / name
             return
+        if not self.has_artifact(run_id, name):  # asked first: MLflow words this like a connection that broke
+            raise InputError(f"run {run_id} has no artifact {name}")
         with tempfile.TemporaryDirectory() as temporary:
-            try:
-                path = self._client.download_artifacts(run_id, name, temporary)
-            except (MlflowException, OSError) as error:
-                raise InputError(f"run {run_id} has no artifact {name}") from error
-            yield Path(path)
+            yield Path(self._client.download_artifacts(run_id, name, temporary))
 
     def has_artifact(self, run_id: str, name: str) -> bool:
         """Whether a run has left this artifact; a store elsewhere is asked, and nothing is downloaded."""

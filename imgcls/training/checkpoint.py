@@ -16,6 +16,7 @@ from torch import Tensor
 
 from imgcls.aside import written_aside
 from imgcls.errors import InputError
+from imgcls.failures import explain
 
 RECORD = re.compile(r"[^/\\.][^/\\]*/(data\.pkl|data/\d+|byteorder|version|\.\w+(/\w+)*)", re.ASCII)
 """What `torch.save` calls the members of its archive: the pickle, the tensors' bytes, and facts about the format."""
@@ -43,6 +44,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
     Raises:
         InputError: a missing, truncated, damaged or foreign file, or one that would run code on loading.
+        ResourceError: the machine does not let us read it, for want of permission, memory or a working disk.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep its reader waiting for ever
@@ -59,8 +61,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         raise InputError(f"there is no checkpoint {path}; name one that is there, or train the run again") from error
     except torch.OutOfMemoryError:  # of the device, which says nothing against the file
         raise
-    except OSError as error:
-        raise InputError(
+    except OSError as error:  # a matter of the machine, which says nothing against the file
+        raise explain(error) or InputError(
             f"{path} cannot be read: {error.strerror or error}; mend that, or name another checkpoint"
         ) from error
     except Exception as error:  # neither zipfile nor torch names its errors for bytes that are not its own

@@ -2,6 +2,7 @@ import io
 import os
 import pickle
 import random
+import resource
 import signal
 import struct
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import zipfile
 import zlib
 from collections import Counter, OrderedDict, namedtuple
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ import torch
 from torch import nn
 
 from imgcls.aside import leftovers
-from imgcls.errors import InputError
+from imgcls.errors import InputError, ResourceError
 from imgcls.training.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -375,6 +377,7 @@ def test_a_tampered_pickle_with_right_checksums_runs_nothing(tmp_path):
 
 HALF_WAY = """
 import os, sys, torch
+from contextlib import ExitStack
 from pathlib import Path
 from imgcls.training.checkpoint import save_checkpoint
 
@@ -402,3 +405,18 @@ def test_what_a_killed_writer_leaves_is_removed_and_nothing_else_is(tmp_path):
     assert load_checkpoint(path)["epoch"] == 1
     assert leftovers(tmp_path) == [aside]
     assert leftovers(tmp_path / "nowhere") == []
+
+
+def test_what_the_machine_refuses_says_nothing_against_a_checkpoint(tmp_path):
+    """A damaged one is set aside and the run begins again; one that cannot be opened now must not be."""
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"epoch": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as files:
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        files.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        with pytest.raises(ResourceError, match="too many files open"):
+            load_checkpoint(path)
+    assert load_checkpoint(path) == {"epoch": 1}
