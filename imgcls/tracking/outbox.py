@@ -9,6 +9,8 @@ Below the folder of one server lie
     RUN_ID/artifacts/       files to send; a newer one takes the place of an older one
     RUN_ID/sender           locked by the process that is sending this run
     RUN_ID/refused.jsonl    what the server will not take, each with its reason
+    owner                   which folder of which machine this is
+    .copied/RUN_ID/         what came with a copy of the folder, whose original sends it itself
 
 A process may die at any instant: what stands in a journal stays there until somebody has sent it, and sending it twice
 does no harm. The locks are lockf's, which a forked worker does not keep alive as it would those of flock.
@@ -28,12 +30,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from imgcls.aside import is_alive
 from imgcls.files import link_or_copy, lock
+from imgcls.tracking.identity import FolderIdentity
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ Deliver = Callable[[str, Entry, Path | None], None]
 ARTIFACT = "artifact"
 """The `op` of an entry that stands for a file; its `name` is the artifact's path in the run."""
 JOURNAL, POSITION, REFUSED, SENDER = "journal.jsonl", "position", "refused.jsonl", "sender"
+OWNER, COPIED = "owner", ".copied"
 RUN_ID = re.compile(r"[\w-]+")
 LONGEST_PAUSE = 15.0
 """Seconds between two attempts at a server that stays away."""
@@ -149,6 +153,8 @@ class Outbox:
             yield Path(folder)
 
     def _write(self, run: Path, entry: Entry) -> None:
+        if not (self.folder / OWNER).exists():
+            self._sign(FolderIdentity.of(self.folder))
         run.mkdir(parents=True, exist_ok=True)
         line = json.dumps({"at": time.time_ns(), **entry}).encode() + b"\n"
         with (run / JOURNAL).open("a+b") as file:
@@ -217,6 +223,7 @@ class Outbox:
         """Begins to send, in the background; also what earlier processes left."""
         if self._thread is None:
             self._clear_up()
+            self._set_copies_aside()
             self._thread = threading.Thread(target=self._serve, name="outbox", daemon=True)
             self._thread.start()
             if multiprocessing.parent_process() is None:  # what a worker leaves is sent, or named, by its parent
@@ -227,6 +234,55 @@ class Outbox:
         for folder in self.folder.glob(f"writing/{os.uname().nodename}-*-*"):
             if not is_alive(int(folder.name.split("-")[-2])):
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _set_copies_aside(self) -> None:
+        """Takes out of the way what came with a copy of this folder: it waits in the original, which sends it itself.
+
+        Sent from here as well, an old checkpoint or the end of a run would follow newer ones.
+        """
+        if not self.folder.is_dir():
+            return
+        with self._locked():
+            own, owner = FolderIdentity.of(self.folder), self._owner()
+            if owner is not None and own.is_copied_from(owner):
+                (self.folder / COPIED).mkdir(exist_ok=True)
+                for run in {file.parent for name in (JOURNAL, REFUSED) for file in self.folder.glob(f"*/{name}")}:
+                    run.rename(self.folder / COPIED / run.name)
+            self._sign(own)
+        if runs := self.copied():
+            log.warning(
+                "%d runs with entries for the tracking server %s came with this copy of the project; they are left to "
+                "the original, which sends them itself (if it is gone: imgcls doctor --relocate)", len(runs), self.server,
+            )  # fmt: skip
+
+    def copied(self) -> list[Path]:
+        """Folders of runs that came with a copy, and are not sent from here."""
+        return sorted((self.folder / COPIED).glob("*"))
+
+    def take_up_copied(self) -> int:
+        """Puts what came with a copy among what waits, since its original is gone; gives how many runs there are.
+
+        Of a run that has entries of its own here nothing is taken up: they are newer.
+        """
+        taken = 0
+        with self._locked():
+            for run in self.copied():
+                if not self._run(run.name).exists():
+                    run.rename(self._run(run.name))
+                    taken += 1
+        self._bell.set()
+        return taken
+
+    def _owner(self) -> FolderIdentity | None:
+        try:
+            return FolderIdentity(**json.loads((self.folder / OWNER).read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):  # of an earlier version, or cut off with the power
+            return None
+
+    def _sign(self, own: FolderIdentity) -> None:
+        aside = self.folder / f".{OWNER}"
+        aside.write_text(json.dumps(asdict(own)), encoding="utf-8")
+        aside.replace(self.folder / OWNER)
 
     def hurry(self) -> None:
         """Ends the pause before the next attempt: somebody waits."""

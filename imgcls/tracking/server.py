@@ -305,6 +305,8 @@ class RemoteClient(MlflowClient):
         lines = [f"{self.outbox.num_sent} entries sent to the tracking server {self.name}"]
         if left.num_entries:
             lines.append(f"unsent: {left}: the server {self.outbox.trouble or 'is being sent them by another process'}")
+        if copied := self.outbox.copied():
+            lines.append(f"{len(copied)} runs with entries came with this copy and are left to the original to send")
         return lines + [
             f"{count} entries refused by the server: {file}" for file, count in self.outbox.num_refused().items()
         ]

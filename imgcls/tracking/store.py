@@ -367,12 +367,16 @@ class Tracker:
     def relocate(self) -> int:
         """Points artifact locations of a project that was copied or moved to where the files are now.
 
+        With a tracking server, what came with a copy and waits to be sent is sent from here: its original is gone.
+
         Returns:
             How many locations changed.
 
         Raises:
             InputError: the store is not this project's own.
         """
+        if isinstance(self._client, RemoteClient) and self._client.outbox.copied():
+            return self._client.outbox.take_up_copied()
         return self._places.relocate()
 
     def unreachable_artifacts(self) -> int:

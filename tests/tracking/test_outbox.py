@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from imgcls.tracking.identity import FolderIdentity
 from imgcls.tracking.outbox import Away, Outbox, Refused, Unsent
 
 
@@ -343,3 +344,53 @@ def test_an_artifact_stays_in_its_run(make_outbox, tmp_path, name):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="is no name for an artifact"):
         make_outbox().append_artifact("run", name, tmp_path / "file")
+
+
+def test_what_came_with_a_copy_is_left_to_the_original(tmp_path, port, caplog):
+    original = Outbox(tmp_path / "original", "server", deliver_to(port))
+    original.append("1", {"op": "batch", "text": "old"})
+    note = tmp_path / "note.txt"
+    note.write_text("old")
+    original.append_artifact("2", "note.txt", note)
+    subprocess.run(["cp", "-a", str(tmp_path / "original"), str(tmp_path / "copy")], check=True)
+    copy = Outbox(tmp_path / "copy", "server", deliver_to(port))
+    with listening(port) as taken:
+        copy.start()
+        copy.append("3", {"op": "batch", "text": "of the copy"})
+        until(lambda: is_empty(copy))
+        assert [body["run"] for body in taken] == ["3"]
+        assert "left to the original, which sends them itself" in caplog.text
+        original.start()
+        until(lambda: is_empty(original))
+        assert sorted(body["run"] for body in taken) == ["1", "2", "3"]
+        (tmp_path / "original").rename(tmp_path / "gone")
+        assert copy.take_up_copied() == 2
+        until(lambda: is_empty(copy))
+        assert sorted(body["run"] for body in taken) == ["1", "1", "2", "2", "3"]
+    for outbox in (copy, original):
+        outbox.close()
+
+
+@pytest.mark.parametrize("how", ["moved", "linked", "of an earlier version"])
+def test_what_is_no_copy_is_sent(tmp_path, port, how):
+    Outbox(tmp_path / "before", "server", deliver_to(port)).append("1", {"op": "batch"})
+    if how == "moved":
+        (tmp_path / "before").rename(tmp_path / "now")
+    elif how == "linked":
+        (tmp_path / "now").symlink_to(tmp_path / "before")
+    else:
+        (tmp_path / "before" / "owner").unlink()
+        subprocess.run(["cp", "-a", str(tmp_path / "before"), str(tmp_path / "now")], check=True)
+    outbox = Outbox(tmp_path / "now", "server", deliver_to(port))
+    with listening(port) as taken:
+        outbox.start()
+        until(lambda: is_empty(outbox))
+        assert [body["run"] for body in taken] == ["1"]
+    outbox.close()
+
+
+def test_a_folder_on_another_machine_is_a_copy_unless_it_is_the_same_file():
+    """As one machine sees the folder of another over the network, or gets a copy of it."""
+    here = FolderIdentity("/a", 1, 2, "here")
+    assert FolderIdentity("/b", 9, 3, "there").is_copied_from(here)
+    assert not FolderIdentity("/b", 9, 2, "there").is_copied_from(here)
