@@ -31,6 +31,7 @@ def methods(run: RunRecord) -> list[str]:
         f"Training started {start[0].lower()}{start[1:]}.",
         _optimiser(run.params),
         _objective(run.params),
+        _squares(run),
         _augmentation(run.params),
         *_machine(run),
     ]
@@ -108,6 +109,19 @@ AUGMENTATIONS: dict[str, Callable[[float], str]] = {
     "cutmix": lambda alpha: f"cutmix (alpha {alpha:g})",
 }
 """Key of `[augment]` -> its words, where it is not off."""
+
+
+SQUARES = {
+    "crop": "the ends of longer sides were cut off",
+    "pad": "shorter sides were filled with grey bars",
+    "squash": "proportions were changed",
+}
+"""Value of `data.fit` -> how images became squares."""
+
+
+def _squares(run: RunRecord) -> str:
+    how = SQUARES.get(run.params.get("data.fit", "crop"), run.params.get("data.fit", ""))
+    return f"Images were made square: {how}."
 
 
 def _augmentation(params: Mapping[str, str]) -> str:
