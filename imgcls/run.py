@@ -186,10 +186,10 @@ def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "") -> None:
         each = "" if runs.startswith("1 ") else " each"
         runs += f", about {duration(seconds)} of training{each}, going by the newest runs of this experiment"
     log.info("%s", overview(prepared.dataset, place, str(prepared.device), work=runs))
-    earlier = tracker.find(_images_tags(prepared.dataset), newest=1) if prepared.warnings else []
-    if earlier:
+    earlier = tracker.find(_images_tags(prepared.dataset), newest=20) if prepared.warnings else []
+    if earlier := [record for record in earlier if record.params.get("data.fit", "crop") == data.fit]:
         given = "1 warning was" if len(prepared.warnings) == 1 else f"{len(prepared.warnings)} warnings were"
-        log.info("%s given when these images were first used (in run %s, or before)", given, earlier[0].run_id)
+        log.info("%s given when these images were first used (in run %s, or before)", given, earlier[-1].run_id)
         return
     for warning in prepared.warnings:
         log.warning("%s", warning)
@@ -217,7 +217,7 @@ def _dataset(data: DataConfig, augment: AugmentConfig, root: Path, squares: int)
     """The trials of a sweep that share their data load it once; with what is to be warned of."""
     with held_warnings() as warnings:
         dataset = load_dataset(data, augment, root, squares)
-    return dataset, tuple(filter(None, [*warnings, too_few_to_score(dataset)]))
+    return dataset, tuple(filter(None, [*warnings, dataset.cut, too_few_to_score(dataset)]))
 
 
 def train_run(

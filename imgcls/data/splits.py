@@ -52,6 +52,7 @@ class Dataset:
         ignored: kind of files that are no images of a class -> how many there are.
         num_several_frames: images that are the first frame or page of several, of all splits.
         squares: format in which val and test were made, recorded as `imgcls.squares`.
+        cut: what the centre crop takes away from the images, in words; "" where it is next to nothing.
     """
 
     class_names: tuple[str, ...]
@@ -64,6 +65,7 @@ class Dataset:
     num_skipped: int
     leaks: Leaks
     squares: int
+    cut: str = ""
     origins: Mapping[Split, str] = field(default_factory=dict)
     ignored: Mapping[str, int] = field(default_factory=dict)
     num_several_frames: int = 0
@@ -121,8 +123,6 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path, squares
     train, val = train.in_content_order(), val.in_content_order()
     leaks = _find_leaks(train, val, pieces.test, test, source.class_names)
     heed(leaks, allowed=config.allow_leaks, origin=_origin(source))
-    if config.fit == "crop" and (words := what_is_cut(pieces.sizes)):
-        log.info(words)
     mean, std = pixel_statistics(seen)
     return Dataset(
         class_names=source.class_names,
@@ -135,6 +135,7 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path, squares
         num_skipped=len(unreadable),
         leaks=leaks,
         squares=squares,
+        cut=what_is_cut(pieces.sizes) if config.fit == "crop" else "",
         origins=_origins(source, config),
         ignored=source.ignored,
         num_several_frames=pieces.num_several_frames + (test.num_several_frames() if test is not None else 0),
@@ -173,8 +174,8 @@ def what_is_cut(sizes: NDArray[np.int32]) -> str:
     if len(much) <= MUCH_CUT * len(cut):
         return ""
     return (
-        f'data.fit = "crop" cuts {np.median(much):.0%} off the typical one of {len(much):,} images that are not '
-        f'square, of {len(cut):,}; "pad" or "squash" keeps all of them'
+        f'{len(much):,} of {len(cut):,} images are far from square, and data.fit = "crop" cuts {np.median(much):.0%} '
+        'off the typical one of them; data.fit = "pad" or "squash" keeps all of it'
     )
 
 

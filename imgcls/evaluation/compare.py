@@ -124,9 +124,9 @@ class Comparison:
         test: on the test images of evaluations that were there already; None where fewer than two runs have one.
         test_note: which runs take no part in `test`, and why; "" where all do.
         differences: config key -> its value in each run, for keys that differ; a dash where a run has no such key.
-                Beside the keys, `imgcls.squares` and `imgcls.loss`.
-            chosen: run id -> what val chose of it besides its epoch, `trial` or `configuration`; "" for nothing.
-            histories: a table for each run with `epoch`, `val/accuracy` and `val/loss`.
+            Beside the keys, `imgcls.squares` and `imgcls.loss`.
+        chosen: run id -> what val chose of it besides its epoch, `trial` or `configuration`; "" for nothing.
+        histories: a table for each run with `epoch`, `val/accuracy` and `val/loss`.
     """
 
     runs: tuple[RunRecord, ...]

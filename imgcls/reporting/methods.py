@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 
 from imgcls.config import AugmentConfig
+from imgcls.data.decode import PAD_LEVEL
 from imgcls.reporting.report import counted
 from imgcls.tracking.record import SPLIT_ORIGINS, RunRecord
 
@@ -30,7 +31,7 @@ def methods(run: RunRecord) -> list[str]:
     return [
         f"Training started {start[0].lower()}{start[1:]}.",
         _optimiser(run.params),
-        _objective(run.params),
+        _objective(run),
         _squares(run),
         _augmentation(run.params),
         *_machine(run),
@@ -81,17 +82,45 @@ def _optimiser(params: Mapping[str, str]) -> str:
     )
 
 
-def _objective(params: Mapping[str, str]) -> str:
+def _objective(run: RunRecord) -> str:
+    params = run.params
     smoothing, decay = float(params["train.label_smoothing"]), float(params["train.ema_decay"])
-    weights = params["train.class_weights"]
     parts = [
         f"label smoothing {smoothing:g}" if smoothing else "no label smoothing",
-        "no class weights" if weights == "none" else "classes weighed by the inverse of their number of train images",
+        _class_weights(run),
         f"weights averaged with decay {decay:g} a step" if decay else "no averaging of weights",
     ]
     if dropout := float(params.get("model.dropout", "0")):
         parts.append(f"dropout {dropout:g} before the last layer")
     return f"The loss was the cross-entropy with {', '.join(parts[:2])}; {'; '.join(parts[2:])}."
+
+
+def _class_weights(run: RunRecord) -> str:
+    if run.params["train.class_weights"] == "none":
+        return "no class weights"
+    softened = any(
+        float(run.params.get(key, "0")) for key in ("train.label_smoothing", "augment.mixup", "augment.cutmix")
+    )
+    what = "classes" if run.loss > 1 or not softened else "each class's share of every smoothed or mixed label"
+    return f"{what} weighed by the inverse of their number of train images"
+
+
+FITS = {
+    "crop": "The largest centred square of each image was used",
+    "pad": f"Each image was used whole, between bars of grey (level {PAD_LEVEL})",
+    "squash": "Each image was used whole, stretched to a square",
+}
+"""`data.fit` in words."""
+
+
+def _squares(run: RunRecord) -> str:
+    words = FITS[run.params.get("data.fit", "crop")]
+    low, _ = json.loads(run.params.get("augment.random_resized_crop", "[1, 1]"))
+    return (
+        f"{words}; val and test were resized from train's larger squares."
+        if run.squares < 2 and low < 1
+        else f"{words}."
+    )
 
 
 AUGMENTATIONS: dict[str, Callable[[float], str]] = {

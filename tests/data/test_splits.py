@@ -447,11 +447,14 @@ def test_format_1_makes_val_and_test_of_the_squares_that_train_is_kept_in(photos
 @pytest.mark.parametrize(
     ("sizes", "said"),
     [
-        ({(60, 45): 20}, "cuts 25% off the typical one of 20 images that are not square, of 20"),
-        ({(45, 60): 20}, "cuts 25% off the typical one of 20 images"),
+        (
+            {(60, 45): 20},
+            '20 of 20 images are far from square, and data.fit = "crop" cuts 25% off the typical one of them',
+        ),
+        ({(45, 60): 20}, '20 of 20 images are far from square, and data.fit = "crop" cuts 25% off'),
         (
             {(100, 50): 2, (50, 100): 1, (40, 40): 17},
-            "cuts 50% off the typical one of 3 images that are not square, of 20",
+            '3 of 20 images are far from square, and data.fit = "crop" cuts 50% off the typical one',
         ),
         ({(40, 40): 20}, ""),
         ({(40, 39): 20}, ""),
@@ -462,14 +465,12 @@ def test_what_the_centre_crop_takes_away_is_said(sizes, said):
     listed = np.array([size for size, count in sizes.items() for _ in range(count)], np.int32)
     words = what_is_cut(listed)
     assert said in words and bool(words) == bool(said)
-    assert not words or words.endswith('; "pad" or "squash" keeps all of them')
+    assert not words or words.endswith('; data.fit = "pad" or "squash" keeps all of it')
 
 
 @pytest.mark.parametrize(("fit", "is_said"), [("crop", True), ("pad", False), ("squash", False)])
-def test_only_who_crops_is_told(photos, fit, is_said, caplog):
-    caplog.set_level("INFO")
-    load(photos, fit=fit)
-    assert ('data.fit = "crop" cuts' in caplog.text) == is_said
+def test_only_who_crops_is_told(photos, fit, is_said):
+    assert ('data.fit = "crop" cuts' in load(photos, fit=fit).cut) == is_said
 
 
 @pytest.mark.parametrize(("channels", "expected"), [("auto", 3), (1, 1), (3, 3)])

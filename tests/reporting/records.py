@@ -13,6 +13,8 @@ TAGS = {
     "imgcls.git_dirty": "false",
     "imgcls.test_fingerprint": "fedcba9876543210",
     "imgcls.test_look": "1",
+    "imgcls.squares": "2",
+    "imgcls.loss": "2",
 }
 
 ENDS = ("low", "high")

@@ -24,6 +24,9 @@ def said(params=None, **tags):
         ({"train.label_smoothing": 0.1}, "cross-entropy with label smoothing 0.1, no class weights"),
         ({"train.label_smoothing": 0.0}, "cross-entropy with no label smoothing, no class weights"),
         ({"train.class_weights": "auto"}, "classes weighed by the inverse of their number of train images"),
+        ({}, "The largest centred square of each image was used."),
+        ({"data.fit": "pad"}, "Each image was used whole, between bars of grey (level 128)."),
+        ({"data.fit": "squash"}, "Each image was used whole, stretched to a square."),
         ({"train.ema_decay": 0.999}, "weights averaged with decay 0.999 a step"),
         ({}, "no averaging of weights"),
         ({"model.dropout": 0.2}, "dropout 0.2 before the last layer"),
@@ -54,6 +57,26 @@ def test_what_a_run_was_trained_with_is_named(params, words):
 )  # fmt: skip
 def test_where_it_ran_and_what_is_unknown_is_said(tags, words):
     assert words in said(**tags)
+
+
+EARLIER = {"squares": 1, "loss": 1}
+CROP, WEIGHTS = {"augment.random_resized_crop": [0.25, 1.0]}, {"train.class_weights": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("params", "words", "is_said"),
+    [
+        (CROP, "square of each image was used; val and test were resized from train's larger squares.", True),
+        ({}, "train's larger squares", False),
+        (WEIGHTS, "each class's share of every smoothed or mixed label weighed by the inverse of their number", True),
+        (WEIGHTS | {"train.label_smoothing": 0.0}, "each class's share", False),
+        (WEIGHTS | {"train.label_smoothing": 0.0, "augment.mixup": 0.2}, "each class's share", True),
+        ({}, "each class's share", False),
+    ],
+)
+def test_what_an_earlier_version_made_otherwise_is_said_of_its_runs_alone(params, words, is_said):
+    assert (words in said(params, **EARLIER)) == is_said
+    assert words not in said(params)
 
 
 def test_splits_have_their_sizes_and_where_they_came_from():
