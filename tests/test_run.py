@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from imgcls.config import load_experiment
 from imgcls.errors import DataError, InputError, Interrupted, TrainingError
-from imgcls.run import _dataset
+from imgcls.run import _dataset, announce
 from tests.data.make import write_classes
 from tests.stops import StopAfter
 
@@ -169,3 +169,12 @@ def test_a_run_without_leaks_has_no_tag_of_them(project):
     tags = project.client.get_run(project.train("train.epochs=1", "train.warmup_epochs=0").run_id).data.tags
     assert "imgcls.leaks" not in tags and tags["imgcls.num_leaked"] == "0"
     assert "Caution" not in tags["mlflow.note.content"]
+
+
+@pytest.mark.parametrize(
+    ("fit", "begins", "is_said"), [("crop", True, True), ("crop", False, False), ("pad", True, False)]
+)
+def test_what_the_crop_cuts_off_is_said_where_a_record_begins(project, leaky, fit, begins, is_said, caplog):
+    prepared = project.prepare(*leaky, "data.allow_leaks=true", f"data.fit={fit}")
+    announce(prepared, project.tracker, with_warnings=begins)
+    assert ('images are far from square, and data.fit = "crop" cuts 17% off' in caplog.text) == is_said
