@@ -114,13 +114,9 @@ FITS = {
 
 
 def _squares(run: RunRecord) -> str:
-    words = FITS[run.params.get("data.fit", "crop")]
     low, _ = json.loads(run.params.get("augment.random_resized_crop", "[1, 1]"))
-    return (
-        f"{words}; val and test were resized from train's larger squares."
-        if run.squares < 2 and low < 1
-        else f"{words}."
-    )
+    resized = "; val and test were resized from train's larger squares" if run.squares < 2 and low < 1 else ""
+    return f"{FITS[run.params.get('data.fit', 'crop')]}{resized}."
 
 
 AUGMENTATIONS: dict[str, Callable[[float], str]] = {
@@ -138,19 +134,6 @@ AUGMENTATIONS: dict[str, Callable[[float], str]] = {
     "cutmix": lambda alpha: f"cutmix (alpha {alpha:g})",
 }
 """Key of `[augment]` -> its words, where it is not off."""
-
-
-SQUARES = {
-    "crop": "the ends of longer sides were cut off",
-    "pad": "shorter sides were filled with grey bars",
-    "squash": "proportions were changed",
-}
-"""Value of `data.fit` -> how images became squares."""
-
-
-def _squares(run: RunRecord) -> str:
-    how = SQUARES.get(run.params.get("data.fit", "crop"), run.params.get("data.fit", ""))
-    return f"Images were made square: {how}."
 
 
 def _augmentation(params: Mapping[str, str]) -> str:

@@ -252,7 +252,8 @@ class Outbox:
         if runs := self.copied():
             log.warning(
                 "%d runs with entries for the tracking server %s came with this copy of the project; they are left to "
-                "the original, which sends them itself (if it is gone: imgcls doctor --relocate)", len(runs), self.server,
+                "the original, which sends them itself (if it is gone: imgcls doctor --relocate)",
+                len(runs), self.server,
             )  # fmt: skip
 
     def copied(self) -> list[Path]:
