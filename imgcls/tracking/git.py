@@ -72,18 +72,6 @@ def git_tags(root: Path) -> dict[str, str]:
     return tags | {"imgcls.git_dirty": "true", "imgcls.git_changed": _listed(changed)}
 
 
-def code_in_words(tags: Mapping[str, str]) -> str:
-    """What the tags of a run say of its code, such as `commit 0123456789, with changed files`."""
-    commit, dirty = tags.get("imgcls.git_commit"), tags.get("imgcls.git_dirty")
-    why = f" ({reason})" if (reason := tags.get("imgcls.git_unknown")) else ""
-    if commit is None:
-        return "no commit"
-    if commit == UNKNOWN:
-        return f"commit unknown{why}"
-    states = {"true": ", with changed files", UNKNOWN: f"; whether files had changed is unknown{why}"}
-    return f"commit {commit[:10]}{states.get(dirty or '', '')}"
-
-
 def _commit(root: Path, top: Path) -> str:
     # What git does not take for a repository it passes over, and then it may find another one further up.
     found = Path(_git(root, "rev-parse", "--show-toplevel"))

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from imgcls.tracking import git as git_module
-from imgcls.tracking.git import UNKNOWN, code_in_words, git_tags
+from imgcls.tracking.git import UNKNOWN, git_tags
 
 
 def git(folder, *arguments):
@@ -210,23 +210,3 @@ def test_a_look_changes_nothing_in_the_repository(repo):
     before = {path: path.stat().st_mtime_ns for path in repo.rglob("*")}
     assert recorded(repo)[1] == "false"
     assert {path: path.stat().st_mtime_ns for path in repo.rglob("*")} == before
-
-
-@pytest.mark.parametrize(
-    ("tags", "words"),
-    [
-        ({}, "no commit"),
-        ({"imgcls.git_commit": "0123456789abc", "imgcls.git_dirty": "false"}, "commit 0123456789"),
-        ({"imgcls.git_commit": "0123456789abc", "imgcls.git_dirty": "true"}, "commit 0123456789, with changed files"),
-        (
-            {"imgcls.git_commit": "0123456789abc", "imgcls.git_dirty": UNKNOWN, "imgcls.git_unknown": "slow"},
-            "commit 0123456789; whether files had changed is unknown (slow)",
-        ),
-        (
-            {"imgcls.git_commit": UNKNOWN, "imgcls.git_dirty": UNKNOWN, "imgcls.git_unknown": "no git"},
-            "commit unknown (no git)",
-        ),
-    ],
-)
-def test_the_code_of_a_run_in_words(tags, words):
-    assert code_in_words(tags) == words
