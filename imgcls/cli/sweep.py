@@ -67,7 +67,7 @@ def confirm(
     The best of many trials is partly the luckiest; this shows by how much. Each run is scored at the epoch that its
     trial had fixed. The first fresh run of the best configuration becomes the sweep's winner.
 
-    Example: imgcls confirm last --top 3 --seeds 5
+    Example: imgcls confirm last --top 2 --seeds 3
     """
     from imgcls.config import project_root
     from imgcls.search.study import confirm_sweep
