@@ -96,7 +96,7 @@ def test_sweep_evaluate_and_confirm_end_with_the_winner_the_places_and_the_next_
         assert done.exception is None, done.exception
         return done.stdout
 
-    quick = [part for key in ("train.epochs=1", "train.warmup_epochs=0") for part in ("--set", key)]
+    quick = [part for key in ("train.epochs=2", "train.warmup_epochs=0") for part in ("--set", key)]
     shown = said("sweep", "tiny", "--trials", "2", *quick)
     sweep_id = re.search(r"Sweep +(\w{32})", shown)[1]
     assert f"imgcls confirm {sweep_id}" in shown
