@@ -536,6 +536,8 @@ def _is_file(path: Path) -> bool:
 def _is_there(path: Path) -> bool:
     try:
         path.stat()
+    except PermissionError:  # nobody knows; reading it says why it cannot be read
+        return True
     except (OSError, ValueError):  # such as a name that is too long
         return False
     return True

@@ -1,6 +1,9 @@
 import os
 import re
 import string
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -748,3 +751,25 @@ def test_the_project_root_is_the_nearest_folder_with_experiments(repository, tmp
     assert project_root(nested / "experiments") == nested
     elsewhere = tmp_path_factory.mktemp("elsewhere").resolve()
     assert project_root(elsewhere) == elsewhere
+
+
+FORBIDDEN = """
+import os, sys
+from pathlib import Path
+from imgcls.config import find_experiment
+os.setuid(54321)
+try:
+    find_experiment("tiny", Path(sys.argv[1]))
+except PermissionError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user who may not read a folder")
+def test_an_experiment_that_may_not_be_read_is_not_said_to_be_missing():
+    with tempfile.TemporaryDirectory() as folder:  # the folders of pytest are closed to others
+        Path(folder).chmod(0o755)
+        Path(folder, "experiments").mkdir(mode=0o700)
+        Path(folder, "experiments", "tiny.toml").write_text("")
+        done = subprocess.run([sys.executable, "-c", FORBIDDEN, folder], capture_output=True, text=True, check=False)
+    assert "Permission denied" in done.stdout, done.stderr
