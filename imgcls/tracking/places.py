@@ -50,14 +50,15 @@ def check_address(uri: str) -> None:
     if ":" in uri and (scheme.partition("+")[0] in SCHEMES or scheme in plugins):
         return
     if scheme in ("databricks", "databricks-uc", "uc"):
-        why = "is Databricks, whose store imgcls does not write to"
+        why = "it is Databricks, whose store imgcls does not write to"
     elif scheme == "file" or ":" not in uri:
-        why = "is a folder or file, and MLflow no longer keeps a record in plain files"
+        why = "it is a folder or file, and MLflow no longer keeps a record in plain files"
     else:
-        why = "is of no kind that MLflow keeps a record in"
+        why = "it is of no kind that MLflow keeps a record in"
     raise InputError(
-        f"MLFLOW_TRACKING_URI = {redacted(uri)!r} {why}; name sqlite:///FILE, postgresql://…, mysql://…, mssql://… or "
-        "the http:// or https:// address of a tracking server, or unset it to keep the record in mlflow.db here"
+        f"the tracking store {redacted(uri)} cannot be opened: {why}; set MLFLOW_TRACKING_URI to sqlite:///FILE, "
+        "postgresql://…, mysql://…, mssql://… or the http:// or https:// address of a tracking server, or unset it to "
+        "keep the record in mlflow.db here"
     )
 
 
