@@ -26,6 +26,10 @@ class DataError(InputError):
     """The images cannot be used as they are."""
 
 
+class SealedError(ImgclsError):
+    """The test split was to be opened without a look that the tracker holds."""
+
+
 class UnreadableImagesError(DataError):
     """Images that cannot be decoded; `offenders` names each with its reason."""
 

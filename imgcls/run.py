@@ -22,6 +22,7 @@ from imgcls.aside import leftovers
 from imgcls.config import AugmentConfig, DataConfig, Experiment, load_experiment, located
 from imgcls.data.augment import Augment, Normalise
 from imgcls.data.labelled import LabelledImages
+from imgcls.data.leaks import NEAR_DUPLICATES, SHOWN, near_duplicates_csv
 from imgcls.data.loader import Loader
 from imgcls.data.splits import SQUARES_FORMAT, Dataset, load_dataset
 from imgcls.data.warned import held_warnings
@@ -37,8 +38,19 @@ from imgcls.reporting.overview import overview, too_few_to_score
 from imgcls.reporting.statistics import accuracy_interval, rounded, with_interval
 from imgcls.rng import derive_seed
 from imgcls.signals import GracefulStop
+from imgcls.tracking.looks import num_opened_before
 from imgcls.tracking.origin import heartbeat
-from imgcls.tracking.record import LEAKS, LOSS, SPLIT_ORIGINS, SQUARES, Kind, RunRecord
+from imgcls.tracking.record import (
+    LEAKS,
+    LOSS,
+    NUM_NEAR_LEAKED,
+    NUM_NOT_COMPARED,
+    NUM_OPENED_BEFORE,
+    SPLIT_ORIGINS,
+    SQUARES,
+    Kind,
+    RunRecord,
+)
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint, save_checkpoint
@@ -252,6 +264,7 @@ def train_run(
         Interrupted: `stop` was requested; the state after the last whole step is in the last checkpoint.
         TrainingError: the loss is not finite; the run is FAILED, with the reason as a tag.
     """
+    of_data = data_tags(prepared.dataset, tracker)
     tags = {"imgcls.identity": _identity(prepared), **(tags or {})}
     if parent is not None:
         tags["mlflow.parentRunId"] = parent
@@ -261,7 +274,7 @@ def train_run(
         earlier = None  # somebody trains the same beside us; below a sweep or another run, nobody but us may
     if earlier is None:
         with tracker.start_run(name_of_experiment, kind=kind, name=name, tags=tags) as run:
-            return _train(run, prepared, None, {}, kind, name, stop, prune)
+            return _train(run, prepared, of_data, None, {}, kind, name, stop, prune)
     try:
         with tracker.reopen_run(earlier.run_id) as run:
             if run.folder is not None:
@@ -269,7 +282,7 @@ def train_run(
                     path.unlink(missing_ok=True)
             prepared = _as_begun(prepared, tracker, earlier)
             snapshot = _last_snapshot(tracker, earlier, prepared.device)
-            return _train(run, prepared, snapshot, earlier.params, kind, name, stop, prune)
+            return _train(run, prepared, of_data, snapshot, earlier.params, kind, name, stop, prune)
     except DamagedError as error:
         log.warning("%s; a new run begins", error)
         return train_run(
@@ -365,14 +378,16 @@ def _last_snapshot(tracker: Tracker, earlier: RunRecord, device: Device) -> dict
 
 
 def _train(
-    run: Run, prepared: Prepared, snapshot: dict[str, Any] | None, recorded: Mapping[str, str], kind: Kind, name: str,
-    stop: GracefulStop, prune: Callable[[EpochResult], bool],
+    run: Run, prepared: Prepared, of_data: dict[str, str], snapshot: dict[str, Any] | None,
+    recorded: Mapping[str, str], kind: Kind, name: str, stop: GracefulStop, prune: Callable[[EpochResult], bool],
 ) -> Finished:  # fmt: skip
     task = prepared.task()
     if snapshot is None:
-        _record_start(run, prepared, recorded)
+        _record_start(run, prepared, recorded, of_data)
         if kind == "train":
-            log_leak_picture(run, prepared)
+            log_near_duplicates(run, prepared)
+    else:
+        run.set_tags(caution_tags(of_data))
     state = TrainState.start(prepared.model(with_weights=snapshot is None), task.config, task.device)
     if snapshot is not None:
         _restore(state, snapshot, run)
@@ -404,7 +419,7 @@ def _train(
         raise Interrupted(f"stopped by {stop.requested} after {after}")
     if best_logits is None:  # an earlier sitting had the best epoch
         best_logits = _predict_with_best(run, prepared, task)
-    return _record_end(run, prepared, state, best_logits.numpy())
+    return _record_end(run, prepared, of_data, state, best_logits.numpy())
 
 
 def _restore(state: TrainState, snapshot: dict[str, Any], run: Run) -> None:
@@ -443,13 +458,20 @@ def _predict_with_best(run: Run, prepared: Prepared, task: Task) -> Tensor:
     return predict(model, task.val, task.normalise, task.device)
 
 
-def _record_start(run: Run, prepared: Prepared, recorded: Mapping[str, str]) -> None:
+def log_num_near_leaked(run: Run, tags: Mapping[str, str]) -> None:
+    """Logs the number as a metric too, by which MLflow's UI sorts; nothing where it is unknown."""
+    if tags[NUM_NEAR_LEAKED].isdecimal():
+        run.log_metrics({NUM_NEAR_LEAKED: float(tags[NUM_NEAR_LEAKED])})
+
+
+def _record_start(run: Run, prepared: Prepared, recorded: Mapping[str, str], of_data: dict[str, str]) -> None:
     experiment, dataset = prepared.experiment, prepared.dataset
     run.log_text(CONFIG, experiment.to_toml())
     # Of a run that is taken up the device may be another of the same kind, and MLflow lets no param change.
     run.log_params({key: value for key, value in experiment.params().items() if key not in recorded})
     tags = {"imgcls.config_hash": experiment.config_hash(), "imgcls.device": str(prepared.device)}
-    run.set_tags(tags | data_tags(dataset) | {LOSS: str(LOSS_DEFINITION)})
+    run.set_tags(tags | of_data | {LOSS: str(LOSS_DEFINITION)})
+    log_num_near_leaked(run, of_data)
     for split, images in (("train", dataset.train), ("val", dataset.val)):
         counts = np.bincount(images.labels, minlength=len(dataset.class_names))
         of_classes = dict(zip(dataset.class_names, counts.tolist(), strict=True))
@@ -461,12 +483,20 @@ def _record_start(run: Run, prepared: Prepared, recorded: Mapping[str, str]) -> 
             source=json.dumps({"source": experiment.data.source, "path": experiment.data.path}),
             profile=profile,
         )
-    run.describe(_description(prepared, None))
+    run.describe(_description(prepared, None, of_data))
 
 
-def data_tags(dataset: Dataset) -> dict[str, str]:
-    """What a run's tags say of its images."""
+def data_tags(dataset: Dataset, tracker: Tracker) -> dict[str, str]:
+    """What a run's tags say of its images.
+
+    Args:
+        dataset: of the run.
+        tracker: which remembers the images that evaluations opened.
+    """
+    near = dataset.leaks.num_near_leaked
     tags = {
+        NUM_NEAR_LEAKED: "unknown" if near is None else str(near),
+        NUM_OPENED_BEFORE: str(_num_opened_before(dataset, tracker)),
         "imgcls.data_fingerprint": dataset.fingerprint,
         "imgcls.num_train": str(len(dataset.train)),
         "imgcls.num_val": str(len(dataset.val)),
@@ -479,25 +509,35 @@ def data_tags(dataset: Dataset) -> dict[str, str]:
     }
     if dataset.leaks.summary:
         tags[LEAKS] = dataset.leaks.summary
+    if dataset.leaks.num_not_compared:
+        tags[NUM_NOT_COMPARED] = str(dataset.leaks.num_not_compared)
     if dataset.test is not None:
         tags["imgcls.test_fingerprint"] = dataset.test.fingerprint()
     return tags
 
 
-def log_leak_picture(run: Run, prepared: Prepared) -> None:
-    """Shows the near duplicates of train and val, where there are any; test images are never shown.
+def _num_opened_before(dataset: Dataset, tracker: Tracker) -> int:
+    splits = dataset.train, dataset.val
+    digests, sketches = (np.concatenate([getattr(split, name) for split in splits]) for name in ("digests", "sketches"))
+    return num_opened_before(tracker, digests, sketches)
+
+
+def log_near_duplicates(run: Run, prepared: Prepared) -> None:
+    """Names the images of two splits that look alike, and shows those of train and val; test images are never shown.
 
     Args:
-        run: gets `figures/near_duplicates.png`.
+        run: gets `report/near_duplicates.csv` and `figures/near_duplicates.png`, where there are any.
         prepared: its images.
     """
     dataset = prepared.dataset
-    near = dataset.leaks.between("train", "val")
-    if not near.named:
+    if dataset.leaks.near:
+        run.log_text(NEAR_DUPLICATES, near_duplicates_csv(dataset.leaks))
+    pairs = dataset.leaks.between("train", "val").pairs
+    if not pairs:
         return
-    of_train, of_val = zip(*near.named, strict=True)
+    of_train, of_val = zip(*pairs[:SHOWN], strict=True)
     figure = figures.near_duplicates(
-        dataset.train.named(of_train).pixels, dataset.val.named(of_val).pixels, near.named, near.num_pairs
+        dataset.train.named(of_train).pixels, dataset.val.named(of_val).pixels, pairs[:SHOWN], len(pairs)
     )
     run.log_bytes("figures/near_duplicates.png", figures.save_png(figure))
 
@@ -523,7 +563,9 @@ def _scored_checkpoint(prepared: Prepared, state: TrainState) -> dict[str, objec
     }
 
 
-def _record_end(run: Run, prepared: Prepared, state: TrainState, best_logits: NDArray[np.float32]) -> Finished:
+def _record_end(
+    run: Run, prepared: Prepared, of_data: Mapping[str, str], state: TrainState, best_logits: NDArray[np.float32]
+) -> Finished:
     best = state.kept(prepared.experiment.train, prepared.experiment.search.metric)
     run.log_metrics(
         {"best/epoch": best.epoch, "best/val/accuracy": best.val_accuracy, "best/val/loss": best.val_loss},
@@ -534,8 +576,8 @@ def _record_end(run: Run, prepared: Prepared, state: TrainState, best_logits: ND
     run.log_text(VAL_PREDICTIONS, table.to_csv(index=False))
     history = [{"epoch": float(result.epoch), **result.metrics()} for result in state.history]
     run.log_bytes("figures/curves.png", figures.save_png(figures.learning_curves(history, best.epoch)))
-    run.describe(_description(prepared, best))
-    return Finished(run.run_id, run.outcome, best, state.epoch, caution_tags(data_tags(prepared.dataset)))
+    run.describe(_description(prepared, best, of_data))
+    return Finished(run.run_id, run.outcome, best, state.epoch, caution_tags(of_data))
 
 
 def prediction_table(images: LabelledImages, logits: NDArray[np.float32], class_names: tuple[str, ...]) -> pd.DataFrame:
@@ -557,7 +599,7 @@ def prediction_table(images: LabelledImages, logits: NDArray[np.float32], class_
     return pd.DataFrame(columns)
 
 
-def _description(prepared: Prepared, best: EpochResult | None) -> str:
+def _description(prepared: Prepared, best: EpochResult | None, of_data: Mapping[str, str]) -> str:
     """What MLflow's UI shows on the run's page."""
     experiment, dataset = prepared.experiment, prepared.dataset
     model = experiment.model
@@ -578,7 +620,7 @@ def _description(prepared: Prepared, best: EpochResult | None) -> str:
             f"{epoch} {best.epoch}: val/accuracy **{with_interval(best.val_accuracy, digits)}**, "
             f"val/loss {rounded(best.val_loss, digits)}. {chosen}"
         )
-    if said := cautions(data_tags(dataset)):
+    if said := cautions(of_data):
         lines.append(f"**Caution:** {' '.join(said)} These scores may flatter.")
     if dataset.num_skipped:
         lines.append(f"{dataset.num_skipped} unreadable images were left out.")

@@ -39,20 +39,21 @@ from imgcls.data.ahead import CAN_FORK, ahead, cores
 from imgcls.data.decode import (
     SEVERAL_FRAMES,
     UnreadableImageError,
-    difference_hash,
     digest,
-    hash_and_squares,
     resize_squares,
+    shrunk,
+    thumbnail_and_squares,
 )
 from imgcls.data.formats import FORMATS
 from imgcls.data.labelled import LabelledImages, Pixels, gather, moments
+from imgcls.data.likeness import SIDE, SKETCH_BYTES, sketches, thumbnail
 from imgcls.data.sources import ImageTable
 from imgcls.data.undecoded import Undecoded
 from imgcls.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
-FORMAT = "9"
+FORMAT = "10"
 """Part of every key: raise it when the pixels or hashes that decoding gives change."""
 
 ASIDE = "building-"
@@ -99,7 +100,7 @@ class Decoded:
 
     Attributes:
         digests: uint8 (N, 32), SHA-256 of each image's source pixels; zeros where unreadable.
-        perceptual: uint64 (N,), difference hash of each image; 0 where unreadable.
+        sketches: uint8 (N, 272), see `likeness`; zeros where unreadable.
         several_frames: bool (N,), whether an image is the first of several frames or pages of its file.
         sizes: int32 (N, 2), width and height of each image; zeros where unreadable, and where no pixels are asked for.
         moments: int64 (N, C, 2), sum and sum of squares of each channel of each square; zeros where unreadable.
@@ -109,7 +110,7 @@ class Decoded:
     """
 
     digests: NDArray[np.uint8]
-    perceptual: NDArray[np.uint64]
+    sketches: NDArray[np.uint8]
     several_frames: NDArray[np.bool_]
     sizes: NDArray[np.int32]
     moments: NDArray[np.int64]
@@ -125,7 +126,7 @@ class Decoded:
             table.labels[rows],
             tuple(table.keys[row] for row in rows),
             self.digests[rows],
-            perceptual=self.perceptual[rows],
+            sketches=self.sketches[rows],
             groups=tuple(table.groups[row] for row in rows) if table.groups else (),
             moments=self.moments[rows],
         )
@@ -616,7 +617,7 @@ class _Hashes(NamedTuple):
     """Of each row of a table, zeros where it is unreadable; see `Decoded`."""
 
     digests: NDArray[np.uint8]
-    perceptual: NDArray[np.uint64]
+    sketches: NDArray[np.uint8]
     several_frames: NDArray[np.bool_]
     sizes: NDArray[np.int32]
 
@@ -625,7 +626,7 @@ class _Hashes(NamedTuple):
         """Of so many unreadable images."""
         return cls(
             np.zeros((num_rows, 32), np.uint8),
-            np.zeros(num_rows, np.uint64),
+            np.zeros((num_rows, SKETCH_BYTES), np.uint8),
             np.zeros(num_rows, bool),
             np.zeros((num_rows, 2), np.int32),
         )
@@ -695,6 +696,7 @@ def _decode_piece(rows: range, recipes: Sequence[_Recipe]) -> _Piece:
     hashes, moments_of = _Hashes.zeros(len(rows)), [np.zeros((len(rows), channels, 2), np.int64) for _ in sides]
     squares: list[list[bytes]] = [[] for _ in sides]
     unreadable, num_pixels = [], 0
+    thumbnails, shorter_sides = np.zeros((len(rows), SIDE, SIDE), np.float32), np.zeros(len(rows), np.int64)
     for at, row in enumerate(rows):
         try:
             image = table.read(row)
@@ -704,14 +706,16 @@ def _decode_piece(rows: range, recipes: Sequence[_Recipe]) -> _Piece:
         num_pixels += image.width * image.height
         hashes.digests[at] = np.frombuffer(digest(image), np.uint8)
         hashes.several_frames[at] = SEVERAL_FRAMES in image.info
+        shorter_sides[at] = min(image.size)
         if not any(sides):
-            hashes.perceptual[at] = difference_hash(image)
+            thumbnails[at] = thumbnail(shrunk(image))
             continue
         hashes.sizes[at] = image.size
-        hashes.perceptual[at], made = hash_and_squares(image, sides, channels, fit)
+        thumbnails[at], made = thumbnail_and_squares(image, sides, channels, fit)
         for of_side, moments_at, square in zip(squares, moments_of, made, strict=True):
             moments_at[at] = moments(square)
             of_side.append(square.tobytes())
+    hashes.sketches[:] = sketches(thumbnails, shorter_sides)
     return _Piece(hashes, moments_of, [b"".join(of_side) for of_side in squares], unreadable, num_pixels)
 
 

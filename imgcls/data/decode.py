@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from imgcls.config import Fit
 from imgcls.data.formats import FORMATS, why_not, why_unknown
+from imgcls.data.likeness import thumbnail
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
@@ -39,9 +40,6 @@ WHITE_IS_ZERO, SIGNED = 0, 2
 # Pillow warns of half as many pixels as it refuses, and of broken EXIF beside sound pixels. Here a file is read or
 # refused. The filter is for the whole process, since one for a block is not safe among threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-
-LEAST_FALL = 0.5
-"""Grey levels by which brightness must fall to count in `difference_hash`; in a flat part, less is noise."""
 
 LARGE_PIXELS = 2**18
 """What `digest` hashes at once; more of them it takes in pieces."""
@@ -267,7 +265,7 @@ class _PixelsOfPpm:
 def shrunk(image: Image.Image) -> Image.Image:
     """A large image averaged in square blocks, its shorter side 600 to 1199 pixels; a smaller one as it is.
 
-    `difference_hash` and `to_square` take it in place of the image, with the same result, so that one pass over a
+    `likeness.thumbnail` and `to_square` take it in place of the image, with the same result, so that one pass over a
     large image serves both. What fills no block at the right and lower edge, less than 1/600 of a side, is left out.
     """
     width, height = image.size
@@ -275,25 +273,6 @@ def shrunk(image: Image.Image) -> Image.Image:
     if block < 2:
         return image
     return image.reduce(block, box=(0, 0, width - width % block, height - height % block))
-
-
-def difference_hash(image: Image.Image) -> int:
-    """64 bits that survive re-encoding: where brightness falls from left to right in a grid of 9 x 8.
-
-    Krawetz's dHash (hackerfactor.com, "Kind of Like That", 2013), with the grid in floating point, since whole grey
-    levels tie in plain images. 0 where brightness falls nowhere, as in a flat image: such a hash says nothing.
-
-    Returns:
-        An unsigned 64-bit number, first row in the highest byte, leftmost in the highest bit of each.
-    """
-    image = shrunk(image)
-    width, height = image.size
-    # Averaged first to about 8 x 8 pixels a cell: a large image costs little more than the one pass over it.
-    step_x, step_y = max(1, width // 72), max(1, height // 64)
-    small = image.reduce((step_x, step_y)).convert("L").convert("F")
-    box = (0, 0, width / step_x, height / step_y)
-    grid = np.asarray(small.resize((9, 8), Image.Resampling.LANCZOS, box=box))
-    return int.from_bytes(np.packbits(grid[:, :-1] - grid[:, 1:] > LEAST_FALL).tobytes())
 
 
 def to_square(image: Image.Image, side: int, channels: int, fit: Fit = "crop") -> NDArray[np.uint8]:
@@ -343,13 +322,13 @@ def _padded(image: Image.Image, side: int) -> Image.Image:
     return square
 
 
-def hash_and_squares(
+def thumbnail_and_squares(
     image: Image.Image, sides: Sequence[int], channels: int, fit: Fit = "crop"
-) -> tuple[int, list[NDArray[np.uint8]]]:
-    """`difference_hash`, and `to_square` for each side, in one pass over a large image."""
+) -> tuple[NDArray[np.float32], list[NDArray[np.uint8]]]:
+    """`likeness.thumbnail`, and `to_square` for each side, in one pass over a large image."""
     small = shrunk(image)
     squares = [to_square(small if _shrunk_is_enough(side) else image, side, channels, fit) for side in sides]
-    return difference_hash(small), squares
+    return thumbnail(small), squares
 
 
 def _shrunk_is_enough(side: int) -> bool:

@@ -12,7 +12,7 @@ from imgcls.config import Fit
 from imgcls.data import cache
 from imgcls.data.labelled import LabelledImages, fingerprint
 from imgcls.data.sources import ImageTable
-from imgcls.errors import DataError, UnreadableImagesError
+from imgcls.errors import DataError, SealedError, UnreadableImagesError
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Hashes:
     Attributes:
         rows: int64 (N,), rows of the table that are readable, ascending.
         digests: uint8 (N, 32), SHA-256 of the source pixels.
-        perceptual: uint64 (N,), difference hashes.
+        sketches: uint8 (N, 272), by which copies are recognised, see `likeness`; no picture can be shown from them.
     """
 
     rows: NDArray[np.int64]
     digests: NDArray[np.uint8]
-    perceptual: NDArray[np.uint64]
+    sketches: NDArray[np.uint8]
 
 
 class HeldOut:
@@ -88,7 +88,7 @@ class HeldOut:
         """
         hashed = self._hashed()
         images = self._readable(hashed)
-        return Hashes(hashed.kept, images.digests, images.perceptual)
+        return Hashes(hashed.kept, images.digests, images.sketches)
 
     def labels(self) -> NDArray[np.int64]:
         """int64 (N,), class of each readable test image; the files say so, and no pixel is looked at."""
@@ -117,11 +117,14 @@ class HeldOut:
             look: the record that the tracker already holds.
 
         Raises:
+            SealedError: the tracker does not hold the look.
             DataError: where they are no longer those that `hashes` and `fingerprint` saw.
         """
-        assert look.run_id, "a look needs its record before the split is opened"
-        assert look.number >= 1, "looks are counted from 1"
-        assert look.is_recorded(), f"the tracker does not know look {look.number} of run {look.run_id}"
+        if not look.run_id or look.number < 1 or not look.is_recorded():
+            raise SealedError(
+                f"look {look.number} of run {look.run_id!r} is not in the tracker, so the test split stays sealed; "
+                "write the look down first"
+            )
         decoded = cache.decode_and_forget(
             self._table, self._decode_side, self._channels, fit=self._fit, title="decoding test images"
         )

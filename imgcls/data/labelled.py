@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from imgcls.data.likeness import SKETCH_BYTES
 from imgcls.data.undecoded import Undecoded
 
 Pixels = NDArray[np.uint8] | Undecoded
@@ -26,7 +27,7 @@ class LabelledImages:
         labels: int64 (N,).
         keys: name of each image in its source.
         digests: uint8 (N, 32), SHA-256 of the source pixels.
-        perceptual: uint64 (N,), difference hashes; by default 0, which says nothing.
+        sketches: uint8 (N, 272), see `likeness`; by default 0, which says nothing.
         groups: name of each image's group, or none where images stand for themselves.
         moments: int64 (N, C, 2), what `moments` gives of each square; by default they are counted when asked for.
         at: int64 (N,), row of `pixels` that is each image's; by default the first is the first's, and so on.
@@ -39,7 +40,7 @@ class LabelledImages:
         keys: tuple[str, ...],
         digests: NDArray[np.uint8],
         *,
-        perceptual: NDArray[np.uint64] | None = None,
+        sketches: NDArray[np.uint8] | None = None,
         groups: tuple[str, ...] = (),
         moments: NDArray[np.int64] | None = None,
         at: NDArray[np.int64] | None = None,
@@ -48,7 +49,7 @@ class LabelledImages:
         self.labels = labels
         self.keys = keys
         self.digests = digests
-        self.perceptual = np.zeros(len(labels), np.uint64) if perceptual is None else perceptual
+        self.sketches = np.zeros((len(labels), SKETCH_BYTES), np.uint8) if sketches is None else sketches
         self.groups = groups
         self._moments = moments
         self.at = np.arange(len(labels)) if at is None else at
@@ -81,7 +82,7 @@ class LabelledImages:
             self.labels[chosen],
             tuple(self.keys[i] for i in chosen),
             self.digests[chosen],
-            perceptual=self.perceptual[chosen],
+            sketches=self.sketches[chosen],
             groups=tuple(self.groups[i] for i in chosen) if self.groups else (),
             moments=None if self._moments is None else self._moments[chosen],
             at=self.at[chosen],
@@ -100,7 +101,7 @@ class LabelledImages:
             at: int64 (N,), as the class has it.
         """
         return LabelledImages(
-            pixels, self.labels, self.keys, self.digests, perceptual=self.perceptual, groups=self.groups, at=at
+            pixels, self.labels, self.keys, self.digests, sketches=self.sketches, groups=self.groups, at=at
         )
 
     def __len__(self) -> int:

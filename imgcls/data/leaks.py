@@ -6,12 +6,14 @@ on their class are no leak, and worth a look all the same.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, combinations, islice, product
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,25 +21,24 @@ from pydantic import TypeAdapter
 
 from imgcls.data import cache
 from imgcls.data.labelled import LabelledImages, content_order
+from imgcls.data.likeness import copies, says_something
 from imgcls.data.sources import Split, listed
 from imgcls.errors import DataError
 
 log = logging.getLogger(__name__)
 
-FORMAT = "1"
+FORMAT = "2"
 """Part of the key of kept findings: raise it when the search finds other things."""
 
-NEAR_BITS = 1
-"""Bits in which the difference hashes of near duplicates may differ."""
-# Of 150 solar cells saved as JPEG, brightened, with more contrast or made smaller, 95 to 100 % differ in one bit at
-# most. Two bits find a few per cent more, and three times as many pairs of cells that are only alike (431, then 1,437).
-# In Fashion-MNIST one bit joins far too many as it is: 47,786 pairs of train and val, 26 of which correlate above 0.99.
+NEAR_DUPLICATES = "report/near_duplicates.csv"
+"""Artifact of a run whose splits have images that look alike."""
 
-LISTED = 10
-"""Pairs of near duplicates that are kept and drawn, of each pair of splits; all are counted."""
+SHOWN = 10
+"""Pairs of near duplicates of two splits that are drawn."""
 
-SHOWN = 3
+NAMED = 3
 """Those of them that the warning names: it comes in every process that loads the data."""
+
 
 ONE_LABEL = "imgcls has one label an image, so keep each in one class, or give images of both a class of their own"
 """What to do about one image in two classes."""
@@ -51,20 +52,20 @@ class Listed:
         keys: N names.
         labels: int64 (N,).
         digests: uint8 (N, 32).
-        perceptual: uint64 (N,); 0 says nothing, and is near to nothing.
+        sketches: uint8 (N, 272), see `likeness`; one of zeros is like nothing.
         groups: N names, or none.
     """
 
     keys: tuple[str, ...]
     labels: NDArray[np.int64]
     digests: NDArray[np.uint8]
-    perceptual: NDArray[np.uint64]
+    sketches: NDArray[np.uint8]
     groups: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, images: LabelledImages) -> Listed:
         """What is listed of decoded images."""
-        return cls(images.keys, images.labels, images.digests, images.perceptual, images.groups)
+        return cls(images.keys, images.labels, images.digests, images.sketches, images.groups)
 
     def in_content_order(self) -> Listed:
         """Sorted as `LabelledImages.in_content_order` does."""
@@ -73,7 +74,7 @@ class Listed:
             tuple(self.keys[i] for i in order),
             self.labels[order],
             self.digests[order],
-            self.perceptual[order],
+            self.sketches[order],
             tuple(self.groups[i] for i in order) if self.groups else (),
         )
 
@@ -95,17 +96,15 @@ class Identical:
 
 @dataclass(frozen=True)
 class Near:
-    """Near duplicates between two splits.
+    """Images of two splits that look alike without being the same pixels.
 
     Attributes:
         splits: which two.
-        num_pairs: pairs of images; identical ones are not among them.
-        named: names of the first few pairs, each picture once.
+        pairs: names of an image of the first and one of the second, each picture once.
     """
 
     splits: tuple[Split, Split]
-    num_pairs: int
-    named: tuple[tuple[str, str], ...]
+    pairs: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -125,14 +124,25 @@ class Leaks:
         identical: pictures that stand in two splits.
         spanning: groups that stand in several splits.
         near: near duplicates, for each two splits that have some.
-        conflicts: names and classes of train images that are identical but for their class, a tuple for each picture.
+        conflicts: split -> names and classes of its images that are identical but for their class, a tuple for each
+            picture; only splits that have some.
+        num_not_compared: val and test images that are too plain for anything to look like them.
     """
 
     num_images: dict[Split, int]
     identical: tuple[Identical, ...] = ()
     spanning: tuple[Spanning, ...] = ()
     near: tuple[Near, ...] = ()
-    conflicts: tuple[tuple[str, ...], ...] = ()
+    conflicts: dict[Split, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    num_not_compared: int = 0
+
+    @property
+    def num_near_leaked(self) -> int | None:
+        """Val and test images that look like an image of another split; None where none of them can be compared."""
+        if self.num_not_compared == sum(num for split, num in self.num_images.items() if split != "train"):
+            return None
+        alike = {(near.splits[at], pair[at]) for near in self.near for pair in near.pairs for at in (0, 1)}
+        return sum(split != "train" for split, _ in alike)
 
     @property
     def num_leaked(self) -> int:
@@ -155,7 +165,7 @@ class Leaks:
 
     def between(self, first: Split, second: Split) -> Near:
         """Near duplicates of two splits."""
-        return next((near for near in self.near if near.splits == (first, second)), Near((first, second), 0, ()))
+        return next((near for near in self.near if near.splits == (first, second)), Near((first, second), ()))
 
     def lines(self) -> list[str]:
         """Every identical picture and every spanning group, a line each."""
@@ -195,14 +205,27 @@ def heed(leaks: Leaks, *, allowed: bool, origin: str) -> None:
         )  # fmt: skip
     if leaks.summary:
         log.warning("\n".join([f"data.allow_leaks: {leaks.summary}:", *leaks.lines()]))
-    if leaks.conflicts:
-        pictures = [" = ".join(names) for names in leaks.conflicts]
-        log.warning("\n".join([f"identical train images have different classes; {ONE_LABEL}:", *listed(pictures)]))
+    for split, conflicts in leaks.conflicts.items():
+        pictures = [" = ".join(names) for names in conflicts]
+        log.warning("\n".join([f"identical {split} images have different classes; {ONE_LABEL}:", *listed(pictures)]))
     for near in leaks.near:
-        pairs = [f"{one} ~ {other}" for one, other in near.named]
-        found = f"{near.num_pairs} {'pair' if near.num_pairs == 1 else 'pairs'} of {' and '.join(near.splits)} images"
-        headline = f"near duplicates: {found} look alike; where they are of one thing, data.groups keeps them together:"
-        log.warning("\n".join([headline, *listed(pairs, near.num_pairs, SHOWN)]))
+        pairs, splits = [f"{one} ~ {other}" for one, other in near.pairs], " and ".join(near.splits)
+        found = f"1 pair of {splits} images looks" if len(pairs) == 1 else f"{len(pairs)} pairs of {splits} images look"
+        headline = (
+            f"near duplicates: {found} alike, which every score will say ({NEAR_DUPLICATES} names each); where they "
+            "are of one thing, data.groups keeps them together:"
+        )
+        log.warning("\n".join([headline, *listed(pairs, len(pairs), NAMED)]))
+
+
+def near_duplicates_csv(leaks: Leaks) -> str:
+    """Every pair of images that look alike, by split and name; header `split,image,other_split,other_image`."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("split", "image", "other_split", "other_image"))
+    for near in leaks.near:
+        rows.writerows((near.splits[0], one, near.splits[1], other) for one, other in near.pairs)
+    return text.getvalue()
 
 
 # --- the search -------------------------------------------------------------------------------------------------
@@ -230,10 +253,10 @@ _LEAKS = TypeAdapter(Leaks)
 
 def _key(splits: Mapping[Split, Listed], class_names: Sequence[str]) -> str:
     """Names everything that the findings depend on."""
-    hasher = hashlib.sha256(repr((FORMAT, NEAR_BITS, LISTED, tuple(class_names))).encode())
+    hasher = hashlib.sha256(repr((FORMAT, tuple(class_names))).encode())
     for split, images in splits.items():
         hasher.update(repr((split, images.keys, images.groups)).encode())
-        for array in (images.labels, images.digests, images.perceptual):
+        for array in (images.labels, images.digests, images.sketches):
             hasher.update(array.tobytes())
     return hasher.hexdigest()[:32]
 
@@ -247,13 +270,19 @@ def _search(splits: Mapping[Split, Listed], class_names: Sequence[str]) -> Leaks
         for ours, theirs in shared:
             names = _names(splits[first], ours), _names(splits[second], theirs)
             identical.append(Identical((first, second), *names))
-        num_near, named = _near_pairs(splits[first], splits[second])
-        num_near -= sum(len(ours) * len(theirs) for ours, theirs in shared if splits[first].perceptual[ours[0]])
-        if num_near:
-            near.append(Near((first, second), num_near, named))
+        if pairs := _near_pairs(splits[first], splits[second]):
+            near.append(Near((first, second), pairs))
     sizes = {split: len(images.keys) for split, images in splits.items()}
-    conflicts = _conflicts(splits["train"], rows["train"].values(), class_names)
-    return Leaks(sizes, tuple(identical), _spanning(splits), tuple(near), conflicts)
+    conflicts = {split: _conflicts(images, rows[split].values(), class_names) for split, images in splits.items()}
+    plain = [np.count_nonzero(~says_something(images.sketches)) for split, images in splits.items() if split != "train"]
+    return Leaks(
+        sizes,
+        tuple(identical),
+        _spanning(splits),
+        tuple(near),
+        {split: found for split, found in conflicts.items() if found},
+        int(sum(plain)),
+    )
 
 
 def _rows_of_pictures(images: Listed) -> dict[bytes, list[int]]:
@@ -267,11 +296,11 @@ def _names(images: Listed, rows: Sequence[int]) -> tuple[str, ...]:
     return tuple(images.keys[row] for row in rows)
 
 
-def _conflicts(train: Listed, pictures: Iterable[list[int]], class_names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+def _conflicts(split: Listed, pictures: Iterable[list[int]], class_names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(
-        tuple(f"{train.keys[row]} ({class_names[train.labels[row]]})" for row in copies)
-        for copies in pictures
-        if len(set(train.labels[copies].tolist())) > 1
+        tuple(f"{split.keys[row]} ({class_names[split.labels[row]]})" for row in equal)
+        for equal in pictures
+        if len(set(split.labels[equal].tolist())) > 1
     )
 
 
@@ -284,69 +313,20 @@ def _spanning(splits: Mapping[Split, Listed]) -> tuple[Spanning, ...]:
     return tuple(Spanning(group, homes[group]) for group in sorted(homes) if len(homes[group]) > 1)
 
 
-# --- near duplicates --------------------------------------------------------------------------------------------
+def _near_pairs(first: Listed, second: Listed) -> tuple[tuple[str, str], ...]:
+    """Names of images that look alike; of identical pictures in one split, the first stands for all."""
+    ours, theirs = _first_of_each_picture(first), _first_of_each_picture(second)
+    pairs = copies(first.sketches[ours], second.sketches[theirs])
+    rows = [(int(ours[one]), int(theirs[other])) for one, other in pairs]
+    return tuple(
+        (first.keys[one], second.keys[other])
+        for one, other in rows
+        if not np.array_equal(first.digests[one], second.digests[other])
+    )
 
 
-FLIPS = np.array(
-    [sum(1 << bit for bit in bits) for num in range(NEAR_BITS + 1) for bits in combinations(range(64), num)], np.uint64
-)
-"""What a hash is combined with, by exclusive or, to give every hash near to it; itself first."""
-
-
-def _near_pairs(first: Listed, second: Listed) -> tuple[int, tuple[tuple[str, str], ...]]:
-    """How many pairs of images have near hashes, identical images among them, and the names of some that are not.
-
-    Every hash near to one of the first split is looked up among those of the second, so no two images are compared.
-    """
-    ours, theirs = _ByHash.of(first), _ByHash.of(second)
-    if not len(theirs.hashes):
-        return 0, ()
-    num_pairs = 0
-    named: list[tuple[str, str]] = []
-    for flip in FLIPS:
-        wanted = ours.hashes ^ flip
-        at = np.searchsorted(theirs.hashes, wanted).clip(max=len(theirs.hashes) - 1)
-        hits = np.flatnonzero(theirs.hashes[at] == wanted)
-        num_pairs += int(ours.num_images[hits] @ theirs.num_images[at[hits]])
-        rows = chain.from_iterable(product(ours.rows(i), theirs.rows(j)) for i, j in zip(hits, at[hits], strict=True))
-        named += islice(_names_of_unlike(first, second, rows), LISTED - len(named))
-    return num_pairs, tuple(named)
-
-
-def _names_of_unlike(first: Listed, second: Listed, rows: Iterator[tuple[int, int]]) -> Iterator[tuple[str, str]]:
-    for one, other in rows:
-        if not np.array_equal(first.digests[one], second.digests[other]):
-            yield first.keys[one], second.keys[other]
-
-
-@dataclass(frozen=True)
-class _ByHash:
-    """The images of a split by difference hash, but for those whose hash says nothing.
-
-    Attributes:
-        hashes: uint64 (U,), ascending.
-        num_images: int64 (U,), images with each hash.
-        starts: int64 (U + 1,): those of hash i are `pictures[starts[i]:starts[i + 1]]`.
-        pictures: int64 (P,), rows, one of each picture, so that copies of one do not make a pair over and over.
-    """
-
-    hashes: NDArray[np.uint64]
-    num_images: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    pictures: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, images: Listed) -> _ByHash:
-        """From a split in content order, where copies are neighbours."""
-        hashes, num_images = np.unique(images.perceptual[images.perceptual != 0], return_counts=True)
-        is_first = np.ones(len(images.keys), bool)
-        is_first[1:] = (images.digests[1:] != images.digests[:-1]).any(axis=1)
-        pictures = np.flatnonzero(is_first & (images.perceptual != 0))
-        pictures = pictures[np.argsort(images.perceptual[pictures], kind="stable")]
-        starts = np.searchsorted(images.perceptual[pictures], hashes)
-        return cls(hashes, num_images, np.append(starts, len(pictures)), pictures)
-
-    def rows(self, at: np.integer) -> list[int]:
-        """Rows of the pictures with one hash."""
-        found: list[int] = self.pictures[self.starts[at] : self.starts[at + 1]].tolist()
-        return found
+def _first_of_each_picture(images: Listed) -> NDArray[np.int64]:
+    """Rows of a split in content order, where equal pictures are neighbours."""
+    is_first = np.ones(len(images.keys), bool)
+    is_first[1:] = (images.digests[1:] != images.digests[:-1]).any(axis=1)
+    return np.flatnonzero(is_first)

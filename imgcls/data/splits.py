@@ -349,7 +349,7 @@ def _find_leaks(
     if table is not None and test is not None:
         hashes = test.hashes()
         listed = table.subset(hashes.rows)
-        splits["test"] = Listed(listed.keys, listed.labels, hashes.digests, hashes.perceptual, listed.groups)
+        splits["test"] = Listed(listed.keys, listed.labels, hashes.digests, hashes.sketches, listed.groups)
     return find_leaks(splits, names)
 
 

@@ -17,7 +17,6 @@ from imgcls.data.held_out import HeldOut, Look
 from imgcls.data.labelled import LabelledImages
 from imgcls.data.loader import Loader
 from imgcls.errors import DataError, InputError
-from imgcls.evaluation import ledger
 from imgcls.evaluation.rebuild import rebuild, same_place, trained_record
 from imgcls.evaluation.report import evaluation_markdown
 from imgcls.evaluation.selection import Selection, selection_of
@@ -34,7 +33,8 @@ from imgcls.reporting.statistics import (
     score_logits,
 )
 from imgcls.run import BEST, TEST_PREDICTIONS, Prepared, announce, prediction_table
-from imgcls.tracking.record import SQUARES, RunRecord
+from imgcls.tracking import looks
+from imgcls.tracking.record import NUM_NEAR_LEAKED, NUM_TEST_ALIKE, SQUARES, RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint
@@ -135,10 +135,11 @@ def evaluate(run_id: str, tracker: Tracker, root: Path, *, again: bool = False) 
 
 
 def _write_down(run: Run, tracker: Tracker, test: HeldOut) -> Look:
-    digests = test.hashes().digests
-    ledger.write_down(run, digests)
-    number = ledger.look_number(tracker, run.run_id, digests)
-    run.set_tags({"imgcls.test_look": str(number)})
+    hashes = test.hashes()
+    looks.write_down(run, tracker, hashes.digests, hashes.sketches)
+    count = looks.count_looks(tracker, run.run_id, hashes.digests, hashes.sketches)
+    number = count.number
+    run.set_tags({"imgcls.test_look": str(number), NUM_TEST_ALIKE: str(count.num_alike)})
 
     def is_recorded() -> bool:
         return tracker.get(run.run_id).tags.get("imgcls.test_look") == str(number)
@@ -184,6 +185,7 @@ def _judge(run: Run, candidate: _Candidate, images: LabelledImages, look: int, t
         **val_scores.metrics("val"), **_ends("val", score_intervals(candidate.val_logits, val.labels)),
         **test_scores.metrics("test"), **_ends("test", score_intervals(logits, images.labels)),
         "val_test_gap": val_scores.accuracy - test_scores.accuracy,
+        **_near_leaked(record),
     })  # fmt: skip
     run.log_text(TEST_PREDICTIONS, prediction_table(images, logits, names).to_csv(index=False))
     run.log_text("report/per_class.csv", classes.to_csv(index=False))
@@ -196,6 +198,11 @@ def _judge(run: Run, candidate: _Candidate, images: LabelledImages, look: int, t
     run.log_text("report/report.html", html.render(report, list(pictures.values()), title=title))
     run.describe(report)
     return Evaluation(run.run_id, record.run_id, look, val_scores, test_scores, report, caution_tags(record.tags))
+
+
+def _near_leaked(record: RunRecord) -> dict[str, float]:
+    """The metric of the run judged, which stands beside its test scores too."""
+    return {name: record.metrics[name] for name in (NUM_NEAR_LEAKED,) if name in record.metrics}
 
 
 def _ends(split: str, intervals: Mapping[str, Interval]) -> dict[str, float]:

@@ -6,19 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from imgcls.errors import InputError
 from imgcls.reporting.cautions import cautions, flat
 from imgcls.reporting.statistics import UNDEFINED, Scores, with_interval
 from imgcls.tracking.record import RunRecord
-from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
-
-TEST_IMAGES = "report/test_images.txt"
-"""Artifact of an evaluation: which images it opened, sixteen hex digits of each one's digest, a line each."""
 
 
 @dataclass(frozen=True)
@@ -52,32 +45,6 @@ class PastLook:
             **{name: value for name, value in record.metrics.items() if name.startswith("test/")},
             **flat(tags),
         }
-
-
-def write_down(run: Run, digests: NDArray[np.uint8]) -> None:
-    """Records which images are about to be opened, so that later looks at any of them know.
-
-    Args:
-        run: the evaluation.
-        digests: uint8 (N, 32), of the source pixels.
-    """
-    run.log_text(TEST_IMAGES, "".join(f"{name}\n" for name in sorted(_names(digests))))
-
-
-def look_number(tracker: Tracker, evaluation_id: str, digests: NDArray[np.uint8]) -> int:
-    """One more than the earlier openings that share any image with this one.
-
-    Crashed looks count, and deleted runs do. Of two evaluations that begin together the one created first is first.
-
-    Args:
-        tracker: where all looks are.
-        evaluation_id: of this look, which `write_down` has recorded.
-        digests: uint8 (N, 32), of the source pixels.
-    """
-    evaluations = sorted(_evaluations(tracker), key=lambda record: (record.started, record.run_id))
-    earlier = evaluations[: [record.run_id for record in evaluations].index(evaluation_id)]
-    own = _names(digests)
-    return 1 + sum(_shares_images(tracker, record, own) for record in earlier)
 
 
 def past_looks(tracker: Tracker) -> list[PastLook]:
@@ -121,16 +88,3 @@ def _score(look: PastLook) -> str:
 
 def _evaluations(tracker: Tracker) -> list[RunRecord]:
     return tracker.find({"imgcls.kind": "evaluation"}, with_deleted=True)
-
-
-def _shares_images(tracker: Tracker, record: RunRecord, own: set[str]) -> bool:
-    try:
-        opened = tracker.read_text(record.run_id, TEST_IMAGES)
-    except InputError:
-        # Written by an earlier version, or its files are gone: what cannot be told apart counts.
-        return True
-    return not own.isdisjoint(opened.split())
-
-
-def _names(digests: NDArray[np.uint8]) -> set[str]:
-    return {row.tobytes().hex()[:16] for row in digests}

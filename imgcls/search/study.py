@@ -31,7 +31,16 @@ from imgcls.progress import Pace
 from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.statistics import metric_text
 from imgcls.rng import derive_seed
-from imgcls.run import CONFIG, MADE_BY_THE_MACHINE, MEASURED, Prepared, announce, data_tags, log_leak_picture, prepare
+from imgcls.run import (
+    CONFIG,
+    MADE_BY_THE_MACHINE,
+    MEASURED,
+    Prepared,
+    announce,
+    data_tags,
+    log_near_duplicates,
+    prepare,
+)
 from imgcls.search import space as spaces
 from imgcls.search.confirm import check_can_be_confirmed, confirm
 from imgcls.search.engines import TrialOutcome, make_engine
@@ -182,10 +191,8 @@ class Sweep:
         resolved = self.prepared.experiment
         run.log_params({k: v for k, v in resolved.params().items() if k not in NOT_IDENTITY})
         config_hash = self.experiment.config_hash(without=NOT_IDENTITY)
-        run.set_tags(
-            {"imgcls.config_hash": config_hash, LOSS: str(LOSS_DEFINITION), **data_tags(self.prepared.dataset)}
-        )
-        log_leak_picture(run, self.prepared)
+        run.set_tags({"imgcls.config_hash": config_hash, LOSS: str(LOSS_DEFINITION), **of_data})
+        log_near_duplicates(run, self.prepared)
         run.log_text(CONFIG, self.experiment.to_toml())
 
     def _plan(self) -> None:
@@ -392,7 +399,7 @@ class Sweep:
         dataset = self.prepared.dataset
         result = SweepResult(
             run.run_id, best_run_id, metric, float(winner[metric]), board, len(dataset.val),
-            caution_tags(data_tags(dataset)),
+            caution_tags(data_tags(dataset, self.tracker)),
         )  # fmt: skip
         self._record_winner(run, best_run_id, str(winner["run_id"]), len(board))
         run.log_text(LEADERBOARD, board.to_csv(index=False))

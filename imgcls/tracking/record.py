@@ -30,6 +30,12 @@ SQUARES = "imgcls.squares"
 LOSS = "imgcls.loss"
 """Tag: definition of the loss that was optimised, as `imgcls.training.loss` has it. Runs of earlier versions: 1."""
 
+NUM_TEST_ALIKE = "imgcls.num_test_alike"
+"""Tag of an evaluation: its test images that look like images opened by earlier looks which `test_look` leaves out."""
+
+NUM_NOT_COMPARED = "imgcls.num_not_compared"
+"""Tag: val and test images too plain for anything to look like them; `num_near_leaked` knows nothing of them."""
+
 NUM_OPENED_BEFORE = "imgcls.num_opened_before"
 """Tag: train and val images that an earlier evaluation in this store opened as test images, or that look like one."""
 

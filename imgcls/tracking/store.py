@@ -98,6 +98,11 @@ class Tracker:
                 f"the tracking store {redacted(self.uri)} cannot be opened: {why}"
             ) from error
 
+    @property
+    def root(self) -> Path:
+        """The project's root."""
+        return self._root
+
     # --- writing ---
 
     @contextmanager

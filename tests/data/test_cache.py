@@ -19,8 +19,9 @@ import torch
 
 from imgcls.config import AugmentConfig, DataConfig
 from imgcls.data import cache
-from imgcls.data.decode import difference_hash, digest, resize_squares, to_square
+from imgcls.data.decode import digest, resize_squares, to_square
 from imgcls.data.held_out import Look
+from imgcls.data.likeness import sketches, thumbnail
 from imgcls.data.loader import Loader
 from imgcls.data.sources import open_source
 from imgcls.data.undecoded import Undecoded
@@ -84,13 +85,15 @@ def test_every_readable_image_is_there_in_the_order_of_the_table(table, monkeypa
     decoded = cache.decode(table, 6, 3)
     assert decoded.kept.tolist() == READABLE
     assert decoded.images.shape == (10, 3, 6, 6) and decoded.images.dtype == np.uint8
-    for image, row in zip(decoded.images, READABLE, strict=True):
-        assert np.array_equal(image, to_square(table.read(row), 6, 3))
+    for square, row in zip(decoded.images, READABLE, strict=True):
+        assert np.array_equal(square, to_square(table.read(row), 6, 3))
         assert decoded.digests[row].tobytes() == digest(table.read(row))
-        assert decoded.perceptual[row] == difference_hash(table.read(row))
+        image = table.read(row)
+        own = sketches(thumbnail(image)[None], np.array([min(image.size)]))[0]
+        assert np.array_equal(decoded.sketches[row], own) and own.any()
     assert [row for row, _ in decoded.unreadable] == [3, 11]
-    assert not decoded.digests[[3, 11]].any() and not decoded.perceptual[[3, 11]].any()
-    assert np.array_equal(decoded.labelled(table).perceptual, decoded.perceptual[READABLE])
+    assert not decoded.digests[[3, 11]].any() and not decoded.sketches[[3, 11]].any()
+    assert np.array_equal(decoded.labelled(table).sketches, decoded.sketches[READABLE])
     assert decoded.offenders(table)[0] == f"{table.path(3)}: empty file"
 
 
@@ -120,7 +123,7 @@ def test_a_second_call_decodes_nothing(table):
     assert sorted(rows) == list(range(12))
     second = cache.decode(table, 6, 3)
     assert len(rows) == 12
-    for name in ("digests", "perceptual", "kept", "images"):
+    for name in ("digests", "sketches", "kept", "images"):
         assert np.array_equal(getattr(first, name), getattr(second, name))
     assert first.unreadable == second.unreadable
 
@@ -414,7 +417,7 @@ def test_over_the_budget_images_are_decoded_anew_and_are_the_same(table, monkeyp
     assert "12 images of 6 x 6 pixels need 1.3KB, more than the 1.3KB" in caplog.text
     assert sorted(reads) == list(range(12))
     assert isinstance(anew.images, Undecoded) and anew.images.shape == kept.images.shape
-    for name in ("digests", "perceptual", "moments", "kept"):
+    for name in ("digests", "sketches", "moments", "kept"):
         assert np.array_equal(getattr(anew, name), getattr(kept, name)), name
     assert anew.unreadable == kept.unreadable
     rows = np.array([9, 0, 3])
@@ -435,7 +438,7 @@ def test_one_pass_makes_squares_of_several_sides(table):
     for _ in range(2):
         both = cache.decode_sides(counted, (9, 6), 3)
         for decoded, expected in zip(both, alone, strict=True):
-            for name in ("digests", "perceptual", "sizes", "moments", "kept", "images"):
+            for name in ("digests", "sketches", "sizes", "moments", "kept", "images"):
                 assert np.array_equal(getattr(decoded, name), getattr(expected, name)), name
     assert sorted(reads) == list(range(12))
     assert both[0].sizes[READABLE].tolist() == [[12, 10]] * 10 and not both[0].sizes[3].any()

@@ -10,7 +10,7 @@ from imgcls.config import AugmentConfig, DataConfig
 from imgcls.data import cache, decode
 from imgcls.data.held_out import HeldOut, Look
 from imgcls.data.sources import open_source
-from imgcls.errors import DataError, UnreadableImagesError
+from imgcls.errors import DataError, SealedError, UnreadableImagesError
 from tests.data.make import cached_files, digests, load, noise, write, write_class
 
 pytestmark = pytest.mark.usefixtures("cache_folder")
@@ -36,13 +36,13 @@ def test_hashes_tell_which_images_and_nothing_of_their_pixels(root, cache_folder
     def refuse(*_):
         raise AssertionError("pixels were made")
 
-    monkeypatch.setattr(cache, "hash_and_squares", refuse)
+    monkeypatch.setattr(cache, "thumbnail_and_squares", refuse)
     test = sealed(root)
     table = open_source(DataConfig(source="folder", path=str(root)), root).given["test"]
     hashes = test.hashes()
-    assert [field.name for field in fields(hashes)] == ["rows", "digests", "perceptual"]
+    assert [field.name for field in fields(hashes)] == ["rows", "digests", "sketches"]
     assert digests(hashes.digests) == [decode.digest(table.read(row)) for row in range(6)] and len(test) == 6
-    assert hashes.perceptual.tolist() == [decode.difference_hash(table.read(row)) for row in range(6)]
+    assert hashes.sketches.shape == (6, 272) and hashes.sketches.dtype == np.uint8
     assert hashes.rows.tolist() == [0, 1, 2, 3, 4, 5]
     assert len(test.fingerprint()) == 16 and test.unreadable() == []
     images = [np.load(path) for path in cached_files(cache_folder) if path.name == "images.npy"]
@@ -61,7 +61,7 @@ def test_no_other_door_gives_pixels(root):
 )
 def test_open_needs_a_look_that_was_written_down(root, monkeypatch, look):
     monkeypatch.setattr(cache, "decode_and_forget", None)
-    with pytest.raises(AssertionError):
+    with pytest.raises(SealedError, match="stays sealed; write the look down first"):
         sealed(root).open(look)
     with pytest.raises(TypeError):
         sealed(root).open()
