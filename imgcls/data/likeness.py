@@ -49,10 +49,10 @@ REACH, REACH_OF_SMALL = 0.6, 0.15
 """Largest distance of two shapes of unit norm that are compared: a crop of 5 % moves nearly all by less than the first,
 and what else makes copies by less than the second."""
 
-MOST_DISTANCE, OF_SMALL, POWER = 0.24, 0.15, 1.7
-"""A copy is no further away (1 minus correlation of two sketches) than the first (of images
-that are not large, the second) times the distance of the other images to this power. Where images have little in common, that lets a crop of 5 % count; where all are alike as such, as solar
-cells are, a copy must be far nearer than the others."""
+MOST_DISTANCE, OF_SMALL, POWER = 0.24, 0.12, 1.7
+"""A copy is no further away (1 minus correlation of two sketches) than the first, or the second of images that are not
+large, times the distance of the other images to this power. Where images have little in common, that lets a crop of 5 %
+count; where all are alike as such, as solar cells are, a copy must be far nearer than the others."""
 
 OTHERS, QUANTILE = 32, 0.25
 """How near the others are: this quantile of the correlations with so many upright images of nearest shape. So up to 24
@@ -177,7 +177,8 @@ def _wanted(known: NDArray[np.uint8], tree: cKDTree, asked: NDArray[np.uint8]) -
         return (1 - most).astype(np.float32)
     _, rows = tree.query(_shapes(asked).reshape(len(asked), -1), k=range(1, OTHERS + 1), workers=-1)
     others = np.quantile(_agreement(known[rows, SHAPE:], asked[:, None, SHAPE:]), QUANTILE, axis=1)
-    return (1 - most * np.clip(1 - others, 0, 1) ** POWER).astype(np.float32)
+    wanted: NDArray[np.float32] = (1 - most * np.clip(1 - others, 0, 1) ** POWER).astype(np.float32)
+    return wanted
 
 
 # --- crops ----------------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from imgcls.run import (
     announce,
     data_tags,
     log_near_duplicates,
+    log_num_near_leaked,
     prepare,
 )
 from imgcls.search import space as spaces
@@ -191,7 +192,9 @@ class Sweep:
         resolved = self.prepared.experiment
         run.log_params({k: v for k, v in resolved.params().items() if k not in NOT_IDENTITY})
         config_hash = self.experiment.config_hash(without=NOT_IDENTITY)
+        of_data = data_tags(self.prepared.dataset, self.tracker)
         run.set_tags({"imgcls.config_hash": config_hash, LOSS: str(LOSS_DEFINITION), **of_data})
+        log_num_near_leaked(run, of_data)
         log_near_duplicates(run, self.prepared)
         run.log_text(CONFIG, self.experiment.to_toml())
 

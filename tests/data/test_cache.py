@@ -465,13 +465,13 @@ def test_with_little_room_the_first_side_comes_first(table, monkeypatch, room, h
 
 def test_what_is_asked_for_together_does_not_push_itself_out(table, monkeypatch):
     """There is room for either of the two, and not for both."""
-    cache.decode(table, 9, 3)
+    cache.decode(table, 30, 3)
     sizes = {entry.about.split(" x ")[1]: entry.num_bytes for entry in cache.entries()}
-    monkeypatch.setenv("IMGCLS_CACHE_BYTES", str(sizes["9"] + 100))
-    large, small = cache.decode_sides(table, (9, 8), 3)
+    monkeypatch.setenv("IMGCLS_CACHE_BYTES", str(sizes["30"] + 100))
+    large, small = cache.decode_sides(table, (30, 29), 3)
     assert isinstance(small.images, Undecoded) and not isinstance(large.images, Undecoded)
     counted, reads = counting(table)
-    cache.decode_sides(counted, (9, 8), 3)
+    cache.decode_sides(counted, (30, 29), 3)
     assert reads == []
 
 

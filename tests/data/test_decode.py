@@ -384,7 +384,7 @@ def test_images_that_cannot_be_read_say_what_they_are_and_what_helps(tmp_path, n
 def test_heic_is_read_where_pillow_heif_is_installed(tmp_path, name):
     Image.fromarray(picture(0)).save(tmp_path / "a.heic", quality=95)
     (tmp_path / "a.heic").rename(tmp_path / name)
-    assert bits_apart(read_image(tmp_path / name), Image.fromarray(picture(0))) <= 1
+    assert np.abs(thumbnail(read_image(tmp_path / name)) - thumbnail(Image.fromarray(picture(0)))).max() < 5
 
 
 def test_a_decompression_bomb_is_unreadable(tmp_path, monkeypatch):
