@@ -49,7 +49,7 @@ REACH, REACH_OF_SMALL = 0.6, 0.15
 """Largest distance of two shapes of unit norm that are compared: a crop of 5 % moves nearly all by less than the first,
 and what else makes copies by less than the second."""
 
-MOST_DISTANCE, OF_SMALL, POWER = 0.24, 0.12, 1.7
+MOST_DISTANCE, OF_SMALL, POWER = 0.24, 0.06, 1.7
 """A copy is no further away (1 minus correlation of two sketches) than the first, or the second of images that are not
 large, times the distance of the other images to this power. Where images have little in common, that lets a crop of 5 %
 count; where all are alike as such, as solar cells are, a copy must be far nearer than the others."""

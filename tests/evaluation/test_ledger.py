@@ -93,7 +93,7 @@ def test_looks_that_cannot_be_told_apart_count(project, photographs):
         path.unlink()
     assert look_at(project, photographs / "strangers").look == 1, "the project remembers it"
     (project.root / "mlruns" / ".looks" / f"{first.run_id}.npz").unlink()
-    assert look_at(project, photographs / "theirs").look == 3
+    assert look_at(project, photographs / "strangers").look == 3
 
 
 def test_the_ledger_lists_every_look_deleted_ones_too(project):
