@@ -39,7 +39,7 @@ SKETCH_BYTES = SHAPE + 2 * SIDE * SIDE // 8
 HAS_SKETCH, IS_LARGE = 1, 2
 """Bits of a sketch's sixteenth byte: it says something; crops of it can be told."""
 
-LARGE_SIDE = 64
+LARGE_SIDE = 48
 """Pixels of the shorter side from which on crops are looked for: in smaller images they cut off whole pixels."""
 
 NEIGHBOURS = 8
