@@ -198,6 +198,8 @@ def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "") -> None:
         each = "" if runs.startswith("1 ") else " each"
         runs += f", about {duration(seconds)} of training{each}, going by the newest runs of this experiment"
     log.info("%s", overview(prepared.dataset, place, str(prepared.device), work=runs))
+    for sentence in cautions({NUM_OPENED_BEFORE: str(_num_opened_before(prepared.dataset, tracker))}) if runs else ():
+        log.warning("%s", sentence)
     earlier = tracker.find(_images_tags(prepared.dataset), newest=20) if prepared.warnings else []
     if earlier := [record for record in earlier if record.params.get("data.fit", "crop") == data.fit]:
         given = "1 warning was" if len(prepared.warnings) == 1 else f"{len(prepared.warnings)} warnings were"

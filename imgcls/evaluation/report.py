@@ -31,7 +31,7 @@ from imgcls.reporting.statistics import (
     wilson,
     with_interval,
 )
-from imgcls.tracking.record import RunRecord
+from imgcls.tracking.record import NUM_TEST_ALIKE, RunRecord
 
 SCORE_NAMES = {
     "accuracy": "accuracy",
@@ -110,14 +110,22 @@ def score_rows(evaluation: RunRecord) -> list[tuple[str, str, str, str, str]]:
 
 def look_words(evaluation: RunRecord) -> str:
     """Which opening of the test split this was, and what follows from earlier ones."""
-    look = int(evaluation.tags["imgcls.test_look"])
+    look, alike = int(evaluation.tags["imgcls.test_look"]), _alike_words(evaluation)
     if look == 1:
-        return "Look 1: no earlier opening of this test split is recorded in this store."
+        return f"Look 1: no earlier opening of this test split is recorded in this store.{alike}"
     earlier = "once" if look == 2 else f"{look - 1} times"
     return (
         f"Look {look}: this test split had been opened {earlier} before. What was chosen after seeing its earlier "
-        "scores makes these look better than they are."
+        f"scores makes these look better than they are.{alike}"
     )
+
+
+def _alike_words(evaluation: RunRecord) -> str:
+    num = int(evaluation.tags.get(NUM_TEST_ALIKE, "0"))
+    if not num:
+        return ""
+    images = "1 of its images looks" if num == 1 else f"{num} of its images look"
+    return f" {images} like images which earlier looks opened that are not counted here."
 
 
 def recorded_intervals(metrics: Mapping[str, float], split: str) -> dict[str, Interval]:

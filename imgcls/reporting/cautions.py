@@ -22,8 +22,11 @@ def cautions(tags: Mapping[str, str]) -> tuple[str, ...]:
         images = "1 val or test image looks" if num == 1 else f"{num} val and test images look"
         sentences.append(f"{images} like an image of another split.")
     if num := _number(tags, NUM_OPENED_BEFORE):
-        images = "1 train or val image was" if num == 1 else f"{num} train and val images were"
-        sentences.append(f"{images} opened as test images by an earlier evaluation in this store.")
+        images, looks = ("1 train or val image", "looks") if num == 1 else (f"{num} train and val images", "look")
+        was = "was" if num == 1 else "were"
+        sentences.append(
+            f"{images} {was} opened as test images by an earlier evaluation in this store, or {looks} like one that was."
+        )
     return tuple(sentences)
 
 

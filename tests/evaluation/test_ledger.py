@@ -1,5 +1,8 @@
 """Looks are written down, counted by the images they share, and never taken twice by mistake."""
 
+import shutil
+import sqlite3
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +12,8 @@ from imgcls.cli import app
 from imgcls.data.held_out import HeldOut
 from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.ledger import as_text, past_looks
+from imgcls.run import announce
+from tests.data.make import picture, write
 
 
 def judge(project, run_id, **options):
@@ -109,3 +114,71 @@ def test_the_ledger_lists_every_look_deleted_ones_too(project):
     tags = project.tracker.get(second.run_id).tags
     assert f"{tags['mlflow.user']}@{tags['imgcls.host']}" in lines[1]
     assert f"{second.test.accuracy:.2f}"[:3] in lines[1]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Twelve train and eight test pictures with patches of light and shade, half of them of each class."""
+    for split, seeds in (("train", range(12)), ("test", range(100, 108))):
+        for seed in seeds:
+            write(tmp_path / "pictures" / split / "ab"[seed % 2] / f"{seed}.png", picture(seed))
+    return tmp_path / "pictures"
+
+
+def changed(pictures, folder, change):
+    """The same images, those of test changed."""
+    shutil.copytree(pictures, folder)
+    for path in sorted((folder / "test").rglob("*.png")):
+        with Image.open(path) as image:
+            change(image.copy(), path)
+    return folder
+
+
+def save_as_jpeg(image, path):
+    path.unlink()
+    image.save(path.with_suffix(".jpg"), quality=100)
+
+
+def cut_a_column(image, path):
+    image.crop((1, 0, *image.size)).save(path)
+
+
+@pytest.mark.parametrize("change", [save_as_jpeg, cut_a_column])
+def test_changing_the_files_does_not_start_the_count_again(project, pictures, tmp_path, change):
+    assert look_at(project, pictures).look == 1
+    assert look_at(project, changed(pictures, tmp_path / "changed", change)).look == 2
+
+
+def test_a_few_images_that_look_alike_are_said_and_no_further_look(project, pictures, tmp_path):
+    look_at(project, pictures)
+    few = changed(pictures, tmp_path / "few", lambda image, path: write(path, picture(200 + int(path.stem))))
+    write(few / "test" / "a" / "copy.jpg", picture(100), quality=90)
+    result = look_at(project, few)
+    assert result.look == 1 and "1 of its images looks like images which earlier looks opened" in result.report
+    assert project.tracker.get(result.run_id).tags["imgcls.num_test_alike"] == "1"
+
+
+def test_looks_survive_their_runs(project, pictures):
+    first = look_at(project, pictures)
+    folder = project.tracker.get(first.run_id).folder
+    project.client.delete_run(first.run_id)
+    with sqlite3.connect(project.root / "mlflow.db") as database:  # as `mlflow gc` does, which takes seconds to start
+        for table in ("metrics", "latest_metrics", "params", "tags", "runs"):
+            database.execute(f"DELETE FROM {table} WHERE run_uuid = ?", (first.run_id,))
+    shutil.rmtree(folder)
+    assert look_at(project, pictures).look == 2
+
+
+def test_images_that_were_opened_before_are_said_from_the_start(project, pictures, caplog):
+    look_at(project, pictures)
+    (pictures / "test").rename(pictures.parent / "more")
+    for path in (pictures.parent / "more").rglob("*.png"):
+        with Image.open(path) as image:
+            image.save(pictures / "train" / path.parent.name / f"more{path.stem}.jpg", quality=95)
+    settings = ('data.source="folder"', f"data.path={pictures}", "train.batch_size=4", "train.epochs=1")
+    done = project.train(*settings, "train.warmup_epochs=0", "data.test_fraction=0")
+    tags = project.client.get_run(done.run_id).data.tags
+    assert tags["imgcls.num_opened_before"] == "8" and done.caution_tags["imgcls.num_opened_before"] == "8"
+    assert "8 train and val images were opened as test images" in tags["mlflow.note.content"]
+    announce(project.prepare(*settings), project.tracker, runs="1 run")
+    assert "8 train and val images were opened as test images" in caplog.text
