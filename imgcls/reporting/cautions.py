@@ -25,7 +25,7 @@ def cautions(tags: Mapping[str, str]) -> tuple[str, ...]:
         images, looks = ("1 train or val image", "looks") if num == 1 else (f"{num} train and val images", "look")
         was = "was" if num == 1 else "were"
         sentences.append(
-            f"{images} {was} opened as test images by an earlier evaluation in this store, or {looks} like one that was."
+            f"{images} {was} opened as test images by an earlier evaluation in this store, or {looks} like one."
         )
     return tuple(sentences)
 

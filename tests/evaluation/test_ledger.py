@@ -151,7 +151,7 @@ def test_changing_the_files_does_not_start_the_count_again(project, pictures, tm
 
 def test_a_few_images_that_look_alike_are_said_and_no_further_look(project, pictures, tmp_path):
     look_at(project, pictures)
-    few = changed(pictures, tmp_path / "few", lambda image, path: write(path, picture(200 + int(path.stem))))
+    few = changed(pictures, tmp_path / "few", lambda _, path: write(path, picture(200 + int(path.stem))))
     write(few / "test" / "a" / "copy.jpg", picture(100), quality=90)
     result = look_at(project, few)
     assert result.look == 1 and "1 of its images looks like images which earlier looks opened" in result.report
@@ -175,8 +175,14 @@ def test_images_that_were_opened_before_are_said_from_the_start(project, picture
     for path in (pictures.parent / "more").rglob("*.png"):
         with Image.open(path) as image:
             image.save(pictures / "train" / path.parent.name / f"more{path.stem}.jpg", quality=95)
-    settings = ('data.source="folder"', f"data.path={pictures}", "train.batch_size=4", "train.epochs=1")
-    done = project.train(*settings, "train.warmup_epochs=0", "data.test_fraction=0")
+    settings = (
+        'data.source="folder"',
+        f"data.path={pictures}",
+        "train.batch_size=4",
+        "train.epochs=1",
+        "train.warmup_epochs=0",
+    )
+    done = project.train(*settings, "data.test_fraction=0")
     tags = project.client.get_run(done.run_id).data.tags
     assert tags["imgcls.num_opened_before"] == "8" and done.caution_tags["imgcls.num_opened_before"] == "8"
     assert "8 train and val images were opened as test images" in tags["mlflow.note.content"]

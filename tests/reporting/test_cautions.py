@@ -19,8 +19,7 @@ LEAKS, NEAR, OPENED = "imgcls.leaks", "imgcls.num_near_leaked", "imgcls.num_open
         (
             {OPENED: "1", NEAR: "0"},
             (
-                "1 train or val image was opened as test images by an earlier evaluation in this store, or looks like one "
-                "that was.",
+                "1 train or val image was opened as test images by an earlier evaluation in this store, or looks like one.",
             ),
             {OPENED: 1, NEAR: 0},
         ),
@@ -28,8 +27,7 @@ LEAKS, NEAR, OPENED = "imgcls.leaks", "imgcls.num_near_leaked", "imgcls.num_open
             {OPENED: "30", NEAR: "2"},
             (
                 "2 val and test images look like an image of another split.",
-                "30 train and val images were opened as test images by an earlier evaluation in this store, or look like one "
-                "that was.",
+                "30 train and val images were opened as test images by an earlier evaluation in this store, or look like one.",
             ),
             {OPENED: 30, NEAR: 2},
         ),
