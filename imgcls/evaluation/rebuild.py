@@ -99,10 +99,21 @@ def _same_data(record: RunRecord, prepared: Prepared) -> None:
         raise DataError(
             f"the data changed since run {record.run_id}: train and val have fingerprint "
             f"{prepared.dataset.fingerprint}, the run was trained on {trained_on}; restore the images, or train again"
+            f"{_read_otherwise(record)}"
         )
     sealed = record.tags.get("imgcls.test_fingerprint")
     if sealed and prepared.dataset.test is not None and prepared.dataset.test.fingerprint() != sealed:
         raise DataError(
             f"the test split changed since run {record.run_id}: its fingerprint was {sealed} and is "
-            f"{prepared.dataset.test.fingerprint()}; restore the images, or train again"
+            f"{prepared.dataset.test.fingerprint()}; restore the images, or train again{_read_otherwise(record)}"
         )
+
+
+def _read_otherwise(record: RunRecord) -> str:
+    """What else may be the cause where an earlier version recorded a run on a folder of images."""
+    if "imgcls.num_ignored" in record.tags:
+        return ""
+    return (
+        ". The run was recorded by an earlier version, which left out GIF, AVIF and files without an ending, took "
+        "folders such as Train/ for classes, and scaled 12- and 16-bit grey otherwise: the images may be the same"
+    )

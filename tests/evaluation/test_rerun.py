@@ -7,7 +7,7 @@ from importlib.metadata import version
 import pytest
 
 from imgcls.config import TrainConfig
-from imgcls.errors import InputError
+from imgcls.errors import DataError, InputError
 from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.rebuild import other_versions, same_place
 from imgcls.evaluation.rerun import _other_code, first_difference, rerun
@@ -16,6 +16,7 @@ from imgcls.signals import GracefulStop
 from imgcls.tracking import origin
 from imgcls.tracking.record import RunRecord
 from imgcls.training.device import UNKNOWN_MODEL, prepare_device
+from tests.data.make import noise, write, write_class
 
 
 def repeat(project, run_id):
@@ -96,3 +97,17 @@ def test_the_earliest_difference_is_named():
     assert first_difference(original, original) == ""
     assert first_difference(original, {"a": {1: 1.0, 2: 3.0}, "b": {1: 1.5, 2: 2.0}}) == "epoch 1, b: 1.0 -> 1.5"
     assert first_difference(original, {"a": {1: 1.0}, "b": {1: 1.0}}) == "epoch 2, a: 2.0 -> nan"
+
+
+def test_images_that_an_earlier_version_left_out_are_not_said_to_have_changed(project):
+    """What it recorded lacks the tag that counts ignored files."""
+    for start, kind in ((0, "cat"), (50, "dog")):
+        write_class(project.root / "images" / kind, range(start, start + 12))
+    done = project.train("data.source=folder", "data.path=images", "train.epochs=1", "train.warmup_epochs=0")
+    write(project.root / "images" / "cat" / "more.gif", noise(99))
+    for is_earlier in (False, True):
+        if is_earlier:
+            project.client.delete_tag(done.run_id, "imgcls.num_ignored")
+        with pytest.raises(DataError, match="fingerprint") as caught:
+            repeat(project, done.run_id)
+        assert ("left out GIF, AVIF and files without an ending" in str(caught.value)) is is_earlier
