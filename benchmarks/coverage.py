@@ -221,7 +221,7 @@ def of_five_classes(num_images: int, shares: tuple[float, ...], raised: float) -
 
     truth = _truth_of_five(shares, raised)
     rng = np.random.default_rng(0)
-    counts = rng.multinomial(num_images, shares, LARGE)
+    counts = rng.multinomial(num_images, shares, 100_000)
     name = (
         f"5 classes of {'/'.join(f'{share:.0%}'[:-1] for share in shares)} %, {num_images} images, raised by {raised}"
     )

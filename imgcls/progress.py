@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from imgcls import terminal
-from imgcls.reporting.statistics import accuracy_interval, rounded, with_interval
+from imgcls.reporting.statistics import Interval, accuracy_interval, rounded, with_interval
 from imgcls.training.loop import TrainState
 from imgcls.training.metrics import EpochResult
 
@@ -87,10 +87,16 @@ class RunProgress:
             }
         )
 
-    def on_epoch(self, result: EpochResult, is_best: bool) -> None:
-        """Prints the epoch's line."""
+    def on_epoch(self, result: EpochResult, is_best: bool, interval: Interval | None = None) -> None:
+        """Prints the epoch's line.
+
+        Args:
+            result: of the epoch.
+            is_best: whether it is the best one so far.
+            interval: of its val accuracy; by default that of images that stand for themselves.
+        """
         self.close()
-        digits = accuracy_interval(result.val_accuracy, self._num_val)
+        digits = interval or accuracy_interval(result.val_accuracy, self._num_val)
         line = (
             f"{self._title} epoch {result.epoch:>3}/{self._num_epochs}  train/loss {result.train_loss:.3f}  "
             f"val/loss {rounded(result.val_loss, digits)}  "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -35,17 +36,19 @@ from imgcls.reporting import figures
 from imgcls.reporting.cautions import caution_tags, cautions
 from imgcls.reporting.methods import schedule_words, start_words
 from imgcls.reporting.overview import overview, too_few_to_score
-from imgcls.reporting.statistics import accuracy_interval, rounded, with_interval
+from imgcls.reporting.statistics import NO_INTERVAL, Interval, hits_interval, rounded, with_interval
 from imgcls.rng import derive_seed
 from imgcls.signals import GracefulStop
 from imgcls.tracking.looks import num_opened_before
 from imgcls.tracking.origin import heartbeat
 from imgcls.tracking.record import (
+    ACCURACY_ENDS,
     LEAKS,
     LOSS,
     NUM_NEAR_LEAKED,
     NUM_NOT_COMPARED,
     NUM_OPENED_BEFORE,
+    NUM_VAL_GROUPS,
     SPLIT_ORIGINS,
     SQUARES,
     Kind,
@@ -135,6 +138,7 @@ class Finished:
         outcome: `completed` or `pruned`.
         best: its best epoch.
         num_epochs: completed epochs.
+        accuracy_interval: 95% interval of the best epoch's val accuracy; `NO_INTERVAL` where there are too few groups.
         caution_tags: its tags from which `cautions.cautions` makes its sentences.
     """
 
@@ -142,6 +146,7 @@ class Finished:
     outcome: str
     best: EpochResult
     num_epochs: int
+    accuracy_interval: Interval
     caution_tags: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -405,7 +410,8 @@ def _train(
     try:
         for result in () if is_pruned else fit(task, state, stop, progress.on_step):
             is_best = state.kept(task.config, task.metric) is result
-            progress.on_epoch(result, is_best)
+            assert state.val_logits is not None
+            progress.on_epoch(result, is_best, _accuracy_interval(prepared, state.val_logits.numpy()))
             if is_best:
                 best_logits = state.val_logits
             _save_last(run, prepared, state)
@@ -509,6 +515,8 @@ def data_tags(dataset: Dataset, tracker: Tracker) -> dict[str, str]:
         SPLIT_ORIGINS: json.dumps({s: words for s, words in dataset.origins.items() if s != "test" or dataset.test}),
         SQUARES: str(dataset.squares),
     }
+    if dataset.val.groups:
+        tags[NUM_VAL_GROUPS] = str(len(set(dataset.val.groups)))
     if dataset.leaks.summary:
         tags[LEAKS] = dataset.leaks.summary
     if dataset.leaks.num_not_compared:
@@ -569,8 +577,11 @@ def _record_end(
     run: Run, prepared: Prepared, of_data: Mapping[str, str], state: TrainState, best_logits: NDArray[np.float32]
 ) -> Finished:
     best = state.kept(prepared.experiment.train, prepared.experiment.search.metric)
+    interval = _accuracy_interval(prepared, best_logits)
+    has_ends = bool(prepared.dataset.val.groups) and not math.isnan(interval.low)
+    ends = dict(zip(ACCURACY_ENDS, (interval.low, interval.high), strict=True)) if has_ends else {}
     run.log_metrics(
-        {"best/epoch": best.epoch, "best/val/accuracy": best.val_accuracy, "best/val/loss": best.val_loss},
+        {"best/epoch": best.epoch, "best/val/accuracy": best.val_accuracy, "best/val/loss": best.val_loss, **ends},
         step=state.epoch,
         at=state.history[-1].ended,
     )
@@ -578,12 +589,18 @@ def _record_end(
     run.log_text(VAL_PREDICTIONS, table.to_csv(index=False))
     history = [{"epoch": float(result.epoch), **result.metrics()} for result in state.history]
     run.log_bytes("figures/curves.png", figures.save_png(figures.learning_curves(history, best.epoch)))
-    run.describe(_description(prepared, best, of_data))
-    return Finished(run.run_id, run.outcome, best, state.epoch, caution_tags(of_data))
+    run.describe(_description(prepared, best, of_data, interval))
+    return Finished(run.run_id, run.outcome, best, state.epoch, interval, caution_tags(of_data))
+
+
+def _accuracy_interval(prepared: Prepared, logits: NDArray[np.float32]) -> Interval:
+    """Of the val accuracy of these logits, (N, K)."""
+    val = prepared.dataset.val
+    return hits_interval(logits.argmax(axis=1) == val.labels, val.groups) or NO_INTERVAL
 
 
 def prediction_table(images: LabelledImages, logits: NDArray[np.float32], class_names: tuple[str, ...]) -> pd.DataFrame:
-    """One row an image: its name and digest, label, prediction, and each class's probability.
+    """One row an image: its name and digest, its group where images have one, label, prediction, and probabilities.
 
     Args:
         images: N images of a split.
@@ -594,6 +611,7 @@ def prediction_table(images: LabelledImages, logits: NDArray[np.float32], class_
     columns: dict[str, object] = {
         "image": images.keys,
         "digest": [row.tobytes().hex()[:16] for row in images.digests],
+        **({"group": images.groups} if images.groups else {}),
         "label": [class_names[i] for i in images.labels],
         "prediction": [class_names[i] for i in logits.argmax(axis=1)],
     }
@@ -601,7 +619,9 @@ def prediction_table(images: LabelledImages, logits: NDArray[np.float32], class_
     return pd.DataFrame(columns)
 
 
-def _description(prepared: Prepared, best: EpochResult | None, of_data: Mapping[str, str]) -> str:
+def _description(
+    prepared: Prepared, best: EpochResult | None, of_data: Mapping[str, str], interval: Interval = NO_INTERVAL
+) -> str:
     """What MLflow's UI shows on the run's page."""
     experiment, dataset = prepared.experiment, prepared.dataset
     model = experiment.model
@@ -617,10 +637,9 @@ def _description(prepared: Prepared, best: EpochResult | None, of_data: Mapping[
         epoch, chosen = "Best epoch", "This epoch was chosen by val, so its val score is not an unbiased one."
         if experiment.train.score_epoch:
             epoch, chosen = "Epoch", "This epoch was fixed before the run began."
-        digits = accuracy_interval(best.val_accuracy, len(dataset.val))
         lines.append(
-            f"{epoch} {best.epoch}: val/accuracy **{with_interval(best.val_accuracy, digits)}**, "
-            f"val/loss {rounded(best.val_loss, digits)}. {chosen}"
+            f"{epoch} {best.epoch}: val/accuracy **{with_interval(best.val_accuracy, interval)}**, "
+            f"val/loss {rounded(best.val_loss, interval)}. {chosen}"
         )
     if said := cautions(of_data):
         lines.append(f"**Caution:** {' '.join(said)} These scores may flatter.")

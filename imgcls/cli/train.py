@@ -50,7 +50,7 @@ def train(
     }
     if not as_json:
         for name, value in (("accuracy", best.val_accuracy), ("loss", best.val_loss)):
-            facts[f"best/val/{name}"] = metric_text(name, value, best.val_accuracy, len(prepared.dataset.val))
+            facts[f"best/val/{name}"] = metric_text(name, value, done.accuracy_interval)
     print_facts(facts, as_json, title=f"Trained {prepared.experiment.name}")
     if not as_json:
         write_cautions(done.caution_tags)

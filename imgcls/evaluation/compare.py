@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from imgcls.errors import InputError
 from imgcls.evaluation.rebuild import trained_record
@@ -16,16 +18,11 @@ from imgcls.reporting import figures
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.cautions import flat as flat_cautions
 from imgcls.reporting.report import markdown_table, warning
-from imgcls.reporting.statistics import (
-    UNDEFINED,
-    Interval,
-    holm,
-    mcnemar,
-    paired_difference_interval,
-    wilson,
-    with_interval,
-)
+from imgcls.reporting.statistics import NO_INTERVAL, UNDEFINED, Interval, with_interval
 from imgcls.run import TEST_PREDICTIONS, VAL_PREDICTIONS
+from imgcls.statistics.grouped import MIN_GROUPS
+from imgcls.statistics.paired import holm, mcnemar, paired_interval
+from imgcls.statistics.scores import hits_interval
 from imgcls.tracking.record import LOSS, SQUARES, RunRecord
 from imgcls.tracking.store import Tracker
 
@@ -44,8 +41,9 @@ class Pair:
         only_first: images that the first alone predicts right.
         only_second: images that the second alone predicts right.
         neither: images that both predict wrong.
-        interval: 95% interval of `difference` (Newcombe 1998, method 10 for paired proportions).
-        p_value: of the exact McNemar test, two-sided.
+        interval: 95% interval of `difference` (Newcombe 1998, method 10 for paired proportions), with a design effect
+            where images come in groups. None where there are too few groups for one.
+        p_value: of the exact McNemar test, two-sided; for images in groups, of the sign changes of whole groups.
     """
 
     first: int
@@ -54,7 +52,7 @@ class Pair:
     only_first: int
     only_second: int
     neither: int
-    interval: Interval
+    interval: Interval | None
     p_value: float
 
     @property
@@ -69,10 +67,13 @@ class Pair:
 
     def flat(self, prefix: str) -> dict[str, float]:
         """Under names for programs."""
-        return {
-            f"{prefix}accuracy_difference": self.difference,
+        ends = self.interval and {
             f"{prefix}accuracy_difference_low": self.interval.low,
             f"{prefix}accuracy_difference_high": self.interval.high,
+        }
+        return {
+            f"{prefix}accuracy_difference": self.difference,
+            **(ends or {}),
             f"{prefix}mcnemar_p": self.p_value,
             f"{prefix}both_right": self.both,
             f"{prefix}only_first_right": self.only_first,
@@ -89,12 +90,16 @@ class Split:
         name: `val` or `test`.
         num_images: in it.
         num_right: number of a run -> images that it predicts right.
+        intervals: number of a run -> 95% interval of its accuracy; None where there are too few groups for one.
+        num_groups: groups that the images come in; None where every image stands for itself.
         pairs: every two of the runs.
     """
 
     name: str
     num_images: int
     num_right: dict[int, int]
+    intervals: dict[int, Interval | None]
+    num_groups: int | None
     pairs: tuple[Pair, ...]
 
     @property
@@ -105,6 +110,7 @@ class Split:
     def flat(self) -> dict[str, float]:
         """Under names for programs; where there are several pairs, each name says which."""
         facts: dict[str, float] = {f"{self.name}/num_images": self.num_images}
+        facts |= {} if self.num_groups is None else {f"{self.name}/num_groups": self.num_groups}
         facts |= {f"{self.name}/accuracy_{run}": right / self.num_images for run, right in self.num_right.items()}
         if len(self.pairs) == 1:
             return facts | self.pairs[0].flat(f"{self.name}/")
@@ -183,7 +189,11 @@ def compare(run_ids: Sequence[str], tracker: Tracker) -> Comparison:
     _refuse_repeats(run_ids, runs)
     _refuse_other_splits(runs)
     numbered = dict(enumerate(runs, 1))
-    val = _split("val", {i: _hits(run, VAL_PREDICTIONS, tracker) for i, run in numbered.items()}, numbered)
+    val = _split(
+        "val",
+        {i: _hits(run, VAL_PREDICTIONS, tracker, has_groups=run.has_groups) for i, run in numbered.items()},
+        numbered,
+    )
     test, test_note = _test(numbered, tracker)
     histories = tuple(_history(run, tracker) for run in runs)
     chosen = {run.run_id: _chosen_by_val(run, tracker) for run in runs}
@@ -219,32 +229,53 @@ def _refuse_other_splits(runs: Sequence[RunRecord]) -> None:
 # --- their predictions ------------------------------------------------------------------------------------------
 
 
-def _hits(run: RunRecord, name: str, tracker: Tracker) -> pd.Series[bool]:
-    """Whether each image was predicted right, by (digest, label, occurrence): equal images count one by one."""
+def _hits(run: RunRecord, name: str, tracker: Tracker, *, has_groups: bool) -> pd.DataFrame:
+    """`hit` and `group` of each image, by (digest, label, occurrence): equal images count one by one.
+
+    Without groups, `group` is empty.
+    """
     table = pd.read_csv(io.StringIO(tracker.read_text(run.run_id, name)), dtype=str, keep_default_na=False)
+    if "group" not in table:
+        if has_groups:
+            raise InputError(
+                f"the images of run {run.run_id} come in groups, which its {name} of an earlier version does not name, "
+                "so nothing can be said of how certain its scores are; train that run again"
+            )
+        table["group"] = ""
+    table = table.sort_values(["digest", "label", "group"], kind="stable")
     table["occurrence"] = table.groupby(["digest", "label"]).cumcount()
     table["hit"] = table["label"] == table["prediction"]
-    return table.set_index(["digest", "label", "occurrence"])["hit"].sort_index()
+    return table.set_index(["digest", "label", "occurrence"])[["hit", "group"]].sort_index()
 
 
-def _split(name: str, hits: dict[int, pd.Series[bool]], runs: dict[int, RunRecord]) -> Split:
-    number, reference = next(iter(hits.items()))
-    for other, series in hits.items():
-        if num_alone := len(reference.index.symmetric_difference(series.index)):
+def _split(name: str, tables: dict[int, pd.DataFrame], runs: dict[int, RunRecord]) -> Split:
+    number, reference = next(iter(tables.items()))
+    for other, table in tables.items():
+        if num_alone := len(reference.index.symmetric_difference(table.index)):
             raise InputError(
                 f"the {name} predictions of runs {runs[number].run_id} and {runs[other].run_id} name different images "
-                f"or labels ({num_alone} without a counterpart of {len(reference)} and {len(series)}) although their "
+                f"or labels ({num_alone} without a counterpart of {len(reference)} and {len(table)}) although their "
                 "splits are the same: one of the files was changed; train that run again"
             )
-    pairs = tuple(_pair(first, second, hits[first], hits[second]) for first, second in combinations(hits, 2))
-    return Split(name, len(reference), {run: int(series.sum()) for run, series in hits.items()}, pairs)
+    hits = {run: table["hit"].to_numpy(bool) for run, table in tables.items()}
+    groups = tuple(reference["group"]) if reference["group"].any() else ()
+    return Split(
+        name=name,
+        num_images=len(reference),
+        num_right={run: int(right.sum()) for run, right in hits.items()},
+        intervals={run: hits_interval(right, groups) for run, right in hits.items()},
+        num_groups=len(set(groups)) or None,
+        pairs=tuple(_pair(first, second, hits[first], hits[second], groups) for first, second in combinations(hits, 2)),
+    )
 
 
-def _pair(first: int, second: int, hits: pd.Series[bool], other_hits: pd.Series[bool]) -> Pair:
-    test = mcnemar(hits.to_numpy(), other_hits.to_numpy())
+def _pair(
+    first: int, second: int, hits: NDArray[np.bool_], other_hits: NDArray[np.bool_], groups: Sequence[str]
+) -> Pair:
+    test = mcnemar(hits, other_hits, groups)
     both, neither = int((hits & other_hits).sum()), int((~hits & ~other_hits).sum())
     cells = (both, test.only_first, test.only_second, neither)
-    return Pair(first, second, *cells, paired_difference_interval(*cells), test.p_value)
+    return Pair(first, second, *cells, paired_interval(hits, other_hits, groups), test.p_value)
 
 
 def _test(runs: dict[int, RunRecord], tracker: Tracker) -> tuple[Split | None, str]:
@@ -257,7 +288,7 @@ def _test(runs: dict[int, RunRecord], tracker: Tracker) -> tuple[Split | None, s
     fingerprints = {run.tags.get("imgcls.test_fingerprint", "") for run in evaluations.values()}
     if len(fingerprints) > 1:
         return None, f"Evaluated on different test splits (fingerprints {', '.join(sorted(fingerprints))})."
-    hits = {i: _hits(run, TEST_PREDICTIONS, tracker) for i, run in evaluations.items()}
+    hits = {i: _hits(run, TEST_PREDICTIONS, tracker, has_groups=runs[i].has_groups) for i, run in evaluations.items()}
     return _split("test", hits, evaluations), note
 
 
@@ -321,16 +352,19 @@ def _run_row(number: int, run: RunRecord, comparison: Comparison) -> tuple[str, 
 
 def _split_blocks(split: Split) -> Iterator[str]:
     accuracies = [
-        (f"run {i}", with_interval(right / split.num_images, wilson(right, split.num_images)), str(right))
+        (f"run {i}", with_interval(right / split.num_images, split.intervals[i] or NO_INTERVAL), str(right))
         for i, right in split.num_right.items()
     ]
     yield markdown_table(("", "accuracy, 95% interval", "images right"), accuracies)
     header = ("pair", "difference, 95% interval", "both right", "first alone", "second alone", "neither", "McNemar p")
     rows = [_pair_row(pair) for pair in split.pairs]
+    test = "McNemar's exact one" if split.num_groups is None else "Fisher's of the sign changes of whole groups (mid-p)"
     about = (
         "The difference is the accuracy of the first minus that of the second on the same images, with Newcombe's "
-        "interval for paired proportions; the test is McNemar's exact one"
+        f"interval for paired proportions; the test is {test}"
     )
+    if split.num_groups is not None:
+        yield _about_groups(split)
     if len(rows) == 1:
         yield markdown_table(header, rows)
         yield f"{about}."
@@ -340,11 +374,18 @@ def _split_blocks(split: Split) -> Iterator[str]:
     yield f"{about}, corrected for {len(rows)} pairs by Holm's method in the last column."
 
 
+def _about_groups(split: Split) -> str:
+    said = "each interval counts groups, not images, as independent: a design effect (Rao and Scott 1992), Student's t"
+    if None in split.intervals.values():
+        said = f"there is no interval, since none holds with fewer than {MIN_GROUPS} groups"
+    return f"The images come in {split.num_groups} groups: {said}."
+
+
 def _pair_row(pair: Pair) -> tuple[str, ...]:
     counts = (pair.both, pair.only_first, pair.only_second, pair.neither)
     return (
         f"run {pair.first} and run {pair.second}",
-        with_interval(pair.difference, pair.interval),
+        with_interval(pair.difference, pair.interval or NO_INTERVAL),
         *map(str, counts),
         _shown_p(pair.p_value),
     )

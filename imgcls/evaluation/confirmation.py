@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imgcls.reporting.report import counted
-from imgcls.reporting.statistics import Interval, accuracy_interval, mean_interval, rounded, with_interval
+from imgcls.reporting.report import best_accuracy_interval, counted
+from imgcls.reporting.statistics import Interval, interval_over_seeds, rounded, with_interval
 from imgcls.rng import derive_seed
 from imgcls.tracking.record import RunRecord
 from imgcls.tracking.store import Tracker
@@ -72,13 +72,17 @@ class Confirmed:
     @property
     def interval(self) -> Interval | None:
         """95% interval of the mean over seeds; None of a single seed."""
-        return mean_interval(self.values) if len(self.values) > 1 else None
+        return interval_over_seeds(self.metric, self.values, self.num_val)
+
+    @property
+    def num_val(self) -> int:
+        """Val images behind each value."""
+        return int(self.found_by.tags["imgcls.num_val"])
 
     @property
     def digits(self) -> Interval:
         """What rounds the mean: its interval, or of a single seed that of its accuracy on the val images."""
-        accuracy = self.runs[0].metrics["best/val/accuracy"]
-        return self.interval or accuracy_interval(accuracy, int(self.found_by.tags["imgcls.num_val"]))
+        return self.interval or best_accuracy_interval(self.runs[0])
 
     @property
     def optimism(self) -> float:
@@ -100,7 +104,8 @@ class Confirmed:
     def minus(self, other: Confirmed) -> tuple[float, Interval | None]:
         """The mean minus the other's, paired by seed, with its 95% interval; None of a single seed."""
         differences = [mine - theirs for mine, theirs in zip(self.values, other.values, strict=True)]
-        return self.mean - other.mean, mean_interval(differences) if len(differences) > 1 else None
+        interval = interval_over_seeds(self.metric, differences, self.num_val, of_differences=True)
+        return self.mean - other.mean, interval
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,14 @@ from imgcls.reporting.statistics import (
     Interval,
     Scores,
     confusion,
+    explained_intervals,
     per_class,
     reliability,
-    score_intervals,
     score_logits,
 )
 from imgcls.run import BEST, TEST_PREDICTIONS, Prepared, announce, prediction_table
 from imgcls.tracking import looks
-from imgcls.tracking.record import NUM_NEAR_LEAKED, NUM_TEST_ALIKE, SQUARES, RunRecord
+from imgcls.tracking.record import NUM_NEAR_LEAKED, NUM_TEST_ALIKE, NUM_TEST_GROUPS, NUM_VAL_GROUPS, SQUARES, RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint
@@ -179,11 +179,14 @@ def _judge(run: Run, candidate: _Candidate, images: LabelledImages, look: int, t
     prepared, record = candidate.prepared, candidate.record
     names, val = prepared.dataset.class_names, prepared.dataset.val
     logits = _logits(candidate.model, prepared, images)
-    classes = per_class(images.labels, logits.argmax(axis=1), names)
-    val_scores, test_scores = score_logits(candidate.val_logits, val.labels), score_logits(logits, images.labels)
+    classes = per_class(images.labels, logits.argmax(axis=1), names, images.groups)
+    val_scores = score_logits(candidate.val_logits, val.labels, val.groups)
+    test_scores = score_logits(logits, images.labels, images.groups)
+    val_intervals = explained_intervals(candidate.val_logits, val.labels, groups=val.groups)
+    test_intervals = explained_intervals(logits, images.labels, groups=images.groups)
     run.log_metrics({
-        **val_scores.metrics("val"), **_ends("val", score_intervals(candidate.val_logits, val.labels)),
-        **test_scores.metrics("test"), **_ends("test", score_intervals(logits, images.labels)),
+        **val_scores.metrics("val"), **_ends("val", val_intervals.intervals),
+        **test_scores.metrics("test"), **_ends("test", test_intervals.intervals),
         "val_test_gap": val_scores.accuracy - test_scores.accuracy,
         **_near_leaked(record),
     })  # fmt: skip
@@ -192,7 +195,12 @@ def _judge(run: Run, candidate: _Candidate, images: LabelledImages, look: int, t
     pictures = _pictures(images, logits, names, test_scores.ece)
     for name, (_, png) in pictures.items():
         run.log_bytes(f"figures/{name}.png", png)
-    report = evaluation_markdown(tracker.get(run.run_id), candidate.selection, classes)
+    if images.groups:
+        run.set_tags({
+            NUM_VAL_GROUPS: str(val_intervals.num_groups), NUM_TEST_GROUPS: str(test_intervals.num_groups),
+        })  # fmt: skip
+    explained = {"test": test_intervals, "val": val_intervals}
+    report = evaluation_markdown(tracker.get(run.run_id), candidate.selection, classes, explained)
     run.log_text(REPORT, report)
     title = f"{record.experiment}: held-out evaluation"
     run.log_text("report/report.html", html.render(report, list(pictures.values()), title=title))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -28,10 +29,10 @@ from imgcls.reporting.statistics import (
     difference_interval,
     ends,
     rounded,
-    wilson,
     with_interval,
 )
-from imgcls.tracking.record import NUM_TEST_ALIKE, RunRecord
+from imgcls.statistics.scores import METHODS, ScoreIntervals
+from imgcls.tracking.record import NUM_TEST_ALIKE, NUM_TEST_GROUPS, NUM_VAL_GROUPS, RunRecord
 
 SCORE_NAMES = {
     "accuracy": "accuracy",
@@ -43,11 +44,7 @@ SCORE_NAMES = {
 }
 """Fields of `Scores` in the order of the report, with the words for them."""
 
-INTERVAL_METHODS = (
-    "Intervals are Wilson's for the accuracy and from a stratified bootstrap for the other scores; the calibration "
-    "error has none."
-)
-"""How the intervals of the score table are made."""
+NO_INTERVAL_OF_ECE = "The calibration error has no interval, since it is biased upwards."
 
 ABSENT_CLASSES = (
     "The macro-F1 is the mean of the column F1. As in scikit-learn with zero_division=0, a share with nothing to "
@@ -56,7 +53,12 @@ ABSENT_CLASSES = (
 """What the class table says of a class without images or without predictions."""
 
 
-def evaluation_markdown(evaluation: RunRecord, selection: Selection, classes: pd.DataFrame) -> str:
+def evaluation_markdown(
+    evaluation: RunRecord,
+    selection: Selection,
+    classes: pd.DataFrame,
+    intervals: Mapping[str, ScoreIntervals] = MappingProxyType({}),
+) -> str:
     """The report of one held-out evaluation.
 
     A score carries no more digits than its 95% interval supports, one without an interval no more than the accuracy's
@@ -66,6 +68,7 @@ def evaluation_markdown(evaluation: RunRecord, selection: Selection, classes: pd
         evaluation: whose scores are recorded already.
         selection: of the run judged.
         classes: on test, as `statistics.per_class` gives it.
+        intervals: of each split, which say why a score has none and what was done about groups.
     """
     judged, said = selection.run, cautions(evaluation.tags)
     num_test, command = evaluation.tags["imgcls.num_test"], f"python evaluate.py --run-id {judged.run_id} --again"
@@ -75,7 +78,7 @@ def evaluation_markdown(evaluation: RunRecord, selection: Selection, classes: pd
         f"{look_words(evaluation)}",
         "## Scores",
         _score_table(evaluation, selection),
-        INTERVAL_METHODS,
+        about_intervals(intervals),
         *warning(said),
         "## How it was chosen",
         _epoch(selection),
@@ -98,6 +101,22 @@ def evaluation_markdown(evaluation: RunRecord, selection: Selection, classes: pd
         "The run judged left its whole configuration, which feeds a new run as it is:",
         shell(fetch_config(judged.run_id)),
     )
+
+
+def about_intervals(intervals: Mapping[str, ScoreIntervals]) -> str:
+    """By which methods the intervals of the score table are made, and why a score has none.
+
+    Args:
+        intervals: `test` or `val` -> the intervals on it.
+    """
+    made = "; ".join(f"{SCORE_NAMES[name]}: {method}" for name, method in METHODS.items())
+    missing = [
+        f"On {split}, {SCORE_NAMES[name]} has no interval: {reason}."
+        for split, found in intervals.items()
+        for name, reason in found.missing.items()
+    ]
+    groups = [f"On {split}: {found.about_groups}" for split, found in intervals.items() if found.about_groups]
+    return " ".join((f"How the intervals are made: {made}. {NO_INTERVAL_OF_ECE}", *groups, *missing))
 
 
 def score_rows(evaluation: RunRecord) -> list[tuple[str, str, str, str, str]]:
@@ -211,6 +230,7 @@ def _methods(evaluation: RunRecord, selection: Selection, num_classes: int) -> s
     size = judged.params["data.image_size"]
     look = int(evaluation.tags["imgcls.test_look"])
     val = Scores.from_metrics(evaluation.metrics, "val")
+    on_val = _stated("accuracy", val, val.accuracy_interval, wilson=NUM_VAL_GROUPS not in evaluation.tags)
     flattered = "; measured on the images that selected, it is optimistic" if selection.is_flattered else ""
     confirmed = (
         [f"The configuration, trained again, had a mean validation {metric} of {mean_words(selection.confirmed)}."]
@@ -225,7 +245,7 @@ def _methods(evaluation: RunRecord, selection: Selection, num_classes: int) -> s
             *map(escaped, methods(judged)),
             _epoch(selection),
             *story(selection),
-            f"Validation accuracy was {_stated('accuracy', val, val.accuracy_interval)}{flattered}.",
+            f"Validation accuracy was {on_val}{flattered}.",
             *confirmed,
             f"The test split of {evaluation.tags['imgcls.num_test']} images was opened {nth} for this evaluation.",
             _test_scores(evaluation),
@@ -240,29 +260,35 @@ def _test_scores(evaluation: RunRecord) -> str:
         for name, words in SCORE_NAMES.items()
         if name != "accuracy" and (interval := intervals.get(name)) is not None
     ]
-    method = " The intervals of all but the accuracy are from a stratified bootstrap." if stated else ""
-    return f"Test accuracy was {_stated('accuracy', test, test.accuracy_interval)}{''.join(stated)}.{method}"
+    groups = evaluation.tags.get(NUM_TEST_GROUPS)
+    counted = f" The intervals count {groups} groups of images as independent (Rao and Scott 1992)." if groups else ""
+    accuracy = _stated("accuracy", test, test.accuracy_interval, wilson=groups is None)
+    return f"Test accuracy was {accuracy}{''.join(stated)}.{counted}"
 
 
-def _stated(name: str, scores: Scores, interval: Interval) -> str:
+def _stated(name: str, scores: Scores, interval: Interval, *, wilson: bool = False) -> str:
     value = rounded(getattr(scores, name), interval)
-    return f"{value} (95% {'Wilson ' if name == 'accuracy' else ''}interval {ends(interval)})"
+    if math.isnan(interval.low):
+        return f"{value} (no interval: too few groups of images)"
+    return f"{value} (95% {'Wilson ' if wilson else ''}interval {ends(interval)})"
 
 
 def _class_table(per_class: pd.DataFrame) -> str:
-    columns = per_class[["class", "precision", "recall", "f1", "num_images"]]
+    columns = per_class[["class", "precision", "recall", "f1", "num_images", "recall_low", "recall_high"]]
     return markdown_table(
         ("class", "precision", "recall", "95% interval", "F1", "images"),
         [_class_row(*row) for row in columns.itertuples(index=False, name=None)],
     )
 
 
-def _class_row(name: str, precision: float, recall: float, f1: float, num_images: int) -> tuple[str, ...]:
+def _class_row(
+    name: str, precision: float, recall: float, f1: float, num_images: int, low: float, high: float
+) -> tuple[str, ...]:
     if math.isnan(f1):
         return name, UNDEFINED, UNDEFINED, UNDEFINED, UNDEFINED, "0"
     if not num_images:  # every image predicted as this class is another's
         return name, "0", UNDEFINED, UNDEFINED, "0", "0"
-    interval = wilson(round(recall * num_images), num_images)
+    interval = Interval(low, high)
     shown = rounded(precision, interval), rounded(recall, interval), ends(interval), rounded(f1, interval)
     return name, *shown, str(num_images)
 

@@ -13,8 +13,8 @@ from imgcls.earlier import other_loss
 from imgcls.evaluation.rebuild import other_versions, rebuild, same_place, trained_record
 from imgcls.reporting.cautions import caution_tags, cautions
 from imgcls.reporting.cautions import flat as flat_cautions
-from imgcls.reporting.report import markdown_table
-from imgcls.reporting.statistics import accuracy_interval, with_interval
+from imgcls.reporting.report import best_accuracy_interval, markdown_table
+from imgcls.reporting.statistics import Interval, accuracy_interval, with_interval
 from imgcls.run import Prepared, announce, train_run
 from imgcls.signals import GracefulStop
 from imgcls.tracking.git import UNKNOWN
@@ -40,6 +40,7 @@ class Verdict:
         is_bitwise: every metric of every epoch has the same bits.
         is_within_tolerance: the best val accuracies differ by less than the half-width of the original's 95% Wilson
             interval; on another machine, that is all that can be asked.
+        intervals: of the two accuracies, as they are shown.
         owes_bits: the processor, threads and versions are the original's, so the bits should be too.
         first_difference: in words, such as `epoch 3, val/loss: 0.41 -> 0.42`; "" where there is none.
         val_accuracy: of the original and of the repeat.
@@ -59,6 +60,7 @@ class Verdict:
     first_difference: str
     val_accuracy: tuple[float, float]
     num_val: int
+    intervals: tuple[Interval, Interval]
     causes: tuple[str, ...]
     caution_tags: Mapping[str, str]
     losses: tuple[int, int]
@@ -106,7 +108,7 @@ class Verdict:
 
     def _shown(self, which: int) -> str:
         accuracy = self.val_accuracy[which]
-        return with_interval(accuracy, accuracy_interval(accuracy, self.num_val))
+        return with_interval(accuracy, self.intervals[which])
 
 
 def rerun(run_id: str, tracker: Tracker, root: Path, stop: GracefulStop) -> Verdict:
@@ -172,6 +174,7 @@ def _compare(then: RunRecord, now: RunRecord, original: History, repeat: History
         first_difference=difference,
         val_accuracy=accuracies,
         num_val=num_val,
+        intervals=(best_accuracy_interval(then), best_accuracy_interval(now)),
         causes=(*((f"loss: {loss}",) if loss else ()), *_causes(then, now)),
         caution_tags=caution_tags(now.tags),
         losses=(then.loss, now.loss),

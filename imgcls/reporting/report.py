@@ -10,6 +10,7 @@ import pandas as pd
 
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.statistics import (
+    NO_INTERVAL,
     UNDEFINED,
     Interval,
     Scores,
@@ -18,7 +19,10 @@ from imgcls.reporting.statistics import (
     rounded,
     with_interval,
 )
-from imgcls.tracking.record import RunRecord
+from imgcls.tracking.record import ACCURACY_ENDS, RunRecord
+
+INTERVAL_COLUMNS = ("val/accuracy_low", "val/accuracy_high")
+"""Columns of a leaderboard whose images come in groups: the ends of each accuracy's 95 % interval."""
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -77,8 +81,21 @@ def val_score(record: RunRecord, metric: str) -> str:
         record: of a run that trained, or of a sweep, which has its winner's.
         metric: such as `val/accuracy`.
     """
-    value, accuracy = record.metrics[f"best/{metric}"], record.metrics["best/val/accuracy"]
-    return metric_text(metric, value, accuracy, int(record.tags["imgcls.num_val"]))
+    return metric_text(metric, record.metrics[f"best/{metric}"], best_accuracy_interval(record))
+
+
+def best_accuracy_interval(record: RunRecord) -> Interval:
+    """95% interval of a run's `best/val/accuracy`; `NO_INTERVAL` where images come in too few groups, or unknown ones.
+
+    Args:
+        record: of a run that trained, or of a sweep, which has its winner's.
+    """
+    low, high = (record.metrics.get(name) for name in ACCURACY_ENDS)
+    if low is not None and high is not None:
+        return Interval(low, high)
+    if record.has_groups:
+        return NO_INTERVAL
+    return accuracy_interval(record.metrics["best/val/accuracy"], int(record.tags["imgcls.num_val"]))
 
 
 def document(*blocks: str) -> str:
@@ -93,17 +110,24 @@ def _accuracy_interval(accuracy: float | None, num_images: int | None) -> Interv
     return accuracy_interval(accuracy, num_images)
 
 
+def leaderboard_intervals(leaderboard: pd.DataFrame, num_val: int) -> list[Interval | None]:
+    """Of each trial's accuracy; None where it has none, and `NO_INTERVAL` where there are too few groups."""
+    if set(INTERVAL_COLUMNS) <= set(leaderboard.columns):
+        return [Interval(float(low), float(high)) for low, high in leaderboard[list(INTERVAL_COLUMNS)].to_numpy(float)]
+    return [_accuracy_interval(accuracy, num_val) for accuracy in leaderboard["val/accuracy"]]
+
+
 def with_intervals(leaderboard: pd.DataFrame, num_val: int) -> pd.DataFrame:
     """A leaderboard for people: accuracies with their intervals, losses with as many digits.
 
     Args:
-        leaderboard: a row a trial, any columns.
+        leaderboard: a row a trial, any columns; where images come in groups, those of `INTERVAL_COLUMNS` too.
         num_val: images behind its scores.
     """
     if "val/accuracy" not in leaderboard:
         return leaderboard
-    intervals = [_accuracy_interval(accuracy, num_val) for accuracy in leaderboard["val/accuracy"]]
-    board = leaderboard.astype(object)
+    intervals = leaderboard_intervals(leaderboard, num_val)
+    board = leaderboard.drop(columns=list(INTERVAL_COLUMNS), errors="ignore").astype(object)
     for column, show in (("val/accuracy", with_interval), ("val/loss", rounded)):
         if column in board:
             pairs = zip(leaderboard[column], intervals, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import compress
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from imgcls.statistics.paired import mcnemar as mcnemar
 from imgcls.statistics.paired import paired_difference_interval as paired_difference_interval
 from imgcls.statistics.paired import paired_interval as paired_interval
 from imgcls.statistics.scores import explained_intervals as explained_intervals
-from imgcls.statistics.scores import hits_interval
+from imgcls.statistics.scores import hits_interval as hits_interval
 from imgcls.statistics.scores import score_intervals as score_intervals
 
 NUM_BINS = 15
@@ -134,7 +135,10 @@ def score_logits(logits: NDArray[np.floating], labels: NDArray[np.integer], grou
 
 
 def per_class(
-    labels: NDArray[np.integer], predictions: NDArray[np.integer], class_names: Sequence[str]
+    labels: NDArray[np.integer],
+    predictions: NDArray[np.integer],
+    class_names: Sequence[str],
+    groups: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Precision, recall and F1 of each class against the rest.
 
@@ -142,11 +146,13 @@ def per_class(
         labels: int64 (N,), in [0, K).
         predictions: int64 (N,), in [0, K).
         class_names: K names.
+        groups: name of each image's group; none where every image stands for itself.
 
     Returns:
         K rows in the order of `class_names`: `class`; `precision`, `recall` and `f1` in [0, 1], 0 where there is
         nothing to divide by (scikit-learn's zero_division=0); `num_images` of the class. All three are NaN for a class
-        that is neither present nor predicted, so that the mean of `f1` is the macro-F1.
+        that is neither present nor predicted, so that the mean of `f1` is the macro-F1. `recall_low` and `recall_high`
+        are the ends of the recall's 95 % interval, NaN where a class has no images or too few groups.
 
     Raises:
         ValueError: other shapes or ranges, no images.
@@ -160,7 +166,16 @@ def per_class(
     scores = pd.DataFrame({"precision": precision, "recall": recall, "f1": f1}, dtype=np.float64)
     scores[~np.isin(np.arange(num_classes), np.union1d(labels, predictions))] = math.nan
     scores.insert(0, "class", list(class_names))
-    return scores.assign(num_images=num_images)
+    intervals = [_recall_interval(labels == label, predictions == label, groups) for label in range(num_classes)]
+    return scores.assign(
+        num_images=num_images, recall_low=[of.low for of in intervals], recall_high=[of.high for of in intervals]
+    )
+
+
+def _recall_interval(is_of: NDArray[np.bool_], is_called: NDArray[np.bool_], groups: Sequence[str]) -> Interval:
+    if not is_of.any():
+        return NO_INTERVAL
+    return hits_interval(is_called[is_of], list(compress(groups, is_of))) or NO_INTERVAL
 
 
 def confusion(labels: NDArray[np.integer], predictions: NDArray[np.integer], num_classes: int) -> NDArray[np.int64]:
@@ -258,20 +273,18 @@ def ends(interval: Interval) -> str:
 
 
 def accuracy_interval(accuracy: float, num_images: int) -> Interval:
-    """Wilson's, of an accuracy that was counted on so many images."""
+    """Wilson's, of an accuracy that was counted on so many images, none of which come in groups."""
     return wilson(round(accuracy * num_images), num_images)
 
 
-def metric_text(metric: str, value: float, accuracy: float, num_images: int) -> str:
+def metric_text(metric: str, value: float, interval: Interval) -> str:
     """A tracked metric for people: an accuracy with its interval, a loss with as many digits.
 
     Args:
         metric: its name in the record, such as `val/loss`.
         value: the metric.
-        accuracy: on the same images.
-        num_images: so many.
+        interval: of the accuracy on the same images.
     """
-    interval = accuracy_interval(accuracy, num_images)
     return with_interval(value, interval) if metric.endswith("accuracy") else rounded(value, interval)
 
 

@@ -24,7 +24,7 @@ from imgcls.reporting.report import (
     with_intervals,
 )
 from imgcls.reporting.statistics import UNDEFINED, Interval, ends, rounded
-from imgcls.tracking.record import RunRecord
+from imgcls.tracking.record import NUM_VAL_GROUPS, RunRecord
 
 
 def sweep_markdown(
@@ -164,8 +164,14 @@ def _leaderboard(sweep: RunRecord, selection: Selection, board: pd.DataFrame) ->
     first = (
         "and it put the first row first" if _current_confirmation(selection) else "and it selected the first row too"
     )
+    groups = sweep.tags.get(NUM_VAL_GROUPS)
+    method = (
+        "Wilson's 95% interval"
+        if groups is None
+        else f"95% intervals that count {groups} groups, not images, as independent,"
+    )
     note = (
-        f"Accuracies with Wilson's 95% interval over {num_val} val images. Each score is that of the epoch which val "
+        f"Accuracies with {method} over {num_val} val images. Each score is that of the epoch which val "
         f"selected, {first}."
     )
     return frame_table(with_intervals(board, num_val)), warned(note, cautions(sweep.tags))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +30,8 @@ from imgcls.evaluation.confirmation import CONFIRMED_TRIALS, Confirmation
 from imgcls.models.registry import resolve_model
 from imgcls.progress import Pace
 from imgcls.reporting.cautions import caution_tags
-from imgcls.reporting.statistics import metric_text
+from imgcls.reporting.report import INTERVAL_COLUMNS, leaderboard_intervals
+from imgcls.reporting.statistics import NO_INTERVAL, metric_text
 from imgcls.rng import derive_seed
 from imgcls.run import (
     CONFIG,
@@ -348,6 +350,9 @@ class Sweep:
             self._tell_of_failure(job.number, outcome.error)
             return
         attrs = {"run_id": finished.run_id, "best_epoch": finished.best.epoch, **finished.best.metrics()}
+        interval = finished.accuracy_interval
+        if self.prepared.dataset.val.groups and interval != NO_INTERVAL:
+            attrs |= zip(INTERVAL_COLUMNS, (interval.low, interval.high), strict=True)
         for key, value in attrs.items():
             self.study._storage.set_trial_user_attr(trial._trial_id, key, value)
         if finished.outcome == "pruned":
@@ -386,11 +391,18 @@ class Sweep:
             rows.append({
                 "trial": trial.number, "outcome": outcome,
                 "val/accuracy": attrs.get("val/accuracy"), "val/loss": attrs.get("val/loss"),
+                **self._interval_of(attrs),
                 "best/epoch": attrs.get("best_epoch"), **trial.params, "run_id": attrs.get("run_id", ""),
             })  # fmt: skip
         order = {"completed": 0, "pruned": 1, "failed": 2}
         rows.sort(key=lambda r: (order[r["outcome"]], sign * (r[metric] or 0.0), r["val/loss"] or 0.0, r["trial"]))
         return pd.DataFrame(rows)
+
+    def _interval_of(self, attrs: Mapping[str, Any]) -> dict[str, float]:
+        """The ends of a trial's interval, where images come in groups; NaN where there are too few groups for one."""
+        if not self.prepared.dataset.val.groups:
+            return {}
+        return {column: attrs.get(column, math.nan) for column in INTERVAL_COLUMNS}
 
     def _conclude(self, run: Run) -> SweepResult:
         board = self.leaderboard()
@@ -509,16 +521,17 @@ class _SweepProgress:
         board = self._sweep.leaderboard()
         completed = board[board["outcome"] == "completed"] if len(board) else board
         metric = self._sweep.experiment.search.metric
-        num_val, best = len(self._sweep.prepared.dataset.val), "none yet"
+        best = "none yet"
         if len(completed):
-            first = completed.iloc[0]
-            shown = metric_text(metric, first[metric], first["val/accuracy"], num_val)
+            first, num_val = completed.iloc[0], len(self._sweep.prepared.dataset.val)
+            interval = leaderboard_intervals(completed[:1], num_val)[0] or NO_INTERVAL
+            shown = metric_text(metric, first[metric], interval)
             best = f"{shown} by trial {first['trial']}"
         ended, total = self._sweep.num_ended(), self._sweep.num_wanted()
         if outcome.job.number in self._taken_up:
             self._pace = Pace(ended)
         tqdm.write(
-            f"trial {outcome.job.number} {_in_words(outcome, metric, num_val)}; {ended} of {total} trials, "
+            f"trial {outcome.job.number} {_in_words(outcome, metric)}; {ended} of {total} trials, "
             f"best {metric} {best}, "
             f"{self._pace.left(ended, total)}",
             file=terminal.stderr(),
@@ -531,11 +544,11 @@ class _SweepProgress:
         self._bar.close()
 
 
-def _in_words(outcome: TrialOutcome, metric: str, num_val: int) -> str:
+def _in_words(outcome: TrialOutcome, metric: str) -> str:
     if outcome.finished is None:
         return f"{'interrupted' if outcome.interrupted else 'failed'}: {outcome.error}"
     best = outcome.finished.best
-    score = metric_text(metric, metric_value(best, metric), best.val_accuracy, num_val)
+    score = metric_text(metric, metric_value(best, metric), outcome.finished.accuracy_interval)
     return f"{outcome.finished.outcome}: {metric} {score} at epoch {best.epoch}"
 
 

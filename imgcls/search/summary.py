@@ -12,7 +12,8 @@ from imgcls.config import Experiment, load_experiment
 from imgcls.evaluation.confirmation import Confirmation
 from imgcls.evaluation.selection import Trials, selection_of
 from imgcls.reporting import figures, html
-from imgcls.reporting.statistics import Interval, accuracy_interval
+from imgcls.reporting.report import leaderboard_intervals
+from imgcls.reporting.statistics import NO_INTERVAL, Interval
 from imgcls.run import CONFIG
 from imgcls.search import space as spaces
 from imgcls.search.report import (
@@ -92,7 +93,7 @@ def _pictures(
         drawn["Which trials can be told apart"] = figures.leaderboard_intervals(
             [f"trial {number}" for number in completed["trial"]],
             completed[metric].tolist(),
-            [accuracy_interval(value, int(sweep.tags["imgcls.num_val"])) for value in completed[metric]],
+            [of or NO_INTERVAL for of in leaderboard_intervals(completed, int(sweep.tags["imgcls.num_val"]))],
         )
     return [(caption, figures.save_png(figure)) for caption, figure in drawn.items()]
 

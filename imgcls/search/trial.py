@@ -14,6 +14,7 @@ from optuna.storages import JournalStorage
 
 from imgcls.config import Experiment
 from imgcls.errors import TrainingError
+from imgcls.reporting.report import best_accuracy_interval
 from imgcls.run import BEST, Finished, prepare, train_run
 from imgcls.search.journal import Journal
 from imgcls.signals import GracefulStop
@@ -144,7 +145,9 @@ def _recorded(job: TrialJob, tracker: Tracker, tags: dict[str, str]) -> Finished
     epoch = int(record.metrics["best/epoch"])
     at_best = {name: dict(tracker.history(record.run_id, name))[epoch] for name in EpochResult.METRICS}
     num_epochs = max(step for step, _ in tracker.history(record.run_id, job.experiment.search.metric))
-    return Finished(record.run_id, record.outcome, EpochResult.recorded(epoch, at_best), num_epochs)
+    return Finished(
+        record.run_id, record.outcome, EpochResult.recorded(epoch, at_best), num_epochs, best_accuracy_interval(record)
+    )
 
 
 @lru_cache(maxsize=1)

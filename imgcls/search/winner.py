@@ -15,18 +15,22 @@ CONFIRMED_RUN_ID = "imgcls.confirmed_run_id"
 BEST_TRIAL_RUN_ID = "imgcls.best_trial_run_id"
 """Tag of a sweep: the trial that val ranked first. The sweep's `best_trial/...` metrics are this run's."""
 
-SCORES = ("epoch", "val/accuracy", "val/loss")
-"""What a sweep repeats of its winner, and of its best trial."""
+SCORES = ("epoch", "val/accuracy", "val/accuracy_low", "val/accuracy_high", "val/loss")
+"""What a sweep repeats of its winner, and of its best trial, where they have it."""
 
 
 def scores_of_winner(winner: RunRecord) -> dict[str, float]:
     """The sweep's metrics `best/...`, from the run that `imgcls.best_run_id` names."""
-    return {f"best/{name}": winner.metrics[f"best/{name}"] for name in SCORES}
+    return {f"best/{name}": value for name, value in _scores(winner).items()}
 
 
 def scores_of_best_trial(trial: RunRecord) -> dict[str, float]:
     """The sweep's metrics `best_trial/...`, from the run that `imgcls.best_trial_run_id` names."""
-    return {f"best_trial/{name}": trial.metrics[f"best/{name}"] for name in SCORES}
+    return {f"best_trial/{name}": value for name, value in _scores(trial).items()}
+
+
+def _scores(run: RunRecord) -> dict[str, float]:
+    return {name: run.metrics[f"best/{name}"] for name in SCORES if f"best/{name}" in run.metrics}
 
 
 def tags_of(best_run_id: str, best_trial_run_id: str) -> dict[str, str]:

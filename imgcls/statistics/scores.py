@@ -277,7 +277,7 @@ def _newcombe_ends(
 ) -> NDArray[np.float64]:
     """The AUROCs from which those observed lie so many standard errors away, by bisection."""
     inner, outer = values, np.where(quantiles > 0, 1.0, 0.0)
-    for _ in range(40):
+    for _ in range(30):
         middle = (inner + outer) / 2
         is_beyond = (values - middle) ** 2 > quantiles**2 * _newcombe_variance(middle, positives, negatives)
         outer, inner = np.where(is_beyond, middle, outer), np.where(is_beyond, inner, middle)

@@ -15,6 +15,12 @@ STATUS: dict[Outcome, str] = {
     "interrupted": "KILLED",
     "failed": "FAILED",
 }
+NUM_VAL_GROUPS, NUM_TEST_GROUPS = "imgcls.num_val_groups", "imgcls.num_test_groups"
+"""Tags of a run whose images come in groups (`data.groups`): how many groups its val and its test images are in."""
+
+ACCURACY_ENDS = ("best/val/accuracy_low", "best/val/accuracy_high")
+"""Metrics of such a run: the ends of the 95 % interval of `best/val/accuracy`, where there are enough groups."""
+
 LEAKS = "imgcls.leaks"
 """Tag of a run whose splits share images or groups: which, in one line."""
 
@@ -69,6 +75,11 @@ class RunRecord:
     ended: int | None = None
     is_deleted: bool = False
     folder: Path | None = None
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether its images come in groups and are not independent."""
+        return NUM_VAL_GROUPS in self.tags or bool(self.params.get("data.groups"))
 
     @property
     def kind(self) -> str:
