@@ -3,13 +3,20 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.special import expit
+from scipy.stats import norm
+from sklearn import metrics
 
 from benchmarks import command, luck_of_means
 from benchmarks.arena import ALL, BARE, PEERS, available, players
+from benchmarks.coverage import of_two_classes, simulate
 from benchmarks.forms import PARTS, TINY
 from benchmarks.growth import fit_exponent
 from benchmarks.needs import require, sources_of
@@ -118,3 +125,38 @@ def test_what_was_measured_before_an_error_is_kept(capsys):
     folder = Path(capsys.readouterr().err.strip().removeprefix("what was measured before is in "))
     assert json.loads((folder / "RESULTS.json").read_text()) == measured
     shutil.rmtree(folder)
+
+
+def test_a_cell_without_intervals_is_listed_and_no_part_of_the_extremes():
+    cell = of_two_classes(60, 0.5, 0.86)
+    found = simulate(cell, 40)
+    assert found["without_interval"] == ["loss"]
+    assert set(found["coverage"]) == {"accuracy", "balanced_accuracy", "macro_f1", "auroc"}
+    assert found == simulate(cell, 40)
+
+
+def test_the_truth_of_two_classes_is_that_of_a_large_sample():
+    cell, rng = of_two_classes(60, 0.2, 0.86), np.random.default_rng(0)
+    # The population as the docstring describes it, scored by scikit-learn.
+    labels = (rng.random(400_000) < 0.2).astype(int)
+    distance = np.sqrt(2) * norm.ppf(0.86)
+    log_odds = distance * (rng.standard_normal(400_000) + (labels - 0.5) * distance) + np.log(0.2 / 0.8)
+    predictions = log_odds > 0
+    assert cell.truth["accuracy"] == pytest.approx(metrics.accuracy_score(labels, predictions), abs=0.004)
+    assert cell.truth["balanced_accuracy"] == pytest.approx(
+        metrics.balanced_accuracy_score(labels, predictions), abs=0.004
+    )
+    assert cell.truth["macro_f1"] == pytest.approx(metrics.f1_score(labels, predictions, average="macro"), abs=0.004)
+    assert cell.truth["auroc"] == pytest.approx(metrics.roc_auc_score(labels, log_odds), abs=0.004)
+    assert cell.truth["loss"] == pytest.approx(metrics.log_loss(labels, expit(log_odds)), abs=0.004)
+
+
+@pytest.mark.slow
+def test_coverage_ends_with_one_line_of_json():
+    command = [sys.executable, "-m", "benchmarks.coverage", "--simulations", "3", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert 0 <= found["min_coverage"] <= found["max_coverage"] <= 1
+    assert found["simulations"] == 3
+    assert "2 classes, 60 images, 5% positive, AUROC 0.86: loss" in found["without_interval"]
+    assert len(found["cells"]) == 24 + 16 + 9 + 4

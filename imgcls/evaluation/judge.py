@@ -234,7 +234,7 @@ def _pictures(
         ),
         "reliability": (
             "Confidence against accuracy on test",
-            figures.reliability_diagram(reliability(probs, images.labels), ece),
+            figures.reliability_diagram(reliability(probs, images.labels), ece, has_intervals=not images.groups),
         ),
         "worst_mistakes": (
             "The worst mistakes on test",

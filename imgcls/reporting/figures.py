@@ -74,15 +74,16 @@ def confusion_matrix(matrix: NDArray[np.integer], class_names: Sequence[str]) ->
     return figure
 
 
-def reliability_diagram(reliability: Reliability, ece: float) -> Figure:
+def reliability_diagram(reliability: Reliability, ece: float, *, has_intervals: bool = True) -> Figure:
     """Draws accuracy against confidence, over a histogram of confidence.
 
     A point stands at its bin's mean confidence, so its distance to the diagonal is the bin's share in the calibration
-    error; its bar is the 95% Wilson interval.
+    error; its bar is the 95% Wilson interval, where there is one.
 
     Args:
         reliability: the bins.
         ece: expected calibration error, in [0, 1].
+        has_intervals: draw the bars; False for images in groups, which are not independent.
     """
     filled = np.flatnonzero(reliability.counts)
     left, widths = reliability.edges[:-1], np.diff(reliability.edges)
@@ -96,8 +97,10 @@ def reliability_diagram(reliability: Reliability, ece: float) -> Figure:
     upper.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="perfect calibration")
     # Points at 0 and at 1 lie on the frame: unclipped, they show whole.
     lows, highs = [i.low for i in intervals], [i.high for i in intervals]
-    upper.vlines(confidence, lows, highs, color=BLUE, linewidth=1.2, clip_on=False)
-    upper.plot(confidence, accuracy, "o", color=BLUE, markersize=4, label="accuracy, 95% interval", clip_on=False)
+    if has_intervals:
+        upper.vlines(confidence, lows, highs, color=BLUE, linewidth=1.2, clip_on=False)
+    label = "accuracy, 95% interval" if has_intervals else "accuracy"
+    upper.plot(confidence, accuracy, "o", color=BLUE, markersize=4, label=label, clip_on=False)
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     _legend_above(upper)
     figure.suptitle(f"Calibration error (ECE) {ece:.3f}, {reliability.counts.sum()} images", fontsize=10)
