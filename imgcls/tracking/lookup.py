@@ -102,8 +102,10 @@ def _newest_finished(kind: Kind, tracker: Tracker) -> list[RunRecord]:
 
 def _near(text: str, tracker: Tracker) -> str:
     """` (did you mean X?)` for a word, or for a run with an id, a name or an experiment like it."""
-    known = {word: f"`{word}`" for word in _BY_WORD}
+    known: dict[str, str] = {}
     for record in tracker.find({}, newest=NUM_NEAR):
         known |= {word: described(record) for word in (record.experiment, record.name, record.run_id) if word}
-    close = nearest(text, known, cutoff=0.8)
-    return f" (did you mean {known[close]}?)" if close else ""
+    if close := nearest(text, known, cutoff=0.8):
+        return f" (did you mean {known[close]}?)"
+    word = nearest(text, _BY_WORD, cutoff=0.7)
+    return f" (did you mean `{word}`?)" if word else ""

@@ -87,6 +87,8 @@ def test_words_say_which_run_they_stand_for(store, caplog):
         ("bbbbb", "no run 'bbbbb' in "),  # five characters are too few
         ("eeeeee", "no run 'eeeeee' in "),
         ("lst", "no run 'lst' (did you mean `last`?) in "),
+        ("lats", "no run 'lats' (did you mean `last`?) in "),
+        ("Best", "no run 'Best' (did you mean `best`?) in "),
         ("bird", f"no run 'bird' (did you mean {IDS['later, unfinished']} (train, birds, "),
         ("e" + IDS["train"][1:], f"(did you mean {IDS['train']} (train, birds"),
         (IDS["train"][:-1] + "1", f"(did you mean {IDS['train']} (train, birds"),
