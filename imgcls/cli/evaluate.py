@@ -84,9 +84,7 @@ def ledger(as_json: AsJsonList = False) -> None:
 
 
 def compare(
-    run_ids: Annotated[
-        list[str], typer.Argument(metavar="RUN RUN ...", help="Completed runs; a sweep stands for its winner.")
-    ],
+    run_ids: Annotated[list[str], typer.Argument(metavar="RUN", help="Completed runs; a sweep stands for its winner.")],
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write it as one page, with the curves overlaid.")
     ] = None,

@@ -14,7 +14,10 @@ from imgcls.cli.output import hint, print_facts, print_json, write
 def models(
     name: Annotated[
         str | None,
-        typer.Argument(help="A model, which is shown; or a part of names, or a pattern such as '*resnet*', to list."),
+        typer.Argument(
+            metavar="MODEL",
+            help="A model, which is shown; or a part of names, or a pattern such as '*resnet*', to list.",
+        ),
     ] = None,
     image_size: Annotated[int, typer.Option(min=4, help="Side of the input in pixels.")] = 224,
     channels: Annotated[int, typer.Option(min=1, max=3, help="1 (grey) or 3 (RGB).")] = 3,

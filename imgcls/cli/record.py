@@ -14,7 +14,9 @@ from imgcls.shown import did_you_mean, nearest
 
 
 def runs(
-    experiment: Annotated[str | None, typer.Argument(help="Only runs of this MLflow experiment.")] = None,
+    experiment: Annotated[
+        str | None, typer.Argument(metavar="EXPERIMENT", help="Only runs of this MLflow experiment.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
     as_json: AsJsonList = False,
 ) -> None:
