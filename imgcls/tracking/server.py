@@ -114,7 +114,8 @@ class RemoteClient(MlflowClient):
 
     def log_inputs(self, run_id: str, datasets: Sequence[DatasetInput] | None = None, models: Any = None) -> None:
         """Writes links to data sets into the outbox."""
-        assert not models
+        if models:
+            raise NotImplementedError("links to models are not written into the outbox")
         entries = [
             {"dataset": dict(link.dataset), "tags": [[tag.key, tag.value] for tag in link.tags]}
             for link in datasets or ()

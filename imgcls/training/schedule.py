@@ -16,9 +16,12 @@ def lr_at(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> flo
         peak: highest learning rate.
         warmup_steps: in [0, total_steps).
         total_steps: steps really taken in the whole run.
+
+    Raises:
+        ValueError: a step outside these bounds.
     """
-    assert 0 <= step < total_steps, (step, total_steps)
-    assert 0 <= warmup_steps < total_steps, (warmup_steps, total_steps)
+    if not (0 <= step < total_steps and 0 <= warmup_steps < total_steps):
+        raise ValueError(f"step {step} and {warmup_steps} warm-up steps have to lie in [0, {total_steps})")
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / (total_steps - warmup_steps)

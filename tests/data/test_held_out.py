@@ -1,6 +1,8 @@
 """The sealed test split: what can be known of it without a look, and what a look gives."""
 
 import inspect
+import subprocess
+import sys
 from dataclasses import fields
 
 import numpy as np
@@ -65,6 +67,32 @@ def test_open_needs_a_look_that_was_written_down(root, monkeypatch, look):
         sealed(root).open(look)
     with pytest.raises(TypeError):
         sealed(root).open()
+
+
+UNRECORDED = """
+import sys
+from pathlib import Path
+from imgcls.config import DataConfig
+from imgcls.data.held_out import HeldOut, Look
+from imgcls.data.sources import open_source
+from imgcls.errors import SealedError
+source = open_source(DataConfig(source="folder", path=sys.argv[1]), Path(sys.argv[1]))
+test = HeldOut(source.given["test"], source.class_names, decode_side=8, image_size=8, channels=3)
+assert False, "removed by -O"
+for look in (Look("", 1, lambda: True), Look("a run", 0, lambda: True), Look("a run", 1, lambda: False)):
+    try:
+        test.open(look)
+        print("opened")
+    except SealedError as error:
+        print(error)
+"""
+
+
+def test_the_seal_holds_without_assertions(root):
+    """Under `python -O`, which removes every assert."""
+    command = [sys.executable, "-O", "-c", UNRECORDED, str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.count("stays sealed") == 3 and "opened" not in done.stdout.replace("is opened", "")
 
 
 def test_open_gives_the_images_in_the_order_of_their_content(root):

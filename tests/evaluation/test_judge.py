@@ -47,8 +47,8 @@ def test_the_record_of_an_evaluation_is_whole(project):
         for artifact in project.client.list_artifacts(result.run_id, folder)
     }
     assert paths == {
-        "predictions/test.csv", "report/report.md", "report/per_class.csv", "report/test_images.txt", "report/test_sketches.npy",
-        "report/report.html",
+        "predictions/test.csv", "report/report.md", "report/per_class.csv", "report/test_images.txt",
+        "report/test_sketches.npy", "report/report.html",
         "figures/confusion_matrix.png", "figures/reliability.png", "figures/worst_mistakes.png",
     }  # fmt: skip
 

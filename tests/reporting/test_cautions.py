@@ -19,7 +19,8 @@ LEAKS, NEAR, OPENED = "imgcls.leaks", "imgcls.num_near_leaked", "imgcls.num_open
         (
             {OPENED: "1", NEAR: "0"},
             (
-                "1 train or val image was opened as test images by an earlier evaluation in this store, or looks like one.",
+                "1 train or val image was opened as test images by an earlier evaluation in this store, "
+                "or looks like one.",
             ),
             {OPENED: 1, NEAR: 0},
         ),
@@ -27,7 +28,8 @@ LEAKS, NEAR, OPENED = "imgcls.leaks", "imgcls.num_near_leaked", "imgcls.num_open
             {OPENED: "30", NEAR: "2"},
             (
                 "2 val and test images look like an image of another split.",
-                "30 train and val images were opened as test images by an earlier evaluation in this store, or look like one.",
+                "30 train and val images were opened as test images by an earlier evaluation in this store, "
+                "or look like one.",
             ),
             {OPENED: 30, NEAR: 2},
         ),

@@ -59,5 +59,5 @@ def test_it_rises_to_the_peak_by_the_last_warmup_step_then_falls_and_never_reach
     ("step", "warmup_steps", "total_steps"), [(-1, 0, 4), (4, 0, 4), (0, 4, 4), (0, 9, 4), (0, -1, 4)]
 )
 def test_a_step_outside_the_run_or_an_endless_warmup_is_never_clamped(step, warmup_steps, total_steps):
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match="have to lie in"):
         lr_at(step, peak=1.0, warmup_steps=warmup_steps, total_steps=total_steps)
