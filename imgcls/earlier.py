@@ -25,6 +25,11 @@ def recorded_squares(record: RunRecord) -> int:
     return record.squares
 
 
+def is_kept_larger(dataset: Dataset) -> bool:
+    """Whether train's squares are larger than val's; where they are not, every format has the same val images."""
+    return bool(dataset.train.stored.shape[-1] > dataset.val.stored.shape[-1])
+
+
 def other_squares(record: RunRecord, dataset: Dataset) -> str:
     """How the val images of a run differ from those of `dataset`, in words; "" where they do not.
 
@@ -32,8 +37,7 @@ def other_squares(record: RunRecord, dataset: Dataset) -> str:
         record: of a run with the same settings.
         dataset: as it is prepared now.
     """
-    has_same_size = dataset.train.stored.shape[-1] == dataset.val.stored.shape[-1]
-    if record.squares == dataset.squares or has_same_size:
+    if record.squares == dataset.squares or not is_kept_larger(dataset):
         return ""
     return (
         f"its val images were made from train's larger squares ({SQUARES} = {record.squares}), and are now made "

@@ -27,7 +27,7 @@ from imgcls.data.leaks import NEAR_DUPLICATES, SHOWN, near_duplicates_csv
 from imgcls.data.loader import Loader
 from imgcls.data.splits import SQUARES_FORMAT, Dataset, load_dataset
 from imgcls.data.warned import held_warnings
-from imgcls.earlier import other_loss, other_squares, same_work
+from imgcls.earlier import is_kept_larger, other_loss, other_squares, same_work
 from imgcls.errors import InputError, Interrupted, TrainingError
 from imgcls.failures import explain
 from imgcls.models.registry import build_model, pretrained_normalisation, resolve_model
@@ -206,7 +206,8 @@ def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "") -> None:
     for sentence in cautions({NUM_OPENED_BEFORE: str(_num_opened_before(prepared.dataset, tracker))}) if runs else ():
         log.warning("%s", sentence)
     earlier = tracker.find(_images_tags(prepared.dataset), newest=20) if prepared.warnings else []
-    if earlier := [record for record in earlier if record.params.get("data.fit", "crop") == data.fit]:
+    # Earlier versions had no warning of ends that are cut off.
+    if earlier := [r for r in earlier if SQUARES in r.tags and r.params.get("data.fit") == data.fit]:
         given = "1 warning was" if len(prepared.warnings) == 1 else f"{len(prepared.warnings)} warnings were"
         log.info("%s given when these images were first used (in run %s, or before)", given, earlier[-1].run_id)
         return
@@ -317,7 +318,7 @@ def _unfinished(prepared: Prepared, tracker: Tracker, tags: Mapping[str, str]) -
     of_any_version = {key: value for key, value in tags.items() if key != "imgcls.identity"}
     of_any_version["imgcls.data_fingerprint"] = dataset.fingerprint
     ignored = [*MADE_BY_THE_MACHINE, *_keys_of_searching(prepared.experiment)]
-    if dataset.train.stored.shape[-1] != dataset.val.stored.shape[-1]:
+    if is_kept_larger(dataset):
         ignored += MEASURED
     earlier = same_work(tracker.find(of_any_version, experiment=name), prepared.experiment, ignored)
     if earlier is None or earlier.outcome in ("completed", "pruned"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgcls.data.splits import SQUARES_FORMAT
-from imgcls.earlier import other_loss
+from imgcls.earlier import is_kept_larger, other_loss
 from imgcls.evaluation.rebuild import other_versions, rebuild, same_place, trained_record
 from imgcls.reporting.cautions import caution_tags, cautions
 from imgcls.reporting.cautions import flat as flat_cautions
@@ -146,7 +146,7 @@ def rerun(run_id: str, tracker: Tracker, root: Path, stop: GracefulStop) -> Verd
 
 
 def _say_what_is_other(record: RunRecord, prepared: Prepared) -> None:
-    if prepared.dataset.squares != SQUARES_FORMAT:
+    if prepared.dataset.squares != SQUARES_FORMAT and is_kept_larger(prepared.dataset):
         log.info(
             "run %s was recorded with %s = %d; it is repeated with the val images that it had, and a new run of its "
             "config would have others", record.run_id, SQUARES, prepared.dataset.squares,

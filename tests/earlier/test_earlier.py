@@ -125,7 +125,9 @@ def test_a_new_run_of_the_same_experiment_has_the_new_format_and_comparing_says_
 
 def test_a_loss_of_an_earlier_definition_is_not_repeated_silently(earlier, caplog):
     record = only(earlier, "weighted", kind="train")
+    caplog.set_level(logging.INFO)
     verdict = rerun(record.run_id, earlier.tracker, earlier.root, GracefulStop())
+    assert "would have others" not in caplog.text  # without crops the two formats are the same
     said = "its loss multiplied every class's share of a smoothed or mixed label by that class's weight"
     assert f"run {record.run_id} cannot be repeated as it was: {said}" in caplog.text
     assert not verdict.is_verified and verdict.word == "no"
