@@ -1,6 +1,7 @@
 """The winner's luck: fresh seeds, an epoch fixed beforehand, a winner by mean and not by the luckiest run."""
 
 import logging
+import shutil
 import statistics
 
 import pytest
@@ -13,6 +14,23 @@ from imgcls.signals import GracefulStop
 from tests.stops import StopAfter
 
 QUICK = ("train.epochs=2", "search.trials=2", "model.width=4")
+
+
+@pytest.fixture(scope="module")
+def swept(make_project):
+    """A project with a sweep that has ended, which each test gets a copy of."""
+    made = make_project()
+    sweep(made)
+    return made
+
+
+@pytest.fixture
+def project(swept, make_project, monkeypatch):
+    made = make_project()
+    shutil.copytree(swept.root, made.root, dirs_exist_ok=True)
+    made.tracker.relocate()
+    monkeypatch.chdir(made.root)
+    return made
 
 
 def sweep(project, *overrides):

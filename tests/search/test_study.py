@@ -26,6 +26,15 @@ def sweep(project, *overrides, stop=None):
     return Sweep(project.experiment(*overrides), project.root, project.tracker, stop or GracefulStop()).run()
 
 
+QUICK = (
+    "train.epochs=1",
+    "train.warmup_epochs=0",
+    "search.space.train.warmup_epochs=[0]",
+    "search.space.model.depth=[8]",
+)
+"""One epoch of one network; the learning rate alone is searched."""
+
+
 def trial_params(project, result):
     trials = project.tracker.children(result.run_id, "trial")
     return [
@@ -70,23 +79,6 @@ def test_a_sweep_leaves_its_record(project):
     assert result.best_run_id in parent.data.tags["mlflow.note.content"]
 
 
-def test_typed_again_it_goes_on_and_equals_a_sweep_that_was_never_left(project, make_project):
-    first = sweep(project, "search.trials=2")
-    again = sweep(project, "search.trials=4")
-    assert again.run_id == first.run_id
-    taken_up = trial_params(project, again)
-    other = make_project()
-    assert trial_params(other, sweep(other, "search.trials=4")) == taken_up
-    assert len(taken_up) == 4
-
-
-def test_asked_for_what_is_there_already_it_trains_nothing(project):
-    first = sweep(project, "search.trials=2")
-    again = sweep(project, "search.trials=2")
-    assert (again.run_id, again.best_run_id) == (first.run_id, first.best_run_id)
-    assert len(project.runs(kind="trial")) == 2
-
-
 class KilledError(BaseException):
     """Stands for a kill at one line: nobody catches it."""
 
@@ -108,6 +100,20 @@ def whole(make_project):
     """A sweep that nobody stopped."""
     made = make_project()
     return everything(made, sweep(made))
+
+
+def test_typed_again_it_goes_on_and_equals_a_sweep_that_was_never_left(project, whole):
+    first = sweep(project, "search.trials=1")
+    again = sweep(project)
+    assert again.run_id == first.run_id
+    assert everything(project, again) == whole
+
+
+def test_asked_for_what_is_there_already_it_trains_nothing(project):
+    first = sweep(project, *QUICK, "search.trials=1")
+    again = sweep(project, *QUICK, "search.trials=1")
+    assert (again.run_id, again.best_run_id) == (first.run_id, first.best_run_id)
+    assert len(project.runs(kind="trial")) == 1
 
 
 @pytest.mark.parametrize(
@@ -210,16 +216,16 @@ def test_a_trial_whose_process_was_killed_is_taken_up(project, whole):
 
 
 def test_an_edited_experiment_starts_a_new_study_and_says_so(project, caplog):
-    first = sweep(project, "search.trials=1")
+    first = sweep(project, *QUICK, "search.trials=1")
     with caplog.at_level("INFO"):
-        second = sweep(project, "search.trials=1", "train.epochs=2")
+        second = sweep(project, *QUICK, "search.trials=1", "train.epochs=2")
     assert second.run_id != first.run_id
     assert f"differ from those of sweep {first.run_id}" in caplog.text
 
 
 def test_other_data_start_a_new_study(project):
-    first = sweep(project, "search.trials=1")
-    assert sweep(project, "search.trials=1", "data.seed=1").run_id != first.run_id
+    first = sweep(project, *QUICK, "search.trials=1")
+    assert sweep(project, *QUICK, "search.trials=1", "data.seed=1").run_id != first.run_id
 
 
 @pytest.mark.slow
@@ -246,12 +252,14 @@ def test_random_and_tpe_sweeps_are_functions_of_their_seed(project):
 
 
 def test_pruned_trials_are_finished_and_never_win(project):
+    rates = [0.02, 0.021, 0.022, 0.023, 0.024, 1e-7]  # the median pruner judges from the sixth trial on
     result = sweep(
-        project, "search.trials=9", "train.epochs=4", "search.space.train.lr={low = 1e-7, high = 3e-2, log = true}"
-    )
+        project, "search.trials=6", 'search.sampler="grid"', f"search.space.train.lr={rates}",
+        "search.space.train.warmup_epochs=[1]", "search.space.model.depth=[8]", "model.width=4",
+    )  # fmt: skip
     records = project.tracker.children(result.run_id, "trial")
     pruned = [r for r in records if r.outcome == "pruned"]
-    assert pruned, "with learning rates over five decades some trial is below the median"
+    assert [record.params["train.lr"] for record in pruned] == ["1e-07"]
     assert {r.status for r in records} == {"FINISHED"}
     for record in pruned:  # the longest warm-up searched is 1 epoch, so none is judged before the second
         assert len(project.tracker.history(record.run_id, "val/loss")) >= 2
@@ -363,14 +371,6 @@ def test_values_that_rule_each_other_out_are_refused_before_the_first_trial(proj
     with pytest.raises(ConfigError, match=message):
         sweep(project, *overrides)
     assert project.runs() == []
-
-
-QUICK = (
-    "train.epochs=1",
-    "train.warmup_epochs=0",
-    "search.space.train.warmup_epochs=[0]",
-    "search.space.model.depth=[8]",
-)
 
 
 def test_a_value_has_the_same_decimals_wherever_it_is_recorded(project):
