@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from imgcls.evaluation.compare import compare
 from imgcls.evaluation.confirmation import Confirmed, rank_confirmed
 from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.rerun import rerun
@@ -14,7 +15,7 @@ from imgcls.reporting.statistics import accuracy_interval, with_interval
 from imgcls.search.study import Sweep, confirm_sweep
 from imgcls.search.winner import flat
 from imgcls.signals import GracefulStop
-from tests.reporting.records import trained
+from tests.reporting.records import record, trained
 
 QUICK = ("train.epochs=1", "train.warmup_epochs=0", "search.trials=3", "model.width=4")
 SPACE = ("search.space.model.depth=[8]", "search.space.train.warmup_epochs=[0]")
@@ -168,6 +169,21 @@ def test_all_that_a_confirmed_sweep_says_of_its_winner_is_of_that_run(reranked):
     report = reranked.project.tracker.read_text(reranked.sweep_id, "report/report.md")
     assert f"Run `{winner}` with `val/accuracy` {shown(reranked, winner)} at epoch 1." in report
     assert report == sweep.tags["mlflow.note.content"]
+
+
+def test_a_comparison_says_what_val_chose_of_each_run(reranked):
+    best, second, third = reranked.trials
+    compared = compare([best, third, reranked.fresh[second][0], reranked.fresh[best][0]], reranked.project.tracker)
+    chosen = [compared.selected_by_val(run) for run in compared.runs]
+    assert chosen == [["epoch", "trial"], ["epoch"], ["configuration"], []]
+
+
+def test_a_sweep_with_a_better_trial_since_says_nothing_of_the_confirmation_before():
+    scores = {"best/epoch": 3.0, "best_trial/epoch": 3.0, "num_trials": 9.0, "confirm/mean": 0.9}
+    names = {"best_run_id": "run9", "best_trial_run_id": "run9", "confirmed_run_id": "fresh3"}
+    facts = flat(record("sweep1", "sweep", metrics=scores, **names))
+    assert facts["num_trials"] == 9 and facts["best/epoch"] == 3
+    assert "confirm/mean" not in facts
 
 
 def test_a_confirmation_of_fewer_seeds_replaces_the_numbers_of_the_one_before(reranked):
