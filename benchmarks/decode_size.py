@@ -42,8 +42,9 @@ def main() -> None:
             sys.stderr.write(f"seed {seed}, squares of {side} pixels: {scores[name][-1]:.4f}\n")
     differences = [kept - native for kept, native in zip(scores["kept"], scores["native"], strict=True)]
     interval = mean_interval(differences)
+    ends = None if interval is None else [interval.low, interval.high]
     means = {name: statistics.fmean(values) for name, values in scores.items()}
-    result = {"sides": found, "val/accuracy": scores, "means": means, "difference": [interval.low, interval.high]}
+    result = {"sides": found, "val/accuracy": scores, "means": means, "difference": ends}
     sys.stdout.write(json.dumps(result) + "\n")
 
 
