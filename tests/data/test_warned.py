@@ -34,15 +34,17 @@ def test_where_reading_fails_the_warnings_are_logged_after_all(caplog):
     assert caplog.messages == ["3 pairs"]
 
 
-def test_a_record_with_a_run_of_these_images_was_told_before(project, caplog):
-    prepared = project.prepare("train.epochs=1", "train.warmup_epochs=0")
-    assert any(warning.startswith("near duplicates: ") for warning in prepared.warnings)
-    assert not [line for line in caplog.messages if "near duplicates" in line]
+def test_a_record_with_a_run_of_these_images_was_told_before(project, leaky, caplog):
+    settings = (*leaky, "data.allow_leaks=true")
+    prepared = project.prepare(*settings)
     said = prepared.warnings
+    assert any(warning.startswith("data.allow_leaks: ") for warning in said)
+    assert any(warning.startswith("classes with fewer than 10 images") for warning in said)
+    assert not set(said) & set(caplog.messages)
     with caplog.at_level(logging.INFO):
         announce(prepared, project.tracker)
     assert set(said) <= set(caplog.messages)
-    run_id = project.train("train.epochs=1", "train.warmup_epochs=0").run_id
+    run_id = project.train(*settings).run_id
     caplog.clear()
     with caplog.at_level(logging.INFO):
         announce(prepared, project.tracker)
