@@ -349,10 +349,11 @@ def _bilinear(source: Tensor, grid: Tensor) -> Tensor:
 
 
 def _grid(maps: Tensor, side: int) -> Tensor:
-    """float32 (B, side, side, 2): torch's affine_grid to the bit, ten times as fast on a processor.
+    """float32 (B, side, side, 2): torch's affine_grid, ten times as fast on a processor.
 
-    Its matrix product rounds x * a + y * b + c after each step, so it is the outer sum of a row and a column; and
-    with x and y a plane each, grid_sample reads it faster.
+    x * a + y * b + c, rounded after each step, is the outer sum of a row and a column. torch's matrix product gives
+    the same bits where it rounds so too; with fused multiply-add (Intel, 2026-11-25) it differs in the last bit. With
+    x and y a plane each, grid_sample reads the grid faster.
     """
     # As affine_grid has it: evenly from -1 to 1, then moved from the pixels' corners to their centres.
     places = torch.linspace(-1, 1, side, device=maps.device) * (side - 1) / side if side > 1 else maps.new_zeros(1)
