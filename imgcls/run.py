@@ -34,7 +34,7 @@ from imgcls.models.registry import build_model, pretrained_normalisation, resolv
 from imgcls.progress import RunProgress, duration
 from imgcls.reporting import figures
 from imgcls.reporting.cautions import caution_tags, cautions
-from imgcls.reporting.methods import schedule_words, start_words
+from imgcls.reporting.methods import device_words, schedule_words, start_words
 from imgcls.reporting.overview import overview, too_few_to_score
 from imgcls.reporting.statistics import NO_INTERVAL, Interval, hits_interval, rounded, with_interval
 from imgcls.rng import derive_seed
@@ -201,15 +201,17 @@ def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "") -> None:
     place = str(located(data.path, prepared.root, "data.path")) if data.source == "folder" else data.source
     if runs and (seconds := _seconds_expected(prepared, tracker)):
         each = "" if runs.startswith("1 ") else " each"
-        runs += f", about {duration(seconds)} of training{each}, going by the newest runs of this experiment"
-    log.info("%s", overview(prepared.dataset, place, str(prepared.device), work=runs))
+        about = duration(seconds) if seconds >= 1 else f"{seconds:.1g} s"
+        runs += f", about {about} of training{each}, going by the newest runs of this experiment"
+    log.info("%s", overview(prepared.dataset, place, device_words(str(prepared.device)), work=runs))
     for sentence in cautions({NUM_OPENED_BEFORE: str(_num_opened_before(prepared.dataset, tracker))}) if runs else ():
         log.warning("%s", sentence)
-    earlier = tracker.find(_images_tags(prepared.dataset), newest=20) if prepared.warnings else []
+    newest = tracker.find(_images_tags(prepared.dataset), newest=20) if prepared.warnings else []
     # Earlier versions had no warning of ends that are cut off.
-    if earlier := [r for r in earlier if SQUARES in r.tags and r.params.get("data.fit") == data.fit]:
+    if earlier := [r for r in newest if SQUARES in r.tags and r.params.get("data.fit") == data.fit]:
         given = "1 warning was" if len(prepared.warnings) == 1 else f"{len(prepared.warnings)} warnings were"
-        log.info("%s given when these images were first used (in run %s, or before)", given, earlier[-1].run_id)
+        run = earlier[0].run_id + (", or before" if len(newest) == 20 else "")
+        log.info("%s given when these images were first used (in run %s)", given, run)
         return
     for warning in prepared.warnings:
         log.warning("%s", warning)

@@ -110,7 +110,7 @@ def as_text(findings: Findings) -> str:
     rows = sorted(by_kind.items(), key=lambda row: -sum(row[1]))
     lines = [f"{in_words(sum(sizes)):>9}  {len(sizes):>5}  {kind}" for kind, sizes in rows]
     total = sum(item.num_bytes for item in findings.items)
-    lines.append(f"{in_words(total):>9}  {len(findings.items):>5}  in all")
+    lines.append(f"{in_words(total):>9}  {len(findings.items):>5}  in all" if rows else "nothing may go: 0B in all")
     if findings.num_elsewhere:
         runs = "1 run keeps its" if findings.num_elsewhere == 1 else f"{findings.num_elsewhere} runs keep their"
         lines.append(f"{runs} artifacts elsewhere; those are left alone")

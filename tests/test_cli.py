@@ -207,6 +207,8 @@ def test_models_lists_and_shows(project):
         assert any(line.startswith(name + " ") for line in listed.stdout.splitlines()), name
     shown = json.loads(imgcls(project, "models", "torchvision:resnet18", "--image-size", "224", "--json").stdout)
     assert shown["num_parameters"] == 11_689_512  # torchvision's own table
+    refused = imgcls(project, "models", "resnet", "--channels", "2")
+    assert (refused.returncode, refused.stdout) == (2, "") and "1 channel (grey) or 3 (RGB)" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -232,6 +234,7 @@ def test_cache_lists_what_is_kept_and_makes_room(project, monkeypatch, tmp_path)
     project.train("train.epochs=1", "train.warmup_epochs=0")
     listed = imgcls(project, "cache").stdout.splitlines()
     assert any("8 x 8 x 1" in line and "used 2" in line for line in listed) and "entries" in listed[-1]
+    assert all(" UTC  " in line for line in listed[:-1])
     refused = imgcls(project, "cache", "--prune", "much")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "--prune = 'much' is no size" in refused.stderr

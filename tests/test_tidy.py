@@ -13,10 +13,10 @@ from imgcls.cli import app
 from imgcls.data.cache import cache_folder
 from imgcls.errors import Interrupted, TrainingError
 from imgcls.evaluation.judge import evaluate
-from imgcls.evaluation.ledger import TEST_IMAGES
 from imgcls.run import BEST, LAST
 from imgcls.search.study import Sweep, confirm_sweep
 from imgcls.signals import GracefulStop
+from imgcls.tracking.looks import TEST_IMAGES
 from imgcls.training.checkpoint import load_checkpoint
 from tests.stops import StopAfter
 
@@ -201,4 +201,5 @@ def test_the_verb_lists_and_removes_only_when_told_to(project):
     assert last.exists()
     assert "removed" in CliRunner().invoke(app, ["clean", "--yes"]).stdout
     assert not last.exists()
-    assert "in all" in CliRunner().invoke(app, ["clean"]).stdout
+    for arguments in (["clean"], ["clean", "--yes"]):
+        assert CliRunner().invoke(app, arguments).stdout == "nothing may go: 0B in all\n"

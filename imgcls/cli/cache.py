@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -36,8 +37,12 @@ def cache(
         print_json([entry.flat() | {"removed": gone} for some, gone in kept_and_removed for entry in some])
         return
     if prune is not None:
-        write(f"removed {len(removed)} entries of {in_words(sum(entry.num_bytes for entry in removed))}")
+        write(f"removed {_counted(removed)} of {in_words(sum(entry.num_bytes for entry in removed))}")
     for entry in found:
         write(f"{in_words(entry.num_bytes):>9}  used {entry.last_used}  {entry.about}")
     total = sum(entry.num_bytes for entry in found)
-    write(f"{cache_folder()}: {in_words(total)} of {in_words(budget())} in {len(found)} entries")
+    write(f"{cache_folder()}: {in_words(total)} of {in_words(budget())} in {_counted(found)}")
+
+
+def _counted(entries: Sequence[object]) -> str:
+    return f"{len(entries)} entr{'y' if len(entries) == 1 else 'ies'}"

@@ -9,6 +9,7 @@ import typer
 
 from imgcls.cli.arguments import AsJson, Overrides, parse_overrides
 from imgcls.cli.output import hint, print_facts, print_json, write
+from imgcls.errors import InputError
 
 
 def models(
@@ -33,6 +34,8 @@ def models(
     from imgcls.models.listing import as_text, is_model, listed_models
     from imgcls.models.registry import describe_model
 
+    if channels == 2:
+        raise InputError("--channels 2: images have 1 channel (grey) or 3 (RGB)")
     found = listed_models(name or "")
     if found and (name is None or not is_model(name)):
         print_json([model.flat() for model in found]) if as_json else write(as_text(found))

@@ -65,10 +65,8 @@ def clean(
         remove(found)
     if as_json:
         print_json([item.flat() | {"removed": yes} for item in found.items])
-    elif yes:
-        write("removed")
     elif found.items:
-        write("nothing was removed; imgcls clean --yes does it")
+        write("removed" if yes else "nothing was removed; imgcls clean --yes does it")
 
 
 def doctor(

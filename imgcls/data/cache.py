@@ -328,8 +328,8 @@ class Entry:
 
     @property
     def last_used(self) -> str:
-        """For people, in local time."""
-        return f"{datetime.fromtimestamp(self.used).astimezone():%Y-%m-%d %H:%M}"
+        """For people, in UTC like every other time that is printed."""
+        return f"{datetime.fromtimestamp(self.used, UTC):%Y-%m-%d %H:%M} UTC"
 
     def flat(self) -> dict[str, object]:
         """For programs."""

@@ -11,7 +11,7 @@ import pandas as pd
 from imgcls.evaluation.confirmation import mean_words, optimism_words
 from imgcls.evaluation.selection import Selection, story
 from imgcls.reporting.cautions import cautions
-from imgcls.reporting.methods import commit_words, methods, model_words, split_words
+from imgcls.reporting.methods import commit_words, device_words, methods, model_words, split_words
 from imgcls.reporting.report import (
     document,
     escaped,
@@ -303,7 +303,7 @@ def _settings(evaluation: RunRecord, judged: RunRecord, num_classes: int) -> lis
         ("test fingerprint", evaluation.tags["imgcls.test_fingerprint"]),
         ("look at the test split", evaluation.tags["imgcls.test_look"]),
         ("run judged", f"{judged.run_id} ({judged.kind}), {commit_words(judged.tags)}"),
-        ("evaluation run", f"{evaluation.run_id}, on {evaluation.tags['imgcls.device']}"),
+        ("evaluation run", f"{evaluation.run_id}, on {device_words(evaluation.tags['imgcls.device'])}"),
     ]
 
 

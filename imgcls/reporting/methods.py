@@ -75,10 +75,13 @@ def _optimiser(params: Mapping[str, str]) -> str:
     decay, batch = float(params["train.weight_decay"]), params["train.batch_size"]
     patience = int(params.get("train.patience", "0"))
     early = f", ended early after {counted(patience, 'epoch')} without a better val score" if patience else ""
+    warms_up = params.get("train.warmup_epochs", "0") != "0"
+    rise = "rises in a line during warm-up and falls along half a cosine after it"
     return (
         f"The optimiser was AdamW (highest learning rate {float(params['train.lr']):.3g}, weight decay {decay:g}, "
-        f"batches of {batch} images) over {schedule_words(params)}; the learning rate rises in a line during warm-up "
-        f"and falls along half a cosine after it{early}. The seed was {params['train.seed']}."
+        f"batches of {batch} images) over {schedule_words(params)}; the learning rate "
+        f"{rise if warms_up else 'falls along half a cosine from the first step on'}{early}. "
+        f"The seed was {params['train.seed']}."
     )
 
 
@@ -158,10 +161,15 @@ def _machine(run: RunRecord) -> Iterator[str]:
     versions = json.loads(tags.get("imgcls.versions", "{}"))
     named = ", ".join(f"{name} {number}" for name, number in versions.items() if name not in UNNAMED)
     precision = f" in {params['train.precision']}" if params.get("train.precision", "auto") != "auto" else ""
-    yield f"It ran{precision} on {tags.get('imgcls.device', 'an unknown device')}" + (
+    yield f"It ran{precision} on {device_words(tags.get('imgcls.device', 'an unknown device'))}" + (
         f" with {named}." if named else "."
     )
     yield f"The code was imgcls {versions.get('imgcls', 'of an unknown version')}, {commit_words(tags)}."
+
+
+def device_words(device: str) -> str:
+    """A device as a sentence has it: the record says `1 threads`, which has to stay equal between versions."""
+    return device.removesuffix("s") if device.endswith(" 1 threads") else device
 
 
 def commit_words(tags: Mapping[str, str]) -> str:

@@ -77,6 +77,8 @@ def confirm(
             done[trial.run_id, index] = run_id
         else:
             missing.append((trial, index, experiment))
+    if not missing:
+        log.info("all %d runs of this confirmation are on record: nothing is trained", len(jobs))
     begun, pace = time.time(), Pace(len(done))
     for trial, index, experiment in missing:
         prepared = prepare(experiment, root, recorded_squares(trial))

@@ -222,6 +222,8 @@ class Sweep:
         started = time.monotonic()
         engine = make_engine(min(search.workers, search.trials), self.stop)
         open_jobs, any_ended = 0, False
+        if ended := self.num_ended():
+            log.info("%d of %d trials have ended already", ended, self.num_wanted())
         # With this study's claim in our hand, a trial that says RUNNING was left by a sitting that is over.
         left = [trial.number for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
         progress = _SweepProgress(self, taken_up=frozenset(left))

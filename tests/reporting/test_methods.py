@@ -17,7 +17,11 @@ def said(params=None, **tags):
         ({"model.weights": "package:lite0"}, 'Training started from the weights "package:lite0".'),
         ({"train.epochs": 3, "train.warmup_epochs": 1}, "over 3 epochs, of which the first 1 is warm-up;"),
         ({"train.epochs": 30, "train.warmup_epochs": 3}, "over 30 epochs, of which the first 3 are warm-up;"),
-        ({"train.epochs": 1, "train.warmup_epochs": 0}, "over 1 epoch;"),
+        (
+            {"train.epochs": 1, "train.warmup_epochs": 0},
+            "over 1 epoch; the learning rate falls along half a cosine from the first step on. The seed",
+        ),
+        ({"train.warmup_epochs": 2}, "rises in a line during warm-up and falls along half a cosine after it. The seed"),
         ({"train.epochs": 9, "train.score_epoch": 4}, "of which the first 1 is warm-up, left after epoch 4"),
         ({"train.patience": 5}, "ended early after 5 epochs without a better val score"),
         ({"train.lr": 0.003, "train.batch_size": 32}, "highest learning rate 0.003, weight decay 0.05, batches of 32"),
@@ -46,6 +50,7 @@ def test_what_a_run_was_trained_with_is_named(params, words):
     ("tags", "words"),
     [
         ({}, "on cpu: AMD EPYC, 2 threads with python 3.11.7, torch 2.14.1. The code was imgcls 0.1.0, commit 01234"),
+        ({"device": "cpu: AMD EPYC, 1 threads"}, "on cpu: AMD EPYC, 1 thread with python 3.11.7"),
         ({"git_dirty": "true"}, "commit 0123456789ab with changes that are not committed."),
         ({"git_dirty": "unknown"}, "commit 0123456789ab; whether files differed from it is not known."),
         ({"git_commit": ""}, "at an unknown commit."),

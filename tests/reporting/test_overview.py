@@ -100,7 +100,7 @@ def test_every_verb_that_reads_images_says_it_once(project, caplog):
     }
     ends = {
         "train": "; 1 run",
-        "evaluate": " threads",
+        "evaluate": " thread",
         "sweep": "; 2 trials",
         "confirm": "; 2 runs",
         "rerun": "; 1 run",
@@ -111,7 +111,8 @@ def test_every_verb_that_reads_images_says_it_once(project, caplog):
             done = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
         lines = [line for line in caplog.messages if line.startswith(f"{project.root / 'images'}: 2 classes; ")]
         assert len(lines) == 1, (verb, caplog.messages)
-        assert lines[0].endswith(ends[verb]) or f"{ends[verb]}, about " in lines[0]
+        assert lines[0].removesuffix("s").endswith(ends[verb].removesuffix("s")) or f"{ends[verb]}, about " in lines[0]
+        assert ", about 0 s " not in lines[0]
         assert json.loads(done.stdout)
         in_full = sum(line.startswith("classes with fewer than 10 images") for line in caplog.messages)
         again = sum("given when these images were first used" in line for line in caplog.messages)

@@ -83,7 +83,7 @@ def test_the_best_configurations_are_ranked_by_their_means(project, monkeypatch)
     assert evaluate(found.run_id, project.tracker, project.root).evaluated_run_id == first.run_id
 
 
-def test_a_stopped_confirmation_goes_on_where_it_was(project):
+def test_a_stopped_confirmation_goes_on_where_it_was(project, caplog):
     found = sweep(project)
     with pytest.raises(Interrupted):
         confirm(project, found.run_id, top=1, seeds=2, stop=StopAfter(12))
@@ -91,7 +91,9 @@ def test_a_stopped_confirmation_goes_on_where_it_was(project):
     before = {r.run_id for r in fresh_runs(project) if r.outcome == "completed"}
     result = confirm(project, found.run_id, top=1, seeds=2)
     assert before < set(result.winner.run_ids)
-    again = confirm(project, found.run_id, top=1, seeds=2)
+    with caplog.at_level(logging.INFO):
+        again = confirm(project, found.run_id, top=1, seeds=2)
+    assert "all 2 runs of this confirmation are on record: nothing is trained" in caplog.messages
     assert again == result
     assert len([r for r in fresh_runs(project) if r.outcome == "completed"]) == 2
 

@@ -1,4 +1,5 @@
 import io
+import logging
 import os
 import re
 import signal
@@ -109,9 +110,11 @@ def test_typed_again_it_goes_on_and_equals_a_sweep_that_was_never_left(project, 
     assert everything(project, again) == whole
 
 
-def test_asked_for_what_is_there_already_it_trains_nothing(project):
+def test_asked_for_what_is_there_already_it_trains_nothing(project, caplog):
     first = sweep(project, *QUICK, "search.trials=1")
-    again = sweep(project, *QUICK, "search.trials=1")
+    with caplog.at_level(logging.INFO):
+        again = sweep(project, *QUICK, "search.trials=1")
+    assert "1 of 1 trials have ended already" in caplog.messages
     assert (again.run_id, again.best_run_id) == (first.run_id, first.best_run_id)
     assert len(project.runs(kind="trial")) == 1
 
