@@ -111,11 +111,11 @@ def main() -> None:
             column[words] = f"{len(found) / len(chosen):.0%}"
         order = np.random.default_rng(0).permutation(len(readers))
         fifth, rest = order[: len(order) // 5], order[len(order) // 5 :]
-        started = time.perf_counter()
+        started = time.process_time()
         alike = np.unique(copies(known[rest], known[fifth])[:, 1])
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         column["**other images taken for copies**"] = f"{len(alike) / len(fifth):.2%} of {len(fifth)}"
-        column["seconds of that search"] = f"{seconds:.1f}"
+        column["CPU seconds of that search"] = f"{seconds:.1f}"
         columns[name] = column
         sys.stderr.write(f"{name}: {len(readers)} images\n")
     rows = [f"| copy | {' | '.join(columns)} |", f"|{' --- |' * (len(columns) + 1)}"]

@@ -8,6 +8,7 @@ so that test images can be compared without being seen.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,26 +43,37 @@ HAS_SKETCH, IS_LARGE = 1, 2
 LARGE_SIDE = 48
 """Pixels of the shorter side from which on crops are looked for: in smaller images they cut off whole pixels."""
 
-NEIGHBOURS = 8
-"""Images of nearest shape that are compared with each orientation of an image."""
+NEIGHBOURS = 32
+"""Images of nearest shape that are compared with each orientation of an image that may be the canonical one."""
 
-REACH, REACH_OF_SMALL = 0.6, 0.15
+REACH, REACH_OF_SMALL = 0.65, 0.11
 """Largest distance of two shapes of unit norm that are compared: a crop of 5 % moves nearly all by less than the first,
 and what else makes copies by less than the second."""
 
-MOST_DISTANCE, OF_SMALL, POWER = 0.24, 0.06, 1.7
-"""A copy is no further away (1 minus correlation of two sketches) than the first, or the second of images that are not
-large, times the distance of the other images to this power. Where images have little in common, that lets a crop of 5 %
-count; where all are alike as such, as solar cells are, a copy must be far nearer than the others."""
+MARGIN = 0.5
+"""Share of the reach by which a copy may move the two coefficients that decide on the canonical orientation."""
+
+SHAPE_WEIGHT = 0.5
+"""How much the distance of two shapes counts in the distance of two images, which is 1 minus the correlation of their
+cells plus this. Solar cells of one ingot agree in their crystals and differ in how the light falls off across them;
+what merely saves an image again changes neither."""
+
+LEAST_LIMIT, MOST_LIMIT, POWER = 0.055, 0.25, 1.8
+"""The distance up to which an image is a copy: the second times the distance of the other images to this power, but at
+least the first. Where images have little in common, that lets a crop of 5 % count. Where all are alike as such, as
+solar cells are, a copy must be much nearer than the others. For images that are not large it is always the first."""
 
 OTHERS, QUANTILE = 32, 0.25
-"""How near the others are: this quantile of the correlations with so many upright images of nearest shape. So up to 24
-copies of one image do not hide one another; fewer images than this count as having little in common."""
+"""How near the others are: this quantile of the correlations with so many images of nearest shape. So up to 24 copies
+of one image do not hide one another. A set that has no more images than this counts as having little in common."""
 
-MOST_CROPPED = 0.065
+SAMPLE = 256
+"""Images of a set from which is judged how near its images are to one another as such."""
+
+MOST_CROPPED = 0.07
 """Share of a side that may be cut off at each edge."""
 
-CHUNK = 128
+CHUNK = 512
 """Images that are compared at a time."""
 
 
@@ -107,8 +119,8 @@ def says_something(of: NDArray[np.uint8]) -> NDArray[np.bool_]:
 def copies(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Pairs of images that are copies of one another, in any of the eight orientations and cropped by up to 5 %.
 
-    Of each of theirs the eight of ours with the nearest shape are compared in each orientation, so the time grows with
-    the number of images and not with that of pairs; of more copies than that, some are found.
+    Each of theirs is compared with the `NEIGHBOURS` of ours that have the nearest shape, so the time grows with the
+    number of images and not with that of pairs; of more copies than that, some are found.
 
     Args:
         ours: uint8 (N, 272).
@@ -120,112 +132,199 @@ def copies(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.int
     known, asked = np.flatnonzero(says_something(ours)), np.flatnonzero(says_something(theirs))
     if not len(known) or not len(asked):
         return np.empty((0, 2), np.int64)
-    tree = cKDTree(_shapes(ours[known]).reshape(len(known), -1))
-    is_large = (theirs[asked, SHAPE - 1] & IS_LARGE) > 0
+    among = _Known.of(ours[known])
+    is_large = _is_large(theirs[asked])
     found = []
-    for reach, part in ((REACH_OF_SMALL, asked[~is_large]), (REACH, asked[is_large])):
+    for part in (asked[is_large], asked[~is_large]):
         for start in range(0, len(part), CHUNK):
             rows = part[start : start + CHUNK]
-            for of_known, of_rows in _copies_of_chunk(ours[known], tree, theirs[rows], reach):
+            for of_known, of_rows in _copies_of_chunk(among, theirs[rows]):
                 found.append(np.stack((known[of_known], rows[of_rows]), axis=1))
     return np.unique(np.concatenate(found), axis=0)
 
 
-class _Candidates(NamedTuple):
-    """Of each image asked about, images of nearest shape in each orientation.
+def _is_large(of: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return (of[:, SHAPE - 1] & IS_LARGE) > 0
+
+
+# --- one orientation for all ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Images among which copies are looked for, each turned to its canonical orientation.
 
     Attributes:
-        rows: int64 (8, M, K), of known images; meaningless where `valid` is not.
-        valid: bool (8, M, K).
-        agreement: float32 (8, M, K), correlation of the sketches as they are; -1 where not valid.
+        reliefs: uint8 (N, 256), last bytes of their sketches.
+        is_large: bool (N,).
+        tree: their shapes.
+        likeness: how near they are to one another as such: the median of `_others` over a sample.
     """
 
+    reliefs: NDArray[np.uint8]
+    is_large: NDArray[np.bool_]
+    tree: cKDTree
+    likeness: float
+
+    @classmethod
+    def of(cls, known: NDArray[np.uint8]) -> _Known:
+        """Turns images with these sketches, uint8 (N, 272)."""
+        shapes = _turned_shapes(known)
+        way = _may_be_canonical(shapes, 0).argmax(axis=0)
+        upright = shapes[way, np.arange(len(known))]
+        reliefs, tree = _turned_reliefs(known, way), cKDTree(upright.reshape(len(known), -1))
+        if len(known) <= OTHERS:
+            return cls(reliefs, _is_large(known), tree, 0.0)
+        sample = np.unique(np.linspace(0, len(known) - 1, SAMPLE).astype(np.int64))
+        _, rows = _nearest(tree, upright[sample], np.inf, first=2, num=OTHERS)
+        likeness = np.median(_others(_agreement(reliefs[rows], reliefs[sample][:, None])))
+        return cls(reliefs, _is_large(known), tree, float(likeness))
+
+
+def _may_be_canonical(shapes: NDArray[np.float32], margin: float) -> NDArray[np.bool_]:
+    """Which shapes (..., 4, 4) are in the canonical orientation, or would be if they moved by so much.
+
+    In it the first coefficient of either axis is positive, and that across is the larger one. Of the eight
+    orientations of an image one has that, or several where a coefficient is zero or both are equal.
+    """
+    across, down = shapes[..., 0, 1], shapes[..., 1, 0]
+    return (down >= -margin) & (across - down >= -margin)
+
+
+def _turned_shapes(of: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """float32 (8, N, 4, 4)."""
+    return np.stack(list(_orientations(_shapes(of), signed=True)))
+
+
+def _turned_reliefs(of: NDArray[np.uint8], way: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """uint8 (N, 256): the last bytes of sketches, each image in the orientation of this number."""
+    turned = np.empty((len(of), SKETCH_BYTES - SHAPE), np.uint8)
+    for number in range(8):
+        those = np.flatnonzero(way == number)
+        for start in range(0, len(those), CHUNK):
+            part = those[start : start + CHUNK]
+            turned[part] = _packed(*(_orientation(plane, number) for plane in _planes(of[part])))
+    return turned
+
+
+# --- candidates -----------------------------------------------------------------------------------------------------
+
+
+class _Candidates(NamedTuple):
+    """Known images of nearest shape, for each orientation of the images asked about that may be the canonical one.
+
+    Attributes:
+        number: int64 (Q,), which image is asked about.
+        reliefs: uint8 (Q, 256), of that orientation.
+        rows: int64 (Q, K), of known images; meaningless where `valid` is not.
+        valid: bool (Q, K).
+        agreement: float32 (Q, K), correlation of the sketches; -1 where not valid.
+        distances: float32 (Q, K), of the images; infinite where not valid.
+    """
+
+    number: NDArray[np.int64]
+    reliefs: NDArray[np.uint8]
     rows: NDArray[np.int64]
     valid: NDArray[np.bool_]
     agreement: NDArray[np.float32]
+    distances: NDArray[np.float32]
 
 
-def _copies_of_chunk(
-    known: NDArray[np.uint8], tree: cKDTree, asked: NDArray[np.uint8], reach: float
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    turned = np.stack([_packed(*planes) for planes in zip(*map(_orientations, _planes(asked)), strict=True)])
-    candidates = _candidates(known, tree, asked, turned, reach)
-    wanted = _wanted(known, tree, asked)
-    hits = candidates.agreement >= wanted[None, :, None]
-    yield candidates.rows[hits], np.nonzero(hits)[1]
-    is_large = (asked[:, SHAPE - 1] & IS_LARGE) > 0
-    rest = np.flatnonzero(is_large & ~hits.any(axis=(0, 2)))
-    yield from _cropped(known, turned, candidates, wanted, rest)
+def _copies_of_chunk(known: _Known, asked: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows of known and of asked images, which are either all large or all small."""
+    are_large = bool(_is_large(asked)[0])
+    candidates = _candidates(known, asked, REACH if are_large else REACH_OF_SMALL)
+    limits = _limits(known, candidates, len(asked)) if are_large else np.full(len(asked), LEAST_LIMIT, np.float32)
+    hits = candidates.distances <= limits[candidates.number, None]
+    query, neighbour = np.nonzero(hits)
+    yield candidates.rows[query, neighbour], candidates.number[query]
+    if are_large:
+        rest = limits >= LEAST_LIMIT_OF_CROPS
+        rest[candidates.number[query]] = False
+        yield from _cropped(known, candidates, limits, np.flatnonzero(rest))
 
 
-def _candidates(
-    known: NDArray[np.uint8], tree: cKDTree, asked: NDArray[np.uint8], turned: NDArray[np.uint8], reach: float
-) -> _Candidates:
-    shapes = np.stack(list(_orientations(_shapes(asked), signed=True))).reshape(8 * len(asked), -1)
-    _, rows = tree.query(shapes, k=range(1, NEIGHBOURS + 1), distance_upper_bound=reach, workers=-1)
-    rows = rows.reshape(8, len(asked), NEIGHBOURS)
-    valid = rows < len(known)
-    rows = np.where(valid, rows, 0)
-    agreement = _agreement(known[rows, SHAPE:], turned[:, :, None])
-    return _Candidates(rows, valid, np.where(valid, agreement, -1))
+def _candidates(known: _Known, asked: NDArray[np.uint8], reach: float) -> _Candidates:
+    shapes = _turned_shapes(asked)
+    number, way = np.nonzero(_may_be_canonical(shapes, MARGIN * reach).T)
+    reliefs = _turned_reliefs(asked[number], way)
+    apart, rows = _nearest(known.tree, shapes[way, number], reach)
+    valid = rows < len(known.reliefs)
+    query, _ = np.nonzero(valid)
+    agreement = np.full(valid.shape, -1, np.float32)
+    agreement[valid] = _agreement(known.reliefs[rows[valid]], reliefs[query])
+    return _Candidates(number, reliefs, rows, valid, agreement, 1 - agreement + SHAPE_WEIGHT * apart)
 
 
-def _wanted(known: NDArray[np.uint8], tree: cKDTree, asked: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """float32 (M,): the correlation from which on another image counts as a copy of each one."""
-    most = np.where(asked[:, SHAPE - 1] & IS_LARGE, MOST_DISTANCE, OF_SMALL)
-    if len(known) < OTHERS:
-        return (1 - most).astype(np.float32)
-    _, rows = tree.query(_shapes(asked).reshape(len(asked), -1), k=range(1, OTHERS + 1), workers=-1)
-    others = np.quantile(_agreement(known[rows, SHAPE:], asked[:, None, SHAPE:]), QUANTILE, axis=1)
-    wanted: NDArray[np.float32] = (1 - most * np.clip(1 - others, 0, 1) ** POWER).astype(np.float32)
-    return wanted
+def _nearest(
+    tree: cKDTree, shapes: NDArray[np.float32], reach: float, first: int = 1, num: int = NEIGHBOURS
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Distances and rows, (M, num), of the images of nearest shape; beyond the reach infinite, and one row too many."""
+    wanted = range(first, first + num)
+    apart, rows = tree.query(shapes.reshape(len(shapes), -1), k=wanted, distance_upper_bound=reach, workers=-1)
+    return np.asarray(apart, np.float32), np.asarray(rows, np.int64)
+
+
+def _limits(known: _Known, candidates: _Candidates, num_asked: int) -> NDArray[np.float32]:
+    """float32 (M,): the distance up to which another image counts as a copy of each large one."""
+    others = np.full(num_asked, known.likeness)
+    if len(known.reliefs) > OTHERS:
+        np.maximum.at(others, candidates.number, _others(candidates.agreement[:, :OTHERS]))
+    limits: NDArray[np.float32] = (MOST_LIMIT * np.clip(1 - others, 0, 1) ** POWER).astype(np.float32)
+    return np.maximum(limits, np.float32(LEAST_LIMIT))
+
+
+def _others(agreement: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How near the others are, from correlations (M, `OTHERS`)."""
+    others: NDArray[np.float64] = np.quantile(agreement, QUANTILE, axis=1)
+    return others
 
 
 # --- crops ----------------------------------------------------------------------------------------------------------
 
-COARSE_CANDIDATES, COARSE_AGREEMENT = 12, 0.5
+LEAST_LIMIT_OF_CROPS = 0.12
+"""Limit from which on crops of an image are looked for: once aligned, they are about so far away."""
+
+COARSE_CANDIDATES, COARSE_AGREEMENT = 16, 0.5
 """Candidates that are aligned on a grid of half the cells, and the correlation that the best one needs to go on."""
 
 
 def _cropped(
-    known: NDArray[np.uint8], turned: NDArray[np.uint8], candidates: _Candidates, wanted: NDArray[np.float32],
-    rest: NDArray[np.int64],
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:  # fmt: skip
-    """The same for images that agree with none as they are: the best candidates are aligned with them."""
-    if not len(rest):
-        return
-    by_image = np.moveaxis(_blurred_agreement(known, turned, candidates, rest), 1, 0).reshape(len(rest), -1)
-    best = np.argpartition(-by_image, COARSE_CANDIDATES, axis=1)[:, :COARSE_CANDIDATES]
-    orientation, neighbour = np.divmod(best, NEIGHBOURS)
-    asked = np.repeat(rest, COARSE_CANDIDATES).reshape(best.shape)
-    rows = candidates.rows[orientation, asked, neighbour]
-    use = candidates.valid[orientation, asked, neighbour] & ((known[rows, SHAPE - 1] & IS_LARGE) > 0)
-    coarse, edges = np.full(use.shape, -1, np.float32), np.zeros((*use.shape, 4), np.float32)
-    one, other = _relief(known[rows[use], SHAPE:]), _relief(turned[orientation[use], asked[use]])
-    if not use.any():
-        return
-    coarse[use], edges[use] = _aligned(_halved(one), _halved(other), np.zeros((len(one), 4), np.float32))
-    first = coarse.argmax(axis=1)
-    at = np.flatnonzero(coarse.max(axis=1) >= COARSE_AGREEMENT)
-    if not len(at):
-        return
-    row, number = rows[at, first[at]], asked[at, first[at]]
-    other = _relief(turned[orientation[at, first[at]], number])
-    agreement, _ = _aligned(_relief(known[row, SHAPE:]), other, edges[at, first[at]])
-    hits = agreement >= wanted[number]
+    known: _Known, candidates: _Candidates, limits: NDArray[np.float32], rest: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """The same for images that are near none as they are: the best candidates are aligned with them."""
+    query, neighbour = _best_blurred(known, candidates, rest)
+    row, number = candidates.rows[query, neighbour], candidates.number[query]
+    ours, theirs = _relief(known.reliefs[row]), _relief(candidates.reliefs[query])
+    coarse, edges = _aligned(_halved(ours), _halved(theirs), np.zeros((len(row), 4), np.float32))
+    best = _first_of_each(number, -coarse)
+    at = best[coarse[best] >= COARSE_AGREEMENT]
+    agreement, _ = _aligned(ours[at], theirs[at], edges[at])
+    hits = at[1 - agreement <= limits[number[at]]]
     yield row[hits], number[hits]
 
 
-def _blurred_agreement(
-    known: NDArray[np.uint8], turned: NDArray[np.uint8], candidates: _Candidates, rest: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """float32 (8, R, K): correlation on a grid of 8 x 8, which a slight crop hardly lowers; -1 for no candidate."""
-    valid, rows = candidates.valid[:, rest], candidates.rows[:, rest]
-    agreement = np.full(valid.shape, -1, np.float32)
-    orientation, number, _ = np.nonzero(valid)
-    ours, theirs = _blurred(known[rows[valid], SHAPE:]), _blurred(turned[orientation, rest[number]])
-    agreement[valid] = (ours * theirs).sum(axis=1)
-    return agreement
+def _best_blurred(
+    known: _Known, candidates: _Candidates, rest: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Query and neighbour of the candidates of each image that agree best on a grid of 8 x 8: slight crops do there."""
+    use = candidates.valid & np.isin(candidates.number, rest)[:, None]
+    use[use] = known.is_large[candidates.rows[use]]
+    query, neighbour = np.nonzero(use)
+    rows, of_ours = np.unique(candidates.rows[query, neighbour], return_inverse=True)
+    queries, of_theirs = np.unique(query, return_inverse=True)
+    ours, theirs = _blurred(known.reliefs[rows]), _blurred(candidates.reliefs[queries])
+    agreement = (ours[of_ours] * theirs[of_theirs]).sum(axis=1)
+    at = _first_of_each(candidates.number[query], -agreement, COARSE_CANDIDATES)
+    return query[at], neighbour[at]
+
+
+def _first_of_each(number: NDArray[np.int64], key: NDArray[np.float32], num: int = 1) -> NDArray[np.int64]:
+    """Where the so many lowest keys of each number are, both (M,)."""
+    order = np.lexsort((key, number))
+    _, starts, counts = np.unique(number[order], return_index=True, return_counts=True)
+    rank = np.arange(len(order)) - np.repeat(starts, counts)
+    return order[rank < num]
 
 
 def _blurred(packed: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -264,10 +363,10 @@ def _aligned(
         slopes = np.stack((
             right_slope * (1 - places), -right_slope * places,
             down_slope * (1 - places)[:, None], -down_slope * places[:, None],
-        ), axis=1).reshape(len(ours), 4, -1)  # fmt: skip
+        ), axis=1).reshape(len(ours), 4, grid * grid)  # fmt: skip
         squares = slopes @ slopes.transpose(0, 2, 1)
         damping = 1e-3 * np.trace(squares, axis1=1, axis2=2)[:, None, None] / 4 + 1e-9
-        errors = ((smooth[1] - smooth[0]) * weight).reshape(len(ours), -1, 1)
+        errors = ((smooth[1] - smooth[0]) * weight).reshape(len(ours), grid * grid, 1)
         moves = np.linalg.solve(squares + damping * np.eye(4, dtype=np.float32), slopes @ errors)
         edges = np.clip(edges + moves[..., 0], -MOST_CROPPED, MOST_CROPPED).astype(np.float32)
     return best, edges
@@ -325,14 +424,16 @@ def _shapes(of: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _orientations(squares: NDArray[Any], *, signed: bool = False) -> Iterator[NDArray[Any]]:
     """The eight orientations of squares (N, G, G), upright first; of DCT coefficients if signed."""
+    return (_orientation(squares, number, signed=signed) for number in range(8))
+
+
+def _orientation(squares: NDArray[Any], number: int, *, signed: bool = False) -> NDArray[Any]:
+    """One of them: transposed from 4 on, then upside down where 2 is in it, then mirrored where 1 is."""
+    turned = squares.transpose(0, 2, 1) if number & 4 else squares
+    if not signed:
+        return turned[:, :: -1 if number & 2 else 1, :: -1 if number & 1 else 1]
     odd = np.where(np.arange(squares.shape[-1]) % 2, -1, 1).astype(np.float32)
-    for transposed in (squares, squares.transpose(0, 2, 1)):
-        for down in (False, True):
-            for across in (False, True):
-                if signed:
-                    yield transposed * (odd[:, None] if down else 1) * (odd if across else 1)
-                else:
-                    yield transposed[:, :: -1 if down else 1, :: -1 if across else 1]
+    return turned * (odd[:, None] if number & 2 else 1) * (odd if number & 1 else 1)
 
 
 def _agreement(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_digits, load_sample_images
 
+from imgcls.data import likeness
 from imgcls.data.likeness import SKETCH_BYTES, copies, says_something, sketches, thumbnail
+from imgcls.data.sources import elpv
 from tests.data.make import noise, picture
 
 
@@ -85,6 +87,45 @@ def test_handwritten_digits_are_seldom_taken_for_copies():
     images = [Image.fromarray(np.rint(image * 15.9375).astype(np.uint8)) for image in load_digits().images]
     found = copies(sketches_of(images[:1400]), sketches_of(images[1400:]))
     assert len(np.unique(found[:, 1])) <= 2, "0.5 % of 397"
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """Every other one of 1,400 solar cells, many of which were cut from one ingot."""
+    table = elpv().everything
+    return [table.read(row) for row in range(0, 1400, 2)]
+
+
+def test_solar_cells_of_one_ingot_are_seldom_taken_for_copies(cells):
+    order = np.random.default_rng(0).permutation(len(cells))
+    known, asked = (sketches_of([cells[i] for i in part]) for part in (order[140:], order[:140]))
+    assert len(np.unique(copies(known, asked)[:, 1])) <= 0.03 * 140
+
+
+@pytest.mark.parametrize("change", ["quality 90", "quality 75", "turned and half the size"])
+def test_copies_of_solar_cells_are_found(cells, change):
+    how = {"quality 90": saved_again(90), "quality 75": saved_again(75)}.get(change, turned_and_halved)
+    changed = [how(cell) for cell in cells[::10]]
+    found = {j for i, j in copies(sketches_of(cells), sketches_of(changed)).tolist() if i == 10 * j}
+    assert len(found) >= 0.95 * len(changed)
+
+
+def turned_and_halved(image):
+    return image.transpose(Image.Transpose.ROTATE_90).resize((image.height // 2, image.width // 2))
+
+
+def test_asking_in_few_orientations_finds_what_asking_in_all_eight_finds(photographs, cells, monkeypatch):
+    digits = [Image.fromarray(np.rint(image * 15.9375).astype(np.uint8)) for image in load_digits().images]
+    ways = list(Image.Transpose)
+    for images, change in ((photographs, cropped(0.02, 0.01, 0, 0.03)), (cells, saved_again(75)), (digits, np.copy)):
+        some = [Image.fromarray(np.asarray(change(image))) for image in images[::3]]
+        asked = sketches_of([*images[1::3], *(one.transpose(ways[i % len(ways)]) for i, one in enumerate(some))])
+        known = sketches_of(images[::3] + images[2::3])
+        few = copies(known, asked).tolist()
+        with monkeypatch.context() as patch:
+            patch.setattr(likeness, "MARGIN", 1e6)
+            every = copies(known, asked).tolist()
+        assert few == every and len(few) >= 0.7 * len(some)
 
 
 def test_two_dozen_copies_of_one_image_do_not_hide_one_another(photographs):
