@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 import sys
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,7 @@ def test_a_benchmark_whose_images_are_missing_does_not_begin(monkeypatch, tmp_pa
     monkeypatch.setattr(packaged, "FASHION_FOLDER", tmp_path / "not installed")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # no network either
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it reads the proxies once, and is kept for later tests
     with pytest.raises(SystemExit) as left:
         require(["digits", "fashion-mnist"], tmp_path)
     assert left.value.code == 2

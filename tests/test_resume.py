@@ -165,6 +165,7 @@ def test_pruning_is_decided_once_more_where_it_was_not_carried_out(project):
     assert_same(project, stopped, whole)
 
 
+@pytest.mark.slow
 def test_the_threads_of_the_beginning_are_kept(project):
     with pytest.raises(Interrupted):
         project.train("train.threads=2", stop=StopAfter(7))
@@ -174,6 +175,7 @@ def test_the_threads_of_the_beginning_are_kept(project):
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.slow
 def test_another_experiment_and_a_fresh_start_take_nothing_up(project):
     with pytest.raises(Interrupted):
         project.train(stop=StopAfter(7))

@@ -14,8 +14,8 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
+from imgcls.search.journal import Journal
 from imgcls.search.study import Sweep
 from imgcls.signals import GracefulStop
 from torture.evidence import check_totals, compare, gather
@@ -147,7 +147,7 @@ def double_the_sweep(root):
 
 def study(root):
     (path,) = (root / "mlruns" / ".studies").glob("*.journal")
-    return optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(path))))
+    return optuna.load_study(study_name=None, storage=JournalStorage(Journal(path)))
 
 
 def plan_one_too_many(root):

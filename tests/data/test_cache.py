@@ -630,6 +630,7 @@ except DataError as error:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user whom nobody has entered")
+@pytest.mark.slow
 def test_a_user_without_a_home_is_told_to_name_a_folder():
     done = subprocess.run([sys.executable, "-c", WITHOUT_HOME], capture_output=True, text=True, check=True)
     assert "this user has no home folder" in done.stdout and "IMGCLS_CACHE" in done.stdout

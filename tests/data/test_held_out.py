@@ -88,6 +88,7 @@ for look in (Look("", 1, lambda: True), Look("a run", 0, lambda: True), Look("a 
 """
 
 
+@pytest.mark.slow
 def test_the_seal_holds_without_assertions(root):
     """Under `python -O`, which removes every assert."""
     command = [sys.executable, "-O", "-c", UNRECORDED, str(root)]

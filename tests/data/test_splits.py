@@ -251,6 +251,7 @@ def solar_cells():
     return [load_dataset(config.model_copy(update={"seed": seed}), NO_CROP, Path("/")) for seed in (0, 1)]
 
 
+@pytest.mark.slow
 def test_solar_cells_are_split_as_published(solar_cells):
     # 821 of 2,624 are defective: a quarter is 205.25 of 656, then 0.15 of the other 616 is 92.4 of 295.
     assert class_counts(solar_cells[0].test.open(LOOK), 2) == [451, 205]

@@ -192,6 +192,7 @@ def test_another_experiment_is_still_another_experiment(earlier, caplog):
     assert "earlier version" not in caplog.text
 
 
+@pytest.mark.slow
 def test_an_earlier_sweep_is_confirmed_with_the_pixels_of_its_trials(earlier):
     sweep = only(earlier, "search", kind="sweep")
     result = confirm_sweep(sweep.run_id, earlier.tracker, earlier.root, top=1, seeds=1, stop=GracefulStop())

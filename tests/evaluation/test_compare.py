@@ -178,6 +178,7 @@ def test_flat_facts_are_json(comparison):
     assert facts["val_selected_1"] == "epoch"
 
 
+@pytest.mark.slow
 def test_test_is_compared_where_every_run_was_evaluated_before(trained, comparison):
     # `comparison` was made before the evaluations here.
     runs, tracker = [trained.first, trained.second], trained.tracker

@@ -86,6 +86,7 @@ def test_the_look_is_written_down_before_the_split_is_opened(project, monkeypatc
     assert judge(project, done.run_id).look == 2  # a crash after the opening still counts
 
 
+@pytest.mark.slow
 def test_looks_of_deleted_evaluations_count(project):
     done = project.train()
     first = judge(project, done.run_id)
@@ -102,6 +103,7 @@ def test_an_unknown_run_is_refused(project):
     refused(project, "nonsense", InputError, "no run 'nonsense'")
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_not_evaluated(project):
     done = project.train()
     refused(project, judge(project, done.run_id).run_id, InputError, f"itself an evaluation, of run {done.run_id}")

@@ -35,6 +35,7 @@ def test_the_second_evaluation_of_a_run_gives_the_recorded_result(project, monke
     assert len(project.runs(kind="evaluation")) == 1
 
 
+@pytest.mark.slow
 def test_again_forces_a_further_look(project):
     done = project.train("train.epochs=1", "train.warmup_epochs=0")
     first, second = judge(project, done.run_id), judge(project, done.run_id, again=True)
@@ -56,6 +57,7 @@ def test_a_crashed_look_counts_and_has_no_result_to_give(project, monkeypatch):
     assert whole.number == 2 and whole.test is not None
 
 
+@pytest.mark.slow
 def test_neither_another_image_size_nor_another_experiment_starts_afresh(project):
     judge(project, project.train("train.epochs=1", "train.warmup_epochs=0").run_id)
     other = project.train("train.epochs=1", "train.warmup_epochs=0", "data.image_size=12", "name=another")
@@ -92,6 +94,7 @@ def test_a_look_counts_where_any_test_image_is_shared(project, photographs):
     assert look_at(project, photographs / "theirs").look == 2  # one image of mine, as another file
 
 
+@pytest.mark.slow
 def test_looks_that_cannot_be_told_apart_count(project, photographs):
     first = look_at(project, photographs / "mine")
     with project.tracker.fetch(first.run_id, "report/test_images.txt") as path:
@@ -101,6 +104,7 @@ def test_looks_that_cannot_be_told_apart_count(project, photographs):
     assert look_at(project, photographs / "strangers").look == 3
 
 
+@pytest.mark.slow
 def test_the_ledger_lists_every_look_deleted_ones_too(project):
     assert as_text(past_looks(project.tracker)) == "no test split was ever opened in this store"
     done = project.train("train.epochs=1", "train.warmup_epochs=0")
@@ -149,6 +153,7 @@ def test_changing_the_files_does_not_start_the_count_again(project, pictures, tm
     assert look_at(project, changed(pictures, tmp_path / "changed", change)).look == 2
 
 
+@pytest.mark.slow
 def test_a_few_images_that_look_alike_are_said_and_no_further_look(project, pictures, tmp_path):
     look_at(project, pictures)
     few = changed(pictures, tmp_path / "few", lambda _, path: write(path, picture(200 + int(path.stem))))

@@ -83,6 +83,7 @@ def test_the_best_configurations_are_ranked_by_their_means(project, monkeypatch)
     assert evaluate(found.run_id, project.tracker, project.root).evaluated_run_id == first.run_id
 
 
+@pytest.mark.slow
 def test_a_stopped_confirmation_goes_on_where_it_was(project, caplog):
     found = sweep(project)
     with pytest.raises(Interrupted):
@@ -98,6 +99,7 @@ def test_a_stopped_confirmation_goes_on_where_it_was(project, caplog):
     assert len([r for r in fresh_runs(project) if r.outcome == "completed"]) == 2
 
 
+@pytest.mark.slow
 def test_an_experiment_file_can_ask_for_it_and_the_sweep_typed_again_keeps_the_winner(project, caplog):
     asked = ("search.confirm.top=1", "search.confirm.seeds=1")
     found = sweep(project, *asked)
@@ -110,6 +112,7 @@ def test_an_experiment_file_can_ask_for_it_and_the_sweep_typed_again_keeps_the_w
     assert "is the winner until it is confirmed too" in caplog.text
 
 
+@pytest.mark.slow
 def test_equal_configurations_are_confirmed_once(project, caplog):
     found = sweep(
         project, "search.space.model.depth=[8]", "search.space.train.warmup_epochs=[1]", "search.space.train.lr=[0.02]",

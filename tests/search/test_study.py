@@ -133,6 +133,7 @@ def test_a_stopped_sweep_goes_on_with_the_same_trial_to_the_same_end(project, wh
     assert len(project.runs(kind="trial")) == 3
 
 
+@pytest.mark.slow
 def test_a_trial_that_a_second_signal_ends_while_it_saves_has_not_failed(project, whole, monkeypatch):
     insist_while_saving(monkeypatch, call=10, write=9)
     with pytest.raises((Interrupted, KeyboardInterrupt)), GracefulStop() as stop:
@@ -155,6 +156,7 @@ def test_a_stopped_trial_is_taken_up_where_more_trials_are_asked_for(project):
     assert len(project.runs(kind="trial")) == 4
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_before_it_was_told_of_a_trial_reads_it_from_the_record(project, whole, monkeypatch):
     def kill(*_):
         raise KilledError
@@ -218,6 +220,7 @@ def test_a_trial_whose_process_was_killed_is_taken_up(project, whole):
     assert {record.status for record in project.tracker.find({})} == {"FINISHED"}
 
 
+@pytest.mark.slow
 def test_an_edited_experiment_starts_a_new_study_and_says_so(project, caplog):
     first = sweep(project, *QUICK, "search.trials=1")
     with caplog.at_level("INFO"):
@@ -226,6 +229,7 @@ def test_an_edited_experiment_starts_a_new_study_and_says_so(project, caplog):
     assert f"differ from those of sweep {first.run_id}" in caplog.text
 
 
+@pytest.mark.slow
 def test_other_data_start_a_new_study(project):
     first = sweep(project, *QUICK, "search.trials=1")
     assert sweep(project, *QUICK, "search.trials=1", "data.seed=1").run_id != first.run_id
@@ -400,6 +404,7 @@ def study_of(project, *overrides):
     return open_study(project.root, made.name, made.experiment, made.pruner_warmup)
 
 
+@pytest.mark.slow
 def test_values_that_somebody_enqueued_and_the_space_lacks_fail_with_words_and_the_sweep_goes_on(project, caplog):
     settings = (*QUICK, "search.trials=4", "search.space.train.lr={ low = 0.01, high = 0.08, step = 0.01 }")
     study = study_of(project, *settings)
@@ -418,6 +423,7 @@ def test_values_that_somebody_enqueued_and_the_space_lacks_fail_with_words_and_t
     )
 
 
+@pytest.mark.slow
 def test_a_trial_begun_with_an_impossible_value_ends_and_the_sweep_goes_on(project):
     settings = (*QUICK, "search.space.train.lr=[0.02]", "train.label_smoothing=0.5")
     settings += ("search.space.train.label_smoothing={ low = 0.0, high = 0.9, step = 0.1 }",)

@@ -185,6 +185,7 @@ def test_leaving_the_generator_between_epochs_is_a_stop_too(make_task):
     assert weights(state) == weights(whole)
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_bits(digits):
     task = task_of(digits, EVERYTHING, ema_decay=0.9)
     state = start(task)
