@@ -261,6 +261,7 @@ def test_solar_cells_are_split_as_published(solar_cells):
         assert class_counts(dataset.train, 2) == [1149, 524]
 
 
+@pytest.mark.slow
 def test_the_test_split_of_solar_cells_is_this_one_for_good(solar_cells):
     """PNG is decoded alike everywhere, so this fingerprint holds on every machine; published scores rest on it."""
     one, other = solar_cells
