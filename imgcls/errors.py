@@ -37,14 +37,19 @@ class UnreadableImagesError(DataError):
         self.offenders = offenders
         super().__init__(
             "\n".join([
-                f"{len(offenders)} unreadable images: {by_ending(offenders)}",
+                unreadable_in_words(offenders),
                 *(f"  {offender}" for offender in offenders),
                 "repair or remove them, or leave them out with data.skip_unreadable = true",
             ])
         )  # fmt: skip
 
 
-def by_ending(offenders: list[str]) -> str:
+def unreadable_in_words(offenders: list[str]) -> str:
+    """Such as `41 unreadable images: 40 .HEIC, 1 .jpg`."""
+    return f"{len(offenders)} unreadable image{'' if len(offenders) == 1 else 's'}: {_by_ending(offenders)}"
+
+
+def _by_ending(offenders: list[str]) -> str:
     """Such as `40 .HEIC, 1 .jpg`: how many of the files that offenders begin with have which ending."""
     endings = Counter(PurePath(offender.split(": ")[0]).suffix or "without an ending" for offender in offenders)
     return ", ".join(f"{num} {suffix}" for suffix, num in endings.most_common())

@@ -647,5 +647,6 @@ def _description(
     if said := cautions(of_data):
         lines.append(f"**Caution:** {' '.join(said)} These scores may flatter.")
     if dataset.num_skipped:
-        lines.append(f"{dataset.num_skipped} unreadable images were left out.")
+        were = "image was" if dataset.num_skipped == 1 else "images were"
+        lines.append(f"{dataset.num_skipped} unreadable {were} left out.")
     return "\n\n".join(lines)

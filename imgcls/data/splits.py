@@ -22,7 +22,7 @@ from imgcls.data.held_out import HeldOut
 from imgcls.data.labelled import LabelledImages, fingerprint
 from imgcls.data.leaks import Leaks, Listed, find_leaks, heed
 from imgcls.data.sources import ImageTable, Source, Split, open_source
-from imgcls.errors import DataError, UnreadableImagesError, by_ending
+from imgcls.errors import DataError, UnreadableImagesError, unreadable_in_words
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path, squares
     if unreadable and not config.skip_unreadable:
         raise UnreadableImagesError(unreadable)
     if unreadable:
-        log.warning("\n".join([f"left out {len(unreadable)} unreadable images: {by_ending(unreadable)}", *unreadable]))
+        log.warning("\n".join([f"left out {unreadable_in_words(unreadable)}", *unreadable]))
     for split, images in (("train", train), ("val", val), ("test", test)):
         if images is not None and not len(images):
             carved = split == "test" and source.everything is not None

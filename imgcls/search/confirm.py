@@ -23,6 +23,7 @@ from imgcls.evaluation.confirmation import (
     ranked_trials,
 )
 from imgcls.progress import Pace
+from imgcls.reporting.report import counted
 from imgcls.run import CONFIG, Prepared, announce, prepare, train_run
 from imgcls.search.winner import CONFIRMED_RUN_ID, log_latest, scores_of_best_trial, scores_of_winner, tags_of
 from imgcls.signals import GracefulStop
@@ -78,12 +79,12 @@ def confirm(
         else:
             missing.append((trial, index, experiment))
     if not missing:
-        log.info("all %d runs of this confirmation are on record: nothing is trained", len(jobs))
+        log.info("all of this confirmation is on record (%s): nothing is trained", counted(len(jobs), "run"))
     begun, pace = time.time(), Pace(len(done))
     for trial, index, experiment in missing:
         prepared = prepare(experiment, root, recorded_squares(trial))
         if announces and experiment is missing[0][2]:
-            announce(prepared, tracker, runs=f"{len(missing)} runs")
+            announce(prepared, tracker, runs=counted(len(missing), "run"))
         run_id = _train(run.run_id, trial, index, prepared, tracker, stop)
         done[trial.run_id, index] = run_id
         if tracker.get(run_id).started < 1000 * begun:  # taken up: its time now says nothing of a whole run's

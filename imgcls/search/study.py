@@ -30,7 +30,7 @@ from imgcls.evaluation.confirmation import CONFIRMED_TRIALS, Confirmation
 from imgcls.models.registry import resolve_model
 from imgcls.progress import Pace
 from imgcls.reporting.cautions import caution_tags
-from imgcls.reporting.report import INTERVAL_COLUMNS, leaderboard_intervals
+from imgcls.reporting.report import INTERVAL_COLUMNS, counted, leaderboard_intervals
 from imgcls.reporting.statistics import NO_INTERVAL, metric_text
 from imgcls.rng import derive_seed
 from imgcls.run import (
@@ -135,7 +135,7 @@ class Sweep:
         """
         with only_one(self.root, self.name):
             self.tracker.close_orphans()
-            announce(self.prepared, self.tracker, runs=f"{self.experiment.search.trials} trials")
+            announce(self.prepared, self.tracker, runs=counted(self.experiment.search.trials, "trial"))
             return self._run()
 
     def _run(self) -> SweepResult:

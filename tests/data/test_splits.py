@@ -292,6 +292,7 @@ def test_one_error_lists_every_unreadable_image_with_its_path(damaged):
     assert [offender.split(": ")[0] for offender in caught.value.offenders] == [str(path) for path in bad]
     assert "3 unreadable images" in str(caught.value) and "data.skip_unreadable = true" in str(caught.value)
     assert f"{bad[0]}: empty file" in str(caught.value)
+    assert str(UnreadableImagesError([f"{bad[1]}: no image"])).startswith("1 unreadable image: 1 .jpg\n")
 
 
 def test_skipped_images_are_left_out_said_and_counted_in_every_split(damaged, caplog):

@@ -94,7 +94,7 @@ def test_a_stopped_confirmation_goes_on_where_it_was(project, caplog):
     assert before < set(result.winner.run_ids)
     with caplog.at_level(logging.INFO):
         again = confirm(project, found.run_id, top=1, seeds=2)
-    assert "all 2 runs of this confirmation are on record: nothing is trained" in caplog.messages
+    assert "all of this confirmation is on record (2 runs): nothing is trained" in caplog.messages
     assert again == result
     assert len([r for r in fresh_runs(project) if r.outcome == "completed"]) == 2
 
