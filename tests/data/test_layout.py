@@ -128,6 +128,21 @@ def test_splits_within_train_are_not_its_classes(tmp_path):
         folder_source(tmp_path)
 
 
+def test_a_split_among_the_classes_of_train_is_refused(tmp_path):
+    write_all(tmp_path, ("train", "train/test"))
+    with pytest.raises(DataError, match="train/test/: a split among the classes that it holds"):
+        folder_source(tmp_path)
+
+
+def test_files_that_are_no_images_do_not_hide_that_folders_are_the_same_in_every_class(tmp_path):
+    for number, session in enumerate(("morning", "evening")):
+        for name in ("cat", "dog"):
+            write_class(tmp_path / session / name, [10 * number + len(name) + ord(name[0])])
+        (tmp_path / session / "Thumbs.db").write_bytes(b"0")
+    with pytest.raises(DataError, match="so these may be the classes"):
+        folder_source(tmp_path)
+
+
 @pytest.mark.parametrize("folders", [("train", "test"), ("cat", "dog")])
 def test_a_folder_within_a_folder_is_named_as_the_path_to_write(tmp_path, folders):
     for number, name in enumerate(folders):

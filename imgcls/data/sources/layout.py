@@ -137,14 +137,18 @@ def refuse_splits_below_classes(classes: Mapping[str, Path], root: Path, *, has_
         name, found = next((name, found) for name, found in splits.items() if found)
         there = ", ".join(f"{classes[name].relative_to(root).as_posix()}/{each}/" for each in found)
         raise DataError(f"{root} has {there}: a split within a class; {_expected(root)}{_one_level_down(classes)}")
+    for name, folders in below.items():
+        if split_of(name) and any(nfc(folder.name) in classes for folder in folders):
+            there = classes[name].relative_to(root).as_posix()
+            raise DataError(f"{root} has {there}/: a split among the classes that it holds; {_expected(root)}")
     kinds = {frozenset(nfc(f.name) for f in folders) for folders in below.values()}
-    if has_groups or len(kinds) != 1 or len(next(iter(kinds))) < 2 or any(map(_has_files, classes.values())):
+    if has_groups or len(kinds) != 1 or len(next(iter(kinds))) < 2 or any(map(_has_images, classes.values())):
         return
     first = next(iter(classes.values())).relative_to(root).as_posix()
     there = ", ".join(f"{first}/{folder.name}/" for folder in next(iter(below.values())))
     raise DataError(
-        f"{root}: every class folder holds only folders, the same in each ({there}), so these may be the classes; "
-        f"{_expected(root)}{_one_level_down(classes)}. Name patients, dates or the like with data.groups"
+        f"{root}: no class folder has images of its own, and all hold the same folders ({there}), so these may be the "
+        f"classes; {_expected(root)}{_one_level_down(classes)}. Name patients, dates or the like with data.groups"
     )
 
 
@@ -196,10 +200,6 @@ def _folders(folder: Path) -> list[Path]:
 def is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether an entry is a folder or a link to one; `entry.is_dir` raises where links lead in a circle."""
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112
-
-
-def _has_files(folder: Path) -> bool:
-    return any(not is_folder(entry) for entry in _visible(folder))
 
 
 def _has_images(folder: Path) -> bool:
