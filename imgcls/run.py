@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -536,23 +536,34 @@ def _num_opened_before(dataset: Dataset, tracker: Tracker) -> int:
 
 
 def log_near_duplicates(run: Run, prepared: Prepared) -> None:
-    """Names the images of two splits that look alike, and shows those of train and val; test images are never shown.
+    """Names the images that look alike, and shows those of train and val; test images are never shown.
 
     Args:
-        run: gets `report/near_duplicates.csv` and `figures/near_duplicates.png`, where there are any.
+        run: gets `report/near_duplicates.csv`, `figures/near_duplicates.png` of train and val, and
+            `figures/different_classes_train.png` and `..._val.png` of one split, where there are any.
         prepared: its images.
     """
-    dataset = prepared.dataset
-    if dataset.leaks.near:
-        run.log_text(NEAR_DUPLICATES, near_duplicates_csv(dataset.leaks))
-    pairs = dataset.leaks.between("train", "val").pairs
+    dataset, leaks = prepared.dataset, prepared.dataset.leaks
+    if leaks.near or leaks.disagreeing:
+        run.log_text(NEAR_DUPLICATES, near_duplicates_csv(leaks))
+    _show_pairs(run, "near_duplicates", "Near duplicates, train above val", dataset.train, dataset.val,
+                leaks.between("train", "val").pairs)  # fmt: skip
+    for alike in leaks.disagreeing:
+        if alike.split != "test":
+            images, title = getattr(dataset, alike.split), f"{alike.split} images that look alike, different classes"
+            _show_pairs(run, f"different_classes_{alike.split}", title, images, images, alike.pairs)
+
+
+def _show_pairs(
+    run: Run, name: str, title: str, above: LabelledImages, below: LabelledImages, pairs: Sequence[tuple[str, str]]
+) -> None:
     if not pairs:
         return
-    of_train, of_val = zip(*pairs[:SHOWN], strict=True)
+    of_above, of_below = zip(*pairs[:SHOWN], strict=True)
     figure = figures.near_duplicates(
-        dataset.train.named(of_train).pixels, dataset.val.named(of_val).pixels, pairs[:SHOWN], len(pairs)
+        above.named(of_above).pixels, below.named(of_below).pixels, pairs[:SHOWN], len(pairs), title
     )
-    run.log_bytes("figures/near_duplicates.png", figures.save_png(figure))
+    run.log_bytes(f"figures/{name}.png", figures.save_png(figure))
 
 
 def _save_last(run: Run, prepared: Prepared, state: TrainState) -> None:

@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from imgcls.config import load_experiment
 from imgcls.errors import DataError, InputError, Interrupted, TrainingError
 from imgcls.run import _dataset, announce
-from tests.data.make import write_classes
+from tests.data.make import picture, write, write_classes
 from tests.stops import StopAfter
 
 PER_EPOCH = {"train/loss", "val/loss", "val/accuracy", "train/lr", "epoch_seconds", "images_per_second"}
@@ -163,6 +163,23 @@ def test_a_run_that_goes_on_with_leaks_says_so_from_then_on(project, leaky, kind
     assert summary in run.data.tags["mlflow.note.content"]
     shown = {artifact.path for artifact in project.client.list_artifacts(done.run_id, "figures")}
     assert ("figures/near_duplicates.png" in shown) == (kind == "train")
+
+
+def test_copies_in_a_split_under_two_labels_are_named_and_shown_but_never_those_of_test(project, leaky):
+    splits = ("train", "val", "test")
+    for seed, split in enumerate(splits, 1):
+        write(project.root / "images" / split / "cat" / "whole.png", picture(seed))
+        write(project.root / "images" / split / "dog" / "turned.jpg", np.rot90(picture(seed)), quality=90)
+    run_id = project.train(*leaky, "data.allow_leaks=true").run_id
+    rows = project.tracker.read_text(run_id, "report/near_duplicates.csv").splitlines()
+    assert len(rows) == 5, "header, one pair of train and val, one within each split"
+    for split, row in zip(splits, rows[2:], strict=True):
+        assert sorted(row.split(",")) == sorted((split, f"{split}/cat/whole.png", split, f"{split}/dog/turned.jpg"))
+    shown = {artifact.path for artifact in project.client.list_artifacts(run_id, "figures")}
+    assert {f"figures/different_classes_{split}.png" for split in splits} & shown == {
+        "figures/different_classes_train.png",
+        "figures/different_classes_val.png",
+    }
 
 
 def test_a_run_without_leaks_has_no_tag_of_them(project):

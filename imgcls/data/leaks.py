@@ -1,7 +1,7 @@
 """What splits share that they should not, found from hashes, labels and names alone.
 
-Identical images and groups in several splits are leaks. Near duplicates may be. Identical images of train that disagree
-on their class are no leak, and worth a look all the same.
+Identical images and groups in several splits are leaks. Near duplicates may be. Images of one split that are identical,
+or look alike, and disagree on their class are no leak, and worth a look all the same.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from imgcls.errors import DataError
 
 log = logging.getLogger(__name__)
 
-FORMAT = "3"
+FORMAT = "4"
 """Part of the key of kept findings: raise it when the search finds other things."""
 
 NEAR_DUPLICATES = "report/near_duplicates.csv"
-"""Artifact of a run whose splits have images that look alike."""
+"""Artifact of a run with images that look alike: of two splits, or of one split and two classes."""
 
 SHOWN = 10
 """Pairs of near duplicates of two splits that are drawn."""
@@ -108,6 +108,21 @@ class Near:
 
 
 @dataclass(frozen=True)
+class Disagreeing:
+    """Images of one split that look alike, are not the same pixels, and have different classes.
+
+    Attributes:
+        split: which one.
+        pairs: names of two images.
+        classes: of the same two images.
+    """
+
+    split: Split
+    pairs: tuple[tuple[str, str], ...]
+    classes: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Spanning:
     """A group that stands in several splits: how many of its images are in each."""
 
@@ -127,6 +142,7 @@ class Leaks:
         conflicts: split -> names and classes of its images that are identical but for their class, a tuple for each
             picture; only splits that have some.
         num_not_compared: val and test images that are too plain for anything to look like them.
+        disagreeing: images that look alike and have different classes, for each split that has some.
     """
 
     num_images: dict[Split, int]
@@ -135,6 +151,7 @@ class Leaks:
     near: tuple[Near, ...] = ()
     conflicts: dict[Split, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     num_not_compared: int = 0
+    disagreeing: tuple[Disagreeing, ...] = ()
 
     @property
     def num_near_leaked(self) -> int | None:
@@ -208,9 +225,20 @@ def heed(leaks: Leaks, *, allowed: bool, origin: str) -> None:
     for split, conflicts in leaks.conflicts.items():
         pictures = [" = ".join(names) for names in conflicts]
         log.warning("\n".join([f"identical {split} images have different classes; {ONE_LABEL}:", *listed(pictures)]))
+    for alike in leaks.disagreeing:
+        found = _found(alike.split, len(alike.pairs))
+        headline = (
+            f"different classes: {found} alike, but the two have different classes ({NEAR_DUPLICATES} names each); "
+            "where they are of one thing, one of the labels is wrong:"
+        )
+        named = [
+            f"{one} ({of_one}) ~ {other} ({of_other})"
+            for (one, other), (of_one, of_other) in zip(alike.pairs, alike.classes, strict=True)
+        ]
+        log.warning("\n".join([headline, *listed(named, len(named), NAMED)]))
     for near in leaks.near:
-        pairs, splits = [f"{one} ~ {other}" for one, other in near.pairs], " and ".join(near.splits)
-        found = f"1 pair of {splits} images looks" if len(pairs) == 1 else f"{len(pairs)} pairs of {splits} images look"
+        pairs = [f"{one} ~ {other}" for one, other in near.pairs]
+        found = _found(" and ".join(near.splits), len(pairs))
         headline = (
             f"near duplicates: {found} alike, which every score will say ({NEAR_DUPLICATES} names each); where they "
             "are of one thing, data.groups keeps them together:"
@@ -218,13 +246,22 @@ def heed(leaks: Leaks, *, allowed: bool, origin: str) -> None:
         log.warning("\n".join([headline, *listed(pairs, len(pairs), NAMED)]))
 
 
+def _found(splits: str, num: int) -> str:
+    return f"1 pair of {splits} images looks" if num == 1 else f"{num} pairs of {splits} images look"
+
+
 def near_duplicates_csv(leaks: Leaks) -> str:
-    """Every pair of images that look alike, by split and name; header `split,image,other_split,other_image`."""
+    """Every pair of images that look alike, by split and name; header `split,image,other_split,other_image`.
+
+    Those of two splits come first, then those of one split and two classes.
+    """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("split", "image", "other_split", "other_image"))
     for near in leaks.near:
         rows.writerows((near.splits[0], one, near.splits[1], other) for one, other in near.pairs)
+    for alike in leaks.disagreeing:
+        rows.writerows((alike.split, one, alike.split, other) for one, other in alike.pairs)
     return text.getvalue()
 
 
@@ -282,6 +319,7 @@ def _search(splits: Mapping[Split, Listed], class_names: Sequence[str]) -> Leaks
         tuple(near),
         {split: found for split, found in conflicts.items() if found},
         int(sum(plain)),
+        tuple(found for split, images in splits.items() if (found := _disagreeing(split, images, class_names)).pairs),
     )
 
 
@@ -325,8 +363,23 @@ def _near_pairs(first: Listed, second: Listed) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _first_of_each_picture(images: Listed) -> NDArray[np.int64]:
-    """Rows of a split in content order, where equal pictures are neighbours."""
+def _disagreeing(split: Split, images: Listed, class_names: Sequence[str]) -> Disagreeing:
+    """Of identical pictures of one class, the first stands for all."""
+    rows = _first_of_each_picture(images, of_each_class=True)
+    sketches, labels = images.sketches[rows], images.labels[rows]
+    pairs = rows[np.unique(np.sort(copies(sketches, sketches, (labels, labels)), axis=1), axis=0)]
+    pairs = pairs[(images.digests[pairs[:, 0]] != images.digests[pairs[:, 1]]).any(axis=1)]
+    return Disagreeing(
+        split,
+        tuple((images.keys[one], images.keys[other]) for one, other in pairs),
+        tuple((class_names[images.labels[one]], class_names[images.labels[other]]) for one, other in pairs),
+    )
+
+
+def _first_of_each_picture(images: Listed, *, of_each_class: bool = False) -> NDArray[np.int64]:
+    """Rows of a split in content order, where equal pictures are neighbours, and of these those of one class."""
     is_first = np.ones(len(images.keys), bool)
     is_first[1:] = (images.digests[1:] != images.digests[:-1]).any(axis=1)
+    if of_each_class:
+        is_first[1:] |= images.labels[1:] != images.labels[:-1]
     return np.flatnonzero(is_first)

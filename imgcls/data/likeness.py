@@ -116,7 +116,11 @@ def says_something(of: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return (of[:, SHAPE - 1] & HAS_SKETCH) > 0
 
 
-def copies(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.int64]:
+def copies(
+    ours: NDArray[np.uint8],
+    theirs: NDArray[np.uint8],
+    labels: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+) -> NDArray[np.int64]:
     """Pairs of images that are copies of one another, in any of the eight orientations and cropped by up to 5 %.
 
     Each of theirs is compared with the `NEIGHBOURS` of ours that have the nearest shape, so the time grows with the
@@ -125,6 +129,7 @@ def copies(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.int
     Args:
         ours: uint8 (N, 272).
         theirs: uint8 (M, 272).
+        labels: int64 (N,) and int64 (M,), of ours and of theirs, where pairs of one label are not wanted.
 
     Returns:
         int64 (P, 2): row of ours, row of theirs; ascending.
@@ -132,13 +137,13 @@ def copies(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.int
     known, asked = np.flatnonzero(says_something(ours)), np.flatnonzero(says_something(theirs))
     if not len(known) or not len(asked):
         return np.empty((0, 2), np.int64)
-    among = _Known.of(ours[known])
+    among = _Known.of(ours[known], None if labels is None else labels[0][known])
     is_large = _is_large(theirs[asked])
     found = []
     for part in (asked[is_large], asked[~is_large]):
         for start in range(0, len(part), CHUNK):
             rows = part[start : start + CHUNK]
-            for of_known, of_rows in _copies_of_chunk(among, theirs[rows]):
+            for of_known, of_rows in _copies_of_chunk(among, theirs[rows], None if labels is None else labels[1][rows]):
                 found.append(np.stack((known[of_known], rows[of_rows]), axis=1))
     return np.unique(np.concatenate(found), axis=0)
 
@@ -159,26 +164,28 @@ class _Known:
         is_large: bool (N,).
         tree: their shapes.
         likeness: how near they are to one another as such: the median of `_others` over a sample.
+        labels: int64 (N,), where pairs of one label are not wanted.
     """
 
     reliefs: NDArray[np.uint8]
     is_large: NDArray[np.bool_]
     tree: cKDTree
     likeness: float
+    labels: NDArray[np.int64] | None
 
     @classmethod
-    def of(cls, known: NDArray[np.uint8]) -> _Known:
+    def of(cls, known: NDArray[np.uint8], labels: NDArray[np.int64] | None) -> _Known:
         """Turns images with these sketches, uint8 (N, 272)."""
         shapes = _turned_shapes(known)
         way = _may_be_canonical(shapes, 0).argmax(axis=0)
         upright = shapes[way, np.arange(len(known))]
         reliefs, tree = _turned_reliefs(known, way), cKDTree(upright.reshape(len(known), -1))
         if len(known) <= OTHERS:
-            return cls(reliefs, _is_large(known), tree, 0.0)
+            return cls(reliefs, _is_large(known), tree, 0.0, labels)
         sample = np.unique(np.linspace(0, len(known) - 1, SAMPLE).astype(np.int64))
         _, rows = _nearest(tree, upright[sample], np.inf, first=2, num=OTHERS)
         likeness = np.median(_others(_agreement(reliefs[rows], reliefs[sample][:, None])))
-        return cls(reliefs, _is_large(known), tree, float(likeness))
+        return cls(reliefs, _is_large(known), tree, float(likeness), labels)
 
 
 def _may_be_canonical(shapes: NDArray[np.float32], margin: float) -> NDArray[np.bool_]:
@@ -229,12 +236,21 @@ class _Candidates(NamedTuple):
     agreement: NDArray[np.float32]
     distances: NDArray[np.float32]
 
+    def of_other_labels(self, known: NDArray[np.int64], asked: NDArray[np.int64]) -> _Candidates:
+        """Without those of the same label."""
+        others = known[np.minimum(self.rows, len(known) - 1)] != asked[self.number, None]
+        return self._replace(valid=self.valid & others, distances=np.where(others, self.distances, np.float32(np.inf)))
 
-def _copies_of_chunk(known: _Known, asked: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+
+def _copies_of_chunk(
+    known: _Known, asked: NDArray[np.uint8], labels: NDArray[np.int64] | None
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Rows of known and of asked images, which are either all large or all small."""
     are_large = bool(_is_large(asked)[0])
     candidates = _candidates(known, asked, REACH if are_large else REACH_OF_SMALL)
     limits = _limits(known, candidates, len(asked)) if are_large else np.full(len(asked), LEAST_LIMIT, np.float32)
+    if known.labels is not None and labels is not None:
+        candidates = candidates.of_other_labels(known.labels, labels)
     hits = candidates.distances <= limits[candidates.number, None]
     query, neighbour = np.nonzero(hits)
     yield candidates.rows[query, neighbour], candidates.number[query]

@@ -156,15 +156,17 @@ def worst_mistakes(
 
 
 def near_duplicates(
-    train: NDArray[np.uint8], val: NDArray[np.uint8], keys: Sequence[tuple[str, str]], num_pairs: int
-) -> Figure:
-    """Shows images of train, each above the image of val that looks like it.
+    above: NDArray[np.uint8], below: NDArray[np.uint8], keys: Sequence[tuple[str, str]], num_pairs: int,
+    title: str = "Near duplicates, train above val",
+) -> Figure:  # fmt: skip
+    """Shows images, each above the one that looks like it.
 
     Args:
-        train: uint8 (N, C, H, W), C = 1 (grey) or 3 (RGB), N at least 1.
-        val: uint8 (N, C, S, S), their counterparts.
-        keys: N pairs of names, of train and of val.
+        above: uint8 (N, C, H, W), C = 1 (grey) or 3 (RGB), N at least 1.
+        below: uint8 (N, C, S, S), their counterparts.
+        keys: N pairs of names.
         num_pairs: how many pairs there are in all.
+        title: what they are.
     """
     num_columns = min(5, len(keys))
     num_blocks = math.ceil(len(keys) / num_columns)
@@ -172,14 +174,14 @@ def near_duplicates(
     # columns at least, so that the title has room. No constrained layout, which takes longer than the drawing.
     height = 0.4 + 3.97 * num_blocks
     figure = Figure(figsize=(1.75 * max(num_columns, 3), height))
-    figure.suptitle(f"Near duplicates, train above val: {len(keys)} of {num_pairs}", fontsize=10, y=1 - 0.2 / height)
+    figure.suptitle(f"{title}: {len(keys)} of {num_pairs}", fontsize=10, y=1 - 0.2 / height)
     blocks = figure.add_gridspec(
         num_blocks, num_columns, top=1 - 0.4 / height, bottom=0.45 / height, left=0.01, right=0.99, wspace=0.06,
         hspace=0.45 / 3.52,
     )  # fmt: skip
     for number, names in enumerate(keys):
         halves = blocks[divmod(number, num_columns)].subgridspec(2, 1, hspace=0.2 / 1.66)
-        for row, split in enumerate((train, val)):
+        for row, split in enumerate((above, below)):
             axes = figure.add_subplot(halves[row])
             axes.set_axis_off()
             _show_image(axes, split[number])

@@ -144,6 +144,25 @@ def test_copies_in_a_split_that_disagree_on_their_class_are_listed(root, caplog,
     assert f"  {split}/cat/{first}.png (cat) = {split}/dog/mistake.bmp (dog)" in caplog.text
 
 
+@pytest.mark.parametrize("split", SPLITS)
+def test_copies_in_a_split_that_look_alike_and_disagree_on_their_class_are_listed(root, caplog, split):
+    write(root / split / "cat" / "one.png", picture(0))
+    write(root / split / "dog" / "mirrored.jpg", picture(0)[:, ::-1], quality=90)
+    write(root / split / "cat" / "saved again.jpg", picture(0), quality=80)
+    leaks = load(root).leaks
+    (found,) = leaks.disagreeing
+    names = ("cat/one.png", "cat/saved again.jpg", "dog/mirrored.jpg")
+    one, again, dog = (f"{split}/{name}" for name in names)
+    assert found.split == split and leaks.num_near_leaked == 0
+    assert {frozenset(pair) for pair in found.pairs} == {frozenset((one, dog)), frozenset((again, dog))}
+    assert all(sorted(classes) == ["cat", "dog"] for classes in found.classes)
+    assert f"2 pairs of {split} images look alike, but the two have different classes" in caplog.text
+    assert f"{dog} (dog)" in caplog.text
+    rows = [row.split(",") for row in near_duplicates_csv(leaks).splitlines()[1:]]
+    assert [(one, other) for _, one, _, other in rows] == list(found.pairs)
+    assert {(first, second) for first, _, second, _ in rows} == {(split, split)}
+
+
 # --- groups -----------------------------------------------------------------------------------------------------
 
 
@@ -207,7 +226,7 @@ def test_the_search_finds_what_comparing_everything_finds(draws):
         assert named == {(i, j) for (i, one), (j, other) in pairs if one[0] == other[0]}
     known = {content for split in ("train", "val") for content, _ in rows[split]}
     assert found.num_leaked == sum(content in known for content, _ in rows["test"])
-    assert found.near == () and found.num_near_leaked == 0
+    assert found.near == () and found.num_near_leaked == 0 and found.disagreeing == ()
     for split in SPLITS:
         labels = Counter(content for content, _ in set(rows[split]))
         assert len(found.conflicts.get(split, ())) == sum(num > 1 for num in labels.values())
