@@ -20,7 +20,7 @@ from imgcls.reporting.cautions import flat as flat_cautions
 from imgcls.reporting.report import markdown_table, warning
 from imgcls.reporting.statistics import NO_INTERVAL, UNDEFINED, Interval, with_interval
 from imgcls.run import TEST_PREDICTIONS, VAL_PREDICTIONS
-from imgcls.statistics.grouped import MIN_GROUPS
+from imgcls.statistics.grouped import TOO_FEW
 from imgcls.statistics.paired import holm, mcnemar, paired_interval
 from imgcls.statistics.scores import hits_interval
 from imgcls.tracking.record import LOSS, SQUARES, RunRecord
@@ -377,7 +377,7 @@ def _split_blocks(split: Split) -> Iterator[str]:
 def _about_groups(split: Split) -> str:
     said = "each interval counts groups, not images, as independent: a design effect (Rao and Scott 1992), Student's t"
     if None in split.intervals.values():
-        said = f"there is no interval, since none holds with fewer than {MIN_GROUPS} groups"
+        said = f"there is no interval, since none holds with {TOO_FEW}"
     return f"The images come in {split.num_groups} groups: {said}."
 
 

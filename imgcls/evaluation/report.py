@@ -215,13 +215,19 @@ def _gap_interval(evaluation: RunRecord) -> Interval:
 
 def _gap(evaluation: RunRecord, selection: Selection) -> str:
     interval = _gap_interval(evaluation)
-    selected = selection.chosen or ("the configuration, by a mean" if selection.is_flattered else "")
+    selected = selection.chosen or selection.chosen_by_other_scores
     expected = f" Val selected {selected}, so some gap is to be expected." if selected else ""
     return (
         f"`val_test_gap`, accuracy on val minus accuracy on test: "
-        f"{rounded(evaluation.metrics['val_test_gap'], interval)} ({ends(interval)}, Newcombe's 95% interval)."
-        f"{expected}"
+        f"{rounded(evaluation.metrics['val_test_gap'], interval)} ({_about_gap(interval)}).{expected}"
     )
+
+
+def _about_gap(interval: Interval) -> str:
+    """It joins the intervals on val and on test, where both have one."""
+    if math.isnan(interval.half_width):
+        return "no interval: too few groups of images"
+    return f"{ends(interval)}, Newcombe's 95% interval"
 
 
 def _methods(evaluation: RunRecord, selection: Selection, num_classes: int) -> str:

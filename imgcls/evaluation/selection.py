@@ -140,12 +140,25 @@ class Selection:
         parts = [] if self.has_fixed_epoch else ["the epoch"]
         if self.place == 1 and self.trials.num > 1:
             parts.append(f"the best of {self.trials.num} trials")
+        confirmation = self.confirmation
+        if confirmation and confirmation.num_seeds == 1 and self.place_of_mean == 1 and len(confirmation.ranked) > 1:
+            parts.append(f"the best of {len(confirmation.ranked)} configurations")
         return " and ".join(parts)
+
+    @property
+    def chosen_by_other_scores(self) -> str:
+        """What the val scores of other runs selected of this one, in words; "" for nothing."""
+        confirmation = self.confirmation
+        if self.place_of_mean != 1 or confirmation is None:
+            return ""
+        if len(confirmation.ranked) > 1:
+            return "the configuration, by a mean"
+        return f"the configuration, by the score of trial {confirmation.winner.trial}"
 
     @property
     def is_flattered(self) -> bool:
         """Whether val images that score this run also selected something of it, so that its val score is optimistic."""
-        return bool(self.chosen) or self.place_of_mean == 1
+        return bool(self.chosen or self.chosen_by_other_scores)
 
 
 def selection_of(run: RunRecord, tracker: Tracker, trials: Trials | None = None) -> Selection:
@@ -261,7 +274,8 @@ def _story_of_a_fresh_run(selection: Selection, subject: str) -> Iterator[str]:
     else:
         yield from _place_of_configuration(selection, selection.confirmation, place)
     if selection.is_winner:
-        yield "Of the fresh seeds it is the first; it was chosen by this place and not by its own score."
+        if selection.confirmation is not None and selection.confirmation.num_seeds > 1:
+            yield "Of the fresh seeds it is the first; it was chosen by this place and not by its own score."
         yield from _fall(selection)
     elif selection.winner_id and place is not None:
         yield f"{'It was not chosen: the' if place == 1 else 'The'} sweep's winner is {_winner(selection)}."
@@ -283,7 +297,8 @@ def _place_of_configuration(selection: Selection, confirmation: Confirmation, pl
     else:
         yield (
             f"The configuration was chosen by {over}, the {extreme} of {num_configurations} configurations that were "
-            f"confirmed, {among}. A mean which was the {extreme} of several is itself a little lucky "
+            f"confirmed, {among}. A {'mean' if confirmation.num_seeds > 1 else 'score'} which was the {extreme} of "
+            "several is itself a little lucky "
             "(docs/selection.md says by how much)."
         )
         if (best := confirmation.best_trial) is not confirmation.winner:
@@ -302,10 +317,11 @@ def _fall(selection: Selection) -> Iterator[str]:
     key = f"best/{selection.metric}"
     sign = 1 if lower_is_better(selection.metric) else -1
     if sign * selection.run.metrics[key] > sign * best.metrics[key]:
-        worse = "above" if lower_is_better(selection.metric) else "below"
+        own, taken = val_score(selection.run, selection.metric), val_score(best, selection.metric)
+        worse = ("a little " if own == taken else "") + ("above" if lower_is_better(selection.metric) else "below")
         yield (
-            f"Its own {selection.metric}, {val_score(selection.run, selection.metric)}, is {worse} that of trial "
-            f"{best.tags['imgcls.trial']}, {val_score(best, selection.metric)}, whose place it takes: that score was "
+            f"Its own {selection.metric}, {own}, is {worse} that of trial "
+            f"{best.tags['imgcls.trial']}, {taken}, whose place it takes: that score was "
             f"the best of {selection.trials.num} trials and so partly luck."
         )
 

@@ -170,7 +170,7 @@ def _conclude(
 
 def _record(run: Run, result: Confirmation, tracker: Tracker) -> None:
     """What was confirmed, and the winner's own scores in place of those of the trial that was the winner."""
-    best = result.winner
+    best, recorded = result.winner, tracker.get(run.run_id)
     metrics = {
         "confirm/mean": best.mean,
         "confirm/optimism": result.optimism,
@@ -178,12 +178,12 @@ def _record(run: Run, result: Confirmation, tracker: Tracker) -> None:
         "confirm/num_seeds": float(result.num_seeds),
         "confirm/num_configurations": float(len(result.ranked)),
     }
-    if len(best.values) > 1:
-        metrics["confirm/std"] = best.std
+    if result.num_seeds > 1 or "confirm/std" in recorded.metrics:
+        metrics["confirm/std"] = best.std  # NaN of one seed takes the place of an earlier confirmation's
     tags = {
         **tags_of(result.best_run_id, result.best_trial.found_by.run_id),
         CONFIRMED_RUN_ID: result.best_run_id,
         CONFIRMED_TRIALS: ",".join(str(confirmed.trial) for confirmed in result.ranked),
     }
     metrics |= scores_of_winner(best.runs[0]) | scores_of_best_trial(result.best_trial.found_by)
-    log_latest(run, tracker.get(run.run_id), metrics, tags)
+    log_latest(run, recorded, metrics, tags)

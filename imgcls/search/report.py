@@ -218,7 +218,8 @@ def _confirmed_in_words(confirmation: Confirmation) -> str:
         if num_configurations == 1
         else f"The best {num_configurations} configurations were"
     )
+    score = "mean" if confirmation.num_seeds > 1 else "score"
     return (
         f"{what} trained again with {seeds} at an epoch fixed beforehand; that of trial {confirmation.winner.trial} "
-        f"had the best mean, {mean_words(confirmation.winner)}, and its first seed is the winner."
+        f"had the best {score}, {mean_words(confirmation.winner)}, and its first seed is the winner."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from imgcls.reporting.cautions import flat as flat_cautions
@@ -49,7 +50,11 @@ def flat(sweep: RunRecord) -> dict[str, object]:
     return {
         "run_id": sweep.run_id,
         **{name: sweep.tags[name] for name in (BEST_RUN, BEST_TRIAL_RUN_ID)},
-        **{name: _as_counted(name, value) for name, value in sweep.metrics.items() if name.startswith(prefixes)},
+        **{
+            name: _as_counted(name, value)
+            for name, value in sweep.metrics.items()
+            if name.startswith(prefixes) and not math.isnan(value)
+        },
         **flat_cautions(sweep.tags),
     }
 
@@ -70,5 +75,5 @@ def log_latest(run: Run, recorded: RunRecord, metrics: Mapping[str, float], tags
         metrics: name -> value.
         tags: name -> value.
     """
-    changed = {name: value for name, value in metrics.items() if recorded.metrics.get(name) != value}
+    changed = {name: value for name, value in metrics.items() if str(recorded.metrics.get(name)) != str(value)}
     run.log_metrics(changed, tags=tags)

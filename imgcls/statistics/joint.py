@@ -21,7 +21,12 @@ Ends = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 def interval_of_mean(
-    values: NDArray[np.float64], ends: Ends, influences: NDArray[np.float64], quantile: float
+    values: NDArray[np.float64],
+    ends: Ends,
+    influences: NDArray[np.float64],
+    quantile: float,
+    *,
+    unmoved_correlation: float = 0.0,
 ) -> Interval:
     """Joins the score intervals of K scores to that of their mean.
 
@@ -36,15 +41,18 @@ def interval_of_mean(
         values: float64 (K,), the scores.
         ends: gives the ends of their own intervals.
         influences: float64 (U, K), by how much each independent unit moves each score. Scores are correlated as their
-            influences are; one that no unit moves is independent of the others.
+            influences are. What no unit moves shows no correlation: it is independent of what is moved.
         quantile: above 0.
+        unmoved_correlation: in [0, 1], of any two scores that no unit moves, such as those without a mistake.
     """
     lengths = np.linalg.norm(influences, axis=0)
     unmoved = lengths < 1e-12
     directions = np.divide(influences, lengths, out=np.zeros_like(influences), where=~unmoved)
 
     def correlated(errors: NDArray[np.float64]) -> NDArray[np.float64]:
-        mixed: NDArray[np.float64] = directions.T @ (directions @ errors) + unmoved * errors
+        without = unmoved * errors
+        shared = unmoved * without.sum() * unmoved_correlation
+        mixed: NDArray[np.float64] = directions.T @ (directions @ errors) + shared + without * (1 - unmoved_correlation)
         return mixed
 
     def end(sign: int) -> float:

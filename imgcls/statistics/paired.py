@@ -119,8 +119,8 @@ def paired_interval(
         return None
     differences = (first_correct.astype(float) - second_correct)[:, None]
     influence = (differences - differences.mean()) / num_images
-    sums = units.sums(influence)
-    effect = float(units.design_effects(sums, everything[:, None], (influence**2).sum(axis=0))[0])
+    left_out = units.left_out(influence, everything[:, None])
+    effect = float(units.design_effects(left_out, everything[:, None], (influence**2).sum(axis=0))[0])
     cells = (
         first_correct & second_correct,
         first_correct & ~second_correct,
@@ -128,7 +128,7 @@ def paired_interval(
         ~first_correct & ~second_correct,
     )
     both, only_first, only_second, neither = (int(cell.sum()) / effect for cell in cells)
-    return _newcombe(both, only_first, only_second, neither, units.quantile(sums[:, 0]))
+    return _newcombe(both, only_first, only_second, neither, units.quantile(left_out[:, 0]))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from scipy.stats import rankdata
 
-from imgcls.statistics.grouped import MIN_GROUPS, Units
+from imgcls.statistics.grouped import TOO_FEW, Units
 from imgcls.statistics.intervals import Interval, wilson, wilson_ends
 from imgcls.statistics.joint import interval_of_mean
 
@@ -55,7 +55,7 @@ class ScoreIntervals:
             return ""
         said = "the intervals count groups as independent, by a design effect (Rao and Scott 1992) with Student's t"
         if not self.intervals:
-            said = f"there is no interval, since none holds with fewer than {MIN_GROUPS} groups"
+            said = f"there is no interval, since none holds with {TOO_FEW}"
         return f"The images come in {self.num_groups} groups, and {said}."
 
 
@@ -138,21 +138,21 @@ class _Shares:
     Attributes:
         values: float64 (K,).
         num_trials: float64 (K,), independent images behind each.
-        sums: float64 (U, K), influence of each independent unit.
+        left_out: float64 (U, K), by how much each share falls without each independent unit.
     """
 
     values: NDArray[np.float64]
     num_trials: NDArray[np.float64]
-    sums: NDArray[np.float64]
+    left_out: NDArray[np.float64]
 
     @classmethod
     def of(cls, counted: NDArray[np.bool_], among: NDArray[np.bool_], units: Units) -> _Shares:
         """Of the images `counted`, bool (N, K), among those `among`, bool (N, K)."""
         num_images = among.sum(axis=0)
         values = counted.sum(axis=0) / num_images
-        sums = units.sums((counted - values * among) / num_images)
-        effects = units.design_effects(sums, among, values * (1 - values) / num_images)
-        return cls(values, num_images / effects, sums)
+        left_out = units.left_out((counted - values * among) / num_images, among)
+        effects = units.design_effects(left_out, among, values * (1 - values) / num_images)
+        return cls(values, num_images / effects, left_out)
 
     def ends(self, quantiles: NDArray[np.float64]) -> NDArray[np.float64]:
         """Wilson's."""
@@ -166,7 +166,7 @@ def _accuracy(hits: NDArray[np.bool_], units: Units) -> Interval | str:
     if not units.are_enough(among[:, 0]):
         return _too_few_groups("the images are")
     shares = _Shares.of(hits[:, None], among, units)
-    return interval_of_mean(shares.values, shares.ends, shares.sums, units.quantile(shares.sums[:, 0]))
+    return interval_of_mean(shares.values, shares.ends, shares.left_out, units.quantile(shares.left_out[:, 0]))
 
 
 def _balanced_accuracy(labels: NDArray[np.integer], predictions: NDArray[np.integer], units: Units) -> Interval | str:
@@ -175,7 +175,7 @@ def _balanced_accuracy(labels: NDArray[np.integer], predictions: NDArray[np.inte
     if not units.are_enough(*is_of.T):
         return _too_few_groups("a class is")
     shares = _Shares.of(is_of & (predictions[:, None] == present), is_of, units)
-    return interval_of_mean(shares.values, shares.ends, shares.sums, units.quantile(shares.sums.mean(axis=1)))
+    return interval_of_mean(shares.values, shares.ends, shares.left_out, units.quantile(shares.left_out.mean(axis=1)))
 
 
 def _macro_f1(labels: NDArray[np.integer], predictions: NDArray[np.integer], units: Units) -> Interval | str:
@@ -185,9 +185,14 @@ def _macro_f1(labels: NDArray[np.integer], predictions: NDArray[np.integer], uni
     if not units.are_enough(*is_of[:, is_of.any(axis=0)].T):
         return _too_few_groups("a class is")
     shares = _Shares.of(is_of & is_called, is_of | is_called, units)
-    sums = shares.sums * (2 / (1 + shares.values) ** 2)  # the derivative of F1 by J
+    left_out = shares.left_out * (2 / (1 + shares.values) ** 2)  # the derivative of F1 by J
+    # A mistake lowers the F1 of two classes: of both where there are two, else of one in K - 1 others.
     return interval_of_mean(
-        _f1(shares.values), lambda at: _f1(shares.ends(at)), sums, units.quantile(sums.mean(axis=1))
+        _f1(shares.values),
+        lambda at: _f1(shares.ends(at)),
+        left_out,
+        units.quantile(left_out.mean(axis=1)),
+        unmoved_correlation=1 / max(1, len(present) - 1),
     )
 
 
@@ -247,8 +252,10 @@ def _auroc(probs: NDArray[np.float64], labels: NDArray[np.integer], units: Units
     rankings = [_Ranking.of(probs[:, label], is_of[:, label]) for label in ranked]
     values = np.array([ranking.auroc for ranking in rankings])
     influences = np.stack([ranking.influence for ranking in rankings], axis=1)
-    sums = units.sums(influences)
-    effects = units.design_effects(sums, np.ones(influences.shape, np.bool_), (influences**2).sum(axis=0))
+    is_positive = is_of[:, ranked]
+    left_out = units.left_out(influences * is_positive, is_positive)
+    left_out = left_out + units.left_out(influences * ~is_positive, ~is_positive)
+    effects = units.design_effects(left_out, np.ones(influences.shape, np.bool_), (influences**2).sum(axis=0))
     positives = np.array([ranking.num_positives for ranking in rankings]) / effects
     negatives = np.array([ranking.num_negatives for ranking in rankings]) / effects
     widening = np.array([ranking.widening for ranking in rankings])
@@ -256,7 +263,7 @@ def _auroc(probs: NDArray[np.float64], labels: NDArray[np.integer], units: Units
     def ends(quantiles: NDArray[np.float64]) -> NDArray[np.float64]:
         return _newcombe_ends(values, positives, negatives, quantiles * np.sqrt(widening))
 
-    return interval_of_mean(values, ends, sums, units.quantile(sums.mean(axis=1)))
+    return interval_of_mean(values, ends, left_out, units.quantile(left_out.mean(axis=1)))
 
 
 def _newcombe_variance(
@@ -295,11 +302,12 @@ def _loss(losses: NDArray[np.float64], labels: NDArray[np.integer], units: Units
     if len(labels) - np.bincount(labels).max() < MIN_MINORITY_FOR_LOSS:
         return f"fewer than {MIN_MINORITY_FOR_LOSS} images outside the largest class"
     mean = float(losses.mean())
-    sums = units.sums((losses - mean)[:, None] / len(losses))[:, 0]
-    values = units.num * sums + mean  # one for each independent unit, with the same mean
+    left_out = units.left_out((losses - mean)[:, None] / len(losses), np.ones((len(losses), 1), np.bool_))[:, 0]
+    # One for each independent unit, with the same mean; of images alone their losses.
+    values = mean + (units.num - units.are_groups) * (left_out - left_out.mean())
     if np.ptp(values) <= 1e-9 * mean:
         return "all losses are equal"
-    quantile = units.quantile(sums)
+    quantile = units.quantile(left_out)
     # A loss has no upper limit, so the upper end allows for one more value as large as the largest.
     return Interval(max(0.0, _hall_end(values, -quantile)), _hall_end(np.append(values, values.max()), quantile))
 
@@ -322,7 +330,7 @@ def _hall_end(values: NDArray[np.float64], quantile: float) -> float:
 
 
 def _too_few_groups(what: str) -> str:
-    return f"{what} in fewer than {MIN_GROUPS} groups"
+    return f"{what} in {TOO_FEW}"
 
 
 def _check(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> None:

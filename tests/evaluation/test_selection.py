@@ -1,5 +1,6 @@
 """The story of a run's choice, of every kind of run, against the record as MLflow's own client reads it."""
 
+import math
 import re
 import statistics
 from dataclasses import dataclass
@@ -196,12 +197,17 @@ def test_a_confirmation_of_fewer_seeds_replaces_the_numbers_of_the_one_before(re
     winner = sweep.tags["imgcls.best_run_id"]
     assert sweep.metrics["confirm/mean"] == reranked.metrics(winner)["best/val/accuracy"]
     report = reranked.project.tracker.read_text(reranked.sweep_id, "report/report.md")
+    assert math.isnan(sweep.metrics["confirm/std"])
+    assert "confirm/std" not in flat(reranked.project.tracker.get(reranked.sweep_id))
+    assert "not by its own score" not in report and "A score which was the highest" in report
+    chosen = selection_of(reranked.project.tracker.get(winner), reranked.project.tracker)
+    assert chosen.chosen == "the best of 2 configurations"
     assert "one seed, no interval" in report and not re.search(r"Optimism -?\d\.\d{3}", report)
-    points = len(client.get_metric_history(reranked.sweep_id, "confirm/mean"))
+    points = [len(client.get_metric_history(reranked.sweep_id, f"confirm/{name}")) for name in ("mean", "std")]
     confirm_sweep(
         reranked.sweep_id, reranked.project.tracker, reranked.project.root, top=2, seeds=1, stop=GracefulStop()
     )
-    assert len(client.get_metric_history(reranked.sweep_id, "confirm/mean")) == points
+    assert points == [len(client.get_metric_history(reranked.sweep_id, f"confirm/{name}")) for name in ("mean", "std")]
     confirm(reranked.project, reranked.sweep_id)
 
 

@@ -11,7 +11,7 @@ from sklearn import metrics as oracle
 
 from benchmarks.coverage import of_groups, of_pairs, of_two_classes, simulate
 from imgcls.reporting.statistics import score_logits
-from imgcls.statistics.grouped import MIN_GROUPS, Units
+from imgcls.statistics.grouped import MIN_GROUPS, TOO_FEW, Units
 from imgcls.statistics.intervals import wilson
 from imgcls.statistics.scores import explained_intervals, hits_interval, score_intervals
 
@@ -129,6 +129,24 @@ def test_no_mistake_claims_no_certainty():
         assert intervals[name].high == 1 and 0.95 < intervals[name].low < 0.995, name
 
 
+def test_two_classes_without_a_mistake_have_the_macro_f1_of_their_accuracy():
+    """A mistake would lower the F1 of both, so as many mistakes as the accuracy allows lower their mean as much."""
+    labels = np.arange(200) % 2
+    found = score_intervals(np.eye(2)[labels] * 4, labels)
+    assert found["macro_f1"].low == pytest.approx(found["accuracy"].low, abs=5e-4)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10])
+def test_macro_f1_holds_where_samples_often_have_no_mistake(num_classes):
+    """At least 93 %, up to three standard errors of 400 samples: 1.3 % of 200 images are mistaken, for any other."""
+    rng, labels = np.random.default_rng(6), np.arange(200) % num_classes
+    held = []
+    for _ in range(400):
+        called = (labels + (rng.random(200) < 0.013) * rng.integers(1, num_classes, 200)) % num_classes
+        held.append(score_intervals(np.eye(num_classes)[called], labels)["macro_f1"].low <= 0.987)
+    assert np.mean(held) > 0.93 - 3 * 0.0128
+
+
 def test_all_wrong_claims_no_certainty():
     labels = np.repeat([0, 1], 60)
     intervals = score_intervals(of_predictions(1 - labels, 2), labels)
@@ -212,17 +230,18 @@ def test_where_all_groups_agree_a_group_counts_as_one_image():
 
 
 def test_design_effect_is_that_of_the_ratio_estimator():
-    """Rao & Scott's formula, written out: m / (m - 1) sum (x_i - n_i p)^2 / n^2 over p (1 - p) / n."""
+    """The jackknife's variance of a ratio, each group left out in turn and the ratio counted again: to first order."""
     rng = np.random.default_rng(4)
     sizes = rng.integers(3, 20, 25)
     groups = np.repeat([f"group {i}" for i in range(25)], sizes)
     hits = rng.random(sizes.sum()) < np.repeat(rng.beta(2, 1, 25), sizes)
     num, share = sizes.sum(), hits.mean()
     right = np.array([hits[groups == f"group {i}"].sum() for i in range(25)])
-    expected = 25 / 24 * ((right - sizes * share) ** 2).sum() / num**2 / (share * (1 - share) / num)
+    without = (right.sum() - right) / (num - sizes)
+    expected = 24 / 25 * ((without - share) ** 2).sum() / (share * (1 - share) / num)
     units, among = Units(num, groups), np.ones((num, 1), bool)
-    sums = units.sums((hits[:, None] - share) / num)
-    found = units.design_effects(sums, among, np.array([share * (1 - share) / num]))
+    left_out = units.left_out((hits[:, None] - share) / num, among)
+    found = units.design_effects(left_out, among, np.array([share * (1 - share) / num]))
     assert found == pytest.approx([expected])
 
 
@@ -232,8 +251,24 @@ def test_too_few_groups_have_no_interval_and_say_so(num_groups):
     found = explained_intervals(logits, labels, groups=[f"patient {i % num_groups}" for i in range(200)])
     assert not found.intervals and set(found.missing) == set(SCORES)
     assert found.about_groups == (
-        f"The images come in {num_groups} groups, and there is no interval, since none holds with fewer than 10 groups."
+        f"The images come in {num_groups} groups, and there is no interval, since none holds with {TOO_FEW}."
     )
+
+
+def test_many_groups_of_which_one_has_most_images_have_no_interval():
+    groups = ["large"] * 300 + [f"small {i}" for i in range(100)]
+    assert Units(400, groups).effective == pytest.approx(400**2 / (300**2 + 100))
+    assert hits_interval(np.arange(400) % 4 > 0, groups) is None
+
+
+@pytest.mark.parametrize("sizes", [[60] + [8] * 11, [40] * 2 + [10] * 10, [1, 2, 3, 4, 5, 6, 8, 10, 20, 40]], ids=str)
+def test_groups_of_unequal_sizes_hold_what_they_promise(sizes):
+    """At least 93 %, up to three standard errors of 400 samples."""
+    rng, of_image = np.random.default_rng(5), np.repeat(np.arange(len(sizes)), sizes)
+    groups = [str(group) for group in of_image]
+    drawn_hits = (rng.random(len(groups)) < rng.beta(8, 2, len(sizes))[of_image] for _ in range(400))
+    intervals = [hits_interval(hits, groups) for hits in drawn_hits]
+    assert np.mean([of.low <= 0.8 <= of.high for of in intervals]) > 0.93 - 3 * 0.0128
 
 
 def test_a_class_in_few_groups_leaves_its_scores_without_an_interval():
@@ -241,7 +276,7 @@ def test_a_class_in_few_groups_leaves_its_scores_without_an_interval():
     groups = [f"rare {i % 4}" if label else f"frequent {i % 40}" for i, label in enumerate(labels)]
     found = explained_intervals(logits, labels, groups=groups)
     assert set(found.intervals) == {"accuracy", "loss"}
-    assert found.missing["balanced_accuracy"] == "a class is in fewer than 10 groups"
+    assert found.missing["balanced_accuracy"] == f"a class is in {TOO_FEW}"
     assert "design effect" in found.about_groups and "44 groups" in found.about_groups
 
 
