@@ -419,6 +419,9 @@ class Experiment(Section):
         known = [key for key in self.keys() if not key.startswith("search.space.")] + ["search.space"]
         for key, value in _leaves_of_tables(values, _known_keys()):
             in_space = key.startswith("search.space.")
+            if key in _known_keys() and key not in known:
+                inner = next(other for other in known if other.startswith(f"{key}."))
+                raise ConfigError(f"{origin}: {key} = {_shown(value)}: is a section; name a key of it, such as {inner}")
             if key not in known and not in_space:
                 hint = _hint(key, _known_keys() if isinstance(value, Mapping) else known)
                 raise ConfigError(f"{origin}: {_spelt(key)} = {_shown(value)}: unknown key{hint}")
@@ -561,10 +564,11 @@ def keys_begun_by(prefix: str) -> list[tuple[str, str, str]]:
         ConfigError: there is none, naming the key that may have been meant.
     """
     rows = config_table()
-    found = [row for row in rows if row[0].startswith(prefix)]
-    found = found or [row for row in rows if row[0].rpartition(".")[2].startswith(prefix)]
+    begun = prefix.lower()
+    found = [row for row in rows if row[0].startswith(begun)]
+    found = found or [row for row in rows if row[0].rpartition(".")[2].startswith(begun)]
     if not found:
-        raise ConfigError(f"no key begins with {prefix!r}{_hint(prefix, [key for key, _, _ in rows])}")
+        raise ConfigError(f"no key begins with {prefix!r}{_hint(prefix, _known_keys())}")
     return found
 
 

@@ -588,6 +588,7 @@ def test_every_other_name_stands_for_a_key_that_there_is_and_is_no_key_itself():
         ("train.l", "train.lr", 2),
         ("search.confirm", "search.confirm.top", 2),
         ("lr", "train.lr", 1),
+        ("TRAIN.L", "train.lr", 2),
         ("", "data.source", 0),
     ],
 )
@@ -600,6 +601,14 @@ def test_keys_are_found_by_how_they_begin(prefix, first, number):
 def test_a_key_that_is_called_otherwise_is_named():
     with pytest.raises(ConfigError, match=r"^no key begins with 'learning_rate'; did you mean 'train\.lr'\?$"):
         keys_begun_by("learning_rate")
+    with pytest.raises(ConfigError, match=r"^no key begins with 'trainn'; did you mean 'train'\?$"):
+        keys_begun_by("trainn")
+
+
+@pytest.mark.parametrize("section", ["train", "search", "search.confirm"])
+def test_a_section_that_is_given_a_value_is_told_from_an_unknown_key(tmp_path, section):
+    message = refusal(tmp_path, "", f"{section}=3")
+    assert message.startswith(f"--set: {section} = 3: is a section; name a key of it, such as {section}.")
 
 
 @pytest.mark.parametrize(
@@ -630,7 +639,7 @@ def test_a_key_that_is_called_otherwise_is_named():
         ("train.epochs=x", '--set: train.epochs = "x": must be a whole number'),
         ("data.path=2024", "--set: data.path = 2024: must be text in quotes"),
         ("data.path=\udcff", "--set: data.path = '\\udcff': must be valid UTF-8"),
-        ("train=4", "--set: train = 4: unknown key"),
+        ("train=4", "--set: train = 4: is a section; name a key of it, such as train.epochs"),
         ("train.warmup_epochs=30", "--set: train.warmup_epochs = 30: does not end within train.epochs = 30; "
          "lower it, or train for longer"),
         ("search.space.train.lr.low=1", "--set: search.space.train.lr.low = 1: must be a table or a list"),

@@ -15,6 +15,9 @@ from imgcls.tracking.store import Tracker
 PREFIX = re.compile("[0-9a-f]{6,31}")
 """How an id may begin; a whole one has 32 characters."""
 
+TOO_SHORT = re.compile("[0-9a-f]{1,5}")
+"""What begins an id, but too many of them."""
+
 NUM_CANDIDATES = 10
 """Runs that an error names at most where an id begins several."""
 
@@ -47,6 +50,8 @@ def find_run(text: str, tracker: Tracker) -> RunRecord:
         return record
     if PREFIX.fullmatch(text.lower()):
         return _begun_by(text.lower(), tracker)
+    if TOO_SHORT.fullmatch(text.lower()):
+        raise InputError(f"{text!r} is too short to name a run; give the first six characters of its id; {_SEE_RUNS}")
     try:
         return tracker.get(text)
     except InputError as error:
@@ -103,7 +108,8 @@ def _newest_finished(kind: Kind, tracker: Tracker) -> list[RunRecord]:
 def _near(text: str, tracker: Tracker) -> str:
     """` (did you mean X?)` for a word, or for a run with an id, a name or an experiment like it."""
     known: dict[str, str] = {}
-    for record in tracker.find({}, newest=NUM_NEAR):
+    # What a user started comes last, and so before what lies below it, such as a look at its test split.
+    for record in sorted(tracker.find({}, newest=NUM_NEAR), key=lambda record: record.kind in ON_THEIR_OWN):
         known |= {word: described(record) for word in (record.experiment, record.name, record.run_id) if word}
     if close := nearest(text, known, cutoff=0.8):
         return f" (did you mean {known[close]}?)"

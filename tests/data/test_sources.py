@@ -339,6 +339,8 @@ def test_an_unknown_source_lists_the_known_ones(tmp_path):
         DataError, match="'flodder' is unknown; use folder, elpv, digits, fashion-mnist or torchvision:"
     ):
         open_source(DataConfig(source="flodder"), tmp_path)
+    with pytest.raises(DataError, match=r"torchvision:NAME; did you mean 'digits'\?$"):
+        open_source(DataConfig(source="digit"), tmp_path)
 
 
 def test_the_stamp_changes_with_the_files_and_with_their_place(tmp_path):

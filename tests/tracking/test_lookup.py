@@ -12,6 +12,7 @@ IDS = {
     "trial": "bbbbbb1" + "0" * 25,
     "evaluation": "cccccc1" + "0" * 25,
     "later, unfinished": "dddddd1" + "0" * 25,
+    "later evaluation": "ffffff1" + "0" * 25,
 }
 
 
@@ -35,6 +36,7 @@ def store(make_project):
     write(IDS["trial"], 1_500, 2_000, kind="trial")
     write(IDS["train"], 3_000, 4_000, kind="train")
     write(IDS["evaluation"], 5_000, 10_000, kind="evaluation")
+    write(IDS["later evaluation"], 7_000, 8_000, kind="evaluation")
     write(IDS["later, unfinished"], 6_000, None, outcome="running", kind="train")
     return project
 
@@ -84,7 +86,7 @@ def test_words_say_which_run_they_stand_for(store, caplog):
     [
         ("aaaaaa", f"begins the ids of 2 runs; give more characters of one:\n  {IDS['sweep']} (sweep, birds"),
         ("aaaaaa", f"\n  {IDS['train']} (train, birds, a train, 1970-01-01 00:00:03 UTC)"),
-        ("bbbbb", "no run 'bbbbb' in "),  # five characters are too few
+        ("bbbbb", "'bbbbb' is too short to name a run; give the first six characters of its id"),
         ("eeeeee", "no run 'eeeeee' in "),
         ("lst", "no run 'lst' (did you mean `last`?) in "),
         ("lats", "no run 'lats' (did you mean `last`?) in "),

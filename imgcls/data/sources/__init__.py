@@ -11,7 +11,7 @@ from imgcls.data.sources.packaged import digits, elpv, fashion_mnist
 from imgcls.data.sources.table import ImageTable, Source, Split
 from imgcls.data.sources.torchvision import torchvision_source
 from imgcls.errors import DataError
-from imgcls.shown import listed
+from imgcls.shown import did_you_mean, listed, nearest
 
 __all__ = ["ImageTable", "Source", "Split", "listed", "open_source"]
 
@@ -41,5 +41,6 @@ def open_source(config: DataConfig, root: Path) -> Source:
     if config.source not in fixed:
         raise DataError(
             f"data.source = {config.source!r} is unknown; use folder, {', '.join(fixed)} or torchvision:NAME"
+            + did_you_mean(nearest(config.source, ["folder", *fixed]))
         )
     return fixed[config.source]()
