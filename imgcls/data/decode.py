@@ -139,11 +139,13 @@ class _Stored:
         raw_mode: Pillow's name of how they lie in the file, such as `L;4` or `RGB;16B`; "" where it is not known.
         num_bits: of a grey value.
         is_white_zero: 0 is white.
+        is_unsigned_32: values of 32 bits without a sign, which Pillow reads as if they had one.
     """
 
     raw_mode: str
     num_bits: int
     is_white_zero: bool
+    is_unsigned_32: bool
 
     @classmethod
     def of(cls, image: Image.Image) -> _Stored:
@@ -155,7 +157,8 @@ class _Stored:
         num_bits = max(tags.get(BITS_PER_SAMPLE, (16,)))
         if SIGNED in tags.get(SAMPLE_FORMAT, ()) and num_bits <= 16:
             raise UnreadableImageError("signed values, whose black and white are not known; save unsigned ones")
-        return cls(raw_mode, min(16, num_bits), tags.get(PHOTOMETRIC) == WHITE_IS_ZERO)
+        is_unsigned_32 = num_bits == 32 and image.mode == "I" and SIGNED not in tags.get(SAMPLE_FORMAT, ())
+        return cls(raw_mode, min(16, num_bits), tags.get(PHOTOMETRIC) == WHITE_IS_ZERO, is_unsigned_32)
 
     @property
     def is_sixteen_bits(self) -> bool:
@@ -173,6 +176,8 @@ class _Stored:
 def _deep_grey(image: Image.Image, stored: _Stored) -> Image.Image:
     """Grey of more than 8 bits -> mode `L`, or `RGB` where some of it is transparent."""
     values = np.asarray(image)
+    if stored.is_unsigned_32:
+        values = values.view(np.uint32)
     white = 1.0 if image.mode == "F" else float(2**stored.num_bits - 1)
     levels = _to_eight_bits(values, white, is_white_zero=stored.is_white_zero)
     _refuse_crowded(values, levels, white)

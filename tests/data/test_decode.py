@@ -554,3 +554,13 @@ def test_resized_squares_are_those_of_pillow():
         difference = ImageChops.difference(Image.fromarray(resized.transpose(1, 2, 0)), expected)
         assert difference.getbbox() is None
     assert resize_squares(images, 20) is images
+
+
+def test_values_of_32_bits_without_a_sign_are_named_as_they_are(tmp_path):
+    path = tmp_path / "deep.tif"
+    Image.fromarray(np.array([[0, -1]], np.int32)).save(path)  # -1 is 4294967295 without a sign
+    signed, unsigned = (struct.pack("<HHII", 339, 3, 1, kind) for kind in (2, 1))  # TIFF's SampleFormat
+    assert signed in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(signed, unsigned))
+    with pytest.raises(UnreadableImageError, match=r"0 to 65535, and reach from 0 to 4\.29497e\+09"):
+        read_image(path)
