@@ -181,7 +181,7 @@ def _record(run: Run, result: Confirmation, tracker: Tracker) -> None:
     if result.num_seeds > 1 or "confirm/std" in recorded.metrics:
         metrics["confirm/std"] = best.std  # NaN of one seed takes the place of an earlier confirmation's
     tags = {
-        **tags_of(result.best_run_id, result.best_trial.found_by.run_id),
+        **tags_of(best.runs[0], result.best_trial.found_by.run_id),
         CONFIRMED_RUN_ID: result.best_run_id,
         CONFIRMED_TRIALS: ",".join(str(confirmed.trial) for confirmed in result.ranked),
     }

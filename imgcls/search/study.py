@@ -431,7 +431,7 @@ class Sweep:
         """Each score that the sweep repeats is of the run whose id stands beside it."""
         winner, best_trial = self.tracker.get(best_run_id), self.tracker.get(best_trial_run_id)
         metrics = {**scores_of_winner(winner), **scores_of_best_trial(best_trial), "num_trials": float(num_trials)}
-        log_latest(run, self.tracker.get(run.run_id), metrics, tags_of(best_run_id, best_trial_run_id))
+        log_latest(run, self.tracker.get(run.run_id), metrics, tags_of(winner, best_trial_run_id))
 
     def _confirmed_winner(self, run_id: str, best_trial: int) -> str | None:
         """What an earlier confirmation chose, unless a better trial has come since."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.cautions import flat as flat_cautions
 from imgcls.tracking.lookup import BEST_RUN
 from imgcls.tracking.record import RunRecord
@@ -34,9 +35,12 @@ def _scores(run: RunRecord) -> dict[str, float]:
     return {name: run.metrics[f"best/{name}"] for name in SCORES if f"best/{name}" in run.metrics}
 
 
-def tags_of(best_run_id: str, best_trial_run_id: str) -> dict[str, str]:
-    """The sweep's tags that name the runs whose scores it repeats."""
-    return {BEST_RUN: best_run_id, BEST_TRIAL_RUN_ID: best_trial_run_id}
+def tags_of(winner: RunRecord, best_trial_run_id: str) -> dict[str, str]:
+    """The sweep's tags that name the runs whose scores it repeats, and what is to be said beside the winner's.
+
+    The winner may have been trained after images were opened that nobody had seen when the sweep began.
+    """
+    return {BEST_RUN: winner.run_id, BEST_TRIAL_RUN_ID: best_trial_run_id, **caution_tags(winner.tags)}
 
 
 def flat(sweep: RunRecord) -> dict[str, object]:

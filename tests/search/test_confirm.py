@@ -10,6 +10,7 @@ from imgcls.data.held_out import HeldOut
 from imgcls.errors import InputError, Interrupted
 from imgcls.evaluation.judge import evaluate
 from imgcls.search.study import Sweep, confirm_sweep, only_one
+from imgcls.search.winner import flat
 from imgcls.signals import GracefulStop
 from tests.stops import StopAfter
 
@@ -123,6 +124,17 @@ def test_equal_configurations_are_confirmed_once(project, caplog):
         result = confirm(project, found.run_id, top=2, seeds=1)
     assert len(result.ranked) == 1
     assert "2 configurations were asked for, and 1 were completed" in caplog.text
+
+
+def test_what_is_said_beside_the_winners_score_is_of_the_winner(project):
+    """Images may have been opened between the sweep and its confirmation."""
+    found = sweep(project)
+    assert project.tracker.get(found.run_id).tags["imgcls.num_opened_before"] == "0"
+    confirm(project, found.run_id, top=1, seeds=1)
+    (fresh,) = fresh_runs(project)
+    project.client.set_tag(fresh.run_id, "imgcls.num_opened_before", "11")
+    confirm(project, found.run_id, top=1, seeds=1)
+    assert flat(project.tracker.get(found.run_id))["imgcls.num_opened_before"] == 11
 
 
 def test_what_cannot_be_confirmed_is_refused(project):
