@@ -88,6 +88,8 @@ def _changes(root: Path, top: Path) -> list[str]:
         root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal", "--ignore-submodules=untracked"
     )
     entries = [(entry[:2], entry[3:]) for entry in said.split("\0") if entry]
+    if not all(path for _, path in entries):  # git reads a file that is cut short as if zeros followed
+        raise _UnknownError("the index is damaged; `git read-tree HEAD` makes it anew")
     return [path for state, path in entries if state != "??" or _is_code(top / path)]
 
 

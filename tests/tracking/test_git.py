@@ -86,6 +86,11 @@ def damaged_index(repo, _):
     (repo / ".git" / "index").write_bytes(b"garbage")
 
 
+def index_cut_short(repo, _):
+    index = repo / ".git" / "index"
+    index.write_bytes(index.read_bytes()[:40])
+
+
 def lost_objects(repo, _):
     for folder in (repo / ".git" / "objects").glob("??"):
         shutil.rmtree(folder)
@@ -125,6 +130,7 @@ def slow_status(repo, monkeypatch):
     ("bring_about", "knows_commit", "reason"),
     [
         (damaged_index, True, "index file smaller than expected"),
+        (index_cut_short, True, "the index is damaged"),
         (lost_objects, True, "bad object HEAD"),
         (bare, False, "must be run in a work tree"),
         (damaged_head, False, "not a git repository"),
