@@ -27,7 +27,7 @@ from imgcls.errors import DataError
 
 log = logging.getLogger(__name__)
 
-FORMAT = "4"
+FORMAT = "5"
 """Part of the key of kept findings: raise it when the search finds other things."""
 
 NEAR_DUPLICATES = "report/near_duplicates.csv"

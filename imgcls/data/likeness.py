@@ -304,6 +304,9 @@ LEAST_LIMIT_OF_CROPS = 0.12
 COARSE_CANDIDATES, COARSE_AGREEMENT = 16, 0.5
 """Candidates that are aligned on a grid of half the cells, and the correlation that the best one needs to go on."""
 
+STARTS = (0.0, 0.04, -0.04)
+"""Shares of a side by which all edges move before they are aligned: the known image may be the crop, or the other."""
+
 
 def _cropped(
     known: _Known, candidates: _Candidates, limits: NDArray[np.float32], rest: NDArray[np.int64]
@@ -312,7 +315,7 @@ def _cropped(
     query, neighbour = _best_blurred(known, candidates, rest)
     row, number = candidates.rows[query, neighbour], candidates.number[query]
     ours, theirs = _relief(known.reliefs[row]), _relief(candidates.reliefs[query])
-    coarse, edges = _aligned(_halved(ours), _halved(theirs), np.zeros((len(row), 4), np.float32))
+    coarse, edges = _best_aligned(_halved(ours), _halved(theirs))
     best = _first_of_each(number, -coarse)
     at = best[coarse[best] >= COARSE_AGREEMENT]
     agreement, _ = _aligned(ours[at], theirs[at], edges[at])
@@ -347,6 +350,16 @@ def _blurred(packed: NDArray[np.uint8]) -> NDArray[np.float32]:
     cells = _relief(packed).reshape(-1, 8, SIDE // 8, 8, SIDE // 8).mean(axis=(2, 4)).reshape(-1, 64)
     unit: NDArray[np.float32] = (cells / np.maximum(np.linalg.norm(cells, axis=1, keepdims=True), 1e-6)).astype("f4")
     return unit
+
+
+def _best_aligned(
+    ours: NDArray[np.float32], theirs: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`_aligned` from the best of `STARTS` for each image: from a single one, larger crops end elsewhere."""
+    starts = (np.full((len(ours), 4), start, np.float32) for start in STARTS)
+    agreements, edges = zip(*(_aligned(ours, theirs, start) for start in starts), strict=True)
+    best = np.argmax(agreements, axis=0), np.arange(len(ours))
+    return np.stack(agreements)[best], np.stack(edges)[best]
 
 
 def _aligned(

@@ -74,7 +74,7 @@ def start_words(weights: str) -> str:
 def _optimiser(params: Mapping[str, str]) -> str:
     decay, batch = float(params["train.weight_decay"]), params["train.batch_size"]
     patience = int(params.get("train.patience", "0"))
-    early = f", ended early after {counted(patience, 'epoch')} without a better val score" if patience else ""
+    early = f", to end early after {counted(patience, 'epoch')} without a better val score" if patience else ""
     warms_up = params.get("train.warmup_epochs", "0") != "0"
     rise = "rises in a line during warm-up and falls along half a cosine after it"
     return (

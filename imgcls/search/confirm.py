@@ -102,7 +102,11 @@ def _best_trials(sweep_run_id: str, tracker: Tracker, sweep: Experiment, top: in
         if all(record.tags["imgcls.config_hash"] != other.tags["imgcls.config_hash"] for other in distinct):
             distinct.append(record)
     if len(distinct) < top:
-        log.warning("%d configurations were asked for, and %d were completed: these are confirmed", top, len(distinct))
+        log.warning(
+            "%d configurations were asked for; only %d of the sweep completed, and each is confirmed",
+            top,
+            len(distinct),
+        )
     return distinct[:top]
 
 

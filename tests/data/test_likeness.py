@@ -58,6 +58,7 @@ CHANGES = {
     "mirrored and saved again": lambda image: saved_again(75)(ImageOps.mirror(image)),
     "without one column": lambda image: image.crop((1, 0, *image.size)),
     "cropped 2 % at each edge": cropped(0.02, 0.02, 0.02, 0.02),
+    "cropped 4 % at each edge": cropped(0.04, 0.04, 0.04, 0.04),
     "cropped 5 % on the left": cropped(0.05, 0, 0, 0),
     "cropped 5 % below": cropped(0, 0, 0, 0.05),
     "cropped 3 % in a corner and mirrored": lambda image: ImageOps.mirror(cropped(0.03, 0.03, 0, 0)(image)),

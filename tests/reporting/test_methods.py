@@ -23,7 +23,7 @@ def said(params=None, **tags):
         ),
         ({"train.warmup_epochs": 2}, "rises in a line during warm-up and falls along half a cosine after it. The seed"),
         ({"train.epochs": 9, "train.score_epoch": 4}, "of which the first 1 is warm-up, left after epoch 4"),
-        ({"train.patience": 5}, "ended early after 5 epochs without a better val score"),
+        ({"train.patience": 5}, "to end early after 5 epochs without a better val score"),
         ({"train.lr": 0.003, "train.batch_size": 32}, "highest learning rate 0.003, weight decay 0.05, batches of 32"),
         ({"train.label_smoothing": 0.1}, "cross-entropy with label smoothing 0.1, no class weights"),
         ({"train.label_smoothing": 0.0}, "cross-entropy with no label smoothing, no class weights"),
