@@ -94,6 +94,10 @@ def tables(photographs: Path | None) -> Iterator[tuple[str, list[Callable[[], Im
         yield "photographs", [lambda p=path: read_image(p) for path in paths]
 
 
+BOTH_WAYS = ("cropped 2 % at each edge", "cropped 5 % at each edge")
+"""Changes of which the original is also searched for among the changed images."""
+
+
 def main() -> None:
     """Prints a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -105,10 +109,14 @@ def main() -> None:
         known = sketches_of(read() for read in readers)
         chosen = np.linspace(0, len(readers) - 1, arguments.images).astype(int).tolist()
         column = {}
+        others = np.setdiff1d(np.arange(len(known)), chosen)
         for words, change in CHANGES.items():
-            pairs = copies(known, sketches_of(change(readers[row]()) for row in chosen))
-            found = {int(theirs) for ours, theirs in pairs if chosen[theirs] == ours}
+            changed = sketches_of(change(readers[row]()) for row in chosen)
+            found = {int(theirs) for ours, theirs in copies(known, changed) if chosen[theirs] == ours}
             column[words] = f"{len(found) / len(chosen):.0%}"
+            if words in BOTH_WAYS:
+                pairs = copies(np.concatenate([changed, known[others]]), known[chosen])
+                column[f"{words}, the original searched for"] = f"{sum(pairs[:, 0] == pairs[:, 1]) / len(chosen):.0%}"
         order = np.random.default_rng(0).permutation(len(readers))
         fifth, rest = order[: len(order) // 5], order[len(order) // 5 :]
         started = time.process_time()

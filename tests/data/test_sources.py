@@ -651,3 +651,11 @@ def test_images_without_one_class_each(tmp_path, monkeypatch, caplog, train, tes
         with caplog.at_level(logging.WARNING):
             source = torchvision_source("Attributes", tmp_path)
         assert sorted(source.given) == ["train"] and "test has no labels and is left out" in caplog.text
+
+
+def test_a_path_that_the_source_does_not_use_is_said(tmp_path, caplog):
+    open_source(DataConfig(source="digits", path="photographs"), tmp_path)
+    assert "data.path = 'photographs' is not used" in caplog.text
+    caplog.clear()
+    open_source(DataConfig(source="digits"), tmp_path)
+    assert not caplog.text

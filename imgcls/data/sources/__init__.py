@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from imgcls.data.sources.table import ImageTable, Source, Split
 from imgcls.data.sources.torchvision import torchvision_source
 from imgcls.errors import DataError
 from imgcls.shown import did_you_mean, listed, nearest
+
+log = logging.getLogger(__name__)
 
 __all__ = ["ImageTable", "Source", "Split", "listed", "open_source"]
 
@@ -42,5 +45,9 @@ def open_source(config: DataConfig, root: Path) -> Source:
         raise DataError(
             f"data.source = {config.source!r} is unknown; use folder, {', '.join(fixed)} or torchvision:NAME"
             + did_you_mean(nearest(config.source, ["folder", *fixed]))
+        )
+    if config.path and config.source in ("elpv", "digits"):
+        log.warning(
+            'data.path = %r is not used: the images of data.source = "%s" lie in a package', config.path, config.source
         )
     return fixed[config.source]()
