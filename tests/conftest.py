@@ -10,8 +10,9 @@ import pytest
 
 from tests.data.make import noise, picture, write, write_class
 
-# A shell has its background jobs ignore Ctrl-C, and so would whatever the tests start there.
+# A shell has its background jobs ignore Ctrl-C, as nohup has SIGHUP ignored, and so would whatever the tests start there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 TINY = """
 name = "tiny"
