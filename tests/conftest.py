@@ -10,7 +10,7 @@ import pytest
 
 from tests.data.make import noise, picture, write, write_class
 
-# A shell has its background jobs ignore Ctrl-C, as nohup has SIGHUP ignored, and so would whatever the tests start there.
+# A shell has its background jobs ignore Ctrl-C, and nohup SIGHUP; whatever the tests start there would ignore them too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
