@@ -114,8 +114,8 @@ DATABASE = {
     f"(ulimit -f) is reached; {FREE_SPACE}",
     "locking protocol": "its disk has no locks that hold (as some network mounts); put the project on a local disk",
     "attempt to write a readonly database": "its file or folder may only be read; mend their permissions",
-    "unable to open database file": "its file cannot be opened; see that its folder exists and may be written to, and "
-    "that it is a file",
+    "unable to open database file": "its file cannot be opened; see that it is a file, that its folder exists and that "
+    "neither may only be read",
     "database is locked": "another process has kept it locked; see which, and end it",
     "database disk image is malformed": "its file is damaged; restore it from a copy",
 }

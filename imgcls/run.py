@@ -374,7 +374,7 @@ def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepa
 
 def _last_snapshot(tracker: Tracker, earlier: RunRecord, device: Device) -> dict[str, Any] | None:
     if not tracker.has_artifact(earlier.run_id, LAST):
-        if earlier.metrics:
+        if "train/loss" in earlier.metrics:  # a run that has no epoch yet has metrics of its images
             raise DamagedError(f"run {earlier.run_id} has completed epochs and no {LAST}")
         log.info("going on with run %s, which stopped before its first checkpoint", earlier.run_id)
         return None
@@ -472,7 +472,8 @@ def _predict_with_best(run: Run, prepared: Prepared, task: Task) -> Tensor:
 def log_num_near_leaked(run: Run, tags: Mapping[str, str]) -> None:
     """Logs the number as a metric too, by which MLflow's UI sorts; nothing where it is unknown."""
     if tags[NUM_NEAR_LEAKED].isdecimal():
-        run.log_metrics({NUM_NEAR_LEAKED: float(tags[NUM_NEAR_LEAKED])})
+        # At the time of the beginning: a run that is killed here and taken up gives the same point.
+        run.log_metrics({NUM_NEAR_LEAKED: float(tags[NUM_NEAR_LEAKED])}, at=run.started)
 
 
 def _record_start(run: Run, prepared: Prepared, recorded: Mapping[str, str], of_data: dict[str, str]) -> None:

@@ -37,10 +37,12 @@ class Run:
         client: of its store.
         run_id: MLflow's id.
         folder: of its artifacts; None for a remote store.
+        started: when it began, in milliseconds since 1970.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, folder: Path | None) -> None:
+    def __init__(self, client: MlflowClient, run_id: str, folder: Path | None, started: int) -> None:
         self.run_id = run_id
+        self.started = started
         self.outcome: Outcome = "completed"
         self._client = client
         self._artifacts = folder

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 from typing import Any, Literal
 
-from mlflow.entities import RunTag, ViewType
+from mlflow.entities import RunInfo, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
     INVALID_PARAMETER_VALUE,
@@ -131,7 +131,7 @@ class Tracker:
                     self._experiment_id(experiment), tags=fitted_tags(all_tags), run_name=name
                 )
                 held.enter_context(self._claim(created.info.run_id))
-            run = Run(self._client, created.info.run_id, self._places.to_write(created.info.artifact_uri))
+            run = self._written_to(created.info)
             with self._writing(run):
                 yield run
 
@@ -161,7 +161,10 @@ class Tracker:
 
     def amend(self, run_id: str) -> Run:
         """A run that has ended, to add to; its status and its times stay."""
-        return Run(self._client, run_id, self._places.to_write(self._client.get_run(run_id).info.artifact_uri))
+        return self._written_to(self._client.get_run(run_id).info)
+
+    def _written_to(self, about: RunInfo) -> Run:
+        return Run(self._client, about.run_id, self._places.to_write(about.artifact_uri), about.start_time)
 
     @contextmanager
     def _writing(self, run: Run) -> Iterator[Run]:
