@@ -123,7 +123,7 @@ def test_equal_configurations_are_confirmed_once(project, caplog):
     with caplog.at_level(logging.WARNING):
         result = confirm(project, found.run_id, top=2, seeds=1)
     assert len(result.ranked) == 1
-    assert "2 configurations were asked for, and 1 were completed" in caplog.text
+    assert "2 configurations were asked for; only 1 of the sweep completed" in caplog.text
 
 
 def test_what_is_said_beside_the_winners_score_is_of_the_winner(project):
