@@ -166,26 +166,32 @@ def test_another_store_is_left_as_it_is(project, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("stored", "here"),
     [
-        ("/root/mlruns/exp/1/artifacts", "/root/mlruns/exp/1/artifacts"),
-        ("/root/elsewhere", "/root/elsewhere"),
-        ("mlruns/exp", "/root/mlruns/exp"),
-        ("/other/mlruns/exp/1/artifacts", "/root/mlruns/exp/1/artifacts"),
-        ("/root/../other/mlruns/exp", "/root/mlruns/exp"),
-        ("/root2/mlruns/exp", "/root/mlruns/exp"),
-        ("/data/mlruns/project/mlruns/exp", "/root/mlruns/exp"),
-        ("/other/artifacts/exp", None),
-        ("/other/mlruns", None),
-        ("/root/mlruns/../../other", None),
+        ("project/mlruns/exp/1/artifacts", "mlruns/exp/1/artifacts"),
+        ("project/elsewhere", "elsewhere"),
+        ("other/mlruns/exp/1/artifacts", "mlruns/exp/1/artifacts"),
+        ("project/../other/mlruns/exp", "mlruns/exp"),
+        ("project2/mlruns/exp", "mlruns/exp"),
+        ("data/mlruns/project/mlruns/exp", "mlruns/exp"),
+        ("other/artifacts/exp", None),
+        ("other/mlruns", None),
+        ("project/mlruns/../../other", None),
     ],
 )
-def test_where_a_place_of_the_store_lies_here(stored, here):
-    assert OwnPlaces(Path("/root")).to_remove_from(stored) == (here and Path(here))
-    assert OwnPlaces(Path("/root")).to_remove_from("s3://bucket/mlruns/exp") is None
+def test_where_a_place_of_the_store_lies_here(tmp_path, stored, here):
+    root = tmp_path / "project"
+    assert OwnPlaces(root).to_remove_from(f"{tmp_path}/{stored}") == (here and root / here)
+
+
+def test_a_relative_place_starts_at_the_project_and_a_remote_one_lies_nowhere_here(tmp_path):
+    assert OwnPlaces(tmp_path).to_remove_from("mlruns/exp") == tmp_path / "mlruns" / "exp"
+    assert OwnPlaces(tmp_path).to_remove_from("s3://bucket/mlruns/exp") is None
 
 
 def test_an_experiment_called_like_the_folder_of_all_is_found(tmp_path):
     (tmp_path / "mlruns" / "mlruns" / "1").mkdir(parents=True)
-    assert OwnPlaces(tmp_path).to_read("/other/mlruns/mlruns/1") == tmp_path / "mlruns" / "mlruns" / "1"
+    assert (
+        OwnPlaces(tmp_path).to_read(f"{tmp_path.parent}/other/mlruns/mlruns/1") == tmp_path / "mlruns" / "mlruns" / "1"
+    )
 
 
 # --- names ----------------------------------------------------------------------------------------------------------
