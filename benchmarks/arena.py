@@ -46,7 +46,7 @@ class Contestant(Protocol):
     """Somebody who trains a work an epoch at a time."""
 
     def first(self) -> Epoch:
-        """Begins anew, opening the data included, and trains the first epoch."""
+        """Starts over, opening the data included, and trains the first epoch."""
 
     def epoch(self) -> Epoch:
         """Trains another epoch."""

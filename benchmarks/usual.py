@@ -1,7 +1,7 @@
 """The usual loop: ImageFolder, transforms image by image, DataLoader, tqdm, `loss.item()` each step.
 
 As tutorials write it. Counted are train images over the wall time of the train epoch, from `iter(loader)` to the last
-step; its workers start anew each epoch, which is DataLoader's default.
+step; its workers start again in each epoch, which is DataLoader's default.
 """
 
 from __future__ import annotations

@@ -528,8 +528,8 @@ def _what_there_is(typed: Path, cwd: Path, experiments: Path) -> str:
     is_name = typed.parent == cwd and typed.suffix != ".toml"
     folders = [folder for folder in ([] if is_name else [typed.parent]) + [experiments] if _is_there(folder)]
     known = next(filter(None, (sorted(file.stem for file in folder.glob("*.toml")) for folder in folders)), [])
-    there = f"there are: {', '.join(known)}" if known else f"there is no experiment in {experiments}"
-    return f"{did_you_mean(nearest(typed.stem, known))}; {there}"
+    there = f"known experiments: {', '.join(known)}" if known else f"{experiments} holds no experiment"
+    return f"; {there}{did_you_mean(nearest(typed.stem, known))}"
 
 
 def _is_file(path: Path) -> bool:

@@ -362,7 +362,7 @@ def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepa
     if kind_of_device != prepared.device.torch_device.type:
         raise InputError(
             f"run {earlier.run_id} was begun on {begun.device} and can go on only there; this is "
-            f"{prepared.device.torch_device}: set train.device, or begin anew (imgcls train --fresh)"
+            f"{prepared.device.torch_device}: set train.device, or begin a new run (imgcls train --fresh)"
         )
     train = prepared.experiment.train.model_copy(update={"threads": begun.threads, "precision": begun.precision})
     if train == prepared.experiment.train:

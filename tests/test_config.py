@@ -714,15 +714,15 @@ def test_the_working_directory_is_the_one_given_not_the_process_s(repository, mo
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("digts", "no experiment 'digts'; did you mean 'digits'?; there are: digits, solar_cells"),
-        ("zebra", "no experiment 'zebra'; there are: digits, solar_cells"),
-        ("deep/othr.toml", "no experiment 'deep/othr.toml'; did you mean 'other'?; there are: other"),
+        ("digts", "no experiment 'digts'; known experiments: digits, solar_cells; did you mean 'digits'?"),
+        ("zebra", "no experiment 'zebra'; known experiments: digits, solar_cells"),
+        ("deep/othr.toml", "no experiment 'deep/othr.toml'; known experiments: other; did you mean 'other'?"),
         (
             "experiments/digts",
-            "no experiment 'experiments/digts'; did you mean 'digits'?; there are: digits, solar_cells",
+            "no experiment 'experiments/digts'; known experiments: digits, solar_cells; did you mean 'digits'?",
         ),
-        ("zebra.toml", "no experiment 'zebra.toml'; there are: digits, solar_cells"),
-        ("nowhere/zebra", "no experiment 'nowhere/zebra'; there are: digits, solar_cells"),
+        ("zebra.toml", "no experiment 'zebra.toml'; known experiments: digits, solar_cells"),
+        ("nowhere/zebra", "no experiment 'nowhere/zebra'; known experiments: digits, solar_cells"),
     ],
 )
 def test_an_experiment_that_is_not_there_is_answered_with_those_that_are(repository, name, message):
@@ -749,7 +749,7 @@ def test_a_folder_of_images_is_not_taken_for_an_experiment(repository):
 
 
 def test_where_there_is_no_experiment_at_all_the_folder_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"there is no experiment in .*experiments$"):
+    with pytest.raises(ConfigError, match=r"experiments holds no experiment$"):
         find_experiment("digits", tmp_path)
 
 

@@ -23,7 +23,7 @@ def cache(
     """List the decoded images that are kept, which need no decoding again; or make room.
 
     They lie in IMGCLS_CACHE and take IMGCLS_CACHE_BYTES at most (such as 20GB; by default half of what the disk has
-    left for them). Data for which that is too little are decoded anew in each epoch.
+    left for them). A data set that needs more is decoded again in each epoch.
 
     Example: imgcls cache --prune 20GB
     """

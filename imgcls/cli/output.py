@@ -25,7 +25,7 @@ def print_facts(facts: Mapping[str, object], as_json: bool, title: str = "") -> 
 
 
 def print_json(facts: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
-    """Prints one flat object, or a list of them, as JSON that every parser takes: what is no number is null.
+    """Prints one flat object, or a list of them, as JSON that every parser accepts: NaN and infinity become null.
 
     Raises:
         ResourceError: it did not arrive; text for readers may get lost, the answer to a program may not.

@@ -14,7 +14,9 @@ from imgcls.cli.output import hint, print_facts, write, write_cautions
 def train(
     experiment: ExperimentName,
     overrides: Overrides = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew even where a run stopped before its end.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin a new run, even if an earlier one stopped before its end.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train one tracked run.

@@ -2,8 +2,8 @@
 
 A cache entry is a folder named by what it was made from. It is written aside and renamed, so a reader sees a
 whole one or none, and its checksums are looked at when it is opened. Where an entry would not fit the budget, the
-least recently used ones make room; what is larger than the budget leaves its hashes alone, and is decoded anew each
-time. Pixels that are not to stay (a test split) only ever lie in a file without a name, which ends with the
+least recently used ones make room; a data set larger than the budget keeps only its hashes on disk and is decoded again
+each time. Pixels that are not to stay (a test split) only ever lie in a file without a name, which ends with the
 process, however that ends.
 """
 
@@ -105,7 +105,7 @@ class Decoded:
         sizes: int32 (N, 2), width and height of each image; zeros where unreadable, and where no pixels are asked for.
         moments: int64 (N, C, 2), sum and sum of squares of each channel of each square; zeros where unreadable.
         kept: int64 (M,), rows of the table whose pixels are here, ascending.
-        images: uint8 (M, C, side, side), memory-mapped, or decoded anew where the budget has no room for them.
+        images: uint8 (M, C, side, side), memory-mapped, or decoded at each access if the budget has no room for them.
         unreadable: (row, reason) of each image left out.
     """
 
@@ -197,8 +197,8 @@ def decode_sides(
 
     Args:
         table: N images.
-        sides: of the squares, in pixels, the most wanted first where there is no room for all. 0 keeps no pixels and
-            gives hashes alone.
+        sides: of the squares, in pixels, in order of priority: the first ones get what room there is. 0 keeps only
+            hashes, no pixels.
         channels: 1 or 3.
         fit: how an image becomes a square.
         keep: chooses the rows whose pixels are written, out of the readable ones; all of them by default.
@@ -479,7 +479,7 @@ def _within_budget(recipes: Sequence[_Recipe], beside: Sequence[_Recipe]) -> lis
     """The same, but with hashes alone where the budget has no room for pixels; older entries leave if they must.
 
     Args:
-        recipes: to be made, the most wanted first.
+        recipes: to be made, in order of priority.
         beside: entries that are there and have to stay.
     """
     most = budget()
@@ -489,7 +489,7 @@ def _within_budget(recipes: Sequence[_Recipe], beside: Sequence[_Recipe]) -> lis
         if recipe.side and wanted + recipe.num_bytes > room:
             log.info(
                 "%s of %d x %d pixels need %s, more than the %s that the cache may take (IMGCLS_CACHE_BYTES): they are "
-                "decoded anew in each epoch",
+                "decoded again in each epoch",
                 _counted(len(recipe.table)), recipe.side, recipe.side, in_words(recipe.num_bytes), in_words(most),
             )  # fmt: skip
             affordable.append(replace(recipe, has_pixels=False))

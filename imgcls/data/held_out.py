@@ -21,7 +21,7 @@ class Look:
 
     Attributes:
         run_id: the evaluation run under which the look was written down.
-        number: the how-manieth opening of this test split, from 1.
+        number: ordinal of this opening of the test split, from 1.
         is_recorded: asks the tracker whether it holds this look.
     """
 

@@ -1,7 +1,7 @@
 """What splits share that they should not, found from hashes, labels and names alone.
 
 Identical images and groups in several splits are leaks. Near duplicates may be. Images of one split that are identical,
-or look alike, and disagree on their class are no leak, and worth a look all the same.
+or look alike, and disagree on their class are not a leak, but worth a look.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class Leaks:
 
     @property
     def summary(self) -> str:
-        """One line on what leaks; empty where nothing does. Near duplicates are no leak for certain, and not in it."""
+        """One line on what leaks; empty where nothing does. Near duplicates may be harmless, so they are not in it."""
         others: dict[Split, str] = {"test": "train or val", "val": "train"}
         parts = [
             f"{num} of {self.num_images[split]} {split} images stand in {others[split]}, pixel by pixel"

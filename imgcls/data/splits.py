@@ -49,7 +49,7 @@ class Dataset:
         num_skipped: unreadable images left out, of all splits.
         leaks: what the splits share.
         origins: where each split came from, in words, where the source has not always had it.
-        ignored: kind of files that are no images of a class -> how many there are.
+        ignored: kind of files that are not images of a class -> how many there are.
         num_several_frames: images that are the first frame or page of several, of all splits.
         squares: format in which val and test were made, recorded as `imgcls.squares`.
         cut: what the centre crop takes away from the images, in words; "" where it is next to nothing.
@@ -282,7 +282,7 @@ def _carved(source: Source, config: DataConfig, sides: tuple[int, int], channels
     unreadable = large.offenders(table)
     if not config.test_fraction:
         return _Pieces(train, seen, None, None, unreadable, sizes, large.num_several_frames)
-    # What was not kept, and not carved anew: no other version of a library can put an image on both sides.
+    # What was not kept, instead of carving again: no other version of a library can put an image on both sides.
     in_test = np.ones(len(table), bool)
     in_test[large.kept] = False
     in_test[[row for row, _ in large.unreadable]] = False

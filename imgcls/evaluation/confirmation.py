@@ -143,7 +143,7 @@ class Confirmation:
         return self.winner.runs[0].run_id
 
     def place_of(self, run_id: str) -> int | None:
-        """Place of the configuration that a fresh run trained, from 1; None where the run is none of these."""
+        """Place of the configuration that a fresh run trained, from 1; None if no configuration is its own."""
         return next((i for i, confirmed in enumerate(self.ranked, 1) if run_id in confirmed.run_ids), None)
 
 

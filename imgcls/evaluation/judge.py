@@ -55,7 +55,7 @@ class Evaluation:
     Attributes:
         run_id: of the evaluation.
         evaluated_run_id: of the run that it judges.
-        look: the how-manieth opening of this test split.
+        look: ordinal of this opening of the test split, from 1.
         val: scores on val of the same checkpoint.
         test: scores on test.
         report: as Markdown.

@@ -20,7 +20,7 @@ class PastLook:
 
     Attributes:
         evaluation: its run, deleted or not.
-        number: the how-manieth opening of these images it was; None where it crashed before it was counted.
+        number: ordinal of this opening of these images, from 1; None if it crashed before it was counted.
         test: its scores; None where the look crashed and so has no result.
     """
 

@@ -84,7 +84,7 @@ def build(name: str, weights: str, num_classes: int, image_size: int) -> nn.Modu
     Args:
         name: without the prefix.
         weights: a name of torchvision's, or empty for random ones.
-        num_classes: K; the head is drawn anew where the weights have another number.
+        num_classes: K; the head is initialised again where the weights have another number.
         image_size: H = W of the images, on which the shapes of the transformers depend.
 
     Raises:

@@ -35,13 +35,13 @@ log = logging.getLogger(__name__)
 
 
 def check_can_be_confirmed(sweep: RunRecord) -> None:
-    """Refuses what is no sweep, or one without a completed trial to confirm.
+    """Refuses a run that is not a sweep, and a sweep without a completed trial.
 
     Raises:
         InputError: naming the run and the remedy.
     """
     if sweep.kind != "sweep":
-        raise InputError(f"run {sweep.run_id} is no sweep but of kind {sweep.kind or 'unknown'}; name a sweep's run id")
+        raise InputError(f"run {sweep.run_id} is of kind {sweep.kind or 'unknown'}, not a sweep; name a sweep's run id")
     if "imgcls.best_run_id" not in sweep.tags:
         raise InputError(f"sweep {sweep.run_id} has no winner yet ({sweep.outcome}); let it end first")
 

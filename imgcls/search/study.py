@@ -283,7 +283,7 @@ class Sweep:
         """What a fresh sampler draws, which depends on the study's seed and the trials before and on nothing else.
 
         It is drawn in a copy of the study and enqueued whole: a study killed between two values would draw the second
-        one anew, with a sampler that has not drawn the first.
+        one again, with a sampler that has not drawn the first.
         """
         trials = self.study.get_trials(deepcopy=False)
         copy = create_study(

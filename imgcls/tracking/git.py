@@ -51,7 +51,7 @@ def git_tags(root: Path) -> dict[str, str]:
         Nothing where no repository holds the project. Else `imgcls.git_commit` and `imgcls.git_dirty` (`true`,
         `false`), each of them `unknown` where git did not tell, with the reason in `imgcls.git_unknown`. What differs
         is named in `imgcls.git_changed`: files that git knows, and code that it does not know. Other files that git
-        does not know, such as an experiment or a folder of images, are no difference.
+        does not know, such as an experiment or a folder of images, do not count.
     """
     top = next((folder for folder in (root, *root.parents) if os.path.lexists(folder / ".git")), None)
     if top is None:
@@ -89,7 +89,7 @@ def _changes(root: Path, top: Path) -> list[str]:
     )
     entries = [(entry[:2], entry[3:]) for entry in said.split("\0") if entry]
     if not all(path for _, path in entries):  # git reads a file that is cut short as if zeros followed
-        raise _UnknownError("the index is damaged; `git read-tree HEAD` makes it anew")
+        raise _UnknownError("the index is damaged; `git read-tree HEAD` makes it again")
     return [path for state, path in entries if state != "??" or _is_code(top / path)]
 
 

@@ -38,7 +38,7 @@ class FolderIdentity:
     def is_copied_from(self, other: FolderIdentity) -> bool:
         """Whether this folder is a copy of another one, which still exists or may exist on another machine.
 
-        A folder that was moved, or is seen by another path, is none.
+        A folder that was moved, or is seen by another path, is not a copy.
         """
         if self.machine != other.machine:
             return self.inode != other.inode

@@ -1,4 +1,4 @@
-"""AdamW without what torch's does anew for each parameter in each step."""
+"""AdamW without what torch's repeats for each parameter in each step."""
 
 from __future__ import annotations
 

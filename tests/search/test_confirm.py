@@ -139,7 +139,7 @@ def test_what_is_said_beside_the_winners_score_is_of_the_winner(project):
 
 def test_what_cannot_be_confirmed_is_refused(project):
     done = project.train(*QUICK[:1], "model.width=4")
-    with pytest.raises(InputError, match="is no sweep but of kind train"):
+    with pytest.raises(InputError, match="is of kind train, not a sweep"):
         confirm(project, done.run_id)
     found = sweep(project)
     study = project.tracker.get(found.run_id).tags["imgcls.study"]

@@ -73,7 +73,7 @@ class _Files:
     Attributes:
         root: to which names are relative.
         problems: that keep the folder from being used, each with its path.
-        ignored: how many files of which kind are no images of a class.
+        ignored: kind of files that are not images of a class -> how many there are.
     """
 
     root: Path
@@ -156,7 +156,7 @@ def in_words(ignored: Mapping[str, int]) -> str:
 
 
 def _why_ignored(path: Path) -> str:
-    """The kind of a file that is no image, in words; "" for an image, readable or not."""
+    """The kind of a file that is not an image, in words; "" for an image, readable or not."""
     name = path.name
     if is_set_aside(name):
         return "hidden"
@@ -174,7 +174,7 @@ def _existing(written: Path) -> Path:
     """The folder, whichever way its accents are written.
 
     Raises:
-        DataError: there is none; names the nearest that there is.
+        DataError: the folder does not exist; the message names the nearest one that does.
     """
     found = Path(written.anchor)
     for part in written.parts[1:] if written.anchor else written.parts:

@@ -49,7 +49,9 @@ def torchvision_source(name: str, root: Path) -> Source:
     except DataError:
         raise
     except TypeError as error:
-        raise DataError(f"torchvision:{name} needs more than a name, or is no classification: {error}") from error
+        raise DataError(
+            f"torchvision:{name} needs more than a name, or is not a classification data set: {error}"
+        ) from error
     except Exception as error:  # each data set fails in its own way
         raise DataError(
             f"torchvision could not provide {name} under {root}: {error}; "
