@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml
 		{ echo "imgcls needs Python 3.11 or newer; say which with: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[solar,pretrained,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[solar,pretrained,heic,dev]'
 	@touch $@
 
 setup: $(VENV)/.installed  ## create .venv with everything in it

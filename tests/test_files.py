@@ -12,7 +12,9 @@ from imgcls.failures import explain
 from imgcls.files import link_or_copy, put_in_place
 from tests import refusals
 
-needs_filters = pytest.mark.skipif(not refusals.IS_POSSIBLE, reason="the filters are written for Linux on x86-64")
+needs_filters = pytest.mark.skipif(
+    not refusals.IS_POSSIBLE, reason="needs Linux on x86-64, whose system calls the filters name by number"
+)
 
 ROOT = Path(__file__).parent.parent
 
