@@ -34,6 +34,7 @@ from imgcls.run import prepare, train_run
 from imgcls.search.study import Sweep
 from imgcls.signals import GracefulStop
 from imgcls.tracking.store import Tracker
+from tests.stops import StopAfter
 
 ROOT = Path("/tmp/project")
 HERE = Path(__file__).parent
@@ -87,20 +88,6 @@ EXPERIMENTS = {
     "weighted": DIGITS + WEIGHTS,
     "weighing": DIGITS + WEIGHTS,
 }
-
-
-class StopAfter(GracefulStop):
-    """Is requested after so many questions: the loop asks once a step, and between batches of val."""
-
-    def __init__(self, num_steps):
-        super().__init__()
-        self._left = num_steps
-
-    def __call__(self):
-        self._left -= 1
-        if self._left < 0:
-            self.requested = "SIGTERM"
-        return super().__call__()
 
 
 def main():
