@@ -16,8 +16,8 @@ from pathlib import Path
 from benchmarks.needs import require
 from imgcls.config import Experiment, find_experiment, load_experiment
 from imgcls.data import splits
-from imgcls.reporting.statistics import mean_interval
 from imgcls.run import _dataset, prepare
+from imgcls.statistics.intervals import mean_interval
 from imgcls.training.loop import TrainState, fit
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from tqdm import tqdm
 
 from imgcls import terminal
-from imgcls.reporting.statistics import Interval, accuracy_interval, rounded, with_interval
+from imgcls.reporting.statistics import accuracy_interval, rounded, with_interval
+from imgcls.statistics.intervals import Interval
 from imgcls.training.loop import TrainState
 from imgcls.training.metrics import EpochResult
 

@@ -36,9 +36,11 @@ from imgcls.reporting import figures
 from imgcls.reporting.cautions import caution_tags, cautions
 from imgcls.reporting.methods import device_words, schedule_words, start_words
 from imgcls.reporting.overview import overview, too_few_to_score
-from imgcls.reporting.statistics import NO_INTERVAL, Interval, hits_interval, rounded, with_interval
+from imgcls.reporting.statistics import NO_INTERVAL, rounded, with_interval
 from imgcls.rng import derive_seed
 from imgcls.signals import GracefulStop
+from imgcls.statistics.intervals import Interval
+from imgcls.statistics.scores import hits_interval
 from imgcls.tracking.looks import num_opened_before
 from imgcls.tracking.origin import heartbeat
 from imgcls.tracking.record import (

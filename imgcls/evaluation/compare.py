@@ -18,9 +18,10 @@ from imgcls.reporting import figures
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.cautions import flat as flat_cautions
 from imgcls.reporting.report import markdown_table, warning
-from imgcls.reporting.statistics import NO_INTERVAL, UNDEFINED, Interval, with_interval
+from imgcls.reporting.statistics import NO_INTERVAL, UNDEFINED, with_interval
 from imgcls.run import TEST_PREDICTIONS, VAL_PREDICTIONS
 from imgcls.statistics.grouped import TOO_FEW
+from imgcls.statistics.intervals import Interval
 from imgcls.statistics.paired import holm, mcnemar, paired_interval
 from imgcls.statistics.scores import hits_interval
 from imgcls.tracking.record import LOSS, SQUARES, RunRecord

@@ -23,16 +23,10 @@ from imgcls.evaluation.selection import Selection, selection_of
 from imgcls.reporting import figures, html
 from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.cautions import flat as flat_cautions
-from imgcls.reporting.statistics import (
-    Interval,
-    Scores,
-    confusion,
-    explained_intervals,
-    per_class,
-    reliability,
-    score_logits,
-)
+from imgcls.reporting.statistics import Scores, confusion, per_class, reliability, score_logits
 from imgcls.run import BEST, TEST_PREDICTIONS, Prepared, announce, prediction_table
+from imgcls.statistics.intervals import Interval
+from imgcls.statistics.scores import explained_intervals
 from imgcls.tracking import looks
 from imgcls.tracking.record import NUM_NEAR_LEAKED, NUM_TEST_ALIKE, NUM_TEST_GROUPS, NUM_VAL_GROUPS, SQUARES, RunRecord
 from imgcls.tracking.run import Run

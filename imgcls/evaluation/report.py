@@ -22,15 +22,8 @@ from imgcls.reporting.report import (
     warned,
     warning,
 )
-from imgcls.reporting.statistics import (
-    UNDEFINED,
-    Interval,
-    Scores,
-    difference_interval,
-    ends,
-    rounded,
-    with_interval,
-)
+from imgcls.reporting.statistics import UNDEFINED, Scores, ends, rounded, with_interval
+from imgcls.statistics.intervals import Interval, difference_interval
 from imgcls.statistics.scores import METHODS, ScoreIntervals
 from imgcls.tracking.record import NUM_TEST_ALIKE, NUM_TEST_GROUPS, NUM_VAL_GROUPS, RunRecord
 

@@ -14,9 +14,10 @@ from imgcls.evaluation.rebuild import other_versions, rebuild, same_place, train
 from imgcls.reporting.cautions import caution_tags, cautions
 from imgcls.reporting.cautions import flat as flat_cautions
 from imgcls.reporting.report import best_accuracy_interval, markdown_table
-from imgcls.reporting.statistics import Interval, accuracy_interval, with_interval
+from imgcls.reporting.statistics import accuracy_interval, with_interval
 from imgcls.run import Prepared, announce, train_run
 from imgcls.signals import GracefulStop
+from imgcls.statistics.intervals import Interval
 from imgcls.tracking.git import UNKNOWN
 from imgcls.tracking.record import LOSS, SQUARES, RunRecord
 from imgcls.tracking.store import Tracker

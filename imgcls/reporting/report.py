@@ -12,13 +12,13 @@ from imgcls.reporting.cautions import cautions
 from imgcls.reporting.statistics import (
     NO_INTERVAL,
     UNDEFINED,
-    Interval,
     Scores,
     accuracy_interval,
     metric_text,
     rounded,
     with_interval,
 )
+from imgcls.statistics.intervals import Interval
 from imgcls.tracking.record import ACCURACY_ENDS, RunRecord
 
 INTERVAL_COLUMNS = ("val/accuracy_low", "val/accuracy_high")

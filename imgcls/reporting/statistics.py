@@ -13,19 +13,8 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support, recall_score, roc_auc_score
 
-from imgcls.statistics.intervals import Interval as Interval
-from imgcls.statistics.intervals import difference_interval as difference_interval
-from imgcls.statistics.intervals import interval_over_seeds as interval_over_seeds
-from imgcls.statistics.intervals import mean_interval as mean_interval
-from imgcls.statistics.intervals import wilson as wilson
-from imgcls.statistics.paired import McNemar as McNemar
-from imgcls.statistics.paired import holm as holm
-from imgcls.statistics.paired import mcnemar as mcnemar
-from imgcls.statistics.paired import paired_difference_interval as paired_difference_interval
-from imgcls.statistics.paired import paired_interval as paired_interval
-from imgcls.statistics.scores import explained_intervals as explained_intervals
-from imgcls.statistics.scores import hits_interval as hits_interval
-from imgcls.statistics.scores import score_intervals as score_intervals
+from imgcls.statistics.intervals import Interval, wilson
+from imgcls.statistics.scores import hits_interval
 
 NUM_BINS = 15
 """Bins of the calibration error, as in Guo et al. 2017."""

@@ -7,8 +7,8 @@ from optuna.importance import get_param_importances
 from optuna.study import Study, create_study
 from optuna.trial import FrozenTrial, TrialState
 
-from imgcls.reporting.statistics import Interval
 from imgcls.rng import derive_seed
+from imgcls.statistics.intervals import Interval
 
 MIN_TRIALS = 20
 """Completed trials below which nothing is said: PED-ANOVA compares the best tenth of them with the others."""

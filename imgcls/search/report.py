@@ -23,7 +23,8 @@ from imgcls.reporting.report import (
     warned,
     with_intervals,
 )
-from imgcls.reporting.statistics import UNDEFINED, Interval, ends, rounded
+from imgcls.reporting.statistics import UNDEFINED, ends, rounded
+from imgcls.statistics.intervals import Interval
 from imgcls.tracking.record import NUM_VAL_GROUPS, RunRecord
 
 

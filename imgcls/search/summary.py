@@ -13,7 +13,7 @@ from imgcls.evaluation.confirmation import Confirmation
 from imgcls.evaluation.selection import Trials, selection_of
 from imgcls.reporting import figures, html
 from imgcls.reporting.report import leaderboard_intervals
-from imgcls.reporting.statistics import NO_INTERVAL, Interval
+from imgcls.reporting.statistics import NO_INTERVAL
 from imgcls.run import CONFIG
 from imgcls.search import space as spaces
 from imgcls.search.report import (
@@ -24,6 +24,7 @@ from imgcls.search.report import (
     sweep_markdown,
 )
 from imgcls.search.winner import BEST_TRIAL_RUN_ID
+from imgcls.statistics.intervals import Interval
 from imgcls.tracking.lookup import BEST_RUN
 from imgcls.tracking.record import RunRecord
 from imgcls.tracking.run import Run

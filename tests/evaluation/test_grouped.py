@@ -10,9 +10,9 @@ from scipy.stats import t as student_t
 from imgcls.evaluation.compare import compare
 from imgcls.evaluation.judge import evaluate
 from imgcls.reporting.report import score_of, with_intervals
-from imgcls.reporting.statistics import wilson
 from imgcls.search.study import Sweep
 from imgcls.signals import GracefulStop
+from imgcls.statistics.intervals import wilson
 
 TENS, FEW = r"data.groups='^(\d+?)\d?$'", r"data.groups='(\d)$'"
 """Groups of ten neighbours in the order of the data set, and ten groups in all."""

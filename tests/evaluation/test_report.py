@@ -10,7 +10,8 @@ import pytest
 from imgcls.evaluation.confirmation import Confirmed
 from imgcls.evaluation.report import evaluation_markdown
 from imgcls.evaluation.selection import Selection
-from imgcls.reporting.statistics import Scores, per_class, wilson
+from imgcls.reporting.statistics import Scores, per_class
+from imgcls.statistics.intervals import wilson
 from tests.reporting.records import evaluation, trained
 
 TEST = Scores(

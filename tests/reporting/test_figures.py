@@ -20,7 +20,8 @@ from imgcls.reporting.figures import (
     search_history,
     worst_mistakes,
 )
-from imgcls.reporting.statistics import Interval, expected_calibration_error, reliability, wilson
+from imgcls.reporting.statistics import expected_calibration_error, reliability
+from imgcls.statistics.intervals import Interval, wilson
 
 
 def texts(figure):

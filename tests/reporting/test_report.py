@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from imgcls.reporting.report import markdown_table, score_of, terminal_table, val_score, with_interval, with_intervals
-from imgcls.reporting.statistics import Interval, wilson
+from imgcls.statistics.intervals import Interval, wilson
 from tests.reporting.records import trained
 
 

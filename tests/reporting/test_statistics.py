@@ -7,7 +7,6 @@ from sklearn import metrics as oracle
 
 from imgcls.reporting.statistics import (
     NO_INTERVAL,
-    Interval,
     confusion,
     ends,
     expected_calibration_error,
@@ -16,9 +15,9 @@ from imgcls.reporting.statistics import (
     rounded,
     score,
     score_logits,
-    wilson,
     with_interval,
 )
+from imgcls.statistics.intervals import Interval, wilson
 
 
 def drawn(seed, num_images, num_classes, skill=1.0):

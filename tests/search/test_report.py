@@ -8,8 +8,8 @@ import pytest
 
 from imgcls.evaluation.confirmation import Confirmed, rank_confirmed
 from imgcls.evaluation.selection import Selection, Trials
-from imgcls.reporting.statistics import Interval
 from imgcls.search.report import sweep_markdown
+from imgcls.statistics.intervals import Interval
 from tests.reporting.records import record, trained
 
 TRIALS = (trained("run3", "trial", 264 / 300, trial=3), trained("run1", "trial", 0.8, trial=1, epoch=7))
