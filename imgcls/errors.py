@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import PurePath
 
+from imgcls.shown import counted
+
 
 class ImgclsError(Exception):
     """Base of every error that the command line prints as one message, without a traceback."""
@@ -46,7 +48,7 @@ class UnreadableImagesError(DataError):
 
 def unreadable_in_words(offenders: list[str]) -> str:
     """Such as `41 unreadable images: 40 .HEIC, 1 .jpg`."""
-    return f"{len(offenders)} unreadable image{'' if len(offenders) == 1 else 's'}: {_by_ending(offenders)}"
+    return f"{counted(len(offenders), 'unreadable image')}: {_by_ending(offenders)}"
 
 
 def _by_ending(offenders: list[str]) -> str:

@@ -29,6 +29,11 @@ def listed(items: Sequence[str], num: int | None = None, most: int | None = None
     return [*shown, f"  and {left} more"] if left > 0 else shown
 
 
+def counted(number: int, noun: str) -> str:
+    """Such as `1 trial` or `2 trials`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def nfc(text: str) -> str:
     """The text in Unicode's Normalization Form C, in which names that look alike because of accents are equal."""
     return unicodedata.normalize("NFC", text)

@@ -50,6 +50,7 @@ from imgcls.data.likeness import SIDE, SKETCH_BYTES, sketches, thumbnail
 from imgcls.data.sources import ImageTable
 from imgcls.data.undecoded import Undecoded
 from imgcls.errors import ConfigError, DataError
+from imgcls.shown import counted
 
 log = logging.getLogger(__name__)
 
@@ -417,10 +418,6 @@ def _is_aside(path: Path) -> bool:
     return path.name.startswith(ASIDE)
 
 
-def _counted(num_images: int) -> str:
-    return f"{num_images} image{'' if num_images == 1 else 's'}"
-
-
 def in_words(num_bytes: int) -> str:
     """Such as `1.2GB`."""
     return ByteSize(num_bytes).human_readable(decimal=True)
@@ -490,7 +487,8 @@ def _within_budget(recipes: Sequence[_Recipe], beside: Sequence[_Recipe]) -> lis
             log.info(
                 "%s of %d x %d pixels need %s, more than the %s that the cache may take (IMGCLS_CACHE_BYTES): they are "
                 "decoded again in each epoch",
-                _counted(len(recipe.table)), recipe.side, recipe.side, in_words(recipe.num_bytes), in_words(most),
+                counted(len(recipe.table), "image"), recipe.side, recipe.side,
+                in_words(recipe.num_bytes), in_words(most),
             )  # fmt: skip
             affordable.append(replace(recipe, has_pixels=False))
             continue
@@ -580,7 +578,7 @@ def _write_entry(
     num_kept = len(arrays["kept"])
     what = f"{recipe.side} x {recipe.side} x {recipe.channels}, {recipe.fit}"
     meta = {
-        "about": f"{_counted(num_kept)} of {recipe.table.origin or 'a data set'}, "
+        "about": f"{counted(num_kept, 'image')} of {recipe.table.origin or 'a data set'}, "
         + (what if recipe.has_pixels and recipe.side else "hashes alone"),
         "unreadable": unreadable,
         "checksums": {path.name: _checksums(path) for path in sorted(aside.iterdir())},

@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imgcls.reporting.report import best_accuracy_interval, counted
+from imgcls.reporting.report import best_accuracy_interval
 from imgcls.reporting.statistics import rounded, with_interval
 from imgcls.rng import derive_seed
+from imgcls.shown import counted
 from imgcls.statistics.intervals import Interval, interval_over_seeds
 from imgcls.tracking.record import RunRecord
 from imgcls.tracking.store import Tracker

@@ -17,7 +17,8 @@ from imgcls.evaluation.confirmation import (
     ranked_trials,
     recorded_confirmation,
 )
-from imgcls.reporting.report import counted, val_score
+from imgcls.reporting.report import val_score
+from imgcls.shown import counted
 from imgcls.tracking.record import RunRecord
 from imgcls.tracking.store import Tracker
 from imgcls.training.metrics import lower_is_better

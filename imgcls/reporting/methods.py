@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from imgcls.config import AugmentConfig
 from imgcls.data.decode import PAD_LEVEL
-from imgcls.reporting.report import counted
+from imgcls.shown import counted
 from imgcls.tracking.record import SPLIT_ORIGINS, RunRecord
 
 SPLITS = ("train", "val", "test")

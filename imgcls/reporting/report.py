@@ -148,11 +148,6 @@ def shown(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def counted(number: int, noun: str) -> str:
-    """Such as `1 trial` or `2 trials`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def fetch_config(run_id: str) -> str:
     """The line that gets the whole configuration of a run, which feeds a new run as it is."""
     return f"mlflow artifacts download --run-id {run_id} --artifact-path config.toml --dst-path ."

@@ -23,9 +23,9 @@ from imgcls.evaluation.confirmation import (
     ranked_trials,
 )
 from imgcls.progress import Pace
-from imgcls.reporting.report import counted
 from imgcls.run import CONFIG, Prepared, announce, prepare, train_run
 from imgcls.search.winner import CONFIRMED_RUN_ID, log_latest, scores_of_best_trial, scores_of_winner, tags_of
+from imgcls.shown import counted
 from imgcls.signals import GracefulStop
 from imgcls.tracking.record import RunRecord
 from imgcls.tracking.run import Run

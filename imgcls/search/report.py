@@ -12,7 +12,6 @@ from imgcls.evaluation.selection import Selection, story
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.methods import methods, model_words, split_words
 from imgcls.reporting.report import (
-    counted,
     document,
     escaped,
     fetch_config,
@@ -24,6 +23,7 @@ from imgcls.reporting.report import (
     with_intervals,
 )
 from imgcls.reporting.statistics import UNDEFINED, ends, rounded
+from imgcls.shown import counted
 from imgcls.statistics.intervals import Interval
 from imgcls.tracking.record import NUM_VAL_GROUPS, RunRecord
 

@@ -30,7 +30,7 @@ from imgcls.evaluation.confirmation import CONFIRMED_TRIALS, Confirmation
 from imgcls.models.registry import resolve_model
 from imgcls.progress import Pace
 from imgcls.reporting.cautions import caution_tags
-from imgcls.reporting.report import INTERVAL_COLUMNS, counted, leaderboard_intervals
+from imgcls.reporting.report import INTERVAL_COLUMNS, leaderboard_intervals
 from imgcls.reporting.statistics import NO_INTERVAL, metric_text
 from imgcls.rng import derive_seed
 from imgcls.run import (
@@ -51,6 +51,7 @@ from imgcls.search.importances import importance_ranges, importances
 from imgcls.search.summary import IMPORTANCE_RANGES, IMPORTANCES, LEADERBOARD, write_report
 from imgcls.search.trial import TrialJob, direction, metric_value, open_study
 from imgcls.search.winner import CONFIRMED_RUN_ID, log_latest, scores_of_best_trial, scores_of_winner, tags_of
+from imgcls.shown import counted
 from imgcls.signals import GracefulStop
 from imgcls.tracking.claims import claim
 from imgcls.tracking.lookup import BEST_RUN, find_run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from imgcls.shown import counted
 from imgcls.tracking.lookup import described
 from imgcls.tracking.record import RunRecord
 from imgcls.tracking.store import Tracker
@@ -51,10 +52,10 @@ class Health:
         lines = [*self.sending, *(f"closed, for its process is gone: {described(record)}" for record in self.closed)]
         if self.num_unreachable:
             lines.append(
-                f"{_counted(self.num_unreachable, 'experiment')} with artifacts that are not where the store says; "
+                f"{counted(self.num_unreachable, 'experiment')} with artifacts that are not where the store says; "
                 "after moving the project: imgcls doctor --relocate"
             )
-        size = f"{_counted(self.num_runs, 'run')} in {_counted(self.num_experiments, 'experiment')}"
+        size = f"{counted(self.num_runs, 'run')} in {counted(self.num_experiments, 'experiment')}"
         if self.is_well:
             lines.append(
                 f"all is well: {size}; each run that says RUNNING has its process, the artifacts are where the store "
@@ -78,7 +79,3 @@ def examine(tracker: Tracker) -> Health:
         is_all_sent=tracker.is_all_sent(),
         num_unreachable=tracker.unreachable_artifacts(),
     )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
