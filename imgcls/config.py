@@ -366,18 +366,10 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _space_is_sound(self) -> Experiment:
-        known = _known_keys()
-        searchable = [key for key in known if key.startswith(("data.image_size", "model.", "augment.", "train."))]
         for key, options in self.search.space.items():
-            if key in searchable:
-                self.search.space[key] = _of_its_type(key, options)
-            elif key in known:
-                raise ValueError(
-                    f"search.space.{key}: cannot be searched; data.image_size and what is in [model], [augment] and "
-                    "[train] can"
-                )
-            else:
-                raise ValueError(f"search.space.{key}: unknown key{_hint(key, searchable)}")
+            if why := _why_not_searched(key):
+                raise ValueError(f"search.space.{key}: {why}")
+            self.search.space[key] = _of_its_type(key, options)
         return self
 
     def keys(self) -> Iterator[str]:
@@ -602,7 +594,9 @@ def _validate(tree: Mapping[str, Any], origin: str) -> Experiment:
         # refuses "15" for 15 or 1 for true.
         return Experiment.model_validate_json(json.dumps(tree), strict=True)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{origin}: {mistake}" for mistake in _mistakes(error, tree))) from None
+        raise ConfigError(
+            "\n".join(f"{origin}: {mistake}" for mistake in dict.fromkeys(_mistakes(error, tree)))
+        ) from None
 
 
 def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -738,7 +732,7 @@ def _mistake(place: Place, errors: Sequence[ErrorDetails], tree: Any) -> str:
         if isinstance(part, str):
             value = value.get(part, errors[0]["input"])
     item = f"item {place[-1] + 1} " if place and isinstance(place[-1], int) else ""
-    what = item + _remedy(key, value, errors)
+    what = _of_lists(key) or item + _remedy(key, value, errors)
     if not key:
         return what
     spelt = _spelt(key)
@@ -781,6 +775,28 @@ def _unknown(key: str) -> str:
 def _known_keys() -> list[str]:
     """Every section and every dotted key, in the order of the file."""
     return [key for key, _, _ in _fields(Experiment)]
+
+
+SEARCHABLE = ("data.image_size", "model.", "augment.", "train.")
+"""How the keys begin whose values can be searched."""
+
+
+def _why_not_searched(key: str) -> str:
+    """Why no search space may name a key, with the remedy; "" where it may."""
+    searchable = [known for known in _known_keys() if known.startswith(SEARCHABLE)]
+    if key in searchable:
+        return _of_lists(f"search.space.{key}")
+    if key in _known_keys():
+        return "cannot be searched; data.image_size and what is in [model], [augment] and [train] can"
+    return f"unknown key{_hint(key, searchable)}"
+
+
+def _of_lists(place: str) -> str:
+    """What is wrong with a search space, or a part of it, that names a key whose values are lists; "" elsewhere."""
+    for key, default, _ in _fields(Experiment):
+        if key.startswith(SEARCHABLE) and isinstance(default, tuple) and f"{place}.".startswith(f"search.space.{key}."):
+            return f"cannot be searched, because each of its values is a list; sweep once for each, with --set {key}=…"
+    return ""
 
 
 def _hint(key: str, known: Iterable[str]) -> str:

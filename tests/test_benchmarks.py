@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.request
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -106,11 +107,17 @@ def test_what_the_parts_read_is_known_before_they_begin():
     assert sources_of(replace(TINY, works=("photos", "large_photos")), ["works", "verbs", "growth"]) == []
 
 
-def test_a_benchmark_whose_images_are_missing_does_not_begin(monkeypatch, tmp_path, capsys):
+@pytest.fixture
+def no_fashion_mnist(monkeypatch, tmp_path):
+    """Neither Debian's package nor torchvision's files, and no network that brings them."""
     monkeypatch.setattr(packaged, "FASHION_FOLDER", tmp_path / "not installed")
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # no network either
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setattr(urllib.request, "_opener", None)  # it reads the proxies once, and is kept for later tests
+
+
+@pytest.mark.usefixtures("no_fashion_mnist")
+def test_a_benchmark_whose_images_are_missing_does_not_begin(tmp_path, capsys):
     with pytest.raises(SystemExit) as left:
         require(["digits", "fashion-mnist"], tmp_path)
     assert left.value.code == 2
@@ -118,6 +125,18 @@ def test_a_benchmark_whose_images_are_missing_does_not_begin(monkeypatch, tmp_pa
     assert said.startswith("nothing was measured") and "apt-get install dataset-fashion-mnist" in said
     assert "elpv" not in said
     require(["digits"], tmp_path)
+
+
+@pytest.mark.usefixtures("no_fashion_mnist")
+def test_make_bench_quick_without_fashion_mnist_ends_before_it_measures(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(command, "require", partial(require, root=tmp_path / "repository"))
+    monkeypatch.setattr(command, "measure", None)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--quick", "--output", str(tmp_path / "results")])
+    with pytest.raises(SystemExit) as left:
+        command.main()
+    said = capsys.readouterr()
+    assert (left.value.code, said.out) == (2, "") and "apt-get install dataset-fashion-mnist" in said.err
+    assert not (tmp_path / "results").exists()
 
 
 def test_what_was_measured_before_an_error_is_kept(capsys):

@@ -66,6 +66,16 @@ def test_nothing_is_an_empty_list(shell, monkeypatch, tmp_path, verb):
     assert shell(verb, "--json") == "[]\n"
 
 
+def test_the_cache_lists_what_is_kept_and_what_was_removed(project, shell, monkeypatch, tmp_path):
+    monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path))
+    project.prepare("data.seed=7")
+    kept = json.loads(shell("cache", "--json"))
+    assert kept and not any(row["removed"] for row in kept)
+    assert sum(row["num_bytes"] for row in kept) == sum(path.stat().st_size for path in tmp_path.rglob("*.*"))
+    assert [row["removed"] for row in json.loads(shell("cache", "--prune", "0", "--json"))] == [True] * len(kept)
+    assert shell("cache", "--json") == "[]\n"
+
+
 @pytest.mark.usefixtures("store")
 def test_every_list_holds_flat_objects_of_plain_values(shell):
     for verb in ("runs", "ledger", "keys"):

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from sklearn.datasets import load_digits, load_sample_images
 
 from imgcls.data import likeness
@@ -60,6 +60,7 @@ CHANGES = {
     "cropped 2 % at each edge": cropped(0.02, 0.02, 0.02, 0.02),
     "cropped 4 % at each edge": cropped(0.04, 0.04, 0.04, 0.04),
     "cropped 5 % on the left": cropped(0.05, 0, 0, 0),
+    "cropped 5 % at each edge": cropped(0.05, 0.05, 0.05, 0.05),
     "cropped 5 % below": cropped(0, 0, 0, 0.05),
     "cropped 3 % in a corner and mirrored": lambda image: ImageOps.mirror(cropped(0.03, 0.03, 0, 0)(image)),
 }
@@ -82,6 +83,30 @@ def test_different_pictures_are_no_copies(photographs):
     assert copies(*half).tolist() == []
     shapes = [Image.fromarray(picture(seed)) for seed in range(80)]
     assert len(copies(sketches_of(shapes[:40]), sketches_of(shapes[40:]))) <= 1
+
+
+def on_a_red_sheet(seed, *outline):
+    """A garment of some outline, corners as shares of the sides, upon one creased sheet, with grain of its own."""
+    creases = np.asarray(Image.fromarray(noise(7, (5, 9))[..., 0]).resize((160, 160), Image.Resampling.BICUBIC)) / 8.0
+    sheet = np.stack([160 + creases, 20 + creases / 4, 30 + creases / 4], axis=-1)
+    grain = np.random.default_rng(seed).normal(0, 3, sheet.shape)
+    image = Image.fromarray(np.clip(sheet + grain, 0, 255).astype(np.uint8))
+    colour = tuple(int(level) for level in np.random.default_rng(seed).integers(60, 255, 3))
+    ImageDraw.Draw(image).polygon([(160 * x, 160 * y) for x, y in outline], fill=colour)
+    return image
+
+
+SHIRT = (0.2, 0.2), (0.4, 0.15), (0.6, 0.15), (0.8, 0.2), (0.7, 0.4), (0.65, 0.85), (0.35, 0.85), (0.3, 0.4)
+LONG_SLEEVES = (0.1, 0.6), (0.3, 0.15), (0.7, 0.15), (0.9, 0.6), (0.8, 0.65), (0.7, 0.8), (0.3, 0.8), (0.2, 0.65)
+VEST = (0.4, 0.1), (0.6, 0.1), (0.6, 0.3), (0.75, 0.35), (0.75, 0.9), (0.25, 0.9), (0.25, 0.35), (0.4, 0.3)
+
+
+def test_two_shirts_on_one_red_sheet_are_two_pictures():
+    shirts = [on_a_red_sheet(seed, *outline) for seed, outline in enumerate((SHIRT, LONG_SLEEVES, VEST))]
+    of_shirts = sketches_of(shirts)
+    assert copies(of_shirts, of_shirts).tolist() == [[0, 0], [1, 1], [2, 2]]
+    again = sketches_of([saved_again(60)(ImageOps.mirror(shirt)) for shirt in shirts])
+    assert copies(of_shirts, again).tolist() == [[0, 0], [1, 1], [2, 2]]
 
 
 def test_handwritten_digits_are_seldom_taken_for_copies():
