@@ -117,6 +117,20 @@ def test_epoch_checkpoints_where_asked(project):
     assert names == {f"checkpoints/{name}.pt" for name in ("best", "last", "epoch_0002", "epoch_0003")}
 
 
+def test_the_time_expected_is_said_once_an_earlier_run_tells_it(project, caplog):
+    caplog.set_level("INFO")
+    prepared = project.prepare("train.epochs=2")
+    announce(prepared, project.tracker, runs="3 trials")
+    assert caplog.messages[-1].endswith("; 3 trials")
+    project.train("train.epochs=1", "train.warmup_epochs=0")
+    (run,) = project.runs(kind="train")
+    project.client.log_metric(run.run_id, "epoch_seconds", 90.0, step=2)
+    announce(prepared, project.tracker, runs="3 trials")
+    assert caplog.messages[-1].endswith(
+        "; 3 trials, about 3 min 00 s of training each, going by the newest runs of this experiment"
+    )
+
+
 def test_nothing_is_logged_for_an_experiment_that_is_refused(project):
     with pytest.raises(InputError, match="depth"):
         project.train("model.depth=17")

@@ -419,7 +419,7 @@ def test_what_val_and_test_see_depends_on_the_data_table_alone(photos, fit, budg
     assert sides == {"no crop": 8, "a quarter": 16, "tiny": 80, "the rest": 8}
     first = loaded["no crop"]
     seen = [first.val] if first.test is None else [first.val, first.test.open(LOOK)]
-    for images in seen:
+    for images in (*seen, first.train):
         assert len(images) > 0
         for key, square in zip(images.keys, images.pixels, strict=True):
             found = next(path for path in photos.rglob("*.png") if str(path).endswith(key) and path.is_file())

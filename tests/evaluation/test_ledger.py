@@ -2,17 +2,24 @@
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 from PIL import Image
 from typer.testing import CliRunner
 
 from imgcls.cli import app
 from imgcls.data.held_out import HeldOut
+from imgcls.errors import DataError
 from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.ledger import as_text, past_looks
 from imgcls.run import announce
+from imgcls.search.study import Sweep
+from imgcls.search.winner import flat
+from imgcls.signals import GracefulStop
 from tests.data.make import picture, write
 
 
@@ -174,6 +181,25 @@ def test_looks_survive_their_runs(project, pictures):
     assert look_at(project, pictures).look == 2
 
 
+@pytest.mark.slow
+def test_looks_survive_mlflows_own_garbage_collection(project, pictures, tmp_path):
+    first = look_at(project, pictures)
+    folder = project.tracker.get(first.run_id).folder
+    project.client.delete_run(first.run_id)
+    store = f"sqlite:///{project.root / 'mlflow.db'}"
+    collect = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", store, "--tracking-uri", store]
+    done = subprocess.run(collect, cwd=project.root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(MlflowException, match="not found"):
+        project.client.get_run(first.run_id)
+    assert not folder.exists()
+    CliRunner().invoke(app, ["clean", "--yes"], catch_exceptions=False)
+    result = look_at(project, changed(pictures, tmp_path / "again", save_as_jpeg))
+    assert result.look == 2 and result.flat()["imgcls.test_look"] == 2
+    assert "this test split had been opened once before" in result.report
+    assert "no earlier opening" not in result.report
+
+
 def test_images_that_were_opened_before_are_said_from_the_start(project, pictures, caplog):
     look_at(project, pictures)
     (pictures / "test").rename(pictures.parent / "more")
@@ -193,3 +219,27 @@ def test_images_that_were_opened_before_are_said_from_the_start(project, picture
     assert "8 train and val images were opened as test images" in tags["mlflow.note.content"]
     announce(project.prepare(*settings), project.tracker, runs="1 run")
     assert "8 train and val images were opened as test images" in caplog.text
+
+
+def test_without_a_test_split_what_was_opened_before_stands_in_every_word_about_the_winner(project, caplog):
+    """The digits that were judged go into train and val."""
+    quick = ("train.epochs=1", "train.warmup_epochs=0", "model.width=4")
+    judged = judge(project, project.train(*quick).run_id)
+    space = ("search.space.model.depth=[8]", "search.space.train.warmup_epochs=[0]", "search.trials=1")
+    experiment = project.experiment(*quick, *space, "data.test_fraction=0")
+    caplog.set_level("INFO")
+    found = Sweep(experiment, project.root, project.tracker, GracefulStop()).run()
+    assert "digits: 10 classes; " in caplog.text and ", no test; " in caplog.text
+    num_opened = int(project.client.get_run(found.run_id).data.tags["imgcls.num_opened_before"])
+    num_test = int(project.tracker.get(judged.run_id).tags["imgcls.num_test"])
+    assert num_test <= num_opened <= 1.02 * num_test  # and those that look like one
+    said = f"{num_opened} train and val images were opened as test images by an earlier evaluation in this store"
+    assert said in caplog.text
+    for run_id in (found.run_id, found.best_run_id):
+        data = project.client.get_run(run_id).data
+        assert data.tags["imgcls.num_opened_before"] == str(num_opened) and said in data.tags["mlflow.note.content"]
+    report = project.tracker.read_text(found.run_id, "report/report.md")
+    assert said in report and "never" not in report
+    assert flat(project.tracker.get(found.run_id))["imgcls.num_opened_before"] == num_opened
+    with pytest.raises(DataError, match="no test split"):
+        judge(project, found.run_id)

@@ -3,6 +3,7 @@
 import math
 import re
 import statistics
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -64,6 +65,23 @@ def found(make_project):
     result = confirm(project, swept.run_id)
     fresh = {numbers[str(confirmed.trial)]: list(confirmed.run_ids) for confirmed in result.ranked}
     return Found(project, swept.run_id, trials, fresh, pruned.run_id, single.run_id, repeat.run_id)
+
+
+@contextmanager
+def scores_as(found, scores):
+    """The sweep's record once the fresh runs of these trials have such accuracies and losses; then as before."""
+    before = {}
+    for trial, (accuracy, loss) in scores.items():
+        for run_id in found.fresh[trial]:
+            before[run_id] = found.metrics(run_id)
+            for name, value in (("accuracy", accuracy), ("loss", loss)):
+                found.project.client.log_metric(run_id, f"best/val/{name}", value, step=99)
+    confirm(found.project, found.sweep_id)
+    yield found.project.client.get_run(found.sweep_id).data
+    for run_id, metrics in before.items():
+        for name in ("best/val/accuracy", "best/val/loss"):
+            found.project.client.log_metric(run_id, name, metrics[name], step=99)
+    confirm(found.project, found.sweep_id)
 
 
 def confirm(project, sweep_id):
@@ -185,6 +203,29 @@ def test_a_sweep_with_a_better_trial_since_says_nothing_of_the_confirmation_befo
     facts = flat(record("sweep1", "sweep", metrics=scores, **names))
     assert facts["num_trials"] == 9 and facts["best/epoch"] == 3
     assert "confirm/mean" not in facts
+
+
+def test_the_best_trial_that_its_confirmation_confirms_is_chosen_by_its_mean(reranked):
+    """Without another order: the winner is a fresh run of the best trial's configuration."""
+    best, second, _ = reranked.trials
+    with scores_as(reranked, {best: (0.6, 0.5), second: (0.3, 0.5)}) as sweep:
+        winner = reranked.fresh[best][0]
+        assert sweep.tags["imgcls.best_run_id"] == winner
+        told = reranked.story(winner)
+        assert "was chosen by its mean val/accuracy over 2 fresh seeds, the highest of 2 configurations" in told
+        assert "The best trial on val was" not in told
+        chosen = selection_of(reranked.project.tracker.get(winner), reranked.project.tracker)
+        assert chosen.confirmed.found_by.run_id == best and chosen.confirmed.mean == pytest.approx(0.6)
+        assert sweep.metrics["best/val/accuracy"] == 0.6 and sweep.metrics["confirm/best_trial_mean"] == 0.6
+
+
+def test_a_confirmation_whose_means_tie_goes_by_the_lower_loss(reranked):
+    best, second, _ = reranked.trials
+    for losses, first in (((0.7, 0.6), second), ((0.6, 0.7), best)):
+        scores = {run: (0.25, loss) for run, loss in zip((best, second), losses, strict=True)}
+        with scores_as(reranked, scores) as sweep:
+            assert sweep.tags["imgcls.best_run_id"] == reranked.fresh[first][0]
+            assert (sweep.metrics["best/val/accuracy"], sweep.metrics["best/val/loss"]) == (0.25, 0.6)
 
 
 def test_a_confirmation_of_fewer_seeds_replaces_the_numbers_of_the_one_before(reranked):

@@ -1,3 +1,4 @@
+import json
 import signal
 import subprocess
 import sys
@@ -5,6 +6,7 @@ import time
 
 import pytest
 
+from imgcls.cli import app
 from imgcls.errors import InputError
 from imgcls.tracking import identity
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed
@@ -132,6 +134,34 @@ def test_with_one_store_for_both_a_copy_leaves_the_runs_of_the_original_alone(pr
             pass
         assert project.client.get_run(run.run_id).info.status == "RUNNING"
     assert project.client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_doctor_and_train_in_a_copy_leave_a_run_alone_that_trains_in_the_original(
+    project, tmp_path, monkeypatch, capsys
+):
+    """One store for both; what is asked in the copy is asked while the original is between two epochs."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_address(project.root / "mlflow.db"))
+    copy, said = tmp_path / "copy", []
+
+    def work_in_the_copy(result):
+        if result.epoch == 1:
+            subprocess.run(["cp", "-a", str(project.root), str(copy)], check=True)
+            monkeypatch.chdir(copy)
+            capsys.readouterr()
+            for command in (["doctor", "--json"], ["train", "tiny", "--json"]):
+                assert app(command, standalone_mode=False) in (0, None)
+                said.append(json.loads(capsys.readouterr().out))
+            monkeypatch.chdir(project.root)
+        return False
+
+    done = project.train(prune=work_in_the_copy)
+    doctor, trained = said
+    assert (doctor["num_closed"], doctor["is_well"]) == (0, True)
+    assert trained["run_id"] != done.run_id
+    for run_id in (done.run_id, trained["run_id"]):
+        assert project.client.get_run(run_id).info.status == "FINISHED"
+        steps = [point.step for point in project.client.get_metric_history(run_id, "val/loss")]
+        assert steps == [1, 2, 3]
 
 
 def test_a_run_of_an_earlier_version_is_judged_by_its_heartbeat(project):
