@@ -38,37 +38,37 @@ SKETCH_BYTES = SHAPE + 2 * SIDE * SIDE // 8
 """Shape, then a bit a cell: is it notable; then a bit a cell: is it lighter."""
 
 HAS_SKETCH, IS_LARGE = 1, 2
-"""Bits of a sketch's sixteenth byte: it says something; crops of it can be told."""
+"""Bits of a sketch's sixteenth byte: it can be compared; crops are looked for."""
 
 LARGE_SIDE = 48
-"""Pixels of the shorter side from which on crops are looked for: in smaller images they cut off whole pixels."""
+"""Pixels of the shorter side from which on crops are looked for: of smaller images, a crop cuts off whole pixels."""
 
 NEIGHBOURS = 32
-"""Images of nearest shape that are compared with each orientation of an image that may be the canonical one."""
+"""Number of images, those of nearest shape, with which each possibly canonical orientation of an image is compared."""
 
 REACH, REACH_OF_SMALL = 0.65, 0.11
-"""Largest distance of two shapes of unit norm that are compared: a crop of 5 % moves nearly all by less than the first,
-and what else makes copies by less than the second."""
+"""Largest distance of two shapes of unit norm that are compared. A crop of 5 % moves nearly all shapes by less than the
+first, and every other change of a copy by less than the second."""
 
 MARGIN = 0.5
-"""Share of the reach by which a copy may move the two coefficients that decide on the canonical orientation."""
+"""Share of the reach by which a change may move the two coefficients that decide on the canonical orientation."""
 
 SHAPE_WEIGHT = 0.5
-"""How much the distance of two shapes counts in the distance of two images, which is 1 minus the correlation of their
-cells plus this. Solar cells of one ingot agree in their crystals and differ in how the light falls off across them;
-what merely saves an image again changes neither."""
+"""Weight of the distance of two shapes. The distance of two images is 1 - correlation of their cells + this weight *
+distance of their shapes. Solar cells of one ingot agree in their crystals and differ in how the light falls off across
+them; saving an image again changes neither."""
 
 LEAST_LIMIT, MOST_LIMIT, POWER = 0.055, 0.25, 1.8
-"""The distance up to which an image is a copy: the second times the distance of the other images to this power, but at
-least the first. Where images have little in common, that lets a crop of 5 % count. Where all are alike as such, as
-solar cells are, a copy must be much nearer than the others. For images that are not large it is always the first."""
+"""Largest distance of a copy: MOST_LIMIT * (distance of the other images) ** POWER, but at least LEAST_LIMIT. Where
+images have little in common, that lets a crop of 5 % count. Where all images look alike, as solar cells do, a copy must
+be much nearer than the others. For images that are not large, the limit is always LEAST_LIMIT."""
 
 OTHERS, QUANTILE = 32, 0.25
-"""How near the others are: this quantile of the correlations with so many images of nearest shape. So up to 24 copies
-of one image do not hide one another. A set that has no more images than this counts as having little in common."""
+"""How near the other images are: this quantile of the correlations with so many images of nearest shape. So up to 24
+copies of one image do not hide one another. A set of no more than OTHERS images counts as having little in common."""
 
 SAMPLE = 256
-"""Images of a set from which is judged how near its images are to one another as such."""
+"""Size of the sample of a set that tells how near its images are to one another."""
 
 MOST_CROPPED = 0.07
 """Share of a side that may be cut off at each edge."""
@@ -129,7 +129,7 @@ def copies(
     Args:
         ours: uint8 (N, 272).
         theirs: uint8 (M, 272).
-        labels: int64 (N,) and int64 (M,), of ours and of theirs, where pairs of one label are not wanted.
+        labels: int64 (N,) and int64 (M,), of ours and of theirs: pairs of one label are left out. By default none are.
 
     Returns:
         int64 (P, 2): row of ours, row of theirs; ascending.
@@ -137,13 +137,14 @@ def copies(
     known, asked = np.flatnonzero(says_something(ours)), np.flatnonzero(says_something(theirs))
     if not len(known) or not len(asked):
         return np.empty((0, 2), np.int64)
-    among = _Known.of(ours[known], None if labels is None else labels[0][known])
+    of_ours, of_theirs = labels or (np.zeros(len(ours), np.int64), np.ones(len(theirs), np.int64))
+    among = _Known.of(ours[known], of_ours[known])
     is_large = _is_large(theirs[asked])
     found = []
-    for part in (asked[is_large], asked[~is_large]):
+    for are_large, part in ((True, asked[is_large]), (False, asked[~is_large])):
         for start in range(0, len(part), CHUNK):
             rows = part[start : start + CHUNK]
-            for of_known, of_rows in _copies_of_chunk(among, theirs[rows], None if labels is None else labels[1][rows]):
+            for of_known, of_rows in _copies_of_chunk(among, theirs[rows], of_theirs[rows], are_large=are_large):
                 found.append(np.stack((known[of_known], rows[of_rows]), axis=1))
     return np.unique(np.concatenate(found), axis=0)
 
@@ -163,18 +164,18 @@ class _Known:
         reliefs: uint8 (N, 256), last bytes of their sketches.
         is_large: bool (N,).
         tree: their shapes.
-        likeness: how near they are to one another as such: the median of `_others` over a sample.
-        labels: int64 (N,), where pairs of one label are not wanted.
+        likeness: how near they are to one another: the median of `_others` over a sample.
+        labels: int64 (N,); an image asked about is not compared with those of its own label.
     """
 
     reliefs: NDArray[np.uint8]
     is_large: NDArray[np.bool_]
     tree: cKDTree
     likeness: float
-    labels: NDArray[np.int64] | None
+    labels: NDArray[np.int64]
 
     @classmethod
-    def of(cls, known: NDArray[np.uint8], labels: NDArray[np.int64] | None) -> _Known:
+    def of(cls, known: NDArray[np.uint8], labels: NDArray[np.int64]) -> _Known:
         """Turns images with these sketches, uint8 (N, 272)."""
         shapes = _turned_shapes(known)
         way = _may_be_canonical(shapes, 0).argmax(axis=0)
@@ -189,10 +190,10 @@ class _Known:
 
 
 def _may_be_canonical(shapes: NDArray[np.float32], margin: float) -> NDArray[np.bool_]:
-    """Which shapes (..., 4, 4) are in the canonical orientation, or would be if they moved by so much.
+    """Which shapes (..., 4, 4) are in the canonical orientation, or would be if they moved by this margin.
 
-    In it the first coefficient of either axis is positive, and that across is the larger one. Of the eight
-    orientations of an image one has that, or several where a coefficient is zero or both are equal.
+    In it the first coefficients of both axes are positive, and the one across is the larger. One of the eight
+    orientations of an image has that, or several where a coefficient is zero or both are equal.
     """
     across, down = shapes[..., 0, 1], shapes[..., 1, 0]
     return (down >= -margin) & (across - down >= -margin)
@@ -200,7 +201,8 @@ def _may_be_canonical(shapes: NDArray[np.float32], margin: float) -> NDArray[np.
 
 def _turned_shapes(of: NDArray[np.uint8]) -> NDArray[np.float32]:
     """float32 (8, N, 4, 4)."""
-    return np.stack(list(_orientations(_shapes(of), signed=True)))
+    shapes = _shapes(of)
+    return np.stack([_orientation(shapes, number, signed=True) for number in range(8)])
 
 
 def _turned_reliefs(of: NDArray[np.uint8], way: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -223,34 +225,30 @@ class _Candidates(NamedTuple):
     Attributes:
         number: int64 (Q,), which image is asked about.
         reliefs: uint8 (Q, 256), of that orientation.
-        rows: int64 (Q, K), of known images; meaningless where `valid` is not.
-        valid: bool (Q, K).
-        agreement: float32 (Q, K), correlation of the sketches; -1 where not valid.
-        distances: float32 (Q, K), of the images; infinite where not valid.
+        rows: int64 (Q, K), of known images; one row too many where there are fewer than K.
+        agreement: float32 (Q, K), correlation of the sketches; -1 where there is no such image.
+        distances: float32 (Q, K), of the images; infinite where there is no such image, or it may not be a copy.
     """
 
     number: NDArray[np.int64]
     reliefs: NDArray[np.uint8]
     rows: NDArray[np.int64]
-    valid: NDArray[np.bool_]
     agreement: NDArray[np.float32]
     distances: NDArray[np.float32]
 
     def of_other_labels(self, known: NDArray[np.int64], asked: NDArray[np.int64]) -> _Candidates:
-        """Without those of the same label."""
+        """The same, where none of the same label may be a copy."""
         others = known[np.minimum(self.rows, len(known) - 1)] != asked[self.number, None]
-        return self._replace(valid=self.valid & others, distances=np.where(others, self.distances, np.float32(np.inf)))
+        return self._replace(distances=np.where(others, self.distances, np.float32(np.inf)))
 
 
 def _copies_of_chunk(
-    known: _Known, asked: NDArray[np.uint8], labels: NDArray[np.int64] | None
+    known: _Known, asked: NDArray[np.uint8], labels: NDArray[np.int64], *, are_large: bool
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Rows of known and of asked images, which are either all large or all small."""
-    are_large = bool(_is_large(asked)[0])
+    """Rows of known and of asked images; those asked about are either all large or all small."""
     candidates = _candidates(known, asked, REACH if are_large else REACH_OF_SMALL)
     limits = _limits(known, candidates, len(asked)) if are_large else np.full(len(asked), LEAST_LIMIT, np.float32)
-    if known.labels is not None and labels is not None:
-        candidates = candidates.of_other_labels(known.labels, labels)
+    candidates = candidates.of_other_labels(known.labels, labels)
     hits = candidates.distances <= limits[candidates.number, None]
     query, neighbour = np.nonzero(hits)
     yield candidates.rows[query, neighbour], candidates.number[query]
@@ -265,17 +263,17 @@ def _candidates(known: _Known, asked: NDArray[np.uint8], reach: float) -> _Candi
     number, way = np.nonzero(_may_be_canonical(shapes, MARGIN * reach).T)
     reliefs = _turned_reliefs(asked[number], way)
     apart, rows = _nearest(known.tree, shapes[way, number], reach)
-    valid = rows < len(known.reliefs)
-    query, _ = np.nonzero(valid)
-    agreement = np.full(valid.shape, -1, np.float32)
-    agreement[valid] = _agreement(known.reliefs[rows[valid]], reliefs[query])
-    return _Candidates(number, reliefs, rows, valid, agreement, 1 - agreement + SHAPE_WEIGHT * apart)
+    there = np.isfinite(apart)
+    query, _ = np.nonzero(there)
+    agreement = np.full(there.shape, -1, np.float32)
+    agreement[there] = _agreement(known.reliefs[rows[there]], reliefs[query])
+    return _Candidates(number, reliefs, rows, agreement, 1 - agreement + SHAPE_WEIGHT * apart)
 
 
 def _nearest(
     tree: cKDTree, shapes: NDArray[np.float32], reach: float, first: int = 1, num: int = NEIGHBOURS
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Distances and rows, (M, num), of the images of nearest shape; beyond the reach infinite, and one row too many."""
+    """Distances and rows, (M, num), of the images of nearest shape; infinite and one row too many beyond the reach."""
     wanted = range(first, first + num)
     apart, rows = tree.query(shapes.reshape(len(shapes), -1), k=wanted, distance_upper_bound=reach, workers=-1)
     return np.asarray(apart, np.float32), np.asarray(rows, np.int64)
@@ -299,19 +297,20 @@ def _others(agreement: NDArray[np.float32]) -> NDArray[np.float64]:
 # --- crops ----------------------------------------------------------------------------------------------------------
 
 LEAST_LIMIT_OF_CROPS = 0.12
-"""Limit from which on crops of an image are looked for: once aligned, they are about so far away."""
+"""Limit from which on crops of an image are looked for: their distance once they are aligned, roughly."""
 
 COARSE_CANDIDATES, COARSE_AGREEMENT = 16, 0.5
-"""Candidates that are aligned on a grid of half the cells, and the correlation that the best one needs to go on."""
+"""Number of candidates that are aligned on a grid of half the cells, and the correlation that the best of them needs to
+be aligned on the whole grid."""
 
 STARTS = (0.0, 0.04, -0.04)
-"""Shares of a side by which all edges move before they are aligned: the known image may be the crop, or the other."""
+"""Shares of a side by which all edges move before they are aligned, since either of the two images may be the crop."""
 
 
 def _cropped(
     known: _Known, candidates: _Candidates, limits: NDArray[np.float32], rest: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """The same for images that are near none as they are: the best candidates are aligned with them."""
+    """As `_copies_of_chunk`, for the rest of the images, which are near to none as they are: the best are aligned."""
     query, neighbour = _best_blurred(known, candidates, rest)
     row, number = candidates.rows[query, neighbour], candidates.number[query]
     ours, theirs = _relief(known.reliefs[row]), _relief(candidates.reliefs[query])
@@ -326,8 +325,8 @@ def _cropped(
 def _best_blurred(
     known: _Known, candidates: _Candidates, rest: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Query and neighbour of the candidates of each image that agree best on a grid of 8 x 8: slight crops do there."""
-    use = candidates.valid & np.isin(candidates.number, rest)[:, None]
+    """Query and neighbour of the candidates of each image that agree best on a grid of 8 x 8, as slight crops do."""
+    use = np.isfinite(candidates.distances) & np.isin(candidates.number, rest)[:, None]
     use[use] = known.is_large[candidates.rows[use]]
     query, neighbour = np.nonzero(use)
     rows, of_ours = np.unique(candidates.rows[query, neighbour], return_inverse=True)
@@ -339,7 +338,7 @@ def _best_blurred(
 
 
 def _first_of_each(number: NDArray[np.int64], key: NDArray[np.float32], num: int = 1) -> NDArray[np.int64]:
-    """Where the so many lowest keys of each number are, both (M,)."""
+    """Places of the `num` lowest keys of each number, both (M,)."""
     order = np.lexsort((key, number))
     _, starts, counts = np.unique(number[order], return_index=True, return_counts=True)
     rank = np.arange(len(order)) - np.repeat(starts, counts)
@@ -355,7 +354,7 @@ def _blurred(packed: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _best_aligned(
     ours: NDArray[np.float32], theirs: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """`_aligned` from the best of `STARTS` for each image: from a single one, larger crops end elsewhere."""
+    """`_aligned` from the best of `STARTS` for each image: a single start leads larger crops astray."""
     starts = (np.full((len(ours), 4), start, np.float32) for start in STARTS)
     agreements, edges = zip(*(_aligned(ours, theirs, start) for start in starts), strict=True)
     best = np.argmax(agreements, axis=0), np.arange(len(ours))
@@ -451,13 +450,11 @@ def _shapes(of: NDArray[np.uint8]) -> NDArray[np.float32]:
     return shapes.reshape(len(of), 4, 4)
 
 
-def _orientations(squares: NDArray[Any], *, signed: bool = False) -> Iterator[NDArray[Any]]:
-    """The eight orientations of squares (N, G, G), upright first; of DCT coefficients if signed."""
-    return (_orientation(squares, number, signed=signed) for number in range(8))
-
-
 def _orientation(squares: NDArray[Any], number: int, *, signed: bool = False) -> NDArray[Any]:
-    """One of them: transposed from 4 on, then upside down where 2 is in it, then mirrored where 1 is."""
+    """One of the eight orientations of squares (N, G, G), 0 to 7, upright first; of DCT coefficients if signed.
+
+    Transposed where the number has the bit 4, then upside down where it has 2, then mirrored where it has 1.
+    """
     turned = squares.transpose(0, 2, 1) if number & 4 else squares
     if not signed:
         return turned[:, :: -1 if number & 2 else 1, :: -1 if number & 1 else 1]
