@@ -449,15 +449,8 @@ class _Recipe:
     @property
     def entry(self) -> Path:
         """Its folder."""
-        parts = (
-            FORMAT,
-            " ".join(FORMATS),
-            self.table.stamp,
-            str(self.side),
-            str(self.channels),
-            self.fit,
-            self.keep_name,
-        )
+        squares = str(self.side), str(self.channels), self.fit
+        parts = FORMAT, " ".join(FORMATS), self.table.stamp, *squares, self.keep_name
         key = hashlib.sha256("|".join(parts).encode()).hexdigest()[:32]
         return cache_folder() / (key if self.has_pixels else f"{key}-hashes")
 
@@ -510,7 +503,11 @@ def _open(recipe: _Recipe) -> Decoded | None:
             raise ValueError(f"{', '.join(damaged)}: not what was written")
         hashes = _Hashes(*(np.load(entry / f"{name}.npy") for name in _Hashes._fields))
         moments, kept = (np.load(entry / f"{name}.npy") for name in ("moments", "kept"))
-        images: Pixels = np.load(entry / "images.npy", mmap_mode="r")
+        images: Pixels = (
+            np.load(entry / "images.npy", mmap_mode="r")
+            if recipe.has_pixels
+            else Undecoded(recipe.table, kept, hashes.digests[kept], recipe.side, recipe.channels, recipe.fit)
+        )
         with suppress(OSError):  # a folder that cannot be written is as good to read
             os.utime(entry, ns=(time.time_ns(),) * 2)
     except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError, AttributeError) as error:
@@ -523,10 +520,6 @@ def _open(recipe: _Recipe) -> Decoded | None:
             f"the decoded images in {entry} cannot be read: {error.strerror or error}; mend its permissions, or name "
             "another folder in IMGCLS_CACHE"
         ) from error
-    if not recipe.has_pixels:
-        images = Undecoded(
-            recipe.table, kept, hashes.digests[kept], recipe.side, recipe.channels, recipe.fit
-        )  # fmt: skip
     unreadable = tuple((int(row), str(reason)) for row, reason in meta["unreadable"])
     return Decoded(*hashes, moments, kept, images, unreadable)
 
@@ -544,7 +537,8 @@ def _build(recipes: Sequence[_Recipe], keep: Keep | None, title: str) -> None:
         hashes, moments, readable, unreadable = _decode_into(files, recipes, title)
         kept = readable & keep(hashes.digests, readable) if keep else readable
         for recipe, aside, file, of_squares in zip(recipes, asides, files, moments, strict=True):
-            _write_pixels(recipe, aside, file, None if keep is None else kept[readable])
+            if recipe.has_pixels and keep is not None:
+                _copy_rows(file, np.flatnonzero(kept[readable]), aside / "images.npy")
             # Of what is not kept, hashes alone may stay.
             of_squares[~kept], hashes.sizes[~kept] = 0, 0
             arrays = hashes._asdict() | {"moments": of_squares, "kept": np.flatnonzero(kept)}
@@ -552,21 +546,10 @@ def _build(recipes: Sequence[_Recipe], keep: Keep | None, title: str) -> None:
 
 
 def _target(recipe: _Recipe, aside: Path, *, is_whole: bool) -> AbstractContextManager[IO[bytes]]:
-    """Where squares go as they are decoded: to the entry, or where some are not to stay, to a file without a name."""
+    """Where squares go as they are decoded: to the entry, or to a file without a name if some of them may not stay."""
     if not recipe.has_pixels:
         return open(os.devnull, "w+b")  # noqa: PTH123
     return (aside / "images.npy").open("w+b") if is_whole else tempfile.TemporaryFile(dir=aside)
-
-
-def _write_pixels(recipe: _Recipe, aside: Path, decoded: IO[bytes], is_kept: NDArray[np.bool_] | None) -> None:
-    """Makes the entry's file of squares out of those decoded; `is_kept` of each, or None for all."""
-    if recipe.has_pixels and is_kept is None:
-        return  # they are there
-    with (aside / "images.npy").open("wb") as file:
-        if not recipe.has_pixels:
-            _write_header(file, (0, recipe.channels, 0, 0))
-        elif is_kept is not None:
-            _copy_rows(_mapped(decoded), np.flatnonzero(is_kept), file)
 
 
 def _write_entry(
@@ -773,10 +756,13 @@ def _mapped(file: IO[bytes]) -> NDArray[np.uint8]:
     return np.memmap(file, dtype, "r", file.tell(), shape)
 
 
-def _copy_rows(images: NDArray[np.uint8], rows: NDArray[np.int64], file: IO[bytes]) -> None:
-    _write_header(file, (len(rows), *images.shape[1:]))
-    for chunk in gather(images, rows):
-        file.write(chunk.tobytes())
+def _copy_rows(decoded: IO[bytes], rows: NDArray[np.int64], path: Path) -> None:
+    """Writes some of the squares in an open file, a .npy, to another."""
+    images = _mapped(decoded)
+    with path.open("wb") as file:
+        _write_header(file, (len(rows), *images.shape[1:]))
+        for chunk in gather(images, rows):
+            file.write(chunk.tobytes())
 
 
 def abandoned() -> list[Path]:
