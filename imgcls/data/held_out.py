@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,7 @@ class HeldOut:
         table: the test images, undecoded.
         class_names: name of each label.
         decode_side: of the squares that are made from the source, in pixels.
-        image_size: side that the model sees, in pixels; another only where format 1 of `imgcls.squares` is repeated.
+        image_size: side that the model sees, in pixels; it differs only where format 1 of `imgcls.squares` is repeated.
         channels: 1 or 3.
         fit: how an image becomes a square.
         skip_unreadable: leave unreadable images out instead of refusing them.
@@ -86,25 +87,24 @@ class HeldOut:
         Raises:
             UnreadableImagesError: naming every unreadable test image.
         """
-        hashed = self._hashed()
-        images = self._readable(hashed)
-        return Hashes(hashed.kept, images.digests, images.sketches)
+        images = self._readable(self._hashed)
+        return Hashes(self._hashed.kept, images.digests, images.sketches)
 
     def labels(self) -> NDArray[np.int64]:
-        """int64 (N,), class of each readable test image; the files say so, and no pixel is looked at."""
-        return self._readable(self._hashed()).labels
+        """int64 (N,), class of each readable test image, as the files say; no pixel is looked at."""
+        return self._readable(self._hashed).labels
 
     def unreadable(self) -> list[str]:
         """`path: reason` of each test image that cannot be decoded."""
-        return self._hashed().offenders(self._table)
+        return self._hashed.offenders(self._table)
 
     def num_several_frames(self) -> int:
         """Of the readable test images, how many are the first frame or page of several."""
-        return self._hashed().num_several_frames
+        return self._hashed.num_several_frames
 
     def fingerprint(self) -> str:
         """Content hash of the test split: sixteen hex digits over (class, source pixels) of its images."""
-        images = self._readable(self._hashed())
+        images = self._readable(self._hashed)
         names = [self._class_names[label] for label in images.labels]
         return fingerprint(("test", name, digest) for name, digest in zip(names, images.digests, strict=True))
 
@@ -133,6 +133,7 @@ class HeldOut:
             raise DataError("test images changed while the program ran; start it again")
         return cache.resized(images.in_content_order(), self._image_size)
 
+    @cached_property
     def _hashed(self) -> cache.Decoded:
         return cache.decode(self._table, 0, self._channels, title="hashing test images")
 

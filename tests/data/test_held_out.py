@@ -1,6 +1,7 @@
 """The sealed test split: what can be known of it without a look, and what a look gives."""
 
 import inspect
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -146,6 +147,14 @@ def test_unreadable_test_images_are_refused_or_skipped(root):
     assert len(test) == len(test.open(LOOK)) == 5
     assert test.hashes().rows.tolist() == [0, 1, 2, 3, 5]
     assert test.unreadable() == [f"{bad}: empty file"]
+
+
+def test_test_images_are_hashed_once(root, cache_folder):
+    test = sealed(root)
+    before = test.fingerprint()
+    for folder in (root, cache_folder):
+        shutil.rmtree(folder)
+    assert test.fingerprint() == before and len(test) == len(test.labels()) == len(test.hashes().rows) == 6
 
 
 def test_images_that_change_between_seal_and_look_are_refused(root):
