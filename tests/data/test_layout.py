@@ -234,6 +234,12 @@ def test_a_path_is_found_whichever_way_its_accents_are_written(tmp_path):
     assert open_source(DataConfig(path=COMPOSED), tmp_path).class_names == ("cat", "dog")
 
 
+def test_a_letter_is_missing_below_a_folder_whose_accents_are_written_otherwise(tmp_path):
+    write_classes(tmp_path / DECOMPOSED / "clothes" / "small", ALIKE)
+    with pytest.raises(DataError, match=rf"did you mean {tmp_path}/{DECOMPOSED}/clothes/small\?"):
+        open_source(DataConfig(path=f"{COMPOSED}/clothe/small"), tmp_path)
+
+
 def test_an_archive_is_not_a_folder(tmp_path):
     (tmp_path / "images.zip").write_bytes(b"PK\3\4")
     with pytest.raises(DataError, match=r"images\.zip is a file, not a folder; unpack it"):

@@ -34,7 +34,7 @@ def folder_source(written: Path, *, follow_symlinks: bool, has_groups: bool = Fa
     Args:
         written: the folder, as the experiment names it.
         follow_symlinks: also use what links lead to outside of it.
-        has_groups: folders below classes are said to be groups.
+        has_groups: the folders below classes are groups.
 
     Raises:
         DataError: no such folder, or one that does not hold classes of images; lists every offender.
@@ -72,7 +72,7 @@ class _Files:
 
     Attributes:
         root: to which names are relative.
-        problems: that keep the folder from being used, each with its path.
+        problems: why the folder cannot be used, each with its path.
         ignored: kind of files that are not images of a class -> how many there are.
     """
 
@@ -102,7 +102,7 @@ class _Files:
         return ImageTable(tuple(rows), labels, lambda i: read_image(paths[i]), stamp, origin=str(self.root))
 
     def ignore_beside(self, folder: Path, used: Iterable[Path]) -> None:
-        """Counts what lies directly in a folder of folders, and whole folders that are not among those used."""
+        """Counts the files that lie directly in a folder of folders, and all those in folders that are not used."""
         chosen = set(used)
         for path in sorted(folder.iterdir()):
             if path in chosen:
@@ -145,7 +145,7 @@ class _Files:
             self.ignored["hidden" if folder.name.startswith(".") else f"in {folder.name}/"] += num_files
 
     def _ignored_there(self, folder: Path) -> str:
-        """What a class without an image has instead."""
+        """What a class without an image has instead, as the end of a message."""
         found = Counter(filter(None, (_why_ignored(path) for path in folder.rglob("*") if path.is_file())))
         return f"; it has {in_words(found)}" if found else ", nor any other file"
 
@@ -171,13 +171,14 @@ def _why_ignored(path: Path) -> str:
 
 
 def _existing(written: Path) -> Path:
-    """The folder, whichever way its accents are written.
+    """The folder, in whichever normal form its accents are written.
 
     Raises:
         DataError: the folder does not exist; the message names the nearest one that does.
     """
     found = Path(written.anchor)
-    for part in written.parts[1:] if written.anchor else written.parts:
+    parts = written.parts[1:] if written.anchor else written.parts
+    for at, part in enumerate(parts, start=1):
         if (found / part).exists():
             found /= part
             continue
@@ -187,8 +188,8 @@ def _existing(written: Path) -> Path:
             there = []
         same = [name for name in there if nfc(name) == nfc(part)]
         if not same:
-            near, rest = nearest(part, there), written.relative_to(found / part)
-            meant = f"; did you mean {found / near / rest}?" if near else f"; {found} has none of that name"
+            near = nearest(part, there)
+            meant = f"; did you mean {found.joinpath(near, *parts[at:])}?" if near else f"; {found} has no {part}"
             raise DataError(f"data.path: there is no folder {written}{meant}")
         found /= same[0]
     if not found.is_dir():
