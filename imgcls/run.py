@@ -518,7 +518,7 @@ def data_tags(dataset: Dataset, tracker: Tracker) -> dict[str, str]:
         "imgcls.num_ignored": str(sum(dataset.ignored.values())),
         "imgcls.num_several_frames": str(dataset.num_several_frames),
         "imgcls.num_leaked": str(dataset.leaks.num_leaked),
-        SPLIT_ORIGINS: json.dumps({s: words for s, words in dataset.origins.items() if s != "test" or dataset.test}),
+        SPLIT_ORIGINS: json.dumps(dict(dataset.origins)),
         SQUARES: str(dataset.squares),
     }
     if dataset.val.groups:

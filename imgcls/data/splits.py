@@ -7,7 +7,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,7 +31,8 @@ SQUARES_FORMAT = 2
 without a tag `imgcls.squares` have format 1, which resized the squares of train's size once more."""
 
 MUCH_CUT = 0.05
-"""Share of an image's area from which on the centre crop is worth a word; so are so many images of which it is true."""
+"""Share of an image's area beyond which a centre crop cuts off much. It is said if more than this share of the images
+loses so much."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Dataset:
         fingerprint: of train and val as split; test has its own.
         num_skipped: unreadable images left out, of all splits.
         leaks: what the splits share.
-        origins: where each split came from, in words, where the source has not always had it.
+        origins: where each split came from, in words; splits that a package or torchvision brings are left out.
         ignored: kind of files that are not images of a class -> how many there are.
         num_several_frames: images that are the first frame or page of several, of all splits.
         squares: format in which val and test were made, recorded as `imgcls.squares`.
@@ -95,7 +96,10 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path, squares
     train_side = decode_side(config.image_size, augment, source.native_side)
     # Format 1 made val and test from squares of train's size, so that they depended on train's crops.
     sides = train_side, config.image_size if squares >= 2 else train_side
-    pieces = (_given if source.everything is None else _carved)(source, config, sides, channels)
+    if source.everything is None:
+        pieces = _given(source.given, config, sides, channels)
+    else:
+        pieces = _carved(source.everything, config, sides, channels)
     train, seen, val, test, unreadable = pieces.train, pieces.seen, pieces.val, None, pieces.unreadable
     if pieces.test is not None:
         test = HeldOut(
@@ -146,7 +150,7 @@ def _origins(source: Source, config: DataConfig) -> dict[Split, str]:
     """Where each split came from: a folder, or carved by content."""
     groups = ", whole groups" if config.groups else ""
     carved: dict[Split, str] = {}
-    if source.everything is not None:
+    if source.everything is not None and config.test_fraction:
         carved["test"] = f"carved by content, {100 * config.test_fraction:.4g}%{groups}"
     if "val" not in source.given:
         carved["val"] = f"carved from train by content, {100 * config.val_fraction:.4g}%{groups}"
@@ -247,26 +251,32 @@ class _Pieces:
     Attributes:
         train: at the size that leaves room for crops.
         seen: the same images at the size of val and test.
-        val: at that size too; where it is None, it is in train.
-        test: undecoded; its unreadable images are yet to be found.
-        unreadable: `path: reason` of the others'.
+        unreadable: `path: reason` of each unreadable image of train and val.
         sizes: int32 (N, 2), width and height of the images in `train`.
         num_several_frames: images of train and val that are the first frame or page of several.
+        val: at that size too; where it is None, it is in train.
+        test: undecoded; its unreadable images are yet to be found.
     """
 
     train: LabelledImages
     seen: LabelledImages
-    val: LabelledImages | None
-    test: ImageTable | None
     unreadable: list[str]
     sizes: NDArray[np.int32]
     num_several_frames: int
+    val: LabelledImages | None = None
+    test: ImageTable | None = None
+
+    @classmethod
+    def of(cls, table: ImageTable, large: cache.Decoded, small: cache.Decoded) -> _Pieces:
+        """Train alone, at both sizes."""
+        sizes = large.sizes[large.kept]
+        return cls(
+            large.labelled(table), small.labelled(table), large.offenders(table), sizes, large.num_several_frames
+        )
 
 
-def _carved(source: Source, config: DataConfig, sides: tuple[int, int], channels: int) -> _Pieces:
+def _carved(table: ImageTable, config: DataConfig, sides: tuple[int, int], channels: int) -> _Pieces:
     """One table with test taken out; its pixels are dropped before anything else sees them."""
-    table = source.everything
-    assert table is not None
 
     def not_in_test(digests: NDArray[np.uint8], readable: NDArray[np.bool_]) -> NDArray[np.bool_]:
         rows = np.flatnonzero(readable)
@@ -278,16 +288,14 @@ def _carved(source: Source, config: DataConfig, sides: tuple[int, int], channels
     large, small = cache.decode_sides(
         table, sides, channels, fit=config.fit, keep=not_in_test, keep_name=_name_of_test(table, config)
     )
-    train, seen, sizes = large.labelled(table), small.labelled(table), large.sizes[large.kept]
-    unreadable = large.offenders(table)
+    pieces = _Pieces.of(table, large, small)
     if not config.test_fraction:
-        return _Pieces(train, seen, None, None, unreadable, sizes, large.num_several_frames)
+        return pieces
     # What was not kept, instead of carving again: no other version of a library can put an image on both sides.
     in_test = np.ones(len(table), bool)
     in_test[large.kept] = False
     in_test[[row for row, _ in large.unreadable]] = False
-    test = table.subset(np.flatnonzero(in_test))
-    return _Pieces(train, seen, None, test, unreadable, sizes, large.num_several_frames)
+    return replace(pieces, test=table.subset(np.flatnonzero(in_test)))
 
 
 def _name_of_test(table: ImageTable, config: DataConfig) -> str:
@@ -307,19 +315,19 @@ def _chosen(
     return carve(digests, labels, fraction, salt)
 
 
-def _given(source: Source, config: DataConfig, sides: tuple[int, int], channels: int) -> _Pieces:
+def _given(given: Mapping[Split, ImageTable], config: DataConfig, sides: tuple[int, int], channels: int) -> _Pieces:
     """The source's own splits; only a missing val is carved, and a missing test stays missing."""
-    table, table_of_val = source.given["train"], source.given.get("val")
-    large, small = cache.decode_sides(table, sides, channels, fit=config.fit, title="decoding train")
-    train, seen, val, unreadable = large.labelled(table), small.labelled(table), None, large.offenders(table)
-    num_several_frames = large.num_several_frames
-    if table_of_val is not None:
-        decoded = cache.decode(table_of_val, sides[1], channels, fit=config.fit, title="decoding val")
-        val = decoded.labelled(table_of_val)
-        unreadable += decoded.offenders(table_of_val)
-        num_several_frames += decoded.num_several_frames
-    sizes = large.sizes[large.kept]
-    return _Pieces(train, seen, val, source.given.get("test"), unreadable, sizes, num_several_frames)
+    large, small = cache.decode_sides(given["train"], sides, channels, fit=config.fit, title="decoding train")
+    pieces = replace(_Pieces.of(given["train"], large, small), test=given.get("test"))
+    if (table := given.get("val")) is None:
+        return pieces
+    val = cache.decode(table, sides[1], channels, fit=config.fit, title="decoding val")
+    return replace(
+        pieces,
+        val=val.labelled(table),
+        unreadable=pieces.unreadable + val.offenders(table),
+        num_several_frames=pieces.num_several_frames + val.num_several_frames,
+    )
 
 
 def _carve_val(images: LabelledImages, config: DataConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -132,6 +132,7 @@ def test_a_larger_test_fraction_adds_to_test(tmp_path):
 
 def test_test_fraction_zero_means_no_test(pets):
     dataset = load(pets, test_fraction=0.0)
+    assert dataset.origins == {"val": "carved from train by content, 15%"}
     assert dataset.test is None
     assert len(dataset.train) + len(dataset.val) == 20
 
