@@ -20,8 +20,8 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from imgcls.data.decode import read_image, shrunk
 from imgcls.data.likeness import copies, sketches, thumbnail
-from imgcls.data.sources import digits, elpv, fashion_mnist
-from imgcls.data.sources.table import Source
+from imgcls.data.sources import Source
+from imgcls.data.sources.packaged import digits, elpv, fashion_mnist
 
 Change = Callable[[Image.Image], Image.Image]
 

@@ -22,8 +22,9 @@ from pydantic import TypeAdapter
 from imgcls.data import cache
 from imgcls.data.labelled import LabelledImages, content_order
 from imgcls.data.likeness import copies, says_something
-from imgcls.data.sources import Split, listed
+from imgcls.data.sources import Split
 from imgcls.errors import DataError
+from imgcls.shown import listed
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +35,10 @@ NEAR_DUPLICATES = "report/near_duplicates.csv"
 """Artifact of a run with images that look alike: of two splits, or of one split and two classes."""
 
 SHOWN = 10
-"""Pairs of near duplicates of two splits that are drawn."""
+"""Pairs that each figure shows."""
 
 NAMED = 3
-"""Those of them that the warning names: it comes in every process that loads the data."""
-
+"""Pairs that the warning names; the artifact names all."""
 
 ONE_LABEL = "imgcls has one label an image, so keep each in one class, or give images of both a class of their own"
 """What to do about one image in two classes."""
@@ -139,7 +139,7 @@ class Leaks:
         identical: pictures that stand in two splits.
         spanning: groups that stand in several splits.
         near: near duplicates, for each two splits that have some.
-        conflicts: split -> names and classes of its images that are identical but for their class, a tuple for each
+        conflicts: split -> names and classes of images with the same pixels and different classes, a tuple for each
             picture; only splits that have some.
         num_not_compared: val and test images that are too plain for anything to look like them.
         disagreeing: images that look alike and have different classes, for each split that has some.
@@ -235,7 +235,7 @@ def heed(leaks: Leaks, *, allowed: bool, origin: str) -> None:
             f"{one} ({of_one}) ~ {other} ({of_other})"
             for (one, other), (of_one, of_other) in zip(alike.pairs, alike.classes, strict=True)
         ]
-        log.warning("\n".join([headline, *listed(named, len(named), NAMED)]))
+        log.warning("\n".join([headline, *listed(named, most=NAMED)]))
     for near in leaks.near:
         pairs = [f"{one} ~ {other}" for one, other in near.pairs]
         found = _found(" and ".join(near.splits), len(pairs))
@@ -243,7 +243,7 @@ def heed(leaks: Leaks, *, allowed: bool, origin: str) -> None:
             f"near duplicates: {found} alike, which every score will say ({NEAR_DUPLICATES} names each); where they "
             "are of one thing, data.groups keeps them together:"
         )
-        log.warning("\n".join([headline, *listed(pairs, len(pairs), NAMED)]))
+        log.warning("\n".join([headline, *listed(pairs, most=NAMED)]))
 
 
 def _found(splits: str, num: int) -> str:
@@ -355,11 +355,10 @@ def _near_pairs(first: Listed, second: Listed) -> tuple[tuple[str, str], ...]:
     """Names of images that look alike; of identical pictures in one split, the first stands for all."""
     ours, theirs = _first_of_each_picture(first), _first_of_each_picture(second)
     pairs = copies(first.sketches[ours], second.sketches[theirs])
-    rows = [(int(ours[one]), int(theirs[other])) for one, other in pairs]
+    of_first, of_second = ours[pairs[:, 0]], theirs[pairs[:, 1]]
+    differs = (first.digests[of_first] != second.digests[of_second]).any(axis=1)
     return tuple(
-        (first.keys[one], second.keys[other])
-        for one, other in rows
-        if not np.array_equal(first.digests[one], second.digests[other])
+        (first.keys[one], second.keys[other]) for one, other in zip(of_first[differs], of_second[differs], strict=True)
     )
 
 
@@ -377,7 +376,7 @@ def _disagreeing(split: Split, images: Listed, class_names: Sequence[str]) -> Di
 
 
 def _first_of_each_picture(images: Listed, *, of_each_class: bool = False) -> NDArray[np.int64]:
-    """Rows of a split in content order, where equal pictures are neighbours, and of these those of one class."""
+    """Rows of a split in content order, in which equal pictures are neighbours, sorted by class."""
     is_first = np.ones(len(images.keys), bool)
     is_first[1:] = (images.digests[1:] != images.digests[:-1]).any(axis=1)
     if of_each_class:

@@ -12,11 +12,11 @@ from imgcls.data.sources.packaged import digits, elpv, fashion_mnist
 from imgcls.data.sources.table import ImageTable, Source, Split
 from imgcls.data.sources.torchvision import torchvision_source
 from imgcls.errors import DataError
-from imgcls.shown import did_you_mean, listed, nearest
+from imgcls.shown import did_you_mean, nearest
 
 log = logging.getLogger(__name__)
 
-__all__ = ["ImageTable", "Source", "Split", "listed", "open_source"]
+__all__ = ["ImageTable", "Source", "Split", "open_source"]
 
 
 def open_source(config: DataConfig, root: Path) -> Source:
