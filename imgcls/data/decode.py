@@ -26,7 +26,7 @@ SEVERAL_FRAMES = "several_frames"
 """Key in the `info` of an image whose file has further frames or pages: it is the first of them."""
 
 FEW_LEVELS = 32
-"""Fewer grey levels than these are refused where the file has many more values: they lie close together."""
+"""Number of grey levels below which an image is refused if its file has many more values, which lie close together."""
 
 ANIMATED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF", "HEIF")
 """Formats of several frames or pages. An MPO's second picture is a telephone's other view of the same."""
@@ -35,7 +35,7 @@ BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
 """Tags of TIFF 6.0."""
 
 WHITE_IS_ZERO, SIGNED = 0, 2
-"""Values of the latter two."""
+"""A value of PHOTOMETRIC, and one of SAMPLE_FORMAT."""
 
 # Pillow warns of half as many pixels as it refuses, and of broken EXIF beside sound pixels. Here a file is read or
 # refused. The filter is for the whole process, since one for a block is not safe among threads.
@@ -51,8 +51,8 @@ SHRUNK_SIDE = 600
 """Pixels of the shorter side that `shrunk` keeps at least."""
 
 PAD_LEVEL = 128
-"""Level of the bars beside a padded image, in every channel: the middle of the range, so that no bar is the brightest
-or darkest part of a picture; and one for all data, so that no number has to be carried along to use a model."""
+"""Level, 0 to 255, of the bars beside a padded image, in every channel. It is the middle of the range, so that no bar
+is the brightest or darkest part of a picture. It is the same for all data, so that a model can be used without it."""
 
 
 class UnreadableImageError(Exception):
@@ -107,12 +107,12 @@ def refusing() -> Iterator[None]:
 def canonical(image: Image.Image) -> Image.Image:
     """Any Pillow image -> upright, mode `L` (grey) or `RGB`.
 
-    EXIF orientation is applied, grey of more than 8 bits is scaled so that the darkest value that the file's kind of
-    pixels has is 0 and the brightest is 255 (65535 of 16 bits, 4095 of 12 bits, 1.0 of floats; the other way round
-    where the file says that 0 is white), and transparency is laid over white.
+    EXIF orientation is applied, and transparency is laid over white. Grey of more than 8 bits is scaled: 0 becomes 0,
+    and the largest value of its kind (65535 of 16 bits, 4095 of 12 bits, 1.0 of floats) becomes 255; the other way
+    round where the file says that 0 is white.
 
     Raises:
-        UnreadableImageError: values of which no scale is known, or that the scale crowds into a few grey levels.
+        UnreadableImageError: values whose scale is not known, or that become only a few grey levels.
     """
     stored = _Stored.of(image)
     image.load()
@@ -133,13 +133,13 @@ def canonical(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class _Stored:
-    """What a file's header says of its pixels, and what is lost once they are decoded.
+    """What a file's header says of its pixels; decoding them loses it.
 
     Attributes:
-        raw_mode: Pillow's name of how they lie in the file, such as `L;4` or `RGB;16B`; "" where it is not known.
+        raw_mode: Pillow's name of their layout in the file, such as `L;4` or `RGB;16B`; "" where it is not known.
         num_bits: of a grey value.
-        is_white_zero: 0 is white.
-        is_unsigned_32: values of 32 bits without a sign, which Pillow reads as if they had one.
+        is_white_zero: whether 0 is white.
+        is_unsigned_32: whether values are of 32 bits without a sign, which Pillow reads as if they had one.
     """
 
     raw_mode: str
@@ -149,7 +149,11 @@ class _Stored:
 
     @classmethod
     def of(cls, image: Image.Image) -> _Stored:
-        """Of an image that is not loaded yet, or that never was a file."""
+        """Of an image that is not loaded yet, or that never was a file.
+
+        Raises:
+            UnreadableImageError: signed values of up to 16 bits.
+        """
         tiles = getattr(image, "tile", ())
         arguments = tiles[0][3] if tiles else ""
         raw_mode = arguments if isinstance(arguments, str) else str(arguments[0]) if arguments else ""
@@ -166,7 +170,11 @@ class _Stored:
         return ";16" in self.raw_mode
 
     def transparent_colour(self, colour: Any) -> Any:
-        """The transparent colour of a PNG in the values that Pillow gives to its pixels."""
+        """The transparent colour of a PNG, in the values that Pillow gives to its pixels.
+
+        Raises:
+            UnreadableImageError: a colour of 16 bits.
+        """
         if self.is_sixteen_bits:
             raise UnreadableImageError("a transparent colour of 16 bits; save it with 8 bits or with an alpha channel")
         levels = {"L;2": 85, "L;4": 17}  # of one step of 2 or 4 bits
@@ -200,7 +208,7 @@ def _to_eight_bits(values: NDArray[np.generic], white: float, *, is_white_zero: 
 
 
 def _refuse_crowded(values: NDArray[np.generic], levels: NDArray[np.uint8], white: float) -> None:
-    """Refuses a file of many values that lie so close together that hardly a grey level tells them apart."""
+    """Refuses many values that lie so close together that they become only a few grey levels."""
     used = np.flatnonzero(np.bincount(levels.ravel(), minlength=256))
     if not len(used) or len(used) >= FEW_LEVELS:
         return
@@ -214,14 +222,14 @@ def _refuse_crowded(values: NDArray[np.generic], levels: NDArray[np.uint8], whit
 
 
 def _refuse_crowded_colours(image: Image.Image) -> None:
-    """The same of colours of 16 bits, of which Pillow keeps the upper 8: neighbouring levels, and few of them."""
+    """Refuses colours of 16 bits, of which Pillow keeps the upper 8, if these are a few neighbouring levels."""
     for band in image.split()[:3]:
         used = np.flatnonzero(band.histogram())
         if len(used) < 3 or used[-1] - used[0] >= FEW_LEVELS:
             return
     raise UnreadableImageError(
-        f"its colours of 16 bits would become fewer than {FEW_LEVELS} of 256 levels, since 0 is none and 65535 all of "
-        "a colour; rescale the values of all files alike"
+        f"its colours of 16 bits would become fewer than {FEW_LEVELS} of 256 levels, since 0 is the darkest and 65535 "
+        "the brightest; rescale the values of all files alike"
     )
 
 
@@ -271,8 +279,9 @@ class _PixelsOfPpm:
 def shrunk(image: Image.Image) -> Image.Image:
     """A large image averaged in square blocks, its shorter side 600 to 1199 pixels; a smaller one as it is.
 
-    `likeness.thumbnail` and `to_square` take it in place of the image, with the same result, so that one pass over a
-    large image serves both. What fills no block at the right and lower edge, less than 1/600 of a side, is left out.
+    `to_square` gives the same result from it as from the image, and `likeness.thumbnail` nearly so; so one pass over a
+    large image serves both. Pixels at the right and lower edge that fill no block, less than 1/600 of a side, are left
+    out.
     """
     width, height = image.size
     block = min(width, height) // SHRUNK_SIDE
@@ -293,7 +302,7 @@ def to_square(image: Image.Image, side: int, channels: int, fit: Fit = "crop") -
         side: in pixels.
         channels: 1 or 3.
         fit: `crop` takes the largest centred square. `pad` keeps the whole image and its proportions, centred between
-            bars of grey (`PAD_LEVEL`). `squash` keeps the whole image, and stretches it to a square.
+            bars of grey (`PAD_LEVEL`). `squash` keeps the whole image and stretches it to a square.
     """
     image = shrunk(image) if _shrunk_is_enough(side) else image
     image = _as_mode(image, "L" if channels == 1 else "RGB")
@@ -348,7 +357,7 @@ def _as_mode(image: Image.Image, mode: str) -> Image.Image:
 def resize_squares(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Resizes decoded squares, uint8 (N, C, D, D) -> (N, C, side, side), with the filter of `to_square`.
 
-    So val and test were made by earlier versions, from train's larger squares: format 1 of `imgcls.squares`.
+    Format 1 of `imgcls.squares` made val and test so, from squares of train's size.
     """
     if images.shape[-1] == side:
         return images

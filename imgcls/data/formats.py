@@ -6,7 +6,6 @@ import importlib.util
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, features
 
@@ -61,37 +60,40 @@ MAGIC = (
     (re.compile(rb"8BPS"), "Photoshop's format"),
     (re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "), "JPEG XL"),
 )
-"""How files begin: what each format's specification asks of the first bytes."""
+"""(first bytes, format): how files begin, by each format's specification."""
 
 MAGIC_BYTES = 16
 
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Endings, in small letters, of the formats that are read; those that Pillow knows for each."""
+    """Endings, in small letters, of the formats that are read: those that Pillow knows for each, and two more.
+
+    A .dib may be a BMP, and an .mpo is a JPEG with a second picture after it.
+    """
     endings = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
-    return frozenset(endings | {".dib", ".jpe", ".jfif", ".mpo", ".pnm"})
+    return frozenset(endings | {".dib", ".mpo"})
 
 
 def ending(name: str) -> str:
-    """The ending of a file's name as it is written, such as `.JPG`; "" where what follows the last dot is none."""
+    """The ending of a file's name as it is written, such as `.JPG`; "" where it has none."""
     found = re.search(r"(?<=[^.])\.[A-Za-z][A-Za-z0-9]{0,9}$", name)
     return found[0] if found else ""
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file is called like an image, readable or not."""
+    """Whether a file's name ends like an image's, of a format that is read or not."""
     suffix = ending(name).lower()
     return suffix in UNREADABLE or suffix in image_suffixes()
 
 
 def may_be_image(name: str) -> bool:
-    """Whether a file is opened to see: it is called like an image, or its name has no ending. `a.jpg~` is a backup."""
+    """Whether a file has to be opened to know: it is called like an image, or has no ending. `a.jpg~` is a backup."""
     return is_image_name(name) or not (ending(name) or name.endswith("~"))
 
 
 def kind_inside(path: Path) -> str:
-    """The format in which a file begins, by its first bytes; "" where it is none that is known.
+    """The format of a file by its first bytes; "" where it is not a known one.
 
     Raises:
         OSError: it cannot be read.
@@ -102,9 +104,9 @@ def kind_inside(path: Path) -> str:
 
 
 def why_not(path: Path) -> str:
-    """Why a file cannot be read although it may be an image, and the remedy; "" where nothing is known against it.
+    """Why a file of this name cannot be read, and the remedy; "" where it has to be tried.
 
-    By its name alone: many raw files are TIFFs by their content, of which Pillow would read the thumbnail.
+    The content is not asked: many raw files are TIFFs, of which Pillow would read the thumbnail.
     """
     suffix = path.suffix.lower()
     return "" if suffix in image_suffixes() else UNREADABLE.get(suffix, "")
@@ -116,6 +118,6 @@ def why_unknown(path: Path) -> str:
     if kind in FORMATS:
         return f"a {kind} of a kind that Pillow cannot read, or broken; save it as PNG with 8 or 16 bits"
     if kind:
-        known: dict[str, Any] = {"HEIF": HEIC, "AVIF": AVIF}
-        return f"{kind} by its content, whatever its name says; {known.get(kind, CONVERT)}"
+        remedy = {"HEIF": HEIC, "AVIF": AVIF}.get(kind, CONVERT)
+        return f"{kind} by its content, whatever its name says; {remedy}"
     return "not an image that Pillow knows"

@@ -36,7 +36,7 @@ FORMULA = re.compile(r"[=@]|[+-].*[(|!]")
 
 
 def split_of(name: str) -> Split | None:
-    """The split that a folder of this name is, in any case; None where it is none."""
+    """The split that a folder of this name is, in upper or lower case; None for any other name."""
     plain = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
     found = SPLIT_NAME.fullmatch(plain)
     return next((split for split in SPLIT_WORDS if found[split]), None) if found else None
@@ -72,20 +72,20 @@ def find_splits(root: Path) -> dict[Split, Path]:
         )
     if not found and folders and all(_sounds_like_split(folder.name) for folder in folders):
         there = ", ".join(f"{folder.name}/" for folder in folders)
-        raise DataError(f"{root} has {there}: called like splits, but none that can be taken as one: {_expected(root)}")
+        raise DataError(f"{root} has {there}: called like splits, but none that can be taken as one; {_expected(root)}")
     if found:
         _refuse_beside_classes(root, found, folders)
     return found
 
 
 def _sounds_like_split(name: str) -> bool:
-    """Whether one of the words of a name is a split's, as in `trainA` and `test_hard`."""
+    """Whether a name has a word for a split in it, as in `trainA` and `test_hard`."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
     return any(word.casefold() in SPLIT_WORDS[split] for word in words for split in SPLIT_WORDS)
 
 
 def _refuse_beside_classes(root: Path, splits: Mapping[Split, Path], folders: Sequence[Path]) -> None:
-    """Folders beside train/ that are its classes, or beside which `train` may be a class itself."""
+    """Refuses folders beside train/ that are its classes, and those beside which `train` may be a class itself."""
     others = [folder for folder in folders if folder not in splits.values()]
     classes = {nfc(folder.name).casefold() for folder in _folders(splits["train"])}
     strays = [folder for folder in others if nfc(folder.name).casefold() in classes]
@@ -118,12 +118,12 @@ def class_folders(folder: Path) -> dict[str, Path]:
 
 
 def refuse_splits_below_classes(classes: Mapping[str, Path], root: Path, *, has_groups: bool) -> None:
-    """Refuses CLASS/SPLIT/IMAGE, and what looks as if the classes lay one level deeper.
+    """Refuses CLASS/SPLIT/IMAGE, and folders whose classes probably lie one level deeper.
 
     Args:
         classes: name -> folder.
         root: of the images.
-        has_groups: folders below classes are said to be groups, so that they may be the same in every class.
+        has_groups: the folders below classes are groups, which may be the same in every class.
 
     Raises:
         DataError: naming what was found and what is expected.
@@ -153,7 +153,7 @@ def refuse_splits_below_classes(classes: Mapping[str, Path], root: Path, *, has_
 
 
 def strangers(folder: Path, theirs: Iterable[str], known: Sequence[str]) -> list[str]:
-    """What is wrong with classes that train lacks, each with the name that was probably meant."""
+    """Problems: classes that train lacks, each with the name that was probably meant."""
     problems = []
     for name in sorted(set(theirs) - set(known)):
         near = nearest(name, known)
@@ -163,7 +163,7 @@ def strangers(folder: Path, theirs: Iterable[str], known: Sequence[str]) -> list
 
 
 def illegible(root: Path, names: Iterable[str]) -> list[str]:
-    """Names that would come out as something else where the record, a table or a terminal shows them."""
+    """Problems: names that the record, a table or a terminal would show as something else."""
     return [
         f"{str(root / name)!r}: control characters, or not UTF-8; rename it"
         for name in names
@@ -172,7 +172,7 @@ def illegible(root: Path, names: Iterable[str]) -> list[str]:
 
 
 def _same_in_nfc(paths: Iterable[Path]) -> list[str]:
-    """Names that look alike and differ in code points alone."""
+    """Problems: names that look alike and differ only in their code points."""
     first: dict[str, Path] = {}
     problems = []
     for path in paths:
@@ -182,7 +182,7 @@ def _same_in_nfc(paths: Iterable[Path]) -> list[str]:
 
 
 def same_name(one: Path, other: Path) -> str:
-    """What is wrong with two files or folders whose names differ in code points alone."""
+    """The problem of two files or folders whose names differ only in their code points."""
     return f"{one.parent}: {spelt(one.name)} and {spelt(other.name)} are the same name in Unicode's NFC; rename one"
 
 
@@ -193,7 +193,7 @@ def stop_on(problems: Sequence[str], headline: str) -> None:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """Folders that somebody made on purpose, by name; links to folders are folders."""
+    """Folders in a folder, sorted by name, without those that are set aside; links to folders are folders."""
     return sorted(folder / entry.name for entry in _visible(folder) if is_folder(entry))
 
 
@@ -207,7 +207,7 @@ def _has_images(folder: Path) -> bool:
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:
-    """What somebody put into a folder on purpose; an entry knows its kind without a further look at the disk.
+    """Entries of a folder that are not set aside; an entry knows its kind without asking the disk again.
 
     Raises:
         DataError: it cannot be listed.
@@ -220,8 +220,8 @@ def _visible(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _one_level_down(classes: Mapping[str, Path]) -> str:
-    """What to write where the one folder that there is holds the images."""
-    return f", or data.path = {str(*classes.values())!r}" if len(classes) == 1 else ""
+    """The remedy if there is only one folder, which then holds the images."""
+    return f", or data.path = {str(next(iter(classes.values())))!r}" if len(classes) == 1 else ""
 
 
 def _expected(root: Path) -> str:

@@ -46,7 +46,7 @@ def _links_out(root: Path, folders: Iterable[Path]) -> Iterator[str]:
 
 
 def _links_and_folders(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Links to files that would be opened, and folders, linked ones included; hidden ones are left out."""
+    """Links to files that would be opened, and folders, linked ones included; what is set aside is left out."""
     links, folders = [], []
     try:
         with os.scandir(folder) as entries:

@@ -69,7 +69,7 @@ class Source:
         channels: 1 where the source is grey, else 3.
         native_side: shorter side of the images in pixels where all are alike and small, else None.
         ignored: kind of files that are not images of a class, such as `.txt` -> how many there are.
-        folders: what the folder of a split is called, where it has one.
+        folders: name of each split's folder, such as `Train/`; empty where splits are not folders.
     """
 
     class_names: tuple[str, ...]
