@@ -14,7 +14,7 @@ from scipy.special import log_softmax
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support, recall_score, roc_auc_score
 
 from imgcls.statistics.intervals import Interval, wilson
-from imgcls.statistics.scores import hits_interval
+from imgcls.statistics.scores import check_classes, check_scored, hits_interval
 
 NUM_BINS = 15
 """Bins of the calibration error, as in Guo et al. 2017."""
@@ -118,7 +118,7 @@ def score_logits(logits: NDArray[np.floating], labels: NDArray[np.integer], grou
     Raises:
         ValueError: other shapes or ranges, no images, values that are not finite.
     """
-    _check(logits, labels)
+    check_scored(logits, labels)
     log_probs = log_softmax(logits.astype(np.float64), axis=1)
     return _scores(np.exp(log_probs), log_probs, labels, groups)
 
@@ -147,8 +147,8 @@ def per_class(
         ValueError: other shapes or ranges, no images.
     """
     num_classes = len(class_names)
-    _check_classes("labels", labels, num_classes)
-    _check_classes("predictions", predictions, num_classes)
+    check_classes("labels", labels, num_classes)
+    check_classes("predictions", predictions, num_classes)
     precision, recall, f1, num_images = precision_recall_fscore_support(
         labels, predictions, labels=np.arange(num_classes), zero_division=0
     )
@@ -181,8 +181,8 @@ def confusion(labels: NDArray[np.integer], predictions: NDArray[np.integer], num
     Raises:
         ValueError: other shapes or ranges, no images.
     """
-    _check_classes("labels", labels, num_classes)
-    _check_classes("predictions", predictions, num_classes)
+    check_classes("labels", labels, num_classes)
+    check_classes("predictions", predictions, num_classes)
     matrix: NDArray[np.int64] = confusion_matrix(labels, predictions, labels=np.arange(num_classes)).astype(np.int64)
     return matrix
 
@@ -315,22 +315,7 @@ def _auroc(probs: NDArray[np.float64], labels: NDArray[np.integer]) -> float:
 
 
 def _check_probs(probs: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
-    _check(probs, labels)
+    check_scored(probs, labels)
     # As loose as half precision needs, far too tight for logits.
     if probs.min() < 0 or np.abs(probs.sum(axis=1, dtype=np.float64) - 1).max() > 0.01:
         raise ValueError("probs must be at least 0 and sum to 1 in each row: take score_logits for logits")
-
-
-def _check(values: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
-    if values.ndim != 2 or values.shape[1] < 2 or len(values) != len(labels):
-        raise ValueError(f"{values.shape} values for {labels.shape} labels: give (N, K), K >= 2, and (N,)")
-    _check_classes("labels", labels, values.shape[1])
-    if num_bad := int((~np.isfinite(values)).any(axis=1).sum()):
-        raise ValueError(f"{num_bad} of {len(values)} images have values that are not finite: the model has diverged")
-
-
-def _check_classes(name: str, classes: NDArray[np.integer], num_classes: int) -> None:
-    if classes.ndim != 1 or not len(classes) or not np.issubdtype(classes.dtype, np.integer):
-        raise ValueError(f"{name} are {classes.dtype} {classes.shape}: give integers (N,) of at least one image")
-    if classes.min() < 0 or classes.max() >= num_classes:
-        raise ValueError(f"{name} reach from {classes.min()} to {classes.max()}: give 0 to {num_classes - 1}")

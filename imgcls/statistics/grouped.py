@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,23 +11,31 @@ from scipy.stats import t as student_t
 from imgcls.statistics.intervals import normal_quantile
 
 MIN_GROUPS = 10
-"""Groups below which no interval is given: with 8, those at 95 % held 92 to 99 % in simulations (docs/intervals.md)."""
+"""Smallest number of groups for an interval: with 8, 95 % intervals held 92 to 99 % in simulations."""
 
 MIN_EQUAL_GROUPS = 4
-"""Effective number of groups below which no interval is given, however many there are: most images are in a few."""
+"""Smallest effective number of groups for an interval: with fewer, most images are in a few of the groups."""
 
 TOO_FEW = f"fewer than {MIN_GROUPS} groups, or groups so unequal that they count as fewer than {MIN_EQUAL_GROUPS}"
-"""What has no interval, in words for a report."""
+"""Reason why there is no interval, in words for a report."""
 
 NEGLIGIBLE = 1e-12
-"""A variance below it is rounding."""
+"""Variance below which it is due to rounding alone."""
+
+
+def about_groups(num_groups: int, *, has_intervals: bool) -> str:
+    """A sentence for a report: how many groups there are, and what follows for the intervals."""
+    said = "the intervals count groups as independent, by a design effect (Rao and Scott 1992) with Student's t"
+    if not has_intervals:
+        said = f"there is no interval, since none holds with {TOO_FEW}"
+    return f"The images come in {num_groups} groups, and {said}."
 
 
 class Units:
-    """The independent units of a sample, and how the scores vary between them.
+    """The independent units of a sample, and how a score varies between them.
 
-    A score is described by its influence: by how much each image moves it, summing to 0. Its variance is then the sum
-    of squares over independent units.
+    The influence of an image is how much the image moves a score. Influences sum to 0, and the variance of the score is
+    the sum of squares over independent units.
 
     Args:
         num_images: N.
@@ -35,8 +43,9 @@ class Units:
         confidence: of the intervals, in (0, 1).
 
     Attributes:
-        num: number of units.
-        effective: number of units of equal size that would tell as much (Kish 1965); all of them where they are equal.
+        num: number of units, U.
+        effective: number of units of equal size that would carry the same information (Kish 1965); equal to `num` where
+            the sizes are equal.
         are_groups: whether images come in groups.
         confidence: as given.
 
@@ -52,77 +61,71 @@ class Units:
         self.are_groups = len(groups) > 0
         self.num = num_images
         self.effective = float(num_images)
-        self._of_image = np.arange(num_images)
         if self.are_groups:
             names, self._of_image = np.unique(np.asarray(groups), return_inverse=True)
             self.num = len(names)
             self.effective = num_images**2 / float((np.bincount(self._of_image) ** 2).sum())
 
-    def sums(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sums over the images of each unit: float64 (num, K) of values (N, K)."""
-        if not self.are_groups:
-            return values
-        return np.stack([np.bincount(self._of_image, column, self.num) for column in values.T], axis=1)
+    def sums(self, values: NDArray[np.float64] | NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Sums of values (N,) over the images of each unit: float64 (U,)."""
+        sums: NDArray[np.float64] = values.astype(np.float64)
+        if self.are_groups:
+            sums = np.bincount(self._of_image, sums, self.num).astype(np.float64)
+        return sums
 
     def left_out(self, influence: NDArray[np.float64], among: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """By how much each score falls when a unit is left out: the delete-one-group jackknife, to first order.
+        """How much the score falls when a unit is left out: the delete-one-group jackknife, to first order.
 
-        A large group pulls the score towards itself, so its own distance from it is too small; without the group it is
-        not (MacKinnon, Nielsen & Webb 2023, Journal of Applied Econometrics 38:671-694).
+        A large group pulls the score towards itself, so the distance between the two is too small. The distance from
+        the score of all other groups is not (MacKinnon, Nielsen & Webb 2023, Journal of Applied Econometrics
+        38:671-694).
 
         Args:
-            influence: float64 (N, K), by how much each image moves K scores.
-            among: bool (N, K), images that count in each.
+            influence: float64 (N,), of each image on the score.
+            among: bool (N,), images that the score is made of.
 
         Returns:
-            float64 (num, K). For images alone their influence.
+            float64 (U,); the influence itself where every image stands for itself.
         """
         sums = self.sums(influence)
         if not self.are_groups:
             return sums
-        others = 1 - self.sums(among.astype(np.float64)) / np.maximum(1, among.sum(axis=0))
+        others = 1 - self.sums(among) / max(1, among.sum())
         moved: NDArray[np.float64] = np.divide(sums, others, out=np.zeros_like(sums), where=others > 0)
         return moved
 
     def num_with(self, images: NDArray[np.bool_]) -> int:
         """Number of units that have one of these images, bool (N,)."""
-        return len(np.unique(self._of_image[images])) if self.are_groups else int(images.sum())
+        return int((self.sums(images) > 0).sum())
 
-    def are_enough(self, *parts: NDArray[np.bool_]) -> bool:
+    def are_enough(self, parts: Iterable[NDArray[np.bool_]]) -> bool:
         """Whether each part of the images, bool (N,), lies in enough groups for an interval; images alone always do."""
         if not self.are_groups:
             return True
         return self.effective >= MIN_EQUAL_GROUPS and min(map(self.num_with, parts)) >= MIN_GROUPS
 
-    def design_effects(
-        self, left_out: NDArray[np.float64], among: NDArray[np.bool_], variances: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """How many images of these groups tell as much as one independent image (Kish 1965; Rao & Scott 1992).
+    def design_effect(self, left_out: NDArray[np.float64], among: NDArray[np.bool_], variance: float) -> float:
+        """Number of images of these groups that carry the information of one independent image.
 
-        Rao & Scott, Biometrics 48:577-585: the variance between groups over that of independent images. It may come out
-        below 1. Where all groups agree it is unknown, and taken as if the images of a group were all alike.
+        Kish 1965; Rao & Scott 1992, Biometrics 48:577-585: the variance between groups over that of independent images.
+        It may be below 1. Where all groups agree it is unknown, and the images of a group are taken to be all alike.
 
         Args:
-            left_out: float64 (num, K), by how much K scores fall without each unit.
-            among: bool (N, K), images that count in each.
-            variances: float64 (K,), of the scores if images were independent.
-
-        Returns:
-            float64 (K,).
+            left_out: float64 (U,), how much the score falls without each unit.
+            among: bool (N,), images that the score is made of.
+            variance: of the score if images were independent.
         """
         if not self.are_groups:
-            return np.ones(len(variances))
-        num_units = np.array([self.num_with(column) for column in among.T])
-        between = (num_units - 1) / num_units * (left_out**2).sum(axis=0)
-        known = (between > NEGLIGIBLE) & (variances > NEGLIGIBLE)
-        sizes = self.sums(among.astype(np.float64))
-        effects: NDArray[np.float64] = np.divide(
-            between, variances, out=(sizes**2).sum(axis=0) / sizes.sum(axis=0), where=known
-        )
-        return effects
+            return 1.0
+        num = self.num_with(among)
+        between = (num - 1) / num * float(left_out @ left_out)
+        if between > NEGLIGIBLE and variance > NEGLIGIBLE:
+            return between / variance
+        sizes = self.sums(among)
+        return float(sizes @ sizes / sizes.sum())
 
     def quantile(self, left_out: NDArray[np.float64]) -> float:
-        """Student's quantile of a score that falls so much without each unit, (num,); the normal one for images alone.
+        """Student's quantile of a score, by how much it falls without each unit, (U,); the normal one for images alone.
 
         One degree of freedom fewer than the effective number of groups. A few groups that make most of the spread
         leave fewer, by Satterthwaite's formula with their kurtosis (Satterthwaite 1946, Biometrics Bulletin 2:110-114).

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm, sem
+from scipy.special import ndtri
+from scipy.stats import sem
 from scipy.stats import t as student_t
 
 SHARES = (0.0, 1.0)
 """The least and the greatest value of a share."""
 
 DIFFERENCES_OF_SHARES = (-1.0, 1.0)
-"""The same of a difference of two shares."""
+"""The least and the greatest value of a difference of two shares."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,16 @@ def wilson(num_correct: int, num_images: int, confidence: float = 0.95) -> Inter
         raise ValueError(
             f"{num_correct} right of {num_images} images is not a proportion: give 0 <= right <= images >= 1"
         )
-    check_confidence(confidence)
-    ends = binomtest(num_correct, num_images).proportion_ci(confidence, method="wilson")
-    return Interval(float(ends.low), float(ends.high))
+    quantile = normal_quantile(confidence)
+    share, trials = np.full(2, num_correct / num_images), np.full(2, float(num_images))
+    low, high = wilson_ends(share, trials, np.array([-quantile, quantile]))
+    return Interval(float(low), float(high))
 
 
 def wilson_ends(
     shares: NDArray[np.float64], num_trials: NDArray[np.float64], quantiles: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Ends of Wilson's score intervals: the proportions from which the shares lie so many standard errors away.
+    """Ends of Wilson's score intervals of K proportions: each lies so many standard errors from the observed share.
 
     Args:
         shares: float64 (K,), in [0, 1].
@@ -76,7 +78,7 @@ def wilson_ends(
     centres = (shares + weights / 2) / (1 + weights)
     half_widths = np.sqrt(weights * (shares * (1 - shares) + weights / 4)) / (1 + weights)
     ends = centres + np.sign(quantiles) * half_widths
-    # What is certain in exact arithmetic, and missed by the last digit otherwise.
+    # Certain in exact arithmetic; rounding may miss it by the last digit.
     ends[((shares == 0) & (quantiles <= 0)) | (ends < 0)] = 0
     ends[((shares == 1) & (quantiles >= 0)) | (ends > 1)] = 1
     return np.where(quantiles == 0, shares, ends)
@@ -166,13 +168,13 @@ def interval_over_seeds(
 
 
 def normal_quantile(confidence: float) -> float:
-    """Of the normal distribution, for two-sided intervals of this confidence: 1.96 for 0.95.
+    """The normal distribution's quantile for two-sided intervals of this confidence: 1.96 for 0.95.
 
     Raises:
         ValueError: the confidence is out of range.
     """
     check_confidence(confidence)
-    return float(norm.ppf((1 + confidence) / 2))
+    return float(ndtri((1 + confidence) / 2))
 
 
 def check_confidence(confidence: float) -> None:

@@ -10,23 +10,38 @@ from numpy.typing import NDArray
 
 from imgcls.statistics.intervals import Interval
 
-MOST_ROUNDS = 50
-"""Rounds after which the iteration ends at the latest; it takes about five."""
+MAX_ROUNDS = 50
+"""Largest number of rounds of the iteration; it takes about five."""
 
 TOLERANCE = 1e-7
-"""Change of an end that ends the iteration."""
+"""Change of an end, in the unit of the score, below which the iteration ends."""
 
 Ends = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-"""(K,) signed quantiles -> the value of each score from which the one observed lies so many standard errors away."""
+"""(K,) signed quantiles -> (K,) ends of the scores' own intervals at these quantiles."""
+
+
+def correlations(left_out: NDArray[np.float64], between_unmoved: float = 0.0) -> NDArray[np.float64]:
+    """Correlations of K scores, by how much each of them falls when a unit is left out.
+
+    Args:
+        left_out: float64 (K, U).
+        between_unmoved: correlation of any two scores that no unit moves, such as those without a mistake. A score that
+            no unit moves is independent of one that is moved.
+
+    Returns:
+        float64 (K, K).
+    """
+    products = left_out @ left_out.T
+    lengths = np.sqrt(np.diag(products))
+    is_moved = lengths > 1e-12
+    found = np.where(np.outer(~is_moved, ~is_moved), between_unmoved, 0.0)
+    np.divide(products, np.outer(lengths, lengths), out=found, where=np.outer(is_moved, is_moved))
+    np.fill_diagonal(found, 1)
+    return found
 
 
 def interval_of_mean(
-    values: NDArray[np.float64],
-    ends: Ends,
-    influences: NDArray[np.float64],
-    quantile: float,
-    *,
-    unmoved_correlation: float = 0.0,
+    values: NDArray[np.float64], ends: Ends, correlation: NDArray[np.float64], quantile: float
 ) -> Interval:
     """Joins the score intervals of K scores to that of their mean.
 
@@ -40,30 +55,19 @@ def interval_of_mean(
     Args:
         values: float64 (K,), the scores.
         ends: gives the ends of their own intervals.
-        influences: float64 (U, K), by how much each independent unit moves each score. Scores are correlated as their
-            influences are. What no unit moves shows no correlation: it is independent of what is moved.
+        correlation: float64 (K, K), of the scores.
         quantile: above 0.
-        unmoved_correlation: in [0, 1], of any two scores that no unit moves, such as those without a mistake.
     """
-    lengths = np.linalg.norm(influences, axis=0)
-    unmoved = lengths < 1e-12
-    directions = np.divide(influences, lengths, out=np.zeros_like(influences), where=~unmoved)
-
-    def correlated(errors: NDArray[np.float64]) -> NDArray[np.float64]:
-        without = unmoved * errors
-        shared = unmoved * without.sum() * unmoved_correlation
-        mixed: NDArray[np.float64] = directions.T @ (directions @ errors) + shared + without * (1 - unmoved_correlation)
-        return mixed
 
     def end(sign: int) -> float:
         steps = np.full(len(values), 1 / math.sqrt(len(values)))  # of one standard error in all, as if independent
         reached, before = math.inf, math.nan
-        for _ in range(MOST_ROUNDS):
+        for _ in range(MAX_ROUNDS):
             quantiles = sign * quantile * steps
             moved = ends(quantiles)
             reached = float(moved.mean())
             errors = np.divide(moved - values, quantiles, out=np.zeros_like(values), where=quantiles != 0)
-            pulls = correlated(np.maximum(errors, 0))
+            pulls = correlation @ np.maximum(errors, 0)
             spread = math.sqrt(max(0.0, float(errors @ pulls)))
             if spread == 0 or abs(reached - before) < TOLERANCE:
                 break

@@ -55,7 +55,7 @@ def mcnemar(first_correct: NDArray[np.bool_], second_correct: NDArray[np.bool_],
     only_second = int((second_correct & ~first_correct).sum())
     if groups:
         units = Units(len(first_correct), groups)
-        balances = units.sums((first_correct.astype(float) - second_correct)[:, None])[:, 0]
+        balances = units.sums(first_correct.astype(float) - second_correct)
         return McNemar(only_first, only_second, _sign_change_p_value(np.abs(balances).astype(int), int(balances.sum())))
     num_either = only_first + only_second
     p_value = float(binomtest(only_first, num_either).pvalue) if num_either else 1.0
@@ -90,12 +90,9 @@ def paired_difference_interval(
 
 
 def paired_interval(
-    first_correct: NDArray[np.bool_],
-    second_correct: NDArray[np.bool_],
-    groups: Sequence[str] = (),
-    confidence: float = 0.95,
+    first_correct: NDArray[np.bool_], second_correct: NDArray[np.bool_], groups: Sequence[str] = ()
 ) -> Interval | None:
-    """`paired_difference_interval` of two classifiers, with a design effect where images come in groups.
+    """95% `paired_difference_interval` of two classifiers, with a design effect where images come in groups.
 
     The four counts are divided by the design effect of the difference (Rao & Scott 1992, Biometrics 48:577-585), and
     the quantile is Student's.
@@ -104,23 +101,22 @@ def paired_interval(
         first_correct: bool (N,), N >= 1, whether the first classifier is right on each image.
         second_correct: bool (N,), the same images in the same order.
         groups: name of each image's group; none where every image stands for itself.
-        confidence: in (0, 1).
 
     Returns:
         The interval; None where there are too few groups for one.
 
     Raises:
-        ValueError: other shapes or types, no images, or the confidence out of range.
+        ValueError: other shapes or types, no images.
     """
     _check_paired(first_correct, second_correct)
-    units, num_images = Units(len(first_correct), groups, confidence), len(first_correct)
+    units, num_images = Units(len(first_correct), groups), len(first_correct)
     everything = np.ones(num_images, np.bool_)
-    if not units.are_enough(everything):
+    if not units.are_enough([everything]):
         return None
-    differences = (first_correct.astype(float) - second_correct)[:, None]
+    differences = first_correct.astype(float) - second_correct
     influence = (differences - differences.mean()) / num_images
-    left_out = units.left_out(influence, everything[:, None])
-    effect = float(units.design_effects(left_out, everything[:, None], (influence**2).sum(axis=0))[0])
+    left_out = units.left_out(influence, everything)
+    effect = units.design_effect(left_out, everything, float(influence @ influence))
     cells = (
         first_correct & second_correct,
         first_correct & ~second_correct,
@@ -128,7 +124,7 @@ def paired_interval(
         ~first_correct & ~second_correct,
     )
     both, only_first, only_second, neither = (int(cell.sum()) / effect for cell in cells)
-    return _newcombe(both, only_first, only_second, neither, units.quantile(left_out[:, 0]))
+    return _newcombe(both, only_first, only_second, neither, units.quantile(left_out))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

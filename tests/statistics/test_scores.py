@@ -1,6 +1,7 @@
 """Intervals of scores: their equations, their edges, and how often they hold the truth."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -184,14 +185,24 @@ def test_intervals_of_half_precision_and_many_classes():
     assert intervals["macro_f1"].low < scores.macro_f1 < intervals["macro_f1"].high
 
 
+def test_intervals_need_two_and_a_half_times_the_memory_of_float32_logits():
+    logits, labels = drawn(9, [100] * 200)
+    logits = logits.astype(np.float32)
+    tracemalloc.start()
+    score_intervals(logits, labels)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2.5 * logits.nbytes
+
+
 @pytest.mark.parametrize(
     ("logits", "labels", "complaint"),
     [
         (np.full((4, 2), np.inf), np.array([0, 1, 0, 1]), "diverged"),
-        (np.zeros((4, 2)), np.array([0, 1, 0, 2]), "from 0 to 1"),
-        (np.zeros((4, 2)), np.array([0.0, 1, 0, 1]), "not integers"),
+        (np.zeros((4, 2)), np.array([0, 1, 0, 2]), "reach from 0 to 2: give 0 to 1"),
+        (np.zeros((4, 2)), np.array([0.0, 1, 0, 1]), "give integers"),
         (np.zeros((4, 1)), np.array([0, 0, 0, 0]), "K >= 2"),
-        (np.zeros((0, 2)), np.zeros(0, int), "N >= 1"),
+        (np.zeros((0, 2)), np.zeros(0, int), "at least one image"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(logits, labels, complaint):
@@ -239,10 +250,9 @@ def test_design_effect_is_that_of_the_ratio_estimator():
     right = np.array([hits[groups == f"group {i}"].sum() for i in range(25)])
     without = (right.sum() - right) / (num - sizes)
     expected = 24 / 25 * ((without - share) ** 2).sum() / (share * (1 - share) / num)
-    units, among = Units(num, groups), np.ones((num, 1), bool)
-    left_out = units.left_out((hits[:, None] - share) / num, among)
-    found = units.design_effects(left_out, among, np.array([share * (1 - share) / num]))
-    assert found == pytest.approx([expected])
+    units, among = Units(num, groups), np.ones(num, bool)
+    left_out = units.left_out((hits - share) / num, among)
+    assert units.design_effect(left_out, among, share * (1 - share) / num) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("num_groups", [1, 2, MIN_GROUPS - 1])
