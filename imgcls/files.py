@@ -1,4 +1,4 @@
-"""Locks and second names of files, also on file systems that have none."""
+"""Locks, hard links and whole lines of files, also on file systems without locks or hard links."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from imgcls.errors import ResourceError
 
 HELD = {errno.EACCES, errno.EAGAIN}
-"""What the system says of a lock that another process holds (POSIX allows either)."""
+"""Error numbers for a lock that another process holds (POSIX allows either)."""
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
-"""What it says where the file system has no locks, or its lock service does not answer."""
+"""Error numbers of a file system that has no locks, or whose lock service does not answer."""
 
 NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV}
-"""What it says where a file cannot have a second name: on FAT and exFAT, on some network mounts, after too many."""
+"""Error numbers where a file cannot have a hard link: on FAT and exFAT, on some network mounts, after too many."""
 
 
 class NoLocksError(ResourceError):
@@ -33,14 +34,14 @@ class NoLocksError(ResourceError):
 
 
 def lock(file: int, path: Path, *, wait: bool) -> bool:
-    """Takes the lock of an open file, which the kernel frees when this process closes it or ends.
+    """Locks an open file; the kernel frees the lock when this process closes the file or ends.
 
     A record lock, not flock's: processes forked from here, such as those that decode, do not inherit it.
 
     Args:
         file: open for writing.
         path: of the file, for the message.
-        wait: until it is free.
+        wait: whether to wait until the lock is free.
 
     Returns:
         Whether it is ours; False where another process holds it.
@@ -59,6 +60,32 @@ def lock(file: int, path: Path, *, wait: bool) -> bool:
     return True
 
 
+def open_locked(path: Path) -> IO[bytes]:
+    """Opens a file for reading and writing at its end, makes it if need be, and waits for its lock.
+
+    Raises:
+        NoLocksError: the file system has none.
+    """
+    file = path.open("a+b")
+    try:
+        lock(file.fileno(), path, wait=True)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def whole_lines(file: IO[bytes]) -> int:
+    """Bytes up to the end of the last whole line; a process that was killed while it wrote leaves more."""
+    size = file.seek(0, os.SEEK_END)
+    if size:
+        file.seek(size - 1)
+    if not size or file.read(1) == b"\n":
+        return size
+    file.seek(0)
+    return file.read().rfind(b"\n") + 1
+
+
 def check_locks(folder: Path) -> None:
     """Tries a lock in a folder, and leaves nothing there; does nothing where nothing may be written.
 
@@ -70,7 +97,7 @@ def check_locks(folder: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Gives a file a second name, or makes a copy where the file system has no second names.
+    """Makes a hard link to a file, or a copy of it where the file system has no hard links.
 
     Args:
         source: a file.
@@ -90,10 +117,10 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def put_in_place(aside: Path, path: Path) -> None:
-    """Renames a file, unless another one has its new name.
+    """Renames a file, unless there is a file of the new name.
 
-    Where the file system has no second names, another process could be faster between the look and the renaming: hold
-    a lock.
+    Hold a lock: where the file system has no hard links, another process could make that file between the look and the
+    renaming.
 
     Raises:
         FileExistsError: there is a file of that name.

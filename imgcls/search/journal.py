@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 
-from imgcls.files import lock
+from imgcls.files import open_locked, whole_lines
 
 
 class Journal(JournalFileBackend):
@@ -31,24 +30,12 @@ class _Lock(BaseJournalFileLock):
     def __init__(self, journal: Path) -> None:
         self._journal = journal
         self._path = journal.with_name(f"{journal.name}.lock")
-        self._file = -1
 
     def acquire(self) -> bool:
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        lock(self._file, self._path, wait=True)
-        _cut_torn_line(self._journal)
+        self._file = open_locked(self._path)
+        with self._journal.open("r+b") as file:
+            file.truncate(whole_lines(file))
         return True
 
     def release(self) -> None:
-        os.close(self._file)
-
-
-def _cut_torn_line(journal: Path) -> None:
-    with journal.open("r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        if not size:
-            return
-        file.seek(size - 1)
-        if file.read(1) != b"\n":
-            file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)
+        self._file.close()

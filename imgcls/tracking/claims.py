@@ -13,34 +13,21 @@ from pathlib import Path
 from uuid import uuid4
 
 from imgcls.errors import InputError
-from imgcls.files import lock
+from imgcls.files import lock, open_locked
 from imgcls.tracking.identity import FolderIdentity
 
 SECONDS_OF_A_LOOK = 0.1
-
-UNKNOWN = "unknown"
-"""Stands for the number of a process that did not tell it."""
 
 _held: set[Path] = set()
 """What this process holds; the kernel's locks keep out other processes only."""
 
 
 class ClaimedError(InputError):
-    """Another process is at work on it.
-
-    Args:
-        what: such as `run 0123`.
-        pid: of the process; "" where it is not known.
-        why: what follows, where it is not certain that it is running.
-    """
-
-    def __init__(self, what: str, pid: str, why: str = "") -> None:
-        self.pid = pid
-        super().__init__(f"{what} {why or f'is already running (process {pid or UNKNOWN}); wait for it, or stop it'}")
+    """Another process is at work on it, or may be."""
 
 
 def out_of_sight(what: str, host: str, pid: str, seconds: float) -> ClaimedError:
-    """A process that cannot be seen from here may be at work on it, by its last sign of life.
+    """The error for what a process may be at work on that cannot be seen from here.
 
     Args:
         what: such as `run 0123`.
@@ -49,10 +36,14 @@ def out_of_sight(what: str, host: str, pid: str, seconds: float) -> ClaimedError
         seconds: after which it counts as gone.
     """
     return ClaimedError(
-        what, pid,
-        f"may be running: process {pid} of {host} cannot be seen from here (another machine, or another copy of this "
-        f"folder) and was alive not long ago; it counts as gone in {seconds:.0f} s unless it says that it lives",
-    )  # fmt: skip
+        f"{what} may be running: process {pid} of {host} cannot be seen from here (another machine, or another copy of "
+        f"this folder) and was alive not long ago; it counts as gone in {seconds:.0f} s unless it says that it lives"
+    )
+
+
+def _seen(what: str, pid: str) -> ClaimedError:
+    """The error for what a process of this machine is at work on; its number is "" where it has not written it yet."""
+    return ClaimedError(f"{what} is already running (process {pid or 'unknown'}); wait for it, or stop it")
 
 
 @contextmanager
@@ -72,7 +63,7 @@ def claim(root: Path, name: str, what: str, patience: float = 0.0) -> Iterator[N
     path = _path(root, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path in _held:
-        raise ClaimedError(what, str(os.getpid()))
+        raise _seen(what, str(os.getpid()))
     file = _patiently(path, what, patience)
     _held.add(path)
     try:
@@ -99,9 +90,9 @@ def is_claimed(root: Path, name: str) -> bool:
 
 
 def claims_id(root: Path) -> str:
-    """Names the claims of this folder on this machine: a run whose tag has another name is claimed elsewhere, or not.
+    """Name of this folder's claims on this machine; a run whose tag has another name is not claimed here.
 
-    A copy of the folder has another name, though all of its files are the same.
+    A copy of the folder has another name, although all of its files are the same.
     """
     folder = _path(root, "").parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,17 +100,15 @@ def claims_id(root: Path) -> str:
 
 
 def _drawn(path: Path) -> str:
-    """The text of a file that is drawn at random, once."""
+    """The text of a file, which is drawn at random when it is first asked for."""
     if path.is_file() and (text := path.read_text(encoding="ascii")):
         return text
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        lock(file, path, wait=True)  # another process may be drawing it
-        if not (text := os.read(file, 64).decode()):
-            os.write(file, (text := uuid4().hex).encode())
+    with open_locked(path) as file:  # another process may be drawing it
+        file.seek(0)
+        if not (text := file.read().decode("ascii")):
+            text = uuid4().hex
+            file.write(text.encode())
         return text
-    finally:
-        os.close(file)
 
 
 def _patiently(path: Path, what: str, patience: float) -> int:
@@ -139,7 +128,7 @@ def _locked(path: Path, what: str, *, create: bool = True) -> int:
         file = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o644)
         try:
             if not lock(file, path, wait=False):
-                raise ClaimedError(what, os.read(file, 20).decode())
+                raise _seen(what, os.read(file, 20).decode())
         except BaseException:
             os.close(file)
             raise

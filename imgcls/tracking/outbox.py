@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from imgcls.aside import is_alive
-from imgcls.files import link_or_copy, lock
+from imgcls.files import link_or_copy, lock, open_locked, whole_lines
 from imgcls.tracking.identity import FolderIdentity
 
 log = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ class Outbox:
         run.mkdir(parents=True, exist_ok=True)
         line = json.dumps({"at": time.time_ns(), **entry}).encode() + b"\n"
         with (run / JOURNAL).open("a+b") as file:
-            file.truncate(_whole_lines(file))
+            file.truncate(whole_lines(file))
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
@@ -414,20 +414,8 @@ class Outbox:
     def _locked(self) -> Iterator[None]:
         with self._mutex:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "lock").open("a") as file:
-                lock(file.fileno(), self.folder / "lock", wait=True)
+            with open_locked(self.folder / "lock"):
                 yield
-
-
-def _whole_lines(file: IO[bytes]) -> int:
-    """Bytes up to the end of the last whole line; a process that was killed while it wrote leaves more."""
-    size = file.seek(0, os.SEEK_END)
-    if size:
-        file.seek(size - 1)
-    if not size or file.read(1) == b"\n":
-        return size
-    file.seek(0)
-    return file.read().rfind(b"\n") + 1
 
 
 def _unsent(run: Path) -> list[tuple[Entry, int]]:
