@@ -13,10 +13,9 @@ from imgcls.errors import Interrupted
 class GracefulStop:
     """While entered, the first SIGINT, SIGTERM or SIGHUP sets `requested`; a second one interrupts at once.
 
-    SIGHUP says that the terminal has gone. Where it is ignored, as `nohup` has it, it stays ignored; and since the
-    shell and the kernel both send it, a second one says nothing new.
-
     Then a KeyboardInterrupt leaves the block, also where native code has made another error of it, as torch.save does.
+    SIGHUP says that the terminal has gone. Where it is ignored, as `nohup` has it, it stays ignored. The shell and the
+    kernel both send it, so a SIGHUP never counts as the second signal.
     Off the main thread, where Python allows no handlers, it only answers False.
     """
 
@@ -47,12 +46,11 @@ class GracefulStop:
             raise KeyboardInterrupt from error
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGHUP:
-            return
-        if self.requested:
+        if not self.requested:
+            self.requested = signal.Signals(number).name
+        elif number != signal.SIGHUP:
             self.insisted = True
             raise KeyboardInterrupt
-        self.requested = signal.Signals(number).name
 
 
 def stop_requested() -> str:

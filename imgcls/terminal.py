@@ -1,4 +1,4 @@
-"""Streams for people: nothing that is written to a terminal, a pipe or a log ever ends the work that it tells of."""
+"""Streams that people read: a write to a terminal, a pipe or a log that fails never ends the work."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, TextIO
 
 
 def guard_streams() -> None:
-    """Replaces stdout and stderr of this process by streams that take whatever is written to them.
+    """Replaces stdout and stderr of this process by streams to which a write never fails.
 
-    Also where the reader has left (`| head`), the terminal has gone, the stream was closed (`>&-`), the disk is full
-    or the locale's encoding lacks a character, which is then spelt out. `undelivered` tells what became of it.
+    What cannot be delivered is lost: where the reader has left (`| head`), the terminal has gone, the stream was closed
+    (`>&-`) or the disk is full. `undelivered` tells why. A character that the locale's encoding lacks is spelt out.
     """
     for number in range(3):
         _keep_occupied(number)
@@ -32,24 +32,24 @@ def undelivered(stream: TextIO) -> str:
 
 
 class Unfailing:
-    """Somebody else's stream, such as the stderr of a program that uses imgcls, for progress that may get lost.
+    """A stream to which a write never fails, around one that is not ours to replace.
 
     Args:
-        stream: None is what Python has for a closed one.
+        stream: such as the stderr of a program that uses imgcls; None is what Python has for a closed one.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Writes, or does without."""
+        """Writes the text, or loses it."""
         with suppress(OSError, ValueError):  # ValueError: closed, or a character that the encoding lacks
             if self._stream is not None:
                 self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flushes, or does without."""
+        """Flushes, or loses what was not written."""
         with suppress(OSError, ValueError):
             if self._stream is not None:
                 self._stream.flush()
@@ -70,7 +70,7 @@ def stderr() -> Unfailing:
 
 
 class _Forgiving(io.FileIO):
-    """A file descriptor that takes everything, and remembers why something did not arrive."""
+    """A file to which a write never fails; it remembers why something was lost."""
 
     undelivered = ""
 
@@ -100,11 +100,11 @@ def _guarded(number: int, stream: TextIO | None) -> TextIO:
 
 
 def _keep_occupied(number: int) -> None:
-    """Has a closed descriptor lead nowhere; else the next file that is opened, a database perhaps, would get it."""
+    """Opens a closed descriptor on /dev/null; else the next file to be opened, perhaps a database, would get it.
+
+    All lower ones are open, so the system gives this one. Processes that are started from here inherit it.
+    """
     try:
         os.fstat(number)
     except OSError:
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nowhere, number)
-        if nowhere != number:
-            os.close(nowhere)
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)

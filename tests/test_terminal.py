@@ -54,6 +54,22 @@ def test_streams_take_whatever_is_written(tmp_path, redirected, reason):
     assert why == reason
 
 
+SPAWN = """
+import os, subprocess, sys
+from imgcls.terminal import guard_streams
+guard_streams()
+look = "import os, sys; open(sys.argv[1], 'w').write(str(os.open('/dev/null', os.O_RDONLY)))"
+sys.exit(subprocess.run([sys.executable, "-c", look, sys.argv[1]]).returncode)
+"""
+
+
+def test_closed_streams_are_not_closed_for_the_processes_that_are_started(tmp_path):
+    """Such as the workers of a sweep: what they open first would get the number of a stream."""
+    command = shlex.join([sys.executable, "-c", SPAWN, str(tmp_path / "witness")])
+    subprocess.run(["bash", "-c", f"{command} <&- >&- 2>&-"], check=True)
+    assert int((tmp_path / "witness").read_text()) > 2
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_a_character_that_the_encoding_lacks_is_spelt_out(tmp_path, encoding):
     done = subprocess.run(
