@@ -12,8 +12,8 @@ from imgcls.earlier import recorded_squares
 from imgcls.errors import DataError, InputError
 from imgcls.run import CONFIG, Prepared, prepare
 from imgcls.tracking.lookup import find_run
-from imgcls.tracking.origin import UNKNOWN, versions
-from imgcls.tracking.record import RunRecord
+from imgcls.tracking.origin import versions
+from imgcls.tracking.record import UNKNOWN, RunRecord
 from imgcls.tracking.store import Tracker
 from imgcls.training.device import is_named
 

@@ -18,8 +18,7 @@ from imgcls.reporting.statistics import accuracy_interval, with_interval
 from imgcls.run import Prepared, announce, train_run
 from imgcls.signals import GracefulStop
 from imgcls.statistics.intervals import Interval
-from imgcls.tracking.git import UNKNOWN
-from imgcls.tracking.record import LOSS, SQUARES, RunRecord
+from imgcls.tracking.record import LOSS, SQUARES, UNKNOWN, RunRecord
 from imgcls.tracking.store import Tracker
 
 log = logging.getLogger(__name__)

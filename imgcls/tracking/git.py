@@ -10,14 +10,12 @@ from functools import cache
 from pathlib import Path
 
 from imgcls.tracking.address import scrubbed
+from imgcls.tracking.record import UNKNOWN
 
 log = logging.getLogger(__name__)
 
 GIT_SECONDS = 20.0
 """Seconds that one git command may take."""
-
-UNKNOWN = "unknown"
-"""Value of `imgcls.git_commit` and `imgcls.git_dirty` where git did not tell; `imgcls.git_unknown` says why."""
 
 LOCATING = frozenset({
     "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_SHALLOW_FILE",
@@ -26,9 +24,8 @@ LOCATING = frozenset({
 })  # fmt: skip
 """Variables that point git at another repository than the one around a folder (`git rev-parse --local-env-vars`).
 
-A hook sets them, and so does an alias. Those that carry settings, such as `GIT_CONFIG_COUNT`, are kept.
+Hooks and aliases set them. Those that carry settings, such as `GIT_CONFIG_COUNT`, are kept.
 """
-
 
 CODE = frozenset({".py", ".pyx", ".so", ".pyd"})
 """Endings of files that Python imports or is built from."""
@@ -59,7 +56,7 @@ def git_tags(root: Path) -> dict[str, str]:
     try:
         commit = _commit(root, top)
         if root != top and not _git(root, "ls-tree", "HEAD"):
-            return {}  # a repository around the project that holds none of its files
+            return {}  # the repository lies around the project and holds none of its files
     except _UnknownError as reason:
         return {"imgcls.git_commit": UNKNOWN, "imgcls.git_dirty": UNKNOWN, **_told(str(reason), "commit")}
     tags = {"imgcls.git_commit": commit, "mlflow.source.git.commit": commit}
@@ -73,13 +70,10 @@ def git_tags(root: Path) -> dict[str, str]:
 
 
 def _commit(root: Path, top: Path) -> str:
-    # What git does not take for a repository it passes over, and then it may find another one further up.
-    found = Path(_git(root, "rev-parse", "--show-toplevel"))
-    if found != top and not found.samefile(top):
+    found, _, commit = _git(root, "rev-parse", "--show-toplevel", "--verify", "HEAD").rpartition("\n")
+    if not top.samefile(found):  # git passes over a damaged .git, and may find another one further up
         raise _UnknownError(f"git does not take {top / '.git'} for a repository; mend it, or remove it")
-    if commit := _git(root, "rev-parse", "--verify", "--quiet", "HEAD", missing=""):
-        return commit
-    raise _UnknownError("HEAD names no commit: none was made yet, or the branch is damaged")
+    return commit
 
 
 def _changes(root: Path, top: Path) -> list[str]:
@@ -99,13 +93,13 @@ def _is_code(path: Path) -> bool:
 
 
 def _listed(paths: Sequence[str]) -> str:
-    """The first few paths; names that are no UTF-8 are spelt out, because no store takes them."""
+    """The first few paths; names that are not UTF-8 are spelt out, because no store takes them."""
     shown = [path.encode(errors="backslashreplace").decode() for path in paths[:MOST_LISTED]]
     more = f" and {len(paths) - len(shown)} more" if len(paths) > len(shown) else ""
     return (", ".join(shown) + more)[:1000]
 
 
-def _git(root: Path, verb: str, *arguments: str, missing: str | None = None) -> str:
+def _git(root: Path, verb: str, *arguments: str) -> str:
     """What git prints.
 
     Args:
@@ -117,7 +111,7 @@ def _git(root: Path, verb: str, *arguments: str, missing: str | None = None) -> 
     Raises:
         _UnknownError: git is not there, fails or takes too long.
     """
-    # No monitor that the user's settings name is started, a look leaves the index alone, and git's words are English.
+    # Git starts no monitor that the user's settings name, leaves the index alone, and answers in English.
     command = ["git", "-C", str(root), "-c", "core.fsmonitor=false", verb, *arguments]
     environment = {name: value for name, value in os.environ.items() if name not in LOCATING}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
@@ -129,8 +123,6 @@ def _git(root: Path, verb: str, *arguments: str, missing: str | None = None) -> 
         raise _UnknownError(f"`git {verb}` took longer than {GIT_SECONDS:g} s") from None
     except OSError as error:
         raise _UnknownError(f"git cannot be run: {error.strerror or error}") from error
-    if missing is not None and done.returncode == 1:
-        return missing
     if done.returncode:
         raise _UnknownError(_reason(done.stderr, done.returncode))
     return done.stdout.decode(errors="surrogateescape").removesuffix("\n")
@@ -142,11 +134,13 @@ def _reason(said: bytes, code: int) -> str:
     text = scrubbed(fatal or (lines[0] if lines else f"git ended with exit code {code}"))
     if "dubious ownership" in text:
         text += "; `git config --global --add safe.directory FOLDER` lets git read it"
+    if "Needed a single revision" in text:
+        text = "HEAD names no commit: none was made yet, or the branch is damaged"
     return text[:500]
 
 
 @cache
 def _told(reason: str, what: str) -> dict[str, str]:
-    """The tag with a reason, of which one line is said as well, once in a process."""
+    """The tag with the reason; a warning also gives it, once in a process."""
     log.warning("the %s is not recorded, because git does not tell it: %s", what, reason)
     return {"imgcls.git_unknown": reason}

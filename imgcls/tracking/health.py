@@ -17,7 +17,7 @@ class Health:
     Attributes:
         num_runs: of the store.
         num_experiments: of the store that have runs.
-        closed: runs that said RUNNING without a process, and do so no more.
+        closed: runs that said RUNNING although their process was gone, and were ended.
         sending: what was sent to a tracking server, and what is left, a line each.
         is_all_sent: whether nothing waits to be sent.
         num_unreachable: experiments whose artifacts are not where the store says.
@@ -49,7 +49,7 @@ class Health:
 
     def as_text(self) -> str:
         """For people: a line for each thing that was found, and at the end whether all is well."""
-        lines = [*self.sending, *(f"closed, for its process is gone: {described(record)}" for record in self.closed)]
+        lines = [*self.sending, *(f"closed because its process is gone: {described(record)}" for record in self.closed)]
         if self.num_unreachable:
             lines.append(
                 f"{counted(self.num_unreachable, 'experiment')} with artifacts that are not where the store says; "

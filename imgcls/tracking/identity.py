@@ -1,4 +1,4 @@
-"""Which folder of which machine this is: what is copied with a folder must not be taken for the folder."""
+"""The identity of a folder on a machine, by which a folder is told from its copies."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MACHINE_ID = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"), Path("/
 
 @dataclass(frozen=True)
 class FolderIdentity:
-    """A folder, as no copy of it is.
+    """What a folder does not share with any copy of it.
 
     Attributes:
         path: real, absolute.
         device: number of its file system.
-        inode: its number there.
-        machine: where it is seen.
+        inode: its number in that file system.
+        machine: id of the machine that sees it.
     """
 
     path: str
@@ -31,7 +31,7 @@ class FolderIdentity:
 
     @classmethod
     def of(cls, folder: Path) -> FolderIdentity:
-        """That of a folder which exists."""
+        """The identity of a folder that exists."""
         there = folder.stat()
         return cls(str(folder.resolve()), there.st_dev, there.st_ino, machine())
 
@@ -58,7 +58,7 @@ class FolderIdentity:
 
 @cache
 def machine() -> str:
-    """What names this machine, on which the locks of a file are the same for all processes."""
+    """Id of this machine; all processes on it see the same locks of a file."""
     for path in MACHINE_ID:
         try:
             name = path.read_text(encoding="ascii", errors="replace").strip()

@@ -1,6 +1,6 @@
-"""Every opening of a test split: which images it opened, in the store and in a file of this project beside it.
+"""Every opening of a test split: the images that it opened, in the store and in a file of this project beside it.
 
-The file outlives the run: a look counts also after `mlflow gc`. What was opened elsewhere and never came into this
+The file outlives the run, so a look still counts after `mlflow gc`. What was opened elsewhere and never came into this
 store cannot be known here.
 """
 
@@ -21,13 +21,13 @@ from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 
 TEST_IMAGES = "report/test_images.txt"
-"""Artifact of an evaluation: which images it opened, sixteen hex digits of each one's digest, a line each."""
+"""Artifact of an evaluation: the images that it opened, a line each with sixteen hex digits of the image's digest."""
 
 TEST_SKETCHES = "report/test_sketches.npy"
 """Artifact of an evaluation: uint8 (N, 272), a sketch of each image that it opened, by which copies are recognised."""
 
 ALIKE_SHARE = 0.5
-"""Share of a test split from which on it counts as opened before by a look at images that look like these."""
+"""Share of a test split: where at least so many of its images look like images of an earlier look, that look counts."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Opening:
 
 @dataclass(frozen=True)
 class LookCount:
-    """What earlier looks make of a new one.
+    """What earlier looks mean for a new one.
 
     Attributes:
         number: ordinal of this opening of the test split, from 1.
@@ -69,7 +69,7 @@ def write_down(run: Run, tracker: Tracker, digests: NDArray[np.uint8], sketches:
         digests: uint8 (N, 32), of the source pixels.
         sketches: uint8 (N, 272), of the same images.
     """
-    names = sorted(_names(digests))
+    names = sorted(set(_names(digests)))
     run.log_text(TEST_IMAGES, "".join(f"{name}\n" for name in names))
     content = io.BytesIO()
     np.save(content, sketches)
@@ -77,16 +77,16 @@ def write_down(run: Run, tracker: Tracker, digests: NDArray[np.uint8], sketches:
     path = _file(tracker, run.run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside, aside.open("wb") as file:
-        np.savez_compressed(file, names=names, sketches=sketches, started=tracker.get(run.run_id).started)
+        np.savez_compressed(file, names=names, sketches=sketches, started=run.started)
 
 
 def count_looks(
     tracker: Tracker, evaluation_id: str, digests: NDArray[np.uint8], sketches: NDArray[np.uint8]
 ) -> LookCount:
-    """Counts the earlier openings that share any image with this one, or at least half of whose images look like them.
+    """Counts the earlier openings that share an image with this one, or half of whose images look like theirs.
 
     Crashed looks count, and so do those of deleted runs and those of which nothing is known. Of two evaluations that
-    begin together the one created first is first.
+    begin together, the one that was created first is the first.
 
     Args:
         tracker: where all looks are.
@@ -96,7 +96,7 @@ def count_looks(
     """
     every = openings(tracker)
     earlier = every[: [opening.run_id for opening in every].index(evaluation_id)]
-    own, number = _names(digests), 1
+    own, number = frozenset(_names(digests)), 1
     alike: NDArray[np.int64] = np.empty(0, np.int64)
     for opening in earlier:
         same = np.unique(copies(opening.sketches, sketches)[:, 1])
@@ -119,8 +119,7 @@ def num_opened_before(tracker: Tracker, digests: NDArray[np.uint8], sketches: ND
     if not every:
         return 0
     opened = frozenset[str]().union(*(opening.names or () for opening in every))
-    names = [row.tobytes().hex()[:16] for row in digests]
-    known = np.array([name in opened for name in names], bool)
+    known = np.array([name in opened for name in _names(digests)], bool)
     others = np.unique(np.concatenate([opening.sketches for opening in every]), axis=0)
     rest = np.flatnonzero(~known)
     return int(known.sum()) + len(np.unique(copies(sketches[rest], others)[:, 0]))
@@ -175,5 +174,5 @@ def _file(tracker: Tracker, run_id: str) -> Path:
     return _folder(tracker) / f"{run_id}.npz"
 
 
-def _names(digests: NDArray[np.uint8]) -> set[str]:
-    return {row.tobytes().hex()[:16] for row in digests}
+def _names(digests: NDArray[np.uint8]) -> list[str]:
+    return [row.tobytes().hex()[:16] for row in digests]

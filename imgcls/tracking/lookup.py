@@ -1,4 +1,4 @@
-"""Which run a user means: by its id, by how the id begins, as `last` or as `best`."""
+"""Finds the run that a user means: by its id or the beginning of it, as `last` or as `best`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PREFIX = re.compile("[0-9a-f]{6,31}")
 """How an id may begin; a whole one has 32 characters."""
 
 TOO_SHORT = re.compile("[0-9a-f]{1,5}")
-"""What begins an id, but too many of them."""
+"""The beginning of an id, too short to name one run."""
 
 NUM_CANDIDATES = 10
-"""Runs that an error names at most where an id begins several."""
+"""Most runs that an error names where the ids of several begin so."""
 
 NUM_NEAR = 200
-"""Newest runs among which one that is called alike is looked for."""
+"""Number of the newest runs among which a similar name is looked for."""
 
 ON_THEIR_OWN: tuple[Kind, ...] = ("train", "sweep", "rerun")
 """Kinds of run that a user starts; what lies below a sweep, and a look at the test split, is never `last`."""
@@ -42,7 +42,7 @@ def find_run(text: str, tracker: Tracker) -> RunRecord:
         tracker: the record.
 
     Raises:
-        InputError: no such run, naming what is called alike; or several, naming them.
+        InputError: no such run, naming one of a similar name; or several, naming them.
     """
     if text in _BY_WORD:
         record = _BY_WORD[text](tracker)

@@ -11,14 +11,13 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
+from imgcls.tracking.record import UNKNOWN
+
 HEARTBEAT_SECONDS = 30.0
 """How often the process of a run says that it is alive."""
 
-UNKNOWN = "unknown"
-"""Version of a package that does not tell it."""
-
 SILENT_SECONDS = 600.0
-"""After so long without a heartbeat the process of a run on another machine counts as gone."""
+"""Seconds without a heartbeat after which the process of a run on another machine counts as gone."""
 
 
 def versions() -> dict[str, str]:
@@ -45,7 +44,7 @@ def is_beating(tags: Mapping[str, str]) -> bool:
 
 
 def seconds_to_silence(tags: Mapping[str, str]) -> float:
-    """Seconds after which that process counts as gone unless it says that it is alive; negative where it does now."""
+    """Seconds until that process counts as gone if it stays silent; negative once it does."""
     return float(tags.get("imgcls.heartbeat", 0)) + SILENT_SECONDS - time.time()
 
 

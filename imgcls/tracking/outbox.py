@@ -10,7 +10,7 @@ Below the folder of one server lie
     RUN_ID/sender           locked by the process that is sending this run
     RUN_ID/refused.jsonl    what the server will not take, each with its reason
     owner                   which folder of which machine this is
-    .copied/RUN_ID/         what came with a copy of the folder, whose original sends it itself
+    .copied/OWNER/RUN_ID/   what came with a copy of another folder, which sends it itself
 
 A process may die at any instant: what stands in a journal stays there until somebody has sent it, and sending it twice
 does no harm. The locks are lockf's, which a forked worker does not keep alive as it would those of flock.
@@ -34,7 +34,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from imgcls.aside import is_alive
+from imgcls.aside import is_alive, written_aside
 from imgcls.files import link_or_copy, lock, open_locked, whole_lines
 from imgcls.tracking.identity import FolderIdentity
 
@@ -236,20 +236,23 @@ class Outbox:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _set_copies_aside(self) -> None:
-        """Takes out of the way what came with a copy of this folder: it waits in the original, which sends it itself.
+        """Sets aside what came with a copy of another folder, which sends it itself.
 
-        Sent from here as well, an old checkpoint or the end of a run would follow newer ones.
+        If it were sent from here as well, an old checkpoint or an old end of a run would follow newer ones.
         """
         if not self.folder.is_dir():
             return
         with self._locked():
             own, owner = FolderIdentity.of(self.folder), self._owner()
+            runs: set[Path] = set()
             if owner is not None and own.is_copied_from(owner):
-                (self.folder / COPIED).mkdir(exist_ok=True)
-                for run in {file.parent for name in (JOURNAL, REFUSED) for file in self.folder.glob(f"*/{name}")}:
-                    run.rename(self.folder / COPIED / run.name)
+                runs = {file.parent for name in (JOURNAL, REFUSED) for file in self.folder.glob(f"*/{name}")}
+                for run in runs:
+                    aside = self.folder / COPIED / owner.digest() / run.name
+                    aside.parent.mkdir(parents=True, exist_ok=True)
+                    run.rename(aside)
             self._sign(own)
-        if runs := self.copied():
+        if runs:
             log.warning(
                 "%d runs with entries for the tracking server %s came with this copy of the project; they are left to "
                 "the original, which sends them itself (if it is gone: imgcls doctor --relocate)",
@@ -258,12 +261,12 @@ class Outbox:
 
     def copied(self) -> list[Path]:
         """Folders of runs that came with a copy, and are not sent from here."""
-        return sorted((self.folder / COPIED).glob("*"))
+        return sorted((self.folder / COPIED).glob("*/*"))
 
     def take_up_copied(self) -> int:
-        """Puts what came with a copy among what waits, since its original is gone; gives how many runs there are.
+        """Takes over what came with a copy whose original is gone, so that it is sent; gives the number of runs.
 
-        Of a run that has entries of its own here nothing is taken up: they are newer.
+        A run that has newer entries here is left as it is.
         """
         taken = 0
         with self._locked():
@@ -281,9 +284,8 @@ class Outbox:
             return None
 
     def _sign(self, own: FolderIdentity) -> None:
-        aside = self.folder / f".{OWNER}"
-        aside.write_text(json.dumps(asdict(own)), encoding="utf-8")
-        aside.replace(self.folder / OWNER)
+        with written_aside(self.folder / OWNER) as aside:
+            aside.write_text(json.dumps(asdict(own)), encoding="utf-8")
 
     def hurry(self) -> None:
         """Ends the pause before the next attempt: somebody waits."""

@@ -22,11 +22,10 @@ MLRUNS = "mlruns"
 """Folder at a project's root that holds the artifacts of its own store."""
 
 LONGEST_PATH = 480
-"""Bytes of a path that SQLite opens for certain: it takes 512 with the names of the files that it puts beside it."""
-
+"""Most bytes of a path that SQLite is certain to open: the names of the files beside it may have no more than 512."""
 
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
-"""Of addresses of stores; that of a database may name a driver behind a plus sign."""
+"""Schemes of a store's address; that of a database may name a driver behind a plus sign."""
 
 DRIVERS = {
     "psycopg": "psycopg[binary]",
@@ -46,8 +45,8 @@ def check_address(uri: str) -> None:
         InputError: naming the addresses that there are.
     """
     scheme = uri.strip().partition(":")[0].lower()
-    plugins = {plugin.name for plugin in entry_points(group="mlflow.tracking_store")}
-    if ":" in uri and (scheme.partition("+")[0] in SCHEMES or scheme in plugins):
+    is_known = scheme.partition("+")[0] in SCHEMES or entry_points(group="mlflow.tracking_store", name=scheme)
+    if ":" in uri and is_known:
         return
     if scheme in ("databricks", "databricks-uc", "uc"):
         why = "it is Databricks, whose store imgcls does not write to"
@@ -63,7 +62,7 @@ def check_address(uri: str) -> None:
 
 
 def missing_driver(error: BaseException | None) -> str:
-    """How to install the driver of a database for whose want a store cannot be opened; "" where it is not that."""
+    """How to install the database driver whose lack is this error; "" for any other error."""
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return ""
     package = DRIVERS.get(error.name.partition(".")[0])
@@ -88,8 +87,8 @@ def sqlite_address(database: Path) -> str:
 def for_mlflow(uri: str) -> str:
     """An address as MLflow is to be given it.
 
-    MLflow makes the folder of a SQLite file, and takes its address for a path: what is encoded in it would become a
-    second folder beside the project. It leaves an address alone that names the driver.
+    MLflow makes the folder of a SQLite file and takes the address for a path, so that an encoded character makes a
+    second folder beside the project. It does not do so for an address that names the driver.
     """
     return uri.replace("sqlite:", "sqlite+pysqlite:", 1) if uri.startswith("sqlite:") and "%" in uri else uri
 
@@ -108,12 +107,11 @@ def database_behind(uri: str) -> Path | None:
         raise InputError(f"MLFLOW_TRACKING_URI = {uri!r} is not an address; a file is sqlite:///mlflow.db") from None
     if url.host:
         raise InputError(f"MLFLOW_TRACKING_URI = {uri!r} has two slashes where a file has three: sqlite:///mlflow.db")
-    if url.database in (None, "", ":memory:"):
+    if not url.database or url.database == ":memory:":
         raise InputError(
             f"MLFLOW_TRACKING_URI = {uri!r} is a store in memory, which ends with this process and its runs with it; "
             "name a file, as in sqlite:///mlflow.db"
         )
-    assert url.database is not None
     return None if url.database.startswith("file:") else Path(url.database).resolve()
 
 
@@ -126,7 +124,7 @@ def local_path(uri: str) -> Path | None:
 
 
 class Places:
-    """Where the artifacts of a store lie; a store that is not a project's own says it itself."""
+    """Where the artifacts of a store lie: as the store says, unless it is the project's own."""
 
     def to_read(self, uri: str) -> Path | None:
         """The folder in which artifacts are read; None where they are not on this machine."""
@@ -150,7 +148,7 @@ class Places:
         return folder is not None and not folder.is_dir()
 
     def why_missing(self, uri: str) -> str:
-        """Why an artifact is not there, where all of its folder is not; "" where the folder is there."""
+        """Why an artifact is missing, if its whole folder is; "" if the folder is there."""
         folder = self.to_read(uri)
         return "" if folder is None or folder.is_dir() else f"; its folder {folder} is not there"
 
@@ -160,7 +158,9 @@ class Places:
         Raises:
             InputError: the store is not this project's own.
         """
-        raise InputError("only the project's own store can be relocated; unset MLFLOW_TRACKING_URI")
+        raise InputError(
+            "only the project's own store, the file mlflow.db at its root, can be relocated; unset MLFLOW_TRACKING_URI"
+        )
 
 
 class OwnPlaces(Places):
@@ -177,7 +177,7 @@ class OwnPlaces(Places):
         self._root = root
 
     def to_read(self, uri: str) -> Path | None:
-        """Where they lie here; where the store says it if that is outside of this project and has no place here."""
+        """Where they lie here; where the store says, if they have no place in this project."""
         folder = local_path(uri)
         return folder and (self._here(folder) or folder)
 
@@ -210,7 +210,7 @@ class OwnPlaces(Places):
         return folder is not None and not (here and here.is_dir() and _is_same(folder, here))
 
     def why_missing(self, uri: str) -> str:
-        """Also where only the project's database was copied."""
+        """The same, also for a project of which only the database was copied."""
         here, stored = self.to_read(uri), local_path(uri)
         if here and stored and not here.is_dir() and stored.is_dir():
             return f": this project is a copy without the run's files; copy {stored} to {here}"

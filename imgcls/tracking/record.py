@@ -15,6 +15,9 @@ STATUS: dict[Outcome, str] = {
     "interrupted": "KILLED",
     "failed": "FAILED",
 }
+UNKNOWN = "unknown"
+"""Value of a tag whose fact could not be found out, such as `imgcls.git_commit`; `imgcls.git_unknown` says why."""
+
 NUM_VAL_GROUPS, NUM_TEST_GROUPS = "imgcls.num_val_groups", "imgcls.num_test_groups"
 """Tags of a run whose images come in groups (`data.groups`): how many groups its val and its test images are in."""
 
@@ -40,7 +43,7 @@ NUM_TEST_ALIKE = "imgcls.num_test_alike"
 """Tag of an evaluation: its test images that look like images opened by earlier looks which `test_look` leaves out."""
 
 NUM_NOT_COMPARED = "imgcls.num_not_compared"
-"""Tag: val and test images too plain for anything to look like them; `num_near_leaked` knows nothing of them."""
+"""Tag: val and test images too plain to be compared with others; `num_near_leaked` does not count them."""
 
 NUM_OPENED_BEFORE = "imgcls.num_opened_before"
 """Tag: train and val images that an earlier evaluation in this store opened as test images, or that look like one."""

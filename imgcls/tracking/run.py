@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 import re
 import tempfile
 import time
@@ -48,7 +49,7 @@ class Run:
         self._artifacts = folder
 
     def log_params(self, params: Mapping[str, str]) -> None:
-        """Logs parameters; equal ones again are accepted. What is too long for one says how it goes on."""
+        """Logs parameters; equal ones again are accepted. One that is too long is cut, and says where the whole is."""
         entities = [
             Param(key, fitted(value, MAX_PARAM_VAL_LENGTH, "whole in config.toml")) for key, value in params.items()
         ]
@@ -122,8 +123,7 @@ class Run:
         with folder_to_write_in(self._client) as folder:
             path = folder / Path(name).name
             yield path
-            parent = Path(name).parent.as_posix()
-            self._client.log_artifact(self.run_id, str(path), None if parent == "." else parent)
+            self._client.log_artifact(self.run_id, str(path), posixpath.dirname(name) or None)
 
     @contextmanager
     def written(self, name: str) -> Iterator[Path]:
@@ -150,11 +150,11 @@ def fitted_tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def fitted(value: str, most: int, rest: str) -> str:
-    """A value of no more characters than MLflow keeps, which otherwise cuts off the end or refuses the run.
+    """Shortens a value to what MLflow keeps; by itself MLflow cuts off the end, or refuses the run.
 
     Args:
         value: of any length.
-        most: characters that there may be.
+        most: number of characters that are kept.
         rest: where the rest is, in words.
 
     Returns:

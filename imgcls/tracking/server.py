@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import posixpath
 import tempfile
 import threading
 import time
@@ -248,11 +249,10 @@ class RemoteClient(MlflowClient):
             MlflowException: the run has none of this name.
         """
         found, download = super().list_artifacts, super().download_artifacts
-        parent = Path(path).parent.as_posix()
 
         def fetch() -> str:
             # MLflow words a missing file like a broken connection, and only one of them is worth waiting for.
-            if path not in [file.path for file in found(run_id, None if parent == "." else parent)]:
+            if path not in [file.path for file in found(run_id, posixpath.dirname(path) or None)]:
                 raise MlflowException(f"run {run_id} has no artifact {path}", RESOURCE_DOES_NOT_EXIST)
             return download(run_id, path, dst_path)
 
@@ -307,7 +307,10 @@ class RemoteClient(MlflowClient):
         if left.num_entries:
             lines.append(f"unsent: {left}: the server {self.outbox.trouble or 'is being sent them by another process'}")
         if copied := self.outbox.copied():
-            lines.append(f"{len(copied)} runs with entries came with this copy and are left to the original to send")
+            lines.append(
+                f"{len(copied)} runs with entries came with this copy and are left to the original to send; if it is "
+                "gone: imgcls doctor --relocate"
+            )
         return lines + [
             f"{count} entries refused by the server: {file}" for file, count in self.outbox.num_refused().items()
         ]
@@ -498,8 +501,7 @@ def _send(client: MlflowClient, run_id: str, entry: Entry, path: Path | None) ->
     elif entry["op"] == "end":
         client.set_terminated(run_id, status=entry["status"], end_time=entry["end_time"])
     elif entry["op"] == ARTIFACT:
-        parent = Path(entry["name"]).parent.as_posix()
-        client.log_artifact(run_id, str(path), None if parent == "." else parent)
+        client.log_artifact(run_id, str(path), posixpath.dirname(entry["name"]) or None)
     else:
         raise Refused(f"it is no entry: {entry['op']}")
 

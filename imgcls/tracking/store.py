@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import posixpath
 import re
 import sqlite3
 import tempfile
@@ -41,7 +42,7 @@ from imgcls.tracking.places import (
     missing_driver,
     sqlite_address,
 )  # fmt: skip
-from imgcls.tracking.record import STATUS, Kind, Outcome, RunRecord
+from imgcls.tracking.record import STATUS, UNKNOWN, Kind, Outcome, RunRecord
 from imgcls.tracking.run import Run, check_artifact_name, fitted_tags
 from imgcls.tracking.server import RemoteClient, connect, unsent_artifact, waiting_elsewhere
 
@@ -57,7 +58,7 @@ SECONDS_OF_CLOSING = 3.0
 """So long a run that is taken up may be held by somebody who closes it as an orphan."""
 
 SECONDS_OF_MAKING = 120.0
-"""So long a process waits for another one that makes the store; it takes five on a quiet machine."""
+"""Seconds that a process waits for another one to make the store, which takes five on a quiet machine."""
 
 ORPHANED = "its process died"
 """Reason of a run that was found RUNNING without a process."""
@@ -82,12 +83,12 @@ class Tracker:
         self.uri = for_mlflow(os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(own))
         check_address(self.uri)
         try:
-            database = database_behind(self.uri)
+            self._database = database = database_behind(self.uri)
             self._is_own = database == own
             self._keeps_artifacts = self._is_own or not os.environ.get("MLFLOW_TRACKING_URI")
             self._places = OwnPlaces(self._root) if self._is_own else Places()
             if database is not None:
-                _create_database(database, database.parent / "mlruns")
+                _create_database(database, database.parent / MLRUNS)
                 check_locks(database.parent)  # without them SQLite says that another process holds one
             self._client = connect(self.uri, self._root)
         except ImgclsError:
@@ -145,7 +146,7 @@ class Tracker:
         with self._claim(run_id, patience=SECONDS_OF_CLOSING):
             record = self.get(run_id)
             if self.is_running(record) and record.tags.get("imgcls.claims") != claims_id(self._root):
-                host, pid = (record.tags.get(f"imgcls.{name}", "unknown") for name in ("host", "pid"))
+                host, pid = (record.tags.get(f"imgcls.{name}", UNKNOWN) for name in ("host", "pid"))
                 raise out_of_sight(f"run {run_id}", host, pid, seconds_to_silence(record.tags))
             if "imgcls.reason" in record.tags:
                 self._client.delete_tag(run_id, "imgcls.reason")
@@ -340,7 +341,7 @@ class Tracker:
                 raise InputError(f"run {run_id} has no artifact {name}{self._places.why_missing(uri)}")
             yield folder / name
             return
-        if not self.has_artifact(run_id, name):  # asked first: MLflow words this like a connection that broke
+        if not self._is_listed(run_id, name):  # asked first: MLflow words this like a connection that broke
             raise InputError(f"run {run_id} has no artifact {name}")
         with tempfile.TemporaryDirectory() as temporary:
             yield Path(self._client.download_artifacts(run_id, name, temporary))
@@ -353,8 +354,10 @@ class Tracker:
         folder = self._places.to_read(self._client.get_run(run_id).info.artifact_uri)
         if folder is not None:
             return (folder / name).is_file()
-        parent = Path(name).parent.as_posix()
-        return name in [found.path for found in self._client.list_artifacts(run_id, None if parent == "." else parent)]
+        return self._is_listed(run_id, name)
+
+    def _is_listed(self, run_id: str, name: str) -> bool:
+        return name in [found.path for found in self._client.list_artifacts(run_id, posixpath.dirname(name) or None)]
 
     def read_text(self, run_id: str, name: str) -> str:
         """The content of a text artifact."""
@@ -389,16 +392,13 @@ class Tracker:
 
     def unreachable_artifacts(self) -> int:
         """How many experiments with runs have their artifacts elsewhere than the store says."""
-        experiments = self._client.search_experiments(view_type=ViewType.ALL)
-        return sum(
-            self._places.is_astray(experiment.artifact_location)
-            for experiment in experiments
-            if self.find({}, experiment=experiment.name)
-        )
+        with_runs = {record.experiment for record in self.find({})}
+        experiments = self._client.search_experiments()
+        return sum(self._places.is_astray(e.artifact_location) for e in experiments if e.name in with_runs)
 
     def where(self) -> str:
         """The store, as errors call it."""
-        return str(self._root / "mlflow.db") if self._is_own else "the store of MLFLOW_TRACKING_URI"
+        return str(self._database or "the store of MLFLOW_TRACKING_URI")
 
     def _record(self, run: Any, experiment: str) -> RunRecord:
         return RunRecord(

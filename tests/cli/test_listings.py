@@ -164,7 +164,7 @@ def test_a_doctor_names_what_was_closed_and_what_is_not_there(project, shell):
     tags = {"kind": "train", "outcome": "running", "host": "elsewhere", "pid": "1", "claims": "other"}
     client.log_batch(run_id, tags=[RunTag(f"imgcls.{name}", value) for name, value in tags.items()])
     said = shell("doctor").splitlines()
-    assert said[0].startswith(f"closed, for its process is gone: {run_id} (train, gone, ")
+    assert said[0].startswith(f"closed because its process is gone: {run_id} (train, gone, ")
     assert said[1].startswith("1 experiment with artifacts that are not where the store says; ")
     assert said[2] == "not all is well, see above: 1 run in 1 experiment"
     assert client.get_run(run_id).info.status == "KILLED"

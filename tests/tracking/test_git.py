@@ -8,7 +8,8 @@ import subprocess
 import pytest
 
 from imgcls.tracking import git as git_module
-from imgcls.tracking.git import UNKNOWN, git_tags
+from imgcls.tracking.git import git_tags
+from imgcls.tracking.record import UNKNOWN
 
 
 def git(folder, *arguments):

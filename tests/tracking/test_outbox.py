@@ -371,6 +371,25 @@ def test_what_came_with_a_copy_is_left_to_the_original(tmp_path, port, caplog):
         outbox.close()
 
 
+def test_a_copy_of_a_copy_leaves_one_run_to_both_of_its_originals(tmp_path, port, caplog):
+    """Each has entries of the same run; nothing is sent from the last copy until somebody says so."""
+    server = deliver_to(port)  # where nobody listens
+    Outbox(tmp_path / "first", "server", server).append("1", {"op": "batch", "text": "of the first"})
+    for before, now in (("first", "second"), ("second", "third")):
+        subprocess.run(["cp", "-a", str(tmp_path / before), str(tmp_path / now)], check=True)
+        outbox = Outbox(tmp_path / now, "server", server)
+        outbox.start()
+        outbox.close()
+        assert len(outbox.copied()) == ("second", "third").index(now) + 1
+        outbox.append("1", {"op": "batch", "text": f"of the {now}"})
+    assert caplog.text.count("came with this copy of the project") == 2
+    again = Outbox(tmp_path / "third", "server", server)
+    again.start()
+    again.close()
+    assert caplog.text.count("came with this copy of the project") == 2  # it is said once
+    assert [entry["text"] for entry in again.last_entries().values()] == ["of the third"]
+
+
 @pytest.mark.parametrize("how", ["moved", "linked", "of an earlier version"])
 def test_what_is_no_copy_is_sent(tmp_path, port, how):
     Outbox(tmp_path / "before", "server", deliver_to(port)).append("1", {"op": "batch"})
