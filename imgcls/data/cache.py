@@ -393,7 +393,8 @@ def parse_size(text: str, name: str) -> int:
 def _entry(path: Path) -> Entry | None:
     try:
         if path.is_file():
-            return Entry(path, path.stat().st_size, path.stat().st_mtime, "findings of a search for leaks")
+            about = "findings of a search for images that look alike"
+            return Entry(path, path.stat().st_size, path.stat().st_mtime, about)
         about = json.loads((path / "meta.json").read_text(encoding="utf-8")).get("about", "an earlier version's")
         num_bytes = sum(file.stat().st_size for file in path.iterdir())
         return Entry(path, num_bytes, path.stat().st_mtime, about)

@@ -6,6 +6,7 @@ store cannot be known here.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.aside import written_aside
+from imgcls.data import cache
+from imgcls.data.leaks import FORMAT
 from imgcls.data.likeness import SKETCH_BYTES, copies
 from imgcls.errors import InputError
 from imgcls.tracking.run import Run
@@ -110,6 +113,8 @@ def count_looks(
 def num_opened_before(tracker: Tracker, digests: NDArray[np.uint8], sketches: NDArray[np.uint8]) -> int:
     """How many images were opened as test images by an evaluation in this store, or look like one that was.
 
+    Every trial of a sweep asks this again, so the answer is kept in the cache folder.
+
     Args:
         tracker: where all looks are.
         digests: uint8 (N, 32), of the source pixels.
@@ -119,10 +124,15 @@ def num_opened_before(tracker: Tracker, digests: NDArray[np.uint8], sketches: ND
     if not every:
         return 0
     opened = frozenset[str]().union(*(opening.names or () for opening in every))
-    known = np.array([name in opened for name in _names(digests)], bool)
+    is_known = np.array([name in opened for name in _names(digests)], bool)
     others = np.unique(np.concatenate([opening.sketches for opening in every]), axis=0)
-    rest = np.flatnonzero(~known)
-    return int(known.sum()) + len(np.unique(copies(sketches[rest], others)[:, 0]))
+    return int(is_known.sum()) + _num_alike(sketches[~is_known], others)
+
+
+def _num_alike(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> int:
+    """How many of ours look like one of theirs."""
+    key = hashlib.sha256(f"{FORMAT} {len(ours)} ".encode() + ours.tobytes() + theirs.tobytes()).hexdigest()[:32]
+    return int(cache.remember(f"opened-{key}.txt", lambda: str(len(np.unique(copies(ours, theirs)[:, 0])))))
 
 
 def openings(tracker: Tracker) -> list[Opening]:

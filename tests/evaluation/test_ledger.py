@@ -20,6 +20,7 @@ from imgcls.run import announce
 from imgcls.search.study import Sweep
 from imgcls.search.winner import flat
 from imgcls.signals import GracefulStop
+from imgcls.tracking import looks
 from tests.data.make import picture, write
 
 
@@ -200,7 +201,7 @@ def test_looks_survive_mlflows_own_garbage_collection(project, pictures, tmp_pat
     assert "no earlier opening" not in result.report
 
 
-def test_images_that_were_opened_before_are_said_from_the_start(project, pictures, caplog):
+def test_images_that_were_opened_before_are_said_from_the_start(project, pictures, caplog, monkeypatch):
     look_at(project, pictures)
     (pictures / "test").rename(pictures.parent / "more")
     for path in (pictures.parent / "more").rglob("*.png"):
@@ -217,6 +218,10 @@ def test_images_that_were_opened_before_are_said_from_the_start(project, picture
     tags = project.client.get_run(done.run_id).data.tags
     assert tags["imgcls.num_opened_before"] == "8" and done.caution_tags["imgcls.num_opened_before"] == "8"
     assert "8 train and val images were opened as test images" in tags["mlflow.note.content"]
+    with monkeypatch.context() as searched:  # which takes minutes for a large data set, and every trial asks
+        searched.setattr(looks, "copies", pytest.fail)
+        again = project.train(*settings, "data.test_fraction=0", "train.seed=1")
+    assert again.caution_tags == done.caution_tags
     announce(project.prepare(*settings), project.tracker, runs="1 run")
     assert "8 train and val images were opened as test images" in caplog.text
 
