@@ -7,6 +7,7 @@ invents a setting. No key is ever "absent": what a run records is the complete, 
 from __future__ import annotations
 
 import fractions
+import functools
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import re
 import tomllib
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -372,10 +373,6 @@ class Experiment(Section):
             self.search.space[key] = _of_its_type(key, options)
         return self
 
-    def keys(self) -> Iterator[str]:
-        """Every dotted key, in the order of the file."""
-        yield from _flatten(self.model_dump())
-
     def params(self) -> dict[str, str]:
         """Every value under its dotted name, as MLflow stores it: a string, TOML's spelling for lists and flags."""
         return {key: value if isinstance(value, str) else _toml(value) for key, value in self._values().items()}
@@ -408,16 +405,14 @@ class Experiment(Section):
             ConfigError: for an unknown key or an impossible value.
         """
         tree = self.model_dump(exclude_none=True)
-        known = [key for key in self.keys() if not key.startswith("search.space.")] + ["search.space"]
-        for key, value in _leaves_of_tables(values, _known_keys()):
-            in_space = key.startswith("search.space.")
-            if key in _known_keys() and key not in known:
-                inner = next(other for other in known if other.startswith(f"{key}."))
-                raise ConfigError(f"{origin}: {key} = {_shown(value)}: is a section; name a key of it, such as {inner}")
-            if key not in known and not in_space:
-                hint = _hint(key, _known_keys() if isinstance(value, Mapping) else known)
-                raise ConfigError(f"{origin}: {_spelt(key)} = {_shown(value)}: unknown key{hint}")
-            *tables, last = ("search", "space", key.removeprefix("search.space.")) if in_space else key.split(".")
+        for key, value in _leaves_of_tables(values):
+            if key.startswith("search.space."):
+                if isinstance(space := tree["search"]["space"], dict):  # whatever else it was set to is refused below
+                    space[key.removeprefix("search.space.")] = value
+                continue
+            if reason := _why_no_key(key, value):
+                raise ConfigError(f"{origin}: {_spelt(key)} = {_shown(value)}: {reason}")
+            *tables, last = key.split(".")
             table = tree
             for part in tables:
                 table = table[part]
@@ -518,7 +513,7 @@ def _what_there_is(typed: Path, cwd: Path, experiments: Path) -> str:
     if _is_there(typed) and typed.is_dir():
         return f": {typed} is a folder; name a TOML file, whose data.path may be that folder"
     is_name = typed.parent == cwd and typed.suffix != ".toml"
-    folders = [folder for folder in ([] if is_name else [typed.parent]) + [experiments] if _is_there(folder)]
+    folders = filter(_is_there, [experiments] if is_name else [typed.parent, experiments])
     known = next(filter(None, (sorted(file.stem for file in folder.glob("*.toml")) for folder in folders)), [])
     there = f"known experiments: {', '.join(known)}" if known else f"{experiments} holds no experiment"
     return f"; {there}{did_you_mean(nearest(typed.stem, known))}"
@@ -550,7 +545,7 @@ def config_table() -> list[tuple[str, str, str]]:
 
 
 def keys_begun_by(prefix: str) -> list[tuple[str, str, str]]:
-    """The rows of `config_table` whose key begins so, or else whose key within its table does.
+    """The rows of `config_table` whose dotted key begins with `prefix`; where there are none, whose last part does.
 
     Raises:
         ConfigError: there is none, naming the key that may have been meant.
@@ -622,14 +617,10 @@ def _of_its_type(key: str, options: Range | tuple[Scalar, ...]) -> Range | tuple
     Raises:
         ValueError: a value that the key itself would refuse.
     """
-    section, _, name = key.partition(".")
-    field = type(Experiment.model_fields[section].default).model_fields[name]
-    kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    adapter: TypeAdapter[Any] = TypeAdapter(kind)
 
     def typed(value: Scalar, part: str = "") -> Any:
         try:
-            return adapter.validate_json(json.dumps(value), strict=True)
+            return _adapter(key).validate_json(json.dumps(value), strict=True)
         except ValidationError as error:
             wrong = "; ".join(_mistakes(error, value))
             raise ValueError(f"search.space.{key}{part} = {_shown(value)}: {wrong}") from None
@@ -647,6 +638,15 @@ def _of_its_type(key: str, options: Range | tuple[Scalar, ...]) -> Range | tuple
     elif high > MOST_IN_A_FLOAT:
         raise ValueError(f"search.space.{key}.high = {high}: a range must end at 2^53 or before; list what lies beyond")
     return Range(low=low, high=high, log=options.log, step=step)
+
+
+@functools.cache
+def _adapter(key: str) -> TypeAdapter[Any]:
+    """Validates a value of a key of one of the sections."""
+    section, _, name = key.partition(".")
+    field = type(Experiment.model_fields[section].default).model_fields[name]
+    kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    return TypeAdapter(kind)
 
 
 _KINDS = {
@@ -772,9 +772,20 @@ def _unknown(key: str) -> str:
     return f"unknown key{_hint(key, _known_keys())}"
 
 
-def _known_keys() -> list[str]:
+def _why_no_key(key: str, value: Any) -> str:
+    """Why an override cannot set `key` to `value`; "" for a key that holds a value."""
+    if key not in _known_keys():
+        return f"unknown key{_hint(key, _known_keys() if isinstance(value, Mapping) else _keys_of_values())}"
+    if key not in _keys_of_values():
+        inner = next(other for other in _keys_of_values() if other.startswith(f"{key}."))
+        return f"is a section; name a key of it, such as {inner}"
+    return ""
+
+
+@functools.cache
+def _known_keys() -> tuple[str, ...]:
     """Every section and every dotted key, in the order of the file."""
-    return [key for key, _, _ in _fields(Experiment)]
+    return tuple(key for key, _, _ in _fields(Experiment))
 
 
 SEARCHABLE = ("data.image_size", "model.", "augment.", "train.")
@@ -799,10 +810,20 @@ def _of_lists(place: str) -> str:
     return ""
 
 
-def _hint(key: str, known: Iterable[str]) -> str:
-    """The key that others call so, else the one of the same table that is most like `key`, else those of others."""
+@functools.cache
+def _keys_of_values() -> tuple[str, ...]:
+    """Every dotted key that is not a section, in the order of the file."""
+    return tuple(key for key, default, _ in _fields(Experiment) if not isinstance(default, Section))
+
+
+def _hint(key: str, known: Sequence[str]) -> str:
+    """Suggests keys for an unknown one: what other tools' names stand for, then what is alike in its table, then all.
+
+    Args:
+        key: dotted.
+        known: keys that may be suggested.
+    """
     table, _, name = key.rpartition(".")
-    known = list(known)
     if (meant := key_called(name)) in known:
         return did_you_mean(meant)
     names: dict[str, list[str]] = defaultdict(list)
@@ -842,7 +863,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def _unquoted(key: str) -> str:
-    """A dotted key as TOML reads it, less its quotes; whatever is none stays as it is, for an error to show."""
+    """A dotted key as TOML reads it, less its quotes; text that is not a key stays as it is, for an error to show."""
     node, parts = _toml_or_nothing(f"{key} = true"), []
     while isinstance(node, dict) and len(node) == 1:
         ((part, node),) = node.items()
@@ -857,11 +878,11 @@ def _toml_or_nothing(text: str) -> Any:
         return {}
 
 
-def _leaves_of_tables(values: Mapping[str, Any], known: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Whole tables key by key; the search space is one value, and so is a table of unknown name, which is refused."""
+def _leaves_of_tables(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Whole sections key by key; the search space is one value, and so is a table of unknown name, which is refused."""
     for key, value in values.items():
-        if isinstance(value, Mapping) and key in known and key != "search.space":
-            yield from _leaves_of_tables({f"{key}.{name}": inner for name, inner in value.items()}, known)
+        if isinstance(value, Mapping) and key in _known_keys() and key not in _keys_of_values():
+            yield from _leaves_of_tables({f"{key}.{name}": inner for name, inner in value.items()})
         else:
             yield key, value
 

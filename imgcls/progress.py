@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from imgcls import terminal
-from imgcls.reporting.statistics import accuracy_interval, rounded, with_interval
+from imgcls.reporting.statistics import rounded, with_interval
 from imgcls.statistics.intervals import Interval
 from imgcls.training.loop import TrainState
 from imgcls.training.metrics import EpochResult
@@ -18,10 +18,10 @@ SECONDS_BETWEEN_UPDATES = 0.2
 
 
 class Pace:
-    """Time left, by what this sitting has done since it began; what earlier ones did took a time of its own.
+    """Time left, going by what this sitting has done since it began, and not by what earlier ones did.
 
     Args:
-        done: what was done before, in whatever is counted.
+        done: what earlier sittings did, in epochs, trials or whatever is counted.
         now: seconds of a clock.
     """
 
@@ -31,10 +31,10 @@ class Pace:
         self._begun = now()
 
     def left(self, done: float, total: float) -> str:
-        """In words.
+        """The time left in words.
 
         Args:
-            done: what is done by now, that of before included.
+            done: what all sittings have done by now.
             total: what there is to do in all.
         """
         if done >= total:
@@ -51,19 +51,17 @@ class RunProgress:
         title: what the run is called.
         num_epochs: epochs in all.
         steps_per_epoch: steps in each.
-        num_val: images behind the val scores, which are shown with the digits that so many support.
-        done: epochs that an earlier sitting completed, the share of a begun one included.
+        done: epochs that earlier sittings completed, with the share of one that was begun.
         now: seconds of a clock.
     """
 
     def __init__(
-        self, title: str, num_epochs: int, steps_per_epoch: int, num_val: int, done: float = 0.0,
+        self, title: str, num_epochs: int, steps_per_epoch: int, done: float = 0.0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._title = title
         self._num_epochs = num_epochs
         self._steps = steps_per_epoch
-        self._num_val = num_val
         self._bar: tqdm[Any] | None = None
         self._updated = 0.0
         self._pace = Pace(done, now)
@@ -88,20 +86,19 @@ class RunProgress:
             }
         )
 
-    def on_epoch(self, result: EpochResult, is_best: bool, interval: Interval | None = None) -> None:
+    def on_epoch(self, result: EpochResult, is_best: bool, interval: Interval) -> None:
         """Prints the epoch's line.
 
         Args:
             result: of the epoch.
             is_best: whether it is the best one so far.
-            interval: of its val accuracy; by default that of images that stand for themselves.
+            interval: of its val accuracy; the scores are shown with the digits that it supports.
         """
         self.close()
-        digits = interval or accuracy_interval(result.val_accuracy, self._num_val)
         line = (
             f"{self._title} epoch {result.epoch:>3}/{self._num_epochs}  train/loss {result.train_loss:.3f}  "
-            f"val/loss {rounded(result.val_loss, digits)}  "
-            f"val/accuracy {with_interval(result.val_accuracy, digits)}{' *' if is_best else '  '} "
+            f"val/loss {rounded(result.val_loss, interval)}  "
+            f"val/accuracy {with_interval(result.val_accuracy, interval)}{' *' if is_best else '  '} "
             f"{result.images_per_second:6.0f} images/s  {self._pace.left(result.epoch, self._num_epochs)}"
         )
         tqdm.write(line, file=terminal.stderr())

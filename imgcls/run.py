@@ -206,17 +206,30 @@ def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "") -> None:
         about = duration(seconds) if seconds >= 1 else f"{seconds:.1g} s"
         runs += f", about {about} of training{each}, going by the newest runs of this experiment"
     log.info("%s", overview(prepared.dataset, place, device_words(str(prepared.device)), work=runs))
-    for sentence in cautions({NUM_OPENED_BEFORE: str(_num_opened_before(prepared.dataset, tracker))}) if runs else ():
-        log.warning("%s", sentence)
-    newest = tracker.find(_images_tags(prepared.dataset), newest=20) if prepared.warnings else []
+    if runs:
+        for sentence in cautions({NUM_OPENED_BEFORE: str(_num_opened_before(prepared.dataset, tracker))}):
+            log.warning("%s", sentence)
+    if prepared.warnings:
+        _warn(prepared, tracker)
+
+
+def _warn(prepared: Prepared, tracker: Tracker) -> None:
+    """Gives the warnings of the images in full, or says in which run they were given before."""
+    newest = tracker.find(_images_tags(prepared.dataset), newest=NUM_NEWEST)
+    fit = prepared.experiment.data.fit
     # Earlier versions had no warning of ends that are cut off.
-    if earlier := [r for r in newest if SQUARES in r.tags and r.params.get("data.fit") == data.fit]:
-        given = "1 warning was" if len(prepared.warnings) == 1 else f"{len(prepared.warnings)} warnings were"
-        run = earlier[0].run_id + (", or before" if len(newest) == 20 else "")
-        log.info("%s given when these images were first used (in run %s)", given, run)
+    told = [record for record in newest if SQUARES in record.tags and record.params.get("data.fit") == fit]
+    if not told:
+        for warning in prepared.warnings:
+            log.warning("%s", warning)
         return
-    for warning in prepared.warnings:
-        log.warning("%s", warning)
+    given = "1 warning was" if len(prepared.warnings) == 1 else f"{len(prepared.warnings)} warnings were"
+    run = told[0].run_id + (", or before" if len(newest) == NUM_NEWEST else "")
+    log.info("%s given when these images were first used (in run %s)", given, run)
+
+
+NUM_NEWEST = 20
+"""Runs of the same images that are looked through, the newest, since a store may hold thousands."""
 
 
 def _images_tags(dataset: Dataset) -> dict[str, str]:
@@ -229,8 +242,8 @@ def _seconds_expected(prepared: Prepared, tracker: Tracker) -> float:
     """What an epoch took in the newest runs of the same images and device, times the epochs; 0 where there are none."""
     experiment = prepared.experiment
     tags = {"imgcls.data_fingerprint": prepared.dataset.fingerprint}
-    # The store cannot look for every device's name, and would give all runs: the newest are enough to look through.
-    newest = tracker.find(tags, experiment=experiment.name, newest=20)
+    # The store cannot search for every device's name.
+    newest = tracker.find(tags, experiment=experiment.name, newest=NUM_NEWEST)
     earlier = [record for record in newest if record.tags.get("imgcls.device") == str(prepared.device)]
     took = [record.metrics["epoch_seconds"] for record in earlier if record.metrics.get("epoch_seconds")]
     return median(took) * experiment.train.last_epoch if took else 0.0
@@ -238,7 +251,7 @@ def _seconds_expected(prepared: Prepared, tracker: Tracker) -> float:
 
 @lru_cache(maxsize=2)
 def _dataset(data: DataConfig, augment: AugmentConfig, root: Path, squares: int) -> tuple[Dataset, tuple[str, ...]]:
-    """The trials of a sweep that share their data load it once; with what is to be warned of."""
+    """The images and what is to be warned of; the trials of a sweep that share their data load it once."""
     with held_warnings() as warnings:
         dataset = load_dataset(data, augment, root, squares)
     return dataset, tuple(filter(None, [*warnings, dataset.cut, too_few_to_score(dataset)]))
@@ -315,7 +328,7 @@ MEASURED = ("data.mean", "data.std")
 
 
 def _unfinished(prepared: Prepared, tracker: Tracker, tags: Mapping[str, str]) -> RunRecord | None:
-    """The newest run of the same work, if it has not ended; one of an earlier version only if it would end the same."""
+    """The newest run of the same work, if it has not ended; an earlier version's only if it would end the same."""
     name, dataset = prepared.experiment.name, prepared.dataset
     if (found := tracker.unfinished(name, tags)) is not None:
         return found
@@ -327,8 +340,7 @@ def _unfinished(prepared: Prepared, tracker: Tracker, tags: Mapping[str, str]) -
     earlier = same_work(tracker.find(of_any_version, experiment=name), prepared.experiment, ignored)
     if earlier is None or earlier.outcome in ("completed", "pruned"):
         return None
-    others = [words for words in (other_squares(earlier, dataset), other_loss(earlier, prepared.experiment)) if words]
-    if others:
+    if others := [*filter(None, (other_squares(earlier, dataset), other_loss(earlier, prepared.experiment)))]:
         log.warning(
             "run %s of the same experiment was begun by an earlier version of imgcls and cannot go on: %s; a new run "
             "begins", earlier.run_id, "; ".join(others),
@@ -338,12 +350,12 @@ def _unfinished(prepared: Prepared, tracker: Tracker, tags: Mapping[str, str]) -
 
 
 def _keys_of_searching(experiment: Experiment) -> list[str]:
-    """Of how a sweep searches, one run feels the metric alone."""
+    """Keys of `[search]` that change nothing in a single run: all but the metric."""
     return [key for key in experiment.params() if key.startswith("search.") and key != "search.metric"]
 
 
 def _identity(prepared: Prepared) -> str:
-    """What two runs of the same work have in common."""
+    """A name that two runs share if they do the same work."""
     experiment = prepared.experiment
     config_hash = experiment.config_hash(without=[*MADE_BY_THE_MACHINE, *_keys_of_searching(experiment)])
     formats = f"squares {prepared.dataset.squares}", f"loss {LOSS_DEFINITION}"
@@ -404,9 +416,7 @@ def _train(
     if snapshot is not None:
         _restore(state, snapshot, run)
     steps = task.train.steps_per_epoch
-    progress = RunProgress(
-        name, task.config.last_epoch, steps, task.val.num_images, done=state.epoch + state.step / steps
-    )
+    progress = RunProgress(name, task.config.last_epoch, steps, done=state.epoch + state.step / steps)
     best_logits: Tensor | None = None
     is_pruned = False
     if state.history and not state.step:
@@ -441,9 +451,7 @@ def _restore(state: TrainState, snapshot: dict[str, Any], run: Run) -> None:
     except torch.OutOfMemoryError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        if (
-            told := explain(error)
-        ) is not None:  # such as a device without memory, which says nothing against the state
+        if (told := explain(error)) is not None:  # such as want of memory, which says nothing against the state
             raise told from error
         raise DamagedError(f"run {run.run_id} cannot go on: its last checkpoint does not fit: {error}") from error
 
@@ -533,8 +541,8 @@ def data_tags(dataset: Dataset, tracker: Tracker) -> dict[str, str]:
 
 
 def _num_opened_before(dataset: Dataset, tracker: Tracker) -> int:
-    splits = dataset.train, dataset.val
-    digests, sketches = (np.concatenate([getattr(split, name) for split in splits]) for name in ("digests", "sketches"))
+    train, val = dataset.train, dataset.val
+    digests, sketches = np.concatenate([train.digests, val.digests]), np.concatenate([train.sketches, val.sketches])
     return num_opened_before(tracker, digests, sketches)
 
 
@@ -549,8 +557,8 @@ def log_near_duplicates(run: Run, prepared: Prepared) -> None:
     dataset, leaks = prepared.dataset, prepared.dataset.leaks
     if leaks.near or leaks.disagreeing:
         run.log_text(NEAR_DUPLICATES, near_duplicates_csv(leaks))
-    _show_pairs(run, "near_duplicates", "Near duplicates, train above val", dataset.train, dataset.val,
-                leaks.between("train", "val").pairs)  # fmt: skip
+    between, title = leaks.between("train", "val").pairs, "Near duplicates, train above val"
+    _show_pairs(run, "near_duplicates", title, dataset.train, dataset.val, between)
     for alike in leaks.disagreeing:
         if alike.split != "test":
             images, title = getattr(dataset, alike.split), f"{alike.split} images that look alike, different classes"

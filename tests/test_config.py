@@ -658,6 +658,11 @@ def test_a_wrong_override_is_refused_like_a_file(tmp_path, override, message):
     assert refusal(tmp_path, "", override) == message
 
 
+def test_a_key_of_a_search_space_that_is_no_table_is_refused(tmp_path):
+    message = refusal(tmp_path, "", "search.space=5", "search.space.train.lr=[1]")
+    assert message == "--set: search.space = 5: must be a table"
+
+
 def test_replace_says_where_a_value_came_from_and_leaves_the_original():
     experiment = Experiment(name="n")
     with pytest.raises(ConfigError, match=r"^trial 3: train\.lr = 0: must be greater than 0\.0$"):

@@ -1,6 +1,7 @@
 import pytest
 
 from imgcls.progress import Pace, RunProgress
+from imgcls.reporting.statistics import Interval
 from imgcls.training.metrics import EpochResult
 
 
@@ -34,8 +35,10 @@ def test_time_left_goes_by_this_sitting(before, seconds, done, total, words):
 
 def test_a_run_that_is_taken_up_tells_its_time_left_by_what_it_does_now(capsys):
     clock = Clock()
-    progress = RunProgress("run", num_epochs=10, steps_per_epoch=4, num_val=100, done=2.75, now=clock)
+    progress = RunProgress("run", num_epochs=10, steps_per_epoch=4, done=2.75, now=clock)
     clock.seconds += 2
     taken_up = EpochResult(3, 1.0, 1.0, 0.5, 1e-3, seconds=3600.0, images_per_second=9.0, ended=0)
-    progress.on_epoch(taken_up, is_best=True)  # most of its hour belongs to the sitting before
+    progress.on_epoch(
+        taken_up, is_best=True, interval=Interval(0.4, 0.6)
+    )  # most of its hour belongs to the sitting before
     assert "56 s left" in capsys.readouterr().err

@@ -232,10 +232,10 @@ def optimism_words(confirmed: Confirmed) -> str:
     """The trial's score minus the mean, with its interval over seeds."""
     interval = confirmed.optimism_interval
     if interval is None:
-        return f"{rounded(confirmed.optimism, _of_a_difference(confirmed.digits))} ({ONE_SEED})"
+        return f"{rounded(confirmed.optimism, around_0(confirmed.digits))} ({ONE_SEED})"
     return with_interval(confirmed.optimism, interval)
 
 
-def _of_a_difference(interval: Interval) -> Interval:
-    """As wide, around 0: a difference may be 0."""
+def around_0(interval: Interval) -> Interval:
+    """An interval as wide as another, for a difference of two scores, which may be 0."""
     return Interval(-interval.half_width, interval.half_width)

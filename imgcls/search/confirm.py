@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from imgcls.config import Experiment, load_experiment
@@ -24,9 +24,10 @@ from imgcls.evaluation.confirmation import (
 )
 from imgcls.progress import Pace
 from imgcls.run import CONFIG, Prepared, announce, prepare, train_run
-from imgcls.search.winner import CONFIRMED_RUN_ID, log_latest, scores_of_best_trial, scores_of_winner, tags_of
+from imgcls.search.winner import CONFIRMED_RUN_ID, log_winner
 from imgcls.shown import counted
 from imgcls.signals import GracefulStop
+from imgcls.tracking.lookup import BEST_RUN
 from imgcls.tracking.record import RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
@@ -42,7 +43,7 @@ def check_can_be_confirmed(sweep: RunRecord) -> None:
     """
     if sweep.kind != "sweep":
         raise InputError(f"run {sweep.run_id} is of kind {sweep.kind or 'unknown'}, not a sweep; name a sweep's run id")
-    if "imgcls.best_run_id" not in sweep.tags:
+    if BEST_RUN not in sweep.tags:
         raise InputError(f"sweep {sweep.run_id} has no winner yet ({sweep.outcome}); let it end first")
 
 
@@ -65,34 +66,52 @@ def confirm(
     Raises:
         Interrupted: `stop` was requested; the same command goes on.
     """
-    with tracker.fetch(run.run_id, CONFIG) as path:
-        sweep = load_experiment(path)
+    sweep = _config(run.run_id, tracker)
     candidates = _best_trials(run.run_id, tracker, sweep, top)
-    for trial in candidates:
-        _refuse_another_loss(trial, tracker)
-    jobs = [(trial, index) for trial in candidates for index in range(seeds)]
-    done, missing = {}, []
-    for trial, index in jobs:
-        experiment = _with_fresh_seed(trial, index, sweep, tracker)
-        if run_id := _earlier(run.run_id, trial, experiment, tracker):
-            done[trial.run_id, index] = run_id
-        else:
-            missing.append((trial, index, experiment))
+    jobs = [job for trial in candidates for job in _jobs(trial, sweep, seeds, tracker)]
+    done = {job: run_id for job in jobs if (run_id := _earlier(run.run_id, job, tracker))}
+    missing = [job for job in jobs if job not in done]
     if not missing:
         log.info("all of this confirmation is on record (%s): nothing is trained", counted(len(jobs), "run"))
+    elif announces:
+        announce(_prepare(missing[0], root), tracker, runs=counted(len(missing), "run"))
     begun, pace = time.time(), Pace(len(done))
-    for trial, index, experiment in missing:
-        prepared = prepare(experiment, root, recorded_squares(trial))
-        if announces and experiment is missing[0][2]:
-            announce(prepared, tracker, runs=counted(len(missing), "run"))
-        run_id = _train(run.run_id, trial, index, prepared, tracker, stop)
-        done[trial.run_id, index] = run_id
-        if tracker.get(run_id).started < 1000 * begun:  # taken up: its time now says nothing of a whole run's
+    for job in missing:
+        done[job] = _train(run.run_id, job, _prepare(job, root), tracker, stop)
+        if tracker.get(done[job]).started < 1000 * begun:  # taken up: its time now is only part of a run's
             pace = Pace(len(done))
         log.info("confirmed %d of %d runs, %s", len(done), len(jobs), pace.left(len(done), len(jobs)))
-    result = _conclude(candidates, done, sweep, seeds, tracker)
+    result = rank_confirmed([
+        Confirmed(trial, tuple(tracker.get(done[job]) for job in jobs if job.trial is trial), sweep.search.metric)
+        for trial in candidates
+    ])  # fmt: skip
     _record(run, result, tracker)
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A fresh run of a trial's configuration.
+
+    Attributes:
+        trial: whose configuration it is.
+        index: of the fresh seed, from 0.
+        experiment: the configuration with that seed, scored at the trial's best epoch.
+    """
+
+    trial: RunRecord
+    index: int
+    experiment: Experiment
+
+    @property
+    def number(self) -> str:
+        """The trial's."""
+        return self.trial.tags["imgcls.trial"]
+
+
+def _config(run_id: str, tracker: Tracker) -> Experiment:
+    with tracker.fetch(run_id, CONFIG) as path:
+        return load_experiment(path)
 
 
 def _best_trials(sweep_run_id: str, tracker: Tracker, sweep: Experiment, top: int) -> list[RunRecord]:
@@ -110,70 +129,54 @@ def _best_trials(sweep_run_id: str, tracker: Tracker, sweep: Experiment, top: in
     return distinct[:top]
 
 
-def _refuse_another_loss(trial: RunRecord, tracker: Tracker) -> None:
-    with tracker.fetch(trial.run_id, CONFIG) as path:
-        difference = other_loss(trial, load_experiment(path))
-    if difference:
+def _jobs(trial: RunRecord, sweep: Experiment, seeds: int, tracker: Tracker) -> list[_Job]:
+    """The trial's configuration with the seeds that all configurations share.
+
+    Raises:
+        InputError: an earlier version trained the trial with a loss that fresh runs would not have.
+    """
+    experiment = _config(trial.run_id, tracker)
+    if difference := other_loss(trial, experiment):
         raise InputError(
             f"trial {trial.run_id} cannot be confirmed, because fresh runs would have another loss: {difference}; "
             "search again with this version (imgcls sweep)"
         )
+    fixed = {"train.score_epoch": int(trial.metrics["best/epoch"]), "train.patience": 0}
+    values = [fixed | {"train.seed": fresh_seed(sweep.search.seed, index)} for index in range(seeds)]
+    return [_Job(trial, index, experiment.replace(v, origin="confirm")) for index, v in enumerate(values)]
 
 
-def _with_fresh_seed(trial: RunRecord, index: int, sweep: Experiment, tracker: Tracker) -> Experiment:
-    """The trial's configuration with the seed that all configurations share, scored at the trial's best epoch."""
-    with tracker.fetch(trial.run_id, CONFIG) as path:
-        experiment = load_experiment(path)
-    seed = fresh_seed(sweep.search.seed, index)
-    fixed = {"train.seed": seed, "train.score_epoch": int(trial.metrics["best/epoch"]), "train.patience": 0}
-    return experiment.replace(fixed, origin="confirm")
-
-
-def _earlier(sweep_run_id: str, trial: RunRecord, experiment: Experiment, tracker: Tracker) -> str | None:
+def _earlier(sweep_run_id: str, job: _Job, tracker: Tracker) -> str | None:
+    """The run of an earlier sitting that did this job."""
     tags = {
         "mlflow.parentRunId": sweep_run_id,
         "imgcls.kind": "confirm",
         "imgcls.outcome": "completed",
-        "imgcls.trial": trial.tags["imgcls.trial"],
+        "imgcls.trial": job.number,
     }
-    wanted = {key: str(value) for key, value in experiment.params().items() if key.startswith("train.")}
+    wanted = {key: str(value) for key, value in job.experiment.params().items() if key.startswith("train.")}
     same = [record for record in tracker.find(tags) if wanted.items() <= record.params.items()]
     return same[0].run_id if same else None
 
 
-def _train(
-    sweep_run_id: str, trial: RunRecord, index: int, prepared: Prepared, tracker: Tracker, stop: GracefulStop
-) -> str:  # fmt: skip
-    number = trial.tags["imgcls.trial"]
+def _prepare(job: _Job, root: Path) -> Prepared:
+    return prepare(job.experiment, root, recorded_squares(job.trial))
+
+
+def _train(sweep_run_id: str, job: _Job, prepared: Prepared, tracker: Tracker, stop: GracefulStop) -> str:
     done = train_run(
         prepared,
         tracker,
         kind="confirm",
-        name=f"confirm trial {number}, fresh seed {index + 1}",
+        name=f"confirm trial {job.number}, fresh seed {job.index + 1}",
         parent=sweep_run_id,
-        tags={"imgcls.trial": number, "imgcls.study": trial.tags["imgcls.study"]},
+        tags={"imgcls.trial": job.number, "imgcls.study": job.trial.tags["imgcls.study"]},
         stop=stop,
     )
     return done.run_id
 
 
-def _conclude(
-    candidates: Sequence[RunRecord], done: dict[tuple[str, int], str], sweep: Experiment, seeds: int, tracker: Tracker
-) -> Confirmation:
-    return rank_confirmed(
-        [
-            Confirmed(
-                found_by=trial,
-                runs=tuple(tracker.get(done[trial.run_id, index]) for index in range(seeds)),
-                metric=sweep.search.metric,
-            )
-            for trial in candidates
-        ]
-    )
-
-
 def _record(run: Run, result: Confirmation, tracker: Tracker) -> None:
-    """What was confirmed, and the winner's own scores in place of those of the trial that was the winner."""
     best, recorded = result.winner, tracker.get(run.run_id)
     metrics = {
         "confirm/mean": best.mean,
@@ -185,9 +188,7 @@ def _record(run: Run, result: Confirmation, tracker: Tracker) -> None:
     if result.num_seeds > 1 or "confirm/std" in recorded.metrics:
         metrics["confirm/std"] = best.std  # NaN of one seed takes the place of an earlier confirmation's
     tags = {
-        **tags_of(best.runs[0], result.best_trial.found_by.run_id),
         CONFIRMED_RUN_ID: result.best_run_id,
         CONFIRMED_TRIALS: ",".join(str(confirmed.trial) for confirmed in result.ranked),
     }
-    metrics |= scores_of_winner(best.runs[0]) | scores_of_best_trial(result.best_trial.found_by)
-    log_latest(run, recorded, metrics, tags)
+    log_winner(run, recorded, best.runs[0], result.best_trial.found_by, metrics, tags)

@@ -1,4 +1,4 @@
-"""How much each searched key matters for the metric, and how sure these few trials make of it."""
+"""How much each searched key matters for the metric, and how far that depends on the trials that there are."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from imgcls.rng import derive_seed
 from imgcls.statistics.intervals import Interval
 
 MIN_TRIALS = 20
-"""Completed trials below which nothing is said: PED-ANOVA compares the best tenth of them with the others."""
+"""Least number of completed trials: PED-ANOVA compares the best tenth of them with the others."""
 
 MOST_RESAMPLES, FEWEST_RESAMPLES, MOST_DRAWN = 100, 25, 20_000
-"""Times that the trials are drawn again, with replacement: so often, but of many trials so often that not more than
-`MOST_DRAWN` trials are drawn in all; their shares vary little."""
+"""Limits of how often the trials are drawn again, with replacement, and of the trials drawn in all: the more trials
+there are, the less their shares vary."""
 
 
 def importances(study: Study) -> dict[str, float]:
@@ -26,8 +26,8 @@ def importances(study: Study) -> dict[str, float]:
 def importance_ranges(study: Study) -> dict[str, Interval]:
     """Dotted key -> range of its share in nine of ten resamples of the trials; empty where `importances` is.
 
-    The percentile bootstrap over trials (Efron and Tibshirani 1993, chapter 13). It tells how much the shares depend on
-    which trials there happen to be, and nothing of how the metric would vary with the seed.
+    The percentile bootstrap over trials (Efron and Tibshirani 1993, chapter 13). It shows how much the shares depend on
+    the trials that were drawn, and nothing of how the metric would vary with the seed.
     """
     trials = _completed(study)
     if len(trials) < MIN_TRIALS:

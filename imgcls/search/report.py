@@ -7,7 +7,15 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from imgcls.evaluation.confirmation import ONE_SEED, Confirmation, Confirmed, mean_words, optimism_words, std_words
+from imgcls.evaluation.confirmation import (
+    ONE_SEED,
+    Confirmation,
+    Confirmed,
+    around_0,
+    mean_words,
+    optimism_words,
+    std_words,
+)
 from imgcls.evaluation.selection import Selection, story
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.methods import methods, model_words, split_words
@@ -147,7 +155,7 @@ def _confirmed_row(confirmed: Confirmed, confirmation: Confirmation) -> tuple[st
         rounded(confirmed.mean, digits),
         _shown_ends(confirmed.interval),
         UNDEFINED if confirmed.interval is None else std_words(confirmed),
-        UNDEFINED if is_best else rounded(difference, of_difference or _around_0(digits)),
+        UNDEFINED if is_best else rounded(difference, of_difference or around_0(digits)),
         UNDEFINED if is_best else _shown_ends(of_difference),
     )
 
@@ -156,24 +164,15 @@ def _shown_ends(interval: Interval | None) -> str:
     return ends(interval) if interval else ONE_SEED
 
 
-def _around_0(interval: Interval) -> Interval:
-    return Interval(-interval.half_width, interval.half_width)
-
-
 def _leaderboard(sweep: RunRecord, selection: Selection, board: pd.DataFrame) -> tuple[str, ...]:
     num_val = int(sweep.tags["imgcls.num_val"])
-    first = (
-        "and it put the first row first" if _current_confirmation(selection) else "and it selected the first row too"
-    )
-    groups = sweep.tags.get(NUM_VAL_GROUPS)
-    method = (
-        "Wilson's 95% interval"
-        if groups is None
-        else f"95% intervals that count {groups} groups, not images, as independent,"
-    )
+    first = "put the first row first" if _current_confirmation(selection) else "selected the first row too"
+    method = "Wilson's 95% interval"
+    if groups := sweep.tags.get(NUM_VAL_GROUPS):
+        method = f"95% intervals that count {groups} groups, not images, as independent,"
     note = (
         f"Accuracies with {method} over {num_val} val images. Each score is that of the epoch which val "
-        f"selected, {first}."
+        f"selected, and it {first}."
     )
     return frame_table(with_intervals(board, num_val)), warned(note, cautions(sweep.tags))
 
@@ -183,8 +182,8 @@ def _importances(importances: Mapping[str, tuple[float, Interval]]) -> tuple[str
         return ()
     ordered = sorted(importances.items(), key=lambda item: -item[1][0])
     return (
-        "How much of the metric's variation each key explains, as estimated from these trials alone, and between what "
-        "the estimate lies in nine of ten resamples of them:",
+        "How much of the metric's variation each key explains, as estimated from these trials alone, with the range of "
+        "the estimate in nine of ten resamples of them:",
         markdown_table(
             ("key", "importance", "in 90% of resamples"),
             [(key, f"{share:.0%}", f"{range_.low:.0%} to {range_.high:.0%}") for key, (share, range_) in ordered],
@@ -213,12 +212,8 @@ def _methods(
 
 
 def _confirmed_in_words(confirmation: Confirmation) -> str:
-    num_configurations, seeds = len(confirmation.ranked), counted(confirmation.num_seeds, "fresh seed")
-    what = (
-        "The best configuration was"
-        if num_configurations == 1
-        else f"The best {num_configurations} configurations were"
-    )
+    num, seeds = len(confirmation.ranked), counted(confirmation.num_seeds, "fresh seed")
+    what = "The best configuration was" if num == 1 else f"The best {num} configurations were"
     score = "mean" if confirmation.num_seeds > 1 else "score"
     return (
         f"{what} trained again with {seeds} at an epoch fixed beforehand; that of trial {confirmation.winner.trial} "

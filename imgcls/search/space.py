@@ -18,16 +18,15 @@ Values = dict[str, Any]
 
 def draw(trial: optuna.Trial, space: Space) -> Values:
     """Lets the trial's sampler choose a value for every key, in the decimals that the space is written in."""
-    return {key: as_written(options, suggest_one(trial, key, options)) for key, options in space.items()}
+    return {key: as_written(options, _suggest_one(trial, key, options)) for key, options in space.items()}
 
 
 def suggest(trial: optuna.Trial, space: Space) -> Values:
     """What the study holds for a trial whose values were planned beforehand."""
-    return {key: suggest_one(trial, key, options) for key, options in space.items()}
+    return {key: _suggest_one(trial, key, options) for key, options in space.items()}
 
 
-def suggest_one(trial: optuna.Trial, key: str, options: Options) -> Scalar:
-    """One value, as Optuna reckons it."""
+def _suggest_one(trial: optuna.Trial, key: str, options: Options) -> Scalar:
     if not isinstance(options, Range):
         return trial.suggest_categorical(key, options)  # type: ignore[return-value]  # no option is None
     if options.whole:
@@ -36,10 +35,10 @@ def suggest_one(trial: optuna.Trial, key: str, options: Options) -> Scalar:
 
 
 def as_written(options: Options, value: object) -> Scalar:
-    """The value of the options that a value which was reckoned in floating point stands for.
+    """The listed value, or the value of the range, that equals `value` up to floating point's rounding.
 
     Raises:
-        ValueError: it stands for none of them.
+        ValueError: there is none.
     """
     if not isinstance(options, Range):
         found = next((option for option in options if _is_same(option, value)), None)
@@ -66,7 +65,7 @@ def _in_range(options: Range, value: object) -> Scalar | None:
 
 
 ROUNDING = 1e-12
-"""Of the larger end of a range: as far as floating point may lead from a value that was written in decimals."""
+"""Largest error that floating point may add to a value written in decimals, as a share of its range's larger end."""
 
 
 def own_values(resolved: Experiment, space: Space) -> Values:
@@ -102,7 +101,7 @@ def grid(space: Space, most: int | None = None) -> list[Values]:
 
     Args:
         space: lists, and ranges that have steps.
-        most: so many combinations at most; a grid may have billions.
+        most: combinations to return at most, since a grid may have billions; None for all.
 
     Raises:
         ConfigError: a continuous or a logarithmic range, which has no grid.
@@ -140,21 +139,23 @@ def _length(key: str, options: Options) -> int:
 
 
 def extremes(options: Options) -> tuple[Scalar, ...]:
-    """The values between which, or among which, every trial's lies."""
+    """The ends of a range, or every listed value."""
     return (options.low, options.high) if isinstance(options, Range) else options
 
 
 def to_be_checked(key: str, options: Options) -> tuple[Scalar, ...]:
     """The values of one key from which it can be told whether all of them are possible.
 
-    For most keys these are the extremes. What a network can do may change from one value to the next.
+    For most keys these are the least and the greatest. A network may be possible with both and impossible in between.
     """
     is_of_network = key.startswith(("model.", "data."))
-    if isinstance(options, Range) and is_of_network and (options.num_values or math.inf) <= MOST_CHECKED:
-        return tuple(options.value(index) for index in range(options.num_values or 0))
-    if not isinstance(options, Range) and not is_of_network and all(type(o) in (int, float) for o in options):
-        return tuple({min(options): None, max(options): None})
-    return extremes(options)
+    if isinstance(options, Range):
+        if is_of_network and (options.num_values or math.inf) <= MOST_CHECKED:
+            return tuple(options.value(index) for index in range(options.num_values or 0))
+        return extremes(options)
+    if is_of_network or not all(type(option) in (int, float) for option in options):
+        return options
+    return tuple(dict.fromkeys((min(options), max(options))))
 
 
 MOST_CHECKED = 256

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
 from imgcls.evaluation.confirmation import CONFIRMED_TRIALS, Confirmation
 from imgcls.models.registry import resolve_model
 from imgcls.progress import Pace
-from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.report import INTERVAL_COLUMNS, leaderboard_intervals
 from imgcls.reporting.statistics import NO_INTERVAL, metric_text
 from imgcls.rng import derive_seed
@@ -50,11 +49,11 @@ from imgcls.search.engines import TrialOutcome, make_engine
 from imgcls.search.importances import importance_ranges, importances
 from imgcls.search.summary import IMPORTANCE_RANGES, IMPORTANCES, LEADERBOARD, write_report
 from imgcls.search.trial import TrialJob, direction, metric_value, open_study
-from imgcls.search.winner import CONFIRMED_RUN_ID, log_latest, scores_of_best_trial, scores_of_winner, tags_of
+from imgcls.search.winner import CONFIRMED_RUN_ID, log_winner
 from imgcls.shown import counted
 from imgcls.signals import GracefulStop
 from imgcls.tracking.claims import claim
-from imgcls.tracking.lookup import BEST_RUN, find_run
+from imgcls.tracking.lookup import BEST_RUN
 from imgcls.tracking.record import LOSS, SQUARES, RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
@@ -81,7 +80,6 @@ class SweepResult:
         best_value: the best trial's metric at its best epoch.
         leaderboard: one row a trial, best first.
         num_val: images behind its scores.
-        caution_tags: tags of the sweep from which `cautions.cautions` makes its sentences.
         confirmation: with fresh seeds, where `search.confirm` asks for it.
     """
 
@@ -91,7 +89,6 @@ class SweepResult:
     best_value: float
     leaderboard: pd.DataFrame
     num_val: int
-    caution_tags: Mapping[str, str] = field(default_factory=dict)
     confirmation: Confirmation | None = None
 
 
@@ -120,7 +117,8 @@ class Sweep:
         self.tracker = tracker
         self.stop = stop
         self.prepared = prepare(experiment, root)
-        for changed in _at_the_ends(experiment):
+        for values in _single_values(experiment):
+            changed = experiment.replace(values, origin=SPACE)
             refuse_colours_of_grey(changed.augment, self.prepared.dataset.channels)
         self.pruner_warmup = _pruner_warmup(self.prepared.experiment)
         self.name = f"{experiment.name}-{_identity(experiment, self.prepared)}"
@@ -150,7 +148,7 @@ class Sweep:
     # --- before ---
 
     def _planned_values(self) -> list[spaces.Values]:
-        """Trial 0 is the experiment's own values; of a grid, what `search.trials` has room for is planned."""
+        """The experiment's own values for trial 0; of a grid, as many further points as `search.trials` allows."""
         search = self.experiment.search
         own = spaces.own_values(self.prepared.experiment, search.space)
         if search.sampler != "grid":
@@ -209,7 +207,7 @@ class Sweep:
                 self.study.enqueue_trial(values)
 
     def _enqueued(self, trial: FrozenTrial) -> spaces.Values:
-        """What was planned for a trial, less what the space does not hold."""
+        """The values planned for a trial, without those that the space does not hold."""
         values: spaces.Values = {}
         for key, value in trial.system_attrs.get("fixed_params", {}).items():
             with suppress(ValueError, KeyError):
@@ -296,7 +294,7 @@ class Sweep:
         return spaces.draw(copy.ask(), self.experiment.search.space)
 
     def _job(self, number: int, sweep_run_id: str) -> TrialJob | None:
-        """The trial as an engine takes it; None, and the trial has failed, where its values are impossible."""
+        """The trial as an engine takes it; None where its values are impossible, which fails the trial."""
         try:
             experiment = self.experiment.replace(self._values(number), origin=SPACE)
         except ConfigError as error:
@@ -414,28 +412,24 @@ class Sweep:
         winner = board.iloc[0]
         metric = self.experiment.search.metric
         best_run_id = self._confirmed_winner(run.run_id, int(winner["trial"])) or str(winner["run_id"])
-        dataset = self.prepared.dataset
-        result = SweepResult(
-            run.run_id, best_run_id, metric, float(winner[metric]), board, len(dataset.val),
-            caution_tags(data_tags(dataset, self.tracker)),
-        )  # fmt: skip
-        self._record_winner(run, best_run_id, str(winner["run_id"]), len(board))
+        log_winner(
+            run,
+            self.tracker.get(run.run_id),
+            self.tracker.get(best_run_id),
+            self.tracker.get(str(winner["run_id"])),
+            {"num_trials": float(len(board))},
+        )
         run.log_text(LEADERBOARD, board.to_csv(index=False))
         run.log_text(IMPORTANCES, json.dumps(importances(self.study)))
         ranges = {key: (shares.low, shares.high) for key, shares in importance_ranges(self.study).items()}
         run.log_text(IMPORTANCE_RANGES, json.dumps(ranges))
         self._log_plots(run)
         write_report(run, self.tracker)
-        return result
-
-    def _record_winner(self, run: Run, best_run_id: str, best_trial_run_id: str, num_trials: int) -> None:
-        """Each score that the sweep repeats is of the run whose id stands beside it."""
-        winner, best_trial = self.tracker.get(best_run_id), self.tracker.get(best_trial_run_id)
-        metrics = {**scores_of_winner(winner), **scores_of_best_trial(best_trial), "num_trials": float(num_trials)}
-        log_latest(run, self.tracker.get(run.run_id), metrics, tags_of(winner, best_trial_run_id))
+        num_val = len(self.prepared.dataset.val)
+        return SweepResult(run.run_id, best_run_id, metric, float(winner[metric]), board, num_val)
 
     def _confirmed_winner(self, run_id: str, best_trial: int) -> str | None:
-        """What an earlier confirmation chose, unless a better trial has come since."""
+        """The run that an earlier confirmation chose; None if there is none, or if a better trial has come since."""
         tags = self.tracker.get(run_id).tags
         if CONFIRMED_TRIALS not in tags:
             return None
@@ -487,9 +481,9 @@ def confirm_sweep(
         InputError: no such sweep, none with a winner, or one that is running now.
         Interrupted: `stop` was requested; the same command goes on.
     """
-    sweep = find_run(run_id, tracker)
+    sweep = tracker.get(run_id)
     check_can_be_confirmed(sweep)
-    with only_one(root, sweep.tags["imgcls.study"]), tracker.reopen_run(sweep.run_id) as run:
+    with only_one(root, sweep.tags["imgcls.study"]), tracker.reopen_run(run_id) as run:
         confirmation = confirm(run, tracker, root, top=top, seeds=seeds, stop=stop, announces=True)
         write_report(run, tracker)
         return confirmation
@@ -508,7 +502,7 @@ class _SweepProgress:
 
     Args:
         sweep: which one.
-        taken_up: numbers of trials that an earlier sitting began; their time now says nothing of a whole trial's.
+        taken_up: numbers of the trials that an earlier sitting began, whose time now is only part of a trial's.
     """
 
     def __init__(self, sweep: Sweep, taken_up: frozenset[int]) -> None:
@@ -557,6 +551,9 @@ def _in_words(outcome: TrialOutcome, metric: str) -> str:
 
 SPACE = "search.space"
 
+MOST_PAIRS = 4_000
+"""Pairs of values of two keys that are tried before a sweep begins, in seconds; of ranges with more, only the ends."""
+
 
 def _check_space(experiment: Experiment, root: Path) -> None:
     """Refuses now what would fail in the middle of the night: impossible values, and pairs of values."""
@@ -573,16 +570,17 @@ def _check_space(experiment: Experiment, root: Path) -> None:
 
 def _single_values(experiment: Experiment) -> Iterator[spaces.Values]:
     for key, options in experiment.search.space.items():
-        for value in spaces.to_be_checked(key, options):
-            yield {key: value}
+        yield from ({key: value} for value in spaces.to_be_checked(key, options))
 
 
 def _pairs_of_values(experiment: Experiment) -> Iterator[spaces.Values]:
     """Only keys of one table, and the network and its image size, can rule each other out."""
     for (one, of_one), (other, of_other) in itertools.combinations(experiment.search.space.items(), 2):
         if _table(one) == _table(other):
-            pairs = itertools.product(spaces.to_be_checked(one, of_one), spaces.to_be_checked(other, of_other))
-            yield from ({one: first, other: second} for first, second in pairs)
+            firsts, seconds = spaces.to_be_checked(one, of_one), spaces.to_be_checked(other, of_other)
+            if len(firsts) * len(seconds) > MOST_PAIRS:
+                firsts, seconds = spaces.extremes(of_one), spaces.extremes(of_other)
+            yield from ({one: first, other: second} for first, second in itertools.product(firsts, seconds))
 
 
 def _table(key: str) -> str:
@@ -591,7 +589,7 @@ def _table(key: str) -> str:
 
 @contextmanager
 def _naming(values: spaces.Values) -> Iterator[None]:
-    """Has an error say with which values of the search space it came."""
+    """Adds a pair of values of the search space to the error that it causes."""
     try:
         yield
     except InputError as error:
@@ -601,15 +599,8 @@ def _naming(values: spaces.Values) -> Iterator[None]:
         raise ConfigError(f"{SPACE}: {pair} is impossible: {error}") from error
 
 
-def _at_the_ends(experiment: Experiment) -> Iterator[Experiment]:
-    """The experiment with each end of each range and each listed value of its search space."""
-    for key, options in experiment.search.space.items():
-        for value in spaces.extremes(options):
-            yield experiment.replace({key: value}, origin=SPACE)
-
-
 def _is_in_its_space(trial: FrozenTrial) -> bool:
-    """False for a trial of a value that somebody else enqueued, from which no sampler of Optuna's can learn."""
+    """Whether Optuna's samplers can learn from a trial: not where somebody enqueued a value outside of its range."""
     return all(
         trial.distributions[key]._contains(trial.distributions[key].to_internal_repr(value))
         for key, value in trial.params.items()

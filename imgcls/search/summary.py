@@ -16,21 +16,13 @@ from imgcls.reporting.report import leaderboard_intervals
 from imgcls.reporting.statistics import NO_INTERVAL
 from imgcls.run import CONFIG
 from imgcls.search import space as spaces
-from imgcls.search.report import (
-    confirmation_header,
-    confirmation_rows,
-    evaluate_command,
-    optimism_sentence,
-    sweep_markdown,
-)
+from imgcls.search.report import confirmation_header, confirmation_rows, optimism_sentence, sweep_markdown
 from imgcls.search.winner import BEST_TRIAL_RUN_ID
 from imgcls.statistics.intervals import Interval
 from imgcls.tracking.lookup import BEST_RUN
 from imgcls.tracking.record import RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
-
-__all__ = ("as_text", "evaluate_command", "write_report")
 
 LEADERBOARD, IMPORTANCES = "report/leaderboard.csv", "report/importances.json"
 IMPORTANCE_RANGES = "report/importance_ranges.json"
@@ -67,7 +59,7 @@ def write_report(run: Run, tracker: Tracker) -> str:
 
 
 def _recorded_importances(sweep_run_id: str, tracker: Tracker) -> dict[str, tuple[float, Interval]]:
-    """Each share with its range; a sweep of an earlier version recorded shares alone, of which nothing is said."""
+    """Each key's share with its range; none for a sweep of an earlier version, which recorded no ranges."""
     if not tracker.has_artifact(sweep_run_id, IMPORTANCE_RANGES):
         return {}
     shares: dict[str, float] = json.loads(tracker.read_text(sweep_run_id, IMPORTANCES))

@@ -18,29 +18,7 @@ BEST_TRIAL_RUN_ID = "imgcls.best_trial_run_id"
 """Tag of a sweep: the trial that val ranked first. The sweep's `best_trial/...` metrics are this run's."""
 
 SCORES = ("epoch", "val/accuracy", "val/accuracy_low", "val/accuracy_high", "val/loss")
-"""What a sweep repeats of its winner, and of its best trial, where they have it."""
-
-
-def scores_of_winner(winner: RunRecord) -> dict[str, float]:
-    """The sweep's metrics `best/...`, from the run that `imgcls.best_run_id` names."""
-    return {f"best/{name}": value for name, value in _scores(winner).items()}
-
-
-def scores_of_best_trial(trial: RunRecord) -> dict[str, float]:
-    """The sweep's metrics `best_trial/...`, from the run that `imgcls.best_trial_run_id` names."""
-    return {f"best_trial/{name}": value for name, value in _scores(trial).items()}
-
-
-def _scores(run: RunRecord) -> dict[str, float]:
-    return {name: run.metrics[f"best/{name}"] for name in SCORES if f"best/{name}" in run.metrics}
-
-
-def tags_of(winner: RunRecord, best_trial_run_id: str) -> dict[str, str]:
-    """The sweep's tags that name the runs whose scores it repeats, and what is to be said beside the winner's.
-
-    The winner may have been trained after images were opened that nobody had seen when the sweep began.
-    """
-    return {BEST_RUN: winner.run_id, BEST_TRIAL_RUN_ID: best_trial_run_id, **caution_tags(winner.tags)}
+"""Scores of its winner, and of its best trial, that a sweep repeats where they have them."""
 
 
 def flat(sweep: RunRecord) -> dict[str, object]:
@@ -68,16 +46,33 @@ def _as_counted(name: str, value: float) -> float | int:
     return int(value) if name.endswith("/epoch") or name.rpartition("/")[2].startswith("num_") else value
 
 
-def log_latest(run: Run, recorded: RunRecord, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-    """Logs metrics that may be replaced later: a point for each change, and none where nothing changed.
+def log_winner(
+    run: Run,
+    recorded: RunRecord,
+    winner: RunRecord,
+    best_trial: RunRecord,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Names a sweep's winner and its best trial, and repeats their scores beside their ids.
 
-    MLflow shows the latest point, so each one is of the time at which it became true.
+    What may be replaced later gets a point for each change, and none where nothing changed: MLflow shows the latest
+    one, so each is of the time at which it became true. What is said beside the scores is taken from the winner: it may
+    have been trained after images were opened that nobody had seen when the sweep began.
 
     Args:
         run: the sweep.
         recorded: what its record says now.
-        metrics: name -> value.
-        tags: name -> value.
+        winner: the run whose scores become the sweep's `best/...`.
+        best_trial: the trial whose scores become the sweep's `best_trial/...`.
+        metrics: further ones, name -> value.
+        tags: further ones, name -> value.
     """
-    changed = {name: value for name, value in metrics.items() if str(recorded.metrics.get(name)) != str(value)}
-    run.log_metrics(changed, tags=tags)
+    ids = {BEST_RUN: winner.run_id, BEST_TRIAL_RUN_ID: best_trial.run_id}
+    scores = {**metrics, **_scores("best", winner), **_scores("best_trial", best_trial)}
+    changed = {name: value for name, value in scores.items() if str(recorded.metrics.get(name)) != str(value)}
+    run.log_metrics(changed, tags={**ids, **caution_tags(winner.tags), **(tags or {})})
+
+
+def _scores(prefix: str, run: RunRecord) -> dict[str, float]:
+    return {f"{prefix}/{name}": run.metrics[f"best/{name}"] for name in SCORES if f"best/{name}" in run.metrics}

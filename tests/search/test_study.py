@@ -16,7 +16,7 @@ from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
 from imgcls.run import LAST, VAL_PREDICTIONS
 from imgcls.search.engines import LocalProcesses
 from imgcls.search.space import suggest
-from imgcls.search.study import Sweep
+from imgcls.search.study import Sweep, _pairs_of_values
 from imgcls.search.trial import make_pruner, open_study
 from imgcls.signals import GracefulStop
 from imgcls.tracking.run import Run
@@ -379,6 +379,14 @@ def test_values_that_rule_each_other_out_are_refused_before_the_first_trial(proj
     with pytest.raises(ConfigError, match=message):
         sweep(project, *overrides)
     assert project.runs() == []
+
+
+def test_of_two_wide_ranges_the_corners_are_tried_and_a_sweep_begins_in_seconds(project):
+    wide = "{ low = 8, high = 200 }"
+    experiment = project.experiment(f"search.space.model.width={wide}", f"search.space.data.image_size={wide}")
+    keys = {"model.width", "data.image_size"}
+    pairs = [tuple(pair.values()) for pair in _pairs_of_values(experiment) if pair.keys() == keys]
+    assert pairs == [(8, 8), (8, 200), (200, 8), (200, 200)]
 
 
 def test_a_value_has_the_same_decimals_wherever_it_is_recorded(project):
