@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from imgcls.config import AugmentConfig
+from imgcls.config.keys import AugmentConfig
 from imgcls.data.augment import Augment, Normalise, cutmix, cutout, mixup
 
 BATCH, SOURCE, SIDE, NUM_CLASSES = 64, 96, 64, 10

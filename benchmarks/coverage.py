@@ -34,7 +34,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 from imgcls.rng import derive_seed
 from imgcls.statistics.intervals import SHARES, Interval, mean_interval
 from imgcls.statistics.paired import mcnemar, paired_interval
-from imgcls.statistics.scores import score_intervals
+from imgcls.statistics.score_intervals import score_intervals
 
 NUM_SIMULATIONS = {"full": 2000, "quick": 500}
 NUM_IMAGES = (60, 300, 656, 2000)

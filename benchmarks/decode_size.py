@@ -14,9 +14,11 @@ import sys
 from pathlib import Path
 
 from benchmarks.needs import require
-from imgcls.config import Experiment, find_experiment, load_experiment
+from imgcls.config.keys import Experiment
+from imgcls.config.load import load_experiment
 from imgcls.data import splits
-from imgcls.run import _dataset, prepare
+from imgcls.project import find_experiment
+from imgcls.runs.prepare import _dataset, prepare
 from imgcls.statistics.intervals import mean_interval
 from imgcls.training.loop import TrainState, fit
 

@@ -21,7 +21,8 @@ from benchmarks.arena import in_fresh_process
 from benchmarks.forms import Form
 from benchmarks.pictures import write_noise
 from benchmarks.throughput import Tell
-from imgcls.config import Experiment, load_experiment
+from imgcls.config.keys import Experiment
+from imgcls.config.load import load_experiment
 
 EXPERIMENT = """
 name = "growth"
@@ -138,8 +139,8 @@ class _StartedError(Exception):
 
 def _time_start(experiment: Experiment, root: Path) -> float:
     """Seconds from nothing in memory to the first trial."""
-    from imgcls.run import _dataset
-    from imgcls.search.study import Sweep
+    from imgcls.runs.prepare import _dataset
+    from imgcls.search.sweep import Sweep
     from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
 
@@ -170,7 +171,7 @@ def with_runs(root: Path, num_runs: int, rounds: int) -> Times:
     board = sweep.leaderboard()
     assert len(board) == num_runs
     sweep._conclude(run)
-    from imgcls.search.summary import write_report
+    from imgcls.search.report import write_report
 
     return {
         "sweep's start": _repeat(rounds, lambda: _time_start(experiment, root)),
@@ -199,8 +200,9 @@ def _fill(experiment: Experiment, root: Path, num_runs: int) -> tuple[Any, Any]:
     import optuna
     from optuna.distributions import FloatDistribution, IntDistribution
 
-    from imgcls.run import prepare, train_run
-    from imgcls.search.study import Sweep
+    from imgcls.runs.prepare import prepare
+    from imgcls.runs.train import train_run
+    from imgcls.search.sweep import Sweep
     from imgcls.search.trial import open_study
     from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker

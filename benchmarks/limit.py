@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.arena import Epoch
 from benchmarks.works import Work
-from imgcls.data import cache
+from imgcls.data import decode_cache
 from imgcls.data.splits import load_dataset
 from imgcls.training.device import Device, prepare_device
 
@@ -76,7 +76,7 @@ class Limit:
     def _in_memory(self) -> list[tuple[Tensor, Tensor]]:
         experiment, where = self._work.experiment, self._device.torch_device
         dataset = load_dataset(experiment.data, experiment.augment, self._work.root)
-        train = cache.resized(dataset.train, experiment.data.image_size)
+        train = decode_cache.resized(dataset.train, experiment.data.image_size)
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
         pixels, labels = torch.from_numpy(train.pixels)[order], torch.from_numpy(train.labels)[order]
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (dataset.mean, dataset.std))

@@ -54,7 +54,7 @@ def measure_memory(form: Form, into: Path, tell: Tell) -> dict[str, Any]:
 
 
 def _work(num_images: int, into: Path) -> Work:
-    from imgcls.config import load_experiment
+    from imgcls.config.load import load_experiment
 
     write_noise(into / "images", num_images, SIDE, val_share=0.01)
     experiment = load_experiment(REPOSITORY / "experiments" / "my_folder.toml").replace({
@@ -67,7 +67,7 @@ def _work(num_images: int, into: Path) -> Work:
 
 def train_and_look(work: Work) -> Seen:
     """Decodes, trains one epoch, and looks."""
-    from imgcls.run import prepare
+    from imgcls.runs.prepare import prepare
     from imgcls.training.loop import TrainState, fit
 
     os.environ["IMGCLS_CACHE"] = str(work.root / "cache")

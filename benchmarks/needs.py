@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.forms import Form
-from imgcls.config import DataConfig
+from imgcls.config.keys import DataConfig
 from imgcls.data.sources import open_source
 from imgcls.errors import DataError
 

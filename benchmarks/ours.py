@@ -13,12 +13,12 @@ from collections.abc import Iterator
 
 from benchmarks.arena import Epoch
 from benchmarks.works import Work
-from imgcls.data.cache import cache_folder
-from imgcls.progress import RunProgress
-from imgcls.run import _dataset, prepare
+from imgcls.data.cache_folder import cache_folder
+from imgcls.reporting.progress import RunProgress
+from imgcls.runs.prepare import _dataset, prepare
 from imgcls.signals import GracefulStop
+from imgcls.training.epoch import EpochResult
 from imgcls.training.loop import TrainState, fit
-from imgcls.training.metrics import EpochResult
 
 
 class Ours:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgcls.config import AugmentConfig, DataConfig, load_experiment
+from imgcls.config.keys import AugmentConfig, DataConfig
+from imgcls.config.load import load_experiment
 from imgcls.data.sources import ImageTable, open_source
 from imgcls.data.splits import load_dataset
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from imgcls.progress import duration
+from imgcls.reporting.progress import duration
 
 
 class Progress:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.arena import ALL, BARE, LIMITS
-from imgcls.progress import duration
+from imgcls.reporting.progress import duration
 
 Results = dict[str, Any]
 

@@ -89,7 +89,7 @@ def _sweep_work(form: Form, into: Path) -> Work:
 
 def run_ours(work: Work) -> Outcome:
     """`imgcls sweep`, without the command line."""
-    from imgcls.search.study import Sweep
+    from imgcls.search.sweep import Sweep
     from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
 
@@ -122,8 +122,8 @@ def run_usual(work: Work) -> Outcome:
     import mlflow
     import optuna
 
+    from imgcls.search.samplers import make_sampler
     from imgcls.search.space import own_values
-    from imgcls.search.study import make_sampler
     from imgcls.search.trial import make_pruner
     from imgcls.tracking.store import Tracker
 

@@ -62,7 +62,8 @@ def measure_tracker(form: Form, into: Path, tell: Tell) -> dict[str, Any]:
 
 def run_tracked(work: Work) -> Tracked:
     """One run with a stop-watch on its record."""
-    from imgcls.run import prepare, train_run
+    from imgcls.runs.prepare import prepare
+    from imgcls.runs.train import train_run
     from imgcls.signals import GracefulStop
     from imgcls.tracking.run import Run
     from imgcls.tracking.store import Tracker

@@ -46,8 +46,10 @@ def measure_verbs(form: Form, into: Path, tell: Tell) -> dict[str, Any]:
 
 def train_one_run(root: Path) -> None:
     """So that the store is not empty."""
-    from imgcls.config import find_experiment, load_experiment
-    from imgcls.run import prepare, train_run
+    from imgcls.config.load import load_experiment
+    from imgcls.project import find_experiment
+    from imgcls.runs.prepare import prepare
+    from imgcls.runs.train import train_run
     from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
 

@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from benchmarks.forms import Form
-from imgcls.config import Experiment, load_experiment
+from imgcls.config.keys import Experiment
+from imgcls.config.load import load_experiment
 from imgcls.models.registry import build_model, resolve_model
 from imgcls.rng import derive_seed
 

@@ -19,10 +19,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from imgcls.config import load_experiment
+from imgcls.config.load import load_experiment
 from imgcls.evaluation.judge import evaluate
 from imgcls.reporting.figures import save_png
-from imgcls.search.study import Sweep
+from imgcls.search.sweep import Sweep
 from imgcls.signals import GracefulStop
 from imgcls.tracking.store import Tracker
 

@@ -1,4 +1,4 @@
-"""Locks, hard links and whole lines of files, also on file systems without locks or hard links."""
+"""Files written aside, locks, hard links and whole lines, also on file systems without locks or hard links."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import errno
 import fcntl
 import os
 import shutil
+import socket
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -133,3 +135,45 @@ def put_in_place(aside: Path, path: Path) -> None:
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
         aside.rename(path)
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; what stands there takes the place of `path` when the block ends.
+
+    A block that fails leaves nothing; one whose process is killed leaves what `leftovers` finds.
+    """
+    aside = path.with_name(f".{path.name}{_mark()}{os.getpid()}")
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What writers of this machine that were killed have left half-written in a folder.
+
+    What a process of another machine writes is not among it: whether that one still lives cannot be seen from here.
+    """
+    found = []
+    for path in sorted(folder.glob(".*")):
+        name, mark, pid = path.name.rpartition(_mark())
+        if mark and name and pid.isdecimal() and not is_alive(int(pid)):
+            found.append(path)
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether this machine has a process of this number."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
+
+
+def _mark() -> str:
+    return f".{socket.gethostname()}."

@@ -84,17 +84,17 @@ class Project:
         return MlflowClient(f"sqlite:///{self.root / 'mlflow.db'}")
 
     def experiment(self, *overrides):
-        from imgcls.config import load_experiment
+        from imgcls.config.load import load_experiment
 
         return load_experiment(self.root / "experiments" / "tiny.toml", overrides)
 
     def prepare(self, *overrides):
-        from imgcls.run import prepare
+        from imgcls.runs.prepare import prepare
 
         return prepare(self.experiment(*overrides), self.root)
 
     def train(self, *overrides, **options):
-        from imgcls.run import train_run
+        from imgcls.runs.train import train_run
         from imgcls.signals import GracefulStop
 
         arguments = {"kind": "train", "name": "tiny", "stop": GracefulStop()} | options

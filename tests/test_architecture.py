@@ -9,27 +9,21 @@ PACKAGE = Path(__file__).parent.parent / "imgcls"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    (
-        "imgcls.aside",
-        "imgcls.errors",
-        "imgcls.failures",
-        "imgcls.files",
-        "imgcls.memory",
-        "imgcls.shown",
-        "imgcls.synonyms",
-    ),
-    ("imgcls.terminal",),
-    ("imgcls.config", "imgcls.rng", "imgcls.signals"),
+    ("imgcls.errors", "imgcls.files", "imgcls.text", "imgcls.machine_failures", "imgcls.allocator"),
+    ("imgcls.terminal", "imgcls.rng", "imgcls.signals"),
+    ("imgcls.config",),
+    ("imgcls.project",),
+    ("imgcls.record",),
     ("imgcls.data",),
     ("imgcls.models",),
     ("imgcls.training",),
     ("imgcls.tracking",),
     ("imgcls.statistics",),
-    ("imgcls.reporting", "imgcls.progress", "imgcls.earlier"),
-    ("imgcls.run",),
+    ("imgcls.reporting",),
+    ("imgcls.runs",),
     ("imgcls.evaluation",),
     ("imgcls.search",),
-    ("imgcls.tidy",),
+    ("imgcls.clean",),
     ("imgcls.cli",),
     ("imgcls.__main__",),
 ]
@@ -118,8 +112,8 @@ def test_help_imports_no_heavy_library(path):
         "typer",
         "typer.core",
         "imgcls.errors",
-        "imgcls.failures",
-        "imgcls.shown",
+        "imgcls.machine_failures",
+        "imgcls.text",
         "imgcls.terminal",
     }
 

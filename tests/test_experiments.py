@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from imgcls.config import load_experiment
+from imgcls.config.load import load_experiment
 from imgcls.data.sources.packaged import FASHION_FOLDER
-from imgcls.run import prepare
+from imgcls.runs.prepare import prepare
 from imgcls.training.loop import TrainState, fit
 
 ROOT = Path(__file__).parent.parent

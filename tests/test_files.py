@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from imgcls.failures import explain
 from imgcls.files import link_or_copy, put_in_place
+from imgcls.machine_failures import explain
 from tests import refusals
 
 needs_filters = pytest.mark.skipif(

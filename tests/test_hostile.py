@@ -10,7 +10,7 @@ import pytest
 from imgcls import cli
 from imgcls.errors import InputError
 from imgcls.evaluation.judge import evaluate
-from imgcls.shown import printable
+from imgcls.text import printable
 from tests.data.make import write_classes
 
 

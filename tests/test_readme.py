@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from imgcls.config import config_table
+from imgcls.config.load import config_table
 
 ROOT = Path(__file__).parent.parent
 

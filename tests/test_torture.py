@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from optuna.storages import JournalStorage
 
 from imgcls.search.journal import Journal
-from imgcls.search.study import Sweep
+from imgcls.search.sweep import Sweep
 from imgcls.signals import GracefulStop
 from torture.evidence import check_totals, compare, gather
 from torture.instants import Blow, Pace, draw_blow, draw_instant

@@ -17,17 +17,23 @@ import typer
 from typer.core import TyperGroup
 
 from imgcls.cli.cache import cache
-from imgcls.cli.evaluate import compare, evaluate, ledger
+from imgcls.cli.clean import clean
+from imgcls.cli.compare import compare
+from imgcls.cli.confirm import confirm
+from imgcls.cli.doctor import doctor
+from imgcls.cli.evaluate import evaluate
 from imgcls.cli.keys import keys
+from imgcls.cli.ledger import ledger
 from imgcls.cli.models import models
 from imgcls.cli.output import version, write
-from imgcls.cli.record import clean, doctor, runs
-from imgcls.cli.sweep import confirm, sweep
-from imgcls.cli.train import rerun, train
+from imgcls.cli.rerun import rerun
+from imgcls.cli.runs import runs
+from imgcls.cli.sweep import sweep
+from imgcls.cli.train import train
 from imgcls.errors import ImgclsError, Interrupted
-from imgcls.failures import explain
-from imgcls.shown import printable
+from imgcls.machine_failures import explain
 from imgcls.terminal import guard_streams
+from imgcls.text import printable
 
 
 class _Verbs(TyperGroup):

@@ -18,6 +18,6 @@ AsJsonList = Annotated[bool, typer.Option("--json", help="Print a JSON list of f
 
 def parse_overrides(texts: Iterable[str] | None) -> dict[str, object]:
     """The keys and values of every `--set`."""
-    from imgcls.config import parse_override
+    from imgcls.config.toml import parse_override
 
     return dict(parse_override(text) for text in texts or ())

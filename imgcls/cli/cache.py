@@ -27,8 +27,8 @@ def cache(
 
     Example: imgcls cache --prune 20GB
     """
-    from imgcls.data.cache import budget, cache_folder, entries, in_words, parse_size
-    from imgcls.data.cache import prune as remove
+    from imgcls.data.cache_folder import budget, cache_folder, entries, in_words, parse_size
+    from imgcls.data.cache_folder import prune as remove
 
     removed = [] if prune is None else remove(parse_size(prune, "--prune"))
     found = entries()

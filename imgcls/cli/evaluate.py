@@ -1,4 +1,4 @@
-"""Open the test split, list who did, and compare runs without opening it."""
+"""Open the test split for the final scores of a run."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imgcls.cli.arguments import AsJson, AsJsonList
-from imgcls.cli.output import print_facts, print_json, save, write, write_cautions
+from imgcls.cli.arguments import AsJson
+from imgcls.cli.output import print_facts, write, write_cautions
 from imgcls.errors import InputError
 
 if TYPE_CHECKING:
-    from imgcls.tracking.record import RunRecord
+    from imgcls.record import RunRecord
     from imgcls.tracking.store import Tracker
 
 
@@ -34,8 +34,8 @@ def evaluate(
     """
     if (run is None) == (run_id is None):
         raise InputError("evaluate takes one run: its id, the beginning of it, last or best; `imgcls runs` lists them")
-    from imgcls.config import project_root
     from imgcls.evaluation.judge import evaluate as judge
+    from imgcls.project import project_root
     from imgcls.tracking.store import Tracker
 
     root = project_root(Path.cwd())
@@ -53,8 +53,8 @@ def _write_scores(evaluation: RunRecord, judged: RunRecord, tracker: Tracker, ro
 
     from imgcls.evaluation.report import look_words, score_rows
     from imgcls.evaluation.selection import selection_of, story
-    from imgcls.reporting.places import places
-    from imgcls.reporting.report import terminal_table
+    from imgcls.reporting.next_steps import places
+    from imgcls.reporting.tables import terminal_table
 
     titles = ["score", "test", "95% interval", "val", "95% interval on val"]
     write(f"Run {judged.run_id} of {judged.experiment}, epoch {judged.metrics['best/epoch']:.0f}\n")
@@ -65,46 +65,3 @@ def _write_scores(evaluation: RunRecord, judged: RunRecord, tracker: Tracker, ro
     rows = [*places(evaluation, judged, tracker.uri, root)]
     rows.append(("Next", f"imgcls rerun {judged.run_id} --verify  (can the run be repeated from its record?)"))
     write(f"\n{terminal_table(rows)}")
-
-
-def ledger(as_json: AsJsonList = False) -> None:
-    """List every look at a test split: when, which images, which run, its score, who asked.
-
-    Example: imgcls ledger
-    """
-    from imgcls.config import project_root
-    from imgcls.evaluation.ledger import as_text, past_looks
-    from imgcls.tracking.store import Tracker
-
-    looks = past_looks(Tracker(project_root(Path.cwd())))
-    if as_json:
-        print_json([look.flat() for look in looks])
-    else:
-        write(as_text(looks))
-
-
-def compare(
-    run_ids: Annotated[list[str], typer.Argument(metavar="RUN", help="Completed runs; a sweep stands for its winner.")],
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write it as one page, with the curves overlaid.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Compare runs on the same images, from the predictions that they left.
-
-    Paired on val, and on test where the runs were evaluated before; it opens no test split.
-
-    Example: imgcls compare last best --html comparison.html
-    """
-    from imgcls.config import project_root
-    from imgcls.evaluation.compare import compare as compared
-    from imgcls.reporting.html import render
-    from imgcls.tracking.store import Tracker
-
-    result = compared(run_ids, Tracker(project_root(Path.cwd())))
-    if html is not None:
-        save(html, render(result.markdown, result.pictures, title="Comparison of runs"))
-    if as_json:
-        print_facts(result.flat(), as_json)
-    else:
-        write(result.markdown)

@@ -18,7 +18,7 @@ def keys(
 
     Example: imgcls keys data
     """
-    from imgcls.config import keys_begun_by
+    from imgcls.config.load import keys_begun_by
 
     found = keys_begun_by(prefix)
     if as_json:

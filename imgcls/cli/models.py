@@ -30,9 +30,10 @@ def models(
 
     Example: imgcls models resnet --image-size 64 --set model.depth=34
     """
-    from imgcls.config import Experiment, project_root
+    from imgcls.config.keys import Experiment
     from imgcls.models.listing import as_text, is_model, listed_models
     from imgcls.models.registry import describe_model
+    from imgcls.project import project_root
 
     if channels == 2:
         raise InputError("--channels 2: images have 1 channel (grey) or 3 (RGB)")

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from imgcls.errors import InputError, ResourceError
-from imgcls.shown import printable
 from imgcls.terminal import undelivered
+from imgcls.text import printable
 
 
 def print_facts(facts: Mapping[str, object], as_json: bool, title: str = "") -> None:
@@ -18,7 +18,7 @@ def print_facts(facts: Mapping[str, object], as_json: bool, title: str = "") -> 
     if as_json:
         print_json(facts)
         return
-    from imgcls.reporting.report import terminal_table
+    from imgcls.reporting.tables import terminal_table
 
     write(title)
     write(terminal_table([(key, str(value)) for key, value in facts.items()]))

@@ -1,4 +1,4 @@
-"""Search by validation score, and confirm what was found."""
+"""Search by validation score."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ def sweep(
 
     Example: imgcls sweep digits --trials 10
     """
-    from imgcls.config import find_experiment, load_experiment
+    from imgcls.config.load import load_experiment
+    from imgcls.project import find_experiment
 
     path, root = find_experiment(experiment, Path.cwd())
     flags = {"search.trials": trials, "search.timeout": timeout, "search.workers": workers}
     loaded = load_experiment(path, overrides or ())
     loaded = loaded.replace({key: value for key, value in flags.items() if value is not None}, origin="option")
 
-    from imgcls.reporting.report import with_intervals
-    from imgcls.search.study import Sweep
-    from imgcls.search.summary import as_text
+    from imgcls.reporting.run_scores import with_intervals
+    from imgcls.search.report import as_text
+    from imgcls.search.sweep import Sweep
     from imgcls.search.winner import flat
     from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
@@ -53,47 +54,15 @@ def sweep(
     write(board.to_string(index=False, na_rep=""))
     if result.confirmation:
         write(f"\n{as_text(result.confirmation)}")
-    _write_end(result.run_id, tracker, root)
+    write_end(result.run_id, tracker, root)
 
 
-def confirm(
-    sweep_id: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep that has ended: a RUN.")],
-    top: Annotated[int, typer.Option(min=1, help="Configurations, the best first.")] = 3,
-    seeds: Annotated[int, typer.Option(min=1, help="Fresh seeds for each.")] = 5,
-    as_json: AsJson = False,
-) -> None:
-    """Train a sweep's best configurations again with fresh seeds, and rank them by their means.
-
-    The best of many trials is partly the luckiest; this shows by how much. Each run is scored at the epoch that its
-    trial had fixed. The first fresh run of the best configuration becomes the sweep's winner.
-
-    Example: imgcls confirm last --top 2 --seeds 3
-    """
-    from imgcls.config import project_root
-    from imgcls.search.study import confirm_sweep
-    from imgcls.search.summary import as_text
-    from imgcls.search.winner import flat
-    from imgcls.signals import GracefulStop
-    from imgcls.tracking.lookup import find_run
-    from imgcls.tracking.store import Tracker
-
-    root = project_root(Path.cwd())
-    tracker = Tracker(root)
-    sweep = find_run(sweep_id, tracker)
-    with GracefulStop() as stop:
-        result = confirm_sweep(sweep.run_id, tracker, root, top=top, seeds=seeds, stop=stop)
-    if as_json:
-        print_facts(flat(tracker.get(sweep.run_id)), as_json)
-        return
-    write(as_text(result))
-    _write_end(sweep.run_id, tracker, root)
-
-
-def _write_end(sweep_run_id: str, tracker: Tracker, root: Path) -> None:
+def write_end(sweep_run_id: str, tracker: Tracker, root: Path) -> None:
     """The winner with its own score, where everything lies, and the next verb."""
     from imgcls.evaluation.selection import selection_of, story
-    from imgcls.reporting.places import places
-    from imgcls.reporting.report import terminal_table, val_score
+    from imgcls.reporting.next_steps import places
+    from imgcls.reporting.run_scores import val_score
+    from imgcls.reporting.tables import terminal_table
     from imgcls.search.report import evaluate_command
     from imgcls.search.winner import CONFIRMED_RUN_ID
     from imgcls.tracking.lookup import BEST_RUN

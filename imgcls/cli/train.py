@@ -1,4 +1,4 @@
-"""Train a run, and train it again from its record."""
+"""Train a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.arguments import AsJson, ExperimentName, Overrides
-from imgcls.cli.output import hint, print_facts, write, write_cautions
+from imgcls.cli.output import hint, print_facts, write_cautions
 
 
 def train(
@@ -25,14 +25,17 @@ def train(
 
     Example: imgcls train digits --set train.lr=3e-3
     """
-    from imgcls.config import find_experiment, load_experiment
+    from imgcls.config.load import load_experiment
+    from imgcls.project import find_experiment
 
     path, root = find_experiment(experiment, Path.cwd())
     loaded = load_experiment(path, overrides or ())
 
     from imgcls.reporting.cautions import flat
-    from imgcls.reporting.statistics import metric_text
-    from imgcls.run import announce, prepare, train_run
+    from imgcls.reporting.numbers import metric_text
+    from imgcls.runs.announce import announce
+    from imgcls.runs.prepare import prepare
+    from imgcls.runs.train import train_run
     from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
 
@@ -57,32 +60,3 @@ def train(
     if not as_json:
         write_cautions(done.caution_tags)
     hint(as_json, f"Final test scores, when you are done choosing: python evaluate.py --run-id {done.run_id}")
-
-
-def rerun(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A completed run; a sweep stands for its winner.")],
-    verify: Annotated[bool, typer.Option("--verify", help="Fail where the repeat differs from the original.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Train a run again from its record alone, and compare every epoch's metrics with it.
-
-    On the same kind of processor with the same threads and versions they have the same bits; elsewhere the best val
-    accuracy may differ by less than half the width of its 95% interval.
-
-    Example: imgcls rerun last --verify
-    """
-    from imgcls.config import project_root
-    from imgcls.errors import TrainingError
-    from imgcls.evaluation.rerun import rerun as repeat
-    from imgcls.signals import GracefulStop
-    from imgcls.tracking.store import Tracker
-
-    root = project_root(Path.cwd())
-    with GracefulStop() as stop:
-        verdict = repeat(run_id, Tracker(root), root, stop)
-    if as_json:
-        print_facts(verdict.flat(), as_json)
-    else:
-        write(verdict.markdown())
-    if verify and not verdict.is_verified:
-        raise TrainingError(f"run {verdict.repeated_run_id} could not be repeated: {verdict.first_difference}")

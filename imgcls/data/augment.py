@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imgcls.config import AugmentConfig
-from imgcls.data.transfer import send
+from imgcls.config.keys import AugmentConfig
+from imgcls.data.to_device import send
 from imgcls.errors import ConfigError
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from imgcls.config import Fit
+from imgcls.config.keys import Fit
 from imgcls.data.formats import FORMATS, why_not, why_unknown
 from imgcls.data.likeness import thumbnail
 

@@ -17,10 +17,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
-from imgcls.config import located
 from imgcls.data.sources import ImageTable, Source
 from imgcls.errors import DataError
-from imgcls.shown import listed, nfc
+from imgcls.project import located
+from imgcls.text import listed, nfc
 
 SHARE_TOLERANCE = 0.02
 """A share of the images this near to the one asked for is as good as any; one farther off is warned of."""

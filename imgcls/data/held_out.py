@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.config import Fit
-from imgcls.data import cache
-from imgcls.data.labelled import LabelledImages, fingerprint
+from imgcls.config.keys import Fit
+from imgcls.data import decode_cache
+from imgcls.data.image_set import LabelledImages, fingerprint
 from imgcls.data.sources import ImageTable
 from imgcls.errors import DataError, SealedError, UnreadableImagesError
 
@@ -125,19 +125,19 @@ class HeldOut:
                 f"look {look.number} of run {look.run_id!r} is not in the tracker, so the test split stays sealed; "
                 "write the look down first"
             )
-        decoded = cache.decode_and_forget(
+        decoded = decode_cache.decode_and_forget(
             self._table, self._decode_side, self._channels, fit=self._fit, title="decoding test images"
         )
         images = self._readable(decoded)
         if not np.array_equal(images.digests, self.hashes().digests):
             raise DataError("test images changed while the program ran; start it again")
-        return cache.resized(images.in_content_order(), self._image_size)
+        return decode_cache.resized(images.in_content_order(), self._image_size)
 
     @cached_property
-    def _hashed(self) -> cache.Decoded:
-        return cache.decode(self._table, 0, self._channels, title="hashing test images")
+    def _hashed(self) -> decode_cache.Decoded:
+        return decode_cache.decode(self._table, 0, self._channels, title="hashing test images")
 
-    def _readable(self, decoded: cache.Decoded) -> LabelledImages:
+    def _readable(self, decoded: decode_cache.Decoded) -> LabelledImages:
         if decoded.unreadable and not self._skip_unreadable:
             raise UnreadableImagesError(decoded.offenders(self._table))
         return decoded.labelled(self._table)

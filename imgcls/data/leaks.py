@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from imgcls.data import cache
-from imgcls.data.labelled import LabelledImages, content_order
+from imgcls.data import cache_folder
+from imgcls.data.image_set import LabelledImages, content_order
 from imgcls.data.likeness import copies, says_something
 from imgcls.data.sources import Split
 from imgcls.errors import DataError
-from imgcls.shown import listed
+from imgcls.text import listed
 
 log = logging.getLogger(__name__)
 
@@ -279,7 +279,7 @@ def find_leaks(splits: Mapping[Split, Listed], class_names: Sequence[str]) -> Le
         DataError: where the cache folder cannot be written.
     """
     ordered = {split: images.in_content_order() for split, images in splits.items()}
-    text = cache.remember(
+    text = cache_folder.remember(
         f"leaks-{_key(ordered, class_names)}.json", lambda: _LEAKS.dump_json(_search(ordered, class_names)).decode()
     )
     return _LEAKS.validate_json(text)

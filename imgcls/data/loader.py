@@ -17,14 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imgcls.data.labelled import LabelledImages
-from imgcls.data.transfer import send
-from imgcls.data.undecoded import Undecoded, stream
+from imgcls.data.decode_on_demand import Undecoded, stream
+from imgcls.data.image_set import LabelledImages
+from imgcls.data.to_device import send
 from imgcls.rng import generator
 
 RESIDENT_BYTES = 4 * 2**30
 """Images of up to this size live on an accelerator whole; larger sets travel a batch at a time."""
-
 
 MAPPED_BYTES = 2**28
 """A memory map up to this size stays mapped. Pages of a larger one go back to the kernel, which keeps them as long as

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.config import AugmentConfig, DataConfig
-from imgcls.data import cache
+from imgcls.config.keys import AugmentConfig, DataConfig
+from imgcls.data import decode_cache
 from imgcls.data.augment import refuse_colours_of_grey
 from imgcls.data.groups import SHARE_TOLERANCE, carve_groups, with_groups
 from imgcls.data.held_out import HeldOut
-from imgcls.data.labelled import LabelledImages, fingerprint
+from imgcls.data.image_set import LabelledImages, fingerprint
 from imgcls.data.leaks import Leaks, Listed, find_leaks, heed
 from imgcls.data.sources import ImageTable, Source, Split, open_source
 from imgcls.errors import DataError, UnreadableImagesError, unreadable_in_words
@@ -131,7 +131,7 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path, squares
     return Dataset(
         class_names=source.class_names,
         train=train,
-        val=cache.resized(val, config.image_size),
+        val=decode_cache.resized(val, config.image_size),
         test=test,
         mean=mean if config.mean == "auto" else _per_channel(config.mean, channels, "mean"),
         std=std if config.std == "auto" else _per_channel(config.std, channels, "std"),
@@ -267,7 +267,7 @@ class _Pieces:
     test: ImageTable | None = None
 
     @classmethod
-    def of(cls, table: ImageTable, large: cache.Decoded, small: cache.Decoded) -> _Pieces:
+    def of(cls, table: ImageTable, large: decode_cache.Decoded, small: decode_cache.Decoded) -> _Pieces:
         """Train alone, at both sizes."""
         sizes = large.sizes[large.kept]
         return cls(
@@ -285,7 +285,7 @@ def _carved(table: ImageTable, config: DataConfig, sides: tuple[int, int], chann
         mask[rows] = ~_chosen(digests[rows], table.labels[rows], groups, config.test_fraction, "test")
         return mask
 
-    large, small = cache.decode_sides(
+    large, small = decode_cache.decode_sides(
         table, sides, channels, fit=config.fit, keep=not_in_test, keep_name=_name_of_test(table, config)
     )
     pieces = _Pieces.of(table, large, small)
@@ -317,11 +317,11 @@ def _chosen(
 
 def _given(given: Mapping[Split, ImageTable], config: DataConfig, sides: tuple[int, int], channels: int) -> _Pieces:
     """The source's own splits; only a missing val is carved, and a missing test stays missing."""
-    large, small = cache.decode_sides(given["train"], sides, channels, fit=config.fit, title="decoding train")
+    large, small = decode_cache.decode_sides(given["train"], sides, channels, fit=config.fit, title="decoding train")
     pieces = replace(_Pieces.of(given["train"], large, small), test=given.get("test"))
     if (table := given.get("val")) is None:
         return pieces
-    val = cache.decode(table, sides[1], channels, fit=config.fit, title="decoding val")
+    val = decode_cache.decode(table, sides[1], channels, fit=config.fit, title="decoding val")
     return replace(
         pieces,
         val=val.labelled(table),

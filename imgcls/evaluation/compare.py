@@ -12,19 +12,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from imgcls.errors import InputError
-from imgcls.evaluation.rebuild import trained_record
 from imgcls.evaluation.selection import selection_of
+from imgcls.record import LOSS, SQUARES, RunRecord
 from imgcls.reporting import figures
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.cautions import flat as flat_cautions
-from imgcls.reporting.report import markdown_table, warning
-from imgcls.reporting.statistics import NO_INTERVAL, UNDEFINED, with_interval
-from imgcls.run import TEST_PREDICTIONS, VAL_PREDICTIONS
+from imgcls.reporting.numbers import UNDEFINED, with_interval
+from imgcls.reporting.run_scores import warning
+from imgcls.reporting.tables import markdown_table
+from imgcls.runs.rebuild import trained_record
+from imgcls.runs.record_writer import TEST_PREDICTIONS, VAL_PREDICTIONS
 from imgcls.statistics.grouped import TOO_FEW
-from imgcls.statistics.intervals import Interval
+from imgcls.statistics.intervals import NO_INTERVAL, Interval
 from imgcls.statistics.paired import holm, mcnemar, paired_interval
-from imgcls.statistics.scores import hits_interval
-from imgcls.tracking.record import LOSS, SQUARES, RunRecord
+from imgcls.statistics.score_intervals import hits_interval
 from imgcls.tracking.store import Tracker
 
 SMALLEST_P = 1e-4

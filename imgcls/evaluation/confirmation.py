@@ -6,14 +6,14 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imgcls.reporting.report import best_accuracy_interval
-from imgcls.reporting.statistics import rounded, with_interval
+from imgcls.record import RunRecord
+from imgcls.reporting.numbers import rounded, with_interval
+from imgcls.reporting.run_scores import best_accuracy_interval
 from imgcls.rng import derive_seed
-from imgcls.shown import counted
 from imgcls.statistics.intervals import Interval, interval_over_seeds
-from imgcls.tracking.record import RunRecord
+from imgcls.text import counted
 from imgcls.tracking.store import Tracker
-from imgcls.training.metrics import lower_is_better
+from imgcls.training.epoch import lower_is_better
 
 CONFIRMED_TRIALS = "imgcls.confirmed_trials"
 """Tag of a sweep: the numbers of the trials whose configurations its latest confirmation compared, the best first."""

@@ -14,21 +14,23 @@ from scipy.special import softmax
 from torch import nn
 
 from imgcls.data.held_out import HeldOut, Look
-from imgcls.data.labelled import LabelledImages
+from imgcls.data.image_set import LabelledImages
 from imgcls.data.loader import Loader
 from imgcls.errors import DataError, InputError
-from imgcls.evaluation.rebuild import rebuild, same_place, trained_record
 from imgcls.evaluation.report import evaluation_markdown
 from imgcls.evaluation.selection import Selection, selection_of
+from imgcls.record import NUM_NEAR_LEAKED, NUM_TEST_ALIKE, NUM_TEST_GROUPS, NUM_VAL_GROUPS, SQUARES, RunRecord
 from imgcls.reporting import figures, html
 from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.cautions import flat as flat_cautions
-from imgcls.reporting.statistics import Scores, confusion, per_class, reliability, score_logits
-from imgcls.run import BEST, TEST_PREDICTIONS, Prepared, announce, prediction_table
+from imgcls.runs.announce import announce
+from imgcls.runs.prepare import Prepared
+from imgcls.runs.rebuild import rebuild, same_place, trained_record
+from imgcls.runs.record_writer import BEST, TEST_PREDICTIONS, prediction_table
 from imgcls.statistics.intervals import Interval
-from imgcls.statistics.scores import explained_intervals
+from imgcls.statistics.score_intervals import explained_intervals
+from imgcls.statistics.scores import Scores, confusion, per_class, reliability, score_logits
 from imgcls.tracking import looks
-from imgcls.tracking.record import NUM_NEAR_LEAKED, NUM_TEST_ALIKE, NUM_TEST_GROUPS, NUM_VAL_GROUPS, SQUARES, RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint

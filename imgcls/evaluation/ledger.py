@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
+from imgcls.record import RunRecord
 from imgcls.reporting.cautions import cautions, flat
-from imgcls.reporting.statistics import UNDEFINED, Scores, with_interval
-from imgcls.tracking.record import RunRecord
+from imgcls.reporting.numbers import UNDEFINED, with_interval
+from imgcls.statistics.scores import Scores
 from imgcls.tracking.store import Tracker
 
 

@@ -10,22 +10,15 @@ import pandas as pd
 
 from imgcls.evaluation.confirmation import mean_words, optimism_words
 from imgcls.evaluation.selection import Selection, story
+from imgcls.record import NUM_TEST_ALIKE, NUM_TEST_GROUPS, NUM_VAL_GROUPS, RunRecord
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.methods import commit_words, device_words, methods, model_words, split_words
-from imgcls.reporting.report import (
-    document,
-    escaped,
-    fetch_config,
-    markdown_table,
-    shell,
-    val_score,
-    warned,
-    warning,
-)
-from imgcls.reporting.statistics import UNDEFINED, Scores, ends, rounded, with_interval
+from imgcls.reporting.numbers import UNDEFINED, ends, rounded, with_interval
+from imgcls.reporting.run_scores import val_score, warned, warning
+from imgcls.reporting.tables import document, escaped, fetch_config, markdown_table, shell
 from imgcls.statistics.intervals import Interval, difference_interval
-from imgcls.statistics.scores import METHODS, ScoreIntervals
-from imgcls.tracking.record import NUM_TEST_ALIKE, NUM_TEST_GROUPS, NUM_VAL_GROUPS, RunRecord
+from imgcls.statistics.score_intervals import METHODS, ScoreIntervals
+from imgcls.statistics.scores import Scores
 
 SCORE_NAMES = {
     "accuracy": "accuracy",

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgcls.data.splits import SQUARES_FORMAT
-from imgcls.earlier import is_kept_larger, other_loss
-from imgcls.evaluation.rebuild import other_versions, rebuild, same_place, trained_record
+from imgcls.record import LOSS, SQUARES, UNKNOWN, RunRecord
 from imgcls.reporting.cautions import caution_tags, cautions
 from imgcls.reporting.cautions import flat as flat_cautions
-from imgcls.reporting.report import best_accuracy_interval, markdown_table
-from imgcls.reporting.statistics import accuracy_interval, with_interval
-from imgcls.run import Prepared, announce, train_run
+from imgcls.reporting.numbers import accuracy_interval, with_interval
+from imgcls.reporting.run_scores import best_accuracy_interval
+from imgcls.reporting.tables import markdown_table
+from imgcls.runs.announce import announce
+from imgcls.runs.earlier_versions import is_kept_larger, other_loss
+from imgcls.runs.prepare import Prepared
+from imgcls.runs.rebuild import other_versions, rebuild, same_place, trained_record
+from imgcls.runs.train import train_run
 from imgcls.signals import GracefulStop
 from imgcls.statistics.intervals import Interval
-from imgcls.tracking.record import LOSS, SQUARES, UNKNOWN, RunRecord
 from imgcls.tracking.store import Tracker
 
 log = logging.getLogger(__name__)

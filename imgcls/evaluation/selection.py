@@ -17,11 +17,11 @@ from imgcls.evaluation.confirmation import (
     ranked_trials,
     recorded_confirmation,
 )
-from imgcls.reporting.report import val_score
-from imgcls.shown import counted
-from imgcls.tracking.record import RunRecord
+from imgcls.record import RunRecord
+from imgcls.reporting.run_scores import val_score
+from imgcls.text import counted
 from imgcls.tracking.store import Tracker
-from imgcls.training.metrics import lower_is_better
+from imgcls.training.epoch import lower_is_better
 
 ENDED = ("completed", "pruned", "failed")
 """Outcomes of trials that count among those val chose from."""

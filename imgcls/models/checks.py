@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from imgcls.config import CIFAR_DEPTHS, RESNET_DEPTHS
+from imgcls.config.keys import CIFAR_DEPTHS, RESNET_DEPTHS
 from imgcls.errors import ConfigError
-from imgcls.shown import did_you_mean, nearest
+from imgcls.text import did_you_mean, nearest
 
 STEMS = ("standard", "small")
 

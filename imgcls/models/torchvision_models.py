@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imgcls.config import ModelConfig
+from imgcls.config.keys import ModelConfig
 from imgcls.errors import ConfigError, InputError
 from imgcls.models.hub import downloaded_from
-from imgcls.models.weights import packages_as_a_way_out
-from imgcls.shown import did_you_mean, nearest
+from imgcls.models.pretrained_weights import packages_as_a_way_out
+from imgcls.text import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from torch import nn

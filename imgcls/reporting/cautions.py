@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from imgcls.tracking.record import LEAKS, NUM_NEAR_LEAKED, NUM_OPENED_BEFORE
+from imgcls.record import LEAKS, NUM_NEAR_LEAKED, NUM_OPENED_BEFORE
 
 CAUTION_TAGS = (LEAKS, NUM_NEAR_LEAKED, NUM_OPENED_BEFORE)
 

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from imgcls.reporting.statistics import Reliability
 from imgcls.statistics.intervals import Interval, wilson
+from imgcls.statistics.scores import Reliability
 
 # Okabe and Ito's palette, told apart by every common kind of colour blindness.
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#666666"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 
-from imgcls.config import AugmentConfig
+from imgcls.config.keys import AugmentConfig
 from imgcls.data.decode import PAD_LEVEL
-from imgcls.shown import counted
-from imgcls.tracking.record import SPLIT_ORIGINS, RunRecord
+from imgcls.record import SPLIT_ORIGINS, RunRecord
+from imgcls.text import counted
 
 SPLITS = ("train", "val", "test")
 

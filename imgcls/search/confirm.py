@@ -11,8 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgcls.config import Experiment, load_experiment
-from imgcls.earlier import other_loss, recorded_squares
+from imgcls.config.keys import Experiment
+from imgcls.config.load import load_experiment
 from imgcls.errors import InputError
 from imgcls.evaluation.confirmation import (
     CONFIRMED_TRIALS,
@@ -22,13 +22,17 @@ from imgcls.evaluation.confirmation import (
     rank_confirmed,
     ranked_trials,
 )
-from imgcls.progress import Pace
-from imgcls.run import CONFIG, Prepared, announce, prepare, train_run
+from imgcls.record import RunRecord
+from imgcls.reporting.progress import Pace
+from imgcls.runs.announce import announce
+from imgcls.runs.earlier_versions import other_loss, recorded_squares
+from imgcls.runs.prepare import Prepared, prepare
+from imgcls.runs.record_writer import CONFIG
+from imgcls.runs.train import train_run
 from imgcls.search.winner import CONFIRMED_RUN_ID, log_winner
-from imgcls.shown import counted
 from imgcls.signals import GracefulStop
+from imgcls.text import counted
 from imgcls.tracking.lookup import BEST_RUN
-from imgcls.tracking.record import RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 

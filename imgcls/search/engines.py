@@ -22,8 +22,8 @@ import torch
 
 from imgcls import terminal
 from imgcls.errors import ImgclsError
-from imgcls.failures import death, explain, oom_kills
-from imgcls.run import Finished
+from imgcls.machine_failures import death, explain, oom_kills
+from imgcls.runs.record_writer import Finished
 from imgcls.search.trial import TrialJob, run_trial
 from imgcls.signals import GracefulStop, interruption
 from imgcls.tracking.address import guard_logs, scrubbed

@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 
-from imgcls.config import Experiment, Range, Scalar
+from imgcls.config.keys import Experiment, Range, Scalar
 from imgcls.errors import ConfigError
 
 Options = Range | tuple[Scalar, ...]

@@ -12,14 +12,16 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import RandomSampler
 from optuna.storages import JournalStorage
 
-from imgcls.config import Experiment
+from imgcls.config.keys import Experiment
 from imgcls.errors import TrainingError
-from imgcls.reporting.report import best_accuracy_interval
-from imgcls.run import BEST, Finished, prepare, train_run
+from imgcls.reporting.run_scores import best_accuracy_interval
+from imgcls.runs.prepare import prepare
+from imgcls.runs.record_writer import BEST, Finished
+from imgcls.runs.train import train_run
 from imgcls.search.journal import Journal
 from imgcls.signals import GracefulStop
 from imgcls.tracking.store import Tracker
-from imgcls.training.metrics import EpochResult
+from imgcls.training.epoch import EpochResult
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from imgcls.record import RunRecord
 from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.cautions import flat as flat_cautions
 from imgcls.tracking.lookup import BEST_RUN
-from imgcls.tracking.record import RunRecord
 from imgcls.tracking.run import Run
 
 CONFIRMED_RUN_ID = "imgcls.confirmed_run_id"

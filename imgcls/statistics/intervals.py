@@ -185,3 +185,7 @@ def check_confidence(confidence: float) -> None:
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence {confidence} is not between 0 and 1, such as 0.95")
+
+
+NO_INTERVAL = Interval(math.nan, math.nan)
+"""Stands where a score has no interval, such as that of images in too few groups."""

@@ -1,384 +1,246 @@
-"""Intervals of a classifier's scores, for other images of the same kind and the same classifier."""
+"""Scores of a classifier on the images of a split."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import compress
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import log_softmax
-from scipy.stats import sem, skew
+from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support, recall_score, roc_auc_score
 
-from imgcls.statistics.grouped import TOO_FEW, Units, about_groups
-from imgcls.statistics.intervals import Interval, wilson, wilson_ends
-from imgcls.statistics.joint import correlations, interval_of_mean
+from imgcls.statistics.intervals import NO_INTERVAL, Interval
+from imgcls.statistics.score_intervals import check_classes, check_scored, hits_interval
 
-MIN_IMAGES_FOR_LOSS = 100
-"""Images below which the loss has no interval: among fewer, a rare large loss is too likely to be missing."""
-
-MIN_MINORITY_FOR_LOSS = 8
-"""Images outside the largest class below which the loss has no interval, since the few large losses are theirs."""
-
-PRIOR_PLACEMENTS = 10
-"""Misplaced images on either side at which DeLong's variance of the AUROC counts as much as that of Newcombe."""
-
-VALUES_AT_ONCE = 10**6
-"""Logits that are turned into float64 log-probabilities at once."""
-
-METHODS = {
-    "accuracy": "Wilson's score interval",
-    "balanced_accuracy": "Wilson's score interval of each class's recall, joined to that of their mean",
-    "macro_f1": "Wilson's score interval of each class's F1, joined to that of their mean",
-    "auroc": "Newcombe's method 5 (2006), with DeLong's variance where images suffice",
-    "loss": "Hall's (1992) skewness-corrected t interval",
-}
-"""Score -> the method of its interval, in words for a report."""
+NUM_BINS = 15
+"""Bins of the calibration error, as in Guo et al. 2017."""
 
 
 @dataclass(frozen=True)
-class ScoreIntervals:
-    """Intervals of the scores of one split.
+class Scores:
+    """What a split says about a classifier.
 
     Attributes:
-        intervals: score -> its interval, where one holds.
-        missing: score -> why it has none, in words for a report.
-        num_groups: groups that the images come in; None where every image stands for itself.
+        loss: mean cross-entropy in nats.
+        accuracy: share of images predicted right, in [0, 1].
+        accuracy_low: lower end of the 95% interval of the accuracy: Wilson's, with a design effect for images in
+            groups. NaN where there are too few groups for one.
+        accuracy_high: its upper end, or NaN.
+        balanced_accuracy: mean recall of the classes that have images, in [0, 1].
+        macro_f1: mean F1 of the classes that are present or predicted, in [0, 1], as in scikit-learn with
+            zero_division=0: one that is predicted without being present counts 0.
+        auroc: area under the ROC curve, in [0, 1]: of class 1 for two classes, else the mean of each class against
+            the rest. NaN where a class has no images, since then it is undefined.
+        ece: expected calibration error over 15 bins, in [0, 1].
     """
 
-    intervals: dict[str, Interval] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-    num_groups: int | None = None
+    loss: float
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    balanced_accuracy: float
+    macro_f1: float
+    auroc: float
+    ece: float
 
     @property
-    def about_groups(self) -> str:
-        """What was done for images in groups, as a sentence; empty for images alone."""
-        if self.num_groups is None:
-            return ""
-        return about_groups(self.num_groups, has_intervals=bool(self.intervals))
+    def accuracy_interval(self) -> Interval:
+        """The 95% interval of the accuracy; its ends are NaN where there is none."""
+        return Interval(self.accuracy_low, self.accuracy_high)
+
+    @classmethod
+    def from_metrics(cls, metrics: Mapping[str, float], split: str) -> Scores:
+        """What `metrics` gave, read back from the record."""
+        return cls(**{field.name: metrics.get(f"{split}/{field.name}", math.nan) for field in fields(cls)})
+
+    def metrics(self, split: str) -> dict[str, float]:
+        """The scores under their names in the record, such as `test/accuracy_low`; an undefined AUROC is left out."""
+        return {f"{split}/{name}": value for name, value in asdict(self).items() if not math.isnan(value)}
 
 
-def score_intervals(
-    logits: NDArray[np.floating],
-    labels: NDArray[np.integer],
-    *,
-    groups: Sequence[str] = (),
-    confidence: float = 0.95,
-) -> dict[str, Interval]:
-    """Intervals of the scores that `score_logits` gives, where one holds: see `explained_intervals`."""
-    return explained_intervals(logits, labels, groups=groups, confidence=confidence).intervals
+@dataclass(frozen=True)
+class Reliability:
+    """Confidence against accuracy, in B equal-width bins of confidence.
+
+    Attributes:
+        edges: float64 (B + 1,), from 0 to 1. A bin holds its right edge, not its left.
+        confidence: float64 (B,), mean of the highest probability; NaN where a bin is empty.
+        accuracy: float64 (B,), share predicted right; NaN where a bin is empty.
+        counts: int64 (B,), images.
+    """
+
+    edges: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    counts: NDArray[np.int64]
 
 
-def explained_intervals(
-    logits: NDArray[np.floating],
-    labels: NDArray[np.integer],
-    *,
-    groups: Sequence[str] = (),
-    confidence: float = 0.95,
-) -> ScoreIntervals:
-    """Intervals of the scores that `score_logits` gives, and why a score has none.
-
-    `METHODS` names the methods and docs/intervals.md shows what each of them covers. With groups, groups are the
-    independent units. The calibration error gets no interval, since it is biased upwards. Memory: one float64 for each
-    image and class, twice float32 logits, and 24 bytes for each two classes.
+def score(probs: NDArray[np.floating], labels: NDArray[np.integer]) -> Scores:
+    """Scores probabilities. `score_logits` is exact where a probability has rounded to 0: prefer it.
 
     Args:
-        logits: float (N, K), K >= 2, finite.
+        probs: float (N, K), K >= 2, rows summing to 1. For the loss they are clipped from below at float64's epsilon,
+            so a hard 0 on the true class costs 36 nats, as in scikit-learn.
+        labels: int64 (N,), in [0, K).
+
+    Raises:
+        ValueError: other shapes or ranges, no images, values that are not finite.
+    """
+    _check_probs(probs, labels)
+    exact = probs.astype(np.float64)
+    return _scores(exact, np.log(np.clip(exact, np.finfo(np.float64).eps, 1)), labels, ())
+
+
+def score_logits(logits: NDArray[np.floating], labels: NDArray[np.integer], groups: Sequence[str] = ()) -> Scores:
+    """Scores logits, in float64 whatever their type.
+
+    Args:
+        logits: float (N, K), K >= 2, any finite values.
         labels: int64 (N,), in [0, K).
         groups: name of each image's group; none where every image stands for itself.
-        confidence: in (0, 1).
-
-    Returns:
-        Intervals of `accuracy`, `balanced_accuracy`, `macro_f1`, `auroc` and `loss`, each in `intervals` or `missing`.
 
     Raises:
         ValueError: other shapes or ranges, no images, values that are not finite.
     """
     check_scored(logits, labels)
-    units = Units(len(labels), groups, confidence)
-    log_probs, predictions = _LogProbs(logits), logits.argmax(axis=1)
-    found = {
-        "accuracy": _accuracy(predictions == labels, units),
-        "balanced_accuracy": _balanced_accuracy(labels, predictions, units),
-        "macro_f1": _macro_f1(labels, predictions, units),
-        "auroc": _auroc(log_probs, labels, units),
-        "loss": _loss(-log_probs.of(labels), labels, units),
-    }
-    return ScoreIntervals(
-        {name: one for name, one in found.items() if isinstance(one, Interval)},
-        {name: one for name, one in found.items() if isinstance(one, str)},
-        units.num if units.are_groups else None,
-    )
+    log_probs = log_softmax(logits.astype(np.float64), axis=1)
+    return _scores(np.exp(log_probs), log_probs, labels, groups)
 
 
-def hits_interval(hits: NDArray[np.bool_], groups: Sequence[str] = ()) -> Interval | None:
-    """95% interval of an accuracy: Wilson's, with a design effect where images come in groups.
+def per_class(
+    labels: NDArray[np.integer],
+    predictions: NDArray[np.integer],
+    class_names: Sequence[str],
+    groups: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Precision, recall and F1 of each class against the rest.
 
     Args:
-        hits: bool (N,), N >= 1, whether each image is predicted right.
+        labels: int64 (N,), in [0, K).
+        predictions: int64 (N,), in [0, K).
+        class_names: K names.
         groups: name of each image's group; none where every image stands for itself.
 
     Returns:
-        The interval; None where there are too few groups for one.
-    """
-    found = _accuracy(hits, Units(len(hits), groups))
-    return found if isinstance(found, Interval) else None
-
-
-class _LogProbs:
-    """Log-probabilities of logits (N, K) in float64, class by class: all at once they need twice the logits' memory."""
-
-    def __init__(self, logits: NDArray[np.floating]) -> None:
-        self._logits = logits
-        self._highest: NDArray[np.float64] = logits.max(axis=1).astype(np.float64)
-        blocks = np.array_split(logits, -(-logits.size // VALUES_AT_ONCE))
-        self._of_highest = np.concatenate([log_softmax(one.astype(np.float64), axis=1).max(axis=1) for one in blocks])
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return int(self._logits.shape[1])
-
-    def of(self, classes: int | NDArray[np.integer]) -> NDArray[np.float64]:
-        """Of one class, or of a class for each image, (N,): float64 (N,), the same bits as SciPy's `log_softmax`."""
-        chosen: NDArray[np.float64] = self._logits[np.arange(len(self._logits)), classes].astype(np.float64)
-        log_probs: NDArray[np.float64] = chosen - self._highest + self._of_highest
-        return log_probs
-
-
-# --- shares -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Shares:
-    """K shares of images that are predicted right, each among other images of the same sample.
-
-    Attributes:
-        values: float64 (K,).
-        num_trials: float64 (K,), independent images behind each.
-        left_out: float64 (K, U), how much each share falls without each independent unit.
-    """
-
-    values: NDArray[np.float64]
-    num_trials: NDArray[np.float64]
-    left_out: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, hits: NDArray[np.bool_], parts: Sequence[NDArray[np.bool_]], units: Units) -> _Shares:
-        """Of the hits, bool (N,), among each of K parts of the images, bool (N,)."""
-        values, num_trials = np.empty((2, len(parts)))
-        left_out = np.empty((len(parts), units.num))
-        for row, part in enumerate(parts):
-            num_images = part.sum()
-            values[row] = value = hits[part].mean()
-            left_out[row] = units.left_out((hits - value) * part / num_images, part)
-            num_trials[row] = num_images / units.design_effect(left_out[row], part, value * (1 - value) / num_images)
-        return cls(values, num_trials, left_out)
-
-    def ends(self, quantiles: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Wilson's."""
-        return wilson_ends(self.values, self.num_trials, quantiles)
-
-    def interval_of_mean(self, units: Units) -> Interval:
-        """Of the mean of the shares."""
-        quantile = units.quantile(self.left_out.mean(axis=0))
-        return interval_of_mean(self.values, self.ends, correlations(self.left_out), quantile)
-
-
-def _accuracy(hits: NDArray[np.bool_], units: Units) -> Interval | str:
-    if not units.are_groups:
-        return wilson(int(hits.sum()), len(hits), units.confidence)
-    everything = [np.ones(len(hits), np.bool_)]
-    if not units.are_enough(everything):
-        return _too_few_groups("the images are")
-    return _Shares.of(hits, everything, units).interval_of_mean(units)
-
-
-def _balanced_accuracy(labels: NDArray[np.integer], predictions: NDArray[np.integer], units: Units) -> Interval | str:
-    is_of = [labels == label for label in np.unique(labels)]
-    if not units.are_enough(is_of):
-        return _too_few_groups("a class is")
-    return _Shares.of(predictions == labels, is_of, units).interval_of_mean(units)
-
-
-def _macro_f1(labels: NDArray[np.integer], predictions: NDArray[np.integer], units: Units) -> Interval | str:
-    """F1 is 2 J / (1 + J), with Jaccard's J: the share of hits among the images that are or are called of a class."""
-    if not units.are_enough(labels == label for label in np.unique(labels)):
-        return _too_few_groups("a class is")
-    parts = [(labels == label) | (predictions == label) for label in np.union1d(labels, predictions)]
-    shares = _Shares.of(predictions == labels, parts, units)
-    slopes = 2 / (1 + shares.values) ** 2  # the derivative of F1 by J
-    # A mistake lowers the F1 of two classes: of both where there are two, else of one in K - 1 others.
-    correlation = correlations(shares.left_out, between_unmoved=1 / max(1, len(parts) - 1))
-    quantile = units.quantile(slopes @ shares.left_out / len(parts))
-    return interval_of_mean(_f1(shares.values), lambda at: _f1(shares.ends(at)), correlation, quantile)
-
-
-def _f1(jaccard: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 2 * jaccard / (1 + jaccard)
-
-
-# --- AUROC ------------------------------------------------------------------------------------------------------
-
-
-def _auroc(log_probs: _LogProbs, labels: NDArray[np.integer], units: Units) -> Interval | str:
-    """Of class 1 for two classes, else the mean of K classes, each against the rest."""
-    num_classes = log_probs.num_classes
-    is_of = [labels == label for label in range(num_classes)]
-    if not all(one.any() for one in is_of):
-        return "a class has no images"
-    if not units.are_enough(is_of):
-        return _too_few_groups("a class is")
-    ranked = range(1, 2) if num_classes == 2 else range(num_classes)
-    everything = np.ones(len(labels), np.bool_)
-    values, positives, negatives, widening = np.empty((4, len(ranked)))
-    left_out = np.empty((len(ranked), units.num))  # how much each AUROC falls without each unit
-    for row, label in enumerate(ranked):
-        is_positive = is_of[label]
-        ranking = _Ranking.of(np.exp(log_probs.of(label)), is_positive)
-        values[row], widening[row] = ranking.auroc, ranking.widening
-        left_out[row] = units.left_out(ranking.influence * is_positive, is_positive)
-        left_out[row] += units.left_out(ranking.influence * ~is_positive, ~is_positive)
-        effect = units.design_effect(left_out[row], everything, float(ranking.influence @ ranking.influence))
-        positives[row], negatives[row] = is_positive.sum() / effect, (~is_positive).sum() / effect
-
-    def ends(quantiles: NDArray[np.float64]) -> NDArray[np.float64]:
-        return _newcombe_ends(values, positives, negatives, quantiles * np.sqrt(widening))
-
-    return interval_of_mean(values, ends, correlations(left_out), units.quantile(left_out.mean(axis=0)))
-
-
-@dataclass(frozen=True)
-class _Ranking:
-    """A class against the rest.
-
-    Attributes:
-        auroc: in [0, 1].
-        influence: float64 (N,), how much each image moves it.
-        widening: its variance divided by that of Newcombe's model.
-    """
-
-    auroc: float
-    influence: NDArray[np.float64]
-    widening: float
-
-    @classmethod
-    def of(cls, scores: NDArray[np.float64], is_positive: NDArray[np.bool_]) -> _Ranking:
-        """Of scores, float64 (N,), of which those of the positives should be high."""
-        placements = np.empty(len(scores))  # share of the other side on the right side of an image
-        placements[is_positive] = _share_below(scores[is_positive], scores[~is_positive])
-        placements[~is_positive] = 1 - _share_below(scores[~is_positive], scores[is_positive])
-        positives, negatives = int(is_positive.sum()), int((~is_positive).sum())
-        num = np.where(is_positive, positives, negatives)
-        auroc = float(placements[is_positive].mean())
-        influence = (placements - auroc) / num
-        # DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837-845.
-        variance = float((influence**2 * num / np.maximum(1, num - 1)).sum())
-        imperfect = placements < 1
-        known = min((imperfect & is_positive).sum(), (imperfect & ~is_positive).sum()) / PRIOR_PLACEMENTS
-        model = float(_newcombe_variance(np.array(auroc), np.array(positives), np.array(negatives)))
-        return cls(auroc, influence, (1 + known * variance / model) / (1 + known) if model > 0 else 1.0)
-
-
-def _share_below(values: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of the others, (M,), below each value, (N,); those that are equal count half."""
-    ordered = np.sort(others)
-    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / (2 * len(others))
-
-
-def _newcombe_variance(
-    auroc: NDArray[np.float64], positives: NDArray[np.floating], negatives: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """Of the AUROC by method 5 of Newcombe 2006, Statistics in Medicine 25:559-573, after Hanley & McNeil 1982."""
-    others = np.maximum(0, (positives + negatives) / 2 - 1)
-    shape = (1 - auroc) / (2 - auroc) + auroc / (1 + auroc)
-    variance: NDArray[np.float64] = auroc * (1 - auroc) * (1 + others * shape) / (positives * negatives)
-    return variance
-
-
-def _newcombe_ends(
-    values: NDArray[np.float64],
-    positives: NDArray[np.float64],
-    negatives: NDArray[np.float64],
-    quantiles: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """The AUROCs from which those observed lie so many standard errors away, by bisection."""
-    inner, outer = values, np.where(quantiles > 0, 1.0, 0.0)
-    for _ in range(30):
-        middle = (inner + outer) / 2
-        is_beyond = (values - middle) ** 2 > quantiles**2 * _newcombe_variance(middle, positives, negatives)
-        outer, inner = np.where(is_beyond, middle, outer), np.where(is_beyond, inner, middle)
-    return np.where(quantiles == 0, values, np.where(outer == np.round(outer), outer, inner))
-
-
-# --- loss -------------------------------------------------------------------------------------------------------
-
-
-def _loss(losses: NDArray[np.float64], labels: NDArray[np.integer], units: Units) -> Interval | str:
-    everything = np.ones(len(losses), np.bool_)
-    if not units.are_enough([everything]):
-        return _too_few_groups("the images are")
-    if len(losses) < MIN_IMAGES_FOR_LOSS:
-        return f"fewer than {MIN_IMAGES_FOR_LOSS} images"
-    if len(labels) - np.bincount(labels).max() < MIN_MINORITY_FOR_LOSS:
-        return f"fewer than {MIN_MINORITY_FOR_LOSS} images outside the largest class"
-    mean = float(losses.mean())
-    left_out = units.left_out((losses - mean) / len(losses), everything)
-    # One for each independent unit, with the same mean; of images alone their losses.
-    values = mean + (units.num - units.are_groups) * (left_out - left_out.mean())
-    if np.ptp(values) <= 1e-9 * mean:
-        return "all losses are equal"
-    quantile = units.quantile(left_out)
-    # A loss has no upper limit, so the upper end allows for one more value as large as the largest.
-    return Interval(max(0.0, _hall_end(values, -quantile)), _hall_end(np.append(values, values.max()), quantile))
-
-
-def _hall_end(values: NDArray[np.float64], quantile: float) -> float:
-    """An end of the t interval of a mean, corrected for skewness (Hall 1992, J. R. Stat. Soc. B 54:221-228).
-
-    Args:
-        values: float64 (U,), not all equal.
-        quantile: below 0 for the lower end, above 0 for the upper.
-    """
-    of_mean = float(skew(values)) / math.sqrt(len(values))
-    if abs(of_mean) > 1e-6:
-        quantile = -3 / of_mean * (float(np.cbrt(1 - of_mean * (quantile + of_mean / 6))) - 1)
-    return float(values.mean()) + quantile * float(sem(values))
-
-
-# --- what is refused --------------------------------------------------------------------------------------------
-
-
-def _too_few_groups(what: str) -> str:
-    return f"{what} in {TOO_FEW}"
-
-
-def check_scored(values: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
-    """Refuses logits or probabilities that cannot be scored against these labels.
+        K rows in the order of `class_names`: `class`; `precision`, `recall` and `f1` in [0, 1], 0 where there is
+        nothing to divide by (scikit-learn's zero_division=0); `num_images` of the class. All three are NaN for a class
+        that is neither present nor predicted, so that the mean of `f1` is the macro-F1. `recall_low` and `recall_high`
+        are the ends of the recall's 95 % interval, NaN where a class has no images or too few groups.
 
     Raises:
-        ValueError: other shapes than (N, K) and (N,), N >= 1, K >= 2; a label out of range; values that are not finite.
+        ValueError: other shapes or ranges, no images.
     """
-    if values.ndim != 2 or values.shape[1] < 2 or len(values) != len(labels):
-        raise ValueError(f"{values.shape} values for {labels.shape} labels: give (N, K), K >= 2, and (N,)")
-    check_classes("labels", labels, values.shape[1])
-    if num_bad := int((~np.isfinite(values)).any(axis=1).sum()):
-        raise ValueError(f"{num_bad} of {len(values)} images have values that are not finite: the model has diverged")
+    num_classes = len(class_names)
+    check_classes("labels", labels, num_classes)
+    check_classes("predictions", predictions, num_classes)
+    precision, recall, f1, num_images = precision_recall_fscore_support(
+        labels, predictions, labels=np.arange(num_classes), zero_division=0
+    )
+    scores = pd.DataFrame({"precision": precision, "recall": recall, "f1": f1}, dtype=np.float64)
+    scores[~np.isin(np.arange(num_classes), np.union1d(labels, predictions))] = math.nan
+    scores.insert(0, "class", list(class_names))
+    intervals = [_recall_interval(labels == label, predictions == label, groups) for label in range(num_classes)]
+    return scores.assign(
+        num_images=num_images, recall_low=[of.low for of in intervals], recall_high=[of.high for of in intervals]
+    )
 
 
-def check_classes(name: str, classes: NDArray[np.integer], num_classes: int) -> None:
-    """Refuses whatever does not name a class for each image.
+def _recall_interval(is_of: NDArray[np.bool_], is_called: NDArray[np.bool_], groups: Sequence[str]) -> Interval:
+    if not is_of.any():
+        return NO_INTERVAL
+    return hits_interval(is_called[is_of], list(compress(groups, is_of))) or NO_INTERVAL
+
+
+def confusion(labels: NDArray[np.integer], predictions: NDArray[np.integer], num_classes: int) -> NDArray[np.int64]:
+    """Counts images by true and predicted class.
 
     Args:
-        name: of the classes in the message, such as `labels`.
-        classes: int64 (N,), N >= 1, in [0, K).
+        labels: int64 (N,), in [0, K).
+        predictions: int64 (N,), in [0, K).
         num_classes: K.
 
+    Returns:
+        int64 (K, K), row = true class, column = predicted class.
+
     Raises:
-        ValueError: another shape, type or range.
+        ValueError: other shapes or ranges, no images.
     """
-    if classes.ndim != 1 or not len(classes) or not np.issubdtype(classes.dtype, np.integer):
-        raise ValueError(f"{name} are {classes.dtype} {classes.shape}: give integers (N,) of at least one image")
-    if classes.min() < 0 or classes.max() >= num_classes:
-        raise ValueError(f"{name} reach from {classes.min()} to {classes.max()}: give 0 to {num_classes - 1}")
+    check_classes("labels", labels, num_classes)
+    check_classes("predictions", predictions, num_classes)
+    matrix: NDArray[np.int64] = confusion_matrix(labels, predictions, labels=np.arange(num_classes)).astype(np.int64)
+    return matrix
+
+
+def reliability(probs: NDArray[np.floating], labels: NDArray[np.integer], num_bins: int = NUM_BINS) -> Reliability:
+    """Bins images by confidence, the highest of their probabilities (Guo et al. 2017, arXiv 1706.04599).
+
+    Args:
+        probs: float (N, K), K >= 2, rows summing to 1.
+        labels: int64 (N,), in [0, K).
+        num_bins: B, at least 1.
+
+    Raises:
+        ValueError: other shapes or ranges, no images, values that are not finite.
+    """
+    _check_probs(probs, labels)
+    if num_bins < 1:
+        raise ValueError(f"{num_bins} bins: give at least 1")
+    confidence = probs.max(axis=1).astype(np.float64)
+    edges = np.linspace(0, 1, num_bins + 1)
+    # The inner edges alone: a sum that rounds to just over 1 stays in the last bin.
+    bins = np.digitize(confidence, edges[1:-1], right=True)
+    counts = np.bincount(bins, minlength=num_bins).astype(np.int64)
+
+    def mean_in_bins(values: NDArray[np.generic]) -> NDArray[np.float64]:
+        means = np.full(num_bins, np.nan)
+        np.divide(np.bincount(bins, weights=values, minlength=num_bins), counts, out=means, where=counts > 0)
+        return means
+
+    return Reliability(edges, mean_in_bins(confidence), mean_in_bins(probs.argmax(axis=1) == labels), counts)
+
+
+def expected_calibration_error(bins: Reliability) -> float:
+    """Mean distance of confidence to accuracy, each bin weighted by its images, in [0, 1].
+
+    Equation 3 of Guo et al. 2017, arXiv 1706.04599.
+    """
+    return float(np.nansum(bins.counts * np.abs(bins.accuracy - bins.confidence)) / bins.counts.sum())
+
+
+def _scores(
+    probs: NDArray[np.float64], log_probs: NDArray[np.float64], labels: NDArray[np.integer], groups: Sequence[str]
+) -> Scores:
+    num_images, num_classes = probs.shape
+    predictions = probs.argmax(axis=1)
+    num_correct = int((predictions == labels).sum())
+    accuracy = hits_interval(predictions == labels, groups) or NO_INTERVAL
+    present = np.unique(labels)
+    return Scores(
+        loss=float(-log_probs[np.arange(num_images), labels].mean()),
+        accuracy=num_correct / num_images,
+        accuracy_low=accuracy.low,
+        accuracy_high=accuracy.high,
+        # balanced_accuracy_score is this too, with a warning whenever an absent class is predicted.
+        balanced_accuracy=float(recall_score(labels, predictions, labels=present, average="macro", zero_division=0)),
+        macro_f1=float(f1_score(labels, predictions, average="macro", zero_division=0)),
+        auroc=_auroc(probs, labels) if len(present) == num_classes else math.nan,
+        ece=expected_calibration_error(reliability(probs, labels)),
+    )
+
+
+def _auroc(probs: NDArray[np.float64], labels: NDArray[np.integer]) -> float:
+    if probs.shape[1] == 2:
+        return float(roc_auc_score(labels, probs[:, 1]))
+    # One column per class is the same mean as multi_class="ovr", which refuses rows that sum to 1 only in float16.
+    return float(roc_auc_score(labels[:, None] == np.arange(probs.shape[1]), probs, average="macro"))
+
+
+def _check_probs(probs: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
+    check_scored(probs, labels)
+    # As loose as half precision needs, far too tight for logits.
+    if probs.min() < 0 or np.abs(probs.sum(axis=1, dtype=np.float64) - 1).max() > 0.01:
+        raise ValueError("probs must be at least 0 and sum to 1 in each row: take score_logits for logits")

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, unquote, unquote_plus
 
-from imgcls.shown import printable
+from imgcls.text import printable
 
 MASK = "***"
 

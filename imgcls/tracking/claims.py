@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from imgcls.errors import InputError
 from imgcls.files import lock, open_locked
-from imgcls.tracking.identity import FolderIdentity
+from imgcls.tracking.folder_identity import FolderIdentity
 
 SECONDS_OF_A_LOOK = 0.1
 

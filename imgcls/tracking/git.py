@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from imgcls.record import UNKNOWN
 from imgcls.tracking.address import scrubbed
-from imgcls.tracking.record import UNKNOWN
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imgcls.shown import counted
+from imgcls.record import RunRecord
+from imgcls.text import counted
 from imgcls.tracking.lookup import described
-from imgcls.tracking.record import RunRecord
 from imgcls.tracking.store import Tracker
 
 

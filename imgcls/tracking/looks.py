@@ -15,11 +15,11 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.aside import written_aside
-from imgcls.data import cache
+from imgcls.data import cache_folder
 from imgcls.data.leaks import FORMAT
 from imgcls.data.likeness import SKETCH_BYTES, copies
 from imgcls.errors import InputError
+from imgcls.files import written_aside
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 
@@ -132,7 +132,7 @@ def num_opened_before(tracker: Tracker, digests: NDArray[np.uint8], sketches: ND
 def _num_alike(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> int:
     """How many of ours look like one of theirs."""
     key = hashlib.sha256(f"{FORMAT} {len(ours)} ".encode() + ours.tobytes() + theirs.tobytes()).hexdigest()[:32]
-    return int(cache.remember(f"opened-{key}.txt", lambda: str(len(np.unique(copies(ours, theirs)[:, 0])))))
+    return int(cache_folder.remember(f"opened-{key}.txt", lambda: str(len(np.unique(copies(ours, theirs)[:, 0])))))
 
 
 def openings(tracker: Tracker) -> list[Opening]:

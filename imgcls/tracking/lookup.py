@@ -8,8 +8,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from imgcls.errors import InputError
-from imgcls.shown import listed, nearest
-from imgcls.tracking.record import Kind, RunRecord
+from imgcls.record import Kind, RunRecord
+from imgcls.text import listed, nearest
 from imgcls.tracking.store import Tracker
 
 PREFIX = re.compile("[0-9a-f]{6,31}")

@@ -34,9 +34,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from imgcls.aside import is_alive, written_aside
-from imgcls.files import link_or_copy, lock, open_locked, whole_lines
-from imgcls.tracking.identity import FolderIdentity
+from imgcls.files import is_alive, link_or_copy, lock, open_locked, whole_lines, written_aside
+from imgcls.tracking.folder_identity import FolderIdentity
 
 log = logging.getLogger(__name__)
 

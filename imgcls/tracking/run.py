@@ -19,10 +19,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
-from imgcls.aside import written_aside
 from imgcls.errors import InputError
-from imgcls.tracking.record import Outcome
-from imgcls.tracking.server import folder_to_write_in, unsent_artifact
+from imgcls.files import written_aside
+from imgcls.record import Outcome
+from imgcls.tracking.remote_client import folder_to_write_in, unsent_artifact
 
 PARAMS_PER_CALL = 100
 """MLflow's limit for one log_batch call."""

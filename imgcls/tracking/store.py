@@ -24,15 +24,18 @@ from mlflow.protos.databricks_pb2 import (
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from imgcls.errors import ImgclsError, InputError
-from imgcls.failures import explain
 from imgcls.files import check_locks, put_in_place
+from imgcls.machine_failures import explain
+from imgcls.record import STATUS, UNKNOWN, Kind, Outcome, RunRecord
 from imgcls.signals import interruption
 from imgcls.tracking.address import redacted, scrubbed
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed, out_of_sight
 from imgcls.tracking.git import git_tags
-from imgcls.tracking.heart import beating
-from imgcls.tracking.origin import is_beating, seconds_to_silence, who_runs
-from imgcls.tracking.places import (
+from imgcls.tracking.heartbeat import beating
+from imgcls.tracking.provenance import is_beating, seconds_to_silence, who_runs
+from imgcls.tracking.remote_client import RemoteClient, connect, unsent_artifact, waiting_elsewhere
+from imgcls.tracking.run import Run, check_artifact_name, fitted_tags
+from imgcls.tracking.store_locations import (
     MLRUNS,
     OwnPlaces,
     Places,
@@ -41,10 +44,7 @@ from imgcls.tracking.places import (
     for_mlflow,
     missing_driver,
     sqlite_address,
-)  # fmt: skip
-from imgcls.tracking.record import STATUS, UNKNOWN, Kind, Outcome, RunRecord
-from imgcls.tracking.run import Run, check_artifact_name, fitted_tags
-from imgcls.tracking.server import RemoteClient, connect, unsent_artifact, waiting_elsewhere
+)
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from imgcls.aside import written_aside
 from imgcls.errors import InputError
-from imgcls.failures import explain
+from imgcls.files import written_aside
+from imgcls.machine_failures import explain
 
 RECORD = re.compile(r"[^/\\.][^/\\]*/(data\.pkl|data/\d+|byteorder|version|\.\w+(/\w+)*)", re.ASCII)
 """What `torch.save` calls the members of its archive: the pickle, the tensors' bytes, and facts about the format."""

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from imgcls.config import TrainConfig
+from imgcls.allocator import keep_freed_memory
+from imgcls.config.keys import TrainConfig
 from imgcls.errors import InputError
-from imgcls.memory import keep_freed_memory
-from imgcls.training import convolution
+from imgcls.training import weight_gradients
 
 _THREADS = torch.get_num_threads()
 """What torch chose when this process began, before any run set another number."""
@@ -53,7 +53,7 @@ class Device:
             return model
         model = model.to(memory_format=torch.channels_last)
         if self.torch_device.type == "cpu":
-            convolution.speed_up(model)
+            weight_gradients.speed_up(model)
         return model
 
     def seed(self, seed: int) -> None:

@@ -15,16 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imgcls.config import TrainConfig
+from imgcls.config.keys import TrainConfig
 from imgcls.data.augment import Augment, Normalise, cutmix, cutout, mixup
 from imgcls.data.loader import Batch, Loader
 from imgcls.errors import Interrupted
 from imgcls.rng import derive_seed, generator
+from imgcls.training.averages import LossSum, WeightAverage, finite
 from imgcls.training.device import Device
+from imgcls.training.epoch import EpochResult
 from imgcls.training.loss import loss_sum
-from imgcls.training.metrics import EpochResult
 from imgcls.training.optimizer import AdamW
-from imgcls.training.running import LossSum, WeightAverage, finite
 from imgcls.training.schedule import lr_at
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from imgcls.config import AugmentConfig, TrainConfig
+from imgcls.config.keys import AugmentConfig, TrainConfig
 
 LOSS_DEFINITION = 2
 """Definition of the loss, recorded as `imgcls.loss`. In definition 1 a class weight also multiplied that class's share

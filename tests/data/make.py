@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from imgcls.config import AugmentConfig, DataConfig
+from imgcls.config.keys import AugmentConfig, DataConfig
 from imgcls.data.splits import load_dataset
 
 NO_CROP = AugmentConfig()

@@ -14,7 +14,7 @@ from torchvision.transforms import functional as TF
 from torchvision.transforms.v2 import CutMix as V2CutMix
 from torchvision.transforms.v2 import functional as V2
 
-from imgcls.config import AugmentConfig
+from imgcls.config.keys import AugmentConfig
 from imgcls.data.augment import Augment, Draws, Normalise, cutmix, cutout, mixup, refuse_colours_of_grey
 from imgcls.errors import ConfigError
 from imgcls.rng import generator

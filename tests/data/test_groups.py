@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgcls.config import DataConfig
-from imgcls.data import cache
+from imgcls.config.keys import DataConfig
+from imgcls.data import decode_cache
 from imgcls.data.groups import CLASS_TOLERANCE, SHARE_TOLERANCE, carve_groups, with_groups
 from imgcls.data.held_out import Look
 from imgcls.data.sources import open_source
@@ -61,7 +61,7 @@ def test_a_file_names_groups_relative_to_the_project_and_to_the_images(clinic):
 
 def test_rows_keep_their_group(clinic):
     dataset = load(clinic, groups=r"p\d+")
-    for images in (dataset.train, dataset.val, dataset.train.rows([4, 2]), cache.resized(dataset.val, 5)):
+    for images in (dataset.train, dataset.val, dataset.train.rows([4, 2]), decode_cache.resized(dataset.val, 5)):
         assert list(images.groups) == [key.split("/")[1].split("_")[0] for key in images.keys]
 
 

@@ -9,8 +9,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from imgcls.config import AugmentConfig, DataConfig
-from imgcls.data import cache, decode
+from imgcls.config.keys import AugmentConfig, DataConfig
+from imgcls.data import decode, decode_cache, decode_pass
 from imgcls.data.held_out import HeldOut, Look
 from imgcls.data.sources import open_source
 from imgcls.errors import DataError, SealedError, UnreadableImagesError
@@ -39,7 +39,7 @@ def test_hashes_tell_which_images_and_nothing_of_their_pixels(root, cache_folder
     def refuse(*_):
         raise AssertionError("pixels were made")
 
-    monkeypatch.setattr(cache, "thumbnail_and_squares", refuse)
+    monkeypatch.setattr(decode_pass, "thumbnail_and_squares", refuse)
     test = sealed(root)
     table = open_source(DataConfig(source="folder", path=str(root)), root).given["test"]
     hashes = test.hashes()
@@ -63,7 +63,7 @@ def test_no_other_door_gives_pixels(root):
     "look", [Look("", 1, lambda: True), Look("a run", 0, lambda: True), Look("a run", 1, lambda: False)]
 )
 def test_open_needs_a_look_that_was_written_down(root, monkeypatch, look):
-    monkeypatch.setattr(cache, "decode_and_forget", None)
+    monkeypatch.setattr(decode_cache, "decode_and_forget", None)
     with pytest.raises(SealedError, match="stays sealed; write the look down first"):
         sealed(root).open(look)
     with pytest.raises(TypeError):

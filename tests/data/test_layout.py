@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from imgcls.config import DataConfig
+from imgcls.config.keys import DataConfig
 from imgcls.data.sources import open_source
 from imgcls.data.sources.folder import in_words
 from imgcls.errors import DataError, UnreadableImagesError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from imgcls.data.labelled import LabelledImages
+from imgcls.data.image_set import LabelledImages
 from imgcls.data.loader import Loader
 from tests.data.make import load, write_classes
 

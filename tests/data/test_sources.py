@@ -18,7 +18,7 @@ import torchvision
 from PIL import Image
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from imgcls.config import DataConfig
+from imgcls.config.keys import DataConfig
 from imgcls.data.decode import UnreadableImageError
 from imgcls.data.sources import open_source, packaged
 from imgcls.data.sources.packaged import FASHION_CLASSES, FASHION_FOLDER

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imgcls.config import AugmentConfig, DataConfig
-from imgcls.data import cache
+from imgcls.config.keys import AugmentConfig, DataConfig
+from imgcls.data import decode_cache
 from imgcls.data.decode import resize_squares, to_square
 from imgcls.data.held_out import Look
-from imgcls.data.labelled import LabelledImages
+from imgcls.data.image_set import LabelledImages
 from imgcls.data.splits import SQUARES_FORMAT, carve, decode_side, load_dataset, pixel_statistics, what_is_cut
 from imgcls.errors import ConfigError, DataError, UnreadableImagesError
 from tests.data.make import NO_CROP, cached_files, digests, load, noise, picture, write, write_class, write_classes
@@ -488,7 +488,7 @@ def test_channels_are_as_asked(pets, channels, expected):
 def test_colours_of_grey_images_are_refused_before_any_is_decoded(pets, key, monkeypatch):
     augment = AugmentConfig(**{key: 0.3})
     assert load(pets, augment).channels == 3
-    monkeypatch.setattr("imgcls.data.cache.decode_sides", None)
+    monkeypatch.setattr("imgcls.data.decode_cache.decode_sides", None)
     with pytest.raises(ConfigError, match=rf"augment\.{key} = 0\.3: needs 3 channels"):
         load(pets, augment, channels=1)
 
@@ -521,7 +521,7 @@ def test_statistics_do_not_depend_on_chunks(monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (50, 3, 6, 6), np.uint8)
     images = LabelledImages(pixels, np.zeros(50, np.int64), ("",) * 50, np.zeros((50, 32), np.uint8))
     whole = pixel_statistics(images)
-    monkeypatch.setattr("imgcls.data.labelled.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("imgcls.data.image_set.CHUNK_BYTES", 1000)
     assert len(list(images.chunks())) == 6
     assert pixel_statistics(images) == whole
 
@@ -530,8 +530,8 @@ def test_images_take_another_size_in_chunks_and_out_of_memory(monkeypatch, cache
     pixels = np.random.default_rng(0).integers(0, 256, (50, 3, 6, 6), np.uint8)
     images = LabelledImages(pixels, np.zeros(50, np.int64), ("",) * 50, np.zeros((50, 32), np.uint8))
     expected = resize_squares(pixels, 4)
-    monkeypatch.setattr("imgcls.data.labelled.CHUNK_BYTES", 1000)
-    small = cache.resized(images.rows([*range(49, -1, -1)]), 4)
+    monkeypatch.setattr("imgcls.data.image_set.CHUNK_BYTES", 1000)
+    small = decode_cache.resized(images.rows([*range(49, -1, -1)]), 4)
     assert isinstance(small.stored, np.memmap) and np.array_equal(small.pixels, expected[::-1])
     assert cached_files(cache_folder) == []
-    assert cache.resized(images, 6) is images
+    assert decode_cache.resized(images, 6) is images

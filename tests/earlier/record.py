@@ -26,12 +26,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from imgcls.config import load_experiment
+from imgcls.config.load import load_experiment
 from imgcls.data.held_out import Look
 from imgcls.errors import Interrupted
 from imgcls.evaluation.judge import evaluate
-from imgcls.run import prepare, train_run
-from imgcls.search.study import Sweep
+from imgcls.runs.prepare import prepare
+from imgcls.runs.train import train_run
+from imgcls.search.sweep import Sweep
 from imgcls.signals import GracefulStop
 from imgcls.tracking.store import Tracker
 from tests.stops import StopAfter

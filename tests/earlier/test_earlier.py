@@ -14,15 +14,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from imgcls.config import load_experiment
+from imgcls.config.load import load_experiment
 from imgcls.data.held_out import Look
 from imgcls.errors import InputError
 from imgcls.evaluation.compare import compare
 from imgcls.evaluation.judge import evaluate
-from imgcls.evaluation.rebuild import rebuild
 from imgcls.evaluation.rerun import rerun
-from imgcls.run import prepare, train_run
-from imgcls.search.study import Sweep, confirm_sweep
+from imgcls.runs.prepare import prepare
+from imgcls.runs.rebuild import rebuild
+from imgcls.runs.train import train_run
+from imgcls.search.sweep import Sweep, confirm_sweep
 from imgcls.signals import GracefulStop
 from tests.conftest import Project
 

@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score
 from imgcls.errors import InputError
 from imgcls.evaluation.compare import compare
 from imgcls.evaluation.judge import evaluate
-from imgcls.search.study import Sweep
+from imgcls.search.sweep import Sweep
 from imgcls.signals import GracefulStop
 from imgcls.statistics.paired import holm, paired_difference_interval
 

@@ -9,8 +9,8 @@ from scipy.stats import t as student_t
 
 from imgcls.evaluation.compare import compare
 from imgcls.evaluation.judge import evaluate
-from imgcls.reporting.report import score_of, with_intervals
-from imgcls.search.study import Sweep
+from imgcls.reporting.run_scores import score_of, with_intervals
+from imgcls.search.sweep import Sweep
 from imgcls.signals import GracefulStop
 from imgcls.statistics.intervals import wilson
 

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, l
 from imgcls.data.held_out import HeldOut
 from imgcls.errors import DataError, InputError
 from imgcls.evaluation.judge import evaluate
-from imgcls.search.study import Sweep
+from imgcls.search.sweep import Sweep
 from imgcls.signals import GracefulStop
 
 DIGITS = [str(i) for i in range(10)]

@@ -16,8 +16,8 @@ from imgcls.data.held_out import HeldOut
 from imgcls.errors import DataError
 from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.ledger import as_text, past_looks
-from imgcls.run import announce
-from imgcls.search.study import Sweep
+from imgcls.runs.announce import announce
+from imgcls.search.sweep import Sweep
 from imgcls.search.winner import flat
 from imgcls.signals import GracefulStop
 from imgcls.tracking import looks

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from imgcls.statistics.scores import Scores, per_class
 
 from imgcls.evaluation.confirmation import Confirmed
 from imgcls.evaluation.report import evaluation_markdown
 from imgcls.evaluation.selection import Selection
-from imgcls.reporting.statistics import Scores, per_class
 from imgcls.statistics.intervals import wilson
 from tests.reporting.records import evaluation, trained
 

@@ -6,15 +6,15 @@ from importlib.metadata import version
 
 import pytest
 
-from imgcls.config import TrainConfig
+from imgcls.config.keys import TrainConfig
 from imgcls.errors import DataError, InputError
 from imgcls.evaluation.judge import evaluate
-from imgcls.evaluation.rebuild import other_versions, same_place
 from imgcls.evaluation.rerun import _other_code, first_difference, rerun
-from imgcls.run import Prepared
+from imgcls.record import RunRecord
+from imgcls.runs.prepare import Prepared
+from imgcls.runs.rebuild import other_versions, same_place
 from imgcls.signals import GracefulStop
-from imgcls.tracking import origin
-from imgcls.tracking.record import RunRecord
+from imgcls.tracking import provenance
 from imgcls.training.device import UNKNOWN_MODEL, prepare_device
 from tests.data.make import noise, write, write_class
 
@@ -64,10 +64,12 @@ def of_tags(**tags):
 
 def test_what_is_unknown_on_both_sides_is_not_equal(monkeypatch, tmp_path):
     """A package that does not tell its version, a processor without a name, a git that did not answer."""
-    monkeypatch.setattr(origin, "version", lambda name: None if name == "pillow" else version(name))
+    monkeypatch.setattr(provenance, "version", lambda name: None if name == "pillow" else version(name))
     device = prepare_device(TrainConfig(device="cpu", threads=1))
     unnamed = replace(device, name=f"{UNKNOWN_MODEL} of aarch64")
-    then = of_tags(versions=json.dumps(origin.versions()), device=str(unnamed), git_commit="abc", git_dirty="unknown")
+    then = of_tags(
+        versions=json.dumps(provenance.versions()), device=str(unnamed), git_commit="abc", git_dirty="unknown"
+    )
     assert other_versions(then) == ["pillow unknown -> unknown"]
     assert _other_code(then, of_tags(git_commit="abc", git_dirty="false")) == [
         "code: whether files changed since the commit is unknown (then: git did not tell)"
@@ -77,9 +79,9 @@ def test_what_is_unknown_on_both_sides_is_not_equal(monkeypatch, tmp_path):
         "code: files changed since the commit (then: imgcls/run.py)"
     ]
     monkeypatch.undo()
-    then = of_tags(versions=json.dumps(origin.versions()), device=str(unnamed))
+    then = of_tags(versions=json.dumps(provenance.versions()), device=str(unnamed))
     assert not same_place(then, Prepared(None, None, unnamed, tmp_path))
-    then = of_tags(versions=json.dumps(origin.versions()), device=str(device))
+    then = of_tags(versions=json.dumps(provenance.versions()), device=str(device))
     assert same_place(then, Prepared(None, None, device, tmp_path))
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from imgcls.errors import InputError
-from imgcls.models.weights import read_file
-from imgcls.shown import printable
+from imgcls.models.pretrained_weights import read_file
+from imgcls.text import printable
 from imgcls.training.checkpoint import load_checkpoint
 from tests.fuzz.profiles import EDIT, FUZZ, damaged, edited, no_hang_no_warning
 

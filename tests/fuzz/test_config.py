@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgcls.config import config_table, load_experiment
+from imgcls.config.load import config_table, load_experiment
 from imgcls.errors import ConfigError
-from imgcls.shown import printable
+from imgcls.text import printable
 from tests.fuzz.profiles import FUZZ, damaged, no_hang_no_warning
 
 REAL = [path.read_bytes() for path in sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from imgcls.data.decode import UnreadableImageError, digest, read_image, to_square
 from imgcls.data.likeness import thumbnail
-from imgcls.shown import printable
+from imgcls.text import printable
 from tests.data.make import noise, picture
 from tests.fuzz.profiles import EDIT, FUZZ, damaged, edited, no_hang_no_warning
 

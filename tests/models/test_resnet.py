@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from imgcls.config import CIFAR_DEPTHS, RESNET_DEPTHS
+from imgcls.config.keys import CIFAR_DEPTHS, RESNET_DEPTHS
 from imgcls.errors import ConfigError
 from imgcls.models.resnet import BasicBlock, Bottleneck, ResNet
 

@@ -5,6 +5,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from imgcls.statistics.scores import expected_calibration_error, reliability
 from matplotlib._pylab_helpers import Gcf
 from PIL import Image
 
@@ -20,7 +21,6 @@ from imgcls.reporting.figures import (
     search_history,
     worst_mistakes,
 )
-from imgcls.reporting.statistics import expected_calibration_error, reliability
 from imgcls.statistics.intervals import Interval, wilson
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from imgcls.reporting.html import render
-from imgcls.reporting.report import markdown_table
+from imgcls.reporting.tables import markdown_table
 
 COLOUR = (12, 200, 90)
 HOSTILE = [

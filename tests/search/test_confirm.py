@@ -9,7 +9,7 @@ import pytest
 from imgcls.data.held_out import HeldOut
 from imgcls.errors import InputError, Interrupted
 from imgcls.evaluation.judge import evaluate
-from imgcls.search.study import Sweep, confirm_sweep, only_one
+from imgcls.search.sweep import Sweep, confirm_sweep, only_one
 from imgcls.search.winner import flat
 from imgcls.signals import GracefulStop
 from tests.stops import StopAfter

@@ -1,304 +1,271 @@
-"""Intervals of scores: their equations, their edges, and how often they hold the truth."""
-
 import math
-import tracemalloc
 
 import numpy as np
 import pytest
-from scipy import stats
-from scipy.optimize import minimize
-from scipy.special import log_softmax
+from scipy.special import softmax
 from sklearn import metrics as oracle
 
-from benchmarks.coverage import of_groups, of_pairs, of_two_classes, simulate
-from imgcls.reporting.statistics import score_logits
-from imgcls.statistics.grouped import MIN_GROUPS, TOO_FEW, Units
-from imgcls.statistics.intervals import wilson
-from imgcls.statistics.scores import explained_intervals, hits_interval, score_intervals
-
-SCORES = ["accuracy", "balanced_accuracy", "macro_f1", "auroc", "loss"]
+from imgcls.reporting.numbers import ends, rounded, with_interval
+from imgcls.statistics.intervals import NO_INTERVAL, Interval, wilson
+from imgcls.statistics.scores import confusion, expected_calibration_error, per_class, reliability, score, score_logits
 
 
-def drawn(seed, sizes, skill=1.0):
-    """Logits and labels with so many images of each class, shuffled."""
+def drawn(seed, num_images, num_classes, skill=1.0):
+    """Logits and labels in which every class occurs."""
     rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
-    logits = rng.normal(size=(len(labels), len(sizes)))
-    logits[np.arange(len(labels)), labels] += skill
+    labels = rng.permutation(np.arange(num_images) % num_classes)
+    logits = rng.normal(size=(num_images, num_classes))
+    logits[np.arange(num_images), labels] += skill
     return logits, labels
 
 
-def of_predictions(predictions, num_classes):
-    return 5.0 * np.eye(num_classes)[predictions]
-
-
-@pytest.mark.parametrize("num_classes", [2, 5])
-def test_intervals_hold_the_scores_and_take_the_accuracys_from_wilson(num_classes):
-    logits, labels = drawn(0, [400 // num_classes] * num_classes)
-    scores, intervals = score_logits(logits, labels), score_intervals(logits, labels)
-    assert list(intervals) == SCORES
-    num_right = round(scores.accuracy * 400)
-    assert intervals["accuracy"] == wilson(num_right, 400) == scores.accuracy_interval
-    for name, interval in intervals.items():
-        assert interval.low < getattr(scores, name) < interval.high
-    wider = score_intervals(logits, labels, confidence=0.99)
-    assert all(wider[name].half_width > interval.half_width for name, interval in intervals.items())
-
-
-def test_intervals_are_the_same_in_any_order_of_the_images():
-    logits, labels = drawn(1, (120, 90, 90))
-    groups = np.array([f"group {i % 30}" for i in range(300)])
-    order = np.random.default_rng(0).permutation(300)
-    for names in ((), groups):
-        one = score_intervals(logits, labels, groups=names)
-        other = score_intervals(logits[order], labels[order], groups=names[order] if len(names) else ())
-        for name in SCORES:
-            assert (one[name].low, one[name].high) == pytest.approx((other[name].low, other[name].high), rel=1e-6)
-
-
-def test_an_end_of_the_balanced_accuracy_solves_the_score_equation():
-    """At an end the recalls lie 1.96 standard errors away; the standard errors are those at the end, found by scipy."""
-    labels = np.repeat([0, 1], [50, 20])
-    predictions = np.where(np.arange(70) % 5 == 0, 1 - labels, labels)
-    interval = score_intervals(of_predictions(predictions, 2), labels)["balanced_accuracy"]
-    observed, sizes = np.array([0.8, 0.8]), np.array([50, 20])
-
-    def distance(recalls):
-        return ((observed - recalls) ** 2 * sizes / (recalls * (1 - recalls))).sum()
-
-    for end, sign in ((interval.low, 1), (interval.high, -1)):
-        # The lowest and the highest mean of recalls that the images do not contradict at 1.96 standard errors.
-        found = minimize(
-            lambda recalls, sign=sign: sign * recalls.mean(), observed, bounds=[(0.01, 0.99)] * 2,
-            constraints={"type": "ineq", "fun": lambda recalls: 1.959963985**2 - distance(recalls)},
-        )  # fmt: skip
-        # The profile and its first-order direction differ in the third decimal.
-        assert end == pytest.approx(found.x.mean(), abs=0.004)
-
-
-# Newcombe 2006, Statistics in Medicine 25:559-573, method 5: the ends solve (A - a)^2 = z^2 V(a).
-@pytest.mark.parametrize(("sizes", "skill"), [((12, 9), 2.0), ((57, 3), 1.0), ((200, 200), 1.0)])
-def test_small_samples_have_newcombes_auroc_interval(sizes, skill):
-    logits, labels = drawn(2, sizes, skill)
-    interval = score_intervals(logits, labels)["auroc"]
-    auroc = oracle.roc_auc_score(labels, logits[:, 1] - logits[:, 0])
-    negatives, positives = sizes
-    others = (negatives + positives) / 2 - 1
-    for end in (interval.low, interval.high):
-        shape = (1 - end) / (2 - end) + end / (1 + end)
-        variance = end * (1 - end) * (1 + others * shape) / (negatives * positives)
-        # DeLong's variance has its say where images suffice, so large samples are near and small ones nearer.
-        assert abs(auroc - end) / math.sqrt(variance) == pytest.approx(1.96, rel=0.15)
-
-
-def test_large_samples_have_delongs_auroc_interval():
-    logits, labels = drawn(3, (3000, 3000))
-    margin = logits[:, 1] - logits[:, 0]
-    interval = score_intervals(logits, labels)["auroc"]
-    found = stats.bootstrap(
-        (margin[labels == 0], margin[labels == 1]),
-        lambda negative, positive: stats.mannwhitneyu(positive, negative).statistic / 9e6,
-        vectorized=False, n_resamples=400, method="percentile", rng=np.random.default_rng(0),
-    )  # fmt: skip
-    assert interval.half_width == pytest.approx(1.96 * found.standard_error, rel=0.12)
-
-
-def test_loss_has_halls_interval():
-    """Hall's transformation of the standardised mean is normal: at the ends it is 1.96."""
-    logits, labels = drawn(4, (200, 200))
-    losses = -log_softmax(logits, axis=1)[np.arange(400), labels]
-    interval = score_intervals(logits, labels)["loss"]
-    skewness = stats.skew(losses) / math.sqrt(400)
-    standardised = (losses.mean() - interval.low) / stats.sem(losses)
-    transformed = standardised + skewness * standardised**2 / 3 + skewness**2 * standardised**3 / 27 + skewness / 6
-    assert transformed == pytest.approx(1.96, abs=0.01)
-    assert interval.high - losses.mean() > losses.mean() - interval.low
-
-
-@pytest.mark.parametrize("num_classes", [2, 4])
-def test_without_a_class_there_is_no_interval_of_the_auroc(num_classes):
-    logits, labels = drawn(7, [120 // num_classes * 2] * num_classes)
-    found = explained_intervals(logits[labels != 1], labels[labels != 1])
-    assert found.missing["auroc"] == "a class has no images"
-    assert "accuracy" in found.intervals and "auroc" not in found.intervals
-
-
-def test_no_mistake_claims_no_certainty():
-    logits, labels = drawn(5, (150, 150), skill=20.0)
-    intervals = score_intervals(logits, labels)
-    for name in ("accuracy", "balanced_accuracy", "macro_f1", "auroc"):
-        assert intervals[name].high == 1 and 0.95 < intervals[name].low < 0.995, name
-
-
-def test_two_classes_without_a_mistake_have_the_macro_f1_of_their_accuracy():
-    """A mistake would lower the F1 of both, so as many mistakes as the accuracy allows lower their mean as much."""
-    labels = np.arange(200) % 2
-    found = score_intervals(np.eye(2)[labels] * 4, labels)
-    assert found["macro_f1"].low == pytest.approx(found["accuracy"].low, abs=5e-4)
+def one_hot(predictions, num_classes):
+    return np.eye(num_classes)[predictions]
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 10])
-def test_macro_f1_holds_where_samples_often_have_no_mistake(num_classes):
-    """At least 93 %, up to three standard errors of 400 samples: 1.3 % of 200 images are mistaken, for any other."""
-    rng, labels = np.random.default_rng(6), np.arange(200) % num_classes
-    held = []
-    for _ in range(400):
-        called = (labels + (rng.random(200) < 0.013) * rng.integers(1, num_classes, 200)) % num_classes
-        held.append(score_intervals(np.eye(num_classes)[called], labels)["macro_f1"].low <= 0.987)
-    assert np.mean(held) > 0.93 - 3 * 0.0128
-
-
-def test_all_wrong_claims_no_certainty():
-    labels = np.repeat([0, 1], 60)
-    intervals = score_intervals(of_predictions(1 - labels, 2), labels)
-    for name in ("accuracy", "balanced_accuracy", "macro_f1", "auroc"):
-        assert intervals[name].low == 0 and 0.01 < intervals[name].high < 0.2, name
-
-
-@pytest.mark.parametrize(
-    ("sizes", "reason"),
-    [((30, 29), "fewer than 100 images"), ((200, 7), "fewer than 8 images outside the largest class")],
-)
-def test_losses_of_few_images_have_no_interval(sizes, reason):
-    found = explained_intervals(*drawn(0, sizes))
-    assert found.missing == {"loss": reason}
-    assert set(found.intervals) | set(found.missing) == set(SCORES)
-
-
-def test_equal_losses_do_not_vary_by_the_rounding_of_their_mean():
-    logits = np.tile([0.0, 0.0], (170, 1)) + 0.1
-    found = explained_intervals(logits, np.arange(170) % 2)
-    assert found.missing["loss"] == "all losses are equal"
-
-
-def test_one_image_has_an_interval_of_its_accuracy():
-    assert set(score_intervals(np.array([[2.0, 0.0]]), np.array([1]))) == {"accuracy", "balanced_accuracy", "macro_f1"}
-
-
-def test_intervals_of_half_precision_and_many_classes():
-    logits, labels = drawn(8, [3] * 200, skill=4.0)
-    scores, intervals = (
-        score_logits(logits.astype(np.float16), labels),
-        score_intervals(logits.astype(np.float16), labels),
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_agree_with_scikit_learn(seed, num_classes):
+    logits, labels = drawn(seed, 240, num_classes)
+    probs = softmax(logits, axis=1)
+    predictions = probs.argmax(axis=1)
+    scores = score(probs, labels)
+    assert scores.loss == pytest.approx(oracle.log_loss(labels, probs))
+    assert scores.accuracy == oracle.accuracy_score(labels, predictions)
+    assert scores.accuracy_interval == wilson(int((predictions == labels).sum()), 240)
+    assert scores.balanced_accuracy == pytest.approx(oracle.balanced_accuracy_score(labels, predictions))
+    assert scores.macro_f1 == pytest.approx(oracle.f1_score(labels, predictions, average="macro"))
+    one_vs_rest = (
+        oracle.roc_auc_score(labels, probs[:, 1])
+        if num_classes == 2
+        else oracle.roc_auc_score(labels, probs, multi_class="ovr", average="macro")
     )
-    assert set(intervals) == set(SCORES)
-    assert intervals["macro_f1"].low < scores.macro_f1 < intervals["macro_f1"].high
+    assert scores.auroc == pytest.approx(one_vs_rest)
 
 
-def test_intervals_need_two_and_a_half_times_the_memory_of_float32_logits():
-    logits, labels = drawn(9, [100] * 200)
-    logits = logits.astype(np.float32)
-    tracemalloc.start()
-    score_intervals(logits, labels)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 2.5 * logits.nbytes
+def test_score_logits_agrees_with_score_of_their_softmax():
+    logits, labels = drawn(3, 500, 4)
+    from_logits, from_probs = score_logits(logits, labels), score(softmax(logits, axis=1), labels)
+    assert from_logits.metrics("val") == pytest.approx(from_probs.metrics("val"), rel=1e-12)
+
+
+def test_loss_of_logits_is_exact_where_the_probability_rounds_to_0():
+    logits, labels = np.array([[0, 1000], [0, 1000]], np.float32), np.array([0, 1])
+    assert score_logits(logits, labels).loss == 500
+    assert score(np.array([[0.0, 1.0], [0.0, 1.0]]), labels).loss == pytest.approx(-math.log(np.finfo(float).eps) / 2)
+
+
+def test_low_precision_changes_the_input_alone():
+    logits, labels = drawn(5, 300, 5)
+    coarse = logits.astype(np.float16)
+    assert score_logits(coarse, labels) == score_logits(coarse.astype(np.float64), labels)
+    assert score(softmax(logits, axis=1).astype(np.float16), labels).auroc == pytest.approx(
+        score_logits(logits, labels).auroc, abs=1e-3
+    )
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_auroc_of_a_missing_class_is_undefined_and_not_recorded(num_classes):
+    logits, labels = drawn(7, 60, num_classes)
+    present = labels != 1
+    scores = score_logits(logits[present], labels[present])
+    assert math.isnan(scores.auroc)
+    assert set(scores.metrics("test")) == {
+        "test/loss",
+        "test/accuracy",
+        "test/accuracy_low",
+        "test/accuracy_high",
+        "test/balanced_accuracy",
+        "test/macro_f1",
+        "test/ece",
+    }
+    assert np.isfinite(list(scores.metrics("test").values())).all()
+
+
+def test_metrics_carry_the_names_of_the_record():
+    scores = score_logits(*drawn(0, 30, 3))
+    assert scores.metrics("test")["test/accuracy_low"] == scores.accuracy_low
+    assert "val/auroc" in scores.metrics("val")
 
 
 @pytest.mark.parametrize(
-    ("logits", "labels", "complaint"),
+    ("labels", "predictions", "macro_f1"),
     [
-        (np.full((4, 2), np.inf), np.array([0, 1, 0, 1]), "diverged"),
-        (np.zeros((4, 2)), np.array([0, 1, 0, 2]), "reach from 0 to 2: give 0 to 1"),
-        (np.zeros((4, 2)), np.array([0.0, 1, 0, 1]), "give integers"),
-        (np.zeros((4, 1)), np.array([0, 0, 0, 0]), "K >= 2"),
-        (np.zeros((0, 2)), np.zeros(0, int), "at least one image"),
+        ([0, 0, 1, 1], [0, 0, 1, 1], 1.0),  # class 2 is neither present nor predicted
+        ([0, 0, 1, 1], [0, 0, 1, 2], 5 / 9),  # predicted without being present: F1 0
+        ([0, 0, 1, 2], [0, 0, 1, 1], 5 / 9),  # present without being predicted
     ],
 )
-def test_what_cannot_be_scored_is_refused(logits, labels, complaint):
+def test_an_absent_class_counts_as_in_scikit_learn_and_as_in_the_class_table(labels, predictions, macro_f1):
+    labels, predictions = np.array(labels), np.array(predictions)
+    scores, table = score(one_hot(predictions, 3), labels), per_class(labels, predictions, ["a", "b", "c"])
+    assert scores.macro_f1 == pytest.approx(macro_f1)
+    assert scores.macro_f1 == pytest.approx(oracle.f1_score(labels, predictions, average="macro", zero_division=0))
+    assert table["f1"].mean() == pytest.approx(scores.macro_f1)
+
+
+def test_all_right():
+    scores = score(one_hot([0, 1, 2, 1], 3), np.array([0, 1, 2, 1]))
+    assert (scores.accuracy, scores.accuracy_high, scores.macro_f1, scores.auroc) == (1, 1, 1, 1)
+    assert (scores.loss, scores.ece) == (0, 0)
+    assert scores.accuracy_low == pytest.approx(wilson(4, 4).low)
+
+
+def test_all_wrong():
+    scores = score(one_hot([1, 0, 1, 0], 2), np.array([0, 1, 0, 1]))
+    assert (scores.accuracy, scores.accuracy_low, scores.macro_f1, scores.auroc, scores.ece) == (0, 0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_image(label):
+    scores = score(np.array([[0.75, 0.25]]), np.array([label]))
+    assert scores.accuracy == 1 - label
+    assert scores.loss == pytest.approx(-math.log([0.75, 0.25][label]))
+    assert scores.ece == pytest.approx([0.25, 0.75][label])
+    assert math.isnan(scores.auroc)
+
+
+@pytest.mark.parametrize(
+    ("probs", "labels", "complaint"),
+    [
+        (np.zeros((0, 2)), np.zeros(0, np.int64), "at least one image"),
+        (np.full((2, 1), 1.0), np.zeros(2, np.int64), "K >= 2"),
+        (np.full((3, 2), 0.5), np.zeros(2, np.int64), "for .2,. labels"),
+        (np.full((2, 2), 0.5), np.array([0, 2]), "reach from 0 to 2: give 0 to 1"),
+        (np.full((2, 2), 0.5), np.array([-1, 0]), "reach from -1 to 0"),
+        (np.full((2, 2), 0.5), np.array([0.0, 1.0]), "give integers"),
+        (np.array([[0.5, 0.5], [np.nan, 0.5]]), np.array([0, 1]), "1 of 2 images have values that are not finite"),
+        (np.array([[2.0, -1.0], [0.5, 0.5]]), np.array([0, 1]), "take score_logits for logits"),
+        (np.array([[2.0, 3.0], [0.5, 0.5]]), np.array([0, 1]), "take score_logits for logits"),
+    ],
+)
+def test_score_refuses_what_it_cannot_score(probs, labels, complaint):
     with pytest.raises(ValueError, match=complaint):
-        score_intervals(logits, labels)
+        score(probs, labels)
 
 
-def test_impossible_confidence_and_other_numbers_of_groups_are_refused():
-    logits, labels = drawn(0, (10, 10))
-    with pytest.raises(ValueError, match="not between 0 and 1"):
-        score_intervals(logits, labels, confidence=95)
-    with pytest.raises(ValueError, match="19 groups for 20 images"):
-        score_intervals(logits, labels, groups=["a"] * 19)
+def test_score_logits_refuses_infinite_logits():
+    with pytest.raises(ValueError, match="diverged"):
+        score_logits(np.array([[0.0, np.inf]]), np.array([0]))
 
 
-# --- groups -----------------------------------------------------------------------------------------------------
+def test_per_class_agrees_with_scikit_learn_and_with_the_scores():
+    logits, labels = drawn(11, 200, 4)
+    predictions = logits.argmax(axis=1)
+    table = per_class(labels, predictions, ["a", "b", "c", "d"])
+    report = oracle.classification_report(labels, predictions, target_names=["a", "b", "c", "d"], output_dict=True)
+    assert list(table["class"]) == ["a", "b", "c", "d"]
+    for row in table.to_dict("records"):
+        assert row["precision"] == pytest.approx(report[row["class"]]["precision"])
+        assert row["recall"] == pytest.approx(report[row["class"]]["recall"])
+        assert row["f1"] == pytest.approx(report[row["class"]]["f1-score"])
+        assert row["num_images"] == 50
+    scores = score_logits(logits, labels)
+    assert table["f1"].mean() == pytest.approx(scores.macro_f1)
+    assert table["recall"].mean() == pytest.approx(scores.balanced_accuracy)
 
 
-def test_identical_images_of_a_group_count_once():
-    """Ten copies of each image, as groups, tell what the images alone tell, but for Student's quantile."""
-    hits = np.random.default_rng(0).random(200) < 0.8
-    copied = hits_interval(np.repeat(hits, 10), [f"group {i // 10}" for i in range(2000)])
-    alone = wilson(int(hits.sum()), 200)
-    assert (copied.low, copied.high) == pytest.approx((alone.low, alone.high), abs=0.002)
+def test_per_class_gives_0_where_undefined_and_nothing_for_what_is_nowhere():
+    table = per_class(np.array([0, 0]), np.array([0, 1]), ["there", "absent", "neither"])
+    assert table["precision"].tolist()[:2] == [1, 0]
+    assert table["recall"].tolist()[:2] == [0.5, 0]
+    assert table["num_images"].tolist() == [2, 0, 0]
+    assert table.loc[2, ["precision", "recall", "f1"]].isna().all()
 
 
-def test_groups_that_say_nothing_cost_nothing():
-    hits = np.random.default_rng(1).random(2000) < 0.8
-    grouped, alone = hits_interval(hits, [f"group {i % 200}" for i in range(2000)]), wilson(int(hits.sum()), 2000)
-    assert grouped.half_width == pytest.approx(alone.half_width, rel=0.1)
+def test_confusion_has_truth_in_rows():
+    matrix = confusion(np.array([0, 0, 0, 2]), np.array([0, 1, 1, 2]), 3)
+    assert matrix.dtype == np.int64
+    assert matrix.tolist() == [[1, 2, 0], [0, 0, 0], [0, 0, 1]]
 
 
-def test_where_all_groups_agree_a_group_counts_as_one_image():
-    found = hits_interval(np.ones(300, bool), [f"group {i // 15}" for i in range(300)])
-    assert found.high == 1 and found.low < wilson(20, 20).low + 1e-9
+def test_confusion_refuses_a_class_out_of_range():
+    with pytest.raises(ValueError, match="predictions reach from 0 to 3: give 0 to 2"):
+        confusion(np.array([0, 1]), np.array([0, 3]), 3)
 
 
-def test_design_effect_is_that_of_the_ratio_estimator():
-    """The jackknife's variance of a ratio, each group left out in turn and the ratio counted again: to first order."""
-    rng = np.random.default_rng(4)
-    sizes = rng.integers(3, 20, 25)
-    groups = np.repeat([f"group {i}" for i in range(25)], sizes)
-    hits = rng.random(sizes.sum()) < np.repeat(rng.beta(2, 1, 25), sizes)
-    num, share = sizes.sum(), hits.mean()
-    right = np.array([hits[groups == f"group {i}"].sum() for i in range(25)])
-    without = (right.sum() - right) / (num - sizes)
-    expected = 24 / 25 * ((without - share) ** 2).sum() / (share * (1 - share) / num)
-    units, among = Units(num, groups), np.ones(num, bool)
-    left_out = units.left_out((hits - share) / num, among)
-    assert units.design_effect(left_out, among, share * (1 - share) / num) == pytest.approx(expected)
+def test_ece_worked_by_hand():
+    # Four bins. (0.5, 0.75]: confidence 0.6 and 0.7, one of two right: |0.5 - 0.65| = 0.15.
+    # (0.75, 1]: confidence 0.8, 0.9 and 1.0, all right: |1 - 0.9| = 0.1. ECE = (2 * 0.15 + 3 * 0.1) / 5 = 0.12.
+    confidence = np.array([0.6, 0.7, 0.8, 0.9, 1.0])
+    bins = reliability(np.stack([confidence, 1 - confidence], axis=1), np.array([0, 1, 0, 0, 0]), num_bins=4)
+    assert bins.edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert bins.counts.tolist() == [0, 0, 2, 3]
+    np.testing.assert_allclose(bins.confidence, [np.nan, np.nan, 0.65, 0.9])
+    np.testing.assert_allclose(bins.accuracy, [np.nan, np.nan, 0.5, 1])
+    assert expected_calibration_error(bins) == pytest.approx(0.12)
 
 
-@pytest.mark.parametrize("num_groups", [1, 2, MIN_GROUPS - 1])
-def test_too_few_groups_have_no_interval_and_say_so(num_groups):
-    logits, labels = drawn(0, (100, 100))
-    found = explained_intervals(logits, labels, groups=[f"patient {i % num_groups}" for i in range(200)])
-    assert not found.intervals and set(found.missing) == set(SCORES)
-    assert found.about_groups == (
-        f"The images come in {num_groups} groups, and there is no interval, since none holds with {TOO_FEW}."
-    )
+def test_a_bin_holds_its_right_edge():
+    bins = reliability(np.array([[0.75, 0.25], [0.5, 0.5]]), np.array([0, 0]), num_bins=4)
+    assert bins.counts.tolist() == [0, 1, 1, 0]
 
 
-def test_many_groups_of_which_one_has_most_images_have_no_interval():
-    groups = ["large"] * 300 + [f"small {i}" for i in range(100)]
-    assert Units(400, groups).effective == pytest.approx(400**2 / (300**2 + 100))
-    assert hits_interval(np.arange(400) % 4 > 0, groups) is None
+def test_confidence_that_rounds_above_1_stays_in_the_last_bin():
+    over = np.float32(1) + np.finfo(np.float32).eps
+    assert reliability(np.array([[over, 0]], np.float32), np.array([0])).counts.tolist() == [0] * 14 + [1]
 
 
-@pytest.mark.parametrize("sizes", [[60] + [8] * 11, [40] * 2 + [10] * 10, [1, 2, 3, 4, 5, 6, 8, 10, 20, 40]], ids=str)
-def test_groups_of_unequal_sizes_hold_what_they_promise(sizes):
-    """At least 93 %, up to three standard errors of 400 samples."""
-    rng, of_image = np.random.default_rng(5), np.repeat(np.arange(len(sizes)), sizes)
-    groups = [str(group) for group in of_image]
-    drawn_hits = (rng.random(len(groups)) < rng.beta(8, 2, len(sizes))[of_image] for _ in range(400))
-    intervals = [hits_interval(hits, groups) for hits in drawn_hits]
-    assert np.mean([of.low <= 0.8 <= of.high for of in intervals]) > 0.93 - 3 * 0.0128
+def test_ece_agrees_with_a_loop_over_the_bins():
+    logits, labels = drawn(13, 400, 6)
+    probs = softmax(logits, axis=1)
+    confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == labels
+    expected = 0.0
+    for i in range(15):
+        inside = (confidence > i / 15) & (confidence <= (i + 1) / 15)
+        if inside.any():
+            expected += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    assert score(probs, labels).ece == pytest.approx(expected)
 
 
-def test_a_class_in_few_groups_leaves_its_scores_without_an_interval():
-    logits, labels = drawn(0, (150, 50))
-    groups = [f"rare {i % 4}" if label else f"frequent {i % 40}" for i, label in enumerate(labels)]
-    found = explained_intervals(logits, labels, groups=groups)
-    assert set(found.intervals) == {"accuracy", "loss"}
-    assert found.missing["balanced_accuracy"] == f"a class is in {TOO_FEW}"
-    assert "design effect" in found.about_groups and "44 groups" in found.about_groups
+def test_reliability_needs_a_bin():
+    with pytest.raises(ValueError, match="0 bins: give at least 1"):
+        reliability(np.array([[0.5, 0.5]]), np.array([0]), num_bins=0)
 
 
-# --- coverage ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("value", "half_width", "shown"),
+    [
+        (0.8742, 0.025, "0.87"),
+        (0.8742, 0.0031, "0.874"),
+        (0.8742, 0.2, "0.9"),
+        (0.8742, 0.00004, "0.8742"),  # never more than four decimals
+        (0.8742, 0.0, "0.8742"),
+        (0.8742, 0.0096, "0.87"),  # 0.0096 is 0.01 to one digit
+        (0.8742, 0.01, "0.87"),
+        (0.8742, 0.0094, "0.874"),
+        (1.0, 0.02, "1.00"),
+        (0.999, 0.02, "0.999"),  # nothing is rounded up to perfection
+        (0.966, 0.2, "0.97"),
+        (0.99999, 0.00004, "0.99999"),
+        (12.34, 3.0, "12"),
+        (12.34, 30.0, "12"),
+        (-0.001, 0.02, "0.00"),  # no minus in front of nothing
+        (-0.013, 0.02, "-0.01"),
+        (math.nan, 0.02, "–"),
+    ],
+)
+def test_rounded(value, half_width, shown):
+    assert rounded(value, Interval(-half_width, half_width)) == shown
 
-CHECKED = [of_two_classes(60, share, auroc) for share in (0.05, 0.5) for auroc in (0.86, 0.98)]
-CHECKED += [of_two_classes(300, 0.05, 0.98), of_groups(10, 12), of_pairs(10, 12, related=True)]
+
+def test_rounded_knows_the_width_alone():
+    assert rounded(0.8742, Interval(0.8492, 0.8992)) == rounded(0.8742, Interval(0, 0.05)) == "0.87"
 
 
-@pytest.mark.parametrize("cell", CHECKED, ids=lambda cell: cell.name)
-def test_intervals_hold_what_they_promise(cell):
-    """At least 93 %, up to three and a half standard errors of 200 samples."""
-    found = simulate(cell, 200)
-    assert {score: share for score, share in found["coverage"].items() if share < 0.93 - 0.063} == {}
-    assert min(found["shown"][score] for score in found["coverage"]) > 0.9
+def test_a_score_without_an_interval_says_so():
+    assert with_interval(0.8742, NO_INTERVAL) == "0.87 (–)"
+    assert ends(NO_INTERVAL) == "–"
+
+
+def test_too_few_groups_leave_the_accuracy_without_an_interval():
+    logits, labels = drawn(0, 90, 2)
+    scores = score_logits(logits, labels, [f"patient {i % 9}" for i in range(90)])
+    assert math.isnan(scores.accuracy_interval.low)
+    assert "val/accuracy_low" not in scores.metrics("val")
+    assert scores.accuracy == score_logits(logits, labels).accuracy
+
+
+def test_rounded_never_says_0_of_what_is_more():
+    assert rounded(0.003, Interval(0.0001, 0.06)) == "0.003"
+    assert rounded(0.003, Interval(-0.06, 0.06)) == "0.00"  # a difference: no more than its interval supports

@@ -8,11 +8,11 @@ import pytest
 
 from imgcls.cli import app
 from imgcls.errors import InputError
-from imgcls.tracking import identity
+from imgcls.tracking import folder_identity
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed
-from imgcls.tracking.origin import is_beating
-from imgcls.tracking.places import sqlite_address
+from imgcls.tracking.provenance import is_beating
 from imgcls.tracking.store import Tracker
+from imgcls.tracking.store_locations import sqlite_address
 
 HOLD = """
 import sys, pathlib
@@ -112,14 +112,14 @@ def test_the_same_folder_on_another_machine_has_another_name(tmp_path, monkeypat
     (tmp_path / "machine-id").write_text("another\n")
     (tmp_path / "uninitialized").write_text("uninitialized\n")
     monkeypatch.setattr(
-        identity, "MACHINE_ID", (tmp_path / "nothing", tmp_path / "uninitialized", tmp_path / "machine-id")
+        folder_identity, "MACHINE_ID", (tmp_path / "nothing", tmp_path / "uninitialized", tmp_path / "machine-id")
     )
-    identity.machine.cache_clear()
+    folder_identity.machine.cache_clear()
     try:
-        assert identity.machine() == "another"
+        assert folder_identity.machine() == "another"
         assert claims_id(tmp_path) != name
     finally:
-        identity.machine.cache_clear()
+        folder_identity.machine.cache_clear()
 
 
 def test_with_one_store_for_both_a_copy_leaves_the_runs_of_the_original_alone(project, tmp_path, monkeypatch):

@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
+from imgcls.record import UNKNOWN
 from imgcls.tracking import git as git_module
 from imgcls.tracking.git import git_tags
-from imgcls.tracking.record import UNKNOWN
 
 
 def git(folder, *arguments):

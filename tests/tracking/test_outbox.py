@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from imgcls.tracking.identity import FolderIdentity
+from imgcls.tracking.folder_identity import FolderIdentity
 from imgcls.tracking.outbox import Away, Outbox, Refused, Unsent
 
 

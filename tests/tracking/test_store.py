@@ -11,8 +11,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from imgcls.errors import InputError, Interrupted, TrainingError
-from imgcls.tracking.places import local_path
 from imgcls.tracking.store import Tracker
+from imgcls.tracking.store_locations import local_path
 
 
 def write_run(tracker, experiment="exp", **options):

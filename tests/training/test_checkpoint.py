@@ -18,8 +18,8 @@ import pytest
 import torch
 from torch import nn
 
-from imgcls.aside import leftovers
 from imgcls.errors import InputError, ResourceError
+from imgcls.files import leftovers
 from imgcls.training.checkpoint import load_checkpoint, save_checkpoint
 
 

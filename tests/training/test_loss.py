@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from imgcls.config import AugmentConfig, TrainConfig
+from imgcls.config.keys import AugmentConfig, TrainConfig
 from imgcls.data.augment import Augment, Normalise, cutmix, mixup
-from imgcls.data.labelled import LabelledImages
+from imgcls.data.image_set import LabelledImages
 from imgcls.data.loader import Loader
 from imgcls.rng import generator
 from imgcls.training.device import prepare_device

@@ -6,13 +6,14 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from imgcls.config import DataConfig, located
+from imgcls.config.keys import DataConfig
 from imgcls.data.sources.folder import folder_source
 from imgcls.data.sources.packaged import digits, elpv, fashion_mnist
 from imgcls.data.sources.table import ImageTable, Source, Split
 from imgcls.data.sources.torchvision import torchvision_source
 from imgcls.errors import DataError
-from imgcls.shown import did_you_mean, nearest
+from imgcls.project import located
+from imgcls.text import did_you_mean, nearest
 
 log = logging.getLogger(__name__)
 

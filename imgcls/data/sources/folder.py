@@ -25,7 +25,7 @@ from imgcls.data.sources.layout import (
 from imgcls.data.sources.links import refuse_links_out
 from imgcls.data.sources.table import ImageTable, Source, Split, files_stamp
 from imgcls.errors import DataError
-from imgcls.shown import nearest, nfc
+from imgcls.text import nearest, nfc
 
 
 def folder_source(written: Path, *, follow_symlinks: bool, has_groups: bool = False) -> Source:

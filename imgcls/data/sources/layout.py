@@ -11,7 +11,7 @@ from pathlib import Path
 from imgcls.data.formats import is_image_name
 from imgcls.data.sources.table import Split
 from imgcls.errors import DataError
-from imgcls.shown import CONTROL, listed, nearest, nfc, spelt
+from imgcls.text import CONTROL, listed, nearest, nfc, spelt
 
 SPLIT_WORDS: dict[Split, tuple[str, ...]] = {
     "train": ("training", "train", "trn"),

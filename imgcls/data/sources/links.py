@@ -9,7 +9,7 @@ from pathlib import Path
 from imgcls.data.formats import may_be_image
 from imgcls.data.sources.layout import is_folder, is_set_aside
 from imgcls.errors import DataError
-from imgcls.shown import listed
+from imgcls.text import listed
 
 
 def refuse_links_out(root: Path, folders: Iterable[Path]) -> None:

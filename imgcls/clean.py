@@ -1,0 +1,196 @@
+"""What of the record's files may go: states that nobody resumes, weights that nobody chose, leftovers of kills.
+
+Files only: no run, metric or tag is changed, and what is kept of a run (predictions, reports, config) still says all
+that it said. Whatever a winner, a confirmation or an evaluation stands on is kept, and so is every run that may go on.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from imgcls.data.cache_folder import abandoned, in_words
+from imgcls.record import RunRecord
+from imgcls.runs.record_writer import BEST
+from imgcls.tracking.store import Tracker
+
+ASIDE = re.compile(r"\..+\.\d+")
+"""Name of a file that is being written, with the number of its process at the end; see `imgcls.aside`."""
+
+SETTLED_AFTER = 600.0
+"""Seconds without a write after which a store that was being made belongs to nobody: making one takes five."""
+
+RESUMED = "what completed runs would be resumed from"
+EPOCHS = "checkpoints of single epochs of completed runs"
+NOT_CHOSEN = "best checkpoints of trials that were not chosen"
+ENDED_EARLY = "checkpoints of pruned and failed trials"
+LEFTOVERS = "leftovers of killed processes"
+DELETED = "artifacts of deleted runs"
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file or folder that may go.
+
+    Attributes:
+        kind: why, in words.
+        path: of it.
+        num_bytes: that it takes.
+    """
+
+    kind: str
+    path: Path
+    num_bytes: int
+
+    def flat(self) -> dict[str, object]:
+        """For programs."""
+        return {"kind": self.kind, "path": str(self.path), "num_bytes": self.num_bytes}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What may go.
+
+    Attributes:
+        items: in no particular order.
+        num_elsewhere: runs whose artifacts are not on this machine, which are left alone.
+    """
+
+    items: tuple[Item, ...]
+    num_elsewhere: int
+
+
+def look_through(tracker: Tracker, root: Path) -> Findings:
+    """Finds what may go, in the record and beside it.
+
+    Args:
+        tracker: the record.
+        root: the project's root.
+    """
+    records = [record for record in tracker.find({}, with_deleted=True) if record.kind]
+    needed, needed_by_active = _needed(records), _needed(record for record in records if not record.is_deleted)
+    chosen_from = {r.run_id for r in records if r.kind == "sweep" and _has_chosen(r)}
+    found: list[tuple[str, Path]] = []
+    for record in records:
+        if record.folder is None or _may_go_on(record):
+            continue
+        if record.is_deleted:
+            found += _of_deleted(record) if record.run_id not in needed_by_active else []
+            continue
+        found += _leftovers(record.folder)
+        if record.run_id not in needed:
+            found += _of_ended(record, has_chosen=record.tags.get("mlflow.parentRunId") in chosen_from)
+    found += [(LEFTOVERS, path) for path in (*_unfinished_stores(root), *abandoned())]
+    items = tuple(Item(kind, path, _num_bytes(path)) for kind, path in found)
+    return Findings(items, sum(record.folder is None for record in records))
+
+
+def remove(findings: Findings) -> None:
+    """Removes what was found.
+
+    Raises:
+        OSError: what this user may not remove.
+    """
+    for item in findings.items:
+        if item.path.is_dir():
+            shutil.rmtree(item.path)
+        else:
+            item.path.unlink(missing_ok=True)
+
+
+def as_text(findings: Findings) -> str:
+    """For the shell: a line a kind, the largest first."""
+    by_kind: dict[str, list[int]] = {}
+    for item in findings.items:
+        by_kind.setdefault(item.kind, []).append(item.num_bytes)
+    rows = sorted(by_kind.items(), key=lambda row: -sum(row[1]))
+    lines = [f"{in_words(sum(sizes)):>9}  {len(sizes):>5}  {kind}" for kind, sizes in rows]
+    total = sum(item.num_bytes for item in findings.items)
+    lines.append(f"{in_words(total):>9}  {len(findings.items):>5}  in all" if rows else "nothing may go: 0B in all")
+    if findings.num_elsewhere:
+        runs = "1 run keeps its" if findings.num_elsewhere == 1 else f"{findings.num_elsewhere} runs keep their"
+        lines.append(f"{runs} artifacts elsewhere; those are left alone")
+    return "\n".join(lines)
+
+
+def _needed(records: Iterable[RunRecord]) -> set[str]:
+    """Runs on which others stand: winners, confirmed and judged ones, and whatever has runs below it."""
+    needed, confirmed, trials = set(), set(), []
+    for record in records:
+        tags = record.tags
+        needed |= {
+            tags[tag] for tag in ("imgcls.best_run_id", "imgcls.evaluated_run_id", "mlflow.parentRunId") if tag in tags
+        }
+        sweep = tags.get("mlflow.parentRunId", "")
+        if record.kind == "confirm":
+            needed.add(record.run_id)
+            confirmed.add((sweep, tags.get("imgcls.trial")))
+        if record.kind == "sweep":
+            confirmed |= {(record.run_id, n) for n in tags.get("imgcls.confirmed_trials", "").split(",")}
+        if record.kind == "trial":
+            trials.append((sweep, tags.get("imgcls.trial"), record.run_id))
+    return needed | {run_id for sweep, number, run_id in trials if (sweep, number) in confirmed}
+
+
+def _has_chosen(sweep: RunRecord) -> bool:
+    return sweep.outcome == "completed" and not sweep.is_deleted and "imgcls.best_run_id" in sweep.tags
+
+
+def _may_go_on(record: RunRecord) -> bool:
+    return record.outcome in ("running", "interrupted") or record.status not in ("FINISHED", "FAILED")
+
+
+def _of_deleted(record: RunRecord) -> Iterator[tuple[str, Path]]:
+    """All of it; but a look at test images counts for ever, and what it looked at lies with the evaluation."""
+    folder = record.folder
+    assert folder is not None
+    own = folder.parent if folder.parent.name == record.run_id else folder
+    if record.kind != "evaluation" and record.run_id in folder.parts and own.is_dir():
+        yield DELETED, own
+
+
+def _of_ended(record: RunRecord, *, has_chosen: bool) -> Iterator[tuple[str, Path]]:
+    assert record.folder is not None
+    is_trial, best = record.kind == "trial", record.folder / BEST
+    for path in _checkpoints(record.folder):
+        if is_trial and record.outcome in ("pruned", "failed"):
+            yield ENDED_EARLY, path
+        elif record.outcome == "completed" and path != best:
+            yield EPOCHS if path.name.startswith("epoch_") else RESUMED, path
+        elif record.outcome == "completed" and is_trial and has_chosen:
+            yield NOT_CHOSEN, path
+
+
+def _leftovers(folder: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(folder.rglob(".*")):
+        if ASIDE.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            yield LEFTOVERS, path
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [path for path in _files(folder) if not ASIDE.fullmatch(path.name)]
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files of a run's folder of checkpoints; a link is not followed, wherever it leads."""
+    checkpoints = folder / Path(BEST).parent
+    if checkpoints.is_symlink() or not checkpoints.is_dir():
+        return []
+    return sorted(path for path in checkpoints.iterdir() if path.is_file() and not path.is_symlink())
+
+
+def _unfinished_stores(root: Path) -> Iterator[Path]:
+    for aside in root.glob(".mlflow-*"):
+        last_write = max(path.stat().st_mtime for path in (aside, *aside.iterdir()))
+        if time.time() - last_write > SETTLED_AFTER:
+            yield aside
+
+
+def _num_bytes(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())

@@ -1,0 +1,41 @@
+"""Compare runs without opening the test split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imgcls.cli.arguments import AsJson
+from imgcls.cli.output import print_facts, save, write
+
+if TYPE_CHECKING:
+    pass
+
+
+def compare(
+    run_ids: Annotated[list[str], typer.Argument(metavar="RUN", help="Completed runs; a sweep stands for its winner.")],
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write it as one page, with the curves overlaid.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs on the same images, from the predictions that they left.
+
+    Paired on val, and on test where the runs were evaluated before; it opens no test split.
+
+    Example: imgcls compare last best --html comparison.html
+    """
+    from imgcls.evaluation.compare import compare as compared
+    from imgcls.project import project_root
+    from imgcls.reporting.html import render
+    from imgcls.tracking.store import Tracker
+
+    result = compared(run_ids, Tracker(project_root(Path.cwd())))
+    if html is not None:
+        save(html, render(result.markdown, result.pictures, title="Comparison of runs"))
+    if as_json:
+        print_facts(result.flat(), as_json)
+    else:
+        write(result.markdown)

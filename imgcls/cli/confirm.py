@@ -1,0 +1,48 @@
+"""Confirm what a sweep found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imgcls.cli.arguments import AsJson
+from imgcls.cli.output import print_facts, write
+
+if TYPE_CHECKING:
+    pass
+from imgcls.cli.sweep import write_end
+
+
+def confirm(
+    sweep_id: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep that has ended: a RUN.")],
+    top: Annotated[int, typer.Option(min=1, help="Configurations, the best first.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Fresh seeds for each.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Train a sweep's best configurations again with fresh seeds, and rank them by their means.
+
+    The best of many trials is partly the luckiest; this shows by how much. Each run is scored at the epoch that its
+    trial had fixed. The first fresh run of the best configuration becomes the sweep's winner.
+
+    Example: imgcls confirm last --top 2 --seeds 3
+    """
+    from imgcls.project import project_root
+    from imgcls.search.report import as_text
+    from imgcls.search.sweep import confirm_sweep
+    from imgcls.search.winner import flat
+    from imgcls.signals import GracefulStop
+    from imgcls.tracking.lookup import find_run
+    from imgcls.tracking.store import Tracker
+
+    root = project_root(Path.cwd())
+    tracker = Tracker(root)
+    sweep = find_run(sweep_id, tracker)
+    with GracefulStop() as stop:
+        result = confirm_sweep(sweep.run_id, tracker, root, top=top, seeds=seeds, stop=stop)
+    if as_json:
+        print_facts(flat(tracker.get(sweep.run_id)), as_json)
+        return
+    write(as_text(result))
+    write_end(sweep.run_id, tracker, root)

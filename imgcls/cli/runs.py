@@ -1,0 +1,41 @@
+"""List the runs of the record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imgcls.cli.arguments import AsJsonList
+from imgcls.cli.output import print_json, write
+from imgcls.errors import InputError
+from imgcls.text import did_you_mean, nearest
+
+
+def runs(
+    experiment: Annotated[
+        str | None, typer.Argument(metavar="EXPERIMENT", help="Only runs of this MLflow experiment.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
+    as_json: AsJsonList = False,
+) -> None:
+    """List the newest runs of the record: when, how long, with which values, with which score.
+
+    Example: imgcls runs --limit 5
+    """
+    from imgcls.project import project_root
+    from imgcls.reporting.runs_table import run_facts, runs_table
+    from imgcls.tracking.store import Tracker
+
+    tracker = Tracker(project_root(Path.cwd()))
+    records = tracker.find({}, experiment=experiment, newest=limit)[::-1]
+    if experiment is not None and not records:
+        with_runs = sorted({record.experiment for record in tracker.find({})})
+        near = did_you_mean(nearest(experiment, with_runs))
+        there = ", ".join(with_runs) or "none"
+        raise InputError(f"no runs of an experiment {experiment!r} in this store{near}; experiments with runs: {there}")
+    if as_json:
+        print_json([run_facts(record) for record in records])
+    else:
+        write(runs_table(records) if records else "no runs yet; imgcls train EXPERIMENT makes one")

@@ -1,0 +1,1 @@
+"""What an experiment is: typed, validated, strict about unknown keys."""

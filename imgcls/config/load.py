@@ -1,0 +1,58 @@
+"""Reads an experiment file, and explains its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from imgcls.config.keys import Experiment, Section, fields_of, hint, known_keys, validate
+from imgcls.config.toml import MOST_CHARACTERS, as_toml, parse_override, parse_toml
+from imgcls.errors import ConfigError
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Reads an experiment file and applies `KEY=VALUE` overrides.
+
+    Args:
+        path: the TOML file.
+        overrides: such as `train.lr=3e-3`; the value is TOML, or a bare word for a string.
+
+    Raises:
+        ConfigError: naming the file, the key, the value and what would be right.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            tree = parse_toml(file.read(MOST_CHARACTERS + 1))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    tree.setdefault("name", path.stem)
+    experiment = validate(tree, str(path))
+    if not overrides:
+        return experiment
+    return experiment.replace(dict(parse_override(text) for text in overrides), origin="--set")
+
+
+def config_table() -> list[tuple[str, str, str]]:
+    """(dotted key, default as in a file, what it means) of every key, for the README and `--help`."""
+    return [(key, as_toml(value), meaning) for key, value, meaning in fields_of(Experiment) if _is_value(key, value)]
+
+
+def keys_begun_by(prefix: str) -> list[tuple[str, str, str]]:
+    """The rows of `config_table` whose dotted key begins with `prefix`; where there are none, whose last part does.
+
+    Raises:
+        ConfigError: there is none, naming the key that may have been meant.
+    """
+    rows = config_table()
+    begun = prefix.lower()
+    found = [row for row in rows if row[0].startswith(begun)]
+    found = found or [row for row in rows if row[0].rpartition(".")[2].startswith(begun)]
+    if not found:
+        raise ConfigError(f"no key begins with {prefix!r}{hint(prefix, known_keys())}")
+    return found
+
+
+def _is_value(key: str, value: object) -> bool:
+    return "." in key and not isinstance(value, Section)

@@ -1,0 +1,226 @@
+"""The folder of decoded images: its entries, its budget, and what is removed from it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ByteSize, TypeAdapter, ValidationError
+
+from imgcls.errors import ConfigError, DataError
+
+ASIDE = "building-"
+"""How the names begin of what is being built, and of what is being removed."""
+
+ABANDONED_AFTER = 24 * 3600.0
+"""Seconds without a write after which what a killed process left half-built is cleared away."""
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What the system says of a disk that is full, or full for this user or process."""
+
+NOT_WRITABLE = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY,
+    errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+"""What it says of a folder that cannot be written to."""
+
+
+def cache_folder() -> Path:
+    """`IMGCLS_CACHE`, else `imgcls` in the user's cache folder.
+
+    Raises:
+        DataError: there is none, because this user, or the one who is named, has no home folder.
+    """
+    named = os.environ.get("IMGCLS_CACHE")
+    try:
+        if named:
+            return Path(named).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "imgcls"
+    except RuntimeError:
+        who = (
+            f"IMGCLS_CACHE = {named!r} names a home folder that is not there"
+            if named
+            else "this user has no home folder"
+        )
+        raise DataError(f"{who}, so decoded images have no place; name a folder in IMGCLS_CACHE") from None
+
+
+def remember(name: str, make: Callable[[], str]) -> str:
+    """The text under a name in the cache folder; made and kept where there is none yet.
+
+    Args:
+        name: of the file; it must name all that the text depends on.
+        make: called where the file is not there.
+
+    Raises:
+        DataError: where the cache folder cannot be written.
+    """
+    path = cache_folder() / name
+    if not path.is_file():
+        text = make()
+        with writing() as folder, tempfile.TemporaryDirectory(prefix=ASIDE, dir=folder) as aside:
+            whole = Path(aside, name)
+            whole.write_text(text, encoding="utf-8")
+            whole.replace(path)
+    return path.read_text(encoding="utf-8")
+
+
+@contextmanager
+def writing() -> Iterator[Path]:
+    """The folder, for writing to it; errors that come from the folder itself are told as such."""
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    except OSError as error:
+        if not _is_of_folder(error, folder):
+            raise
+        room = "make room, or " if error.errno in NO_ROOM else ""
+        raise DataError(
+            f"the cache of decoded images cannot be written to {folder}: {error.strerror or error}; "
+            f"{room}name another folder in IMGCLS_CACHE"
+        ) from error
+
+
+def _is_of_folder(error: OSError, folder: Path) -> bool:
+    """Whether an error says something of the cache folder, and not of an image or of what this process may take."""
+    elsewhere = isinstance(error.filename, str) and not Path(error.filename).is_relative_to(folder)
+    return error.errno in NO_ROOM | NOT_WRITABLE and not (elsewhere and folder.is_dir())
+
+
+# --- what there is, and how much of it there may be ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something that the cache folder holds.
+
+    Attributes:
+        path: of its folder, or of its file.
+        num_bytes: that it takes.
+        used: seconds since 1970 of its last use.
+        about: what it was made from, in words.
+    """
+
+    path: Path
+    num_bytes: int
+    used: float
+    about: str
+
+    @property
+    def last_used(self) -> str:
+        """For people, in UTC like every other time that is printed."""
+        return f"{datetime.fromtimestamp(self.used, UTC):%Y-%m-%d %H:%M} UTC"
+
+    def flat(self) -> dict[str, object]:
+        """For programs."""
+        used = datetime.fromtimestamp(self.used, UTC).isoformat()
+        return {"path": str(self.path), "num_bytes": self.num_bytes, "last_used": used, "about": self.about}
+
+
+def entries() -> list[Entry]:
+    """What the cache folder holds, the most recently used first; what is being built is not among it."""
+    folder = cache_folder()
+    found = [_entry(path) for path in (folder.iterdir() if folder.is_dir() else ()) if not _is_aside(path)]
+    return sorted((entry for entry in found if entry is not None), key=lambda entry: -entry.used)
+
+
+def prune(most_bytes: int) -> list[Entry]:
+    """Removes the least recently used entries until the others take no more than so many bytes.
+
+    A process that is reading one of them goes on: its map outlives the file's name.
+
+    Raises:
+        DataError: where the cache folder cannot be written.
+    """
+    left = entries()
+    total, removed = sum(entry.num_bytes for entry in left), []
+    while left and total > most_bytes:
+        entry = left.pop()
+        with writing():
+            remove_entry(entry.path)
+        total -= entry.num_bytes
+        removed.append(entry)
+    return removed
+
+
+def budget() -> int:
+    """Bytes that the cache may take: `IMGCLS_CACHE_BYTES`, else half of what its disk has left for it.
+
+    Raises:
+        ConfigError: a value that is no size.
+    """
+    if named := os.environ.get("IMGCLS_CACHE_BYTES"):
+        return parse_size(named, "IMGCLS_CACHE_BYTES")
+    folder = cache_folder()
+    while not folder.is_dir():
+        folder = folder.parent
+    return (shutil.disk_usage(folder).free + sum(entry.num_bytes for entry in entries())) // 2
+
+
+def parse_size(text: str, name: str) -> int:
+    """Bytes of a size such as `20GB`, `512MiB` or `0`.
+
+    Raises:
+        ConfigError: naming where the text stands.
+    """
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        raise ConfigError(f"{name} = {text!r} is no size; write a number with a unit, such as 20GB or 512MiB") from None
+
+
+def _entry(path: Path) -> Entry | None:
+    try:
+        if path.is_file():
+            about = "findings of a search for images that look alike"
+            return Entry(path, path.stat().st_size, path.stat().st_mtime, about)
+        about = json.loads((path / "meta.json").read_text(encoding="utf-8")).get("about", "an earlier version's")
+        num_bytes = sum(file.stat().st_size for file in path.iterdir())
+        return Entry(path, num_bytes, path.stat().st_mtime, about)
+    except FileNotFoundError:  # removed by another process
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return Entry(path, 0, 0.0, "something unknown")
+
+
+def remove_entry(path: Path) -> None:
+    """At once for whoever looks; then piece by piece."""
+    if path.is_file():
+        path.unlink(missing_ok=True)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=path.parent))
+    with suppress(FileNotFoundError):
+        path.rename(aside / "removed")
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _is_aside(path: Path) -> bool:
+    return path.name.startswith(ASIDE)
+
+
+def in_words(num_bytes: int) -> str:
+    """Such as `1.2GB`."""
+    return ByteSize(num_bytes).human_readable(decimal=True)
+
+
+def abandoned() -> list[Path]:
+    """What killed processes left half-built in the cache folder; the next decoding clears it away too."""
+    found = []
+    for aside in cache_folder().glob(f"{ASIDE}*"):
+        try:
+            last_write = max(path.stat().st_mtime for path in (aside, *aside.iterdir()))
+        except OSError:  # it is being finished, or cleared, by another process
+            continue
+        if time.time() - last_write > ABANDONED_AFTER:
+            found.append(aside)
+    return found

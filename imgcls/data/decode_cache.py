@@ -1,0 +1,325 @@
+"""Decode once: every image of a table becomes uint8 on disk, memory-mapped ever after.
+
+A cache entry is a folder named by what it was made from. It is written aside and renamed, so a reader sees a
+whole one or none, and its checksums are looked at when it is opened. Where an entry would not fit the budget, the
+least recently used ones make room; a data set larger than the budget keeps only its hashes on disk and is decoded again
+each time. Pixels that are not to stay (a test split) only ever lie in a file without a name, which ends with the
+process, however that ends.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgcls.config.keys import Fit
+from imgcls.data.cache_folder import ASIDE, abandoned, budget, cache_folder, in_words, prune, remove_entry, writing
+from imgcls.data.decode import (
+    resize_squares,
+)
+from imgcls.data.decode_on_demand import Undecoded
+from imgcls.data.decode_pass import DecodedRows, Recipe, copy_rows, decode_into, in_order, mapped, write_header
+from imgcls.data.decode_workers import cores
+from imgcls.data.image_set import LabelledImages, Pixels
+from imgcls.data.sources import ImageTable
+from imgcls.errors import DataError
+from imgcls.text import counted
+
+log = logging.getLogger(__name__)
+
+BLOCK_BYTES = 2**24
+"""What one checksum is of."""
+
+CHECKED_BLOCKS = 16
+"""Blocks of a file that opening an entry reads, spread over it: all of 256 MiB, and a tenth of a second of more."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded table.
+
+    Attributes:
+        digests: uint8 (N, 32), SHA-256 of each image's source pixels; zeros where unreadable.
+        sketches: uint8 (N, 272), see `likeness`; zeros where unreadable.
+        several_frames: bool (N,), whether an image is the first of several frames or pages of its file.
+        sizes: int32 (N, 2), width and height of each image; zeros where unreadable, and where no pixels are asked for.
+        moments: int64 (N, C, 2), sum and sum of squares of each channel of each square; zeros where unreadable.
+        kept: int64 (M,), rows of the table whose pixels are here, ascending.
+        images: uint8 (M, C, side, side), memory-mapped, or decoded at each access if the budget has no room for them.
+        unreadable: (row, reason) of each image left out.
+    """
+
+    digests: NDArray[np.uint8]
+    sketches: NDArray[np.uint8]
+    several_frames: NDArray[np.bool_]
+    sizes: NDArray[np.int32]
+    moments: NDArray[np.int64]
+    kept: NDArray[np.int64]
+    images: Pixels
+    unreadable: tuple[tuple[int, str], ...]
+
+    def labelled(self, table: ImageTable) -> LabelledImages:
+        """The kept rows of the table, decoded."""
+        rows = self.kept
+        return LabelledImages(
+            self.images,
+            table.labels[rows],
+            tuple(table.keys[row] for row in rows),
+            self.digests[rows],
+            sketches=self.sketches[rows],
+            groups=tuple(table.groups[row] for row in rows) if table.groups else (),
+            moments=self.moments[rows],
+        )
+
+    @property
+    def num_several_frames(self) -> int:
+        """Of the kept images, how many are the first frame or page of several."""
+        return int(self.several_frames[self.kept].sum())
+
+    def offenders(self, table: ImageTable) -> list[str]:
+        """`path: reason` of each unreadable image."""
+        return [f"{table.path(row)}: {reason}" for row, reason in self.unreadable]
+
+
+Keep = Callable[[NDArray[np.uint8], NDArray[np.bool_]], NDArray[np.bool_]]
+"""(digests (N, 32), readable (N,)) -> which rows' pixels to keep."""
+
+
+def decode(
+    table: ImageTable,
+    side: int,
+    channels: int,
+    *,
+    fit: Fit = "crop",
+    keep: Keep | None = None,
+    keep_name: str = "all",
+    title: str = "",
+) -> Decoded:
+    """Decodes a table to squares of one size; see `decode_sides`."""
+    (decoded,) = decode_sides(table, (side,), channels, fit=fit, keep=keep, keep_name=keep_name, title=title)
+    return decoded
+
+
+def decode_sides(
+    table: ImageTable,
+    sides: Sequence[int],
+    channels: int,
+    *,
+    fit: Fit = "crop",
+    keep: Keep | None = None,
+    keep_name: str = "all",
+    title: str = "",
+) -> tuple[Decoded, ...]:
+    """Decodes a table to squares of each of these sides in one pass, or maps what earlier calls left.
+
+    Args:
+        table: N images.
+        sides: of the squares, in pixels, in order of priority: the first ones get what room there is. 0 keeps only
+            hashes, no pixels.
+        channels: 1 or 3.
+        fit: how an image becomes a square.
+        keep: chooses the rows whose pixels are written, out of the readable ones; all of them by default.
+        keep_name: names that choice in the cache's key.
+        title: what the progress bar says.
+
+    Returns:
+        One for each side, all of the same rows.
+
+    Raises:
+        DataError: where the cache folder cannot be written.
+    """
+    recipes = [Recipe(table, side, channels, fit, keep_name) for side in dict.fromkeys(sides)]
+    found = {recipe.side: _open(recipe) for recipe in recipes}
+    if missing := [recipe for recipe in recipes if found[recipe.side] is None]:
+        with writing():
+            for aside in abandoned():
+                shutil.rmtree(aside, ignore_errors=True)
+            missing = _within_budget(missing, beside=[recipe for recipe in recipes if recipe not in missing])
+            found |= {recipe.side: _open(recipe) for recipe in missing}  # its hashes alone may be there
+            if missing := [recipe for recipe in missing if found[recipe.side] is None]:
+                _build(missing, keep, title)
+                found |= {recipe.side: _open(recipe) for recipe in missing}
+    decoded = tuple(one for one in map(found.get, sides) if one is not None)
+    if len(decoded) < len(sides):
+        raise DataError(
+            f"what was just written to {cache_folder()} cannot be read back; check the disk, or set IMGCLS_CACHE"
+        )
+    if any(not np.array_equal(one.digests, decoded[0].digests) for one in decoded):
+        raise DataError(f"{table.origin or 'a data set'} was changed while it was decoded; start again")
+    return decoded
+
+
+def decode_and_forget(table: ImageTable, side: int, channels: int, *, fit: Fit = "crop", title: str = "") -> Decoded:
+    """Decodes a table and leaves nothing behind: its pixels are gone when the result is.
+
+    Raises:
+        DataError: where the cache folder cannot be written.
+    """
+    recipe = Recipe(table, side, channels, fit)
+    with writing() as folder, tempfile.TemporaryFile(dir=folder) as file:
+        hashes, (moments,), readable, unreadable = decode_into([file], [recipe], title)
+        return Decoded(*hashes, moments, np.flatnonzero(readable), mapped(file), tuple(unreadable))
+
+
+def resized(images: LabelledImages, side: int) -> LabelledImages:
+    """The same images at another size, made from these squares and not from the source; these very ones where they fit.
+
+    They are mapped from a file without a name, so that they take no memory of their own.
+
+    Raises:
+        DataError: where the cache folder cannot be written.
+    """
+    stored = images.stored
+    if stored.shape[-1] == side:
+        return images
+    if isinstance(stored, Undecoded):
+        return images.with_pixels(stored.resized(side), images.at)
+    with writing() as folder, tempfile.TemporaryFile(dir=folder) as file, ThreadPoolExecutor(cores()) as pool:
+        write_header(file, (len(images), stored.shape[1], side, side))
+        for squares in in_order(pool, lambda chunk: resize_squares(chunk, side), images.chunks()):
+            file.write(squares.tobytes())
+        file.flush()
+        return images.with_pixels(mapped(file))
+
+
+def _within_budget(recipes: Sequence[Recipe], beside: Sequence[Recipe]) -> list[Recipe]:
+    """The same, but with hashes alone where the budget has no room for pixels; older entries leave if they must.
+
+    Args:
+        recipes: to be made, in order of priority.
+        beside: entries that are there and have to stay.
+    """
+    most = budget()
+    room = most - sum(recipe.num_bytes for recipe in beside)
+    affordable, wanted = [], 0
+    for recipe in recipes:
+        if recipe.side and wanted + recipe.num_bytes > room:
+            log.info(
+                "%s of %d x %d pixels need %s, more than the %s that the cache may take (IMGCLS_CACHE_BYTES): they are "
+                "decoded again in each epoch",
+                counted(len(recipe.table), "image"), recipe.side, recipe.side,
+                in_words(recipe.num_bytes), in_words(most),
+            )  # fmt: skip
+            affordable.append(replace(recipe, has_pixels=False))
+            continue
+        wanted += recipe.num_bytes
+        affordable.append(recipe)
+    for entry in prune(most - wanted) if wanted else ():
+        log.info("removed %s from the cache of decoded images (%s)", entry.about, in_words(entry.num_bytes))
+    return affordable
+
+
+def _open(recipe: Recipe) -> Decoded | None:
+    """Reads an entry; None where there is none, or none that is whole."""
+    entry = recipe.entry
+    if not entry.is_dir():
+        return None
+    try:
+        meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
+        if damaged := [name for name, sums in meta["checksums"].items() if not _matches(entry / name, sums)]:
+            raise ValueError(f"{', '.join(damaged)}: not what was written")
+        hashes = DecodedRows(*(np.load(entry / f"{name}.npy") for name in DecodedRows._fields))
+        moments, kept = (np.load(entry / f"{name}.npy") for name in ("moments", "kept"))
+        images: Pixels = (
+            np.load(entry / "images.npy", mmap_mode="r")
+            if recipe.has_pixels
+            else Undecoded(recipe.table, kept, hashes.digests[kept], recipe.side, recipe.channels, recipe.fit)
+        )
+        with suppress(OSError):  # a folder that cannot be written is as good to read
+            os.utime(entry, ns=(time.time_ns(),) * 2)
+    except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError, AttributeError) as error:
+        log.warning("the decoded images in %s are damaged (%s), and are made again", entry, error)
+        with writing():
+            remove_entry(entry)
+        return None
+    except OSError as error:
+        raise DataError(
+            f"the decoded images in {entry} cannot be read: {error.strerror or error}; mend its permissions, or name "
+            "another folder in IMGCLS_CACHE"
+        ) from error
+    unreadable = tuple((int(row), str(reason)) for row, reason in meta["unreadable"])
+    return Decoded(*hashes, moments, kept, images, unreadable)
+
+
+def _build(recipes: Sequence[Recipe], keep: Keep | None, title: str) -> None:
+    """Decodes a table once, and writes an entry for each of these recipes for it."""
+    with ExitStack() as until_done:
+        asides = [Path(tempfile.mkdtemp(prefix=ASIDE, dir=cache_folder())) for _ in recipes]
+        for aside in asides:
+            until_done.callback(shutil.rmtree, aside, ignore_errors=True)
+        files = [
+            until_done.enter_context(_target(recipe, aside, is_whole=keep is None))
+            for recipe, aside in zip(recipes, asides, strict=True)
+        ]
+        hashes, moments, readable, unreadable = decode_into(files, recipes, title)
+        kept = readable & keep(hashes.digests, readable) if keep else readable
+        for recipe, aside, file, of_squares in zip(recipes, asides, files, moments, strict=True):
+            if recipe.has_pixels and keep is not None:
+                copy_rows(file, np.flatnonzero(kept[readable]), aside / "images.npy")
+            # Of what is not kept, hashes alone may stay.
+            of_squares[~kept], hashes.sizes[~kept] = 0, 0
+            arrays = hashes._asdict() | {"moments": of_squares, "kept": np.flatnonzero(kept)}
+            _write_entry(recipe, aside, arrays, unreadable)
+
+
+def _target(recipe: Recipe, aside: Path, *, is_whole: bool) -> AbstractContextManager[IO[bytes]]:
+    """Where squares go as they are decoded: to the entry, or to a file without a name if some of them may not stay."""
+    if not recipe.has_pixels:
+        return open(os.devnull, "w+b")  # noqa: PTH123
+    return (aside / "images.npy").open("w+b") if is_whole else tempfile.TemporaryFile(dir=aside)
+
+
+def _write_entry(
+    recipe: Recipe, aside: Path, arrays: Mapping[str, NDArray[Any]], unreadable: list[tuple[int, str]]
+) -> None:
+    """The rest of an entry whose pixels are written; then it gets its name."""
+    for name, array in arrays.items():
+        np.save(aside / f"{name}.npy", array)
+    num_kept = len(arrays["kept"])
+    what = f"{recipe.side} x {recipe.side} x {recipe.channels}, {recipe.fit}"
+    meta = {
+        "about": f"{counted(num_kept, 'image')} of {recipe.table.origin or 'a data set'}, "
+        + (what if recipe.has_pixels and recipe.side else "hashes alone"),
+        "unreadable": unreadable,
+        "checksums": {path.name: _checksums(path) for path in sorted(aside.iterdir())},
+    }
+    (aside / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    try:
+        aside.rename(recipe.entry)
+    except OSError:
+        if not recipe.entry.is_dir():  # another process may have been faster; its entry is as good
+            raise
+
+
+def _checksums(path: Path) -> list[int]:
+    """The file's size in bytes, then the CRC-32 of each of its blocks."""
+    num_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        return [num_bytes, *(zlib.crc32(file.read(BLOCK_BYTES)) for _ in range(0, num_bytes, BLOCK_BYTES))]
+
+
+def _matches(path: Path, checksums: list[int]) -> bool:
+    num_bytes, *of_blocks = checksums
+    if path.stat().st_size != num_bytes:
+        return False
+    spread = np.linspace(0, len(of_blocks) - 1, min(CHECKED_BLOCKS, len(of_blocks))).astype(int).tolist()
+    with path.open("rb") as file:
+        for block in spread:
+            file.seek(block * BLOCK_BYTES)
+            if zlib.crc32(file.read(BLOCK_BYTES)) != of_blocks[block]:
+                return False
+    return True

@@ -1,0 +1,90 @@
+"""Images that are decoded each time they are asked for, because the cache has no room for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imgcls.config.keys import Fit
+from imgcls.data.decode import UnreadableImageError, digest, resize_squares, to_square
+from imgcls.data.decode_workers import ahead
+from imgcls.data.sources import ImageTable
+from imgcls.errors import DataError
+
+
+@dataclass(frozen=True)
+class Undecoded:
+    """Stands in for a uint8 array (M, C, side, side), and gives the same numbers.
+
+    Attributes:
+        table: where the images are.
+        kept: int64 (M,), rows of the table.
+        digests: uint8 (M, 32), of the source pixels as they were when they were hashed.
+        side: of the squares as they would have been cached.
+        channels: 1 or 3.
+        fit: how an image becomes a square.
+        image_size: side to which the squares are resized then; 0 leaves them.
+    """
+
+    table: ImageTable
+    kept: NDArray[np.int64]
+    digests: NDArray[np.uint8]
+    side: int
+    channels: int
+    fit: Fit = "crop"
+    image_size: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the array that this stands in for."""
+        side = self.image_size or self.side
+        return len(self.kept), self.channels, side, side
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Decodes some rows, uint8 (len(rows), C, side, side).
+
+        Raises:
+            DataError: an image that has gone or changed since it was hashed.
+        """
+        squares = np.empty((len(rows), self.channels, self.side, self.side), np.uint8)
+        for square, row in zip(squares, rows, strict=True):
+            square[:] = self._square(int(row))
+        return resize_squares(squares, self.shape[-1])
+
+    def resized(self, side: int) -> Undecoded:
+        """The same images at another size, made from these squares."""
+        return replace(self, image_size=side)
+
+    def _square(self, row: int) -> NDArray[np.uint8]:
+        path = self.table.path(int(self.kept[row]))
+        try:
+            image = self.table.read(int(self.kept[row]))
+        except UnreadableImageError as error:
+            raise DataError(f"{path} can no longer be read: {error}; put it back, and start again") from error
+        if digest(image) != self.digests[row].tobytes():
+            raise DataError(f"{path} has changed since the run began; start again")
+        return to_square(image, self.side, self.channels, self.fit)
+
+
+def stream(images: Undecoded, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+    """Batches decoded ahead of their use, by as many processes as torch has threads.
+
+    Args:
+        images: where they come from.
+        batches: rows of each batch, in the order in which they are wanted.
+
+    Returns:
+        uint8 (B, C, side, side), in that order.
+
+    Raises:
+        DataError: an image that has gone or changed since it was hashed.
+    """
+    return ahead(lambda rows: torch.from_numpy(images[rows]), batches, torch.get_num_threads())

@@ -1,0 +1,269 @@
+"""One pass over a table: every image read once, hashed, and made a square of each size."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from imgcls import terminal
+from imgcls.config.keys import Fit
+from imgcls.data.cache_folder import cache_folder
+from imgcls.data.decode import (
+    SEVERAL_FRAMES,
+    UnreadableImageError,
+    digest,
+    shrunk,
+    thumbnail_and_squares,
+)
+from imgcls.data.decode_workers import CAN_FORK, ahead, cores
+from imgcls.data.formats import FORMATS
+from imgcls.data.image_set import gather, moments
+from imgcls.data.likeness import SIDE, SKETCH_BYTES, sketches, thumbnail
+from imgcls.data.sources import ImageTable
+
+PIECE_BYTES = 2**22
+"""Squares that one piece of work makes."""
+
+SECONDS_PER_IMAGE, SECONDS_PER_PIXEL = 0.3e-3, 15e-9
+"""What decoding and hashing took on one core of an AMD EPYC: 0.33 ms of a 28 x 28 PNG, 2.3 ms of 300 x 300 grey, 3.1 ms
+of a 450 x 400 JPEG, 130 ms of 12 megapixels (2026-11-23)."""
+
+TYPICAL_PIXELS = 640 * 480
+"""Of an image of which nothing is known."""
+
+WORTH_PROCESSES = 1.0
+"""Seconds of work that pay for one more process: to start two took 0.1, and then the parent writes more slowly."""
+
+WORTH_THREADS = 1e-3
+"""Seconds for an image from which on threads pay; with smaller ones they wait for one another, see `ahead`."""
+
+In = TypeVar("In")
+
+Out = TypeVar("Out")
+
+FORMAT = "10"
+"""Part of every key: raise it when the pixels or hashes that decoding gives change."""
+
+
+class DecodedRows(NamedTuple):
+    """Of each row of a table, zeros where it is unreadable; see `Decoded`."""
+
+    digests: NDArray[np.uint8]
+    sketches: NDArray[np.uint8]
+    several_frames: NDArray[np.bool_]
+    sizes: NDArray[np.int32]
+
+    @classmethod
+    def zeros(cls, num_rows: int) -> DecodedRows:
+        """Of so many unreadable images."""
+        return cls(
+            np.zeros((num_rows, 32), np.uint8),
+            np.zeros((num_rows, SKETCH_BYTES), np.uint8),
+            np.zeros(num_rows, bool),
+            np.zeros((num_rows, 2), np.int32),
+        )
+
+
+class _Piece(NamedTuple):
+    """Some consecutive rows of a table, decoded.
+
+    Attributes:
+        hashes: of each.
+        moments: int64 (rows, C, 2) for each recipe.
+        squares: for each recipe, uint8 (C, side, side) of each that is readable, one after another.
+        unreadable: (row, reason) of the others.
+        num_pixels: of the sources.
+    """
+
+    hashes: DecodedRows
+    moments: list[NDArray[np.int64]]
+    squares: list[bytes]
+    unreadable: list[tuple[int, str]]
+    num_pixels: int
+
+
+def decode_into(
+    files: Sequence[IO[bytes]], recipes: Sequence[Recipe], title: str
+) -> tuple[DecodedRows, list[NDArray[np.int64]], NDArray[np.bool_], list[tuple[int, str]]]:
+    """Writes the squares of all readable images, those of each recipe to its file, as a .npy, in the table's order.
+
+    Written and not mapped, because a full disk is an error to a write and the end of the process to a map.
+
+    Returns:
+        Hashes; the moments of each recipe's squares; readable bool (N,); (row, reason) of the others.
+    """
+    table = recipes[0].table
+    hashes, moments = DecodedRows.zeros(len(table)), [np.zeros((len(table), r.channels, 2), np.int64) for r in recipes]
+    arrays: Sequence[NDArray[Any]] = *hashes, *moments
+    readable = np.ones(len(table), bool)
+    unreadable: list[tuple[int, str]] = []
+    largest = max(math.prod(recipe.shape) for recipe in recipes)
+    pieces = list(_pieces(len(table), most=min(256, PIECE_BYTES // max(1, largest))))
+    for file, recipe in zip(files, recipes, strict=True):
+        write_header(file, (len(table), *recipe.shape))
+    with tqdm(
+        total=len(table), desc=title or "decoding", unit=" images", file=terminal.stderr(), leave=False, disable=None
+    ) as bar:
+        decoded = _spread(lambda rows: _decode_piece(rows, recipes), pieces, len(table))
+        for rows, piece in zip(pieces, decoded, strict=True):
+            here = slice(rows.start, rows.stop)
+            parts: Sequence[NDArray[Any]] = *piece.hashes, *piece.moments
+            for whole, part in zip(arrays, parts, strict=True):
+                whole[here] = part
+            for file, squares in zip(files, piece.squares, strict=True):
+                file.write(squares)
+            unreadable += piece.unreadable
+            bar.update(len(rows))
+    readable[[row for row, _ in unreadable]] = False
+    for file, recipe in zip(files, recipes, strict=True):
+        file.seek(0)
+        write_header(file, (int(readable.sum()), *recipe.shape))
+        file.flush()
+    return hashes, moments, readable, unreadable
+
+
+def _decode_piece(rows: range, recipes: Sequence[Recipe]) -> _Piece:
+    table, channels, fit = recipes[0].table, recipes[0].channels, recipes[0].fit
+    sides = [recipe.side for recipe in recipes]
+    hashes, moments_of = DecodedRows.zeros(len(rows)), [np.zeros((len(rows), channels, 2), np.int64) for _ in sides]
+    squares: list[list[bytes]] = [[] for _ in sides]
+    unreadable, num_pixels = [], 0
+    thumbnails, shorter_sides = np.zeros((len(rows), SIDE, SIDE), np.float32), np.zeros(len(rows), np.int64)
+    for at, row in enumerate(rows):
+        try:
+            image = table.read(row)
+        except UnreadableImageError as error:
+            unreadable.append((row, str(error)))
+            continue
+        num_pixels += image.width * image.height
+        hashes.digests[at] = np.frombuffer(digest(image), np.uint8)
+        hashes.several_frames[at] = SEVERAL_FRAMES in image.info
+        shorter_sides[at] = min(image.size)
+        if not any(sides):
+            thumbnails[at] = thumbnail(shrunk(image))
+            continue
+        hashes.sizes[at] = image.size
+        thumbnails[at], made = thumbnail_and_squares(image, sides, channels, fit)
+        for of_side, moments_at, square in zip(squares, moments_of, made, strict=True):
+            moments_at[at] = moments(square)
+            of_side.append(square.tobytes())
+    hashes.sketches[:] = sketches(thumbnails, shorter_sides)
+    return _Piece(hashes, moments_of, [b"".join(of_side) for of_side in squares], unreadable, num_pixels)
+
+
+def _spread(work: Callable[[range], _Piece], pieces: Sequence[range], num_images: int) -> Iterator[_Piece]:
+    """The work on each piece in order, by as many cores as pay for their start if all images are like the first."""
+    if not pieces:
+        return
+    first = work(pieces[0])
+    yield first
+    seconds = SECONDS_PER_IMAGE + SECONDS_PER_PIXEL * (first.num_pixels or TYPICAL_PIXELS)
+    num_paid = int(seconds * num_images / WORTH_PROCESSES)
+    if CAN_FORK and num_paid:
+        yield from ahead(work, pieces[1:], min(cores(), 1 + num_paid))
+    elif seconds >= WORTH_THREADS:
+        with ThreadPoolExecutor(cores()) as pool:
+            yield from in_order(pool, work, pieces[1:])
+    else:
+        yield from map(work, pieces[1:])
+
+
+def _pieces(num_rows: int, most: int) -> Iterator[range]:
+    """Consecutive rows, many of which are one piece of work because handing one over costs more than a small image.
+
+    The first is one row, from which the others are judged. Towards the end pieces become smaller ("guided
+    self-scheduling", Polychronopoulos and Kuck, 1987), so that the cores finish together.
+    """
+    start = 0
+    while start < num_rows:
+        share = (num_rows - start) // (8 * cores())
+        size = max(1, min(most, share)) if start else 1
+        yield range(start, start + size)
+        start += size
+
+
+def in_order(pool: ThreadPoolExecutor, work: Callable[[In], Out], pieces: Iterable[In]) -> Iterator[Out]:
+    """`pool.map`, but never more than a few pieces ahead of the reader, whose memory is not endless."""
+    # Threads: Pillow's decoders and filters and hashlib all release the GIL.
+    waiting: deque[Future[Out]] = deque()
+    for piece in pieces:
+        waiting.append(pool.submit(work, piece))
+        if len(waiting) > 2 * cores():
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+    """Writes the header of a .npy of uint8, or changes its first number in place."""
+    # NumPy pads its header so that the first number may change in place.
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def mapped(file: IO[bytes]) -> NDArray[np.uint8]:
+    """Maps the .npy in an open file, which may have no name and may be closed afterwards."""
+    file.seek(0)
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    return np.memmap(file, dtype, "r", file.tell(), shape)
+
+
+def copy_rows(decoded: IO[bytes], rows: NDArray[np.int64], path: Path) -> None:
+    """Writes some of the squares in an open file, a .npy, to another."""
+    images = mapped(decoded)
+    with path.open("wb") as file:
+        write_header(file, (len(rows), *images.shape[1:]))
+        for chunk in gather(images, rows):
+            file.write(chunk.tobytes())
+
+
+# --- one entry ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """What an entry is made from: the squares of a table at one size.
+
+    Attributes:
+        table: N images.
+        side: of the squares, in pixels; 0 for hashes alone.
+        channels: 1 or 3.
+        fit: how an image becomes a square.
+        keep_name: names the choice of rows whose pixels are kept.
+        has_pixels: False where the budget has room for their hashes alone.
+    """
+
+    table: ImageTable
+    side: int
+    channels: int
+    fit: Fit
+    keep_name: str = "all"
+    has_pixels: bool = True
+
+    @property
+    def entry(self) -> Path:
+        """Its folder."""
+        squares = str(self.side), str(self.channels), self.fit
+        parts = FORMAT, " ".join(FORMATS), self.table.stamp, *squares, self.keep_name
+        key = hashlib.sha256("|".join(parts).encode()).hexdigest()[:32]
+        return cache_folder() / (key if self.has_pixels else f"{key}-hashes")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one square."""
+        return self.channels, self.side, self.side
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all squares."""
+        return len(self.table) * math.prod(self.shape)

@@ -1,0 +1,84 @@
+"""Work on images done ahead of its use by processes, its results in order.
+
+Threads wait for one another here: of 2,048 images of 28 pixels on 2 cores, one thread decodes 3,000 a second, two
+together 1,500, because each of Pillow's short calls gives up the interpreter's lock and asks for it again
+(AMD EPYC, Python 3.11, 2026-11-23).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+from torch.utils.data import DataLoader, Dataset
+
+from imgcls.allocator import keep_freed_memory
+from imgcls.errors import DataError
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+CAN_FORK = "fork" in multiprocessing.get_all_start_methods()
+"""Whether there can be such processes: tables read through closures, which no other start method carries over."""
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def ahead(work: Callable[[In], Out], items: Sequence[In], num_processes: int) -> Iterator[Out]:
+    """`map(work, items)`, a few items per process ahead of whoever takes the results.
+
+    Args:
+        work: done in a fork of this process, so that what it changes there is lost; its result is pickled.
+        items: what it is done to.
+        num_processes: 0 does it here.
+
+    Raises:
+        DataError: that `work` raised, with its own words alone.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        _Items(work, items),
+        batch_size=None,
+        collate_fn=_as_it_is,
+        num_workers=num_processes if CAN_FORK else 0,
+        multiprocessing_context="fork" if CAN_FORK and num_processes else None,
+        worker_init_fn=_begin,
+    )
+    for result in loader:
+        if isinstance(result, DataError):
+            raise result
+        yield result
+
+
+class _Items(Dataset[Any], Generic[In, Out]):
+    """An error is handed over as it is: raised in a worker, it would arrive as a traceback."""
+
+    def __init__(self, work: Callable[[In], Out], items: Sequence[In]) -> None:
+        self._work = work
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Out | DataError:
+        try:
+            return self._work(self._items[index])
+        except DataError as error:
+            return error
+
+
+def _as_it_is(result: Any) -> Any:
+    return result
+
+
+def _begin(_: int) -> None:
+    """Ctrl-C and a terminal's end reach all its processes; the parent alone decides, and then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    keep_freed_memory()

@@ -1,0 +1,49 @@
+"""Where a run's report and weights lie, how to look at them, and what to do next: lines for the end of a verb."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from imgcls.record import RunRecord
+from imgcls.tracking.address import redacted
+
+REPORT, WEIGHTS = "report/report.html", "checkpoints/best.pt"
+
+
+def place_of(record: RunRecord, name: str) -> str:
+    """Where an artifact lies: a path that a shell here understands, or for a store elsewhere the line that gets it."""
+    if record.folder is None:
+        return f"mlflow artifacts download --run-id {record.run_id} --artifact-path {name}"
+    path = record.folder / name
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def how_to_look(uri: str, root: Path) -> str:
+    """The line that shows the record in MLflow's UI, or the address of the server that shows it.
+
+    Args:
+        uri: of the store.
+        root: the project's root.
+    """
+    if uri.startswith("http"):
+        return redacted(uri)
+    if uri == f"sqlite:///{root.resolve() / 'mlflow.db'}":
+        return "mlflow ui" if Path.cwd() == root.resolve() else f"cd {shlex.quote(str(root.resolve()))} && mlflow ui"
+    return f"mlflow ui --backend-store-uri {shlex.quote(redacted(uri))}"
+
+
+def places(report_of: RunRecord, weights_of: RunRecord, uri: str, root: Path) -> list[tuple[str, str]]:
+    """(what, where) of a report, of the weights that it is about, and of the UI.
+
+    Args:
+        report_of: the run that holds the report.
+        weights_of: the run that holds the weights.
+        uri: of the store.
+        root: the project's root.
+    """
+    return [
+        ("Report", place_of(report_of, REPORT)),
+        ("Weights", place_of(weights_of, WEIGHTS)),
+        ("UI", how_to_look(uri, root)),
+    ]

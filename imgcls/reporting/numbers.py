@@ -1,0 +1,79 @@
+"""Scores as people read them: with as many digits as their intervals support."""
+
+from __future__ import annotations
+
+import math
+
+from imgcls.statistics.intervals import Interval, wilson
+
+MAX_DECIMALS = 4
+"""What `rounded` shows at most, however narrow the interval."""
+
+UNDEFINED = "–"
+"""What `rounded` shows for NaN."""
+
+DECIMALS_WITHOUT_INTERVAL = 2
+"""What `rounded` shows of a score without an interval."""
+
+
+def rounded(value: float, interval: Interval) -> str:
+    """A score with no more digits than its interval supports.
+
+    The last decimal shown is that of the half-width's first significant digit, the half-width itself being rounded to
+    one digit first: 0.8742 +- 0.025 is "0.87", 0.8742 +- 0.0031 is "0.874", 0.8742 +- 0.2 is "0.9". Between 0 and
+    `MAX_DECIMALS` decimals; NaN is "–". Nothing is rounded to perfection: a value below 1 gets as many decimals as it
+    takes not to be shown as 1, and one above 0 likewise where its interval does not reach below 0.
+
+    Args:
+        value: the score, or an end of the interval.
+        interval: of the score. Another score of the same images may borrow it.
+    """
+    if math.isnan(value):
+        return UNDEFINED
+    floor = 0.0 if interval.low >= 0 else -math.inf
+    decimals = _decimals(interval)
+    while _is_perfect(shown := f"{value:z.{decimals}f}", value, floor):
+        decimals += 1
+    return shown
+
+
+def _is_perfect(shown: str, value: float, floor: float) -> bool:
+    """Whether rounding took a value to 1, or down to the floor, that is neither."""
+    return value < 1 <= float(shown) or float(shown) <= floor < value
+
+
+def with_interval(value: float, interval: Interval) -> str:
+    """A score as `0.85 (0.81 to 0.89)`, with the digits that the interval supports."""
+    return f"{rounded(value, interval)} ({ends(interval)})"
+
+
+def ends(interval: Interval) -> str:
+    """An interval as `0.81 to 0.89`, with the digits that it supports; a dash for `NO_INTERVAL`."""
+    if math.isnan(interval.half_width):
+        return UNDEFINED
+    return f"{rounded(interval.low, interval)} to {rounded(interval.high, interval)}"
+
+
+def accuracy_interval(accuracy: float, num_images: int) -> Interval:
+    """Wilson's, of an accuracy that was counted on so many images, none of which come in groups."""
+    return wilson(round(accuracy * num_images), num_images)
+
+
+def metric_text(metric: str, value: float, interval: Interval) -> str:
+    """A tracked metric for people: an accuracy with its interval, a loss with as many digits.
+
+    Args:
+        metric: its name in the record, such as `val/loss`.
+        value: the metric.
+        interval: of the accuracy on the same images.
+    """
+    return with_interval(value, interval) if metric.endswith("accuracy") else rounded(value, interval)
+
+
+def _decimals(interval: Interval) -> int:
+    if math.isnan(interval.half_width):
+        return DECIMALS_WITHOUT_INTERVAL
+    if interval.half_width == 0:
+        return MAX_DECIMALS
+    exponent = int(f"{interval.half_width:.0e}".split("e")[1])
+    return min(max(-exponent, 0), MAX_DECIMALS)

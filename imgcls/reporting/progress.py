@@ -1,0 +1,120 @@
+"""Progress of a run for a person: a bar per epoch on a terminal, one line an epoch elsewhere; all on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tqdm import tqdm
+
+from imgcls import terminal
+from imgcls.reporting.numbers import rounded, with_interval
+from imgcls.statistics.intervals import Interval
+from imgcls.training.epoch import EpochResult
+from imgcls.training.loop import TrainState
+
+SECONDS_BETWEEN_UPDATES = 0.2
+
+
+class Pace:
+    """Time left, going by what this sitting has done since it began, and not by what earlier ones did.
+
+    Args:
+        done: what earlier sittings did, in epochs, trials or whatever is counted.
+        now: seconds of a clock.
+    """
+
+    def __init__(self, done: float = 0.0, now: Callable[[], float] = time.monotonic) -> None:
+        self._done = done
+        self._now = now
+        self._begun = now()
+
+    def left(self, done: float, total: float) -> str:
+        """The time left in words.
+
+        Args:
+            done: what all sittings have done by now.
+            total: what there is to do in all.
+        """
+        if done >= total:
+            return "0 s left"
+        if done <= self._done:
+            return "time left not known yet"
+        return f"{duration((self._now() - self._begun) / (done - self._done) * (total - done))} left"
+
+
+class RunProgress:
+    """Shows one run.
+
+    Args:
+        title: what the run is called.
+        num_epochs: epochs in all.
+        steps_per_epoch: steps in each.
+        done: epochs that earlier sittings completed, with the share of one that was begun.
+        now: seconds of a clock.
+    """
+
+    def __init__(
+        self, title: str, num_epochs: int, steps_per_epoch: int, done: float = 0.0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._title = title
+        self._num_epochs = num_epochs
+        self._steps = steps_per_epoch
+        self._bar: tqdm[Any] | None = None
+        self._updated = 0.0
+        self._pace = Pace(done, now)
+
+    def on_step(self, state: TrainState) -> None:
+        """Moves the bar, a few times a second."""
+        now = time.perf_counter()
+        if not terminal.stderr().isatty() or (
+            now - self._updated < SECONDS_BETWEEN_UPDATES and state.step < self._steps
+        ):
+            return
+        self._updated = now
+        if self._bar is None:
+            self._bar = tqdm(total=self._steps, file=terminal.stderr(), leave=False, unit="step", dynamic_ncols=True)
+            self._bar.set_description(f"{self._title} epoch {state.epoch + 1}/{self._num_epochs}")
+        self._bar.n = state.step
+        self._bar.set_postfix(
+            {
+                "loss": f"{state.loss_sum / max(1, state.num_images):.3f}",
+                "lr": f"{state.optimizer.param_groups[0]['lr']:.1e}",
+                "images/s": f"{state.num_images / max(1e-9, state.seconds):.0f}",
+            }
+        )
+
+    def on_epoch(self, result: EpochResult, is_best: bool, interval: Interval) -> None:
+        """Prints the epoch's line.
+
+        Args:
+            result: of the epoch.
+            is_best: whether it is the best one so far.
+            interval: of its val accuracy; the scores are shown with the digits that it supports.
+        """
+        self.close()
+        line = (
+            f"{self._title} epoch {result.epoch:>3}/{self._num_epochs}  train/loss {result.train_loss:.3f}  "
+            f"val/loss {rounded(result.val_loss, interval)}  "
+            f"val/accuracy {with_interval(result.val_accuracy, interval)}{' *' if is_best else '  '} "
+            f"{result.images_per_second:6.0f} images/s  {self._pace.left(result.epoch, self._num_epochs)}"
+        )
+        tqdm.write(line, file=terminal.stderr())
+
+    def close(self) -> None:
+        """Takes the bar off the screen."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def duration(seconds: float) -> str:
+    """Such as `42 s`, `3 min 05 s` or `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

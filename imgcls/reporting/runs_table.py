@@ -1,0 +1,85 @@
+"""Runs as `imgcls runs` lists them: a table for people, flat facts for programs."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from imgcls.record import RunRecord
+from imgcls.reporting.cautions import flat
+from imgcls.reporting.progress import duration
+from imgcls.reporting.run_scores import score_of
+
+SPACE = "search.space."
+"""How the parameters begin that say what a sweep searched."""
+
+COLUMNS = ("run", "kind", "outcome", "started (UTC)", "start to end", "experiment", "name", "values", "score")
+
+
+def runs_table(records: Sequence[RunRecord]) -> str:
+    """A header and a line for each run, in aligned columns."""
+    rows = [COLUMNS, *(_row(record) for record in records)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def run_facts(record: RunRecord) -> dict[str, object]:
+    """A run under the record's names: what it is, when it ran, what was searched and drawn for it, its last metrics.
+
+    Times are ISO 8601 in UTC; `seconds` and `end_time` are None of a run that goes on.
+    """
+    return {
+        "run_id": record.run_id,
+        "experiment": record.experiment,
+        "name": record.name,
+        "imgcls.kind": record.kind,
+        "imgcls.outcome": record.outcome,
+        "mlflow.parentRunId": record.tags.get("mlflow.parentRunId"),
+        "start_time": _moment(record.started).isoformat(),
+        "end_time": None if record.ended is None else _moment(record.ended).isoformat(),
+        "seconds": None if record.ended is None else (record.ended - record.started) / 1000,
+        **searched_values(record),
+        **record.metrics,
+        **flat(record.tags),
+    }
+
+
+def searched_values(record: RunRecord) -> dict[str, object]:
+    """Dotted key -> value of what a sweep searched, for a trial and for a confirmation's run; empty for others."""
+    if record.kind not in ("trial", "confirm"):
+        return {}
+    keys = [name.removeprefix(SPACE) for name in record.params if name.startswith(SPACE)]
+    return {key: _value(record.params[key]) for key in keys if key in record.params}
+
+
+def _row(record: RunRecord) -> tuple[str, ...]:
+    return (
+        record.run_id,
+        record.kind or "unknown",
+        record.outcome or record.status.lower(),
+        f"{_moment(record.started):%Y-%m-%d %H:%M:%S}",
+        "goes on" if record.ended is None else duration((record.ended - record.started) / 1000),
+        record.experiment,
+        record.name,
+        ", ".join(f"{key} = {_short(value)}" for key, value in searched_values(record).items()),
+        score_of(record),
+    )
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _value(text: str) -> object:
+    """A parameter as it was before MLflow made it text: numbers, flags and lists are TOML, and the rest is text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

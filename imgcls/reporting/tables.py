@@ -1,0 +1,66 @@
+"""Tables and paragraphs in Markdown, tables for the shell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from imgcls.reporting.numbers import UNDEFINED
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; whatever would be read as markup in a cell is escaped.
+
+    Args:
+        header: C titles.
+        rows: of C cells each.
+    """
+    body = [f"| {' | '.join(escaped(cell) for cell in row)} |" for row in (header, *rows)]
+    return "\n".join((body[0], f"|{' --- |' * len(header)}", *body[1:]))
+
+
+def terminal_table(rows: Sequence[tuple[str, str]]) -> str:
+    """Two aligned columns for the shell, without a line break at the end.
+
+    Args:
+        rows: (name, value); further lines of a value are indented to its column.
+    """
+    width = max((len(name) for name, _ in rows), default=0)
+    line_break = "\n" + " " * (width + 2)
+    return "\n".join(f"{name:<{width}}  {value}".rstrip().replace("\n", line_break) for name, value in rows)
+
+
+def document(*blocks: str) -> str:
+    """Blocks of Markdown as one text."""
+    return "\n\n".join(blocks) + "\n"
+
+
+def frame_table(frame: pd.DataFrame) -> str:
+    """A data frame as a Markdown table."""
+    rows = frame.astype(object).itertuples(index=False, name=None)
+    return markdown_table([str(column) for column in frame.columns], [[shown(cell) for cell in row] for row in rows])
+
+
+def shown(value: object) -> str:
+    """A cell of a table; a dash for what is missing."""
+    if value is None or value is pd.NA or value != value:  # NaN alone differs from itself
+        return UNDEFINED
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def fetch_config(run_id: str) -> str:
+    """The line that gets the whole configuration of a run, which feeds a new run as it is."""
+    return f"mlflow artifacts download --run-id {run_id} --artifact-path config.toml --dst-path ."
+
+
+def shell(command: str) -> str:
+    """A command in Markdown."""
+    return f"```sh\n{command}\n```"
+
+
+def escaped(text: str) -> str:
+    """One line in which Markdown finds no markup; underscores within a word are none."""
+    line = " ".join(text.split())
+    return re.sub(r"[\\`*<>\[\]|]|&(?=#?\w+;)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", line)

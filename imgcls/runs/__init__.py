@@ -1,0 +1,1 @@
+"""One tracked run: data, model, loop and record put together."""

@@ -1,0 +1,79 @@
+"""What a verb says before it begins: the images, the device, the time it will take, and what to be warned of."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from imgcls.data.splits import Dataset
+from imgcls.project import located
+from imgcls.record import (
+    NUM_OPENED_BEFORE,
+    SQUARES,
+)
+from imgcls.reporting.cautions import cautions
+from imgcls.reporting.methods import device_words
+from imgcls.reporting.overview import overview
+from imgcls.reporting.progress import duration
+from imgcls.runs.prepare import Prepared
+from imgcls.runs.record_writer import count_opened_before, log
+from imgcls.tracking.store import Tracker
+
+
+def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "") -> None:
+    """Says what was found and where it is computed: once, at the start of a verb that reads images.
+
+    What is to be warned of is said in full where the record has no run of these images yet, and counted afterwards.
+
+    Args:
+        prepared: what is about to run.
+        tracker: where earlier runs may tell how long training will take.
+        runs: what is about to be trained, such as `20 trials`; "" for nothing.
+    """
+    data = prepared.experiment.data
+    place = str(located(data.path, prepared.root, "data.path")) if data.source == "folder" else data.source
+    if runs and (seconds := _seconds_expected(prepared, tracker)):
+        each = "" if runs.startswith("1 ") else " each"
+        about = duration(seconds) if seconds >= 1 else f"{seconds:.1g} s"
+        runs += f", about {about} of training{each}, going by the newest runs of this experiment"
+    log.info("%s", overview(prepared.dataset, place, device_words(str(prepared.device)), work=runs))
+    if runs:
+        for sentence in cautions({NUM_OPENED_BEFORE: str(count_opened_before(prepared.dataset, tracker))}):
+            log.warning("%s", sentence)
+    if prepared.warnings:
+        _warn(prepared, tracker)
+
+
+def _warn(prepared: Prepared, tracker: Tracker) -> None:
+    """Gives the warnings of the images in full, or says in which run they were given before."""
+    newest = tracker.find(_images_tags(prepared.dataset), newest=NUM_NEWEST)
+    fit = prepared.experiment.data.fit
+    # Earlier versions had no warning of ends that are cut off.
+    told = [record for record in newest if SQUARES in record.tags and record.params.get("data.fit") == fit]
+    if not told:
+        for warning in prepared.warnings:
+            log.warning("%s", warning)
+        return
+    given = "1 warning was" if len(prepared.warnings) == 1 else f"{len(prepared.warnings)} warnings were"
+    run = told[0].run_id + (", or before" if len(newest) == NUM_NEWEST else "")
+    log.info("%s given when these images were first used (in run %s)", given, run)
+
+
+NUM_NEWEST = 20
+"""Runs of the same images that are looked through, the newest, since a store may hold thousands."""
+
+
+def _images_tags(dataset: Dataset) -> dict[str, str]:
+    """Tags that every run of the same images has."""
+    test = {} if dataset.test is None else {"imgcls.test_fingerprint": dataset.test.fingerprint()}
+    return {"imgcls.data_fingerprint": dataset.fingerprint, **test}
+
+
+def _seconds_expected(prepared: Prepared, tracker: Tracker) -> float:
+    """What an epoch took in the newest runs of the same images and device, times the epochs; 0 where there are none."""
+    experiment = prepared.experiment
+    tags = {"imgcls.data_fingerprint": prepared.dataset.fingerprint}
+    # The store cannot search for every device's name.
+    newest = tracker.find(tags, experiment=experiment.name, newest=NUM_NEWEST)
+    earlier = [record for record in newest if record.tags.get("imgcls.device") == str(prepared.device)]
+    took = [record.metrics["epoch_seconds"] for record in earlier if record.metrics.get("epoch_seconds")]
+    return median(took) * experiment.train.last_epoch if took else 0.0

@@ -1,0 +1,78 @@
+"""Runs that earlier versions recorded: what was made otherwise in them, so that it is never mixed silently."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from imgcls.config.keys import Experiment
+from imgcls.data.splits import SQUARES_FORMAT, Dataset
+from imgcls.errors import InputError
+from imgcls.record import LOSS, SQUARES, RunRecord
+from imgcls.training.loss import LOSS_DEFINITION, is_other_than_before
+
+
+def recorded_squares(record: RunRecord) -> int:
+    """The format in which a run's images became squares, to prepare its data again.
+
+    Raises:
+        InputError: a format of a later version.
+    """
+    if not 1 <= record.squares <= SQUARES_FORMAT:
+        raise InputError(
+            f"run {record.run_id} has {SQUARES} = {record.squares}, and this version of imgcls knows 1 to "
+            f"{SQUARES_FORMAT}; use the version that recorded it, or a later one"
+        )
+    return record.squares
+
+
+def is_kept_larger(dataset: Dataset) -> bool:
+    """Whether train's squares are larger than val's; where they are not, every format has the same val images."""
+    return bool(dataset.train.stored.shape[-1] > dataset.val.stored.shape[-1])
+
+
+def other_squares(record: RunRecord, dataset: Dataset) -> str:
+    """How the val images of a run differ from those of `dataset`, in words; "" where they do not.
+
+    Args:
+        record: of a run with the same settings.
+        dataset: as it is prepared now.
+    """
+    if record.squares == dataset.squares or not is_kept_larger(dataset):
+        return ""
+    return (
+        f"its val images were made from train's larger squares ({SQUARES} = {record.squares}), and are now made "
+        f"straight from the source ({SQUARES} = {dataset.squares})"
+    )
+
+
+def other_loss(record: RunRecord, experiment: Experiment) -> str:
+    """How the loss of a run differs from the one of today, in words; "" where it does not.
+
+    Args:
+        record: of a run with these settings.
+        experiment: its settings.
+    """
+    if record.loss == LOSS_DEFINITION or not is_other_than_before(experiment.train, experiment.augment):
+        return ""
+    return (
+        f"its loss multiplied every class's share of a smoothed or mixed label by that class's weight ({LOSS} = "
+        f"{record.loss}), and now weighs each image by its own class ({LOSS} = {LOSS_DEFINITION})"
+    )
+
+
+def same_work(records: Sequence[RunRecord], experiment: Experiment, ignored: Iterable[str]) -> RunRecord | None:
+    """The newest run with the same settings, if an earlier version recorded it.
+
+    A key that is new since then, which its record lacks, must have its default.
+
+    Args:
+        records: the oldest first.
+        experiment: resolved.
+        ignored: dotted keys that may differ.
+    """
+    unset = Experiment(name=experiment.name).params()
+    asked = {key: value for key, value in experiment.params().items() if key not in ignored}
+    for record in reversed(records):
+        if record.params and all(record.params.get(key, unset.get(key)) == value for key, value in asked.items()):
+            return None if SQUARES in record.tags else record
+    return None

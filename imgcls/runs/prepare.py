@@ -1,0 +1,127 @@
+"""An experiment made ready: its data loaded, every `auto` resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from imgcls.config.keys import AugmentConfig, DataConfig, Experiment
+from imgcls.data.augment import Augment, Normalise
+from imgcls.data.held_warnings import held_warnings
+from imgcls.data.loader import Loader
+from imgcls.data.splits import SQUARES_FORMAT, Dataset, load_dataset
+from imgcls.models.registry import build_model, pretrained_normalisation, resolve_model
+from imgcls.reporting.overview import too_few_to_score
+from imgcls.rng import derive_seed
+from imgcls.training.device import Device, prepare_device
+from imgcls.training.loop import Task
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment ready to run.
+
+    Attributes:
+        experiment: resolved: no `auto` and no "the model's own" is left of what affects the result.
+        dataset: its images.
+        device: where it computes.
+        root: the project's root.
+        warnings: what is to be said of the images, once; see `announce`.
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    device: Device
+    root: Path
+    warnings: tuple[str, ...] = ()
+
+    def task(self) -> Task:
+        """What the loop needs besides its state."""
+        config, where = self.experiment.train, self.device.torch_device
+        return Task(
+            config=config,
+            metric=self.experiment.search.metric,
+            train=Loader(self.dataset.train, config.batch_size, where),
+            val=Loader(self.dataset.val, config.eval_batch_size, where),
+            augment=Augment(self.experiment.augment, self.experiment.data.image_size),
+            normalise=self.normalise(),
+            num_classes=len(self.dataset.class_names),
+            class_weights=self._class_weights(),
+            device=self.device,
+        )
+
+    def normalise(self) -> Normalise:
+        """The normalisation that the experiment records."""
+        data = self.experiment.data
+        assert data.mean != "auto"
+        assert data.std != "auto"
+        return Normalise(data.mean, data.std, self.device.torch_device)
+
+    def model(self, *, with_weights: bool = True) -> nn.Module:
+        """The network before training; without its starting weights where a checkpoint replaces them anyway."""
+        return build_model(
+            self.experiment.model,
+            num_classes=len(self.dataset.class_names),
+            channels=self.dataset.channels,
+            image_size=self.experiment.data.image_size,
+            seed=derive_seed(self.experiment.train.seed, "weights"),
+            root=self.root,
+            with_weights=with_weights,
+        )
+
+    def _class_weights(self) -> torch.Tensor | None:
+        if self.experiment.train.class_weights == "none":
+            return None
+        counts = np.bincount(self.dataset.train.labels, minlength=len(self.dataset.class_names))
+        weights = counts.sum() / (len(counts) * counts)
+        return torch.tensor(weights, dtype=torch.float32, device=self.device.torch_device)
+
+
+def prepare(experiment: Experiment, root: Path, squares: int = SQUARES_FORMAT) -> Prepared:
+    """Loads the data and resolves every `auto`; trains and records nothing.
+
+    Args:
+        experiment: as in its file, with overrides.
+        root: the project's root.
+        squares: format of the squares of val and test, `imgcls.squares` of the run that is to be repeated or judged.
+
+    Raises:
+        InputError: whatever makes the experiment impossible here.
+    """
+    # Cheap refusals first: a wrong depth should not wait for a thousand images to be decoded.
+    channels = 1 if experiment.data.channels == 1 else 3
+    resolve_model(experiment.model, channels, experiment.data.image_size, root=root)
+    device = prepare_device(experiment.train)
+    dataset, warnings = _dataset(experiment.data, experiment.augment, root, squares)
+    model = resolve_model(experiment.model, dataset.channels, experiment.data.image_size, root=root)
+    mean, std = dataset.mean, dataset.std
+    if (pretrained := pretrained_normalisation(model)) is not None:
+        mean = pretrained[0] if experiment.data.mean == "auto" else mean
+        std = pretrained[1] if experiment.data.std == "auto" else std
+    resolved = experiment.model_copy(
+        update={
+            "data": experiment.data.model_copy(update={"channels": dataset.channels, "mean": mean, "std": std}),
+            "model": model,
+            "train": experiment.train.model_copy(
+                update={
+                    "device": str(device.torch_device),
+                    "threads": device.threads,
+                    "precision": "bfloat16" if device.autocast else "float32",
+                }
+            ),
+        }
+    )
+    return Prepared(resolved, dataset, device, root, warnings)
+
+
+@lru_cache(maxsize=2)
+def _dataset(data: DataConfig, augment: AugmentConfig, root: Path, squares: int) -> tuple[Dataset, tuple[str, ...]]:
+    """The images and what is to be warned of; the trials of a sweep that share their data load it once."""
+    with held_warnings() as warnings:
+        dataset = load_dataset(data, augment, root, squares)
+    return dataset, tuple(filter(None, [*warnings, dataset.cut, too_few_to_score(dataset)]))

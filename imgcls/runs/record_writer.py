@@ -1,0 +1,273 @@
+"""What a run writes into its record: tags, params, metrics, checkpoints, predictions, figures and its description."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from imgcls.data.image_set import LabelledImages
+from imgcls.data.leaks import NEAR_DUPLICATES, SHOWN, near_duplicates_csv
+from imgcls.data.splits import Dataset
+from imgcls.record import (
+    ACCURACY_ENDS,
+    LEAKS,
+    LOSS,
+    NUM_NEAR_LEAKED,
+    NUM_NOT_COMPARED,
+    NUM_OPENED_BEFORE,
+    NUM_VAL_GROUPS,
+    SPLIT_ORIGINS,
+    SQUARES,
+)
+from imgcls.reporting import figures
+from imgcls.reporting.cautions import caution_tags, cautions
+from imgcls.reporting.methods import schedule_words, start_words
+from imgcls.reporting.numbers import rounded, with_interval
+from imgcls.runs.prepare import Prepared
+from imgcls.statistics.intervals import NO_INTERVAL, Interval
+from imgcls.statistics.score_intervals import hits_interval
+from imgcls.tracking.looks import num_opened_before
+from imgcls.tracking.run import Run
+from imgcls.tracking.store import Tracker
+from imgcls.training.checkpoint import save_checkpoint
+from imgcls.training.epoch import EpochResult
+from imgcls.training.loop import TrainState
+from imgcls.training.loss import LOSS_DEFINITION
+
+log = logging.getLogger(__name__)
+
+BEST, LAST = "checkpoints/best.pt", "checkpoints/last.pt"
+
+
+VAL_PREDICTIONS, TEST_PREDICTIONS = "predictions/val.csv", "predictions/test.csv"
+
+CONFIG = "config.toml"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run gave.
+
+    Attributes:
+        run_id: MLflow's id.
+        outcome: `completed` or `pruned`.
+        best: its best epoch.
+        num_epochs: completed epochs.
+        accuracy_interval: 95% interval of the best epoch's val accuracy; `NO_INTERVAL` where there are too few groups.
+        caution_tags: its tags from which `cautions.cautions` makes its sentences.
+    """
+
+    run_id: str
+    outcome: str
+    best: EpochResult
+    num_epochs: int
+    accuracy_interval: Interval
+    caution_tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def log_num_near_leaked(run: Run, tags: Mapping[str, str]) -> None:
+    """Logs the number as a metric too, by which MLflow's UI sorts; nothing where it is unknown."""
+    if tags[NUM_NEAR_LEAKED].isdecimal():
+        # At the time of the beginning: a run that is killed here and taken up gives the same point.
+        run.log_metrics({NUM_NEAR_LEAKED: float(tags[NUM_NEAR_LEAKED])}, at=run.started)
+
+
+def record_start(run: Run, prepared: Prepared, recorded: Mapping[str, str], of_data: dict[str, str]) -> None:
+    """Writes what is known before the first step; `recorded` are the params that the run has already."""
+    experiment, dataset = prepared.experiment, prepared.dataset
+    run.log_text(CONFIG, experiment.to_toml())
+    # Of a run that is taken up the device may be another of the same kind, and MLflow lets no param change.
+    run.log_params({key: value for key, value in experiment.params().items() if key not in recorded})
+    tags = {"imgcls.config_hash": experiment.config_hash(), "imgcls.device": str(prepared.device)}
+    run.set_tags(tags | of_data | {LOSS: str(LOSS_DEFINITION)})
+    log_num_near_leaked(run, of_data)
+    for split, images in (("train", dataset.train), ("val", dataset.val)):
+        counts = np.bincount(images.labels, minlength=len(dataset.class_names))
+        of_classes = dict(zip(dataset.class_names, counts.tolist(), strict=True))
+        profile = {"num_images": len(images), "num_images_per_class": of_classes}
+        run.log_dataset(
+            f"{experiment.name}/{split}",
+            context=split,
+            digest=dataset.fingerprint,
+            source=json.dumps({"source": experiment.data.source, "path": experiment.data.path}),
+            profile=profile,
+        )
+    run.describe(_description(prepared, None, of_data))
+
+
+def data_tags(dataset: Dataset, tracker: Tracker) -> dict[str, str]:
+    """What a run's tags say of its images.
+
+    Args:
+        dataset: of the run.
+        tracker: which remembers the images that evaluations opened.
+    """
+    near = dataset.leaks.num_near_leaked
+    tags = {
+        NUM_NEAR_LEAKED: "unknown" if near is None else str(near),
+        NUM_OPENED_BEFORE: str(count_opened_before(dataset, tracker)),
+        "imgcls.data_fingerprint": dataset.fingerprint,
+        "imgcls.num_train": str(len(dataset.train)),
+        "imgcls.num_val": str(len(dataset.val)),
+        "imgcls.num_skipped": str(dataset.num_skipped),
+        "imgcls.num_ignored": str(sum(dataset.ignored.values())),
+        "imgcls.num_several_frames": str(dataset.num_several_frames),
+        "imgcls.num_leaked": str(dataset.leaks.num_leaked),
+        SPLIT_ORIGINS: json.dumps(dict(dataset.origins)),
+        SQUARES: str(dataset.squares),
+    }
+    if dataset.val.groups:
+        tags[NUM_VAL_GROUPS] = str(len(set(dataset.val.groups)))
+    if dataset.leaks.summary:
+        tags[LEAKS] = dataset.leaks.summary
+    if dataset.leaks.num_not_compared:
+        tags[NUM_NOT_COMPARED] = str(dataset.leaks.num_not_compared)
+    if dataset.test is not None:
+        tags["imgcls.test_fingerprint"] = dataset.test.fingerprint()
+    return tags
+
+
+def count_opened_before(dataset: Dataset, tracker: Tracker) -> int:
+    """Train and val images that an earlier evaluation in this store opened as test images, or that look like one."""
+    train, val = dataset.train, dataset.val
+    digests, sketches = np.concatenate([train.digests, val.digests]), np.concatenate([train.sketches, val.sketches])
+    return num_opened_before(tracker, digests, sketches)
+
+
+def log_near_duplicates(run: Run, prepared: Prepared) -> None:
+    """Names the images that look alike, and shows those of train and val; test images are never shown.
+
+    Args:
+        run: gets `report/near_duplicates.csv`, `figures/near_duplicates.png` of train and val, and
+            `figures/different_classes_train.png` and `..._val.png` of one split, where there are any.
+        prepared: its images.
+    """
+    dataset, leaks = prepared.dataset, prepared.dataset.leaks
+    if leaks.near or leaks.disagreeing:
+        run.log_text(NEAR_DUPLICATES, near_duplicates_csv(leaks))
+    between, title = leaks.between("train", "val").pairs, "Near duplicates, train above val"
+    _show_pairs(run, "near_duplicates", title, dataset.train, dataset.val, between)
+    for alike in leaks.disagreeing:
+        if alike.split != "test":
+            images, title = getattr(dataset, alike.split), f"{alike.split} images that look alike, different classes"
+            _show_pairs(run, f"different_classes_{alike.split}", title, images, images, alike.pairs)
+
+
+def _show_pairs(
+    run: Run, name: str, title: str, above: LabelledImages, below: LabelledImages, pairs: Sequence[tuple[str, str]]
+) -> None:
+    if not pairs:
+        return
+    of_above, of_below = zip(*pairs[:SHOWN], strict=True)
+    figure = figures.near_duplicates(
+        above.named(of_above).pixels, below.named(of_below).pixels, pairs[:SHOWN], len(pairs), title
+    )
+    run.log_bytes(f"figures/{name}.png", figures.save_png(figure))
+
+
+def save_last(run: Run, prepared: Prepared, state: TrainState) -> None:
+    """Writes the checkpoint from which an interrupted run goes on."""
+    with run.artifact(LAST) as path:
+        save_checkpoint(path, {"config": prepared.experiment.to_toml(), "state": state.snapshot()})
+
+
+def save_scored(run: Run, name: str, prepared: Prepared, state: TrainState) -> None:
+    """Writes the weights that val scored."""
+    with run.artifact(name) as path:
+        save_checkpoint(path, _scored_checkpoint(prepared, state))
+
+
+def _scored_checkpoint(prepared: Prepared, state: TrainState) -> dict[str, object]:
+    """The weights that val scored, with what is needed to use them anywhere."""
+    return {
+        "config": prepared.experiment.to_toml(),
+        "class_names": list(prepared.dataset.class_names),
+        "epoch": state.epoch,
+        "metrics": state.history[-1].metrics(),
+        "model": state.scored_model.state_dict(),
+    }
+
+
+def record_end(
+    run: Run, prepared: Prepared, of_data: Mapping[str, str], state: TrainState, best_logits: NDArray[np.float32]
+) -> Finished:
+    """Writes what is known after the last epoch; `best_logits`, (N, K), are of val at the epoch that was kept."""
+    best = state.kept(prepared.experiment.train, prepared.experiment.search.metric)
+    interval = val_accuracy_interval(prepared, best_logits)
+    has_ends = bool(prepared.dataset.val.groups) and not math.isnan(interval.low)
+    ends = dict(zip(ACCURACY_ENDS, (interval.low, interval.high), strict=True)) if has_ends else {}
+    run.log_metrics(
+        {"best/epoch": best.epoch, "best/val/accuracy": best.val_accuracy, "best/val/loss": best.val_loss, **ends},
+        step=state.epoch,
+        at=state.history[-1].ended,
+    )
+    table = prediction_table(prepared.dataset.val, best_logits, prepared.dataset.class_names)
+    run.log_text(VAL_PREDICTIONS, table.to_csv(index=False))
+    history = [{"epoch": float(result.epoch), **result.metrics()} for result in state.history]
+    run.log_bytes("figures/curves.png", figures.save_png(figures.learning_curves(history, best.epoch)))
+    run.describe(_description(prepared, best, of_data, interval))
+    return Finished(run.run_id, run.outcome, best, state.epoch, interval, caution_tags(of_data))
+
+
+def val_accuracy_interval(prepared: Prepared, logits: NDArray[np.float32]) -> Interval:
+    """Of the val accuracy of these logits, (N, K)."""
+    val = prepared.dataset.val
+    return hits_interval(logits.argmax(axis=1) == val.labels, val.groups) or NO_INTERVAL
+
+
+def prediction_table(images: LabelledImages, logits: NDArray[np.float32], class_names: tuple[str, ...]) -> pd.DataFrame:
+    """One row an image: its name and digest, its group where images have one, label, prediction, and probabilities.
+
+    Args:
+        images: N images of a split.
+        logits: float32 (N, K), in their order.
+        class_names: K names.
+    """
+    probs = softmax(logits.astype(np.float64), axis=1)
+    columns: dict[str, object] = {
+        "image": images.keys,
+        "digest": [row.tobytes().hex()[:16] for row in images.digests],
+        **({"group": images.groups} if images.groups else {}),
+        "label": [class_names[i] for i in images.labels],
+        "prediction": [class_names[i] for i in logits.argmax(axis=1)],
+    }
+    columns |= {f"prob/{name}": probs[:, i] for i, name in enumerate(class_names)}
+    return pd.DataFrame(columns)
+
+
+def _description(
+    prepared: Prepared, best: EpochResult | None, of_data: Mapping[str, str], interval: Interval = NO_INTERVAL
+) -> str:
+    """What MLflow's UI shows on the run's page."""
+    experiment, dataset = prepared.experiment, prepared.dataset
+    model = experiment.model
+    size = experiment.data.image_size
+    layers = f", {model.depth} layers, width {model.width}" if model.depth else ""
+    lines = [
+        f"**{experiment.name}**: `{model.name}`{layers}, on {len(dataset.train)} train and {len(dataset.val)} val "
+        f"images of {size} x {size} pixels in {len(dataset.class_names)} classes ({experiment.data.source}).",
+        f"{start_words(model.weights)}, {schedule_words(experiment.params())}, lr {experiment.train.lr:g}, batches of "
+        f"{experiment.train.batch_size}, seed {experiment.train.seed}.",
+    ]
+    if best is not None:
+        epoch, chosen = "Best epoch", "This epoch was chosen by val, so its val score is not an unbiased one."
+        if experiment.train.score_epoch:
+            epoch, chosen = "Epoch", "This epoch was fixed before the run began."
+        lines.append(
+            f"{epoch} {best.epoch}: val/accuracy **{with_interval(best.val_accuracy, interval)}**, "
+            f"val/loss {rounded(best.val_loss, interval)}. {chosen}"
+        )
+    if said := cautions(of_data):
+        lines.append(f"**Caution:** {' '.join(said)} These scores may flatter.")
+    if dataset.num_skipped:
+        were = "image was" if dataset.num_skipped == 1 else "images were"
+        lines.append(f"{dataset.num_skipped} unreadable {were} left out.")
+    return "\n\n".join(lines)

@@ -1,0 +1,269 @@
+"""One tracked run: taken up or begun, trained, ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imgcls.config.keys import Experiment
+from imgcls.config.load import load_experiment
+from imgcls.errors import InputError, Interrupted, TrainingError
+from imgcls.files import leftovers
+from imgcls.machine_failures import explain
+from imgcls.record import (
+    Kind,
+    RunRecord,
+)
+from imgcls.reporting.cautions import caution_tags
+from imgcls.reporting.progress import RunProgress
+from imgcls.rng import derive_seed
+from imgcls.runs.earlier_versions import is_kept_larger, other_loss, other_squares, same_work
+from imgcls.runs.prepare import Prepared, prepare
+from imgcls.runs.record_writer import (
+    BEST,
+    CONFIG,
+    LAST,
+    Finished,
+    data_tags,
+    log,
+    log_near_duplicates,
+    record_end,
+    record_start,
+    save_last,
+    save_scored,
+    val_accuracy_interval,
+)
+from imgcls.signals import GracefulStop
+from imgcls.tracking.provenance import heartbeat
+from imgcls.tracking.run import Run
+from imgcls.tracking.store import Tracker
+from imgcls.training.checkpoint import load_checkpoint
+from imgcls.training.device import Device
+from imgcls.training.epoch import EpochResult
+from imgcls.training.loop import Task, TrainState, fit, predict
+from imgcls.training.loss import LOSS_DEFINITION
+
+
+def train_run(
+    prepared: Prepared,
+    tracker: Tracker,
+    *,
+    kind: Kind,
+    name: str,
+    stop: GracefulStop,
+    parent: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    prune: Callable[[EpochResult], bool] = lambda _: False,
+    fresh: bool = False,
+) -> Finished:
+    """Trains, and leaves the whole record of it.
+
+    Where the newest run of the same work (config, data, tags) stopped before its end, it is taken up after the last
+    step that its checkpoint holds, and ends with the same bits as if it had never stopped.
+
+    Args:
+        prepared: what to train.
+        tracker: where the record goes.
+        kind: of the run.
+        name: of the run, for people.
+        stop: asked after each step.
+        parent: run under which this one stands.
+        tags: further tags.
+        prune: asked after each epoch, and about the last one once more when a run is taken up; True ends it as pruned.
+        fresh: begin a new run even where there is one to take up.
+
+    Raises:
+        Interrupted: `stop` was requested; the state after the last whole step is in the last checkpoint.
+        TrainingError: the loss is not finite; the run is FAILED, with the reason as a tag.
+    """
+    of_data = data_tags(prepared.dataset, tracker)
+    tags = {"imgcls.identity": _identity(prepared), **(tags or {})}
+    if parent is not None:
+        tags["mlflow.parentRunId"] = parent
+    name_of_experiment = prepared.experiment.name
+    earlier = None if fresh else _unfinished(prepared, tracker, {"imgcls.kind": kind, **tags})
+    if earlier is not None and parent is None and tracker.is_running(earlier):
+        earlier = None  # somebody trains the same beside us; below a sweep or another run, nobody but us may
+    if earlier is None:
+        with tracker.start_run(name_of_experiment, kind=kind, name=name, tags=tags) as run:
+            return _train(run, prepared, of_data, None, {}, kind, name, stop, prune)
+    try:
+        with tracker.reopen_run(earlier.run_id) as run:
+            if run.folder is not None:
+                for path in leftovers(run.folder / Path(LAST).parent):
+                    path.unlink(missing_ok=True)
+            prepared = _as_begun(prepared, tracker, earlier)
+            snapshot = _last_snapshot(tracker, earlier, prepared.device)
+            return _train(run, prepared, of_data, snapshot, earlier.params, kind, name, stop, prune)
+    except DamagedError as error:
+        log.warning("%s; a new run begins", error)
+        return train_run(
+            prepared, tracker, kind=kind, name=name, stop=stop, parent=parent, tags=tags, prune=prune, fresh=True
+        )
+
+
+class DamagedError(TrainingError):
+    """The last checkpoint of a run that is to be taken up cannot be read."""
+
+
+MADE_BY_THE_MACHINE = ("train.device", "train.precision", "train.threads")
+"""Keys that are resolved by what the machine has: a run begun with others is still the same work."""
+
+MEASURED = ("data.mean", "data.std")
+"""Keys that earlier versions measured on train's larger squares."""
+
+
+def _unfinished(prepared: Prepared, tracker: Tracker, tags: Mapping[str, str]) -> RunRecord | None:
+    """The newest run of the same work, if it has not ended; an earlier version's only if it would end the same."""
+    name, dataset = prepared.experiment.name, prepared.dataset
+    if (found := tracker.unfinished(name, tags)) is not None:
+        return found
+    of_any_version = {key: value for key, value in tags.items() if key != "imgcls.identity"}
+    of_any_version["imgcls.data_fingerprint"] = dataset.fingerprint
+    ignored = [*MADE_BY_THE_MACHINE, *_keys_of_searching(prepared.experiment)]
+    if is_kept_larger(dataset):
+        ignored += MEASURED
+    earlier = same_work(tracker.find(of_any_version, experiment=name), prepared.experiment, ignored)
+    if earlier is None or earlier.outcome in ("completed", "pruned"):
+        return None
+    if others := [*filter(None, (other_squares(earlier, dataset), other_loss(earlier, prepared.experiment)))]:
+        log.warning(
+            "run %s of the same experiment was begun by an earlier version of imgcls and cannot go on: %s; a new run "
+            "begins", earlier.run_id, "; ".join(others),
+        )  # fmt: skip
+        return None
+    return earlier
+
+
+def _keys_of_searching(experiment: Experiment) -> list[str]:
+    """Keys of `[search]` that change nothing in a single run: all but the metric."""
+    return [key for key in experiment.params() if key.startswith("search.") and key != "search.metric"]
+
+
+def _identity(prepared: Prepared) -> str:
+    """A name that two runs share if they do the same work."""
+    experiment = prepared.experiment
+    config_hash = experiment.config_hash(without=[*MADE_BY_THE_MACHINE, *_keys_of_searching(experiment)])
+    formats = f"squares {prepared.dataset.squares}", f"loss {LOSS_DEFINITION}"
+    return f"{derive_seed(0, config_hash, prepared.dataset.fingerprint, *formats):016x}"
+
+
+def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepared:
+    """The experiment with the threads and the precision that the run began with, without which its bits would change.
+
+    Raises:
+        InputError: it was begun on another kind of device.
+    """
+    if not tracker.has_artifact(earlier.run_id, CONFIG):  # it was killed before there was anything to keep
+        return prepared
+    with tracker.fetch(earlier.run_id, CONFIG) as path:
+        begun = load_experiment(path).train
+    kind_of_device = begun.device.split(":")[0]
+    if kind_of_device != prepared.device.torch_device.type:
+        raise InputError(
+            f"run {earlier.run_id} was begun on {begun.device} and can go on only there; this is "
+            f"{prepared.device.torch_device}: set train.device, or begin a new run (imgcls train --fresh)"
+        )
+    train = prepared.experiment.train.model_copy(update={"threads": begun.threads, "precision": begun.precision})
+    if train == prepared.experiment.train:
+        return prepared
+    log.info("going on with %d threads in %s, as the run began", begun.threads, begun.precision)
+    resolved = prepared.experiment.model_copy(update={"train": train})
+    return prepare(resolved, prepared.root, prepared.dataset.squares)
+
+
+def _last_snapshot(tracker: Tracker, earlier: RunRecord, device: Device) -> dict[str, Any] | None:
+    if not tracker.has_artifact(earlier.run_id, LAST):
+        if "train/loss" in earlier.metrics:  # a run that has no epoch yet has metrics of its images
+            raise DamagedError(f"run {earlier.run_id} has completed epochs and no {LAST}")
+        log.info("going on with run %s, which stopped before its first checkpoint", earlier.run_id)
+        return None
+    with tracker.fetch(earlier.run_id, LAST) as path:
+        try:
+            snapshot: dict[str, Any] = load_checkpoint(path, device.torch_device)["state"]
+        except (InputError, KeyError) as error:
+            raise DamagedError(f"run {earlier.run_id} cannot go on: {error}") from error
+    log.info("going on with run %s after epoch %d, step %d", earlier.run_id, snapshot["epoch"], snapshot["step"])
+    return snapshot
+
+
+def _train(
+    run: Run, prepared: Prepared, of_data: dict[str, str], snapshot: dict[str, Any] | None,
+    recorded: Mapping[str, str], kind: Kind, name: str, stop: GracefulStop, prune: Callable[[EpochResult], bool],
+) -> Finished:  # fmt: skip
+    task = prepared.task()
+    if snapshot is None:
+        record_start(run, prepared, recorded, of_data)
+        if kind == "train":
+            log_near_duplicates(run, prepared)
+    else:
+        run.set_tags(caution_tags(of_data))
+    state = TrainState.start(prepared.model(with_weights=snapshot is None), task.config, task.device)
+    if snapshot is not None:
+        _restore(state, snapshot, run)
+    steps = task.train.steps_per_epoch
+    progress = RunProgress(name, task.config.last_epoch, steps, done=state.epoch + state.step / steps)
+    best_logits: Tensor | None = None
+    is_pruned = False
+    if state.history and not state.step:
+        # Whatever was killed after its checkpoint was written and before the rest was: that is idempotent.
+        is_pruned = _after_epoch(run, prepared, state, prune)
+    try:
+        for result in () if is_pruned else fit(task, state, stop, progress.on_step):
+            is_best = state.kept(task.config, task.metric) is result
+            assert state.val_logits is not None
+            progress.on_epoch(result, is_best, val_accuracy_interval(prepared, state.val_logits.numpy()))
+            if is_best:
+                best_logits = state.val_logits
+            save_last(run, prepared, state)
+            if is_pruned := _after_epoch(run, prepared, state, prune):
+                break
+    finally:
+        progress.close()
+    if is_pruned:
+        run.outcome = "pruned"
+    elif stop():
+        save_last(run, prepared, state)
+        after = f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"epoch {state.epoch}"
+        raise Interrupted(f"stopped by {stop.requested} after {after}")
+    if best_logits is None:  # an earlier sitting had the best epoch
+        best_logits = _predict_with_best(run, prepared, task)
+    return record_end(run, prepared, of_data, state, best_logits.numpy())
+
+
+def _restore(state: TrainState, snapshot: dict[str, Any], run: Run) -> None:
+    try:
+        state.restore(snapshot)
+    except torch.OutOfMemoryError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if (told := explain(error)) is not None:  # such as want of memory, which says nothing against the state
+            raise told from error
+        raise DamagedError(f"run {run.run_id} cannot go on: its last checkpoint does not fit: {error}") from error
+
+
+def _after_epoch(run: Run, prepared: Prepared, state: TrainState, prune: Callable[[EpochResult], bool]) -> bool:
+    """All that follows from a completed epoch once it is in the last checkpoint; doing it twice changes nothing.
+
+    Returns:
+        Whether the run is pruned.
+    """
+    config, result = prepared.experiment.train, state.history[-1]
+    if state.kept(config, prepared.experiment.search.metric) is result:
+        save_scored(run, BEST, prepared, state)
+    if 0 < config.save_from_epoch <= state.epoch:
+        save_scored(run, f"checkpoints/epoch_{state.epoch:04d}.pt", prepared, state)
+    run.log_metrics(result.metrics(), step=result.epoch, tags=heartbeat(), at=result.ended)
+    return result.epoch < config.last_epoch and prune(result)
+
+
+def _predict_with_best(run: Run, prepared: Prepared, task: Task) -> Tensor:
+    """Val's logits of the best checkpoint, as they were when it was written."""
+    model = prepared.device.place(prepared.model(with_weights=False))
+    with run.written(BEST) as path:
+        model.load_state_dict(load_checkpoint(path, prepared.device.torch_device)["model"])
+    return predict(model, task.val, task.normalise, task.device)

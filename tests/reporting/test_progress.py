@@ -1,0 +1,44 @@
+import pytest
+from imgcls.reporting.statistics import Interval
+
+from imgcls.reporting.progress import Pace, RunProgress
+from imgcls.training.epoch import EpochResult
+
+
+class Clock:
+    """Shows what it is set to."""
+
+    seconds = 1000.0
+
+    def __call__(self):
+        return self.seconds
+
+
+@pytest.mark.parametrize(
+    ("before", "seconds", "done", "total", "words"),
+    [
+        (0, 60.0, 2, 5, "1 min 30 s left"),
+        (0, 60.0, 5, 5, "0 s left"),
+        (8, 10.0, 9, 12, "30 s left"),  # of nine that are done, this sitting did one
+        (2.5, 30.0, 3, 10, "7 min 00 s left"),  # half an epoch in half a minute
+        (3, 1.0, 3, 10, "time left not known yet"),  # stopped while the epoch was validated
+        (0, 0.0, 0, 10, "time left not known yet"),
+        (10, 1.0, 10, 10, "0 s left"),
+    ],
+)
+def test_time_left_goes_by_this_sitting(before, seconds, done, total, words):
+    clock = Clock()
+    pace = Pace(before, clock)
+    clock.seconds += seconds
+    assert pace.left(done, total) == words
+
+
+def test_a_run_that_is_taken_up_tells_its_time_left_by_what_it_does_now(capsys):
+    clock = Clock()
+    progress = RunProgress("run", num_epochs=10, steps_per_epoch=4, done=2.75, now=clock)
+    clock.seconds += 2
+    taken_up = EpochResult(3, 1.0, 1.0, 0.5, 1e-3, seconds=3600.0, images_per_second=9.0, ended=0)
+    progress.on_epoch(
+        taken_up, is_best=True, interval=Interval(0.4, 0.6)
+    )  # most of its hour belongs to the sitting before
+    assert "56 s left" in capsys.readouterr().err
