@@ -19,7 +19,7 @@ from imgcls.runs.record_writer import BEST
 from imgcls.tracking.store import Tracker
 
 ASIDE = re.compile(r"\..+\.\d+")
-"""Name of a file that is being written, with the number of its process at the end; see `imgcls.aside`."""
+"""Name of a file that is being written, with the number of its process at the end; see `imgcls.files`."""
 
 SETTLED_AFTER = 600.0
 """Seconds without a write after which a store that was being made belongs to nobody: making one takes five."""

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from imgcls.cli import app
 from imgcls.errors import InputError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow  # dozens of processes, each of which imports torch and MLflow
 

@@ -18,7 +18,7 @@ from imgcls.config.toml import parse_override
 from imgcls.errors import ConfigError
 from imgcls.project import find_experiment, project_root
 
-EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml"))
+EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
 
 
 def load(tmp_path, text, *overrides, name="given.toml"):
@@ -768,7 +768,7 @@ def test_the_project_root_is_the_nearest_folder_with_experiments(repository, tmp
 FORBIDDEN = """
 import os, sys
 from pathlib import Path
-from imgcls.config import find_experiment
+from imgcls.project import find_experiment
 if os.getuid() == 0:  # whom no permission stops
     os.setuid(54321)
 try:

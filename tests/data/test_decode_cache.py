@@ -18,7 +18,9 @@ import pytest
 import torch
 
 from imgcls.config.keys import AugmentConfig, DataConfig
-from imgcls.data import cache_folder, decode_cache, decode_pass
+from imgcls.data import decode_cache, decode_pass
+from imgcls.data.cache_folder import ABANDONED_AFTER, entries, parse_size, prune, remember, writing
+from imgcls.data.cache_folder import cache_folder as where_the_cache_is
 from imgcls.data.decode import digest, resize_squares, to_square
 from imgcls.data.decode_on_demand import Undecoded
 from imgcls.data.held_out import Look
@@ -220,14 +222,14 @@ def test_what_is_decoded_and_forgotten_leaves_no_file(table, cache_folder):
 def test_a_text_is_made_once_and_remembered(cache_folder):
     made = []
     for _ in range(2):
-        assert cache_folder.remember("a text.json", lambda: made.append(1) or "what was found é") == "what was found é"
+        assert remember("a text.json", lambda: made.append(1) or "what was found é") == "what was found é"
     assert made == [1]
     assert [path.name for path in cache_folder.iterdir()] == ["a text.json"]
 
 
 def test_a_text_that_cannot_be_made_leaves_nothing(cache_folder):
     with pytest.raises(ZeroDivisionError):
-        cache_folder.remember("a text.json", lambda: str(1 / 0))
+        remember("a text.json", lambda: str(1 / 0))
     assert cached_files(cache_folder) == []
 
 
@@ -254,7 +256,7 @@ import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from imgcls.config import AugmentConfig, DataConfig
+from imgcls.config.keys import AugmentConfig, DataConfig
 from imgcls.data import cache_folder, decode_cache, decode_pass
 from imgcls.data.sources import folder
 
@@ -285,7 +287,7 @@ def test_a_process_killed_while_it_decodes_leaves_no_entry_and_no_pixel(tmp_path
 LEFT_ALONE = """
 import os, signal, sys
 from pathlib import Path
-from imgcls.config import AugmentConfig, DataConfig
+from imgcls.config.keys import AugmentConfig, DataConfig
 from imgcls.data import cache_folder, decode_cache, decode_pass
 from imgcls.data.sources import folder
 
@@ -301,7 +303,7 @@ def read(path):
 
 folder.read_image = read
 from imgcls.data.splits import load_dataset
-from imgcls.failures import explain
+from imgcls.machine_failures import explain
 try:
     load_dataset(DataConfig(source="folder", path=sys.argv[1], image_size=8), AugmentConfig(), Path("/"))
 except RuntimeError as error:
@@ -329,7 +331,7 @@ def test_a_process_that_is_killed_while_it_decodes_is_said_to_be(tmp_path):
 
 
 def test_what_a_killed_process_left_is_cleared_away_the_day_after(table, cache_folder):
-    for name, age in (("building-old", cache_folder.ABANDONED_AFTER + 60), ("building-new", 60)):
+    for name, age in (("building-old", ABANDONED_AFTER + 60), ("building-new", 60)):
         file = cache_folder / name / "images.npy"
         file.parent.mkdir()
         file.write_bytes(b"half")
@@ -392,12 +394,12 @@ def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(table, cache_fol
 
 def test_where_the_cache_is(monkeypatch):
     monkeypatch.setenv("IMGCLS_CACHE", "~/mine")
-    assert cache_folder.cache_folder() == Path.home() / "mine"
+    assert where_the_cache_is() == Path.home() / "mine"
     monkeypatch.delenv("IMGCLS_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache")
-    assert cache_folder.cache_folder() == Path("/var/cache/imgcls")
+    assert where_the_cache_is() == Path("/var/cache/imgcls")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder.cache_folder() == Path.home() / ".cache" / "imgcls"
+    assert where_the_cache_is() == Path.home() / ".cache" / "imgcls"
 
 
 # --- the budget -------------------------------------------------------------------------------------------------
@@ -442,11 +444,11 @@ def test_one_pass_makes_squares_of_several_sides(table):
                 assert np.array_equal(getattr(decoded, name), getattr(expected, name)), name
     assert sorted(reads) == list(range(12))
     assert both[0].sizes[READABLE].tolist() == [[12, 10]] * 10 and not both[0].sizes[3].any()
-    assert [entry.about.split(" x ")[1] for entry in cache_folder.entries()] == ["6", "9"]
+    assert [entry.about.split(" x ")[1] for entry in entries()] == ["6", "9"]
     decode_cache.decode_sides(counted, (9, 7), 3, keep=keep_none, keep_name="none")  # other rows, other entries
     assert len(reads) == 24
     decode_cache.decode_sides(counted, (9, 9, 8), 3)  # what is there is not made again
-    assert len(reads) == 36 and len(cache_folder.entries()) == 5
+    assert len(reads) == 36 and len(entries()) == 5
     decode_cache.decode_sides(counted, (8,), 3)
     assert len(reads) == 36
 
@@ -466,7 +468,7 @@ def test_with_little_room_the_first_side_comes_first(table, monkeypatch, room, h
 def test_what_is_asked_for_together_does_not_push_itself_out(table, monkeypatch):
     """There is room for either of the two, and not for both."""
     decode_cache.decode(table, 30, 3)
-    sizes = {entry.about.split(" x ")[1]: entry.num_bytes for entry in cache_folder.entries()}
+    sizes = {entry.about.split(" x ")[1]: entry.num_bytes for entry in entries()}
     monkeypatch.setenv("IMGCLS_CACHE_BYTES", str(sizes["30"] + 100))
     large, small = decode_cache.decode_sides(table, (30, 29), 3)
     assert isinstance(small.images, Undecoded) and not isinstance(large.images, Undecoded)
@@ -499,31 +501,31 @@ def test_the_least_recently_used_make_room(table, monkeypatch, cache_folder):
         decode_cache.decode(table, side, 3)
         (entry,) = (path for path in cache_folder.iterdir() if time.time() - path.stat().st_mtime < 50)
         os.utime(entry, (time.time() - age,) * 2)
-    by_use = [int(entry.about.split(" x ")[1]) for entry in cache_folder.entries()]
+    by_use = [int(entry.about.split(" x ")[1]) for entry in entries()]
     assert by_use == [9, 10, 8]
-    total = sum(entry.num_bytes for entry in cache_folder.entries())
+    total = sum(entry.num_bytes for entry in entries())
     needed = len(table) * 3 * 12 * 12
     monkeypatch.setenv("IMGCLS_CACHE_BYTES", str(total + needed - 1))
     decode_cache.decode(table, 12, 3)
-    assert [int(entry.about.split(" x ")[1]) for entry in cache_folder.entries()] == [12, 9, 10]
+    assert [int(entry.about.split(" x ")[1]) for entry in entries()] == [12, 9, 10]
     counted, reads = counting(table)
     decode_cache.decode(counted, 10, 3)
     assert reads == []
-    assert [int(entry.about.split(" x ")[1]) for entry in cache_folder.entries()] == [10, 12, 9]
-    assert len(cache_folder.prune(0)) == 3 and entry_names(cache_folder) == set()
+    assert [int(entry.about.split(" x ")[1]) for entry in entries()] == [10, 12, 9]
+    assert len(prune(0)) == 3 and entry_names(cache_folder) == set()
 
 
 def test_what_is_removed_while_it_is_read_stays_readable(table):
     decoded = decode_cache.decode(table, 6, 3)
     expected = np.array(decode_cache.decode_and_forget(table, 6, 3).images)
-    assert len(cache_folder.prune(0)) == 1
+    assert len(prune(0)) == 1
     assert np.array_equal(decoded.images, expected)
 
 
 @pytest.mark.parametrize("text", ["much", "20 GX", "-5", ""])
 def test_a_budget_that_is_no_size_is_refused(table, monkeypatch, text):
     with pytest.raises(ConfigError, match=r"--prune = .* is no size; write a number with a unit, such as 20GB"):
-        cache_folder.parse_size(text, "--prune")
+        parse_size(text, "--prune")
     if text:
         monkeypatch.setenv("IMGCLS_CACHE_BYTES", text)
         with pytest.raises(ConfigError, match=r"IMGCLS_CACHE_BYTES = .* is no size"):
@@ -616,7 +618,7 @@ def test_batches_decoded_ahead_are_those_of_the_cache(tmp_path, monkeypatch, cac
 
 WITHOUT_HOME = """
 import os
-from imgcls.data.cache import cache_folder
+from imgcls.data.cache_folder import cache_folder
 from imgcls.errors import DataError
 
 for name in ("HOME", "IMGCLS_CACHE", "XDG_CACHE_HOME"):
@@ -639,7 +641,7 @@ def test_a_user_without_a_home_is_told_to_name_a_folder():
 def test_a_home_of_nobody_is_one_clear_error(monkeypatch):
     monkeypatch.setenv("IMGCLS_CACHE", "~nobody-of-this-name/cache")
     with pytest.raises(DataError, match="IMGCLS_CACHE = '~nobody-of-this-name/cache' names a home folder"):
-        cache_folder.cache_folder()
+        where_the_cache_is()
 
 
 @pytest.mark.parametrize(
@@ -656,6 +658,6 @@ def test_a_home_of_nobody_is_one_clear_error(monkeypatch):
 def test_only_what_the_cache_folder_refuses_is_told_of_it(tmp_path, monkeypatch, number, path, said):
     monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))
     raised = OSError(number, os.strerror(number), *([str(tmp_path / path)] if path else []))
-    with pytest.raises((DataError, OSError)) as caught, cache_folder.writing():
+    with pytest.raises((DataError, OSError)) as caught, writing():
         raise raised
     assert (said in str(caught.value)) if said else caught.value is raised

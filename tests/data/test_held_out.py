@@ -73,7 +73,7 @@ def test_open_needs_a_look_that_was_written_down(root, monkeypatch, look):
 UNRECORDED = """
 import sys
 from pathlib import Path
-from imgcls.config import DataConfig
+from imgcls.config.keys import DataConfig
 from imgcls.data.held_out import HeldOut, Look
 from imgcls.data.sources import open_source
 from imgcls.errors import SealedError

@@ -16,7 +16,7 @@ def test_warnings_are_held_and_other_messages_are_not(caplog):
     with held_warnings() as warnings:
         LEAKS.warning("%d pairs", 3)
         LEAKS.info("searched")
-        logging.getLogger("imgcls.data.cache").warning("damaged")
+        logging.getLogger("imgcls.data.decode_cache").warning("damaged")
     assert warnings == ["3 pairs"]
     assert caplog.messages == ["searched", "damaged"]
     LEAKS.warning("afterwards")

@@ -205,7 +205,7 @@ def split_of(rows):
 def searched(**splits):
     """Findings that are not kept, so that hypothesis leaves no hundreds of files."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(leaks.cache, "remember", lambda _, make: make())
+        patch.setattr(leaks.cache_folder, "remember", lambda _, make: make())
         return find_leaks(splits, ("cat", "dog"))
 
 

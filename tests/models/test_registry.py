@@ -71,7 +71,7 @@ class TestResolving:
 
     def test_our_own_models_resolve_without_torch(self) -> None:
         code = (
-            "import sys; from imgcls.config import ModelConfig; from imgcls.models.registry import resolve_model\n"
+            "import sys; from imgcls.config.keys import ModelConfig; from imgcls.models.registry import resolve_model\n"
             "for name in 'resnet', 'resnet32', 'random-encoder': resolve_model(ModelConfig(name=name), 3, 64)\n"
             "assert not {'torch', 'torchvision', 'timm'} & sys.modules.keys()"
         )

@@ -1,7 +1,7 @@
 import pytest
-from imgcls.reporting.statistics import Interval
 
 from imgcls.reporting.progress import Pace, RunProgress
+from imgcls.statistics.intervals import Interval
 from imgcls.training.epoch import EpochResult
 
 

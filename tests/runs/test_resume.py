@@ -12,8 +12,8 @@ from imgcls.errors import InputError, Interrupted
 from imgcls.runs.record_writer import BEST, LAST, VAL_PREDICTIONS
 from imgcls.signals import GracefulStop
 from imgcls.tracking.run import Run
+from tests.runs.test_train import TIMINGS
 from tests.stops import StopAfter, insist_while_saving
-from tests.test_run import TIMINGS
 
 EVERYTHING = ("augment.rotation=10.0", "augment.mixup=0.2", "augment.cutmix=1.0", "train.ema_decay=0.9")
 
