@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from imgcls.statistics.scores import Scores, per_class
 
 from imgcls.evaluation.confirmation import Confirmed
 from imgcls.evaluation.report import evaluation_markdown
 from imgcls.evaluation.selection import Selection
 from imgcls.statistics.intervals import wilson
+from imgcls.statistics.scores import Scores, per_class
 from tests.reporting.records import evaluation, trained
 
 TEST = Scores(

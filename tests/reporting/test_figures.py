@@ -5,7 +5,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from imgcls.statistics.scores import expected_calibration_error, reliability
 from matplotlib._pylab_helpers import Gcf
 from PIL import Image
 
@@ -22,6 +21,7 @@ from imgcls.reporting.figures import (
     worst_mistakes,
 )
 from imgcls.statistics.intervals import Interval, wilson
+from imgcls.statistics.scores import expected_calibration_error, reliability
 
 
 def texts(figure):
