@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from imgcls.cli.arguments import AsJson
 from imgcls.cli.output import print_facts, save, write
-
-if TYPE_CHECKING:
-    pass
 
 
 def compare(
@@ -28,14 +25,15 @@ def compare(
     Example: imgcls compare last best --html comparison.html
     """
     from imgcls.evaluation.compare import compare as compared
+    from imgcls.evaluation.comparison_report import comparison_markdown, comparison_pictures
     from imgcls.project import project_root
     from imgcls.reporting.html import render
     from imgcls.tracking.store import Tracker
 
     result = compared(run_ids, Tracker(project_root(Path.cwd())))
     if html is not None:
-        save(html, render(result.markdown, result.pictures, title="Comparison of runs"))
+        save(html, render(comparison_markdown(result), comparison_pictures(result), title="Comparison of runs"))
     if as_json:
         print_facts(result.flat(), as_json)
     else:
-        write(result.markdown)
+        write(comparison_markdown(result))

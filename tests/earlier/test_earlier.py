@@ -18,6 +18,7 @@ from imgcls.config.load import load_experiment
 from imgcls.data.held_out import Look
 from imgcls.errors import InputError
 from imgcls.evaluation.compare import compare
+from imgcls.evaluation.comparison_report import comparison_markdown
 from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.rerun import rerun
 from imgcls.runs.prepare import prepare
@@ -121,7 +122,7 @@ def test_a_new_run_of_the_same_experiment_has_the_new_format_and_comparing_says_
     assert (tags["imgcls.squares"], tags["imgcls.loss"]) == ("2", "2")
     compared = compare([then.run_id, done.run_id], earlier.tracker)
     assert compared.differences["imgcls.squares"] == ("1", "2")
-    assert "imgcls.squares" in compared.markdown
+    assert "imgcls.squares" in comparison_markdown(compared)
 
 
 def test_a_loss_of_an_earlier_definition_is_not_repeated_silently(earlier, caplog):

@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score
 
 from imgcls.errors import InputError
 from imgcls.evaluation.compare import compare
+from imgcls.evaluation.comparison_report import comparison_markdown, comparison_pictures
 from imgcls.evaluation.judge import evaluate
 from imgcls.search.sweep import Sweep
 from imgcls.signals import GracefulStop
@@ -129,41 +130,43 @@ def test_a_sweep_stands_for_its_winner_and_three_runs_are_corrected_for(trained)
     facts = result.flat()
     p_values = [facts[f"val/{a}_vs_{b}/mcnemar_p"] for a, b in combinations((1, 2, 3), 2)]
     assert [facts[f"val/{a}_vs_{b}/mcnemar_p_holm"] for a, b in combinations((1, 2, 3), 2)] == holm(p_values)
-    assert "corrected for 3 pairs by Holm's method" in result.markdown
-    assert "selected the epoch and the trial of run 1; the epoch of run 2; the epoch of run 3:" in result.markdown
+    text = comparison_markdown(result)
+    assert "corrected for 3 pairs by Holm's method" in text
+    assert "selected the epoch and the trial of run 1; the epoch of run 2; the epoch of run 3:" in text
 
 
 def test_two_runs_need_no_correction(comparison):
-    assert "Holm" not in comparison.markdown
+    assert "Holm" not in comparison_markdown(comparison)
     assert not any("holm" in key or "_vs_" in key for key in comparison.flat())
 
 
 def test_an_epoch_fixed_beforehand_was_not_selected_by_these_images(comparison):
     first, second = comparison.runs
     fixed = replace(first, params=first.params | {"train.score_epoch": "2"})
-    assert "These images also selected the epoch of run 2:" in replace(comparison, runs=(fixed, second)).markdown
-    neither = replace(comparison, runs=(fixed, replace(fixed, run_id="x"))).markdown
+    one = comparison_markdown(replace(comparison, runs=(fixed, second)))
+    assert "These images also selected the epoch of run 2:" in one
+    neither = comparison_markdown(replace(comparison, runs=(fixed, replace(fixed, run_id="x"))))
     assert "also selected" not in neither
 
 
 def test_a_leak_stands_beside_the_scores(comparison):
     first, second = comparison.runs
     leaking = replace(second, tags=second.tags | {"imgcls.leaks": "3 test images are also in *train*"})
-    text = replace(comparison, runs=(first, leaking), test=comparison.val).markdown
+    text = comparison_markdown(replace(comparison, runs=(first, leaking), test=comparison.val))
     assert text.count(r"**Warning:** run 2: Splits leak: 3 test images are also in \*train\*.") == 2
-    assert "Warning" not in comparison.markdown
+    assert "Warning" not in comparison_markdown(comparison)
 
 
 def test_configs_and_curves_are_those_of_the_record(trained, comparison):
     assert comparison.differences["train.lr"] == ("0.02", "0.005")
     assert comparison.differences["data.image_size"] == ("8", "12")
     assert "train.epochs" not in comparison.differences
-    assert "| train.lr | 0.02 | 0.005 |" in comparison.markdown
+    assert "| train.lr | 0.02 | 0.005 |" in comparison_markdown(comparison)
     for run_id, history in zip((trained.first, trained.second), comparison.histories, strict=True):
         assert history["epoch"].tolist() == [1, 2]
         points = trained.project.client.get_metric_history(run_id, "val/loss")
         assert history["val/loss"].tolist() == [point.value for point in points]
-    ((caption, png),) = comparison.pictures
+    ((caption, png),) = comparison_pictures(comparison)
     assert "Accuracy and loss" in caption
     assert Image.open(io.BytesIO(png)).width > 600
 
@@ -183,7 +186,7 @@ def test_test_is_compared_where_every_run_was_evaluated_before(trained, comparis
     # `comparison` was made before the evaluations here.
     runs, tracker = [trained.first, trained.second], trained.tracker
     assert comparison.test is None
-    assert "Not evaluated yet: run 1, run 2; a comparison opens no test split." in comparison.markdown
+    assert "Not evaluated yet: run 1, run 2; a comparison opens no test split." in comparison_markdown(comparison)
     first = evaluate(runs[0], tracker, trained.project.root)
     assert compare(runs, tracker).test_note.startswith("Not evaluated yet: run 2;")
     second = evaluate(runs[1], tracker, trained.project.root)
@@ -203,7 +206,7 @@ def test_test_is_compared_where_every_run_was_evaluated_before(trained, comparis
     with tagged(trained, second.run_id, "imgcls.test_fingerprint", "another"):
         other_images = compare(runs, tracker)
     assert other_images.test is None
-    assert "Evaluated on different test splits" in other_images.markdown
+    assert "Evaluated on different test splits" in comparison_markdown(other_images)
     refused(trained, runs[0], second.run_id, match=f"itself an evaluation, of run {runs[1]}")
 
 

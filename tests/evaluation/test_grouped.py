@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import t as student_t
 
 from imgcls.evaluation.compare import compare
+from imgcls.evaluation.comparison_report import comparison_markdown
 from imgcls.evaluation.judge import evaluate
 from imgcls.reporting.run_scores import score_of, with_intervals
 from imgcls.search.sweep import Sweep
@@ -80,7 +81,7 @@ def test_a_comparison_pairs_groups(grouped):
     found = compare([grouped.other, grouped.sweep.best_run_id], grouped.tracker)
     num_groups = int(grouped.tracker.get(grouped.other).tags["imgcls.num_val_groups"])
     assert found.val.num_groups == found.flat()["val/num_groups"] == num_groups
-    assert f"The images come in {num_groups} groups" in found.markdown
+    assert f"The images come in {num_groups} groups" in comparison_markdown(found)
     metrics = grouped.tracker.get(grouped.other).metrics
     interval = found.val.intervals[1]
     assert (interval.low, interval.high) == pytest.approx(
@@ -96,5 +97,5 @@ def test_too_few_groups_have_no_interval_anywhere(make_project, capsys):
     assert "best/val/accuracy_low" not in record.metrics
     assert "(–)" in score_of(record) and "(–)" in capsys.readouterr().err
     found = compare(runs, project.tracker)
-    assert found.val.pairs[0].interval is None and "fewer than 10 groups" in found.markdown
+    assert found.val.pairs[0].interval is None and "fewer than 10 groups" in comparison_markdown(found)
     assert "val/accuracy_difference_low" not in found.flat()

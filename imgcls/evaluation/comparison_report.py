@@ -1,0 +1,119 @@
+"""A comparison as a text with tables, and its curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from imgcls.evaluation.compare import Comparison, Pair, Split
+from imgcls.record import RunRecord
+from imgcls.reporting import figures
+from imgcls.reporting.cautions import cautions
+from imgcls.reporting.numbers import UNDEFINED, with_interval
+from imgcls.reporting.run_scores import warning
+from imgcls.reporting.tables import markdown_table
+from imgcls.statistics.grouped import TOO_FEW
+from imgcls.statistics.intervals import NO_INTERVAL
+
+SMALLEST_P = 1e-4
+"""Least p-value that is shown as it is; a smaller one is shown as being below it."""
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """The comparison as a text for people."""
+    return "\n\n".join(_blocks(comparison)) + "\n"
+
+
+def comparison_pictures(comparison: Comparison) -> list[tuple[str, bytes]]:
+    """(caption, PNG) of the curves of all runs, overlaid."""
+    named = zip(comparison.runs, comparison.histories, strict=True)
+    curves = {f"{i} {run.name}": history for i, (run, history) in enumerate(named, 1)}
+    return [("Accuracy and loss on val over the epochs", figures.save_png(figures.overlaid_curves(curves)))]
+
+
+def _blocks(comparison: Comparison) -> Iterator[str]:
+    runs, header = comparison.runs, [f"run {i}" for i, _ in enumerate(comparison.runs, 1)]
+    yield f"# Comparison of {len(runs)} runs"
+    yield markdown_table(
+        ("", "run", "name", "experiment", "kind", "epoch", "val selected its"),
+        [_run_row(i, run, comparison) for i, run in enumerate(runs, 1)],
+    )
+    yield f"## On val, {comparison.val.num_images} images"
+    yield from _split_blocks(comparison.val)
+    yield _caution(comparison)
+    yield from _cautions(runs)
+    yield "## On test" + (f", {comparison.test.num_images} images" if comparison.test else "")
+    if comparison.test:
+        yield from _split_blocks(comparison.test)
+        yield "Whoever chooses a run by these numbers makes test a second val."
+        yield from _cautions(runs)
+    if comparison.test_note:
+        yield comparison.test_note
+    yield "## What differs in their configs"
+    rows = [(key, *values) for key, values in comparison.differences.items()]
+    yield markdown_table(("key", *header), rows) if rows else "Nothing."
+
+
+def _run_row(number: int, run: RunRecord, comparison: Comparison) -> tuple[str, ...]:
+    epoch, chosen = f"{run.metrics['best/epoch']:.0f}", ", ".join(comparison.selected_by_val(run)) or UNDEFINED
+    return f"run {number}", run.run_id, run.name, run.experiment, run.kind, epoch, chosen
+
+
+def _split_blocks(split: Split) -> Iterator[str]:
+    accuracies = [
+        (f"run {i}", with_interval(right / split.num_images, split.intervals[i] or NO_INTERVAL), str(right))
+        for i, right in split.num_right.items()
+    ]
+    yield markdown_table(("", "accuracy, 95% interval", "images right"), accuracies)
+    header = ("pair", "difference, 95% interval", "both right", "first alone", "second alone", "neither", "McNemar p")
+    rows = [_pair_row(pair) for pair in split.pairs]
+    test = "McNemar's exact one" if split.num_groups is None else "Fisher's of the sign changes of whole groups (mid-p)"
+    about = (
+        "The difference is the accuracy of the first minus that of the second on the same images, with Newcombe's "
+        f"interval for paired proportions; the test is {test}"
+    )
+    if split.num_groups is not None:
+        yield _about_groups(split)
+    if len(rows) == 1:
+        yield markdown_table(header, rows)
+        yield f"{about}."
+        return
+    corrected = [(*row, _shown_p(p)) for row, p in zip(rows, split.holm_p_values, strict=True)]
+    yield markdown_table((*header, "after Holm"), corrected)
+    yield f"{about}, corrected for {len(rows)} pairs by Holm's method in the last column."
+
+
+def _about_groups(split: Split) -> str:
+    said = "each interval counts groups, not images, as independent: a design effect (Rao and Scott 1992), Student's t"
+    if None in split.intervals.values():
+        said = f"there is no interval, since none holds with {TOO_FEW}"
+    return f"The images come in {split.num_groups} groups: {said}."
+
+
+def _pair_row(pair: Pair) -> tuple[str, ...]:
+    counts = (pair.both, pair.only_first, pair.only_second, pair.neither)
+    return (
+        f"run {pair.first} and run {pair.second}",
+        with_interval(pair.difference, pair.interval or NO_INTERVAL),
+        *map(str, counts),
+        _shown_p(pair.p_value),
+    )
+
+
+def _caution(comparison: Comparison) -> str:
+    numbered = enumerate(comparison.runs, 1)
+    chosen = [(i, words) for i, run in numbered if (words := comparison.selected_by_val(run))]
+    named = "; ".join(f"the {' and the '.join(words)} of run {i}" for i, words in chosen)
+    selected = (
+        f"These images also selected {named}: the intervals and the test take no account of that. " if named else ""
+    )
+    return f"{selected}Each run was trained once, so the luck of its seed is in the difference as well."
+
+
+def _cautions(runs: Sequence[RunRecord]) -> Iterator[str]:
+    for i, run in enumerate(runs, 1):
+        if said := cautions(run.tags):
+            yield from warning((f"run {i}:", *said))
+
+
+def _shown_p(p_value: float) -> str:
+    return f"below {SMALLEST_P:g}" if p_value < SMALLEST_P else f"{p_value:.2g}"
