@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from imgcls.data.copies import copies
 from imgcls.data.decode import read_image, shrunk
-from imgcls.data.likeness import copies, sketches, thumbnail
+from imgcls.data.sketches import sketches, thumbnail
 from imgcls.data.sources import Source
 from imgcls.data.sources.packaged import digits, elpv, fashion_mnist
 

@@ -120,7 +120,8 @@ def test_help_imports_no_heavy_library(path):
 
 KEEPERS_OF_THE_SEAL = (
     "data/held_out.py",
-    "data/likeness.py",
+    "data/copies.py",
+    "data/sketches.py",
     "evaluation/judge.py",
     "evaluation/ledger.py",
     "tracking/looks.py",

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imgcls.config.keys import AugmentConfig
-from imgcls.data.to_device import send
+from imgcls.data.loader import send
 from imgcls.errors import ConfigError
 
 

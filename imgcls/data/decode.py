@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from imgcls.config.keys import Fit
-from imgcls.data.formats import FORMATS, why_not, why_unknown
-from imgcls.data.likeness import thumbnail
+from imgcls.data.image_formats import FORMATS, why_not, why_unknown
+from imgcls.data.sketches import thumbnail
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
@@ -279,7 +279,7 @@ class _PixelsOfPpm:
 def shrunk(image: Image.Image) -> Image.Image:
     """A large image averaged in square blocks, its shorter side 600 to 1199 pixels; a smaller one as it is.
 
-    `to_square` gives the same result from it as from the image, and `likeness.thumbnail` nearly so; so one pass over a
+    `to_square` gives the same result from it as from the image, and `sketches.thumbnail` nearly so; so one pass over a
     large image serves both. Pixels at the right and lower edge that fill no block, less than 1/600 of a side, are left
     out.
     """
@@ -340,7 +340,7 @@ def _padded(image: Image.Image, side: int) -> Image.Image:
 def thumbnail_and_squares(
     image: Image.Image, sides: Sequence[int], channels: int, fit: Fit = "crop"
 ) -> tuple[NDArray[np.float32], list[NDArray[np.uint8]]]:
-    """`likeness.thumbnail`, and `to_square` for each side, in one pass over a large image."""
+    """`sketches.thumbnail`, and `to_square` for each side, in one pass over a large image."""
     small = shrunk(image)
     squares = [to_square(small if _shrunk_is_enough(side) else image, side, channels, fit) for side in sides]
     return thumbnail(small), squares

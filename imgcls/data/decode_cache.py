@@ -32,7 +32,7 @@ from imgcls.data.decode import (
     resize_squares,
 )
 from imgcls.data.decode_on_demand import Undecoded
-from imgcls.data.decode_pass import DecodedRows, Recipe, copy_rows, decode_into, in_order, mapped, write_header
+from imgcls.data.decode_table import DecodedRows, Recipe, copy_rows, decode_into, in_order, mapped, write_header
 from imgcls.data.decode_workers import cores
 from imgcls.data.image_set import LabelledImages, Pixels
 from imgcls.data.sources import ImageTable
@@ -54,7 +54,7 @@ class Decoded:
 
     Attributes:
         digests: uint8 (N, 32), SHA-256 of each image's source pixels; zeros where unreadable.
-        sketches: uint8 (N, 272), see `likeness`; zeros where unreadable.
+        sketches: uint8 (N, 272), see `sketches`; zeros where unreadable.
         several_frames: bool (N,), whether an image is the first of several frames or pages of its file.
         sizes: int32 (N, 2), width and height of each image; zeros where unreadable, and where no pixels are asked for.
         moments: int64 (N, C, 2), sum and sum of squares of each channel of each square; zeros where unreadable.

@@ -38,7 +38,7 @@ class Hashes:
     Attributes:
         rows: int64 (N,), rows of the table that are readable, ascending.
         digests: uint8 (N, 32), SHA-256 of the source pixels.
-        sketches: uint8 (N, 272), by which copies are recognised, see `likeness`; no picture can be shown from them.
+        sketches: uint8 (N, 272), by which copies are recognised, see `sketches`; no picture can be shown from them.
     """
 
     rows: NDArray[np.int64]

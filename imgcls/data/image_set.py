@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.data.decode_on_demand import Undecoded
-from imgcls.data.likeness import SKETCH_BYTES
+from imgcls.data.sketches import SKETCH_BYTES
 
 Pixels = NDArray[np.uint8] | Undecoded
 """Squares uint8 (M, C, side, side), mapped, in memory, or yet to be decoded; rows are asked for by an int64 array."""
@@ -27,7 +27,7 @@ class LabelledImages:
         labels: int64 (N,).
         keys: name of each image in its source.
         digests: uint8 (N, 32), SHA-256 of the source pixels.
-        sketches: uint8 (N, 272), see `likeness`; by default 0, which says nothing.
+        sketches: uint8 (N, 272), see `sketches`; by default 0, which says nothing.
         groups: name of each image's group, or none where images stand for themselves.
         moments: int64 (N, C, 2), what `moments` gives of each square; by default they are counted when asked for.
         at: int64 (N,), row of `pixels` that is each image's; by default the first is the first's, and so on.

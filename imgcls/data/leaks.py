@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from imgcls.data import cache_folder
+from imgcls.data.copies import copies
 from imgcls.data.image_set import LabelledImages, content_order
-from imgcls.data.likeness import copies, says_something
+from imgcls.data.sketches import says_something
 from imgcls.data.sources import Split
 from imgcls.errors import DataError
 from imgcls.text import listed
@@ -52,7 +53,7 @@ class Listed:
         keys: N names.
         labels: int64 (N,).
         digests: uint8 (N, 32).
-        sketches: uint8 (N, 272), see `likeness`; one of zeros is like nothing.
+        sketches: uint8 (N, 272), see `sketches`; one of zeros is like nothing.
         groups: N names, or none.
     """
 

@@ -19,15 +19,16 @@ from torch import Tensor
 
 from imgcls.data.decode_on_demand import Undecoded, stream
 from imgcls.data.image_set import LabelledImages
-from imgcls.data.to_device import send
 from imgcls.rng import generator
 
 RESIDENT_BYTES = 4 * 2**30
 """Images of up to this size live on an accelerator whole; larger sets travel a batch at a time."""
 
+
 MAPPED_BYTES = 2**28
 """A memory map up to this size stays mapped. Pages of a larger one go back to the kernel, which keeps them as long as
 it can: mapped they count as the process's own memory, and a whole data set of them would look like a leak."""
+
 
 ROWS_MAPPED = 256
 """Images of a larger map that are read before its pages go back; Linux maps up to 1 MiB around each."""
@@ -130,3 +131,13 @@ def _as_tensor(mapped: NDArray[np.uint8]) -> Tensor:
 def _large_map(stored: NDArray[np.uint8]) -> mmap.mmap | None:
     base = stored.base
     return base if isinstance(base, mmap.mmap) and stored.nbytes > MAPPED_BYTES else None
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device, without waiting for what the device is doing.
+
+    A copy to CUDA from ordinary memory waits for all work before it; from pinned memory it takes its turn.
+    """
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -12,7 +12,7 @@ from torch import nn
 
 from imgcls.config.keys import AugmentConfig, DataConfig, Experiment
 from imgcls.data.augment import Augment, Normalise
-from imgcls.data.held_warnings import held_warnings
+from imgcls.data.image_warnings import held_warnings
 from imgcls.data.loader import Loader
 from imgcls.data.splits import SQUARES_FORMAT, Dataset, load_dataset
 from imgcls.models.registry import build_model, pretrained_normalisation, resolve_model

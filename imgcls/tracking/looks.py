@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.data import cache_folder
+from imgcls.data.copies import copies
 from imgcls.data.leaks import FORMAT
-from imgcls.data.likeness import SKETCH_BYTES, copies
+from imgcls.data.sketches import SKETCH_BYTES
 from imgcls.errors import InputError
 from imgcls.files import written_aside
 from imgcls.tracking.run import Run

@@ -21,7 +21,7 @@ from imgcls.data.decode import (
     thumbnail_and_squares,
     to_square,
 )
-from imgcls.data.likeness import thumbnail
+from imgcls.data.sketches import thumbnail
 from imgcls.errors import UnreadableImagesError
 from tests.data.make import load, noise, picture, write, write_class
 

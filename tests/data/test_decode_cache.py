@@ -18,14 +18,14 @@ import pytest
 import torch
 
 from imgcls.config.keys import AugmentConfig, DataConfig
-from imgcls.data import decode_cache, decode_pass
+from imgcls.data import decode_cache, decode_table
 from imgcls.data.cache_folder import ABANDONED_AFTER, entries, parse_size, prune, remember, writing
 from imgcls.data.cache_folder import cache_folder as where_the_cache_is
 from imgcls.data.decode import digest, resize_squares, to_square
 from imgcls.data.decode_on_demand import Undecoded
 from imgcls.data.held_out import Look
-from imgcls.data.likeness import sketches, thumbnail
 from imgcls.data.loader import Loader
+from imgcls.data.sketches import sketches, thumbnail
 from imgcls.data.sources import open_source
 from imgcls.errors import ConfigError, DataError
 from tests.data.make import cached_files, digests, load, noise, write, write_class, write_classes
@@ -76,13 +76,13 @@ BY = {"nobody else": (100.0, 1.0), "threads": (100.0, 0.0), "processes": (1e-9, 
 
 def helped(monkeypatch, who):
     for name, seconds in zip(("WORTH_PROCESSES", "WORTH_THREADS"), BY[who], strict=True):
-        monkeypatch.setattr(decode_pass, name, seconds)
+        monkeypatch.setattr(decode_table, name, seconds)
 
 
 @pytest.mark.parametrize("who", BY)
 def test_every_readable_image_is_there_in_the_order_of_the_table(table, monkeypatch, who):
-    monkeypatch.setattr(decode_pass, "PIECE_BYTES", 3 * 3 * 36)  # three images are one piece of work
-    monkeypatch.setattr(decode_pass, "cores", lambda: 2)
+    monkeypatch.setattr(decode_table, "PIECE_BYTES", 3 * 3 * 36)  # three images are one piece of work
+    monkeypatch.setattr(decode_table, "cores", lambda: 2)
     helped(monkeypatch, who)
     decoded = decode_cache.decode(table, 6, 3)
     assert decoded.kept.tolist() == READABLE
@@ -111,8 +111,8 @@ def test_images_are_decoded_by_those_who_pay(table, monkeypatch, who, here):
 @pytest.mark.parametrize("cores", [1, 2, 64])
 @pytest.mark.parametrize("num_rows", [0, 1, 5, 1000])
 def test_pieces_are_all_rows_in_order_and_shrink_to_single_ones(monkeypatch, cores, num_rows):
-    monkeypatch.setattr(decode_pass, "cores", lambda: cores)
-    pieces = list(decode_pass._pieces(num_rows, most=50))
+    monkeypatch.setattr(decode_table, "cores", lambda: cores)
+    pieces = list(decode_table._pieces(num_rows, most=50))
     assert [row for piece in pieces for row in piece] == list(range(num_rows))
     sizes = [len(piece) for piece in pieces]
     assert sizes[:1] in ([], [1]) and sizes[1:] == sorted(sizes[1:], reverse=True) and sizes[-1:] in ([], [1])
@@ -257,10 +257,10 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from imgcls.config.keys import AugmentConfig, DataConfig
-from imgcls.data import cache_folder, decode_cache, decode_pass
+from imgcls.data import cache_folder, decode_cache, decode_table
 from imgcls.data.sources import folder
 
-decode_pass.PIECE_BYTES = 1
+decode_table.PIECE_BYTES = 1
 read_image = folder.read_image
 
 def read(path):
@@ -288,10 +288,10 @@ LEFT_ALONE = """
 import os, signal, sys
 from pathlib import Path
 from imgcls.config.keys import AugmentConfig, DataConfig
-from imgcls.data import cache_folder, decode_cache, decode_pass
+from imgcls.data import cache_folder, decode_cache, decode_table
 from imgcls.data.sources import folder
 
-decode_pass.WORTH_PROCESSES = 1e-9
+decode_table.WORTH_PROCESSES = 1e-9
 read_image = folder.read_image
 parent = os.getpid()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from imgcls.data import leaks
 from imgcls.data.leaks import Leaks, Listed, Near, Spanning, find_leaks, near_duplicates_csv
-from imgcls.data.likeness import sketches
+from imgcls.data.sketches import sketches
 from imgcls.errors import DataError
 from tests.data.make import load, noise, picture, write, write_class
 

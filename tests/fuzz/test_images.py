@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imgcls.data.decode import UnreadableImageError, digest, read_image, to_square
-from imgcls.data.likeness import thumbnail
+from imgcls.data.sketches import thumbnail
 from imgcls.text import printable
 from tests.data.make import noise, picture
 from tests.fuzz.profiles import EDIT, FUZZ, damaged, edited, no_hang_no_warning

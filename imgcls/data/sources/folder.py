@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from imgcls.data.decode import read_image
-from imgcls.data.formats import ending, is_image_name, kind_inside, may_be_image
-from imgcls.data.sources.layout import (
+from imgcls.data.image_formats import ending, is_image_name, kind_inside, may_be_image
+from imgcls.data.sources.folder_layout import (
     class_folders,
     find_splits,
     illegible,

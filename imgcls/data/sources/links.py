@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from imgcls.data.formats import may_be_image
-from imgcls.data.sources.layout import is_folder, is_set_aside
+from imgcls.data.image_formats import may_be_image
+from imgcls.data.sources.folder_layout import is_folder, is_set_aside
 from imgcls.errors import DataError
 from imgcls.text import listed
 

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from sklearn.datasets import load_digits, load_sample_images
 
-from imgcls.data import likeness
-from imgcls.data.likeness import SKETCH_BYTES, copies, says_something, sketches, thumbnail
+from imgcls.data import copies as copies_module
+from imgcls.data.copies import copies
+from imgcls.data.sketches import SKETCH_BYTES, says_something, sketches, thumbnail
 from imgcls.data.sources import elpv
 from tests.data.make import noise, picture
 
@@ -149,7 +150,7 @@ def test_asking_in_few_orientations_finds_what_asking_in_all_eight_finds(photogr
         known = sketches_of(images[::3] + images[2::3])
         few = copies(known, asked).tolist()
         with monkeypatch.context() as patch:
-            patch.setattr(likeness, "MARGIN", 1e6)
+            patch.setattr(copies_module, "MARGIN", 1e6)
             every = copies(known, asked).tolist()
         assert few == every and len(few) >= 0.7 * len(some)
 

@@ -26,9 +26,9 @@ from imgcls.data.decode import (
     thumbnail_and_squares,
 )
 from imgcls.data.decode_workers import CAN_FORK, ahead, cores
-from imgcls.data.formats import FORMATS
+from imgcls.data.image_formats import FORMATS
 from imgcls.data.image_set import gather, moments
-from imgcls.data.likeness import SIDE, SKETCH_BYTES, sketches, thumbnail
+from imgcls.data.sketches import SIDE, SKETCH_BYTES, sketches, thumbnail
 from imgcls.data.sources import ImageTable
 
 PIECE_BYTES = 2**22

@@ -1,8 +1,6 @@
 """Which images are copies of one another although their pixels differ: saved again, resized, turned, cropped.
 
-What is kept of an image is a *sketch* of 272 bytes, from which no picture can be shown: where it is lighter or darker
-than its surroundings on a grid of 32 x 32, and fifteen numbers of its coarsest shape. Comparing takes sketches alone,
-so that test images can be compared without being seen.
+Only their sketches are compared.
 """
 
 from __future__ import annotations
@@ -13,35 +11,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from scipy.fft import dctn
 from scipy.ndimage import uniform_filter
 from scipy.spatial import cKDTree
 
-SIDE = 32
-"""Cells of a sketch along each side."""
-
-SURROUNDINGS = 5
-"""Cells along each side of the square with whose mean a cell is compared."""
-
-LEAST_CONTRAST = 1.0
-"""Grey levels (root mean square) by which cells must differ from their surroundings; flatter images have no sketch."""
-
-NOTABLE, NOTABLE_LEVELS = 0.1, 1.0
-"""Share of an image's own contrast, and grey levels, from which on a cell counts as lighter or darker; below either of
-them it is neither, since in flat parts signs are noise."""
-
-SHAPE = 16
-"""Bytes for the coarsest shape: 15 DCT coefficients of unit norm times 127, then `HAS_SKETCH` and `IS_LARGE`."""
-
-SKETCH_BYTES = SHAPE + 2 * SIDE * SIDE // 8
-"""Shape, then a bit a cell: is it notable; then a bit a cell: is it lighter."""
-
-HAS_SKETCH, IS_LARGE = 1, 2
-"""Bits of a sketch's sixteenth byte: it can be compared; crops are looked for."""
-
-LARGE_SIDE = 48
-"""Pixels of the shorter side from which on crops are looked for: of smaller images, a crop cuts off whole pixels."""
+from imgcls.data.sketches import (
+    CHUNK,
+    SIDE,
+    as_relief,
+    correlation,
+    of_large_images,
+    says_something,
+    turned_reliefs,
+    turned_shapes,
+)
 
 NEIGHBOURS = 32
 """Number of images, those of nearest shape, with which each possibly canonical orientation of an image is compared."""
@@ -73,48 +55,6 @@ SAMPLE = 256
 MOST_CROPPED = 0.07
 """Share of a side that may be cut off at each edge."""
 
-CHUNK = 512
-"""Images that are compared at a time."""
-
-
-def thumbnail(image: Image.Image) -> NDArray[np.float32]:
-    """Grey levels of an image squeezed to 32 x 32, float32 (32, 32)."""
-    width, height = image.size
-    steps = max(1, width // (4 * SIDE)), max(1, height // (4 * SIDE))  # averaged first: one cheap pass over a large one
-    small = image.reduce(steps).convert("L").convert("F")
-    box = (0, 0, width / steps[0], height / steps[1])
-    return np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box), np.float32)
-
-
-def sketches(thumbnails: NDArray[np.float32], shorter_sides: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Sketches of images; zeros for those that are too flat to say anything.
-
-    Args:
-        thumbnails: float32 (N, 32, 32), as `thumbnail` gives them.
-        shorter_sides: int64 (N,), of the images, in pixels.
-
-    Returns:
-        uint8 (N, 272).
-    """
-    result = np.zeros((len(thumbnails), SKETCH_BYTES), np.uint8)
-    if not len(thumbnails):
-        return result
-    relief = thumbnails - uniform_filter(thumbnails, size=(0, SURROUNDINGS, SURROUNDINGS), mode="nearest")
-    contrast = np.sqrt((relief**2).mean(axis=(1, 2)))
-    notable = np.abs(relief) >= np.maximum(NOTABLE * contrast, NOTABLE_LEVELS)[:, None, None]
-    shape = dctn(thumbnails, axes=(1, 2), norm="ortho")[:, :4, :4].reshape(-1, SHAPE)[:, 1:]
-    shape /= np.maximum(np.linalg.norm(shape, axis=1, keepdims=True), 1e-6)
-    result[:, : SHAPE - 1] = np.rint(shape * 127).astype(np.int8).view(np.uint8)
-    result[:, SHAPE - 1] = HAS_SKETCH + IS_LARGE * (shorter_sides >= LARGE_SIDE)
-    result[:, SHAPE:] = _packed(notable, relief > 0)
-    result[contrast < LEAST_CONTRAST] = 0
-    return result
-
-
-def says_something(of: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Bool (N,): which of these sketches, uint8 (N, 272), can be compared at all."""
-    return (of[:, SHAPE - 1] & HAS_SKETCH) > 0
-
 
 def copies(
     ours: NDArray[np.uint8],
@@ -139,7 +79,7 @@ def copies(
         return np.empty((0, 2), np.int64)
     of_ours, of_theirs = labels or (np.zeros(len(ours), np.int64), np.ones(len(theirs), np.int64))
     among = _Known.of(ours[known], of_ours[known])
-    is_large = _is_large(theirs[asked])
+    is_large = of_large_images(theirs[asked])
     found = []
     for are_large, part in ((True, asked[is_large]), (False, asked[~is_large])):
         for start in range(0, len(part), CHUNK):
@@ -147,10 +87,6 @@ def copies(
             for of_known, of_rows in _copies_of_chunk(among, theirs[rows], of_theirs[rows], are_large=are_large):
                 found.append(np.stack((known[of_known], rows[of_rows]), axis=1))
     return np.unique(np.concatenate(found), axis=0)
-
-
-def _is_large(of: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    return (of[:, SHAPE - 1] & IS_LARGE) > 0
 
 
 # --- one orientation for all ----------------------------------------------------------------------------------------
@@ -177,16 +113,16 @@ class _Known:
     @classmethod
     def of(cls, known: NDArray[np.uint8], labels: NDArray[np.int64]) -> _Known:
         """Turns images with these sketches, uint8 (N, 272)."""
-        shapes = _turned_shapes(known)
+        shapes = turned_shapes(known)
         way = _may_be_canonical(shapes, 0).argmax(axis=0)
         upright = shapes[way, np.arange(len(known))]
-        reliefs, tree = _turned_reliefs(known, way), cKDTree(upright.reshape(len(known), -1))
+        reliefs, tree = turned_reliefs(known, way), cKDTree(upright.reshape(len(known), -1))
         if len(known) <= OTHERS:
-            return cls(reliefs, _is_large(known), tree, 0.0, labels)
+            return cls(reliefs, of_large_images(known), tree, 0.0, labels)
         sample = np.unique(np.linspace(0, len(known) - 1, SAMPLE).astype(np.int64))
         _, rows = _nearest(tree, upright[sample], np.inf, first=2, num=OTHERS)
-        likeness = np.median(_others(_agreement(reliefs[rows], reliefs[sample][:, None])))
-        return cls(reliefs, _is_large(known), tree, float(likeness), labels)
+        likeness = np.median(_others(correlation(reliefs[rows], reliefs[sample][:, None])))
+        return cls(reliefs, of_large_images(known), tree, float(likeness), labels)
 
 
 def _may_be_canonical(shapes: NDArray[np.float32], margin: float) -> NDArray[np.bool_]:
@@ -197,23 +133,6 @@ def _may_be_canonical(shapes: NDArray[np.float32], margin: float) -> NDArray[np.
     """
     across, down = shapes[..., 0, 1], shapes[..., 1, 0]
     return (down >= -margin) & (across - down >= -margin)
-
-
-def _turned_shapes(of: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """float32 (8, N, 4, 4)."""
-    shapes = _shapes(of)
-    return np.stack([_orientation(shapes, number, signed=True) for number in range(8)])
-
-
-def _turned_reliefs(of: NDArray[np.uint8], way: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """uint8 (N, 256): the last bytes of sketches, each image in the orientation of this number."""
-    turned = np.empty((len(of), SKETCH_BYTES - SHAPE), np.uint8)
-    for number in range(8):
-        those = np.flatnonzero(way == number)
-        for start in range(0, len(those), CHUNK):
-            part = those[start : start + CHUNK]
-            turned[part] = _packed(*(_orientation(plane, number) for plane in _planes(of[part])))
-    return turned
 
 
 # --- candidates -----------------------------------------------------------------------------------------------------
@@ -259,14 +178,14 @@ def _copies_of_chunk(
 
 
 def _candidates(known: _Known, asked: NDArray[np.uint8], reach: float) -> _Candidates:
-    shapes = _turned_shapes(asked)
+    shapes = turned_shapes(asked)
     number, way = np.nonzero(_may_be_canonical(shapes, MARGIN * reach).T)
-    reliefs = _turned_reliefs(asked[number], way)
+    reliefs = turned_reliefs(asked[number], way)
     apart, rows = _nearest(known.tree, shapes[way, number], reach)
     there = np.isfinite(apart)
     query, _ = np.nonzero(there)
     agreement = np.full(there.shape, -1, np.float32)
-    agreement[there] = _agreement(known.reliefs[rows[there]], reliefs[query])
+    agreement[there] = correlation(known.reliefs[rows[there]], reliefs[query])
     return _Candidates(number, reliefs, rows, agreement, 1 - agreement + SHAPE_WEIGHT * apart)
 
 
@@ -313,7 +232,7 @@ def _cropped(
     """As `_copies_of_chunk`, for the rest of the images, which are near to none as they are: the best are aligned."""
     query, neighbour = _best_blurred(known, candidates, rest)
     row, number = candidates.rows[query, neighbour], candidates.number[query]
-    ours, theirs = _relief(known.reliefs[row]), _relief(candidates.reliefs[query])
+    ours, theirs = as_relief(known.reliefs[row]), as_relief(candidates.reliefs[query])
     coarse, edges = _best_aligned(_halved(ours), _halved(theirs))
     best = _first_of_each(number, -coarse)
     at = best[coarse[best] >= COARSE_AGREEMENT]
@@ -346,7 +265,7 @@ def _first_of_each(number: NDArray[np.int64], key: NDArray[np.float32], num: int
 
 
 def _blurred(packed: NDArray[np.uint8]) -> NDArray[np.float32]:
-    cells = _relief(packed).reshape(-1, 8, SIDE // 8, 8, SIDE // 8).mean(axis=(2, 4)).reshape(-1, 64)
+    cells = as_relief(packed).reshape(-1, 8, SIDE // 8, 8, SIDE // 8).mean(axis=(2, 4)).reshape(-1, 64)
     unit: NDArray[np.float32] = (cells / np.maximum(np.linalg.norm(cells, axis=1, keepdims=True), 1e-6)).astype("f4")
     return unit
 
@@ -421,64 +340,3 @@ def _unit(relief: NDArray[np.floating[Any]], weight: NDArray[np.float32]) -> NDA
 def _halved(relief: NDArray[np.float32]) -> NDArray[np.float32]:
     halved: NDArray[np.float32] = relief.reshape(len(relief), SIDE // 2, 2, SIDE // 2, 2).mean(axis=(2, 4))
     return halved
-
-
-# --- the bytes of a sketch ------------------------------------------------------------------------------------------
-
-
-def _packed(notable: NDArray[np.bool_], lighter: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    flat = [np.packbits(plane.reshape(len(plane), -1), axis=1) for plane in (notable, lighter & notable)]
-    return np.concatenate(flat, axis=1)
-
-
-def _planes(of: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which cells are notable and which are lighter, bool (N, 32, 32) each."""
-    bits = np.unpackbits(of[:, SHAPE:], axis=1).reshape(len(of), 2, SIDE, SIDE).astype(bool)
-    return bits[:, 0], bits[:, 1]
-
-
-def _relief(packed: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """float32 (N, 32, 32) of the last 256 bytes: 1 lighter, -1 darker, 0 neither."""
-    bits = np.unpackbits(packed, axis=1).reshape(len(packed), 2, SIDE, SIDE).astype(np.float32)
-    return 2 * bits[:, 1] - bits[:, 0]
-
-
-def _shapes(of: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """float32 (N, 4, 4): the coarsest DCT coefficients, the mean left out."""
-    shapes = np.zeros((len(of), SHAPE), np.float32)
-    shapes[:, 1:] = np.ascontiguousarray(of[:, : SHAPE - 1]).view(np.int8).astype(np.float32) / 127
-    return shapes.reshape(len(of), 4, 4)
-
-
-def _orientation(squares: NDArray[Any], number: int, *, signed: bool = False) -> NDArray[Any]:
-    """One of the eight orientations of squares (N, G, G), 0 to 7, upright first; of DCT coefficients if signed.
-
-    Transposed where the number has the bit 4, then upside down where it has 2, then mirrored where it has 1.
-    """
-    turned = squares.transpose(0, 2, 1) if number & 4 else squares
-    if not signed:
-        return turned[:, :: -1 if number & 2 else 1, :: -1 if number & 1 else 1]
-    odd = np.where(np.arange(squares.shape[-1]) % 2, -1, 1).astype(np.float32)
-    return turned * (odd[:, None] if number & 2 else 1) * (odd if number & 1 else 1)
-
-
-def _agreement(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Correlation of the last 256 bytes of sketches, cell by cell; shapes are broadcast."""
-    notable_ours, lighter_ours = _words(ours)
-    notable_theirs, lighter_theirs = _words(theirs)
-    both = notable_ours & notable_theirs
-    num_both, num_against = _count(both), _count(both & (lighter_ours ^ lighter_theirs))
-    norm = np.sqrt(np.maximum(1, _count(notable_ours) * _count(notable_theirs)))
-    agreement: NDArray[np.float32] = ((num_both - 2 * num_against) / norm).astype(np.float32)
-    return agreement
-
-
-def _words(packed: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    words = np.ascontiguousarray(packed).view(np.uint64)
-    half = words.shape[-1] // 2
-    return words[..., :half], words[..., half:]
-
-
-def _count(words: NDArray[np.uint64]) -> NDArray[np.float64]:
-    count: NDArray[np.float64] = np.bitwise_count(words).sum(axis=-1, dtype=np.float64)
-    return count

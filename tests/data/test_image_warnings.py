@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from imgcls.data.held_warnings import held_warnings
+from imgcls.data.image_warnings import held_warnings
 from imgcls.runs.announce import announce
 
 LEAKS = logging.getLogger("imgcls.data.leaks")
