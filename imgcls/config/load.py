@@ -37,7 +37,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def config_table() -> list[tuple[str, str, str]]:
-    """(dotted key, default as in a file, what it means) of every key, for the README and `--help`."""
+    """(dotted key, default as in a file, what it means) of every key, for `imgcls keys` and docs/keys.md."""
     return [(key, as_toml(value), meaning) for key, value, meaning in fields_of(Experiment) if _is_value(key, value)]
 
 
