@@ -12,6 +12,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -127,36 +128,46 @@ class ModelConfig(Section):
     """`random-encoder`: seed of its frozen weights, which are drawn again instead of being stored."""
 
 
+@dataclass(frozen=True)
+class Reported:
+    """How a report names an augmentation that is on, after "Train images were augmented by"; `{}` is its value."""
+
+    words: str
+
+
 class AugmentConfig(Section):
-    """What happens to train images, a batch at a time; val and test are never augmented."""
+    """What happens to train images, a batch at a time; val and test are never augmented.
+
+    A key whose value is false or 0 is off. `imgcls.data.augment` applies the keys, and reports name those that are on.
+    """
 
     random_resized_crop: tuple[float, float] = (1.0, 1.0)
     """Range of the crop's area, as a share of the image. [1, 1]: no crop."""
     aspect_ratio: tuple[float, float] = (0.75, 4 / 3)
     """Range of the crop's width / height, drawn evenly in log; used where there is a crop."""
-    horizontal_flip: bool = True
+    horizontal_flip: Annotated[bool, Reported("horizontal flips")] = True
     """Mirror left and right in half of the images."""
-    vertical_flip: bool = False
+    vertical_flip: Annotated[bool, Reported("vertical flips")] = False
     """Mirror top and bottom in half of the images."""
-    quarter_turns: bool = False
+    quarter_turns: Annotated[bool, Reported("quarter turns")] = False
     """Turn by 0, 90, 180 or 270 degrees, each as often."""
-    rotation: float = Field(default=0.0, ge=0.0, le=180.0)
+    rotation: Annotated[float, Reported("rotations by up to {:g} degrees")] = Field(default=0.0, ge=0.0, le=180.0)
     """Turn by an angle drawn evenly from [-rotation, rotation] degrees; corners repeat the border."""
-    shift: Probability = 0.0
+    shift: Annotated[Probability, Reported("shifts by up to {:g} of the side")] = 0.0
     """Move across and down by shares of the side drawn evenly from [-shift, shift]; borders are repeated."""
-    brightness: Probability = 0.0
+    brightness: Annotated[Probability, Reported("brightness varied by up to {:g}")] = 0.0
     """Multiply by a factor from [1 - brightness, 1 + brightness]."""
-    contrast: Probability = 0.0
+    contrast: Annotated[Probability, Reported("contrast varied by up to {:g}")] = 0.0
     """Scale the distance to the image's mean by a factor from [1 - contrast, 1 + contrast]."""
-    saturation: Probability = 0.0
+    saturation: Annotated[Probability, Reported("saturation varied by up to {:g}")] = 0.0
     """Scale the distance to the grey image by a factor from [1 - saturation, 1 + saturation]; RGB only."""
-    hue: float = Field(default=0.0, ge=0.0, le=0.5)
+    hue: Annotated[float, Reported("hue varied by up to {:g}")] = Field(default=0.0, ge=0.0, le=0.5)
     """Turn the hue by a share of the colour circle drawn evenly from [-hue, hue]; RGB only."""
-    cutout: Probability = 0.0
+    cutout: Annotated[Probability, Reported("cutout of {:g} of the side")] = 0.0
     """Blank a square of this share of the side with the mean (DeVries & Taylor 2017, arXiv 1708.04552). 0: off."""
-    mixup: float = Field(default=0.0, ge=0.0)
+    mixup: Annotated[float, Reported("mixup (alpha {:g})")] = Field(default=0.0, ge=0.0)
     """Alpha of mixup's Beta(alpha, alpha) (Zhang et al. 2018, arXiv 1710.09412). 0: off."""
-    cutmix: float = Field(default=0.0, ge=0.0)
+    cutmix: Annotated[float, Reported("cutmix (alpha {:g})")] = Field(default=0.0, ge=0.0)
     """Alpha of cutmix's Beta(alpha, alpha) (Yun et al. 2019, arXiv 1905.04899). With mixup: half the batches each."""
 
     @field_validator("random_resized_crop")

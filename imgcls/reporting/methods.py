@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
-from imgcls.config.keys import AugmentConfig
+from imgcls.config.keys import AugmentConfig, Reported
 from imgcls.data.decode import PAD_LEVEL
 from imgcls.record import SPLIT_ORIGINS, RunRecord
 from imgcls.text import counted
@@ -122,23 +122,6 @@ def _squares(run: RunRecord) -> str:
     return f"{FITS[run.params.get('data.fit', 'crop')]}{resized}."
 
 
-AUGMENTATIONS: dict[str, Callable[[float], str]] = {
-    "horizontal_flip": lambda _: "horizontal flips",
-    "vertical_flip": lambda _: "vertical flips",
-    "quarter_turns": lambda _: "quarter turns",
-    "rotation": lambda degrees: f"rotations by up to {degrees:g} degrees",
-    "shift": lambda share: f"shifts by up to {share:g} of the side",
-    "brightness": lambda share: f"brightness varied by up to {share:g}",
-    "contrast": lambda share: f"contrast varied by up to {share:g}",
-    "saturation": lambda share: f"saturation varied by up to {share:g}",
-    "hue": lambda share: f"hue varied by up to {share:g}",
-    "cutout": lambda share: f"cutout of {share:g} of the side",
-    "mixup": lambda alpha: f"mixup (alpha {alpha:g})",
-    "cutmix": lambda alpha: f"cutmix (alpha {alpha:g})",
-}
-"""Key of `[augment]` -> its words, where it is not off."""
-
-
 def _augmentation(params: Mapping[str, str]) -> str:
     applied = list(_applied(params))
     return f"Train images were augmented by {', '.join(applied)}." if applied else "Train images were not augmented."
@@ -149,11 +132,11 @@ def _applied(params: Mapping[str, str]) -> Iterator[str]:
     if low < 1:
         ratio = " to ".join(f"{end:.3g}" for end in json.loads(params["augment.aspect_ratio"]))
         yield f"random crops of {low:g} to {high:g} of the area (width / height {ratio}), resized"
-    for key in AugmentConfig.model_fields:
+    for key, field in AugmentConfig.model_fields.items():
         value = json.loads(params.get(f"augment.{key}", "0"))
-        if key in ("random_resized_crop", "aspect_ratio") or not value:
-            continue
-        yield AUGMENTATIONS[key](float(value)) if key in AUGMENTATIONS else f"{key} {value}"
+        if key not in ("random_resized_crop", "aspect_ratio") and value:
+            reported = next((about for about in field.metadata if isinstance(about, Reported)), Reported(f"{key} {{}}"))
+            yield reported.words.format(value)
 
 
 def _machine(run: RunRecord) -> Iterator[str]:
