@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from imgcls.config.keys import AugmentConfig, Reported
 from imgcls.data.decode import PAD_LEVEL
-from imgcls.record import SPLIT_ORIGINS, RunRecord
+from imgcls.record import RunRecord, Tag
 from imgcls.text import counted
 
 SPLITS = ("train", "val", "test")
@@ -45,12 +45,12 @@ def split_words(run: RunRecord, evaluation: RunRecord | None = None) -> str:
         run: that trained.
         evaluation: of it, which knows how many images test has.
     """
-    tags = run.tags | ({"imgcls.num_test": evaluation.tags["imgcls.num_test"]} if evaluation else {})
+    tags = run.tags | ({Tag.NUM_TEST: evaluation.tags[Tag.NUM_TEST]} if evaluation else {})
     present = [split for split in SPLITS if f"imgcls.num_{split}" in tags]
     sizes = ", ".join(f"{tags[f'imgcls.num_{split}']} {split}" for split in present)
-    if SPLIT_ORIGINS not in tags:  # of an earlier version
+    if Tag.SPLIT_ORIGINS not in tags:  # of an earlier version
         return sizes
-    origins: dict[str, str] = json.loads(tags[SPLIT_ORIGINS])
+    origins: dict[str, str] = json.loads(tags[Tag.SPLIT_ORIGINS])
     came_from = (f"{split}: {origins.get(split, 'as the source has it')}" for split in present if split != "train")
     return "; ".join([sizes, *came_from])
 
@@ -141,10 +141,10 @@ def _applied(params: Mapping[str, str]) -> Iterator[str]:
 
 def _machine(run: RunRecord) -> Iterator[str]:
     tags, params = run.tags, run.params
-    versions = json.loads(tags.get("imgcls.versions", "{}"))
+    versions = json.loads(tags.get(Tag.VERSIONS, "{}"))
     named = ", ".join(f"{name} {number}" for name, number in versions.items() if name not in UNNAMED)
     precision = f" in {params['train.precision']}" if params.get("train.precision", "auto") != "auto" else ""
-    yield f"It ran{precision} on {device_words(tags.get('imgcls.device', 'an unknown device'))}" + (
+    yield f"It ran{precision} on {device_words(tags.get(Tag.DEVICE, 'an unknown device'))}" + (
         f" with {named}." if named else "."
     )
     yield f"The code was imgcls {versions.get('imgcls', 'of an unknown version')}, {commit_words(tags)}."
@@ -157,10 +157,10 @@ def device_words(device: str) -> str:
 
 def commit_words(tags: Mapping[str, str]) -> str:
     """Which commit a run's code was, and whether files differed from it, as far as that is known."""
-    commit = tags.get("imgcls.git_commit", "unknown")
+    commit = tags.get(Tag.GIT_COMMIT, "unknown")
     if commit in ("", "unknown"):
-        reason = tags.get("imgcls.git_unknown")
+        reason = tags.get(Tag.GIT_UNKNOWN)
         return "at an unknown commit" + (f" ({reason})" if reason else "")
     state = {"true": " with changes that are not committed", "false": ""}
-    dirty = tags.get("imgcls.git_dirty", "unknown")
+    dirty = tags.get(Tag.GIT_DIRTY, "unknown")
     return f"commit {commit[:12]}" + state.get(dirty, "; whether files differed from it is not known")
