@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 
 from imgcls.config.load import load_experiment
 from imgcls.evaluation.judge import evaluate
-from imgcls.reporting.figures import save_png
+from imgcls.reporting.drawing import save_png
 from imgcls.search.sweep import Sweep
 from imgcls.signals import GracefulStop
 from imgcls.tracking.store import Tracker

@@ -31,9 +31,8 @@ def train(
     path, root = find_experiment(experiment, Path.cwd())
     loaded = load_experiment(path, overrides or ())
 
-    from imgcls.record import MetricName, best_name
     from imgcls.reporting.cautions import flat
-    from imgcls.reporting.numbers import metric_text
+    from imgcls.reporting.rounding import metric_text
     from imgcls.runs.announce import announce
     from imgcls.runs.prepare import prepare
     from imgcls.runs.train import train_run
@@ -49,14 +48,14 @@ def train(
     best = done.best
     facts: dict[str, object] = {
         "run_id": done.run_id,
-        MetricName.BEST_EPOCH: best.epoch,
-        best_name("val/accuracy"): best.val_accuracy,
-        best_name("val/loss"): best.val_loss,
+        "best/epoch": best.epoch,
+        "best/val/accuracy": best.val_accuracy,
+        "best/val/loss": best.val_loss,
         **(flat(done.caution_tags) if as_json else {}),
     }
     if not as_json:
         for name, value in (("accuracy", best.val_accuracy), ("loss", best.val_loss)):
-            facts[best_name(f"val/{name}")] = metric_text(name, value, done.accuracy_interval)
+            facts[f"best/val/{name}"] = metric_text(name, value, done.accuracy_interval)
     print_facts(facts, as_json, title=f"Trained {prepared.experiment.name}")
     if not as_json:
         write_cautions(done.caution_tags)

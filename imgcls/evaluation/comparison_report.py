@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from imgcls.evaluation.compare import Comparison, Pair, Split
-from imgcls.record import MetricName, RunRecord
-from imgcls.reporting import figures
+from imgcls.record import RunRecord
+from imgcls.reporting import training_figures
 from imgcls.reporting.cautions import cautions
-from imgcls.reporting.numbers import UNDEFINED, with_interval
+from imgcls.reporting.drawing import save_png
+from imgcls.reporting.rounding import UNDEFINED, with_interval
 from imgcls.reporting.run_scores import warning
 from imgcls.reporting.tables import markdown_table
-from imgcls.statistics.grouped import TOO_FEW
+from imgcls.statistics.groups import TOO_FEW
 from imgcls.statistics.intervals import NO_INTERVAL
 
 SMALLEST_P = 1e-4
@@ -27,7 +28,7 @@ def comparison_pictures(comparison: Comparison) -> list[tuple[str, bytes]]:
     """(caption, PNG) of the curves of all runs, overlaid."""
     named = zip(comparison.runs, comparison.histories, strict=True)
     curves = {f"{i} {run.name}": history for i, (run, history) in enumerate(named, 1)}
-    return [("Accuracy and loss on val over the epochs", figures.save_png(figures.overlaid_curves(curves)))]
+    return [("Accuracy and loss on val over the epochs", save_png(training_figures.overlaid_curves(curves)))]
 
 
 def _blocks(comparison: Comparison) -> Iterator[str]:
@@ -54,7 +55,7 @@ def _blocks(comparison: Comparison) -> Iterator[str]:
 
 
 def _run_row(number: int, run: RunRecord, comparison: Comparison) -> tuple[str, ...]:
-    epoch, chosen = f"{run.metrics[MetricName.BEST_EPOCH]:.0f}", ", ".join(comparison.selected_by_val(run)) or UNDEFINED
+    epoch, chosen = f"{run.metrics['best/epoch']:.0f}", ", ".join(comparison.selected_by_val(run)) or UNDEFINED
     return f"run {number}", run.run_id, run.name, run.experiment, run.kind, epoch, chosen
 
 

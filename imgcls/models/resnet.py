@@ -10,7 +10,8 @@ from collections import OrderedDict
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imgcls.models.checks import CIFAR_DEPTHS, check_depth
+from imgcls.config.keys import CIFAR_DEPTHS
+from imgcls.models.checks import check_depth
 
 BLOCKS_PER_STAGE = {
     10: (1, 1, 1, 1),

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from imgcls import terminal
-from imgcls.reporting.numbers import rounded, with_interval
+from imgcls.reporting.rounding import rounded, with_interval
 from imgcls.statistics.intervals import Interval
 from imgcls.training.epoch import EpochResult
 from imgcls.training.loop import TrainState

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from imgcls.reporting.numbers import UNDEFINED
+from imgcls.reporting.rounding import UNDEFINED
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

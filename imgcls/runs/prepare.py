@@ -16,7 +16,7 @@ from imgcls.data.image_warnings import held_warnings
 from imgcls.data.loader import Loader
 from imgcls.data.splits import SQUARES_FORMAT, Dataset, load_dataset
 from imgcls.models.registry import build_model, pretrained_normalisation, resolve_model
-from imgcls.reporting.overview import too_few_to_score
+from imgcls.reporting.images_overview import too_few_to_score
 from imgcls.rng import derive_seed
 from imgcls.training.device import Device, prepare_device
 from imgcls.training.loop import Task

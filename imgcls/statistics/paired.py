@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from imgcls.statistics.grouped import Units
+from imgcls.statistics.groups import Units
 from imgcls.statistics.intervals import Interval, normal_quantile, wilson_ends
 
 

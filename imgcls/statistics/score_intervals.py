@@ -8,24 +8,24 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 from scipy.stats import sem, skew
 
-from imgcls.statistics.grouped import TOO_FEW, Units, about_groups
+from imgcls.statistics.groups import TOO_FEW, Units, about_groups
+from imgcls.statistics.interval_of_mean import correlations, interval_of_mean
 from imgcls.statistics.intervals import Interval, wilson, wilson_ends
-from imgcls.statistics.joint import correlations, interval_of_mean
+from imgcls.statistics.predictions import LogProbs, check_scored
 
 MIN_IMAGES_FOR_LOSS = 100
 """Images below which the loss has no interval: among fewer, a rare large loss is too likely to be missing."""
 
+
 MIN_MINORITY_FOR_LOSS = 8
 """Images outside the largest class below which the loss has no interval, since the few large losses are theirs."""
+
 
 PRIOR_PLACEMENTS = 10
 """Misplaced images on either side at which DeLong's variance of the AUROC counts as much as that of Newcombe."""
 
-VALUES_AT_ONCE = 10**6
-"""Logits that are turned into float64 log-probabilities at once."""
 
 METHODS = {
     "accuracy": "Wilson's score interval",
@@ -97,7 +97,7 @@ def explained_intervals(
     """
     check_scored(logits, labels)
     units = Units(len(labels), groups, confidence)
-    log_probs, predictions = _LogProbs(logits), logits.argmax(axis=1)
+    log_probs, predictions = LogProbs(logits), logits.argmax(axis=1)
     found = {
         "accuracy": _accuracy(predictions == labels, units),
         "balanced_accuracy": _balanced_accuracy(labels, predictions, units),
@@ -124,27 +124,6 @@ def hits_interval(hits: NDArray[np.bool_], groups: Sequence[str] = ()) -> Interv
     """
     found = _accuracy(hits, Units(len(hits), groups))
     return found if isinstance(found, Interval) else None
-
-
-class _LogProbs:
-    """Log-probabilities of logits (N, K) in float64, class by class: all at once they need twice the logits' memory."""
-
-    def __init__(self, logits: NDArray[np.floating]) -> None:
-        self._logits = logits
-        self._highest: NDArray[np.float64] = logits.max(axis=1).astype(np.float64)
-        blocks = np.array_split(logits, -(-logits.size // VALUES_AT_ONCE))
-        self._of_highest = np.concatenate([log_softmax(one.astype(np.float64), axis=1).max(axis=1) for one in blocks])
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return int(self._logits.shape[1])
-
-    def of(self, classes: int | NDArray[np.integer]) -> NDArray[np.float64]:
-        """Of one class, or of a class for each image, (N,): float64 (N,), the same bits as SciPy's `log_softmax`."""
-        chosen: NDArray[np.float64] = self._logits[np.arange(len(self._logits)), classes].astype(np.float64)
-        log_probs: NDArray[np.float64] = chosen - self._highest + self._of_highest
-        return log_probs
 
 
 # --- shares -----------------------------------------------------------------------------------------------------
@@ -222,7 +201,7 @@ def _f1(jaccard: NDArray[np.float64]) -> NDArray[np.float64]:
 # --- AUROC ------------------------------------------------------------------------------------------------------
 
 
-def _auroc(log_probs: _LogProbs, labels: NDArray[np.integer], units: Units) -> Interval | str:
+def _auroc(log_probs: LogProbs, labels: NDArray[np.integer], units: Units) -> Interval | str:
     """Of class 1 for two classes, else the mean of K classes, each against the rest."""
     num_classes = log_probs.num_classes
     is_of = [labels == label for label in range(num_classes)]
@@ -352,33 +331,3 @@ def _hall_end(values: NDArray[np.float64], quantile: float) -> float:
 
 def _too_few_groups(what: str) -> str:
     return f"{what} in {TOO_FEW}"
-
-
-def check_scored(values: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
-    """Refuses logits or probabilities that cannot be scored against these labels.
-
-    Raises:
-        ValueError: other shapes than (N, K) and (N,), N >= 1, K >= 2; a label out of range; values that are not finite.
-    """
-    if values.ndim != 2 or values.shape[1] < 2 or len(values) != len(labels):
-        raise ValueError(f"{values.shape} values for {labels.shape} labels: give (N, K), K >= 2, and (N,)")
-    check_classes("labels", labels, values.shape[1])
-    if num_bad := int((~np.isfinite(values)).any(axis=1).sum()):
-        raise ValueError(f"{num_bad} of {len(values)} images have values that are not finite: the model has diverged")
-
-
-def check_classes(name: str, classes: NDArray[np.integer], num_classes: int) -> None:
-    """Refuses whatever does not name a class for each image.
-
-    Args:
-        name: of the classes in the message, such as `labels`.
-        classes: int64 (N,), N >= 1, in [0, K).
-        num_classes: K.
-
-    Raises:
-        ValueError: another shape, type or range.
-    """
-    if classes.ndim != 1 or not len(classes) or not np.issubdtype(classes.dtype, np.integer):
-        raise ValueError(f"{name} are {classes.dtype} {classes.shape}: give integers (N,) of at least one image")
-    if classes.min() < 0 or classes.max() >= num_classes:
-        raise ValueError(f"{name} reach from {classes.min()} to {classes.max()}: give 0 to {num_classes - 1}")

@@ -11,7 +11,8 @@ from imgcls.evaluation.confirmation import Confirmed
 from imgcls.evaluation.report import evaluation_markdown
 from imgcls.evaluation.selection import Selection
 from imgcls.statistics.intervals import wilson
-from imgcls.statistics.scores import Scores, per_class
+from imgcls.statistics.per_class import per_class
+from imgcls.statistics.scores import Scores
 from tests.reporting.records import evaluation, trained
 
 TEST = Scores(

@@ -13,7 +13,7 @@ from imgcls.evaluation.confirmation import Confirmed, rank_confirmed
 from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.rerun import rerun
 from imgcls.evaluation.selection import selection_of, story
-from imgcls.reporting.numbers import accuracy_interval, with_interval
+from imgcls.reporting.rounding import accuracy_interval, with_interval
 from imgcls.search.sweep import Sweep, confirm_sweep
 from imgcls.search.winner import flat
 from imgcls.signals import GracefulStop

@@ -8,20 +8,17 @@ import pytest
 from matplotlib._pylab_helpers import Gcf
 from PIL import Image
 
-from imgcls.reporting.figures import (
-    confusion_matrix,
+from imgcls.reporting.drawing import save_png
+from imgcls.reporting.prediction_figures import confusion_matrix, near_duplicates, reliability_diagram, worst_mistakes
+from imgcls.reporting.training_figures import (
     importances,
     leaderboard_intervals,
     learning_curves,
-    near_duplicates,
     overlaid_curves,
-    reliability_diagram,
-    save_png,
     search_history,
-    worst_mistakes,
 )
+from imgcls.statistics.calibration import expected_calibration_error, reliability
 from imgcls.statistics.intervals import Interval, wilson
-from imgcls.statistics.scores import expected_calibration_error, reliability
 
 
 def texts(figure):

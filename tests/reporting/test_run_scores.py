@@ -3,7 +3,7 @@ import math
 import pandas as pd
 import pytest
 
-from imgcls.reporting.numbers import with_interval
+from imgcls.reporting.rounding import with_interval
 from imgcls.reporting.run_scores import score_of, val_score, with_intervals
 from imgcls.reporting.tables import markdown_table, terminal_table
 from imgcls.statistics.intervals import Interval, wilson

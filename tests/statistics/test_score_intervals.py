@@ -11,7 +11,7 @@ from scipy.special import log_softmax
 from sklearn import metrics as oracle
 
 from benchmarks.coverage import of_groups, of_pairs, of_two_classes, simulate
-from imgcls.statistics.grouped import MIN_GROUPS, TOO_FEW, Units
+from imgcls.statistics.groups import MIN_GROUPS, TOO_FEW, Units
 from imgcls.statistics.intervals import wilson
 from imgcls.statistics.score_intervals import explained_intervals, hits_interval, score_intervals
 from imgcls.statistics.scores import score_logits

@@ -5,9 +5,12 @@ import pytest
 from scipy.special import softmax
 from sklearn import metrics as oracle
 
-from imgcls.reporting.numbers import ends, rounded, with_interval
+from imgcls.reporting.rounding import ends, rounded, with_interval
+from imgcls.statistics.calibration import expected_calibration_error, reliability
 from imgcls.statistics.intervals import NO_INTERVAL, Interval, wilson
-from imgcls.statistics.scores import confusion, expected_calibration_error, per_class, reliability, score, score_logits
+from imgcls.statistics.per_class import per_class
+from imgcls.statistics.predictions import confusion
+from imgcls.statistics.scores import score, score_logits
 
 
 def drawn(seed, num_images, num_classes, skill=1.0):

@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from imgcls.cli import app
-from imgcls.reporting.overview import overview, too_few_to_score
+from imgcls.reporting.images_overview import overview, too_few_to_score
 from tests.data.make import load, noise, write, write_class
 
 

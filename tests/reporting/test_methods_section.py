@@ -2,7 +2,7 @@
 
 import pytest
 
-from imgcls.reporting.methods import methods, split_words
+from imgcls.reporting.methods_section import methods, split_words
 from tests.reporting.records import record
 
 

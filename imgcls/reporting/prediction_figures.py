@@ -1,0 +1,250 @@
+"""Figures of a classifier's predictions, and of images. Each function gives a new `Figure`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from imgcls.reporting.drawing import (
+    BLUE,
+    GREY,
+    PALE_BLUE,
+    SMALL,
+    TINY,
+    legend_above,
+    legible,
+    plain_axes,
+    sentence,
+    verbatim,
+)
+from imgcls.statistics.calibration import Reliability
+from imgcls.statistics.intervals import wilson
+
+MAX_ANNOTATED_CLASSES = 20
+
+
+MAX_NAMED_CLASSES = 100
+
+
+def confusion_matrix(matrix: NDArray[np.integer], class_names: Sequence[str]) -> Figure:
+    """Draws who is taken for whom: colour is the share of the true class, text the count and that share.
+
+    Cells carry text up to 20 classes. From there on the colour scale is a square root, which lets rare mistakes show,
+    and beyond 100 classes not every one is named.
+
+    Args:
+        matrix: int64 (K, K), row = true class, column = predicted class. A row of zeros is drawn grey.
+        class_names: K names.
+
+    Raises:
+        ValueError: where `matrix` is not (K, K).
+    """
+    num_classes = len(class_names)
+    if matrix.shape != (num_classes, num_classes):
+        raise ValueError(f"a confusion matrix {matrix.shape} for {num_classes} class names: give one row per name")
+    shares = _row_shares(matrix)
+    annotated = num_classes <= MAX_ANNOTATED_CLASSES
+    names = [legible(name) for name in class_names]
+    cell = _cell_inches(num_classes)
+    margin = 0.9 + 0.065 * max(map(len, names))
+    figure = Figure(figsize=(num_classes * cell + margin + 0.9, num_classes * cell + margin), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(
+        shares,
+        cmap=colormaps["Blues"].with_extremes(bad="#E5E5E5"),
+        norm=Normalize(0, 1) if annotated else PowerNorm(0.5, 0, 1),
+    )
+    if annotated:
+        _annotate(axes, matrix, shares)
+    _name_cells(axes, names, cell)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.set_title(f"{np.trace(matrix)} of {matrix.sum()} images right", fontsize=10)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, format=PercentFormatter(1))
+    bar.set_label("share of the true class", fontsize=SMALL)
+    bar.ax.tick_params(labelsize=SMALL)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def reliability_diagram(reliability: Reliability, ece: float, *, has_intervals: bool = True) -> Figure:
+    """Draws accuracy against confidence, over a histogram of confidence.
+
+    A point stands at its bin's mean confidence, so its distance to the diagonal is the bin's share in the calibration
+    error; its bar is the 95% Wilson interval, where there is one.
+
+    Args:
+        reliability: the bins.
+        ece: expected calibration error, in [0, 1].
+        has_intervals: draw the bars; False for images in groups, which are not independent.
+    """
+    filled = np.flatnonzero(reliability.counts)
+    left, widths = reliability.edges[:-1], np.diff(reliability.edges)
+    confidence, accuracy = reliability.confidence[filled], reliability.accuracy[filled]
+    counts = reliability.counts[filled]
+    intervals = [wilson(round(share * num), int(num)) for share, num in zip(accuracy, counts, strict=True)]
+
+    figure = Figure(figsize=(5, 5.6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.bar(left[filled], accuracy, widths[filled], align="edge", color=PALE_BLUE, edgecolor="white")
+    upper.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="perfect calibration")
+    # Points at 0 and at 1 lie on the frame: unclipped, they show whole.
+    lows, highs = [i.low for i in intervals], [i.high for i in intervals]
+    if has_intervals:
+        upper.vlines(confidence, lows, highs, color=BLUE, linewidth=1.2, clip_on=False)
+    label = "accuracy, 95% interval" if has_intervals else "accuracy"
+    upper.plot(confidence, accuracy, "o", color=BLUE, markersize=4, label=label, clip_on=False)
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    legend_above(upper)
+    figure.suptitle(f"Calibration error (ECE) {ece:.3f}, {reliability.counts.sum()} images", fontsize=10)
+
+    lower.bar(left, reliability.counts, widths, align="edge", color=BLUE, edgecolor="white")
+    lower.set(xlabel="confidence (highest probability)", ylabel="images")
+    lower.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+    for axes in (upper, lower):
+        plain_axes(axes)
+    return figure
+
+
+def worst_mistakes(
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.integer],
+    probs: NDArray[np.floating],
+    keys: Sequence[str],
+    class_names: Sequence[str],
+    num: int = 24,
+) -> Figure:
+    """Shows the wrong predictions of highest confidence, each under truth → prediction (confidence).
+
+    Args:
+        pixels: uint8 (N, C, H, W), C = 1 (grey) or 3 (RGB). Only the rows shown are read.
+        labels: int64 (N,).
+        probs: float (N, K).
+        keys: N names of the images in their source.
+        class_names: K names.
+        num: how many to show at most, at least 1.
+
+    Returns:
+        A grid of images, or a sentence where nothing was predicted wrong.
+    """
+    predictions, confidence = probs.argmax(axis=1), probs.max(axis=1)
+    mistakes = np.flatnonzero(predictions != labels)
+    if not len(mistakes):
+        return sentence(f"No mistakes: all {len(labels)} images were predicted right.")
+    shown = mistakes[np.argsort(-confidence[mistakes], kind="stable")][:num]
+    num_columns = min(6, len(shown))
+    num_rows = math.ceil(len(shown) / num_columns)
+    # Three columns at least, so that the title has room.
+    figure = Figure(figsize=(1.75 * max(num_columns, 3), 2.35 * num_rows + 0.4), layout="constrained")
+    figure.suptitle(f"Mistakes of highest confidence: {len(shown)} of {len(mistakes)}", fontsize=10)
+    panels = figure.subplots(num_rows, num_columns, squeeze=False).flatten().tolist()
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, row in zip(panels, shown, strict=False):
+        truth, prediction = class_names[labels[row]], class_names[predictions[row]]
+        _show_image(axes, pixels[row])
+        axes.set_title(f"{legible(truth)} →\n{legible(prediction, 15)} ({confidence[row]:.1%})", fontsize=SMALL)
+        _name_below(axes, keys[row])
+    return figure
+
+
+def near_duplicates(
+    above: NDArray[np.uint8], below: NDArray[np.uint8], keys: Sequence[tuple[str, str]], num_pairs: int,
+    title: str = "Near duplicates, train above val",
+) -> Figure:  # fmt: skip
+    """Shows images, each above the one that looks like it.
+
+    Args:
+        above: uint8 (N, C, H, W), C = 1 (grey) or 3 (RGB), N at least 1.
+        below: uint8 (N, C, S, S), their counterparts.
+        keys: N pairs of names.
+        num_pairs: how many pairs there are in all.
+        title: what they are.
+    """
+    num_columns = min(5, len(keys))
+    num_blocks = math.ceil(len(keys) / num_columns)
+    # In inches: two images of 1.66, a name of 0.2 below each, and a gap of 0.25 between one pair and the next; three
+    # columns at least, so that the title has room. No constrained layout, which takes longer than the drawing.
+    height = 0.4 + 3.97 * num_blocks
+    figure = Figure(figsize=(1.75 * max(num_columns, 3), height))
+    figure.suptitle(f"{title}: {len(keys)} of {num_pairs}", fontsize=10, y=1 - 0.2 / height)
+    blocks = figure.add_gridspec(
+        num_blocks, num_columns, top=1 - 0.4 / height, bottom=0.45 / height, left=0.01, right=0.99, wspace=0.06,
+        hspace=0.45 / 3.52,
+    )  # fmt: skip
+    for number, names in enumerate(keys):
+        halves = blocks[divmod(number, num_columns)].subgridspec(2, 1, hspace=0.2 / 1.66)
+        for row, split in enumerate((above, below)):
+            axes = figure.add_subplot(halves[row])
+            axes.set_axis_off()
+            _show_image(axes, split[number])
+            _name_below(axes, names[row])
+    return figure
+
+
+def _row_shares(matrix: NDArray[np.integer]) -> NDArray[np.float64]:
+    totals = matrix.sum(axis=1, keepdims=True)
+    shares = np.full(matrix.shape, np.nan)
+    np.divide(matrix, totals, out=shares, where=totals > 0)
+    return shares
+
+
+def _cell_inches(num_classes: int) -> float:
+    if num_classes <= 4:
+        return 1.1
+    return 0.58 if num_classes <= MAX_ANNOTATED_CLASSES else max(7, min(num_classes * 0.12, 14)) / num_classes
+
+
+def _annotate(axes: Axes, matrix: NDArray[np.integer], shares: NDArray[np.float64]) -> None:
+    for row, column in zip(*np.nonzero(matrix), strict=True):
+        share = shares[row, column]
+        axes.text(
+            column,
+            row,
+            f"{matrix[row, column]}\n{share:.0%}",
+            color="white" if share > 0.7 else "black",
+            fontsize=SMALL,
+            ha="center",
+            va="center",
+        )
+
+
+def _name_cells(axes: Axes, names: Sequence[str], cell: float) -> None:
+    step = math.ceil(len(names) / MAX_NAMED_CLASSES)
+    named = range(0, len(names), step)
+    size = min(SMALL, 0.75 * 72 * cell * step)
+    labels = [names[i] for i in named]
+    axes.set_yticks(named, labels, fontsize=size)
+    # A character is about 0.6 of the font size wide.
+    if max(map(len, names)) * 0.6 * size < 72 * cell:
+        axes.set_xticks(named, labels, fontsize=size)
+    elif len(names) <= MAX_ANNOTATED_CLASSES:
+        axes.set_xticks(named, labels, fontsize=size, rotation=45, ha="right", rotation_mode="anchor")
+    else:
+        axes.set_xticks(named, labels, fontsize=size, rotation=90)
+    axes.tick_params(length=0 if len(names) <= MAX_ANNOTATED_CLASSES else 2)
+    axes.spines[:].set_visible(False)
+
+
+def _show_image(axes: Axes, image: NDArray[np.uint8]) -> None:
+    if image.shape[0] == 1:
+        axes.imshow(image[0], cmap="gray", vmin=0, vmax=255)
+    else:
+        axes.imshow(image.transpose(1, 2, 0))
+
+
+def _name_below(axes: Axes, key: str) -> None:
+    axes.text(0.5, -0.04, _tail(key), transform=axes.transAxes, fontsize=TINY, color=GREY, ha="center", va="top")
+
+
+def _tail(key: str, limit: int = 30) -> str:
+    line = " ".join(key.split())
+    return verbatim(line if len(line) <= limit else f"…{line[1 - limit :]}")

@@ -1,0 +1,194 @@
+"""Figures of runs and sweeps: curves over the epochs, trials, importances. Each function gives a new `Figure`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from imgcls.reporting.drawing import (
+    BLUE,
+    GREY,
+    ORANGE,
+    PALE_BLUE,
+    SMALL,
+    legend_above,
+    legible,
+    plain_axes,
+    plain_rows,
+    sentence,
+)
+from imgcls.statistics.intervals import Interval
+
+RUN_COLOURS = (BLUE, ORANGE, "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+
+
+RUN_LINES = ("-", "--", ":", "-.")
+"""Runs in one picture take each colour with the first style, then with the second: 28 looks."""
+
+
+def learning_curves(history: pd.DataFrame | Sequence[Mapping[str, float]], best_epoch: int | None = None) -> Figure:
+    """Draws loss and accuracy over the epochs.
+
+    Args:
+        history: a row per epoch with `epoch` (completed epochs, from 1), `train/loss` and `val/loss` (nats),
+            `val/accuracy` in [0, 1].
+        best_epoch: the epoch whose weights were kept; marked where given.
+
+    Returns:
+        Two panels, or a sentence where no epoch was completed.
+    """
+    table = pd.DataFrame(history)
+    if table.empty:
+        return sentence("No epoch was completed.")
+    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    marker = "o" if len(table) <= 40 else ""
+    for axes, name, colour in (
+        (loss, "train/loss", ORANGE),
+        (loss, "val/loss", BLUE),
+        (accuracy, "val/accuracy", BLUE),
+    ):
+        axes.plot(table["epoch"], table[name], color=colour, marker=marker, markersize=3, linewidth=1.5, label=name)
+    loss.set_ylabel("loss (nats)")
+    accuracy.set_ylabel("accuracy")
+    for axes in (loss, accuracy):
+        if best_epoch is not None:
+            axes.axvline(best_epoch, color=GREY, linestyle="--", linewidth=1, label=f"best epoch ({best_epoch})")
+        axes.set_xlabel("epoch")
+        axes.set_xlim(table["epoch"].min() - 0.5, table["epoch"].max() + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        plain_axes(axes)
+        legend_above(axes)
+    return figure
+
+
+def overlaid_curves(runs: Mapping[str, pd.DataFrame | Sequence[Mapping[str, float]]]) -> Figure:
+    """Draws the val scores of several runs over one another.
+
+    Args:
+        runs: name -> a row per epoch with `epoch` (completed epochs, from 1), `val/accuracy` in [0, 1] and `val/loss`
+            (nats). A run without an epoch is left out.
+
+    Returns:
+        Two panels, or a sentence where no run completed an epoch.
+    """
+    tables = {name: table for name, rows in runs.items() if len(table := pd.DataFrame(rows))}
+    if not tables:
+        return sentence("No epoch was completed.")
+    num_legend_rows = math.ceil(len(tables) / 3)
+    figure = Figure(figsize=(8.4, 3.5 + 0.2 * num_legend_rows), layout="constrained")
+    panels = figure.subplots(1, 2)
+    marker = "o" if max(map(len, tables.values())) <= 40 else ""
+    for axes, metric, words in zip(panels, ("val/accuracy", "val/loss"), ("accuracy", "loss (nats)"), strict=True):
+        for i, (name, table) in enumerate(tables.items()):
+            axes.plot(
+                table["epoch"], table[metric], RUN_LINES[i // len(RUN_COLOURS) % len(RUN_LINES)],
+                color=RUN_COLOURS[i % len(RUN_COLOURS)], marker=marker, markersize=3, linewidth=1.5,
+                label=legible(name, 40),
+            )  # fmt: skip
+        axes.set(xlabel="epoch", ylabel=f"{words} on val")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        plain_axes(axes)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=SMALL, frameon=False)
+    return figure
+
+
+def search_history(
+    trials: Sequence[int], values: Sequence[float], outcomes: Sequence[str], metric: str = "val/accuracy"
+) -> Figure:
+    """Draws what each trial of a sweep reached, and the best of the completed ones so far.
+
+    Args:
+        trials: their numbers, in any order.
+        values: the metric of each; NaN where a trial has none, which then stands as a cross on the axis.
+        outcomes: `completed`, `pruned` or `failed`, of each.
+        metric: `val/accuracy`, of which more is better, or `val/loss`.
+
+    Returns:
+        A scatter, or a sentence where there are no trials.
+    """
+    table = pd.DataFrame({"trial": trials, "value": values, "outcome": outcomes}).sort_values("trial")
+    if table.empty:
+        return sentence("No trial has ended.")
+    figure = Figure(figsize=(7, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    completed, pruned = (table[table["outcome"] == outcome] for outcome in ("completed", "pruned"))
+    axes.plot(pruned["trial"], pruned["value"], "o", color=GREY, fillstyle="none", markersize=4, label="pruned")
+    axes.plot(completed["trial"], completed["value"], "o", color=BLUE, markersize=4, label="completed")
+    best = completed["value"].cummin() if metric == "val/loss" else completed["value"].cummax()
+    axes.step(completed["trial"], best, where="post", color=ORANGE, linewidth=1.5, label="best so far")
+    lost = table[table["value"].isna()]["trial"]
+    if len(lost):
+        at_the_bottom = axes.get_xaxis_transform()
+        axes.plot(lost, [0] * len(lost), "x", color=GREY, transform=at_the_bottom, clip_on=False, label="no score")
+    axes.set(xlabel="trial", ylabel=metric)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    plain_axes(axes)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize=SMALL, frameon=False, borderaxespad=0.2)
+    return figure
+
+
+def importances(shares: Mapping[str, tuple[float, Interval]]) -> Figure:
+    """Draws how much each searched key matters for the metric, the most important on top.
+
+    Args:
+        shares: dotted key -> share of the metric's variation, in [0, 1], and the range of that.
+
+    Returns:
+        Horizontal bars with their ranges, or a sentence where there are none.
+    """
+    if not shares:
+        return sentence("There are too few completed trials to say what matters.")
+    ordered = sorted(shares.items(), key=lambda item: item[1][0])
+    figure = Figure(figsize=(6, 0.9 + 0.32 * len(ordered)), layout="constrained")
+    axes = figure.add_subplot()
+    places = range(len(ordered))
+    axes.barh(places, [share for _, (share, _) in ordered], 0.6, color=PALE_BLUE)
+    axes.hlines(places, [r.low for _, (_, r) in ordered], [r.high for _, (_, r) in ordered], color=BLUE, linewidth=1.2)
+    axes.set_yticks(places, [f"{legible(key, 40)}  {share:.0%}" for key, (share, _) in ordered])
+    axes.set_xlabel("share of the metric's variation; lines: in 90% of resamples of the trials")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.margins(x=0.12)
+    plain_rows(axes)
+    return figure
+
+
+def leaderboard_intervals(
+    names: Sequence[str],
+    values: Sequence[float],
+    intervals: Sequence[Interval],
+    metric: str = "val/accuracy",
+    num: int = 20,
+) -> Figure:
+    """Draws the best trials with their 95% intervals, so that one sees which cannot be told apart.
+
+    Args:
+        names: of the trials, best first.
+        values: the metric of each.
+        intervals: of each value.
+        metric: what the values are.
+        num: how many to show at most, at least 1.
+
+    Returns:
+        A dot with its whiskers a row, or a sentence where there are no trials.
+    """
+    rows = list(zip(names, values, intervals, strict=True))
+    if not rows:
+        return sentence("No trial was completed.")
+    shown = rows[:num]
+    places = range(len(shown))
+    figure = Figure(figsize=(6, 1.1 + 0.26 * len(shown)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.hlines(places, [i.low for _, _, i in shown], [i.high for _, _, i in shown], color=BLUE, linewidth=1.2)
+    axes.plot([value for _, value, _ in shown], places, "o", color=BLUE, markersize=4)
+    axes.set_yticks(places, [legible(name, 40) for name, _, _ in shown])
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{metric}, 95% interval")
+    axes.set_title(f"The best {len(shown)} of {len(rows)} trials", fontsize=10)
+    plain_rows(axes)
+    return figure
