@@ -38,7 +38,7 @@ def require(sources: Iterable[str], root: Path = REPOSITORY) -> None:
         try:
             open_source(DataConfig(source=source), root)
         except DataError as error:
-            missing.append(f"{error}\n  {REMEDIES.get(source, 'see data.source in the README')}")
+            missing.append(f"{error}\n  {REMEDIES.get(source, 'see data.source in docs/keys.md')}")
     if missing:
         sys.stderr.write("\n".join(["nothing was measured, because images are missing:", *missing]) + "\n")
         raise SystemExit(2)

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgcls.data.cache_folder import abandoned, in_words
-from imgcls.record import RunRecord
-from imgcls.runs.record_writer import BEST
+from imgcls.record import Artifact, RunRecord, Tag
 from imgcls.tracking.store import Tracker
 
 ASIDE = re.compile(r"\..+\.\d+")
@@ -83,7 +82,7 @@ def look_through(tracker: Tracker, root: Path) -> Findings:
             continue
         found += _leftovers(record.folder)
         if record.run_id not in needed:
-            found += _of_ended(record, has_chosen=record.tags.get("mlflow.parentRunId") in chosen_from)
+            found += _of_ended(record, has_chosen=record.tags.get(Tag.PARENT) in chosen_from)
     found += [(LEFTOVERS, path) for path in (*_unfinished_stores(root), *abandoned())]
     items = tuple(Item(kind, path, _num_bytes(path)) for kind, path in found)
     return Findings(items, sum(record.folder is None for record in records))
@@ -122,22 +121,20 @@ def _needed(records: Iterable[RunRecord]) -> set[str]:
     needed, confirmed, trials = set(), set(), []
     for record in records:
         tags = record.tags
-        needed |= {
-            tags[tag] for tag in ("imgcls.best_run_id", "imgcls.evaluated_run_id", "mlflow.parentRunId") if tag in tags
-        }
-        sweep = tags.get("mlflow.parentRunId", "")
+        needed |= {tags[tag] for tag in (Tag.BEST_RUN_ID, Tag.EVALUATED_RUN_ID, Tag.PARENT) if tag in tags}
+        sweep = tags.get(Tag.PARENT, "")
         if record.kind == "confirm":
             needed.add(record.run_id)
-            confirmed.add((sweep, tags.get("imgcls.trial")))
+            confirmed.add((sweep, tags.get(Tag.TRIAL)))
         if record.kind == "sweep":
-            confirmed |= {(record.run_id, n) for n in tags.get("imgcls.confirmed_trials", "").split(",")}
+            confirmed |= {(record.run_id, n) for n in tags.get(Tag.CONFIRMED_TRIALS, "").split(",")}
         if record.kind == "trial":
-            trials.append((sweep, tags.get("imgcls.trial"), record.run_id))
+            trials.append((sweep, tags.get(Tag.TRIAL), record.run_id))
     return needed | {run_id for sweep, number, run_id in trials if (sweep, number) in confirmed}
 
 
 def _has_chosen(sweep: RunRecord) -> bool:
-    return sweep.outcome == "completed" and not sweep.is_deleted and "imgcls.best_run_id" in sweep.tags
+    return sweep.outcome == "completed" and not sweep.is_deleted and Tag.BEST_RUN_ID in sweep.tags
 
 
 def _may_go_on(record: RunRecord) -> bool:
@@ -155,7 +152,7 @@ def _of_deleted(record: RunRecord) -> Iterator[tuple[str, Path]]:
 
 def _of_ended(record: RunRecord, *, has_chosen: bool) -> Iterator[tuple[str, Path]]:
     assert record.folder is not None
-    is_trial, best = record.kind == "trial", record.folder / BEST
+    is_trial, best = record.kind == "trial", record.folder / Artifact.BEST
     for path in _checkpoints(record.folder):
         if is_trial and record.outcome in ("pruned", "failed"):
             yield ENDED_EARLY, path
@@ -177,7 +174,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _files(folder: Path) -> list[Path]:
     """Files of a run's folder of checkpoints; a link is not followed, wherever it leads."""
-    checkpoints = folder / Path(BEST).parent
+    checkpoints = folder / Path(Artifact.BEST).parent
     if checkpoints.is_symlink() or not checkpoints.is_dir():
         return []
     return sorted(path for path in checkpoints.iterdir() if path.is_file() and not path.is_symlink())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from imgcls.config.keys import shown
+from imgcls.config.mistakes import value_text
 from imgcls.errors import ConfigError
-from imgcls.text import did_you_mean, nearest
+from imgcls.text import did_you_mean
 
 
 def located(text: str, root: Path, key: str) -> Path:
@@ -28,7 +28,7 @@ def located(text: str, root: Path, key: str) -> Path:
         return path
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a home of nobody
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{key} = {shown(text)}: {reason}; name another place") from error
+        raise ConfigError(f"{key} = {value_text(text)}: {reason}; name another place") from error
     return path
 
 
@@ -65,7 +65,7 @@ def _what_there_is(typed: Path, cwd: Path, experiments: Path) -> str:
     folders = filter(_is_there, [experiments] if is_name else [typed.parent, experiments])
     known = next(filter(None, (sorted(file.stem for file in folder.glob("*.toml")) for folder in folders)), [])
     there = f"known experiments: {', '.join(known)}" if known else f"{experiments} holds no experiment"
-    return f"; {there}{did_you_mean(nearest(typed.stem, known))}"
+    return f"; {there}{did_you_mean(typed.stem, known)}"
 
 
 def _is_file(path: Path) -> bool:

@@ -1,10 +1,11 @@
-"""The words of the record, and what is read of a run."""
+"""Every public name that a run leaves in MLflow, and what is read of a run; docs/record.md is made from this file."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Kind = Literal["sweep", "trial", "train", "confirm", "evaluation", "rerun"]
 Outcome = Literal["running", "completed", "pruned", "interrupted", "failed"]
@@ -18,40 +19,251 @@ STATUS: dict[Outcome, str] = {
 UNKNOWN = "unknown"
 """Value of a tag whose fact could not be found out, such as `imgcls.git_commit`; `imgcls.git_unknown` says why."""
 
-NUM_VAL_GROUPS, NUM_TEST_GROUPS = "imgcls.num_val_groups", "imgcls.num_test_groups"
-"""Tags of a run whose images come in groups (`data.groups`): how many groups its val and its test images are in."""
+TRAINED: tuple[Kind, ...] = ("train", "trial", "confirm", "rerun")
+WITH_IMAGES: tuple[Kind, ...] = ("sweep", *TRAINED)
+ALL: tuple[Kind, ...] = (*WITH_IMAGES, "evaluation")
 
-ACCURACY_ENDS = ("best/val/accuracy_low", "best/val/accuracy_high")
-"""Metrics of such a run: the ends of the 95 % interval of `best/val/accuracy`, where there are enough groups."""
 
-LEAKS = "imgcls.leaks"
-"""Tag of a run whose splits share images or groups: which, in one line."""
+class PublicName(NamedTuple):
+    """A name that other programs may read.
 
-SPLIT_ORIGINS = "imgcls.split_origins"
-"""Tag: JSON, split -> where it came from in words; a split that the source has always had is left out."""
+    Attributes:
+        sort: `tag`, `metric` or `artifact`.
+        name: in MLflow.
+        kinds: of the runs that may bear it.
+        meaning: in one sentence.
+    """
 
-NUM_NEAR_LEAKED = "imgcls.num_near_leaked"
-"""Tag and metric: val and test images that look like an image of another split without being the same pixels."""
+    sort: str
+    name: str
+    kinds: tuple[Kind, ...]
+    meaning: str
 
-SQUARES = "imgcls.squares"
-"""Tag: format in which val and test became squares, as `imgcls.data.splits` has it. Runs of earlier versions: 1."""
 
-LOSS = "imgcls.loss"
-"""Tag: definition of the loss that was optimised, as `imgcls.training.loss` has it. Runs of earlier versions: 1."""
+PUBLIC_NAMES: list[PublicName] = []
+"""All of them, in the order of this file."""
 
-NUM_TEST_ALIKE = "imgcls.num_test_alike"
-"""Tag of an evaluation: its test images that look like images opened by earlier looks which `test_look` leaves out."""
 
-NUM_NOT_COMPARED = "imgcls.num_not_compared"
-"""Tag: val and test images too plain to be compared with others; `num_near_leaked` does not count them."""
+def _tag(name: str, kinds: tuple[Kind, ...], meaning: str) -> str:
+    PUBLIC_NAMES.append(PublicName("tag", name, kinds, meaning))
+    return name
 
-NUM_OPENED_BEFORE = "imgcls.num_opened_before"
-"""Tag: train and val images that an earlier evaluation in this store opened as test images, or that look like one."""
+
+def _metric(name: str, kinds: tuple[Kind, ...], meaning: str) -> str:
+    PUBLIC_NAMES.append(PublicName("metric", name, kinds, meaning))
+    return name
+
+
+def _artifact(name: str, kinds: tuple[Kind, ...], meaning: str) -> str:
+    PUBLIC_NAMES.append(PublicName("artifact", name, kinds, meaning))
+    return name
+
+
+class Tag:
+    """Tags of a run."""
+
+    # What it is
+    KIND = _tag("imgcls.kind", ALL, "sweep, trial, train, confirm, evaluation or rerun")
+    OUTCOME = _tag("imgcls.outcome", ALL, "running, completed, pruned, interrupted or failed")
+    REASON = _tag("imgcls.reason", ALL, "why it was interrupted or failed")
+    PARENT = _tag(
+        "mlflow.parentRunId",
+        ("trial", "confirm", "evaluation", "rerun"),
+        "run id of its sweep, or of the run that it judges or repeats",
+    )
+    DESCRIPTION = _tag("mlflow.note.content", ALL, "what MLflow's UI shows on the run's page: a summary, or its report")
+    IDENTITY = _tag("imgcls.identity", TRAINED, "digest that two runs share if they do the same work")
+    CONFIG_HASH = _tag("imgcls.config_hash", WITH_IMAGES, "digest of the experiment's keys")
+
+    # Who runs it, on what
+    HOST = _tag("imgcls.host", ALL, "name of the machine")
+    PID = _tag("imgcls.pid", ALL, "number of the process")
+    HEARTBEAT = _tag("imgcls.heartbeat", ALL, "when its process last said that it was alive, in seconds since 1970")
+    CLAIMS = _tag("imgcls.claims", ALL, "digest of the folder of locks that says whether a process writes the run")
+    OPENING = _tag("imgcls.opening", ALL, "drawn by chance for a run on a tracking server, so that it is opened once")
+    USER = _tag("mlflow.user", ALL, "who ran it")
+    SOURCE_NAME = _tag("mlflow.source.name", ALL, "imgcls")
+    SOURCE_TYPE = _tag("mlflow.source.type", ALL, "LOCAL")
+    DEVICE = _tag("imgcls.device", (*TRAINED, "evaluation"), "processor and threads, or the accelerator's name")
+    VERSIONS = _tag("imgcls.versions", ALL, "JSON, package -> version of what the result depends on")
+    GIT_COMMIT = _tag("imgcls.git_commit", ALL, "commit of the repository around the project, or `unknown`")
+    MLFLOW_COMMIT = _tag("mlflow.source.git.commit", ALL, "the same where it is known, for MLflow's UI")
+    GIT_DIRTY = _tag("imgcls.git_dirty", ALL, "whether files differ from the commit: `true`, `false` or `unknown`")
+    GIT_CHANGED = _tag("imgcls.git_changed", ALL, "files that differ, the first 20")
+    GIT_UNKNOWN = _tag("imgcls.git_unknown", ALL, "why git did not tell the commit or the state of the files")
+
+    # Its images
+    DATA_FINGERPRINT = _tag("imgcls.data_fingerprint", ALL, "digest of the train and val images with their labels")
+    TEST_FINGERPRINT = _tag("imgcls.test_fingerprint", ALL, "digest of the test images, where there is a test split")
+    SPLIT_ORIGINS = _tag(
+        "imgcls.split_origins",
+        WITH_IMAGES,
+        "JSON, split -> where it came from in words; a split that the source has always had is left out",
+    )
+    NUM_TRAIN = _tag("imgcls.num_train", WITH_IMAGES, "train images")
+    NUM_VAL = _tag("imgcls.num_val", WITH_IMAGES, "val images")
+    NUM_TEST = _tag("imgcls.num_test", ("evaluation",), "test images")
+    NUM_VAL_GROUPS = _tag("imgcls.num_val_groups", ALL, "groups of val images, where `data.groups` names groups")
+    NUM_TEST_GROUPS = _tag("imgcls.num_test_groups", ("evaluation",), "groups of test images, where there are groups")
+    NUM_SKIPPED = _tag("imgcls.num_skipped", WITH_IMAGES, "files left out because they cannot be read")
+    NUM_IGNORED = _tag("imgcls.num_ignored", WITH_IMAGES, "files left out because they are not images")
+    NUM_SEVERAL_FRAMES = _tag(
+        "imgcls.num_several_frames", WITH_IMAGES, "images with several frames, of which the first is used"
+    )
+    NUM_LEAKED = _tag("imgcls.num_leaked", WITH_IMAGES, "val and test images with the pixels of another split's image")
+    LEAKS = _tag("imgcls.leaks", ALL, "which splits share images or groups, in one line, where any do")
+    NUM_NEAR_LEAKED = _tag(
+        "imgcls.num_near_leaked",
+        ALL,
+        "val and test images that look like an image of another split without having its pixels",
+    )
+    NUM_NOT_COMPARED = _tag(
+        "imgcls.num_not_compared",
+        WITH_IMAGES,
+        "val and test images too plain to be compared with others; `imgcls.num_near_leaked` does not count them",
+    )
+    NUM_OPENED_BEFORE = _tag(
+        "imgcls.num_opened_before",
+        ALL,
+        "train and val images that an earlier evaluation in this store opened as test images, or that look like one",
+    )
+    SQUARES = _tag(
+        "imgcls.squares", ALL, "number of the format in which val and test became squares; 1 for earlier versions"
+    )
+    LOSS = _tag(
+        "imgcls.loss", WITH_IMAGES, "number of the definition of the loss that was optimised; 1 for earlier versions"
+    )
+    DATASET_SPLIT = _tag("mlflow.data.context", TRAINED, "of a data set that is linked to the run: train or val")
+
+    # A sweep and what is below it
+    STUDY = _tag("imgcls.study", ("sweep", "trial", "confirm"), "name of the Optuna study")
+    TRIAL = _tag(
+        "imgcls.trial", ("trial", "confirm"), "number of the trial, or of the one whose configuration is confirmed"
+    )
+    VALUES = _tag("imgcls.values", ("trial",), "what the sweep drew for it, `key = value` with commas between")
+    BEST_RUN_ID = _tag("imgcls.best_run_id", ("sweep",), "run id of the winner; `best/...` are its scores")
+    BEST_TRIAL_RUN_ID = _tag(
+        "imgcls.best_trial_run_id", ("sweep",), "run id of the trial that val ranked first; `best_trial/...` are its"
+    )
+    CONFIRMED_RUN_ID = _tag(
+        "imgcls.confirmed_run_id", ("sweep",), "run id of the winner of the latest confirmation, see `confirm/mean`"
+    )
+    CONFIRMED_TRIALS = _tag(
+        "imgcls.confirmed_trials",
+        ("sweep",),
+        "numbers of the trials whose configurations the latest confirmation compared, the best first, with commas",
+    )
+
+    # A look at the test split
+    EVALUATED_RUN_ID = _tag("imgcls.evaluated_run_id", ("evaluation",), "run id of the run that it judges")
+    TEST_LOOK = _tag("imgcls.test_look", ("evaluation",), "ordinal of this opening of the test split, from 1")
+    NUM_TEST_ALIKE = _tag(
+        "imgcls.num_test_alike",
+        ("evaluation",),
+        "test images that look like images opened by earlier looks which `imgcls.test_look` does not count",
+    )
+
+    # A repeat
+    REPEATED_RUN_ID = _tag("imgcls.repeated_run_id", ("rerun",), "run id of the original")
+    VERIFIED = _tag("imgcls.verified", ("rerun",), "how it compares with the original: bitwise, within tolerance or no")
+
+
+class MetricName:
+    """Metrics of a run. The step of one that is logged each epoch is the number of completed epochs."""
+
+    TRAIN_LOSS = _metric("train/loss", TRAINED, "each epoch: mean loss in nats over train, as optimised")
+    TRAIN_LR = _metric("train/lr", TRAINED, "each epoch: learning rate of its last step")
+    VAL = _metric("val/SCORE", (*TRAINED, "evaluation"), "on val, each epoch; of an evaluation, of the epoch judged")
+    EPOCH_SECONDS = _metric("epoch_seconds", TRAINED, "each epoch: seconds, validation included")
+    IMAGES_PER_SECOND = _metric("images_per_second", TRAINED, "each epoch: train images in a second of training")
+    BEST_EPOCH = _metric("best/epoch", WITH_IMAGES, "the epoch whose weights are kept; of a sweep, its winner's")
+    BEST = _metric("best/val/SCORE", WITH_IMAGES, "`val/SCORE` at that epoch; of a sweep, its winner's")
+    BEST_ACCURACY_LOW = _metric(
+        "best/val/accuracy_low", WITH_IMAGES, "lower end of its 95 % interval, where images come in enough groups"
+    )
+    BEST_ACCURACY_HIGH = _metric("best/val/accuracy_high", WITH_IMAGES, "upper end of that interval")
+    NEAR_LEAKED = _metric(Tag.NUM_NEAR_LEAKED, ALL, "the tag as a number, by which MLflow's UI sorts")
+    NUM_TRIALS = _metric("num_trials", ("sweep",), "trials that have ended")
+    BEST_TRIAL = _metric("best_trial/SCORE", ("sweep",), "`best/SCORE` of the trial that val ranked first")
+    CONFIRM_MEAN = _metric("confirm/mean", ("sweep",), "mean of the metric over the fresh seeds of the winner")
+    CONFIRM_STD = _metric("confirm/std", ("sweep",), "its standard deviation over them; NaN of one seed")
+    CONFIRM_OPTIMISM = _metric("confirm/optimism", ("sweep",), "best trial's metric minus `confirm/best_trial_mean`")
+    CONFIRM_BEST_TRIAL_MEAN = _metric(
+        "confirm/best_trial_mean", ("sweep",), "mean over the fresh seeds of the best trial's configuration"
+    )
+    CONFIRM_NUM_SEEDS = _metric("confirm/num_seeds", ("sweep",), "fresh seeds of each configuration")
+    CONFIRM_NUM_CONFIGURATIONS = _metric("confirm/num_configurations", ("sweep",), "configurations compared")
+    TEST = _metric("test/SCORE", ("evaluation",), "on the test images")
+    TEST_ACCURACY = _metric("test/accuracy", ("evaluation",), "share of the test images predicted right")
+    LOW = _metric("SPLIT/SCORE_low", ("evaluation",), "lower end of the 95 % interval of a score on val or test")
+    HIGH = _metric("SPLIT/SCORE_high", ("evaluation",), "upper end of that interval")
+    VAL_TEST_GAP = _metric("val_test_gap", ("evaluation",), "accuracy on val minus accuracy on test")
+
+
+class Artifact:
+    """Files of a run."""
+
+    CONFIG = _artifact("config.toml", WITH_IMAGES, "the whole configuration, which feeds a new run as it is")
+    BEST = _artifact("checkpoints/best.pt", TRAINED, "weights of the epoch that is kept")
+    LAST = _artifact("checkpoints/last.pt", TRAINED, "state from which an interrupted run goes on")
+    EPOCH = _artifact("checkpoints/epoch_{:04d}.pt", TRAINED, "weights of one epoch, from `train.save_from_epoch` on")
+    VAL_PREDICTIONS = _artifact("predictions/val.csv", TRAINED, "a row per val image, at the epoch that is kept")
+    TEST_PREDICTIONS = _artifact("predictions/test.csv", ("evaluation",), "a row per test image")
+    REPORT = _artifact("report/report.md", ("sweep", "evaluation", "rerun"), "the report as Markdown")
+    REPORT_HTML = _artifact("report/report.html", ("sweep", "evaluation"), "the report as one page with its figures")
+    NEAR_DUPLICATES = _artifact(
+        "report/near_duplicates.csv",
+        ("sweep", "train"),
+        "images that look alike: of two splits, or of one split and two classes",
+    )
+    LEADERBOARD = _artifact("report/leaderboard.csv", ("sweep",), "a row per trial, the best first")
+    IMPORTANCES = _artifact(
+        "report/importances.json", ("sweep",), "key -> share of the metric's variation that it explains"
+    )
+    IMPORTANCE_RANGES = _artifact(
+        "report/importance_ranges.json", ("sweep",), "key -> ends between which 90 % of resamples put that share"
+    )
+    PER_CLASS = _artifact("report/per_class.csv", ("evaluation",), "precision, recall and F1 of each class on test")
+    TEST_IMAGES = _artifact(
+        "report/test_images.txt",
+        ("evaluation",),
+        "the images that it opened, a line each with sixteen hex digits of the image's digest",
+    )
+    TEST_SKETCHES = _artifact(
+        "report/test_sketches.npy", ("evaluation",), "uint8 (N, 272), sketches by which copies of them are recognised"
+    )
+    CURVES = _artifact("figures/curves.png", TRAINED, "loss and accuracy of each epoch")
+    NEAR_DUPLICATES_FIGURE = _artifact(
+        "figures/near_duplicates.png", ("sweep", "train"), "images of train above those of val that look like them"
+    )
+    DIFFERENT_CLASSES = _artifact(
+        "figures/different_classes_{}.png", ("sweep", "train"), "images of one split that look alike, of two classes"
+    )
+    CONFUSION_MATRIX = _artifact("figures/confusion_matrix.png", ("evaluation",), "which class is taken for which")
+    RELIABILITY = _artifact("figures/reliability.png", ("evaluation",), "confidence against accuracy")
+    WORST_MISTAKES = _artifact("figures/worst_mistakes.png", ("evaluation",), "the surest wrong predictions")
+    HISTORY_PLOT = _artifact("figures/history.html", ("sweep",), "Optuna's plot of each trial's metric")
+    IMPORTANCES_PLOT = _artifact("figures/importances.html", ("sweep",), "Optuna's plot of the importances")
+    SLICE_PLOT = _artifact("figures/slice.html", ("sweep",), "Optuna's plot of the metric against each key")
+    PARALLEL_PLOT = _artifact(
+        "figures/parallel_coordinates.html", ("sweep",), "Optuna's plot of all keys of all trials"
+    )
+
+
+ACCURACY_ENDS = (MetricName.BEST_ACCURACY_LOW, MetricName.BEST_ACCURACY_HIGH)
+"""Metrics of a run whose images come in groups: the ends of the 95 % interval of `best/val/accuracy`."""
+
+
+def best_name(metric: str) -> str:
+    """Name of a val metric at the epoch that a run kept: `best/val/accuracy` for `val/accuracy`."""
+    return f"best/{metric}"
 
 
 @dataclass(frozen=True)
 class RunRecord:
     """What the tracker holds of a run.
+
+    A text that the run does not have is "".
 
     Attributes:
         run_id: MLflow's id.
@@ -80,26 +292,117 @@ class RunRecord:
     folder: Path | None = None
 
     @property
-    def has_groups(self) -> bool:
-        """Whether its images come in groups and are not independent."""
-        return NUM_VAL_GROUPS in self.tags or bool(self.params.get("data.groups"))
-
-    @property
     def kind(self) -> str:
-        """`imgcls.kind`, or "" for a run that imgcls did not write."""
-        return self.tags.get("imgcls.kind", "")
-
-    @property
-    def squares(self) -> int:
-        """`imgcls.squares`."""
-        return int(self.tags.get(SQUARES, "1"))
-
-    @property
-    def loss(self) -> int:
-        """`imgcls.loss`."""
-        return int(self.tags.get(LOSS, "1"))
+        """What the run is; "" for a run that imgcls did not write."""
+        return self.tags.get(Tag.KIND, "")
 
     @property
     def outcome(self) -> str:
-        """`imgcls.outcome`."""
-        return self.tags.get("imgcls.outcome", "")
+        """How it ended, or `running`."""
+        return self.tags.get(Tag.OUTCOME, "")
+
+    @property
+    def parent(self) -> str:
+        """Run id of its sweep, or of the run that it judges or repeats."""
+        return self.tags.get(Tag.PARENT, "")
+
+    @property
+    def study(self) -> str:
+        """Name of the Optuna study."""
+        return self.tags.get(Tag.STUDY, "")
+
+    @property
+    def trial(self) -> int:
+        """Number of the trial, or of the one whose configuration a fresh run confirms; no other run has one."""
+        return int(self.tags[Tag.TRIAL])
+
+    @property
+    def metric(self) -> str:
+        """What selects on val, such as `val/accuracy`."""
+        return self.params.get("search.metric", "val/accuracy")
+
+    @property
+    def best_run_id(self) -> str:
+        """Of a sweep: its winner."""
+        return self.tags.get(Tag.BEST_RUN_ID, "")
+
+    @property
+    def best_trial_run_id(self) -> str:
+        """Of a sweep: the trial that val ranked first."""
+        return self.tags.get(Tag.BEST_TRIAL_RUN_ID, "")
+
+    @property
+    def confirmed_run_id(self) -> str:
+        """Of a sweep: the winner of its latest confirmation."""
+        return self.tags.get(Tag.CONFIRMED_RUN_ID, "")
+
+    @property
+    def confirmed_trials(self) -> list[int]:
+        """Of a sweep: the trials whose configurations its latest confirmation compared, the best first."""
+        numbers = self.tags.get(Tag.CONFIRMED_TRIALS, "")
+        return [int(number) for number in numbers.split(",")] if numbers else []
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose weights are kept."""
+        return int(self.metrics[MetricName.BEST_EPOCH])
+
+    def best(self, metric: str) -> float:
+        """A val metric, such as `val/accuracy`, at that epoch."""
+        return self.metrics[best_name(metric)]
+
+    @property
+    def num_val(self) -> int:
+        """Val images behind its scores."""
+        return int(self.tags[Tag.NUM_VAL])
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether its images come in groups and are not independent."""
+        return Tag.NUM_VAL_GROUPS in self.tags or bool(self.params.get("data.groups"))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its train and val images."""
+        return self.tags.get(Tag.DATA_FINGERPRINT, "")
+
+    @property
+    def test_fingerprint(self) -> str:
+        """Of the test images."""
+        return self.tags.get(Tag.TEST_FINGERPRINT, "")
+
+    @property
+    def squares(self) -> int:
+        """Format in which its val and test images became squares."""
+        return int(self.tags.get(Tag.SQUARES, "1"))
+
+    @property
+    def loss(self) -> int:
+        """Definition of the loss that it optimised."""
+        return int(self.tags.get(Tag.LOSS, "1"))
+
+    @property
+    def device(self) -> str:
+        """Processor and threads, or the accelerator's name."""
+        return self.tags.get(Tag.DEVICE, "")
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Package -> version; empty where they are not recorded."""
+        versions: dict[str, str] = json.loads(self.tags.get(Tag.VERSIONS, "{}"))
+        return versions
+
+    @property
+    def evaluated_run_id(self) -> str:
+        """Of an evaluation: the run that it judges."""
+        return self.tags.get(Tag.EVALUATED_RUN_ID, "")
+
+    @property
+    def num_test(self) -> int:
+        """Of an evaluation: its test images."""
+        return int(self.tags[Tag.NUM_TEST])
+
+    @property
+    def look(self) -> int:
+        """Of an evaluation: ordinal of this opening of the test split, from 1; one that crashed early has none."""
+        return int(self.tags[Tag.TEST_LOOK])

@@ -7,11 +7,8 @@ what it would have drawn anyway, and no generator's state has to be kept.
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
 
 import torch
-
-Purpose = Literal["weights", "order", "augment", "cutout", "mixup", "cutmix", "forward"]
 
 
 def derive_seed(seed: int, *where: int | str) -> int:
@@ -20,6 +17,6 @@ def derive_seed(seed: int, *where: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def generator(seed: int, epoch: int, step: int, purpose: Purpose) -> torch.Generator:
+def generator(seed: int, epoch: int, step: int, purpose: str) -> torch.Generator:
     """A CPU generator for one purpose at one step; draws move to the device afterwards, so devices agree."""
     return torch.Generator().manual_seed(derive_seed(seed, epoch, step, purpose))

@@ -59,8 +59,13 @@ def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return next(iter(get_close_matches(word, known, n=1, cutoff=cutoff)), "")
 
 
-def did_you_mean(*words: str) -> str:
-    """The end of a message: `; did you mean 'X' or 'Y'?`; empty words are left out, and without any nothing is said."""
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: `; did you mean 'X'?`, or nothing where no known word is like it."""
+    return suggestion(nearest(word, known))
+
+
+def suggestion(*words: str) -> str:
+    """`; did you mean 'X' or 'Y'?`; empty words are left out, and without any nothing is said."""
     meant = [repr(word) for word in words if word]
     return f"; did you mean {either(meant)}?" if meant else ""
 

@@ -1,11 +1,13 @@
 """Rules of the design that decay unless something holds them."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "imgcls"
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "imgcls"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
@@ -31,12 +33,24 @@ LAYERS = [
 
 
 def name_of(path):
-    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports(path):
+def is_for_type_checkers(node):
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def nodes(tree, skip=lambda _node: False):
+    """Every node below `tree`, without those that `skip` names and what is below them."""
+    for child in ast.iter_child_nodes(tree):
+        if not skip(child):
+            yield child
+            yield from nodes(child, skip)
+
+
+def imports(path, skip=lambda _node: False):
     """Every module that a file imports, wherever in it the import stands."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(ast.parse(path.read_text()), skip):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -54,10 +68,21 @@ def layer_of(module):
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_run_one_way(path):
     own = layer_of(name_of(path))
+    assert own is not None or name_of(path) == "imgcls", "add it to LAYERS"
     for module in imports(path):
         if module.startswith("imgcls.") and (other := layer_of(module)) is not None:
-            assert own is not None
             assert other <= own, f"{name_of(path)} imports {module}, which lies below it"
+
+
+@pytest.mark.parametrize("folder", ["imgcls", "torture", "tests"])
+def test_no_circle_of_imports(folder):
+    """Not within a room either, and not by an import inside a function; type checkers may see one."""
+    paths = {name_of(path): path for path in (ROOT / folder).rglob("*.py")}
+    imported = {name: set(imports(path, is_for_type_checkers)) & paths.keys() - {name} for name, path in paths.items()}
+    try:
+        TopologicalSorter(imported).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,9 @@ from imgcls.cli import app
 from imgcls.data.cache_folder import cache_folder
 from imgcls.errors import Interrupted, TrainingError
 from imgcls.evaluation.judge import evaluate
-from imgcls.runs.record_writer import BEST, LAST
+from imgcls.record import Artifact
 from imgcls.search.sweep import Sweep, confirm_sweep
 from imgcls.signals import GracefulStop
-from imgcls.tracking.looks import TEST_IMAGES
 from imgcls.training.checkpoint import load_checkpoint
 from tests.stops import StopAfter
 
@@ -35,7 +34,7 @@ def make_room(project):
     clean.remove(look(project))
 
 
-def checkpoint(project, run_id, name=BEST):
+def checkpoint(project, run_id, name=Artifact.BEST):
     return project.tracker.get(run_id).folder / name
 
 
@@ -80,7 +79,7 @@ def test_after_a_sweep_the_losers_give_up_their_weights_and_nobody_else_does(swe
     pruned = {i for i, r in trials.items() if r.outcome == "pruned"}
     assert losers and pruned
     assert found(project, clean.NOT_CHOSEN) == {checkpoint(project, i) for i in losers}
-    assert found(project, clean.RESUMED) >= {checkpoint(project, i, LAST) for i in losers}
+    assert found(project, clean.RESUMED) >= {checkpoint(project, i, Artifact.LAST) for i in losers}
     states = [p for i in pruned for p in checkpoint(project, i).parent.glob("*")]
     assert found(project, clean.ENDED_EARLY) == set(states)
     rest = {
@@ -121,10 +120,10 @@ def test_what_goes_on_is_not_touched(project):
     (stopped, *_) = project.runs(kind="train")
     leave(checkpoint(project, stopped.run_id).parent / ".last.pt.4711")
     with project.tracker.start_run("tiny", kind="train", name="running now") as run:
-        leave(checkpoint(project, run.run_id, LAST))
+        leave(checkpoint(project, run.run_id, Artifact.LAST))
         gone = {item.path for item in look(project).items}
     # The sweep has not ended, so any trial may still be its winner.
-    assert gone == {checkpoint(project, trial.run_id, LAST)}
+    assert gone == {checkpoint(project, trial.run_id, Artifact.LAST)}
 
 
 def test_a_failed_train_run_keeps_its_last_good_state(project):
@@ -132,7 +131,7 @@ def test_a_failed_train_run_keeps_its_last_good_state(project):
         project.train("train.lr=2e30", "train.warmup_epochs=0")
     (record,) = project.runs(kind="train")
     assert record.status == "FAILED"
-    leave(checkpoint(project, record.run_id, LAST))
+    leave(checkpoint(project, record.run_id, Artifact.LAST))
     assert look(project).items == ()
 
 
@@ -144,10 +143,12 @@ def test_a_deleted_run_gives_up_its_folder_and_a_deleted_look_nothing(project):
         project.client.delete_run(run_id)
     folder = project.tracker.get(other.run_id).folder.parent
     assert found(project, clean.DELETED) == {folder}
-    assert checkpoint(project, done.run_id, LAST) not in {item.path for item in look(project).items}  # it was judged
+    assert checkpoint(project, done.run_id, Artifact.LAST) not in {
+        item.path for item in look(project).items
+    }  # it was judged
     make_room(project)
     assert not folder.exists()
-    assert project.tracker.read_text(look_id, TEST_IMAGES)  # the look still counts
+    assert project.tracker.read_text(look_id, Artifact.TEST_IMAGES)  # the look still counts
 
 
 def test_no_path_outside_of_a_runs_own_folder_is_ever_removed(project, tmp_path):
@@ -194,7 +195,7 @@ def test_artifacts_that_are_not_on_this_machine_are_left_alone_and_said(project)
 
 def test_the_verb_lists_and_removes_only_when_told_to(project):
     done = project.train(*SHORT)
-    last = checkpoint(project, done.run_id, LAST)
+    last = checkpoint(project, done.run_id, Artifact.LAST)
     shown = CliRunner().invoke(app, ["clean"])
     assert shown.exit_code == 0
     assert clean.RESUMED in shown.stdout and "nothing was removed" in shown.stdout

@@ -18,7 +18,7 @@ import torch
 
 from imgcls.errors import InputError
 from imgcls.machine_failures import death, explain, oom_kills
-from imgcls.runs.record_writer import LAST
+from imgcls.record import Artifact
 from imgcls.training.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -223,10 +223,10 @@ def failed_with(project, reason):
     (record,) = project.runs(kind="train")
     assert (record.status, record.outcome) == ("FAILED", "failed")
     assert reason in record.tags["imgcls.reason"]
-    folder = (record.folder / LAST).parent
+    folder = (record.folder / Artifact.LAST).parent
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
     load_checkpoint(record.folder / "checkpoints" / "best.pt")
-    return load_checkpoint(record.folder / LAST)["state"]["epoch"]
+    return load_checkpoint(record.folder / Artifact.LAST)["state"]["epoch"]
 
 
 @pytest.mark.slow
@@ -292,7 +292,7 @@ def test_a_disk_without_any_room_is_one_error_too(small_disk):
     assert "no room is left" in message or "the tracking store cannot be written" in message
     (small_disk.root / "ballast").unlink()
     (record,) = small_disk.runs(kind="train")
-    load_checkpoint(record.folder / LAST)
+    load_checkpoint(record.folder / Artifact.LAST)
 
 
 @pytest.mark.slow

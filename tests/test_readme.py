@@ -1,4 +1,4 @@
-"""What the README says is so: its table of keys, and its commands, run as written on the digits."""
+"""What the README and docs/ say is so: the table of keys, the links, and the commands, run as written on the digits."""
 
 import json
 import os
@@ -25,12 +25,16 @@ def key_table():
 
 
 def test_the_table_of_keys_is_that_of_the_code():
-    assert key_table() in (ROOT / "README.md").read_text(), "expected in README.md:\n" + key_table()
+    assert key_table() in (ROOT / "docs" / "keys.md").read_text(), "expected in docs/keys.md:\n" + key_table()
 
 
-def test_every_link_leads_somewhere():
-    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
-        assert (ROOT / target).exists(), target
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)[)#]", page.read_text()):
+        assert (page.parent / target).exists(), target
 
 
 @pytest.fixture

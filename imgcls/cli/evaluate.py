@@ -57,7 +57,7 @@ def _write_scores(evaluation: RunRecord, judged: RunRecord, tracker: Tracker, ro
     from imgcls.reporting.where_to_look import places
 
     titles = ["score", "test", "95% interval", "val", "95% interval on val"]
-    write(f"Run {judged.run_id} of {judged.experiment}, epoch {judged.metrics['best/epoch']:.0f}\n")
+    write(f"Run {judged.run_id} of {judged.experiment}, epoch {judged.best_epoch}\n")
     write(pd.DataFrame(score_rows(evaluation), columns=titles).to_string(index=False))
     write(f"\n{look_words(evaluation)}")
     write(" ".join(story(selection_of(judged, tracker))).replace("`", ""))

@@ -10,7 +10,7 @@ import typer
 from imgcls.cli.arguments import AsJsonList
 from imgcls.cli.output import print_json, write
 from imgcls.errors import InputError
-from imgcls.text import did_you_mean, nearest
+from imgcls.text import did_you_mean
 
 
 def runs(
@@ -32,7 +32,7 @@ def runs(
     records = tracker.find({}, experiment=experiment, newest=limit)[::-1]
     if experiment is not None and not records:
         with_runs = sorted({record.experiment for record in tracker.find({})})
-        near = did_you_mean(nearest(experiment, with_runs))
+        near = did_you_mean(experiment, with_runs)
         there = ", ".join(with_runs) or "none"
         raise InputError(f"no runs of an experiment {experiment!r} in this store{near}; experiments with runs: {there}")
     if as_json:

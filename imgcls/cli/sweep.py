@@ -64,18 +64,16 @@ def write_end(sweep_run_id: str, tracker: Tracker, root: Path) -> None:
     from imgcls.reporting.tables import terminal_table
     from imgcls.reporting.where_to_look import places
     from imgcls.search.report import evaluate_command
-    from imgcls.search.winner import CONFIRMED_RUN_ID
-    from imgcls.tracking.lookup import BEST_RUN
 
     sweep = tracker.get(sweep_run_id)
-    winner = tracker.get(sweep.tags[BEST_RUN])
+    winner = tracker.get(sweep.best_run_id)
     metric = sweep.params["search.metric"]
     rows = [
         ("Sweep", sweep.run_id),
         ("Winner", f"{winner.run_id}  {metric} {val_score(winner, metric)}"),
         *places(sweep, winner, tracker.uri, root),
     ]
-    if sweep.tags.get(CONFIRMED_RUN_ID) != winner.run_id:
+    if sweep.confirmed_run_id != winner.run_id:
         rows.append(("Next", f"imgcls confirm {sweep.run_id}  (how lucky was the winner?)"))
     write(f"\n{terminal_table(rows)}")
     write(" ".join(story(selection_of(winner, tracker), "The winner")).replace("`", ""))

@@ -31,6 +31,7 @@ def train(
     path, root = find_experiment(experiment, Path.cwd())
     loaded = load_experiment(path, overrides or ())
 
+    from imgcls.record import MetricName, best_name
     from imgcls.reporting.cautions import flat
     from imgcls.reporting.rounding import metric_text
     from imgcls.runs.announce import announce
@@ -48,14 +49,14 @@ def train(
     best = done.best
     facts: dict[str, object] = {
         "run_id": done.run_id,
-        "best/epoch": best.epoch,
-        "best/val/accuracy": best.val_accuracy,
-        "best/val/loss": best.val_loss,
+        MetricName.BEST_EPOCH: best.epoch,
+        best_name("val/accuracy"): best.val_accuracy,
+        best_name("val/loss"): best.val_loss,
         **(flat(done.caution_tags) if as_json else {}),
     }
     if not as_json:
         for name, value in (("accuracy", best.val_accuracy), ("loss", best.val_loss)):
-            facts[f"best/val/{name}"] = metric_text(name, value, done.accuracy_interval)
+            facts[best_name(f"val/{name}")] = metric_text(name, value, done.accuracy_interval)
     print_facts(facts, as_json, title=f"Trained {prepared.experiment.name}")
     if not as_json:
         write_cautions(done.caution_tags)

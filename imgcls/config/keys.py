@@ -1,72 +1,58 @@
-"""What an experiment is: typed, validated, strict about unknown keys.
+"""The keys of an experiment: typed, with a default, a meaning and limits.
 
-An experiment is one TOML file. Every key has a default and a docstring here; nothing else in the package
-invents a setting. No key is ever "absent": what a run records is the complete, resolved experiment.
+An experiment is one TOML file. Nothing else in the package has settings of its own, and a run records every key with
+the value that it had. An unknown key is refused.
 """
 
 from __future__ import annotations
 
-import fractions
 import functools
 import hashlib
 import json
 import re
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
+    AfterValidator,
     Field,
-    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
-from imgcls.config.synonyms import key_called
+from imgcls.config.mistakes import key_text, mistakes, value_text, why_not_a_value, why_not_set
+from imgcls.config.schema import Section, value_keys
+from imgcls.config.search_space import Options, checked_options
 from imgcls.config.toml import as_toml, toml_key
 from imgcls.errors import ConfigError
-from imgcls.text import did_you_mean, either, nearest
-
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+def _matching(pattern: str, remedy: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"must be {remedy}")
+        return text
 
-
-PositiveShare = Annotated[float, Field(gt=0.0, le=1.0)]
-
-
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+    return AfterValidator(check)
 
 
 Fit = Literal["crop", "pad", "squash"]
-
-
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-
-DEVICE_PATTERN = r"^(auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?)$"
-
-
-CIFAR_DEPTHS = (8, 14, 20, 32, 44, 56)
-"""Depths 6n+2 of He et al. 2016, section 4.2 (arXiv 1512.03385): three stages, small stem."""
-
-RESNET_DEPTHS = (10, 18, 34, 50, 101)
-"""Depths with four stages; from 50 on with bottleneck blocks."""
-
-MOST_IN_A_FLOAT = 2**53
-"""A 64-bit float holds every whole number up to this one; Optuna keeps the values of ranges as floats."""
-
-
-class Section(BaseModel):
-    """A table of the experiment file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveShare = Annotated[float, Field(gt=0.0, le=1.0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Name = Annotated[
+    str,
+    _matching(
+        "[A-Za-z0-9][A-Za-z0-9._-]{0,99}",
+        "up to 100 letters, digits, dots, underscores and hyphens, the first a letter or digit",
+    ),
+]
+Device = Annotated[str, _matching("auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?", '"auto", "cpu", "cuda", "cuda:N" or "mps"')]
 
 
 class DataConfig(Section):
@@ -142,36 +128,46 @@ class ModelConfig(Section):
     """`random-encoder`: seed of its frozen weights, which are drawn again instead of being stored."""
 
 
+@dataclass(frozen=True)
+class Reported:
+    """How a report names an augmentation that is on, after "Train images were augmented by"; `{}` is its value."""
+
+    words: str
+
+
 class AugmentConfig(Section):
-    """What happens to train images, a batch at a time; val and test are never augmented."""
+    """What happens to train images, a batch at a time; val and test are never augmented.
+
+    A key whose value is false or 0 is off. `imgcls.data.augment` applies the keys, and reports name those that are on.
+    """
 
     random_resized_crop: tuple[float, float] = (1.0, 1.0)
     """Range of the crop's area, as a share of the image. [1, 1]: no crop."""
     aspect_ratio: tuple[float, float] = (0.75, 4 / 3)
     """Range of the crop's width / height, drawn evenly in log; used where there is a crop."""
-    horizontal_flip: bool = True
+    horizontal_flip: Annotated[bool, Reported("horizontal flips")] = True
     """Mirror left and right in half of the images."""
-    vertical_flip: bool = False
+    vertical_flip: Annotated[bool, Reported("vertical flips")] = False
     """Mirror top and bottom in half of the images."""
-    quarter_turns: bool = False
+    quarter_turns: Annotated[bool, Reported("quarter turns")] = False
     """Turn by 0, 90, 180 or 270 degrees, each as often."""
-    rotation: float = Field(default=0.0, ge=0.0, le=180.0)
+    rotation: Annotated[float, Reported("rotations by up to {:g} degrees")] = Field(default=0.0, ge=0.0, le=180.0)
     """Turn by an angle drawn evenly from [-rotation, rotation] degrees; corners repeat the border."""
-    shift: Probability = 0.0
+    shift: Annotated[Probability, Reported("shifts by up to {:g} of the side")] = 0.0
     """Move across and down by shares of the side drawn evenly from [-shift, shift]; borders are repeated."""
-    brightness: Probability = 0.0
+    brightness: Annotated[Probability, Reported("brightness varied by up to {:g}")] = 0.0
     """Multiply by a factor from [1 - brightness, 1 + brightness]."""
-    contrast: Probability = 0.0
+    contrast: Annotated[Probability, Reported("contrast varied by up to {:g}")] = 0.0
     """Scale the distance to the image's mean by a factor from [1 - contrast, 1 + contrast]."""
-    saturation: Probability = 0.0
+    saturation: Annotated[Probability, Reported("saturation varied by up to {:g}")] = 0.0
     """Scale the distance to the grey image by a factor from [1 - saturation, 1 + saturation]; RGB only."""
-    hue: float = Field(default=0.0, ge=0.0, le=0.5)
+    hue: Annotated[float, Reported("hue varied by up to {:g}")] = Field(default=0.0, ge=0.0, le=0.5)
     """Turn the hue by a share of the colour circle drawn evenly from [-hue, hue]; RGB only."""
-    cutout: Probability = 0.0
+    cutout: Annotated[Probability, Reported("cutout of {:g} of the side")] = 0.0
     """Blank a square of this share of the side with the mean (DeVries & Taylor 2017, arXiv 1708.04552). 0: off."""
-    mixup: float = Field(default=0.0, ge=0.0)
+    mixup: Annotated[float, Reported("mixup (alpha {:g})")] = Field(default=0.0, ge=0.0)
     """Alpha of mixup's Beta(alpha, alpha) (Zhang et al. 2018, arXiv 1710.09412). 0: off."""
-    cutmix: float = Field(default=0.0, ge=0.0)
+    cutmix: Annotated[float, Reported("cutmix (alpha {:g})")] = Field(default=0.0, ge=0.0)
     """Alpha of cutmix's Beta(alpha, alpha) (Yun et al. 2019, arXiv 1905.04899). With mixup: half the batches each."""
 
     @field_validator("random_resized_crop")
@@ -218,7 +214,7 @@ class TrainConfig(Section):
     """Also keep each epoch's checkpoint from this epoch on. 0: best and last only."""
     seed: Seed = 0
     """Fixes the weights, the order and every random draw of training."""
-    device: str = Field(default="auto", pattern=DEVICE_PATTERN)
+    device: Device = "auto"
     """`auto` (cuda, then mps, then cpu), `cpu`, `cuda`, `cuda:N` or `mps`."""
     threads: int = Field(default=0, ge=0, le=1024)
     """CPU threads of torch. 0: as torch chooses. Another number gives other bits, so it is recorded as resolved."""
@@ -253,71 +249,6 @@ class TrainConfig(Section):
         return self.score_epoch or self.epochs
 
 
-Scalar = bool | int | float | str
-
-
-class Range(Section):
-    """A numeric range to search."""
-
-    low: int | float
-    """Smallest value."""
-    high: int | float
-    """Largest value, included."""
-    log: bool = False
-    """Draw evenly in the logarithm."""
-    step: int | float | None = None
-    """Distance between values; without it, every value (1 for whole numbers)."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Range:
-        if not self.low < self.high:
-            raise ValueError(f"low = {self.low} must be less than high = {self.high}")
-        if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError("log = true needs low > 0 and no step")
-        if self.step is not None and self.step <= 0:
-            raise ValueError(f"step = {self.step} must be positive")
-        if self.step is not None and self._steps_to(self.high).denominator != 1:
-            raise ValueError(f"high = {self.high} must be low = {self.low} and a whole number of steps of {self.step}")
-        return self
-
-    @property
-    def whole(self) -> bool:
-        """Whether only whole numbers are meant: bounds and step are integers."""
-        return all(isinstance(value, int) for value in (self.low, self.high, self.step or 1))
-
-    @property
-    def num_values(self) -> int | None:
-        """Values that the range holds; None for a continuous or a logarithmic one."""
-        if self.log or not (self.whole or self.step):
-            return None
-        return int(self._steps_to(self.high)) + 1
-
-    def value(self, index: int) -> int | float:
-        """`low + index * step`, reckoned in the decimals as they are written and rounded once: 0.3, not 0.1 + 0.2."""
-        exact = _as_written(self.low) + index * _as_written(self.step or 1)
-        return int(exact) if self.whole else float(exact)
-
-    def nearest_index(self, value: int | float) -> int:
-        """Index of the value that lies nearest."""
-        return round(self._steps_to(value))
-
-    def __contains__(self, value: int | float) -> bool:
-        if not self.low <= value <= self.high:
-            return False
-        return self.num_values is None or self._steps_to(value).denominator == 1
-
-    def _steps_to(self, value: int | float) -> fractions.Fraction:
-        return (_as_written(value) - _as_written(self.low)) / _as_written(self.step or 1)
-
-
-def _as_written(number: int | float) -> fractions.Fraction:
-    """So that 0.3 is three steps of 0.1."""
-    return fractions.Fraction(repr(number))
-
-
-Space = dict[str, Range | Annotated[tuple[Scalar, ...], Field(min_length=1)]]
-
-
 class ConfirmConfig(Section):
     """Whether a sweep ends by training its best configurations again with fresh seeds; see `imgcls confirm`."""
 
@@ -348,7 +279,7 @@ class SearchConfig(Section):
     """What selects the epoch, the checkpoint and the winner. Ties: lower val/loss, then earlier."""
     seed: Seed = 0
     """Seed of the sampler; trials share `train.seed`."""
-    space: Space = Field(default_factory=dict)
+    space: dict[str, Options] = Field(default_factory=dict)
     """Dotted config key -> list of values, or { low, high, log, step }."""
     confirm: ConfirmConfig = ConfirmConfig()
     """Training the best configurations again."""
@@ -357,7 +288,7 @@ class SearchConfig(Section):
 class Experiment(Section):
     """One experiment: the whole file."""
 
-    name: str = Field(pattern=NAME_PATTERN)
+    name: Name
     """Letters, digits, `.`, `_`, `-`; the experiment's name in MLflow."""
     data: DataConfig = DataConfig()
     """Where the images come from."""
@@ -373,35 +304,29 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _space_is_sound(self) -> Experiment:
         for key, options in self.search.space.items():
-            if why := _why_not_searched(key):
-                raise ValueError(f"search.space.{key}: {why}")
-            self.search.space[key] = _of_its_type(key, options)
+            self.search.space[key] = checked_options(key, options, Experiment)
         return self
 
-    def params(self) -> dict[str, str]:
-        """Every value under its dotted name, as MLflow stores it: a string, TOML's spelling for lists and flags."""
-        return {key: value if isinstance(value, str) else as_toml(value) for key, value in self._values().items()}
+    @classmethod
+    def from_tables(cls, tree: Mapping[str, Any], origin: str) -> Experiment:
+        """An experiment from the tables of a file.
 
-    def _values(self) -> dict[str, Any]:
-        return _flatten(self.model_dump(exclude_none=True))
+        Args:
+            tree: as TOML gives them.
+            origin: where they come from, for the message.
 
-    def config_hash(self, *, without: Sequence[str] = ()) -> str:
-        """Sixteen hex digits of SHA-256 over the values, less the dotted keys in `without`."""
-        values = {key: value for key, value in self._values().items() if key not in without}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
-    def to_toml(self) -> str:
-        """The complete experiment as a file that loads into an equal one."""
-        lines = [f"name = {as_toml(self.name)}"]
-        for section, table in self.model_dump(exclude_none=True).items():
-            if not isinstance(table, dict):
-                continue
-            tables = {key: table.pop(key) for key, value in list(table.items()) if isinstance(value, dict)}
-            lines += ["", f"[{section}]", *(f"{key} = {as_toml(value)}" for key, value in table.items())]
-            for name, inner in tables.items():
-                if inner:
-                    lines += ["", f"[{section}.{name}]", *(f"{toml_key(k)} = {as_toml(v)}" for k, v in inner.items())]
-        return "\n".join(lines) + "\n"
+        Raises:
+            ConfigError: naming every mistake with its key, its value and what would be right.
+        """
+        if why := why_not_a_value(tree):
+            raise ConfigError(f"{origin}: {why}")
+        try:
+            # By way of JSON, because strict mode then takes lists and tables as TOML has them, and still
+            # refuses "15" for 15 or 1 for true.
+            return cls.model_validate_json(json.dumps(tree), strict=True)
+        except ValidationError as error:
+            found = dict.fromkeys(mistakes(error, tree, cls))
+            raise ConfigError("\n".join(f"{origin}: {mistake}" for mistake in found)) from None
 
     def replace(self, values: Mapping[str, Any], *, origin: str = "override") -> Experiment:
         """A copy with dotted keys set to new values, validated like a file.
@@ -410,325 +335,53 @@ class Experiment(Section):
             ConfigError: for an unknown key or an impossible value.
         """
         tree = self.model_dump(exclude_none=True)
-        for key, value in _leaves_of_tables(values):
+        for key, value in _by_key(values):
             if key.startswith("search.space."):
                 if isinstance(space := tree["search"]["space"], dict):  # whatever else it was set to is refused below
                     space[key.removeprefix("search.space.")] = value
                 continue
-            if reason := _why_no_key(key, value):
-                raise ConfigError(f"{origin}: {_spelt(key)} = {shown(value)}: {reason}")
+            if why := why_not_set(key, value, Experiment):
+                raise ConfigError(f"{origin}: {key_text(key)} = {value_text(value)}: {why}")
             *tables, last = key.split(".")
-            table = tree
-            for part in tables:
-                table = table[part]
-            table[last] = value
-        return validate(tree, origin)
+            functools.reduce(dict.__getitem__, tables, tree)[last] = value
+        return self.from_tables(tree, origin)
 
+    def params(self) -> dict[str, str]:
+        """Every value under its dotted name, as MLflow stores it: a string, TOML's spelling for lists and flags."""
+        return {key: value if isinstance(value, str) else as_toml(value) for key, value in self._values().items()}
 
-def fields_of(section: type[Section], table: str = "") -> Iterator[tuple[str, Any, str]]:
-    """(dotted key, default, description) of every table and every key in it, in the order of the file."""
-    for name, field in section.model_fields.items():
-        default = None if field.is_required() else field.get_default(call_default_factory=True)
-        yield f"{table}{name}", default, field.description or ""
-        if isinstance(default, Section):
-            yield from fields_of(type(default), f"{table}{name}.")
+    def config_hash(self, *, without: Sequence[str] = ()) -> str:
+        """Sixteen hex digits of SHA-256 over the values, less the dotted keys in `without`."""
+        values = {key: value for key, value in self._values().items() if key not in without}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
-
-def validate(tree: Mapping[str, Any], origin: str) -> Experiment:
-    """An experiment from the tables of a file; mistakes are told with where they came from, `origin`."""
-    try:
-        leaves = list(_leaves(tree))
-    except RecursionError:
-        raise ConfigError(f"{origin}: {_RULES['json_invalid']}") from None
-    for key, leaf in leaves:
-        if not isinstance(leaf, (bool, int, float, str)):
-            raise ConfigError(
-                f"{origin}: {_spelt(key)} = {leaf}: no key takes a {type(leaf).__name__}; put text in quotes"
-            )
-        if not _is_text(key) or not _is_text(leaf):
-            raise ConfigError(f"{origin}: {_spelt(key)} = {leaf!r}: must be valid UTF-8")
-    try:
-        # By way of JSON, because strict mode then takes lists and tables as TOML has them, and still
-        # refuses "15" for 15 or 1 for true.
-        return Experiment.model_validate_json(json.dumps(tree), strict=True)
-    except ValidationError as error:
-        raise ConfigError(
-            "\n".join(f"{origin}: {mistake}" for mistake in dict.fromkeys(_mistakes(error, tree)))
-        ) from None
-
-
-def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of whatever is neither a table nor a list."""
-    if isinstance(node, Mapping):
-        for name, value in node.items():
-            yield from _leaves(value, f"{key}.{name}" if key else name)
-    elif isinstance(node, (list, tuple)):
-        for item in node:
-            yield from _leaves(item, key)
-    else:
-        yield key, node
-
-
-def _is_text(leaf: object) -> bool:
-    """False for a string with half of a surrogate pair, which a command line that is not UTF-8 gives."""
-    return not isinstance(leaf, str) or leaf.encode("utf-8", "replace").decode() == leaf
-
-
-def _of_its_type(key: str, options: Range | tuple[Scalar, ...]) -> Range | tuple[Scalar, ...]:
-    """What a key of the search space may be, in the key's own type: `low = 0` for a share is 0.0.
-
-    Raises:
-        ValueError: a value that the key itself would refuse.
-    """
-
-    def typed(value: Scalar, part: str = "") -> Any:
-        try:
-            return _adapter(key).validate_json(json.dumps(value), strict=True)
-        except ValidationError as error:
-            wrong = "; ".join(_mistakes(error, value))
-            raise ValueError(f"search.space.{key}{part} = {shown(value)}: {wrong}") from None
-
-    if not isinstance(options, Range):
-        values = tuple(typed(value) for value in options)
-        if len(set(values)) < len(values):
-            raise ValueError(f"search.space.{key} = {shown(options)}: names a value twice")
+    def _values(self) -> dict[str, Any]:
+        """By dotted key, also of the search space, whose values are lists and ranges."""
+        values: dict[str, Any] = {}
+        for key, value in _by_key(self.model_dump(exclude_none=True)):
+            if key == "search.space":
+                values |= {f"{key}.{searched}": options for searched, options in value.items()}
+            else:
+                values[key] = value
         return values
-    low, high, step = typed(options.low, ".low"), typed(options.high, ".high"), options.step
-    if isinstance(low, float):
-        step = None if step is None else float(step)
-    elif isinstance(step, float):
-        raise ValueError(f"search.space.{key}.step = {step}: must be a whole number")
-    elif high > MOST_IN_A_FLOAT:
-        raise ValueError(f"search.space.{key}.high = {high}: a range must end at 2^53 or before; list what lies beyond")
-    return Range(low=low, high=high, log=options.log, step=step)
+
+    def to_toml(self) -> str:
+        """The complete experiment as a file that loads into an equal one."""
+        tables: dict[str, list[str]] = {"": []}
+        for key, value in self._values().items():
+            table, _, name = key.rpartition(".")
+            if key.startswith("search.space."):
+                table, name = "search.space", toml_key(key.removeprefix("search.space."))
+            tables.setdefault(table, []).append(f"{name} = {as_toml(value)}")
+        sections = (["", f"[{table}]", *lines] if table else lines for table, lines in tables.items())
+        return "\n".join(line for lines in sections for line in lines) + "\n"
 
 
-@functools.cache
-def _adapter(key: str) -> TypeAdapter[Any]:
-    """Validates a value of a key of one of the sections."""
-    section, _, name = key.partition(".")
-    field = type(Experiment.model_fields[section].default).model_fields[name]
-    kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    return TypeAdapter(kind)
-
-
-_KINDS = {
-    "bool_type": "true or false",
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "string_type": "text in quotes",
-    "tuple_type": "a list",
-    "dict_type": "a table",
-    "model_type": "a table",
-}
-"""Pydantic's types of error for a value of the wrong kind -> the right kind."""
-
-_RULES = {
-    "greater_than": "must be greater than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than": "must be less than {lt}",
-    "less_than_equal": "must be at most {le}",
-    "finite_number": "must be finite",
-    "too_short": "must not be empty",
-    "too_long": "must have {max_length} items",
-    "missing": "is missing",
-    "json_invalid": "is nested more deeply than any experiment",
-    "value_error": "{error}",
-}
-"""Pydantic's further types of error -> what would be right."""
-
-_PATTERNS = {
-    NAME_PATTERN: "must be up to 100 letters, digits, dots, underscores and hyphens, the first a letter or digit",
-    DEVICE_PATTERN: 'must be "auto", "cpu", "cuda", "cuda:N" or "mps"',
-}
-
-
-Place = tuple[int | str, ...]
-
-
-def _mistakes(error: ValidationError, tree: Any) -> Iterator[str]:
-    """Pydantic's errors as one line a mistake: `key = value: what would be right`."""
-    groups: dict[Place, list[tuple[Place, ErrorDetails]]] = defaultdict(list)
-    for details in error.errors():
-        place, union = _place(details, tree)
-        groups[place if union is None else union].append((place, details))
-    for group in groups.values():
-        # Every member of a union complains; those that looked furthest into the value are the ones that were meant.
-        depth = max(len(place) for place, _ in group)
-        meant: dict[Place, list[ErrorDetails]] = defaultdict(list)
-        for place, details in group:
-            if len(place) == depth:
-                meant[place].append(details)
-        unknown = [place for place, same in meant.items() if same[0]["type"] == "extra_forbidden"]
-        for place in unknown or meant:  # a key that is missing is most likely the unknown one, misspelt
-            yield _mistake(place, meant[place], tree)
-
-
-def _place(details: ErrorDetails, tree: Any) -> tuple[Place, Place | None]:
-    """Where in the user's text an error is, and the place of the union that it comes from, if it comes from one."""
-    place: Place = ()
-    union: Place | None = None
-    node = tree
-    for part in details["loc"]:
-        is_missing = details["type"] == "missing" and part == details["loc"][-1]
-        if _is_inside(part, node):
-            place, node = (*place, part), node[part]
-        elif is_missing or _dotted((*place, part)) in known_keys():
-            place, node = (*place, part), None
-        elif union is None:  # the part is pydantic's name for a member of the union
-            union = place
-    return place, union
-
-
-def _is_inside(part: int | str, node: Any) -> bool:
-    if isinstance(node, Mapping):
-        return part in node
-    return isinstance(node, (list, tuple)) and isinstance(part, int) and part < len(node)
-
-
-def _dotted(place: Place) -> str:
-    return ".".join(part for part in place if isinstance(part, str))
-
-
-def _mistake(place: Place, errors: Sequence[ErrorDetails], tree: Any) -> str:
-    key, value = _dotted(place), tree
-    for part in place:
-        if isinstance(part, str):
-            value = value.get(part, errors[0]["input"])
-    item = f"item {place[-1] + 1} " if place and isinstance(place[-1], int) else ""
-    what = _of_lists(key) or item + _remedy(key, value, errors)
-    if not key:
-        return what
-    spelt = _spelt(key)
-    return f"{spelt}: {what}" if isinstance(value, Mapping) else f"{spelt} = {shown(value)}: {what}"
-
-
-def _remedy(key: str, value: Any, errors: Sequence[ErrorDetails]) -> str:
-    """What would be right, given all that the members of a union have against one value."""
-    kinds = []
-    for details in errors:
-        kind, context = details["type"], details.get("ctx", {})
-        if kind == "extra_forbidden":
-            return _unknown(key)
-        if kind in _RULES:
-            return _RULES[kind].format(**context)
-        if kind == "string_pattern_mismatch":
-            return _PATTERNS[context["pattern"]]
-        if kind not in _KINDS and kind != "literal_error":
-            return details["msg"]
-        kinds.append(_KINDS.get(kind) or context["expected"].replace("'", '"'))
-    if "a number" in kinds and "a whole number" in kinds:
-        kinds.remove("a whole number")
-    words = re.findall('"(.*?)"', " ".join(kinds))
-    close = nearest(value, words) if isinstance(value, str) else ""
-    return f"must be {either(kinds)}{did_you_mean(close)}"
-
-
-def _unknown(key: str) -> str:
-    table, _, name = key.rpartition(".")
-    if key in known_keys():
-        return "write it without quotes, or under its table"
-    if table.startswith("search.space."):
-        searched = table.removeprefix("search.space.")
-        if any(known.startswith(f"{searched}.") for known in known_keys()):
-            return f'one key of [search.space], so write it in quotes: "{searched}.{name}" = …'
-        return f"unknown key{hint(key, [f'{table}.{field}' for field in Range.model_fields])}"
-    return f"unknown key{hint(key, known_keys())}"
-
-
-def _why_no_key(key: str, value: Any) -> str:
-    """Why an override cannot set `key` to `value`; "" for a key that holds a value."""
-    if key not in known_keys():
-        return f"unknown key{hint(key, known_keys() if isinstance(value, Mapping) else _keys_of_values())}"
-    if key not in _keys_of_values():
-        inner = next(other for other in _keys_of_values() if other.startswith(f"{key}."))
-        return f"is a section; name a key of it, such as {inner}"
-    return ""
-
-
-@functools.cache
-def known_keys() -> tuple[str, ...]:
-    """Every section and every dotted key, in the order of the file."""
-    return tuple(key for key, _, _ in fields_of(Experiment))
-
-
-SEARCHABLE = ("data.image_size", "model.", "augment.", "train.")
-"""How the keys begin whose values can be searched."""
-
-
-def _why_not_searched(key: str) -> str:
-    """Why no search space may name a key, with the remedy; "" where it may."""
-    searchable = [known for known in known_keys() if known.startswith(SEARCHABLE)]
-    if key in searchable:
-        return _of_lists(f"search.space.{key}")
-    if key in known_keys():
-        return "cannot be searched; data.image_size and what is in [model], [augment] and [train] can"
-    return f"unknown key{hint(key, searchable)}"
-
-
-def _of_lists(place: str) -> str:
-    """What is wrong with a search space, or a part of it, that names a key whose values are lists; "" elsewhere."""
-    for key, default, _ in fields_of(Experiment):
-        if key.startswith(SEARCHABLE) and isinstance(default, tuple) and f"{place}.".startswith(f"search.space.{key}."):
-            return f"cannot be searched, because each of its values is a list; sweep once for each, with --set {key}=…"
-    return ""
-
-
-@functools.cache
-def _keys_of_values() -> tuple[str, ...]:
-    """Every dotted key that is not a section, in the order of the file."""
-    return tuple(key for key, default, _ in fields_of(Experiment) if not isinstance(default, Section))
-
-
-def hint(key: str, known: Sequence[str]) -> str:
-    """Suggests keys for an unknown one: what other tools' names stand for, then what is alike in its table, then all.
-
-    Args:
-        key: dotted.
-        known: keys that may be suggested.
-    """
-    table, _, name = key.rpartition(".")
-    if (meant := key_called(name)) in known:
-        return did_you_mean(meant)
-    names: dict[str, list[str]] = defaultdict(list)
-    for candidate in known:
-        names[candidate.rpartition(".")[2]].append(candidate)
-    siblings = [last for last, keys in names.items() if any(k.rpartition(".")[0] == table for k in keys)]
-    if close := nearest(name, siblings):
-        return did_you_mean(f"{table}.{close}" if table else close)
-    return did_you_mean(*names.get(nearest(name, names, cutoff=0.8), []))
-
-
-def _spelt(key: str) -> str:
-    """A key as an error shows it: on one line, not too long."""
-    text = key if key.isprintable() else json.dumps(key)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def shown(value: object) -> str:
-    """A value as it stands in a file, not too long."""
-    try:
-        text = repr(value) if value is None else as_toml(value)
-    except RecursionError:
-        return "..."
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _leaves_of_tables(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Whole sections key by key; the search space is one value, and so is a table of unknown name, which is refused."""
-    for key, value in values.items():
-        if isinstance(value, Mapping) and key in known_keys() and key not in _keys_of_values():
-            yield from _leaves_of_tables({f"{key}.{name}": inner for name, inner in value.items()})
+def _by_key(tree: Mapping[str, Any], table: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of what is in sections. The search space is one value, and so is a table of unknown name."""
+    for name, value in tree.items():
+        key = f"{table}{name}"
+        if isinstance(value, Mapping) and any(known.startswith(f"{key}.") for known in value_keys(Experiment)):
+            yield from _by_key(value, f"{key}.")
         else:
             yield key, value
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables to dotted keys; a range of the search space is one value."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and not prefix.startswith("search.space."):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from imgcls.config.keys import Experiment, Section, fields_of, hint, known_keys, validate
+from imgcls.config.keys import Experiment
+from imgcls.config.mistakes import hint
+from imgcls.config.schema import Section, fields_of, known_keys
 from imgcls.config.toml import MOST_CHARACTERS, as_toml, parse_override, parse_toml
 from imgcls.errors import ConfigError
 
@@ -28,14 +30,14 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     tree.setdefault("name", path.stem)
-    experiment = validate(tree, str(path))
+    experiment = Experiment.from_tables(tree, str(path))
     if not overrides:
         return experiment
     return experiment.replace(dict(parse_override(text) for text in overrides), origin="--set")
 
 
 def config_table() -> list[tuple[str, str, str]]:
-    """(dotted key, default as in a file, what it means) of every key, for the README and `--help`."""
+    """(dotted key, default as in a file, what it means) of every key, for `imgcls keys` and docs/keys.md."""
     return [(key, as_toml(value), meaning) for key, value, meaning in fields_of(Experiment) if _is_value(key, value)]
 
 
@@ -50,7 +52,7 @@ def keys_begun_by(prefix: str) -> list[tuple[str, str, str]]:
     found = [row for row in rows if row[0].startswith(begun)]
     found = found or [row for row in rows if row[0].rpartition(".")[2].startswith(begun)]
     if not found:
-        raise ConfigError(f"no key begins with {prefix!r}{hint(prefix, known_keys())}")
+        raise ConfigError(f"no key begins with {prefix!r}{hint(prefix, known_keys(Experiment))}")
     return found
 
 

@@ -1,20 +1,17 @@
-"""Augmentation of a whole batch at once, on its device, with each image's own draws.
+"""Augmentation of a whole batch of train images at once, on its device: random views, then mixing.
 
 Crop, flips, turns, rotation and shift are one affine map per image, so a batch is sampled once however many of them are
-on; where there are but flips and quarter turns, pixels only change places. An image that shrinks is averaged first, as
-val is, so that train does not see the aliasing that val does not have.
-All draws come from one CPU generator, in a fixed order, whether or not they are used.
+on. Where there are only flips and quarter turns, pixels only change places. An image that shrinks is averaged first, as
+val is, so that train has no aliasing that val does not have. Every image has draws of its own.
 
-Seen with `python -m benchmarks.augmentations` on one core of an AMD EPYC (2 cores, busy with other work; no GPU),
-2026-11-23, batches of 64 RGB images at 64 pixels: kornia 0.9.0 takes 2.6 times as long for crops and flips, 3.7 for
-colours, 3 to 12 for the rest; torchvision 0.29.2 image by image 4 for crops, 9 for colours, 15 for cutout, 28 to
-normalise. On the batch torchvision crops, cuts and pastes in 0.6 of the time and mixes in the same, but with one draw
-for all images, out of torch's global generator, which a run does not share.
+To add an augmentation, give it a key in `AugmentConfig`, and apply it in `Augment.views` or `Augment.mixed`.
+`python -m benchmarks.augmentations` compares the speed with kornia's and torchvision's.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +23,9 @@ from torch import Tensor
 from imgcls.config.keys import AugmentConfig
 from imgcls.data.loader import send
 from imgcls.errors import ConfigError
+
+Draw = Callable[[str], torch.Generator]
+"""The CPU generator for one purpose at this epoch and step; each purpose has draws of its own."""
 
 
 class Normalise:
@@ -72,7 +72,7 @@ class Draws:
 
 
 class Augment:
-    """Random views of train images.
+    """Turns a batch of train images into what the model is trained on.
 
     Args:
         config: the `[augment]` table.
@@ -83,8 +83,35 @@ class Augment:
         self.config = config
         self.image_size = image_size
 
+    def views(self, images: Tensor, normalise: Normalise, draw: Draw) -> Tensor:
+        """A random view of each image, normalised: uint8 (B, C, D, D) -> float32 (B, C, S, S)."""
+        views = normalise(self(images, draw("augment")))
+        return cutout(views, self.config.cutout, draw("cutout")) if self.config.cutout else views
+
+    def mixed(self, views: Tensor, labels: Tensor, num_classes: int, draw: Draw) -> tuple[Tensor, Tensor]:
+        """Views and their targets after mixup or cutmix; with both, a coin decides for the batch, as in timm's Mixup.
+
+        Args:
+            views: float32 (B, C, S, S), normalised.
+            labels: int64 (B,).
+            num_classes: K.
+            draw: the generators of this step.
+
+        Returns:
+            Views of the same shape; targets float32 (B, K), or the labels where nothing is mixed.
+        """
+        config = self.config
+        if not (config.mixup or config.cutmix):
+            return views, labels
+        one_hot = F.one_hot(labels, num_classes).float()
+        draws = draw("cutmix")
+        heads = bool(torch.rand((), generator=draws) < 0.5)
+        if config.cutmix and (heads or not config.mixup):
+            return cutmix(views, one_hot, config.cutmix, draws)
+        return mixup(views, one_hot, config.mixup, draw("mixup"))
+
     def __call__(self, images: Tensor, draws: torch.Generator) -> Tensor:
-        """Draws one view of each image.
+        """One view of each image, not normalised, without cutout.
 
         Args:
             images: uint8 (B, C, D, D).

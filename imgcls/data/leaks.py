@@ -25,6 +25,7 @@ from imgcls.data.image_set import LabelledImages, content_order
 from imgcls.data.sketches import says_something
 from imgcls.data.sources import Split
 from imgcls.errors import DataError
+from imgcls.record import Artifact
 from imgcls.text import listed
 
 log = logging.getLogger(__name__)
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 FORMAT = "5"
 """Part of the key of kept findings: raise it when the search finds other things."""
 
-NEAR_DUPLICATES = "report/near_duplicates.csv"
-"""Artifact of a run with images that look alike: of two splits, or of one split and two classes."""
 
 SHOWN = 10
 """Pairs that each figure shows."""
@@ -229,8 +228,8 @@ def heed(leaks: Leaks, *, allowed: bool, origin: str) -> None:
     for alike in leaks.disagreeing:
         found = _found(alike.split, len(alike.pairs))
         headline = (
-            f"different classes: {found} alike, but the two have different classes ({NEAR_DUPLICATES} names each); "
-            "where they are of one thing, one of the labels is wrong:"
+            f"different classes: {found} alike, but the two have different classes ({Artifact.NEAR_DUPLICATES} names "
+            "each); where they are of one thing, one of the labels is wrong:"
         )
         named = [
             f"{one} ({of_one}) ~ {other} ({of_other})"
@@ -241,8 +240,8 @@ def heed(leaks: Leaks, *, allowed: bool, origin: str) -> None:
         pairs = [f"{one} ~ {other}" for one, other in near.pairs]
         found = _found(" and ".join(near.splits), len(pairs))
         headline = (
-            f"near duplicates: {found} alike, which every score will say ({NEAR_DUPLICATES} names each); where they "
-            "are of one thing, data.groups keeps them together:"
+            f"near duplicates: {found} alike, which every score will say ({Artifact.NEAR_DUPLICATES} names each); "
+            "where they are of one thing, data.groups keeps them together:"
         )
         log.warning("\n".join([headline, *listed(pairs, most=NAMED)]))
 

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from imgcls.errors import InputError
 from imgcls.evaluation.selection import selection_of
-from imgcls.record import LOSS, SQUARES, RunRecord
+from imgcls.record import Artifact, RunRecord, Tag
 from imgcls.reporting.cautions import flat as flat_cautions
 from imgcls.reporting.rounding import UNDEFINED
 from imgcls.runs.rebuild import trained_record
-from imgcls.runs.record_writer import TEST_PREDICTIONS, VAL_PREDICTIONS
 from imgcls.statistics.intervals import Interval
 from imgcls.statistics.paired import holm, mcnemar, paired_interval
 from imgcls.statistics.score_intervals import hits_interval
@@ -173,7 +172,7 @@ def compare(run_ids: Sequence[str], tracker: Tracker) -> Comparison:
     numbered = dict(enumerate(runs, 1))
     val = _split(
         "val",
-        {i: _hits(run, VAL_PREDICTIONS, tracker, has_groups=run.has_groups) for i, run in numbered.items()},
+        {i: _hits(run, Artifact.VAL_PREDICTIONS, tracker, has_groups=run.has_groups) for i, run in numbered.items()},
         numbered,
     )
     test, test_note = _test(numbered, tracker)
@@ -198,9 +197,9 @@ def _refuse_repeats(run_ids: Sequence[str], runs: Sequence[RunRecord]) -> None:
 
 def _refuse_other_splits(runs: Sequence[RunRecord]) -> None:
     first, *others = runs
-    fingerprint = first.tags.get("imgcls.data_fingerprint")
+    fingerprint = first.tags.get(Tag.DATA_FINGERPRINT)
     for run in others:
-        if (other := run.tags.get("imgcls.data_fingerprint")) != fingerprint:
+        if (other := run.tags.get(Tag.DATA_FINGERPRINT)) != fingerprint:
             raise InputError(
                 f"runs {first.run_id} and {run.run_id} have different train and val splits (fingerprints {fingerprint} "
                 f"and {other}), so their images cannot be paired; compare runs of the same images, data.seed and "
@@ -267,15 +266,18 @@ def _test(runs: dict[int, RunRecord], tracker: Tracker) -> tuple[Split | None, s
     note = f"Not evaluated yet: {', '.join(missing)}; a comparison opens no test split." if missing else ""
     if len(evaluations) < 2:
         return None, note
-    fingerprints = {run.tags.get("imgcls.test_fingerprint", "") for run in evaluations.values()}
+    fingerprints = {run.tags.get(Tag.TEST_FINGERPRINT, "") for run in evaluations.values()}
     if len(fingerprints) > 1:
         return None, f"Evaluated on different test splits (fingerprints {', '.join(sorted(fingerprints))})."
-    hits = {i: _hits(run, TEST_PREDICTIONS, tracker, has_groups=runs[i].has_groups) for i, run in evaluations.items()}
+    hits = {
+        i: _hits(run, Artifact.TEST_PREDICTIONS, tracker, has_groups=runs[i].has_groups)
+        for i, run in evaluations.items()
+    }
     return _split("test", hits, evaluations), note
 
 
 def _evaluation(run: RunRecord, tracker: Tracker) -> RunRecord | None:
-    tags = {"imgcls.kind": "evaluation", "imgcls.evaluated_run_id": run.run_id, "imgcls.outcome": "completed"}
+    tags = {Tag.KIND: "evaluation", Tag.EVALUATED_RUN_ID: run.run_id, Tag.OUTCOME: "completed"}
     found = tracker.find(tags)
     return found[-1] if found else None
 
@@ -289,7 +291,7 @@ def _history(run: RunRecord, tracker: Tracker) -> pd.DataFrame:
 def _differences(runs: Sequence[RunRecord]) -> dict[str, tuple[str, ...]]:
     keys = dict.fromkeys(key for run in runs for key in run.params)
     values = {key: tuple(run.params.get(key, UNDEFINED) for run in runs) for key in keys}
-    values |= {SQUARES: tuple(str(run.squares) for run in runs), LOSS: tuple(str(run.loss) for run in runs)}
+    values |= {Tag.SQUARES: tuple(str(run.squares) for run in runs), Tag.LOSS: tuple(str(run.loss) for run in runs)}
     return {key: shown for key, shown in values.items() if len(set(shown)) > 1}
 
 

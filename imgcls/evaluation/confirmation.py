@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imgcls.record import RunRecord
+from imgcls.record import MetricName, RunRecord, Tag, best_name
 from imgcls.reporting.rounding import rounded, with_interval
 from imgcls.reporting.run_scores import best_accuracy_interval
 from imgcls.rng import derive_seed
@@ -14,9 +14,6 @@ from imgcls.statistics.intervals import Interval, interval_over_seeds
 from imgcls.text import counted
 from imgcls.tracking.store import Tracker
 from imgcls.training.epoch import lower_is_better
-
-CONFIRMED_TRIALS = "imgcls.confirmed_trials"
-"""Tag of a sweep: the numbers of the trials whose configurations its latest confirmation compared, the best first."""
 
 SAME_MEAN = 12
 """Decimals to which two means are compared: equal shares of images may differ in their last bit."""
@@ -39,7 +36,7 @@ class Confirmed:
     @property
     def trial(self) -> int:
         """Number of the trial that found it."""
-        return int(self.found_by.tags["imgcls.trial"])
+        return int(self.found_by.tags[Tag.TRIAL])
 
     @property
     def trial_value(self) -> float:
@@ -49,7 +46,7 @@ class Confirmed:
     @property
     def epoch(self) -> int:
         """That epoch, at which the fresh runs are scored too."""
-        return int(self.found_by.metrics["best/epoch"])
+        return int(self.found_by.metrics[MetricName.BEST_EPOCH])
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -79,7 +76,7 @@ class Confirmed:
     @property
     def num_val(self) -> int:
         """Val images behind each value."""
-        return int(self.found_by.tags["imgcls.num_val"])
+        return int(self.found_by.tags[Tag.NUM_VAL])
 
     @property
     def digits(self) -> Interval:
@@ -100,7 +97,7 @@ class Confirmed:
     def rank(self) -> tuple[float, float, int]:
         """Sorts from best to worst: by the mean, then the lower mean val/loss, then the number of the trial."""
         sign = 1 if lower_is_better(self.metric) else -1
-        mean_loss = statistics.fmean(run.metrics["best/val/loss"] for run in self.runs)
+        mean_loss = statistics.fmean(run.metrics[best_name("val/loss")] for run in self.runs)
         return sign * round(self.mean, SAME_MEAN), mean_loss, self.trial
 
     def minus(self, other: Confirmed) -> tuple[float, Interval | None]:
@@ -155,7 +152,7 @@ def ranked_trials(trials: Sequence[RunRecord], metric: str) -> list[RunRecord]:
     def rank(record: RunRecord) -> tuple[float, float, int]:
         sign = 1 if lower_is_better(metric) else -1
         best = record.metrics
-        return sign * best[f"best/{metric}"], best["best/val/loss"], int(record.tags["imgcls.trial"])
+        return sign * best[f"best/{metric}"], best[best_name("val/loss")], int(record.tags[Tag.TRIAL])
 
     return sorted((record for record in trials if record.outcome == "completed"), key=rank)
 
@@ -177,10 +174,11 @@ def fresh_seed(search_seed: int, index: int) -> int:
 
 def recorded_confirmation(sweep: RunRecord, tracker: Tracker) -> Confirmation | None:
     """A sweep's latest confirmation; None where there is none, or where a run of it was deleted since."""
-    if CONFIRMED_TRIALS not in sweep.tags:
+    if not sweep.confirmed_trials:
         return None
-    metric, numbers = sweep.params["search.metric"], sweep.tags[CONFIRMED_TRIALS].split(",")
-    seeds = [fresh_seed(int(sweep.params["search.seed"]), i) for i in range(int(sweep.metrics["confirm/num_seeds"]))]
+    metric, numbers = sweep.metric, sweep.confirmed_trials
+    num_seeds = int(sweep.metrics[MetricName.CONFIRM_NUM_SEEDS])
+    seeds = [fresh_seed(int(sweep.params["search.seed"]), i) for i in range(num_seeds)]
     found_by = ranked_trials(completed_trials(sweep, numbers, tracker), metric)
     fresh = [r for r in tracker.children(sweep.run_id, "confirm") if r.outcome == "completed"]
     confirmed = [Confirmed(trial, tuple(_with_seeds(trial, seeds, fresh)), metric) for trial in found_by]
@@ -189,17 +187,17 @@ def recorded_confirmation(sweep: RunRecord, tracker: Tracker) -> Confirmation | 
     return rank_confirmed(confirmed)
 
 
-def completed_trials(sweep: RunRecord, numbers: Sequence[str], tracker: Tracker) -> list[RunRecord]:
+def completed_trials(sweep: RunRecord, numbers: Sequence[int], tracker: Tracker) -> list[RunRecord]:
     """The completed ones among the trials of a sweep with these numbers."""
-    below = {"mlflow.parentRunId": sweep.run_id, "imgcls.kind": "trial", "imgcls.outcome": "completed"}
-    return [record for number in numbers for record in tracker.find({**below, "imgcls.trial": number})]
+    below = {Tag.PARENT: sweep.run_id, Tag.KIND: "trial", Tag.OUTCOME: "completed"}
+    return [record for number in numbers for record in tracker.find({**below, Tag.TRIAL: str(number)})]
 
 
 def fresh_runs_of(trial: RunRecord, runs: Sequence[RunRecord]) -> list[RunRecord]:
     """Those among fresh runs that trained a trial's configuration up to its best epoch."""
-    epoch = f"{trial.metrics['best/epoch']:.0f}"
-    number = trial.tags["imgcls.trial"]
-    return [r for r in runs if r.tags.get("imgcls.trial") == number and r.params.get("train.score_epoch") == epoch]
+    epoch = f"{trial.metrics[MetricName.BEST_EPOCH]:.0f}"
+    number = trial.tags[Tag.TRIAL]
+    return [r for r in runs if r.tags.get(Tag.TRIAL) == number and r.params.get("train.score_epoch") == epoch]
 
 
 def _with_seeds(trial: RunRecord, seeds: Sequence[int], runs: Sequence[RunRecord]) -> list[RunRecord]:

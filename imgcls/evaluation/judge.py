@@ -19,7 +19,7 @@ from imgcls.data.loader import Loader
 from imgcls.errors import DataError, InputError
 from imgcls.evaluation.report import evaluation_markdown
 from imgcls.evaluation.selection import Selection, selection_of
-from imgcls.record import NUM_NEAR_LEAKED, NUM_TEST_ALIKE, NUM_TEST_GROUPS, NUM_VAL_GROUPS, SQUARES, RunRecord
+from imgcls.record import Artifact, MetricName, RunRecord, Tag, best_name
 from imgcls.reporting import html, prediction_figures
 from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.cautions import flat as flat_cautions
@@ -27,7 +27,7 @@ from imgcls.reporting.drawing import save_png
 from imgcls.runs.announce import announce
 from imgcls.runs.prepare import Prepared
 from imgcls.runs.rebuild import rebuild, same_place, trained_record
-from imgcls.runs.record_writer import BEST, TEST_PREDICTIONS, prediction_table
+from imgcls.runs.record_writer import prediction_table
 from imgcls.statistics.calibration import reliability
 from imgcls.statistics.intervals import Interval
 from imgcls.statistics.per_class import per_class
@@ -42,7 +42,6 @@ from imgcls.training.loop import loss_and_accuracy, predict
 
 log = logging.getLogger(__name__)
 
-REPORT = "report/report.md"
 
 IMAGES_PER_DIFFERENCE = 500
 """Elsewhere than where the run was trained, at most one val image in so many may be judged differently."""
@@ -76,12 +75,12 @@ class Evaluation:
         """Under the record's names, for programs."""
         return {
             "run_id": self.run_id,
-            "imgcls.evaluated_run_id": self.evaluated_run_id,
-            "imgcls.test_look": self.look,
-            "best/val/accuracy": self.val.accuracy,
+            Tag.EVALUATED_RUN_ID: self.evaluated_run_id,
+            Tag.TEST_LOOK: self.look,
+            best_name("val/accuracy"): self.val.accuracy,
             **self.val.metrics("val"),
             **self.test.metrics("test"),
-            "val_test_gap": self.val.accuracy - self.test.accuracy,
+            MetricName.VAL_TEST_GAP: self.val.accuracy - self.test.accuracy,
             **flat_cautions(self.caution_tags),
         }
 
@@ -119,12 +118,12 @@ def evaluate(run_id: str, tracker: Tracker, root: Path, *, again: bool = False) 
         return recorded
     candidate = _admit(record, prepared, tracker)
     tags = {
-        "imgcls.evaluated_run_id": record.run_id,
-        "imgcls.test_fingerprint": test.fingerprint(),
-        "imgcls.num_test": str(len(test)),
-        "imgcls.data_fingerprint": prepared.dataset.fingerprint,
-        SQUARES: str(prepared.dataset.squares),
-        "imgcls.device": str(prepared.device),
+        Tag.EVALUATED_RUN_ID: record.run_id,
+        Tag.TEST_FINGERPRINT: test.fingerprint(),
+        Tag.NUM_TEST: str(len(test)),
+        Tag.DATA_FINGERPRINT: prepared.dataset.fingerprint,
+        Tag.SQUARES: str(prepared.dataset.squares),
+        Tag.DEVICE: str(prepared.device),
         **caution_tags(record.tags),
     }
     name = f"evaluation of {record.name}"
@@ -139,10 +138,10 @@ def _write_down(run: Run, tracker: Tracker, test: HeldOut) -> Look:
     looks.write_down(run, tracker, hashes.digests, hashes.sketches)
     count = looks.count_looks(tracker, run.run_id, hashes.digests, hashes.sketches)
     number = count.number
-    run.set_tags({"imgcls.test_look": str(number), NUM_TEST_ALIKE: str(count.num_alike)})
+    run.set_tags({Tag.TEST_LOOK: str(number), Tag.NUM_TEST_ALIKE: str(count.num_alike)})
 
     def is_recorded() -> bool:
-        return tracker.get(run.run_id).tags.get("imgcls.test_look") == str(number)
+        return tracker.get(run.run_id).tags.get(Tag.TEST_LOOK) == str(number)
 
     return Look(run.run_id, number, is_recorded)
 
@@ -150,10 +149,10 @@ def _write_down(run: Run, tracker: Tracker, test: HeldOut) -> Look:
 def _recorded(record: RunRecord, test: HeldOut, tracker: Tracker) -> Evaluation | None:
     """The latest look at this run on these test images that has a result."""
     tags = {
-        "imgcls.kind": "evaluation",
-        "imgcls.outcome": "completed",
-        "imgcls.evaluated_run_id": record.run_id,
-        "imgcls.test_fingerprint": test.fingerprint(),
+        Tag.KIND: "evaluation",
+        Tag.OUTCOME: "completed",
+        Tag.EVALUATED_RUN_ID: record.run_id,
+        Tag.TEST_FINGERPRINT: test.fingerprint(),
     }
     found = tracker.find(tags)
     if not found:
@@ -166,10 +165,10 @@ def _recorded(record: RunRecord, test: HeldOut, tracker: Tracker) -> Evaluation 
     return Evaluation(
         run_id=earlier.run_id,
         evaluated_run_id=record.run_id,
-        look=int(earlier.tags["imgcls.test_look"]),
+        look=int(earlier.tags[Tag.TEST_LOOK]),
         val=Scores.from_metrics(earlier.metrics, "val"),
         test=Scores.from_metrics(earlier.metrics, "test"),
-        report=tracker.read_text(earlier.run_id, REPORT),
+        report=tracker.read_text(earlier.run_id, Artifact.REPORT),
         caution_tags=caution_tags(earlier.tags),
         is_recorded=True,
     )
@@ -187,30 +186,30 @@ def _judge(run: Run, candidate: _Candidate, images: LabelledImages, look: int, t
     run.log_metrics({
         **val_scores.metrics("val"), **_ends("val", val_intervals.intervals),
         **test_scores.metrics("test"), **_ends("test", test_intervals.intervals),
-        "val_test_gap": val_scores.accuracy - test_scores.accuracy,
+        MetricName.VAL_TEST_GAP: val_scores.accuracy - test_scores.accuracy,
         **_near_leaked(record),
     })  # fmt: skip
-    run.log_text(TEST_PREDICTIONS, prediction_table(images, logits, names).to_csv(index=False))
-    run.log_text("report/per_class.csv", classes.to_csv(index=False))
+    run.log_text(Artifact.TEST_PREDICTIONS, prediction_table(images, logits, names).to_csv(index=False))
+    run.log_text(Artifact.PER_CLASS, classes.to_csv(index=False))
     pictures = _pictures(images, logits, names, test_scores.ece)
     for name, (_, png) in pictures.items():
         run.log_bytes(f"figures/{name}.png", png)
     if images.groups:
         run.set_tags({
-            NUM_VAL_GROUPS: str(val_intervals.num_groups), NUM_TEST_GROUPS: str(test_intervals.num_groups),
+            Tag.NUM_VAL_GROUPS: str(val_intervals.num_groups), Tag.NUM_TEST_GROUPS: str(test_intervals.num_groups),
         })  # fmt: skip
     explained = {"test": test_intervals, "val": val_intervals}
     report = evaluation_markdown(tracker.get(run.run_id), candidate.selection, classes, explained)
-    run.log_text(REPORT, report)
+    run.log_text(Artifact.REPORT, report)
     title = f"{record.experiment}: held-out evaluation"
-    run.log_text("report/report.html", html.render(report, list(pictures.values()), title=title))
+    run.log_text(Artifact.REPORT_HTML, html.render(report, list(pictures.values()), title=title))
     run.describe(report)
     return Evaluation(run.run_id, record.run_id, look, val_scores, test_scores, report, caution_tags(record.tags))
 
 
 def _near_leaked(record: RunRecord) -> dict[str, float]:
     """The metric of the run judged, which stands beside its test scores too."""
-    return {name: record.metrics[name] for name in (NUM_NEAR_LEAKED,) if name in record.metrics}
+    return {name: record.metrics[name] for name in (Tag.NUM_NEAR_LEAKED,) if name in record.metrics}
 
 
 def _ends(split: str, intervals: Mapping[str, Interval]) -> dict[str, float]:
@@ -260,7 +259,7 @@ def _sealed(record: RunRecord, prepared: Prepared) -> HeldOut:
 
 def _admit(record: RunRecord, prepared: Prepared, tracker: Tracker) -> _Candidate:
     """Everything that can be refused is refused here, while the test split is still sealed."""
-    with tracker.fetch(record.run_id, BEST) as path:
+    with tracker.fetch(record.run_id, Artifact.BEST) as path:
         checkpoint = load_checkpoint(path)
     _confirm_what_it_says(checkpoint, record, prepared)
     model = prepared.model(with_weights=False)
@@ -281,7 +280,7 @@ def _confirm_what_it_says(checkpoint: Mapping[str, object], record: RunRecord, p
         InputError: naming both.
     """
     recorded = {
-        "epoch": int(record.metrics["best/epoch"]),
+        "epoch": int(record.metrics[MetricName.BEST_EPOCH]),
         "class_names": list(prepared.dataset.class_names),
     }
     for name, expected in recorded.items():
@@ -296,7 +295,7 @@ def _confirm_val_score(record: RunRecord, prepared: Prepared, logits: NDArray[np
     """The checkpoint must earn the val score that the tracker holds, or it is not the run's."""
     labels = prepared.dataset.val.labels
     loss, accuracy = loss_and_accuracy(torch.from_numpy(logits), torch.from_numpy(labels))
-    tracked_loss, tracked = record.metrics["best/val/loss"], record.metrics["best/val/accuracy"]
+    tracked_loss, tracked = record.metrics[best_name("val/loss")], record.metrics[best_name("val/accuracy")]
     if same_place(record, prepared):
         if (loss, accuracy) != (tracked_loss, tracked):
             raise InputError(

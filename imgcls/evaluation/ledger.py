@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from imgcls.record import RunRecord
+from imgcls.record import MetricName, RunRecord, Tag
 from imgcls.reporting.cautions import cautions, flat
 from imgcls.reporting.rounding import UNDEFINED, with_interval
 from imgcls.statistics.scores import Scores
@@ -34,14 +34,14 @@ class PastLook:
         record, tags = self.evaluation, self.evaluation.tags
         return {
             "run_id": record.run_id,
-            "imgcls.evaluated_run_id": tags.get("imgcls.evaluated_run_id"),
+            Tag.EVALUATED_RUN_ID: tags.get(Tag.EVALUATED_RUN_ID),
             "experiment": record.experiment,
             "start_time": datetime.fromtimestamp(record.started / 1000, UTC).isoformat(),
-            "imgcls.test_fingerprint": tags.get("imgcls.test_fingerprint"),
-            "imgcls.test_look": self.number,
-            "imgcls.outcome": record.outcome,
-            "mlflow.user": tags.get("mlflow.user"),
-            "imgcls.host": tags.get("imgcls.host"),
+            Tag.TEST_FINGERPRINT: tags.get(Tag.TEST_FINGERPRINT),
+            Tag.TEST_LOOK: self.number,
+            Tag.OUTCOME: record.outcome,
+            Tag.USER: tags.get(Tag.USER),
+            Tag.HOST: tags.get(Tag.HOST),
             "is_deleted": record.is_deleted,
             **{name: value for name, value in record.metrics.items() if name.startswith("test/")},
             **flat(tags),
@@ -52,8 +52,8 @@ def past_looks(tracker: Tracker) -> list[PastLook]:
     """Every look in the store, oldest first."""
     looks = []
     for record in _evaluations(tracker):
-        number, metrics = record.tags.get("imgcls.test_look"), record.metrics
-        scores = Scores.from_metrics(metrics, "test") if "test/accuracy" in metrics else None
+        number, metrics = record.tags.get(Tag.TEST_LOOK), record.metrics
+        scores = Scores.from_metrics(metrics, "test") if MetricName.TEST_ACCURACY in metrics else None
         looks.append(PastLook(record, int(number) if number else None, scores))
     return looks
 
@@ -71,11 +71,11 @@ def _row(look: PastLook) -> dict[str, str]:
     return {
         "when (UTC)": f"{began:%Y-%m-%d %H:%M:%S}",
         "experiment": record.experiment,
-        "test split": tags.get("imgcls.test_fingerprint", ""),
+        "test split": tags.get(Tag.TEST_FINGERPRINT, ""),
         "look": UNDEFINED if look.number is None else str(look.number),
-        "test/accuracy": _score(look),
-        "who": f"{tags.get('mlflow.user', '')}@{tags.get('imgcls.host', '')}",
-        "evaluated run": tags.get("imgcls.evaluated_run_id", ""),
+        MetricName.TEST_ACCURACY: _score(look),
+        "who": f"{tags.get(Tag.USER, '')}@{tags.get(Tag.HOST, '')}",
+        "evaluated run": tags.get(Tag.EVALUATED_RUN_ID, ""),
         "evaluation": record.run_id + (" (deleted)" if record.is_deleted else ""),
         "cautions": " ".join(cautions(tags)),
     }
@@ -88,4 +88,4 @@ def _score(look: PastLook) -> str:
 
 
 def _evaluations(tracker: Tracker) -> list[RunRecord]:
-    return tracker.find({"imgcls.kind": "evaluation"}, with_deleted=True)
+    return tracker.find({Tag.KIND: "evaluation"}, with_deleted=True)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from imgcls.evaluation.confirmation import mean_words, optimism_words
 from imgcls.evaluation.selection import Selection, story
-from imgcls.record import NUM_TEST_ALIKE, NUM_TEST_GROUPS, NUM_VAL_GROUPS, RunRecord
+from imgcls.record import MetricName, RunRecord, Tag
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.methods_section import commit_words, device_words, methods, model_words, split_words
 from imgcls.reporting.rounding import UNDEFINED, ends, rounded, with_interval
@@ -57,7 +57,7 @@ def evaluation_markdown(
         intervals: of each split, which say why a score has none and what was done about groups.
     """
     judged, said = selection.run, cautions(evaluation.tags)
-    num_test, command = evaluation.tags["imgcls.num_test"], f"python evaluate.py --run-id {judged.run_id} --again"
+    num_test, command = evaluation.tags[Tag.NUM_TEST], f"python evaluate.py --run-id {judged.run_id} --again"
     return document(
         f"# {escaped(judged.experiment)}: held-out evaluation",
         f"Run `{judged.run_id}` ({escaped(model_words(judged))}) judged on {num_test} test images. "
@@ -115,7 +115,7 @@ def score_rows(evaluation: RunRecord) -> list[tuple[str, str, str, str, str]]:
 
 def look_words(evaluation: RunRecord) -> str:
     """Which opening of the test split this was, and what follows from earlier ones."""
-    look, alike = int(evaluation.tags["imgcls.test_look"]), _alike_words(evaluation)
+    look, alike = int(evaluation.tags[Tag.TEST_LOOK]), _alike_words(evaluation)
     if look == 1:
         return f"Look 1: no earlier opening of this test split is recorded in this store.{alike}"
     earlier = "once" if look == 2 else f"{look - 1} times"
@@ -126,7 +126,7 @@ def look_words(evaluation: RunRecord) -> str:
 
 
 def _alike_words(evaluation: RunRecord) -> str:
-    num = int(evaluation.tags.get(NUM_TEST_ALIKE, "0"))
+    num = int(evaluation.tags.get(Tag.NUM_TEST_ALIKE, "0"))
     if not num:
         return ""
     images = "1 of its images looks" if num == 1 else f"{num} of its images look"
@@ -159,7 +159,7 @@ def _note(selection: Selection) -> str:
 
 
 def _epoch(selection: Selection) -> str:
-    epoch = f"The weights are those of epoch {selection.run.metrics['best/epoch']:.0f}"
+    epoch = f"The weights are those of epoch {selection.run.metrics[MetricName.BEST_EPOCH]:.0f}"
     if selection.has_fixed_epoch:
         return f"{epoch}, which was fixed before training."
     return f"{epoch}, the best one on validation by {_plain(selection.metric)}."
@@ -175,10 +175,10 @@ def _steps(evaluation: RunRecord, selection: Selection) -> list[tuple[str, str]]
         ("test accuracy", with_interval(test.accuracy, test.accuracy_interval)),
         (
             "val_test_gap, accuracy on val minus on test",
-            with_interval(evaluation.metrics["val_test_gap"], _gap_interval(evaluation)),
+            with_interval(evaluation.metrics[MetricName.VAL_TEST_GAP], _gap_interval(evaluation)),
         ),
         ("trials", str(selection.trials.num) if selection.trials.num else UNDEFINED),
-        ("looks at the test split", evaluation.tags["imgcls.test_look"]),
+        ("looks at the test split", evaluation.tags[Tag.TEST_LOOK]),
     ]
 
 
@@ -205,7 +205,7 @@ def _gap(evaluation: RunRecord, selection: Selection) -> str:
     expected = f" Val selected {selected}, so some gap is to be expected." if selected else ""
     return (
         f"`val_test_gap`, accuracy on val minus accuracy on test: "
-        f"{rounded(evaluation.metrics['val_test_gap'], interval)} ({_about_gap(interval)}).{expected}"
+        f"{rounded(evaluation.metrics[MetricName.VAL_TEST_GAP], interval)} ({_about_gap(interval)}).{expected}"
     )
 
 
@@ -220,9 +220,9 @@ def _methods(evaluation: RunRecord, selection: Selection, num_classes: int) -> s
     """One paragraph that reads without the rest of the report."""
     judged, metric = selection.run, _plain(selection.metric)
     size = judged.params["data.image_size"]
-    look = int(evaluation.tags["imgcls.test_look"])
+    look = int(evaluation.tags[Tag.TEST_LOOK])
     val = Scores.from_metrics(evaluation.metrics, "val")
-    on_val = _stated("accuracy", val, val.accuracy_interval, wilson=NUM_VAL_GROUPS not in evaluation.tags)
+    on_val = _stated("accuracy", val, val.accuracy_interval, wilson=Tag.NUM_VAL_GROUPS not in evaluation.tags)
     flattered = "; measured on the images that selected, it is optimistic" if selection.is_flattered else ""
     confirmed = (
         [f"The configuration, trained again, had a mean validation {metric} of {mean_words(selection.confirmed)}."]
@@ -239,7 +239,7 @@ def _methods(evaluation: RunRecord, selection: Selection, num_classes: int) -> s
             *story(selection),
             f"Validation accuracy was {on_val}{flattered}.",
             *confirmed,
-            f"The test split of {evaluation.tags['imgcls.num_test']} images was opened {nth} for this evaluation.",
+            f"The test split of {evaluation.tags[Tag.NUM_TEST]} images was opened {nth} for this evaluation.",
             _test_scores(evaluation),
         )
     )
@@ -252,7 +252,7 @@ def _test_scores(evaluation: RunRecord) -> str:
         for name, words in SCORE_NAMES.items()
         if name != "accuracy" and (interval := intervals.get(name)) is not None
     ]
-    groups = evaluation.tags.get(NUM_TEST_GROUPS)
+    groups = evaluation.tags.get(Tag.NUM_TEST_GROUPS)
     counted = f" The intervals count {groups} groups of images as independent (Rao and Scott 1992)." if groups else ""
     accuracy = _stated("accuracy", test, test.accuracy_interval, wilson=groups is None)
     return f"Test accuracy was {accuracy}{''.join(stated)}.{counted}"
@@ -289,13 +289,13 @@ def _settings(evaluation: RunRecord, judged: RunRecord, num_classes: int) -> lis
     return [
         ("experiment", judged.experiment),
         ("model", model_words(judged)),
-        ("epoch judged", f"{judged.metrics['best/epoch']:.0f}"),
+        ("epoch judged", f"{judged.metrics[MetricName.BEST_EPOCH]:.0f}"),
         ("classes", str(num_classes)),
         ("images", split_words(judged, evaluation)),
-        ("test fingerprint", evaluation.tags["imgcls.test_fingerprint"]),
-        ("look at the test split", evaluation.tags["imgcls.test_look"]),
+        ("test fingerprint", evaluation.tags[Tag.TEST_FINGERPRINT]),
+        ("look at the test split", evaluation.tags[Tag.TEST_LOOK]),
         ("run judged", f"{judged.run_id} ({judged.kind}), {commit_words(judged.tags)}"),
-        ("evaluation run", f"{evaluation.run_id}, on {device_words(evaluation.tags['imgcls.device'])}"),
+        ("evaluation run", f"{evaluation.run_id}, on {device_words(evaluation.tags[Tag.DEVICE])}"),
     ]
 
 

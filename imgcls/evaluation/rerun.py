@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgcls.data.splits import SQUARES_FORMAT
-from imgcls.record import LOSS, SQUARES, UNKNOWN, RunRecord
+from imgcls.record import UNKNOWN, Artifact, RunRecord, Tag, best_name
 from imgcls.reporting.cautions import caution_tags, cautions
 from imgcls.reporting.cautions import flat as flat_cautions
 from imgcls.reporting.rounding import accuracy_interval, with_interval
@@ -87,14 +87,14 @@ class Verdict:
         return {
             "run_id": self.run_id,
             "repeated_run_id": self.repeated_run_id,
-            "imgcls.verified": self.word,
-            "best/val/accuracy": self.val_accuracy[1],
+            Tag.VERIFIED: self.word,
+            best_name("val/accuracy"): self.val_accuracy[1],
             "repeated/best/val/accuracy": self.val_accuracy[0],
             "first_difference": self.first_difference,
             "causes": list(self.causes),
-            SQUARES: self.squares,
-            LOSS: self.losses[1],
-            f"repeated/{LOSS}": self.losses[0],
+            Tag.SQUARES: self.squares,
+            Tag.LOSS: self.losses[1],
+            f"repeated/{Tag.LOSS}": self.losses[0],
             **flat_cautions(self.caution_tags),
         }
 
@@ -138,13 +138,13 @@ def rerun(run_id: str, tracker: Tracker, root: Path, stop: GracefulStop) -> Verd
         kind="rerun",
         name=f"rerun of {record.name}",
         parent=record.run_id,
-        tags={"imgcls.repeated_run_id": record.run_id},
+        tags={Tag.REPEATED_RUN_ID: record.run_id},
         stop=stop,
     )
     verdict = _compare(record, tracker.get(done.run_id), original, _history(tracker, done.run_id), prepared)
     repeat = tracker.amend(done.run_id)
-    repeat.set_tags({"imgcls.verified": verdict.word})
-    repeat.log_text("report/report.md", verdict.markdown())
+    repeat.set_tags({Tag.VERIFIED: verdict.word})
+    repeat.log_text(Artifact.REPORT, verdict.markdown())
     return verdict
 
 
@@ -152,7 +152,7 @@ def _say_what_is_other(record: RunRecord, prepared: Prepared) -> None:
     if prepared.dataset.squares != SQUARES_FORMAT and is_kept_larger(prepared.dataset):
         log.info(
             "run %s was recorded with %s = %d; it is repeated with the val images that it had, and a new run of its "
-            "config would have others", record.run_id, SQUARES, prepared.dataset.squares,
+            "config would have others", record.run_id, Tag.SQUARES, prepared.dataset.squares,
         )  # fmt: skip
     if difference := other_loss(record, prepared.experiment):
         log.warning("run %s cannot be repeated as it was: %s", record.run_id, difference)
@@ -163,7 +163,7 @@ def _history(tracker: Tracker, run_id: str) -> dict[str, dict[int, float]]:
 
 
 def _compare(then: RunRecord, now: RunRecord, original: History, repeat: History, prepared: Prepared) -> Verdict:
-    accuracies = then.metrics["best/val/accuracy"], now.metrics["best/val/accuracy"]
+    accuracies = then.metrics[best_name("val/accuracy")], now.metrics[best_name("val/accuracy")]
     num_val = len(prepared.dataset.val)
     tolerance = accuracy_interval(accuracies[0], num_val).half_width
     difference = first_difference(original, repeat)
@@ -200,19 +200,19 @@ def first_difference(original: History, repeat: History) -> str:
 def _causes(then: RunRecord, now: RunRecord) -> list[str]:
     causes = _other_code(then, now)
     causes += [f"version: {change}" for change in other_versions(then)]
-    devices = then.tags.get("imgcls.device"), now.tags.get("imgcls.device")
+    devices = then.tags.get(Tag.DEVICE), now.tags.get(Tag.DEVICE)
     if devices[0] != devices[1]:
         causes.append(f"hardware: {devices[0]} -> {devices[1]}")
     return causes
 
 
 def _other_code(then: RunRecord, now: RunRecord) -> list[str]:
-    commits = [record.tags.get("imgcls.git_commit", "no commit") for record in (then, now)]
+    commits = [record.tags.get(Tag.GIT_COMMIT, "no commit") for record in (then, now)]
     causes = [f"code: commit {commits[0][:10]} -> {commits[1][:10]}"] if commits[0] != commits[1] else []
     for record, when in ((then, "then"), (now, "now")):
-        dirty, why = record.tags.get("imgcls.git_dirty"), record.tags.get("imgcls.git_unknown", "git did not tell")
+        dirty, why = record.tags.get(Tag.GIT_DIRTY), record.tags.get(Tag.GIT_UNKNOWN, "git did not tell")
         if dirty == "true":
-            changed = record.tags.get("imgcls.git_changed", "")
+            changed = record.tags.get(Tag.GIT_CHANGED, "")
             causes.append(f"code: files changed since the commit ({when}{changed and f': {changed}'})")
         elif dirty == UNKNOWN:
             causes.append(f"code: whether files changed since the commit is unknown ({when}: {why})")

@@ -17,7 +17,7 @@ from imgcls.evaluation.confirmation import (
     ranked_trials,
     recorded_confirmation,
 )
-from imgcls.record import RunRecord
+from imgcls.record import MetricName, RunRecord, Tag
 from imgcls.reporting.run_scores import val_score
 from imgcls.text import counted
 from imgcls.tracking.store import Tracker
@@ -73,9 +73,9 @@ class Trials:
         ended = [trial for trial in tracker.children(sweep.run_id, "trial") if trial.outcome in ENDED]
         counts = Counter(trial.outcome for trial in ended)
         # A trial that failed before it had a run is known to the sweep alone.
-        num = max(len({trial.tags["imgcls.trial"] for trial in ended}), int(sweep.metrics.get("num_trials", 0)))
+        num = max(len({trial.tags[Tag.TRIAL] for trial in ended}), int(sweep.metrics.get(MetricName.NUM_TRIALS, 0)))
         return cls(
-            ranked=tuple(Trial(int(t.tags["imgcls.trial"]), t.run_id) for t in ranked_trials(ended, metric)),
+            ranked=tuple(Trial(int(t.tags[Tag.TRIAL]), t.run_id) for t in ranked_trials(ended, metric)),
             num=num,
             outcomes=tuple((outcome, counts[outcome]) for outcome in ENDED if counts[outcome]),
         )
@@ -117,7 +117,7 @@ class Selection:
     @property
     def winner_id(self) -> str:
         """Run id of the sweep's winner; "" where there is none."""
-        return self.sweep.tags.get("imgcls.best_run_id", "") if self.sweep else ""
+        return self.sweep.tags.get(Tag.BEST_RUN_ID, "") if self.sweep else ""
 
     @property
     def is_winner(self) -> bool:
@@ -189,7 +189,7 @@ def selection_of(run: RunRecord, tracker: Tracker, trials: Trials | None = None)
 
 def _parent(run: RunRecord, tracker: Tracker) -> RunRecord | None:
     try:
-        return tracker.get(run.tags["mlflow.parentRunId"]) if "mlflow.parentRunId" in run.tags else None
+        return tracker.get(run.tags[Tag.PARENT]) if Tag.PARENT in run.tags else None
     except InputError:  # deleted for good
         return None
 
@@ -200,7 +200,7 @@ def _confirmed(
     """The fresh run's configuration: as the latest confirmation compared it, else with all its fresh runs."""
     if confirmation and (place := confirmation.place_of(run.run_id)):
         return confirmation.ranked[place - 1]
-    found_by = completed_trials(sweep, [run.tags["imgcls.trial"]], tracker)
+    found_by = completed_trials(sweep, [run.trial], tracker)
     if not found_by:
         return None
     fresh = [r for r in tracker.children(sweep.run_id, "confirm") if r.outcome == "completed"]
@@ -231,8 +231,8 @@ def story(selection: Selection, subject: str = "This run") -> Iterator[str]:
 
 
 def _story_of_a_repeat(selection: Selection, subject: str) -> Iterator[str]:
-    original = f"run `{selection.run.tags.get('imgcls.repeated_run_id', 'unknown')}`"
-    verified = selection.run.tags.get("imgcls.verified")
+    original = f"run `{selection.run.tags.get(Tag.REPEATED_RUN_ID, 'unknown')}`"
+    verified = selection.run.tags.get(Tag.VERIFIED)
     yield f"{subject} repeats {original}" + (f" (verified: {verified})." if verified else ".")
     yield f"Its own scores selected {'nothing' if selection.has_fixed_epoch else 'nothing but its epoch'}."
     if selection.repeated is not None:
@@ -240,7 +240,7 @@ def _story_of_a_repeat(selection: Selection, subject: str) -> Iterator[str]:
 
 
 def _story_of_a_trial(selection: Selection, subject: str) -> Iterator[str]:
-    number, metric = selection.run.tags["imgcls.trial"], selection.metric
+    number, metric = selection.run.tags[Tag.TRIAL], selection.metric
     so_far = "" if selection.winner_id else ", which had not ended"
     yield f"{subject} is trial {number} of the sweep `{_id_of(selection.sweep)}`{so_far}."
     if selection.place is None:
@@ -265,7 +265,7 @@ def _story_of_a_trial(selection: Selection, subject: str) -> Iterator[str]:
 
 def _story_of_a_fresh_run(selection: Selection, subject: str) -> Iterator[str]:
     confirmed, place = selection.confirmed, selection.place_of_mean
-    number = selection.run.tags["imgcls.trial"]
+    number = selection.run.tags[Tag.TRIAL]
     yield (
         f"{subject} trained the configuration of trial {number} of the sweep `{_id_of(selection.sweep)}` again with a "
         f"fresh seed, up to epoch {selection.run.params['train.score_epoch']}, which that trial had fixed."
@@ -322,7 +322,7 @@ def _fall(selection: Selection) -> Iterator[str]:
         worse = ("a little " if own == taken else "") + ("above" if lower_is_better(selection.metric) else "below")
         yield (
             f"Its own {selection.metric}, {own}, is {worse} that of trial "
-            f"{best.tags['imgcls.trial']}, {taken}, whose place it takes: that score was "
+            f"{best.tags[Tag.TRIAL]}, {taken}, whose place it takes: that score was "
             f"the best of {selection.trials.num} trials and so partly luck."
         )
 

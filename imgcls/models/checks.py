@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from imgcls.config.keys import CIFAR_DEPTHS, RESNET_DEPTHS
 from imgcls.errors import ConfigError
-from imgcls.text import did_you_mean, nearest
+from imgcls.text import did_you_mean
+
+CIFAR_DEPTHS = (8, 14, 20, 32, 44, 56)
+"""Depths 6n+2 of He et al. 2016, section 4.2 (arXiv 1512.03385): three stages, small stem."""
+
+RESNET_DEPTHS = (10, 18, 34, 50, 101)
+"""Depths with four stages; from 50 on with bottleneck blocks."""
 
 STEMS = ("standard", "small")
 
@@ -18,7 +23,7 @@ def check_depth(depth: int, stem: str) -> None:
         ConfigError: listing the depths that work.
     """
     if stem not in STEMS:
-        raise ConfigError(f"model.stem = {stem!r}: must be 'standard' or 'small'{did_you_mean(nearest(stem, STEMS))}")
+        raise ConfigError(f"model.stem = {stem!r}: must be 'standard' or 'small'{did_you_mean(stem, STEMS)}")
     known = RESNET_DEPTHS if stem == "standard" else (*RESNET_DEPTHS, *CIFAR_DEPTHS)
     if depth in known:
         return

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from imgcls.errors import ConfigError, InputError
 from imgcls.project import located
-from imgcls.text import did_you_mean, nearest
+from imgcls.text import did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -73,9 +73,7 @@ def find_file(weights: str, root: Path) -> Path:
     if path.is_file():
         return path
     beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise ConfigError(
-        f"model.weights = {weights!r}: no file {path.absolute()}{did_you_mean(nearest(path.name, beside))}"
-    )
+    raise ConfigError(f"model.weights = {weights!r}: no file {path.absolute()}{did_you_mean(path.name, beside)}")
 
 
 def find_package(weights: str) -> Package:
@@ -87,7 +85,7 @@ def find_package(weights: str) -> Package:
     name = weights.removeprefix(PACKAGE_PREFIX)
     if name not in PACKAGES:
         known = ", ".join(f"package:{known}" for known in PACKAGES)
-        raise ConfigError(f"model.weights = {weights!r}: must be one of {known}{did_you_mean(nearest(name, PACKAGES))}")
+        raise ConfigError(f"model.weights = {weights!r}: must be one of {known}{did_you_mean(name, PACKAGES)}")
     return PACKAGES[name]
 
 

@@ -12,11 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgcls.config.keys import CIFAR_DEPTHS, ModelConfig
+from imgcls.config.keys import ModelConfig
 from imgcls.errors import ConfigError, InputError
 from imgcls.models import pretrained_weights, timm_models, torchvision_models
-from imgcls.models.checks import check_depth, check_patch
-from imgcls.text import did_you_mean, nearest
+from imgcls.models.checks import CIFAR_DEPTHS, check_depth, check_patch
+from imgcls.text import nearest, suggestion
 
 if TYPE_CHECKING:
     from torch import nn
@@ -190,7 +190,7 @@ def _split(name: str) -> tuple[str, str]:
         return source, bare
     raise ConfigError(
         f"model.name = {name!r}: there is no such model; there are {', '.join(OWN_MODELS)}, torchvision:NAME and "
-        f"timm:NAME, see `imgcls models`{did_you_mean(closest_model(name))}"
+        f"timm:NAME, see `imgcls models`{suggestion(closest_model(name))}"
     )
 
 

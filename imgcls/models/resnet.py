@@ -10,8 +10,7 @@ from collections import OrderedDict
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imgcls.config.keys import CIFAR_DEPTHS
-from imgcls.models.checks import check_depth
+from imgcls.models.checks import CIFAR_DEPTHS, check_depth
 
 BLOCKS_PER_STAGE = {
     10: (1, 1, 1, 1),

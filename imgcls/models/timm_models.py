@@ -10,7 +10,7 @@ from imgcls.config.keys import ModelConfig
 from imgcls.errors import ConfigError, InputError
 from imgcls.models.hub import asked_where_it_answers, downloaded, why_not_had
 from imgcls.models.pretrained_weights import PACKAGES, packages_as_a_way_out
-from imgcls.text import did_you_mean, nearest
+from imgcls.text import did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,8 +64,7 @@ def check(name: str) -> None:
         )
     if name not in known:
         raise ConfigError(
-            f"model.name = 'timm:{name}': timm has no such network, see `imgcls models`"
-            f"{did_you_mean(nearest(network, known))}"
+            f"model.name = 'timm:{name}': timm has no such network, see `imgcls models`{did_you_mean(network, known)}"
         )
 
 
@@ -84,7 +83,7 @@ def resolve_weights(config: ModelConfig, name: str) -> str:
     choice = ", ".join((*known, *packages)) or "no weights of its own"
     raise ConfigError(
         f"model.weights = {config.weights!r}: timm:{name} has {choice}; choose one, or a .pt, .pth or .safetensors "
-        f"file{did_you_mean(nearest(config.weights, known))}"
+        f"file{did_you_mean(config.weights, known)}"
     )
 
 

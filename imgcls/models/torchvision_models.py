@@ -8,7 +8,7 @@ from imgcls.config.keys import ModelConfig
 from imgcls.errors import ConfigError, InputError
 from imgcls.models.hub import downloaded_from
 from imgcls.models.pretrained_weights import packages_as_a_way_out
-from imgcls.text import did_you_mean, nearest
+from imgcls.text import did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,7 +44,7 @@ def check(name: str, channels: int) -> None:
     if name not in (known := names()):
         raise ConfigError(
             f"model.name = 'torchvision:{name}': torchvision has no such classification network, see `imgcls models`"
-            f"{did_you_mean(nearest(name, known))}"
+            f"{did_you_mean(name, known)}"
         )
     if channels != 3:
         raise ConfigError(
@@ -66,7 +66,7 @@ def resolve_weights(config: ModelConfig, name: str) -> str:
         return str(_weights(name).DEFAULT.name)
     raise ConfigError(
         f"model.weights = {config.weights!r}: torchvision:{name} has {', '.join(known)}; choose one, or a .pt, .pth or "
-        f".safetensors file{did_you_mean(nearest(config.weights, known))}"
+        f".safetensors file{did_you_mean(config.weights, known)}"
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from imgcls.record import LEAKS, NUM_NEAR_LEAKED, NUM_OPENED_BEFORE
+from imgcls.record import Tag
 
-CAUTION_TAGS = (LEAKS, NUM_NEAR_LEAKED, NUM_OPENED_BEFORE)
+CAUTION_TAGS = (Tag.LEAKS, Tag.NUM_NEAR_LEAKED, Tag.NUM_OPENED_BEFORE)
 
 
 def cautions(tags: Mapping[str, str]) -> tuple[str, ...]:
@@ -16,12 +16,12 @@ def cautions(tags: Mapping[str, str]) -> tuple[str, ...]:
         tags: of the run. A tag that it does not have says nothing: runs of earlier versions lack some.
     """
     sentences = []
-    if leaks := tags.get(LEAKS):
+    if leaks := tags.get(Tag.LEAKS):
         sentences.append(f"Splits leak: {leaks}.")
-    if num := _number(tags, NUM_NEAR_LEAKED):
+    if num := _number(tags, Tag.NUM_NEAR_LEAKED):
         images = "1 val or test image looks" if num == 1 else f"{num} val and test images look"
         sentences.append(f"{images} like an image of another split.")
-    if num := _number(tags, NUM_OPENED_BEFORE):
+    if num := _number(tags, Tag.NUM_OPENED_BEFORE):
         images, looks = ("1 train or val image", "looks") if num == 1 else (f"{num} train and val images", "look")
         was = "was" if num == 1 else "were"
         sentences.append(
@@ -32,8 +32,8 @@ def cautions(tags: Mapping[str, str]) -> tuple[str, ...]:
 
 def flat(tags: Mapping[str, str]) -> dict[str, str | int]:
     """The same under the record's names, for programs; what the run does not say is left out."""
-    leaks: dict[str, str | int] = {LEAKS: tags[LEAKS]} if tags.get(LEAKS) else {}
-    numbers = {name: _number(tags, name) for name in (NUM_NEAR_LEAKED, NUM_OPENED_BEFORE)}
+    leaks: dict[str, str | int] = {Tag.LEAKS: tags[Tag.LEAKS]} if tags.get(Tag.LEAKS) else {}
+    numbers = {name: _number(tags, name) for name in (Tag.NUM_NEAR_LEAKED, Tag.NUM_OPENED_BEFORE)}
     return leaks | {name: num for name, num in numbers.items() if num is not None}
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
-from imgcls.config.keys import AugmentConfig
+from imgcls.config.keys import AugmentConfig, Reported
 from imgcls.data.decode import PAD_LEVEL
-from imgcls.record import SPLIT_ORIGINS, RunRecord
+from imgcls.record import RunRecord, Tag
 from imgcls.text import counted
 
 SPLITS = ("train", "val", "test")
@@ -45,12 +45,12 @@ def split_words(run: RunRecord, evaluation: RunRecord | None = None) -> str:
         run: that trained.
         evaluation: of it, which knows how many images test has.
     """
-    tags = run.tags | ({"imgcls.num_test": evaluation.tags["imgcls.num_test"]} if evaluation else {})
+    tags = run.tags | ({Tag.NUM_TEST: evaluation.tags[Tag.NUM_TEST]} if evaluation else {})
     present = [split for split in SPLITS if f"imgcls.num_{split}" in tags]
     sizes = ", ".join(f"{tags[f'imgcls.num_{split}']} {split}" for split in present)
-    if SPLIT_ORIGINS not in tags:  # of an earlier version
+    if Tag.SPLIT_ORIGINS not in tags:  # of an earlier version
         return sizes
-    origins: dict[str, str] = json.loads(tags[SPLIT_ORIGINS])
+    origins: dict[str, str] = json.loads(tags[Tag.SPLIT_ORIGINS])
     came_from = (f"{split}: {origins.get(split, 'as the source has it')}" for split in present if split != "train")
     return "; ".join([sizes, *came_from])
 
@@ -122,23 +122,6 @@ def _squares(run: RunRecord) -> str:
     return f"{FITS[run.params.get('data.fit', 'crop')]}{resized}."
 
 
-AUGMENTATIONS: dict[str, Callable[[float], str]] = {
-    "horizontal_flip": lambda _: "horizontal flips",
-    "vertical_flip": lambda _: "vertical flips",
-    "quarter_turns": lambda _: "quarter turns",
-    "rotation": lambda degrees: f"rotations by up to {degrees:g} degrees",
-    "shift": lambda share: f"shifts by up to {share:g} of the side",
-    "brightness": lambda share: f"brightness varied by up to {share:g}",
-    "contrast": lambda share: f"contrast varied by up to {share:g}",
-    "saturation": lambda share: f"saturation varied by up to {share:g}",
-    "hue": lambda share: f"hue varied by up to {share:g}",
-    "cutout": lambda share: f"cutout of {share:g} of the side",
-    "mixup": lambda alpha: f"mixup (alpha {alpha:g})",
-    "cutmix": lambda alpha: f"cutmix (alpha {alpha:g})",
-}
-"""Key of `[augment]` -> its words, where it is not off."""
-
-
 def _augmentation(params: Mapping[str, str]) -> str:
     applied = list(_applied(params))
     return f"Train images were augmented by {', '.join(applied)}." if applied else "Train images were not augmented."
@@ -149,19 +132,19 @@ def _applied(params: Mapping[str, str]) -> Iterator[str]:
     if low < 1:
         ratio = " to ".join(f"{end:.3g}" for end in json.loads(params["augment.aspect_ratio"]))
         yield f"random crops of {low:g} to {high:g} of the area (width / height {ratio}), resized"
-    for key in AugmentConfig.model_fields:
+    for key, field in AugmentConfig.model_fields.items():
         value = json.loads(params.get(f"augment.{key}", "0"))
-        if key in ("random_resized_crop", "aspect_ratio") or not value:
-            continue
-        yield AUGMENTATIONS[key](float(value)) if key in AUGMENTATIONS else f"{key} {value}"
+        if key not in ("random_resized_crop", "aspect_ratio") and value:
+            reported = next((about for about in field.metadata if isinstance(about, Reported)), Reported(f"{key} {{}}"))
+            yield reported.words.format(value)
 
 
 def _machine(run: RunRecord) -> Iterator[str]:
     tags, params = run.tags, run.params
-    versions = json.loads(tags.get("imgcls.versions", "{}"))
+    versions = json.loads(tags.get(Tag.VERSIONS, "{}"))
     named = ", ".join(f"{name} {number}" for name, number in versions.items() if name not in UNNAMED)
     precision = f" in {params['train.precision']}" if params.get("train.precision", "auto") != "auto" else ""
-    yield f"It ran{precision} on {device_words(tags.get('imgcls.device', 'an unknown device'))}" + (
+    yield f"It ran{precision} on {device_words(tags.get(Tag.DEVICE, 'an unknown device'))}" + (
         f" with {named}." if named else "."
     )
     yield f"The code was imgcls {versions.get('imgcls', 'of an unknown version')}, {commit_words(tags)}."
@@ -174,10 +157,10 @@ def device_words(device: str) -> str:
 
 def commit_words(tags: Mapping[str, str]) -> str:
     """Which commit a run's code was, and whether files differed from it, as far as that is known."""
-    commit = tags.get("imgcls.git_commit", "unknown")
+    commit = tags.get(Tag.GIT_COMMIT, "unknown")
     if commit in ("", "unknown"):
-        reason = tags.get("imgcls.git_unknown")
+        reason = tags.get(Tag.GIT_UNKNOWN)
         return "at an unknown commit" + (f" ({reason})" if reason else "")
     state = {"true": " with changes that are not committed", "false": ""}
-    dirty = tags.get("imgcls.git_dirty", "unknown")
+    dirty = tags.get(Tag.GIT_DIRTY, "unknown")
     return f"commit {commit[:12]}" + state.get(dirty, "; whether files differed from it is not known")

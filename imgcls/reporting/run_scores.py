@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from imgcls.record import ACCURACY_ENDS, RunRecord
+from imgcls.record import ACCURACY_ENDS, MetricName, RunRecord, Tag, best_name
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.rounding import accuracy_interval, metric_text, rounded, with_interval
 from imgcls.reporting.tables import escaped, shown
@@ -24,10 +24,10 @@ def score_of(record: RunRecord) -> str:
     With its 95% interval, and with the run's cautions.
     """
     metrics = record.metrics
-    if "test/accuracy" in metrics:
+    if MetricName.TEST_ACCURACY in metrics:
         test = Scores.from_metrics(metrics, "test")
         score = f"test/accuracy {with_interval(test.accuracy, test.accuracy_interval)}"
-    elif "best/val/accuracy" in metrics and "imgcls.num_val" in record.tags:
+    elif best_name("val/accuracy") in metrics and Tag.NUM_VAL in record.tags:
         score = f"val/accuracy {val_score(record, 'val/accuracy')}"
     else:
         return ""
@@ -66,7 +66,7 @@ def best_accuracy_interval(record: RunRecord) -> Interval:
         return Interval(low, high)
     if record.has_groups:
         return NO_INTERVAL
-    return accuracy_interval(record.metrics["best/val/accuracy"], int(record.tags["imgcls.num_val"]))
+    return accuracy_interval(record.metrics[best_name("val/accuracy")], int(record.tags[Tag.NUM_VAL]))
 
 
 def _accuracy_interval(accuracy: float | None, num_images: int | None) -> Interval | None:

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from imgcls.record import RunRecord
+from imgcls.record import RunRecord, Tag
 from imgcls.reporting.cautions import flat
 from imgcls.reporting.progress import duration
 from imgcls.reporting.run_scores import score_of
@@ -35,9 +35,9 @@ def run_facts(record: RunRecord) -> dict[str, object]:
         "run_id": record.run_id,
         "experiment": record.experiment,
         "name": record.name,
-        "imgcls.kind": record.kind,
-        "imgcls.outcome": record.outcome,
-        "mlflow.parentRunId": record.tags.get("mlflow.parentRunId"),
+        Tag.KIND: record.kind,
+        Tag.OUTCOME: record.outcome,
+        Tag.PARENT: record.tags.get(Tag.PARENT),
         "start_time": _moment(record.started).isoformat(),
         "end_time": None if record.ended is None else _moment(record.ended).isoformat(),
         "seconds": None if record.ended is None else (record.ended - record.started) / 1000,

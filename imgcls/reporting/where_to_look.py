@@ -5,10 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from imgcls.record import RunRecord
+from imgcls.record import Artifact, RunRecord
 from imgcls.tracking.address import redacted
-
-REPORT, WEIGHTS = "report/report.html", "checkpoints/best.pt"
 
 
 def place_of(record: RunRecord, name: str) -> str:
@@ -43,7 +41,7 @@ def places(report_of: RunRecord, weights_of: RunRecord, uri: str, root: Path) ->
         root: the project's root.
     """
     return [
-        ("Report", place_of(report_of, REPORT)),
-        ("Weights", place_of(weights_of, WEIGHTS)),
+        ("Report", place_of(report_of, Artifact.REPORT_HTML)),
+        ("Weights", place_of(weights_of, Artifact.BEST)),
         ("UI", how_to_look(uri, root)),
     ]

@@ -6,10 +6,7 @@ from statistics import median
 
 from imgcls.data.splits import Dataset
 from imgcls.project import located
-from imgcls.record import (
-    NUM_OPENED_BEFORE,
-    SQUARES,
-)
+from imgcls.record import Tag
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.images_overview import overview
 from imgcls.reporting.methods_section import device_words
@@ -37,7 +34,7 @@ def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "") -> None:
         runs += f", about {about} of training{each}, going by the newest runs of this experiment"
     log.info("%s", overview(prepared.dataset, place, device_words(str(prepared.device)), work=runs))
     if runs:
-        for sentence in cautions({NUM_OPENED_BEFORE: str(count_opened_before(prepared.dataset, tracker))}):
+        for sentence in cautions({Tag.NUM_OPENED_BEFORE: str(count_opened_before(prepared.dataset, tracker))}):
             log.warning("%s", sentence)
     if prepared.warnings:
         _warn(prepared, tracker)
@@ -48,7 +45,7 @@ def _warn(prepared: Prepared, tracker: Tracker) -> None:
     newest = tracker.find(_images_tags(prepared.dataset), newest=NUM_NEWEST)
     fit = prepared.experiment.data.fit
     # Earlier versions had no warning of ends that are cut off.
-    told = [record for record in newest if SQUARES in record.tags and record.params.get("data.fit") == fit]
+    told = [record for record in newest if Tag.SQUARES in record.tags and record.params.get("data.fit") == fit]
     if not told:
         for warning in prepared.warnings:
             log.warning("%s", warning)
@@ -64,16 +61,16 @@ NUM_NEWEST = 20
 
 def _images_tags(dataset: Dataset) -> dict[str, str]:
     """Tags that every run of the same images has."""
-    test = {} if dataset.test is None else {"imgcls.test_fingerprint": dataset.test.fingerprint()}
-    return {"imgcls.data_fingerprint": dataset.fingerprint, **test}
+    test = {} if dataset.test is None else {Tag.TEST_FINGERPRINT: dataset.test.fingerprint()}
+    return {Tag.DATA_FINGERPRINT: dataset.fingerprint, **test}
 
 
 def _seconds_expected(prepared: Prepared, tracker: Tracker) -> float:
     """What an epoch took in the newest runs of the same images and device, times the epochs; 0 where there are none."""
     experiment = prepared.experiment
-    tags = {"imgcls.data_fingerprint": prepared.dataset.fingerprint}
+    tags = {Tag.DATA_FINGERPRINT: prepared.dataset.fingerprint}
     # The store cannot search for every device's name.
     newest = tracker.find(tags, experiment=experiment.name, newest=NUM_NEWEST)
-    earlier = [record for record in newest if record.tags.get("imgcls.device") == str(prepared.device)]
+    earlier = [record for record in newest if record.tags.get(Tag.DEVICE) == str(prepared.device)]
     took = [record.metrics["epoch_seconds"] for record in earlier if record.metrics.get("epoch_seconds")]
     return median(took) * experiment.train.last_epoch if took else 0.0

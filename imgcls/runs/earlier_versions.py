@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from imgcls.config.keys import Experiment
 from imgcls.data.splits import SQUARES_FORMAT, Dataset
 from imgcls.errors import InputError
-from imgcls.record import LOSS, SQUARES, RunRecord
+from imgcls.record import RunRecord, Tag
 from imgcls.training.loss import LOSS_DEFINITION, is_other_than_before
 
 
@@ -19,7 +19,7 @@ def recorded_squares(record: RunRecord) -> int:
     """
     if not 1 <= record.squares <= SQUARES_FORMAT:
         raise InputError(
-            f"run {record.run_id} has {SQUARES} = {record.squares}, and this version of imgcls knows 1 to "
+            f"run {record.run_id} has {Tag.SQUARES} = {record.squares}, and this version of imgcls knows 1 to "
             f"{SQUARES_FORMAT}; use the version that recorded it, or a later one"
         )
     return record.squares
@@ -40,8 +40,8 @@ def other_squares(record: RunRecord, dataset: Dataset) -> str:
     if record.squares == dataset.squares or not is_kept_larger(dataset):
         return ""
     return (
-        f"its val images were made from train's larger squares ({SQUARES} = {record.squares}), and are now made "
-        f"straight from the source ({SQUARES} = {dataset.squares})"
+        f"its val images were made from train's larger squares ({Tag.SQUARES} = {record.squares}), and are now made "
+        f"straight from the source ({Tag.SQUARES} = {dataset.squares})"
     )
 
 
@@ -55,8 +55,8 @@ def other_loss(record: RunRecord, experiment: Experiment) -> str:
     if record.loss == LOSS_DEFINITION or not is_other_than_before(experiment.train, experiment.augment):
         return ""
     return (
-        f"its loss multiplied every class's share of a smoothed or mixed label by that class's weight ({LOSS} = "
-        f"{record.loss}), and now weighs each image by its own class ({LOSS} = {LOSS_DEFINITION})"
+        f"its loss multiplied every class's share of a smoothed or mixed label by that class's weight ({Tag.LOSS} = "
+        f"{record.loss}), and now weighs each image by its own class ({Tag.LOSS} = {LOSS_DEFINITION})"
     )
 
 
@@ -74,5 +74,5 @@ def same_work(records: Sequence[RunRecord], experiment: Experiment, ignored: Ite
     asked = {key: value for key, value in experiment.params().items() if key not in ignored}
     for record in reversed(records):
         if record.params and all(record.params.get(key, unset.get(key)) == value for key, value in asked.items()):
-            return None if SQUARES in record.tags else record
+            return None if Tag.SQUARES in record.tags else record
     return None

@@ -10,10 +10,9 @@ import torch
 from imgcls.config.keys import Experiment
 from imgcls.config.load import load_experiment
 from imgcls.errors import DataError, InputError
-from imgcls.record import UNKNOWN, RunRecord
+from imgcls.record import UNKNOWN, Artifact, RunRecord, Tag
 from imgcls.runs.earlier_versions import recorded_squares
 from imgcls.runs.prepare import Prepared, prepare
-from imgcls.runs.record_writer import CONFIG
 from imgcls.tracking.lookup import find_run
 from imgcls.tracking.provenance import versions
 from imgcls.tracking.store import Tracker
@@ -35,7 +34,7 @@ def rebuild(record: RunRecord, tracker: Tracker, root: Path) -> Prepared:
         DataError: the images are not those that the run was trained on.
         InputError: it left no config, or the config is impossible here.
     """
-    with tracker.fetch(record.run_id, CONFIG) as path:
+    with tracker.fetch(record.run_id, Artifact.CONFIG) as path:
         experiment = load_experiment(path)
     prepared = prepare(_on_this_machine(experiment), root, recorded_squares(record))
     _same_data(record, prepared)
@@ -54,17 +53,17 @@ def trained_record(run_id: str, tracker: Tracker) -> RunRecord:
     """
     record = find_run(run_id, tracker)
     if record.kind == "sweep":
-        winner = record.tags.get("imgcls.best_run_id")
+        winner = record.tags.get(Tag.BEST_RUN_ID)
         if not winner:
             raise InputError(f"sweep {record.run_id} has no winner yet ({record.outcome}); let it end first")
         record = tracker.get(winner)
     if record.kind == "evaluation":
-        judged = record.tags.get("imgcls.evaluated_run_id", "")
+        judged = record.tags.get(Tag.EVALUATED_RUN_ID, "")
         raise InputError(f"run {record.run_id} is itself an evaluation, of run {judged}; name the run to judge")
     if not record.kind:
         raise InputError(f"run {record.run_id} was not written by imgcls")
     if record.outcome != "completed":
-        reason = f": {record.tags['imgcls.reason']}" if record.tags.get("imgcls.reason") else ""
+        reason = f": {record.tags[Tag.REASON]}" if record.tags.get(Tag.REASON) else ""
         raise InputError(f"run {record.run_id} is not finished ({record.outcome}{reason}); name a completed run")
     return record
 
@@ -72,12 +71,12 @@ def trained_record(run_id: str, tracker: Tracker) -> RunRecord:
 def same_place(record: RunRecord, prepared: Prepared) -> bool:
     """Whether this machine owes the run its exact bits: same processor, threads and versions."""
     device = str(prepared.device)
-    return not other_versions(record) and record.tags.get("imgcls.device") == device and is_named(device)
+    return not other_versions(record) and record.tags.get(Tag.DEVICE) == device and is_named(device)
 
 
 def other_versions(record: RunRecord) -> list[str]:
     """`torch 2.14.1 -> 2.15.0` for each package that is another one now, or may be: one of the two is unknown."""
-    then, now = json.loads(record.tags.get("imgcls.versions", "{}")), versions()
+    then, now = json.loads(record.tags.get(Tag.VERSIONS, "{}")), versions()
     pairs = {name: (then.get(name, UNKNOWN), now[name]) for name in WHAT_MAKES_BITS}
     return [
         f"{name} {before} -> {after}" for name, (before, after) in pairs.items()
@@ -96,14 +95,14 @@ def _on_this_machine(experiment: Experiment) -> Experiment:
 
 
 def _same_data(record: RunRecord, prepared: Prepared) -> None:
-    trained_on = record.tags.get("imgcls.data_fingerprint", "")
+    trained_on = record.tags.get(Tag.DATA_FINGERPRINT, "")
     if prepared.dataset.fingerprint != trained_on:
         raise DataError(
             f"the data changed since run {record.run_id}: train and val have fingerprint "
             f"{prepared.dataset.fingerprint}, the run was trained on {trained_on}; restore the images, or train again"
             f"{_read_otherwise(record)}"
         )
-    sealed = record.tags.get("imgcls.test_fingerprint")
+    sealed = record.tags.get(Tag.TEST_FINGERPRINT)
     if sealed and prepared.dataset.test is not None and prepared.dataset.test.fingerprint() != sealed:
         raise DataError(
             f"the test split changed since run {record.run_id}: its fingerprint was {sealed} and is "
@@ -113,7 +112,7 @@ def _same_data(record: RunRecord, prepared: Prepared) -> None:
 
 def _read_otherwise(record: RunRecord) -> str:
     """What else may be the cause where an earlier version recorded a run on a folder of images."""
-    if "imgcls.num_ignored" in record.tags:
+    if Tag.NUM_IGNORED in record.tags:
         return ""
     return (
         ". The run was recorded by an earlier version, which left out GIF, AVIF and files without an ending, took "

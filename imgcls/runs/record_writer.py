@@ -14,19 +14,9 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from imgcls.data.image_set import LabelledImages
-from imgcls.data.leaks import NEAR_DUPLICATES, SHOWN, near_duplicates_csv
+from imgcls.data.leaks import SHOWN, near_duplicates_csv
 from imgcls.data.splits import Dataset
-from imgcls.record import (
-    ACCURACY_ENDS,
-    LEAKS,
-    LOSS,
-    NUM_NEAR_LEAKED,
-    NUM_NOT_COMPARED,
-    NUM_OPENED_BEFORE,
-    NUM_VAL_GROUPS,
-    SPLIT_ORIGINS,
-    SQUARES,
-)
+from imgcls.record import ACCURACY_ENDS, Artifact, MetricName, Tag, best_name
 from imgcls.reporting import prediction_figures, training_figures
 from imgcls.reporting.cautions import caution_tags, cautions
 from imgcls.reporting.drawing import save_png
@@ -44,13 +34,6 @@ from imgcls.training.loop import TrainState
 from imgcls.training.loss import LOSS_DEFINITION
 
 log = logging.getLogger(__name__)
-
-BEST, LAST = "checkpoints/best.pt", "checkpoints/last.pt"
-
-
-VAL_PREDICTIONS, TEST_PREDICTIONS = "predictions/val.csv", "predictions/test.csv"
-
-CONFIG = "config.toml"
 
 
 @dataclass(frozen=True)
@@ -76,19 +59,19 @@ class Finished:
 
 def log_num_near_leaked(run: Run, tags: Mapping[str, str]) -> None:
     """Logs the number as a metric too, by which MLflow's UI sorts; nothing where it is unknown."""
-    if tags[NUM_NEAR_LEAKED].isdecimal():
+    if tags[Tag.NUM_NEAR_LEAKED].isdecimal():
         # At the time of the beginning: a run that is killed here and taken up gives the same point.
-        run.log_metrics({NUM_NEAR_LEAKED: float(tags[NUM_NEAR_LEAKED])}, at=run.started)
+        run.log_metrics({Tag.NUM_NEAR_LEAKED: float(tags[Tag.NUM_NEAR_LEAKED])}, at=run.started)
 
 
 def record_start(run: Run, prepared: Prepared, recorded: Mapping[str, str], of_data: dict[str, str]) -> None:
     """Writes what is known before the first step; `recorded` are the params that the run has already."""
     experiment, dataset = prepared.experiment, prepared.dataset
-    run.log_text(CONFIG, experiment.to_toml())
+    run.log_text(Artifact.CONFIG, experiment.to_toml())
     # Of a run that is taken up the device may be another of the same kind, and MLflow lets no param change.
     run.log_params({key: value for key, value in experiment.params().items() if key not in recorded})
-    tags = {"imgcls.config_hash": experiment.config_hash(), "imgcls.device": str(prepared.device)}
-    run.set_tags(tags | of_data | {LOSS: str(LOSS_DEFINITION)})
+    tags = {Tag.CONFIG_HASH: experiment.config_hash(), Tag.DEVICE: str(prepared.device)}
+    run.set_tags(tags | of_data | {Tag.LOSS: str(LOSS_DEFINITION)})
     log_num_near_leaked(run, of_data)
     for split, images in (("train", dataset.train), ("val", dataset.val)):
         counts = np.bincount(images.labels, minlength=len(dataset.class_names))
@@ -113,26 +96,26 @@ def data_tags(dataset: Dataset, tracker: Tracker) -> dict[str, str]:
     """
     near = dataset.leaks.num_near_leaked
     tags = {
-        NUM_NEAR_LEAKED: "unknown" if near is None else str(near),
-        NUM_OPENED_BEFORE: str(count_opened_before(dataset, tracker)),
-        "imgcls.data_fingerprint": dataset.fingerprint,
-        "imgcls.num_train": str(len(dataset.train)),
-        "imgcls.num_val": str(len(dataset.val)),
-        "imgcls.num_skipped": str(dataset.num_skipped),
-        "imgcls.num_ignored": str(sum(dataset.ignored.values())),
-        "imgcls.num_several_frames": str(dataset.num_several_frames),
-        "imgcls.num_leaked": str(dataset.leaks.num_leaked),
-        SPLIT_ORIGINS: json.dumps(dict(dataset.origins)),
-        SQUARES: str(dataset.squares),
+        Tag.NUM_NEAR_LEAKED: "unknown" if near is None else str(near),
+        Tag.NUM_OPENED_BEFORE: str(count_opened_before(dataset, tracker)),
+        Tag.DATA_FINGERPRINT: dataset.fingerprint,
+        Tag.NUM_TRAIN: str(len(dataset.train)),
+        Tag.NUM_VAL: str(len(dataset.val)),
+        Tag.NUM_SKIPPED: str(dataset.num_skipped),
+        Tag.NUM_IGNORED: str(sum(dataset.ignored.values())),
+        Tag.NUM_SEVERAL_FRAMES: str(dataset.num_several_frames),
+        Tag.NUM_LEAKED: str(dataset.leaks.num_leaked),
+        Tag.SPLIT_ORIGINS: json.dumps(dict(dataset.origins)),
+        Tag.SQUARES: str(dataset.squares),
     }
     if dataset.val.groups:
-        tags[NUM_VAL_GROUPS] = str(len(set(dataset.val.groups)))
+        tags[Tag.NUM_VAL_GROUPS] = str(len(set(dataset.val.groups)))
     if dataset.leaks.summary:
-        tags[LEAKS] = dataset.leaks.summary
+        tags[Tag.LEAKS] = dataset.leaks.summary
     if dataset.leaks.num_not_compared:
-        tags[NUM_NOT_COMPARED] = str(dataset.leaks.num_not_compared)
+        tags[Tag.NUM_NOT_COMPARED] = str(dataset.leaks.num_not_compared)
     if dataset.test is not None:
-        tags["imgcls.test_fingerprint"] = dataset.test.fingerprint()
+        tags[Tag.TEST_FINGERPRINT] = dataset.test.fingerprint()
     return tags
 
 
@@ -153,7 +136,7 @@ def log_near_duplicates(run: Run, prepared: Prepared) -> None:
     """
     dataset, leaks = prepared.dataset, prepared.dataset.leaks
     if leaks.near or leaks.disagreeing:
-        run.log_text(NEAR_DUPLICATES, near_duplicates_csv(leaks))
+        run.log_text(Artifact.NEAR_DUPLICATES, near_duplicates_csv(leaks))
     between, title = leaks.between("train", "val").pairs, "Near duplicates, train above val"
     _show_pairs(run, "near_duplicates", title, dataset.train, dataset.val, between)
     for alike in leaks.disagreeing:
@@ -176,7 +159,7 @@ def _show_pairs(
 
 def save_last(run: Run, prepared: Prepared, state: TrainState) -> None:
     """Writes the checkpoint from which an interrupted run goes on."""
-    with run.artifact(LAST) as path:
+    with run.artifact(Artifact.LAST) as path:
         save_checkpoint(path, {"config": prepared.experiment.to_toml(), "state": state.snapshot()})
 
 
@@ -206,14 +189,19 @@ def record_end(
     has_ends = bool(prepared.dataset.val.groups) and not math.isnan(interval.low)
     ends = dict(zip(ACCURACY_ENDS, (interval.low, interval.high), strict=True)) if has_ends else {}
     run.log_metrics(
-        {"best/epoch": best.epoch, "best/val/accuracy": best.val_accuracy, "best/val/loss": best.val_loss, **ends},
+        {
+            MetricName.BEST_EPOCH: best.epoch,
+            best_name("val/accuracy"): best.val_accuracy,
+            best_name("val/loss"): best.val_loss,
+            **ends,
+        },
         step=state.epoch,
         at=state.history[-1].ended,
     )
     table = prediction_table(prepared.dataset.val, best_logits, prepared.dataset.class_names)
-    run.log_text(VAL_PREDICTIONS, table.to_csv(index=False))
+    run.log_text(Artifact.VAL_PREDICTIONS, table.to_csv(index=False))
     history = [{"epoch": float(result.epoch), **result.metrics()} for result in state.history]
-    run.log_bytes("figures/curves.png", save_png(training_figures.learning_curves(history, best.epoch)))
+    run.log_bytes(Artifact.CURVES, save_png(training_figures.learning_curves(history, best.epoch)))
     run.describe(_description(prepared, best, of_data, interval))
     return Finished(run.run_id, run.outcome, best, state.epoch, interval, caution_tags(of_data))
 

@@ -15,8 +15,10 @@ from imgcls.errors import InputError, Interrupted, TrainingError
 from imgcls.files import leftovers
 from imgcls.machine_failures import explain
 from imgcls.record import (
+    Artifact,
     Kind,
     RunRecord,
+    Tag,
 )
 from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.progress import RunProgress
@@ -24,9 +26,6 @@ from imgcls.rng import derive_seed
 from imgcls.runs.earlier_versions import is_kept_larger, other_loss, other_squares, same_work
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.record_writer import (
-    BEST,
-    CONFIG,
-    LAST,
     Finished,
     data_tags,
     log,
@@ -81,11 +80,11 @@ def train_run(
         TrainingError: the loss is not finite; the run is FAILED, with the reason as a tag.
     """
     of_data = data_tags(prepared.dataset, tracker)
-    tags = {"imgcls.identity": _identity(prepared), **(tags or {})}
+    tags = {Tag.IDENTITY: _identity(prepared), **(tags or {})}
     if parent is not None:
-        tags["mlflow.parentRunId"] = parent
+        tags[Tag.PARENT] = parent
     name_of_experiment = prepared.experiment.name
-    earlier = None if fresh else _unfinished(prepared, tracker, {"imgcls.kind": kind, **tags})
+    earlier = None if fresh else _unfinished(prepared, tracker, {Tag.KIND: kind, **tags})
     if earlier is not None and parent is None and tracker.is_running(earlier):
         earlier = None  # somebody trains the same beside us; below a sweep or another run, nobody but us may
     if earlier is None:
@@ -94,7 +93,7 @@ def train_run(
     try:
         with tracker.reopen_run(earlier.run_id) as run:
             if run.folder is not None:
-                for path in leftovers(run.folder / Path(LAST).parent):
+                for path in leftovers(run.folder / Path(Artifact.LAST).parent):
                     path.unlink(missing_ok=True)
             prepared = _as_begun(prepared, tracker, earlier)
             snapshot = _last_snapshot(tracker, earlier, prepared.device)
@@ -122,8 +121,8 @@ def _unfinished(prepared: Prepared, tracker: Tracker, tags: Mapping[str, str]) -
     name, dataset = prepared.experiment.name, prepared.dataset
     if (found := tracker.unfinished(name, tags)) is not None:
         return found
-    of_any_version = {key: value for key, value in tags.items() if key != "imgcls.identity"}
-    of_any_version["imgcls.data_fingerprint"] = dataset.fingerprint
+    of_any_version = {key: value for key, value in tags.items() if key != Tag.IDENTITY}
+    of_any_version[Tag.DATA_FINGERPRINT] = dataset.fingerprint
     ignored = [*MADE_BY_THE_MACHINE, *_keys_of_searching(prepared.experiment)]
     if is_kept_larger(dataset):
         ignored += MEASURED
@@ -158,9 +157,9 @@ def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepa
     Raises:
         InputError: it was begun on another kind of device.
     """
-    if not tracker.has_artifact(earlier.run_id, CONFIG):  # it was killed before there was anything to keep
+    if not tracker.has_artifact(earlier.run_id, Artifact.CONFIG):  # it was killed before there was anything to keep
         return prepared
-    with tracker.fetch(earlier.run_id, CONFIG) as path:
+    with tracker.fetch(earlier.run_id, Artifact.CONFIG) as path:
         begun = load_experiment(path).train
     kind_of_device = begun.device.split(":")[0]
     if kind_of_device != prepared.device.torch_device.type:
@@ -177,12 +176,12 @@ def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepa
 
 
 def _last_snapshot(tracker: Tracker, earlier: RunRecord, device: Device) -> dict[str, Any] | None:
-    if not tracker.has_artifact(earlier.run_id, LAST):
+    if not tracker.has_artifact(earlier.run_id, Artifact.LAST):
         if "train/loss" in earlier.metrics:  # a run that has no epoch yet has metrics of its images
-            raise DamagedError(f"run {earlier.run_id} has completed epochs and no {LAST}")
+            raise DamagedError(f"run {earlier.run_id} has completed epochs and no {Artifact.LAST}")
         log.info("going on with run %s, which stopped before its first checkpoint", earlier.run_id)
         return None
-    with tracker.fetch(earlier.run_id, LAST) as path:
+    with tracker.fetch(earlier.run_id, Artifact.LAST) as path:
         try:
             snapshot: dict[str, Any] = load_checkpoint(path, device.torch_device)["state"]
         except (InputError, KeyError) as error:
@@ -254,7 +253,7 @@ def _after_epoch(run: Run, prepared: Prepared, state: TrainState, prune: Callabl
     """
     config, result = prepared.experiment.train, state.history[-1]
     if state.kept(config, prepared.experiment.search.metric) is result:
-        save_scored(run, BEST, prepared, state)
+        save_scored(run, Artifact.BEST, prepared, state)
     if 0 < config.save_from_epoch <= state.epoch:
         save_scored(run, f"checkpoints/epoch_{state.epoch:04d}.pt", prepared, state)
     run.log_metrics(result.metrics(), step=result.epoch, tags=heartbeat(), at=result.ended)
@@ -264,6 +263,6 @@ def _after_epoch(run: Run, prepared: Prepared, state: TrainState, prune: Callabl
 def _predict_with_best(run: Run, prepared: Prepared, task: Task) -> Tensor:
     """Val's logits of the best checkpoint, as they were when it was written."""
     model = prepared.device.place(prepared.model(with_weights=False))
-    with run.written(BEST) as path:
+    with run.written(Artifact.BEST) as path:
         model.load_state_dict(load_checkpoint(path, prepared.device.torch_device)["model"])
     return predict(model, task.val, task.normalise, task.device)

@@ -14,25 +14,16 @@ from pathlib import Path
 from imgcls.config.keys import Experiment
 from imgcls.config.load import load_experiment
 from imgcls.errors import InputError
-from imgcls.evaluation.confirmation import (
-    CONFIRMED_TRIALS,
-    Confirmation,
-    Confirmed,
-    fresh_seed,
-    rank_confirmed,
-    ranked_trials,
-)
-from imgcls.record import RunRecord
+from imgcls.evaluation.confirmation import Confirmation, Confirmed, fresh_seed, rank_confirmed, ranked_trials
+from imgcls.record import Artifact, MetricName, RunRecord, Tag
 from imgcls.reporting.progress import Pace
 from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import other_loss, recorded_squares
 from imgcls.runs.prepare import Prepared, prepare
-from imgcls.runs.record_writer import CONFIG
 from imgcls.runs.train import train_run
-from imgcls.search.winner import CONFIRMED_RUN_ID, log_winner
+from imgcls.search.winner import log_winner
 from imgcls.signals import GracefulStop
 from imgcls.text import counted
-from imgcls.tracking.lookup import BEST_RUN
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 
@@ -47,7 +38,7 @@ def check_can_be_confirmed(sweep: RunRecord) -> None:
     """
     if sweep.kind != "sweep":
         raise InputError(f"run {sweep.run_id} is of kind {sweep.kind or 'unknown'}, not a sweep; name a sweep's run id")
-    if BEST_RUN not in sweep.tags:
+    if Tag.BEST_RUN_ID not in sweep.tags:
         raise InputError(f"sweep {sweep.run_id} has no winner yet ({sweep.outcome}); let it end first")
 
 
@@ -110,11 +101,11 @@ class _Job:
     @property
     def number(self) -> str:
         """The trial's."""
-        return self.trial.tags["imgcls.trial"]
+        return self.trial.tags[Tag.TRIAL]
 
 
 def _config(run_id: str, tracker: Tracker) -> Experiment:
-    with tracker.fetch(run_id, CONFIG) as path:
+    with tracker.fetch(run_id, Artifact.CONFIG) as path:
         return load_experiment(path)
 
 
@@ -122,7 +113,7 @@ def _best_trials(sweep_run_id: str, tracker: Tracker, sweep: Experiment, top: in
     """Completed trials of different configurations, the best first, ranked as the leaderboard is."""
     distinct: list[RunRecord] = []
     for record in ranked_trials(tracker.children(sweep_run_id, "trial"), sweep.search.metric):
-        if all(record.tags["imgcls.config_hash"] != other.tags["imgcls.config_hash"] for other in distinct):
+        if all(record.tags[Tag.CONFIG_HASH] != other.tags[Tag.CONFIG_HASH] for other in distinct):
             distinct.append(record)
     if len(distinct) < top:
         log.warning(
@@ -145,7 +136,7 @@ def _jobs(trial: RunRecord, sweep: Experiment, seeds: int, tracker: Tracker) -> 
             f"trial {trial.run_id} cannot be confirmed, because fresh runs would have another loss: {difference}; "
             "search again with this version (imgcls sweep)"
         )
-    fixed = {"train.score_epoch": int(trial.metrics["best/epoch"]), "train.patience": 0}
+    fixed = {"train.score_epoch": int(trial.metrics[MetricName.BEST_EPOCH]), "train.patience": 0}
     values = [fixed | {"train.seed": fresh_seed(sweep.search.seed, index)} for index in range(seeds)]
     return [_Job(trial, index, experiment.replace(v, origin="confirm")) for index, v in enumerate(values)]
 
@@ -153,10 +144,10 @@ def _jobs(trial: RunRecord, sweep: Experiment, seeds: int, tracker: Tracker) -> 
 def _earlier(sweep_run_id: str, job: _Job, tracker: Tracker) -> str | None:
     """The run of an earlier sitting that did this job."""
     tags = {
-        "mlflow.parentRunId": sweep_run_id,
-        "imgcls.kind": "confirm",
-        "imgcls.outcome": "completed",
-        "imgcls.trial": job.number,
+        Tag.PARENT: sweep_run_id,
+        Tag.KIND: "confirm",
+        Tag.OUTCOME: "completed",
+        Tag.TRIAL: job.number,
     }
     wanted = {key: str(value) for key, value in job.experiment.params().items() if key.startswith("train.")}
     same = [record for record in tracker.find(tags) if wanted.items() <= record.params.items()]
@@ -174,7 +165,7 @@ def _train(sweep_run_id: str, job: _Job, prepared: Prepared, tracker: Tracker, s
         kind="confirm",
         name=f"confirm trial {job.number}, fresh seed {job.index + 1}",
         parent=sweep_run_id,
-        tags={"imgcls.trial": job.number, "imgcls.study": job.trial.tags["imgcls.study"]},
+        tags={Tag.TRIAL: job.number, Tag.STUDY: job.trial.tags[Tag.STUDY]},
         stop=stop,
     )
     return done.run_id
@@ -183,16 +174,16 @@ def _train(sweep_run_id: str, job: _Job, prepared: Prepared, tracker: Tracker, s
 def _record(run: Run, result: Confirmation, tracker: Tracker) -> None:
     best, recorded = result.winner, tracker.get(run.run_id)
     metrics = {
-        "confirm/mean": best.mean,
-        "confirm/optimism": result.optimism,
-        "confirm/best_trial_mean": result.best_trial.mean,
-        "confirm/num_seeds": float(result.num_seeds),
-        "confirm/num_configurations": float(len(result.ranked)),
+        MetricName.CONFIRM_MEAN: best.mean,
+        MetricName.CONFIRM_OPTIMISM: result.optimism,
+        MetricName.CONFIRM_BEST_TRIAL_MEAN: result.best_trial.mean,
+        MetricName.CONFIRM_NUM_SEEDS: float(result.num_seeds),
+        MetricName.CONFIRM_NUM_CONFIGURATIONS: float(len(result.ranked)),
     }
-    if result.num_seeds > 1 or "confirm/std" in recorded.metrics:
-        metrics["confirm/std"] = best.std  # NaN of one seed takes the place of an earlier confirmation's
+    if result.num_seeds > 1 or MetricName.CONFIRM_STD in recorded.metrics:
+        metrics[MetricName.CONFIRM_STD] = best.std  # NaN of one seed takes the place of an earlier confirmation's
     tags = {
-        CONFIRMED_RUN_ID: result.best_run_id,
-        CONFIRMED_TRIALS: ",".join(str(confirmed.trial) for confirmed in result.ranked),
+        Tag.CONFIRMED_RUN_ID: result.best_run_id,
+        Tag.CONFIRMED_TRIALS: ",".join(str(confirmed.trial) for confirmed in result.ranked),
     }
     log_winner(run, recorded, best.runs[0], result.best_trial.found_by, metrics, tags)

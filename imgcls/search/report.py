@@ -21,7 +21,7 @@ from imgcls.evaluation.confirmation import (
     std_words,
 )
 from imgcls.evaluation.selection import Selection, Trials, selection_of, story
-from imgcls.record import NUM_VAL_GROUPS, RunRecord
+from imgcls.record import Artifact, MetricName, RunRecord, Tag
 from imgcls.reporting import html, training_figures
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.drawing import save_png
@@ -29,12 +29,9 @@ from imgcls.reporting.methods_section import methods, model_words, split_words
 from imgcls.reporting.rounding import UNDEFINED, ends, rounded
 from imgcls.reporting.run_scores import leaderboard_intervals, val_score, warned, with_intervals
 from imgcls.reporting.tables import document, escaped, fetch_config, frame_table, markdown_table, shell
-from imgcls.runs.record_writer import CONFIG
 from imgcls.search import space as spaces
-from imgcls.search.winner import BEST_TRIAL_RUN_ID
 from imgcls.statistics.intervals import NO_INTERVAL, Interval
 from imgcls.text import counted
-from imgcls.tracking.lookup import BEST_RUN
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 
@@ -59,7 +56,7 @@ def sweep_markdown(
     """
     metric = selection.metric
     return document(
-        f"# {escaped(sweep.tags['imgcls.study'])}: sweep",
+        f"# {escaped(sweep.tags[Tag.STUDY])}: sweep",
         f"Run `{sweep.run_id}` searched for the best `{metric}` in {_trials_in_words(leaderboard)}. They were compared "
         "on val alone.",
         "## Winner",
@@ -111,7 +108,7 @@ def _winner(sweep: RunRecord, selection: Selection) -> tuple[str, ...]:
     winner = selection.run
     won = (
         f"Run `{winner.run_id}` with `{selection.metric}` {val_score(winner, selection.metric)} at epoch "
-        f"{winner.metrics['best/epoch']:.0f}. {' '.join(story(selection))}"
+        f"{winner.metrics[MetricName.BEST_EPOCH]:.0f}. {' '.join(story(selection))}"
     )
     return (
         warned(won, cautions(sweep.tags)),
@@ -168,10 +165,10 @@ def _shown_ends(interval: Interval | None) -> str:
 
 
 def _leaderboard(sweep: RunRecord, selection: Selection, board: pd.DataFrame) -> tuple[str, ...]:
-    num_val = int(sweep.tags["imgcls.num_val"])
+    num_val = int(sweep.tags[Tag.NUM_VAL])
     first = "put the first row first" if _current_confirmation(selection) else "selected the first row too"
     method = "Wilson's 95% interval"
-    if groups := sweep.tags.get(NUM_VAL_GROUPS):
+    if groups := sweep.tags.get(Tag.NUM_VAL_GROUPS):
         method = f"95% intervals that count {groups} groups, not images, as independent,"
     note = (
         f"Accuracies with {method} over {num_val} val images. Each score is that of the epoch which val "
@@ -202,9 +199,9 @@ def _methods(
     ranges = "; ".join(f"{key}: {words}" for key, words in searched.items())
     return " ".join(
         (
-            f"The configuration was searched by {metric.removeprefix('val/')} on {sweep.tags['imgcls.num_val']} "
+            f"The configuration was searched by {metric.removeprefix('val/')} on {sweep.tags[Tag.NUM_VAL]} "
             f"validation images in {counted(len(board), 'trial')} ({escaped(ranges)}), each scored at its best epoch. "
-            f"The best of them, trial {best_trial.tags['imgcls.trial']}, reached {val_score(best_trial, metric)}; "
+            f"The best of them, trial {best_trial.tags[Tag.TRIAL]}, reached {val_score(best_trial, metric)}; "
             "measured on the images that selected, it is optimistic.",
             *([_confirmed_in_words(confirmation)] if confirmation else []),
             f"The winner is run {winner.run_id} ({escaped(model_words(winner))}; {escaped(split_words(winner))}).",
@@ -224,14 +221,6 @@ def _confirmed_in_words(confirmation: Confirmation) -> str:
     )
 
 
-LEADERBOARD, IMPORTANCES = "report/leaderboard.csv", "report/importances.json"
-
-
-IMPORTANCE_RANGES = "report/importance_ranges.json"
-
-REPORT_MD, REPORT_HTML = "report/report.md", "report/report.html"
-
-
 NUM_CURVES = 5
 """Trials whose curves are drawn over one another; more cannot be told apart."""
 
@@ -247,27 +236,27 @@ def write_report(run: Run, tracker: Tracker) -> str:
         The report as Markdown.
     """
     sweep = tracker.get(run.run_id)
-    with tracker.fetch(run.run_id, CONFIG) as path:
+    with tracker.fetch(run.run_id, Artifact.CONFIG) as path:
         experiment = load_experiment(path)
-    board = pd.read_csv(io.StringIO(tracker.read_text(run.run_id, LEADERBOARD)))
-    selection = selection_of(tracker.get(sweep.tags[BEST_RUN]), tracker, Trials.of_leaderboard(board))
-    best_trial = tracker.get(sweep.tags[BEST_TRIAL_RUN_ID])
+    board = pd.read_csv(io.StringIO(tracker.read_text(run.run_id, Artifact.LEADERBOARD)))
+    selection = selection_of(tracker.get(sweep.tags[Tag.BEST_RUN_ID]), tracker, Trials.of_leaderboard(board))
+    best_trial = tracker.get(sweep.tags[Tag.BEST_TRIAL_RUN_ID])
     importances = _recorded_importances(run.run_id, tracker)
     searched = {key: spaces.describe(options) for key, options in experiment.search.space.items()}
     markdown = sweep_markdown(sweep, selection, best_trial, board, searched, importances)
     pictures = _pictures(sweep, experiment, board, importances, tracker)
-    run.log_text(REPORT_MD, markdown)
-    run.log_text(REPORT_HTML, html.render(markdown, pictures, title=f"{sweep.experiment}: sweep"))
+    run.log_text(Artifact.REPORT, markdown)
+    run.log_text(Artifact.REPORT_HTML, html.render(markdown, pictures, title=f"{sweep.experiment}: sweep"))
     run.describe(markdown)
     return markdown
 
 
 def _recorded_importances(sweep_run_id: str, tracker: Tracker) -> dict[str, tuple[float, Interval]]:
     """Each key's share with its range; none for a sweep of an earlier version, which recorded no ranges."""
-    if not tracker.has_artifact(sweep_run_id, IMPORTANCE_RANGES):
+    if not tracker.has_artifact(sweep_run_id, Artifact.IMPORTANCE_RANGES):
         return {}
-    shares: dict[str, float] = json.loads(tracker.read_text(sweep_run_id, IMPORTANCES))
-    ranges: dict[str, tuple[float, float]] = json.loads(tracker.read_text(sweep_run_id, IMPORTANCE_RANGES))
+    shares: dict[str, float] = json.loads(tracker.read_text(sweep_run_id, Artifact.IMPORTANCES))
+    ranges: dict[str, tuple[float, float]] = json.loads(tracker.read_text(sweep_run_id, Artifact.IMPORTANCE_RANGES))
     return {key: (share, Interval(*ranges[key])) for key, share in shares.items()}
 
 
@@ -290,7 +279,7 @@ def _pictures(
         drawn["Which trials can be told apart"] = training_figures.leaderboard_intervals(
             [f"trial {number}" for number in completed["trial"]],
             completed[metric].tolist(),
-            [of or NO_INTERVAL for of in leaderboard_intervals(completed, int(sweep.tags["imgcls.num_val"]))],
+            [of or NO_INTERVAL for of in leaderboard_intervals(completed, int(sweep.tags[Tag.NUM_VAL]))],
         )
     return [(caption, save_png(figure)) for caption, figure in drawn.items()]
 

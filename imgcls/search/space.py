@@ -8,10 +8,11 @@ from typing import Any
 
 import optuna
 
-from imgcls.config.keys import Experiment, Range, Scalar
+from imgcls.config.keys import Experiment
+from imgcls.config.ranges import Range
+from imgcls.config.search_space import Options, Scalar
 from imgcls.errors import ConfigError
 
-Options = Range | tuple[Scalar, ...]
 Space = Mapping[str, Options]
 Values = dict[str, Any]
 

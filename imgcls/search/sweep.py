@@ -23,8 +23,8 @@ from imgcls.config.keys import Experiment
 from imgcls.data.augment import refuse_colours_of_grey
 from imgcls.data.splits import SQUARES_FORMAT
 from imgcls.errors import ConfigError, Interrupted, TrainingError
-from imgcls.evaluation.confirmation import CONFIRMED_TRIALS, Confirmation
-from imgcls.record import LOSS, SQUARES, RunRecord
+from imgcls.evaluation.confirmation import Confirmation
+from imgcls.record import Artifact, MetricName, RunRecord, Tag
 from imgcls.reporting.progress import Pace
 from imgcls.reporting.rounding import metric_text
 from imgcls.reporting.run_scores import INTERVAL_COLUMNS, leaderboard_intervals
@@ -32,22 +32,21 @@ from imgcls.rng import derive_seed
 from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import same_work
 from imgcls.runs.prepare import Prepared, prepare
-from imgcls.runs.record_writer import CONFIG, data_tags, log_near_duplicates, log_num_near_leaked
+from imgcls.runs.record_writer import data_tags, log_near_duplicates, log_num_near_leaked
 from imgcls.runs.train import MADE_BY_THE_MACHINE, MEASURED
 from imgcls.search import space as spaces
 from imgcls.search.confirm import check_can_be_confirmed, confirm
 from imgcls.search.engines import TrialOutcome, make_engine
 from imgcls.search.importances import importance_ranges, importances
-from imgcls.search.report import IMPORTANCE_RANGES, IMPORTANCES, LEADERBOARD, write_report
+from imgcls.search.report import write_report
 from imgcls.search.samplers import make_sampler
 from imgcls.search.space_check import SPACE, check_space, pruner_warmup_of, single_values
 from imgcls.search.trial import TrialJob, direction, metric_value, open_study
-from imgcls.search.winner import CONFIRMED_RUN_ID, log_winner
+from imgcls.search.winner import log_winner
 from imgcls.signals import GracefulStop
 from imgcls.statistics.intervals import NO_INTERVAL
 from imgcls.text import counted
 from imgcls.tracking.claims import claim
-from imgcls.tracking.lookup import BEST_RUN
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.loss import LOSS_DEFINITION
@@ -152,32 +151,32 @@ class Sweep:
 
     @contextmanager
     def _parent_run(self) -> Iterator[Run]:
-        sweeps = self.tracker.find({"imgcls.kind": "sweep"}, experiment=self.experiment.name)
-        same = [record for record in sweeps if record.tags.get("imgcls.study") == self.name]
+        sweeps = self.tracker.find({Tag.KIND: "sweep"}, experiment=self.experiment.name)
+        same = [record for record in sweeps if record.tags.get(Tag.STUDY) == self.name]
         if same:
             log.info("going on with sweep %s (study %s)", same[-1].run_id, self.name)
             with self.tracker.reopen_run(same[-1].run_id) as run:
-                if not self.tracker.has_artifact(run.run_id, CONFIG):  # it was killed while it began
+                if not self.tracker.has_artifact(run.run_id, Artifact.CONFIG):  # it was killed while it began
                     self._record_start(run)
                 yield run
             return
         if sweeps:
             log.info("%s: a new study starts (%s)", self._why_new(sweeps[-1]), self.name)
         with self.tracker.start_run(
-            self.experiment.name, kind="sweep", name=f"sweep {self.name}", tags={"imgcls.study": self.name}
+            self.experiment.name, kind="sweep", name=f"sweep {self.name}", tags={Tag.STUDY: self.name}
         ) as run:
             self._record_start(run)
             yield run
 
     def _why_new(self, sweep: RunRecord) -> str:
         ignored = [*MADE_BY_THE_MACHINE, *NOT_IDENTITY, *MEASURED]
-        has_same_data = sweep.tags.get("imgcls.data_fingerprint") == self.prepared.dataset.fingerprint
+        has_same_data = sweep.tags.get(Tag.DATA_FINGERPRINT) == self.prepared.dataset.fingerprint
         if not has_same_data or same_work([sweep], self.prepared.experiment, ignored) is None:
             return f"the experiment or its data differ from those of sweep {sweep.run_id}"
         return (
             f"sweep {sweep.run_id} of the same experiment was begun by an earlier version of imgcls, and does not go "
-            f"on, because its trials would be mixed with others ({SQUARES} = {sweep.squares}, {LOSS} = {sweep.loss}; "
-            f"now {SQUARES_FORMAT} and {LOSS_DEFINITION})"
+            f"on, because its trials would be mixed with others ({Tag.SQUARES} = {sweep.squares}, {Tag.LOSS} = "
+            f"{sweep.loss}; now {SQUARES_FORMAT} and {LOSS_DEFINITION})"
         )
 
     def _record_start(self, run: Run) -> None:
@@ -186,10 +185,10 @@ class Sweep:
         run.log_params({k: v for k, v in resolved.params().items() if k not in NOT_IDENTITY})
         config_hash = self.experiment.config_hash(without=NOT_IDENTITY)
         of_data = data_tags(self.prepared.dataset, self.tracker)
-        run.set_tags({"imgcls.config_hash": config_hash, LOSS: str(LOSS_DEFINITION), **of_data})
+        run.set_tags({Tag.CONFIG_HASH: config_hash, Tag.LOSS: str(LOSS_DEFINITION), **of_data})
         log_num_near_leaked(run, of_data)
         log_near_duplicates(run, self.prepared)
-        run.log_text(CONFIG, self.experiment.to_toml())
+        run.log_text(Artifact.CONFIG, self.experiment.to_toml())
 
     def _plan(self) -> None:
         """Enqueues what is planned beforehand and not enqueued yet; a kill may have come between any two."""
@@ -358,7 +357,7 @@ class Sweep:
         self.study.tell(number, state=TrialState.FAIL)
 
     def _close_run_of_lost(self, job: TrialJob, reason: str) -> None:
-        tags = {"imgcls.study": self.name, "imgcls.trial": str(job.number), "imgcls.kind": "trial"}
+        tags = {Tag.STUDY: self.name, Tag.TRIAL: str(job.number), Tag.KIND: "trial"}
         for record in self.tracker.find(tags):
             if record.outcome in ("running", "interrupted"):
                 self.tracker.close_run(record.run_id, "failed", reason)
@@ -385,7 +384,7 @@ class Sweep:
                 "trial": trial.number, "outcome": outcome,
                 "val/accuracy": attrs.get("val/accuracy"), "val/loss": attrs.get("val/loss"),
                 **self._interval_of(attrs),
-                "best/epoch": attrs.get("best_epoch"), **trial.params, "run_id": attrs.get("run_id", ""),
+                MetricName.BEST_EPOCH: attrs.get("best_epoch"), **trial.params, "run_id": attrs.get("run_id", ""),
             })  # fmt: skip
         order = {"completed": 0, "pruned": 1, "failed": 2}
         rows.sort(key=lambda r: (order[r["outcome"]], sign * (r[metric] or 0.0), r["val/loss"] or 0.0, r["trial"]))
@@ -409,12 +408,12 @@ class Sweep:
             self.tracker.get(run.run_id),
             self.tracker.get(best_run_id),
             self.tracker.get(str(winner["run_id"])),
-            {"num_trials": float(len(board))},
+            {MetricName.NUM_TRIALS: float(len(board))},
         )
-        run.log_text(LEADERBOARD, board.to_csv(index=False))
-        run.log_text(IMPORTANCES, json.dumps(importances(self.study)))
+        run.log_text(Artifact.LEADERBOARD, board.to_csv(index=False))
+        run.log_text(Artifact.IMPORTANCES, json.dumps(importances(self.study)))
         ranges = {key: (shares.low, shares.high) for key, shares in importance_ranges(self.study).items()}
-        run.log_text(IMPORTANCE_RANGES, json.dumps(ranges))
+        run.log_text(Artifact.IMPORTANCE_RANGES, json.dumps(ranges))
         self._log_plots(run)
         write_report(run, self.tracker)
         num_val = len(self.prepared.dataset.val)
@@ -423,13 +422,13 @@ class Sweep:
     def _confirmed_winner(self, run_id: str, best_trial: int) -> str | None:
         """The run that an earlier confirmation chose; None if there is none, or if a better trial has come since."""
         tags = self.tracker.get(run_id).tags
-        if CONFIRMED_TRIALS not in tags:
+        if Tag.CONFIRMED_TRIALS not in tags:
             return None
-        if str(best_trial) in tags[CONFIRMED_TRIALS].split(","):
-            return tags.get(CONFIRMED_RUN_ID, tags[BEST_RUN])
+        if str(best_trial) in tags[Tag.CONFIRMED_TRIALS].split(","):
+            return tags.get(Tag.CONFIRMED_RUN_ID, tags[Tag.BEST_RUN_ID])
         log.warning(
             "trial %d is better than those confirmed before (%s) and is the winner until it is confirmed too: "
-            "imgcls confirm %s", best_trial, tags[CONFIRMED_TRIALS], run_id,
+            "imgcls confirm %s", best_trial, tags[Tag.CONFIRMED_TRIALS], run_id,
         )  # fmt: skip
         return None
 
@@ -475,7 +474,7 @@ def confirm_sweep(
     """
     sweep = tracker.get(run_id)
     check_can_be_confirmed(sweep)
-    with only_one(root, sweep.tags["imgcls.study"]), tracker.reopen_run(run_id) as run:
+    with only_one(root, sweep.tags[Tag.STUDY]), tracker.reopen_run(run_id) as run:
         confirmation = confirm(run, tracker, root, top=top, seeds=seeds, stop=stop, announces=True)
         write_report(run, tracker)
         return confirmation

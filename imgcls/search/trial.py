@@ -14,9 +14,10 @@ from optuna.storages import JournalStorage
 
 from imgcls.config.keys import Experiment
 from imgcls.errors import TrainingError
+from imgcls.record import Artifact, MetricName, Tag
 from imgcls.reporting.run_scores import best_accuracy_interval
 from imgcls.runs.prepare import prepare
-from imgcls.runs.record_writer import BEST, Finished
+from imgcls.runs.record_writer import Finished
 from imgcls.runs.train import train_run
 from imgcls.search.journal import Journal
 from imgcls.signals import GracefulStop
@@ -97,7 +98,7 @@ def run_trial(job: TrialJob, stop: GracefulStop) -> Finished:
         ImgclsError: what the trial failed of.
     """
     tracker = _tracker(job.root)
-    tags = {"imgcls.study": job.study, "imgcls.trial": str(job.number)}
+    tags = {Tag.STUDY: job.study, Tag.TRIAL: str(job.number)}
     finished = _recorded(job, tracker, tags) or _train(job, tracker, tags, stop)
     if finished.outcome == "pruned" and not job.experiment.search.keep_pruned:
         _remove_checkpoints(finished.run_id, tracker)
@@ -128,7 +129,7 @@ def _remove_checkpoints(run_id: str, tracker: Tracker) -> None:
     """Only once the run has ended: until then it would be taken up from them. A store elsewhere keeps them."""
     folder = tracker.get(run_id).folder
     if folder is not None:
-        for path in (folder / BEST).parent.glob("*"):
+        for path in (folder / Artifact.BEST).parent.glob("*"):
             path.unlink(missing_ok=True)
 
 
@@ -138,13 +139,13 @@ def _recorded(job: TrialJob, tracker: Tracker, tags: dict[str, str]) -> Finished
     Raises:
         TrainingError: the trial failed.
     """
-    found = tracker.find({"imgcls.kind": "trial", **tags}, experiment=job.experiment.name, newest=1)
+    found = tracker.find({Tag.KIND: "trial", **tags}, experiment=job.experiment.name, newest=1)
     if not found or found[-1].outcome not in ("completed", "pruned", "failed"):
         return None
     record = found[-1]
     if record.outcome == "failed":
-        raise TrainingError(record.tags.get("imgcls.reason", "unknown"))
-    epoch = int(record.metrics["best/epoch"])
+        raise TrainingError(record.tags.get(Tag.REASON, "unknown"))
+    epoch = int(record.metrics[MetricName.BEST_EPOCH])
     at_best = {name: dict(tracker.history(record.run_id, name))[epoch] for name in EpochResult.METRICS}
     num_epochs = max(step for step, _ in tracker.history(record.run_id, job.experiment.search.metric))
     return Finished(
@@ -159,4 +160,4 @@ def _tracker(root: Path) -> Tracker:
 
 
 def _values_tag(values: dict[str, Any]) -> dict[str, str]:
-    return {"imgcls.values": ", ".join(f"{key} = {value}" for key, value in values.items())}
+    return {Tag.VALUES: ", ".join(f"{key} = {value}" for key, value in values.items())}

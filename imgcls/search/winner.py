@@ -5,17 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from imgcls.record import RunRecord
+from imgcls.record import MetricName, RunRecord, Tag
 from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.cautions import flat as flat_cautions
-from imgcls.tracking.lookup import BEST_RUN
 from imgcls.tracking.run import Run
-
-CONFIRMED_RUN_ID = "imgcls.confirmed_run_id"
-"""Tag of a sweep: the winner of its latest confirmation, of whose configuration the sweep's `confirm/mean` is."""
-
-BEST_TRIAL_RUN_ID = "imgcls.best_trial_run_id"
-"""Tag of a sweep: the trial that val ranked first. The sweep's `best_trial/...` metrics are this run's."""
 
 SCORES = ("epoch", "val/accuracy", "val/accuracy_low", "val/accuracy_high", "val/loss")
 """Scores of its winner, and of its best trial, that a sweep repeats where they have them."""
@@ -27,11 +20,11 @@ def flat(sweep: RunRecord) -> dict[str, object]:
     `best/...` is of the run `imgcls.best_run_id`, `best_trial/...` of `imgcls.best_trial_run_id`; `confirm/...` is
     there where a confirmation chose the winner.
     """
-    is_confirmed = sweep.tags.get(CONFIRMED_RUN_ID) == sweep.tags[BEST_RUN]
-    prefixes = ("num_trials", "best/", "best_trial/", *(("confirm/",) if is_confirmed else ()))
+    is_confirmed = sweep.tags.get(Tag.CONFIRMED_RUN_ID) == sweep.tags[Tag.BEST_RUN_ID]
+    prefixes = (MetricName.NUM_TRIALS, "best/", "best_trial/", *(("confirm/",) if is_confirmed else ()))
     return {
         "run_id": sweep.run_id,
-        **{name: sweep.tags[name] for name in (BEST_RUN, BEST_TRIAL_RUN_ID)},
+        **{name: sweep.tags[name] for name in (Tag.BEST_RUN_ID, Tag.BEST_TRIAL_RUN_ID)},
         **{
             name: _as_counted(name, value)
             for name, value in sweep.metrics.items()
@@ -68,7 +61,7 @@ def log_winner(
         metrics: further ones, name -> value.
         tags: further ones, name -> value.
     """
-    ids = {BEST_RUN: winner.run_id, BEST_TRIAL_RUN_ID: best_trial.run_id}
+    ids = {Tag.BEST_RUN_ID: winner.run_id, Tag.BEST_TRIAL_RUN_ID: best_trial.run_id}
     scores = {**metrics, **_scores("best", winner), **_scores("best_trial", best_trial)}
     changed = {name: value for name, value in scores.items() if str(recorded.metrics.get(name)) != str(value)}
     run.log_metrics(changed, tags={**ids, **caution_tags(winner.tags), **(tags or {})})

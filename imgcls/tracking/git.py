@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from imgcls.record import UNKNOWN
+from imgcls.record import UNKNOWN, Tag
 from imgcls.tracking.address import scrubbed
 
 log = logging.getLogger(__name__)
@@ -58,15 +58,15 @@ def git_tags(root: Path) -> dict[str, str]:
         if root != top and not _git(root, "ls-tree", "HEAD"):
             return {}  # the repository lies around the project and holds none of its files
     except _UnknownError as reason:
-        return {"imgcls.git_commit": UNKNOWN, "imgcls.git_dirty": UNKNOWN, **_told(str(reason), "commit")}
-    tags = {"imgcls.git_commit": commit, "mlflow.source.git.commit": commit}
+        return {Tag.GIT_COMMIT: UNKNOWN, Tag.GIT_DIRTY: UNKNOWN, **_told(str(reason), "commit")}
+    tags = {Tag.GIT_COMMIT: commit, Tag.MLFLOW_COMMIT: commit}
     try:
         changed = _changes(root, top)
     except _UnknownError as reason:
-        return tags | {"imgcls.git_dirty": UNKNOWN, **_told(str(reason), "state of the files")}
+        return tags | {Tag.GIT_DIRTY: UNKNOWN, **_told(str(reason), "state of the files")}
     if not changed:
-        return tags | {"imgcls.git_dirty": "false"}
-    return tags | {"imgcls.git_dirty": "true", "imgcls.git_changed": _listed(changed)}
+        return tags | {Tag.GIT_DIRTY: "false"}
+    return tags | {Tag.GIT_DIRTY: "true", Tag.GIT_CHANGED: _listed(changed)}
 
 
 def _commit(root: Path, top: Path) -> str:
@@ -143,4 +143,4 @@ def _reason(said: bytes, code: int) -> str:
 def _told(reason: str, what: str) -> dict[str, str]:
     """The tag with the reason; a warning also gives it, once in a process."""
     log.warning("the %s is not recorded, because git does not tell it: %s", what, reason)
-    return {"imgcls.git_unknown": reason}
+    return {Tag.GIT_UNKNOWN: reason}

@@ -21,14 +21,9 @@ from imgcls.data.leaks import FORMAT
 from imgcls.data.sketches import SKETCH_BYTES
 from imgcls.errors import InputError
 from imgcls.files import written_aside
+from imgcls.record import Artifact, Tag
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
-
-TEST_IMAGES = "report/test_images.txt"
-"""Artifact of an evaluation: the images that it opened, a line each with sixteen hex digits of the image's digest."""
-
-TEST_SKETCHES = "report/test_sketches.npy"
-"""Artifact of an evaluation: uint8 (N, 272), a sketch of each image that it opened, by which copies are recognised."""
 
 ALIKE_SHARE = 0.5
 """Share of a test split: where at least so many of its images look like images of an earlier look, that look counts."""
@@ -74,10 +69,10 @@ def write_down(run: Run, tracker: Tracker, digests: NDArray[np.uint8], sketches:
         sketches: uint8 (N, 272), of the same images.
     """
     names = sorted(set(_names(digests)))
-    run.log_text(TEST_IMAGES, "".join(f"{name}\n" for name in names))
+    run.log_text(Artifact.TEST_IMAGES, "".join(f"{name}\n" for name in names))
     content = io.BytesIO()
     np.save(content, sketches)
-    run.log_bytes(TEST_SKETCHES, content.getvalue())
+    run.log_bytes(Artifact.TEST_SKETCHES, content.getvalue())
     path = _file(tracker, run.run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside, aside.open("wb") as file:
@@ -138,7 +133,7 @@ def _num_alike(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> int:
 
 def openings(tracker: Tracker) -> list[Opening]:
     """Every look that the store or this project remembers, oldest first."""
-    records = tracker.find({"imgcls.kind": "evaluation"}, with_deleted=True)
+    records = tracker.find({Tag.KIND: "evaluation"}, with_deleted=True)
     found = {record.run_id: _opening(tracker, record.run_id, record.started) for record in records}
     for path in sorted(_folder(tracker).glob("[!.]*.npz")):
         if path.stem not in found and (opening := _of_file(path)) is not None:
@@ -148,11 +143,11 @@ def openings(tracker: Tracker) -> list[Opening]:
 
 def _from_store(tracker: Tracker, run_id: str, started: int) -> Opening:
     try:
-        names = frozenset(tracker.read_text(run_id, TEST_IMAGES).split())
+        names = frozenset(tracker.read_text(run_id, Artifact.TEST_IMAGES).split())
     except InputError:  # written by an earlier version, or its files are gone
         return Opening(run_id, started, None, _no_sketches())
     try:
-        with tracker.fetch(run_id, TEST_SKETCHES) as path:
+        with tracker.fetch(run_id, Artifact.TEST_SKETCHES) as path:
             return Opening(run_id, started, names, np.load(path))
     except (InputError, OSError, ValueError, EOFError):
         return Opening(run_id, started, names, _no_sketches())

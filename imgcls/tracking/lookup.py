@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from imgcls.errors import InputError
-from imgcls.record import Kind, RunRecord
+from imgcls.record import Kind, RunRecord, Tag
 from imgcls.text import listed, nearest
 from imgcls.tracking.store import Tracker
 
@@ -27,8 +27,6 @@ NUM_NEAR = 200
 ON_THEIR_OWN: tuple[Kind, ...] = ("train", "sweep", "rerun")
 """Kinds of run that a user starts; what lies below a sweep, and a look at the test split, is never `last`."""
 
-BEST_RUN = "imgcls.best_run_id"
-"""Tag of a sweep: the run id of its winner."""
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +86,9 @@ def _last(tracker: Tracker) -> RunRecord:
 
 
 def _best(tracker: Tracker) -> RunRecord:
-    winners = [record.tags[BEST_RUN] for record in _newest_finished("sweep", tracker) if BEST_RUN in record.tags]
+    winners = [
+        record.tags[Tag.BEST_RUN_ID] for record in _newest_finished("sweep", tracker) if Tag.BEST_RUN_ID in record.tags
+    ]
     if not winners:
         raise InputError(
             "no sweep has finished with a winner in this store, so there is no `best`; imgcls sweep EXPERIMENT makes "
@@ -102,7 +102,7 @@ _BY_WORD: dict[str, Callable[[Tracker], RunRecord]] = {"last": _last, "best": _b
 
 def _newest_finished(kind: Kind, tracker: Tracker) -> list[RunRecord]:
     """The run of a kind that was completed last; none where there is none."""
-    return tracker.find({"imgcls.kind": kind, "imgcls.outcome": "completed"}, newest=1, by="end_time")
+    return tracker.find({Tag.KIND: kind, Tag.OUTCOME: "completed"}, newest=1, by="end_time")
 
 
 def _near(text: str, tracker: Tracker) -> str:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
-from imgcls.record import UNKNOWN
+from imgcls.record import UNKNOWN, Tag
 
 HEARTBEAT_SECONDS = 30.0
 """How often the process of a run says that it is alive."""
@@ -35,7 +35,7 @@ def _version(name: str) -> str:
 
 def heartbeat() -> dict[str, str]:
     """The tag that says that a run's process was alive now, in seconds since 1970."""
-    return {"imgcls.heartbeat": f"{time.time():.0f}"}
+    return {Tag.HEARTBEAT: f"{time.time():.0f}"}
 
 
 def is_beating(tags: Mapping[str, str]) -> bool:
@@ -45,18 +45,18 @@ def is_beating(tags: Mapping[str, str]) -> bool:
 
 def seconds_to_silence(tags: Mapping[str, str]) -> float:
     """Seconds until that process counts as gone if it stays silent; negative once it does."""
-    return float(tags.get("imgcls.heartbeat", 0)) + SILENT_SECONDS - time.time()
+    return float(tags.get(Tag.HEARTBEAT, 0)) + SILENT_SECONDS - time.time()
 
 
 def who_runs() -> dict[str, str]:
     """Tags that say which process of which machine writes a run, and with what."""
     return heartbeat() | {
-        "imgcls.host": socket.gethostname(),
-        "imgcls.pid": str(os.getpid()),
-        "mlflow.user": _user(),
-        "mlflow.source.name": "imgcls",
-        "mlflow.source.type": "LOCAL",
-        "imgcls.versions": json.dumps(versions()),
+        Tag.HOST: socket.gethostname(),
+        Tag.PID: str(os.getpid()),
+        Tag.USER: _user(),
+        Tag.SOURCE_NAME: "imgcls",
+        Tag.SOURCE_TYPE: "LOCAL",
+        Tag.VERSIONS: json.dumps(versions()),
     }
 
 

@@ -26,6 +26,7 @@ from mlflow.store.entities import PagedList
 from mlflow.tracking import MlflowClient
 
 from imgcls.errors import InputError, Interrupted
+from imgcls.record import Tag
 from imgcls.signals import stop_requested
 from imgcls.tracking.address import scrubbed
 from imgcls.tracking.outbox import ARTIFACT, Away, Entry, Outbox, Refused, Unsent
@@ -161,7 +162,7 @@ class RemoteClient(MlflowClient):
         run_name: str | None = None,
     ) -> Run:
         """Opens a run, once: where an answer was lost, the run that was opened is found by its tag."""
-        opening = {"imgcls.opening": uuid4().hex}
+        opening = {Tag.OPENING: uuid4().hex}
         attempts = 0
 
         def create() -> Run:
@@ -169,7 +170,7 @@ class RemoteClient(MlflowClient):
             attempts += 1
             if attempts > 1:
                 opened = super(RemoteClient, self).search_runs(
-                    [experiment_id], f"tags.`imgcls.opening` = '{opening['imgcls.opening']}'"
+                    [experiment_id], f"tags.`imgcls.opening` = '{opening[Tag.OPENING]}'"
                 )
                 if opened:
                     return opened[0]

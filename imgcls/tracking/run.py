@@ -21,7 +21,7 @@ from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from imgcls.errors import InputError
 from imgcls.files import written_aside
-from imgcls.record import Outcome
+from imgcls.record import Outcome, Tag
 from imgcls.tracking.remote_client import folder_to_write_in, unsent_artifact
 
 PARAMS_PER_CALL = 100
@@ -84,14 +84,14 @@ class Run:
 
     def describe(self, markdown: str) -> None:
         """Sets the description that MLflow's UI shows on the run's page."""
-        self.set_tags({"mlflow.note.content": markdown})
+        self.set_tags({Tag.DESCRIPTION: markdown})
 
     def log_dataset(self, name: str, context: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
         """Links a data set to the run, such as its train split."""
         dataset = MlflowDataset(
             name=name, digest=digest, source_type="imgcls", source=source, profile=json.dumps(profile)
         )
-        links = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
+        links = [DatasetInput(dataset, [InputTag(Tag.DATASET_SPLIT, context)])]
         try:
             self._client.log_inputs(self.run_id, links)
         except MlflowException as error:

@@ -26,7 +26,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from imgcls.errors import ImgclsError, InputError
 from imgcls.files import check_locks, put_in_place
 from imgcls.machine_failures import explain
-from imgcls.record import STATUS, UNKNOWN, Kind, Outcome, RunRecord
+from imgcls.record import STATUS, UNKNOWN, Kind, Outcome, RunRecord, Tag
 from imgcls.signals import interruption
 from imgcls.tracking.address import redacted, scrubbed
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed, out_of_sight
@@ -121,13 +121,13 @@ class Tracker:
         An Interrupted or KeyboardInterrupt ends it KILLED, any other exception FAILED, each with its reason; else it
         is FINISHED with `run.outcome`.
         """
-        all_tags = who_runs() | {"imgcls.kind": kind, "imgcls.outcome": "running"} | dict(tags or {})
-        all_tags |= {"imgcls.claims": claims_id(self._root)} | git_tags(self._root)
+        all_tags = who_runs() | {Tag.KIND: kind, Tag.OUTCOME: "running"} | dict(tags or {})
+        all_tags |= {Tag.CLAIMS: claims_id(self._root)} | git_tags(self._root)
         if parent is not None:
-            all_tags["mlflow.parentRunId"] = parent
+            all_tags[Tag.PARENT] = parent
         with ExitStack() as held:
             # Whoever finds the run before it is claimed finds its opening claimed.
-            with claim(self._root, _opening(all_tags["imgcls.host"], all_tags["imgcls.pid"]), "the opening of a run"):
+            with claim(self._root, _opening(all_tags[Tag.HOST], all_tags[Tag.PID]), "the opening of a run"):
                 created = self._client.create_run(
                     self._experiment_id(experiment), tags=fitted_tags(all_tags), run_name=name
                 )
@@ -145,15 +145,15 @@ class Tracker:
         """
         with self._claim(run_id, patience=SECONDS_OF_CLOSING):
             record = self.get(run_id)
-            if self.is_running(record) and record.tags.get("imgcls.claims") != claims_id(self._root):
+            if self.is_running(record) and record.tags.get(Tag.CLAIMS) != claims_id(self._root):
                 host, pid = (record.tags.get(f"imgcls.{name}", UNKNOWN) for name in ("host", "pid"))
                 raise out_of_sight(f"run {run_id}", host, pid, seconds_to_silence(record.tags))
-            if "imgcls.reason" in record.tags:
-                self._client.delete_tag(run_id, "imgcls.reason")
+            if Tag.REASON in record.tags:
+                self._client.delete_tag(run_id, Tag.REASON)
             run = self.amend(run_id)
-            run.set_tags(who_runs() | {"imgcls.claims": claims_id(self._root)})
+            run.set_tags(who_runs() | {Tag.CLAIMS: claims_id(self._root)})
             self._client.update_run(run_id, status="RUNNING")
-            run.set_tags({"imgcls.outcome": "running"})
+            run.set_tags({Tag.OUTCOME: "running"})
             with self._writing(run):
                 yield run
 
@@ -217,9 +217,9 @@ class Tracker:
         """Whether a process may be at work on a run; of one that shares no claims with us the heartbeat tells."""
         if record.status != "RUNNING":
             return False
-        if record.tags.get("imgcls.claims") != claims_id(self._root):
+        if record.tags.get(Tag.CLAIMS) != claims_id(self._root):
             return is_beating(record.tags)
-        opening = _opening(record.tags["imgcls.host"], record.tags["imgcls.pid"])
+        opening = _opening(record.tags[Tag.HOST], record.tags[Tag.PID])
         # In this order: a run that is being opened is claimed before its opening is over.
         return is_claimed(self._root, opening) or is_claimed(self._root, record.run_id)
 
@@ -228,7 +228,7 @@ class Tracker:
         return isinstance(self._client, RemoteClient) and bool(self._client.outbox.last_entries(run_id))
 
     def _end(self, run_id: str, outcome: Outcome, reason: str) -> None:
-        tags = [RunTag("imgcls.outcome", outcome)] + ([RunTag("imgcls.reason", reason)] if reason else [])
+        tags = [RunTag(Tag.OUTCOME, outcome)] + ([RunTag(Tag.REASON, reason)] if reason else [])
         self._client.log_batch(run_id, tags=tags)
         self._client.set_terminated(run_id, STATUS[outcome])
 
@@ -316,7 +316,7 @@ class Tracker:
 
     def children(self, run_id: str, kind: Kind) -> list[RunRecord]:
         """The runs of a kind below a run, oldest first."""
-        return self.find({"mlflow.parentRunId": run_id, "imgcls.kind": kind})
+        return self.find({Tag.PARENT: run_id, Tag.KIND: kind})
 
     def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
         """(step, value) of a metric, in order."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgcls.config.keys import TrainConfig
-from imgcls.data.augment import Augment, Normalise, cutmix, cutout, mixup
+from imgcls.data.augment import Augment, Normalise
 from imgcls.data.loader import Batch, Loader
 from imgcls.errors import Interrupted
 from imgcls.rng import derive_seed, generator
@@ -221,7 +222,9 @@ def loss_and_accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
 
 def _train_step(task: Task, state: TrainState, batch: Batch) -> None:
     config, where = task.config, (state.epoch, state.step)
-    images, targets = _mixed(task, _views(task, batch.images, where), batch.labels, where)
+    draw = partial(generator, config.seed, *where)
+    views = task.augment.views(batch.images, task.normalise, draw)
+    images, targets = task.augment.mixed(views, batch.labels, task.num_classes, draw)
     for group in state.optimizer.param_groups:
         group["lr"] = task.lr(*where)
     task.device.seed(derive_seed(config.seed, *where, "forward"))  # dropout and its kin draw from here
@@ -238,26 +241,6 @@ def _train_step(task: Task, state: TrainState, batch: Batch) -> None:
         state.average.update(state.model, where[0] * task.train.steps_per_epoch + where[1])
     state.num_images += len(images)
     state.step += 1
-
-
-def _views(task: Task, images: Tensor, where: tuple[int, int]) -> Tensor:
-    """What the model sees of a batch at this epoch and step, before images are mixed."""
-    config, seed = task.augment.config, task.config.seed
-    views = task.normalise(task.augment(images, generator(seed, *where, "augment")))
-    return cutout(views, config.cutout, generator(seed, *where, "cutout")) if config.cutout else views
-
-
-def _mixed(task: Task, images: Tensor, labels: Tensor, where: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Images and targets after mixup or cutmix; with both, a coin decides for the batch, as timm's Mixup does."""
-    config, seed = task.augment.config, task.config.seed
-    if not (config.mixup or config.cutmix):
-        return images, labels
-    one_hot = F.one_hot(labels, task.num_classes).float()
-    draws = generator(seed, *where, "cutmix")
-    heads = bool(torch.rand((), generator=draws) < 0.5)
-    if config.cutmix and (heads or not config.mixup):
-        return cutmix(images, one_hot, config.cutmix, draws)
-    return mixup(images, one_hot, config.mixup, generator(seed, *where, "mixup"))
 
 
 def _complete_epoch(task: Task, state: TrainState, should_stop: Callable[[], bool]) -> EpochResult:

@@ -5,8 +5,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from imgcls.config.keys import CIFAR_DEPTHS, RESNET_DEPTHS
 from imgcls.errors import ConfigError
+from imgcls.models.checks import CIFAR_DEPTHS, RESNET_DEPTHS
 from imgcls.models.resnet import BasicBlock, Bottleneck, ResNet
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from imgcls.errors import InputError, Interrupted
-from imgcls.runs.record_writer import BEST, LAST, VAL_PREDICTIONS
+from imgcls.record import Artifact
 from imgcls.signals import GracefulStop
 from imgcls.tracking.run import Run
 from tests.runs.test_train import TIMINGS
@@ -31,7 +31,7 @@ def points(project, run_id):
 
 
 def weights(project, run_id):
-    with project.tracker.fetch(run_id, BEST) as path:
+    with project.tracker.fetch(run_id, Artifact.BEST) as path:
         return torch.load(path, weights_only=True)["model"]
 
 
@@ -40,7 +40,7 @@ def assert_same(project, run_id, reference):
     expected = weights(project, reference)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(project, run_id).items())
     read = project.tracker.read_text
-    assert read(run_id, VAL_PREDICTIONS) == read(reference, VAL_PREDICTIONS)
+    assert read(run_id, Artifact.VAL_PREDICTIONS) == read(reference, Artifact.VAL_PREDICTIONS)
     assert project.tracker.get(run_id).params == project.tracker.get(reference).params
     record = project.tracker.get(run_id)
     assert (record.status, record.outcome) == ("FINISHED", project.tracker.get(reference).outcome)
@@ -90,7 +90,9 @@ def test_a_run_stopped_after_every_step_ends_too(project):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [LAST, BEST, "checkpoints/epoch_0002.pt", VAL_PREDICTIONS, "figures/curves.png"])
+@pytest.mark.parametrize(
+    "name", [Artifact.LAST, Artifact.BEST, "checkpoints/epoch_0002.pt", Artifact.VAL_PREDICTIONS, "figures/curves.png"]
+)
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_run_killed_beside_any_file_goes_on_to_the_same_bits(project, monkeypatch, name, moment):
     settings = ("train.save_from_epoch=2",)
@@ -99,7 +101,7 @@ def test_a_run_killed_beside_any_file_goes_on_to_the_same_bits(project, monkeypa
 
     def killed(self, asked):
         seen.append(asked)
-        if asked == name and seen.count(name) == (2 if name == LAST else 1):
+        if asked == name and seen.count(name) == (2 if name == Artifact.LAST else 1):
             if moment == "after":
                 with artifact(self, asked) as path:
                     return _then_kill(path)
@@ -189,13 +191,13 @@ def test_a_damaged_checkpoint_is_named_and_a_new_run_begins(project, caplog):
     with pytest.raises(Interrupted):
         project.train(stop=StopAfter(7))
     stopped = project.runs(kind="train")[-1].run_id
-    with project.tracker.fetch(stopped, LAST) as path:
+    with project.tracker.fetch(stopped, Artifact.LAST) as path:
         path.write_bytes(path.read_bytes()[:-100])
     done = project.train()
     assert done.run_id != stopped
     record = project.tracker.get(stopped)
     assert record.status == "FAILED"
-    assert LAST in record.tags["imgcls.reason"]
+    assert Artifact.LAST in record.tags["imgcls.reason"]
     assert "a new run begins" in caplog.text
 
 
@@ -228,17 +230,17 @@ def test_completed_epochs_without_a_checkpoint_are_not_trained_into_the_same_run
     with pytest.raises(Interrupted):
         project.train(stop=StopAfter(7))
     stopped = project.runs(kind="train")[-1].run_id
-    with project.tracker.fetch(stopped, LAST) as path:
+    with project.tracker.fetch(stopped, Artifact.LAST) as path:
         path.unlink()
     assert project.train().run_id != stopped
-    assert f"run {stopped} has completed epochs and no {LAST}; a new run begins" in caplog.text
+    assert f"run {stopped} has completed epochs and no {Artifact.LAST}; a new run begins" in caplog.text
 
 
 def test_a_checkpoint_of_another_shape_is_not_forced_in(project, caplog):
     with pytest.raises(Interrupted):
         project.train(stop=StopAfter(7))
     stopped = project.runs(kind="train")[-1].run_id
-    with project.tracker.fetch(stopped, LAST) as path:
+    with project.tracker.fetch(stopped, Artifact.LAST) as path:
         content = torch.load(path, weights_only=True)
         del content["state"]["optimizer"]
         torch.save(content, path)

@@ -3,7 +3,7 @@ from decimal import Decimal
 import optuna
 import pytest
 
-from imgcls.config.keys import Range
+from imgcls.config.ranges import Range
 from imgcls.errors import ConfigError
 from imgcls.search import space as spaces
 

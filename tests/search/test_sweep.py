@@ -13,7 +13,7 @@ import pytest
 
 from imgcls.data.held_out import HeldOut
 from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
-from imgcls.runs.record_writer import LAST, VAL_PREDICTIONS
+from imgcls.record import Artifact
 from imgcls.search.engines import LocalProcesses
 from imgcls.search.space import suggest
 from imgcls.search.space_check import _pairs_of_values
@@ -271,7 +271,9 @@ def test_pruned_trials_are_finished_and_never_win(project):
     assert {r.status for r in records} == {"FINISHED"}
     for record in pruned:  # the longest warm-up searched is 1 epoch, so none is judged before the second
         assert len(project.tracker.history(record.run_id, "val/loss")) >= 2
-        assert (record.folder / VAL_PREDICTIONS).exists() and not list((record.folder / LAST).parent.iterdir())
+        assert (record.folder / Artifact.VAL_PREDICTIONS).exists() and not list(
+            (record.folder / Artifact.LAST).parent.iterdir()
+        )
     assert result.best_run_id not in {r.run_id for r in pruned}
 
 

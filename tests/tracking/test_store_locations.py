@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL
 
 from imgcls.clean import look_through, remove
 from imgcls.errors import InputError, Interrupted
-from imgcls.runs.record_writer import BEST, LAST
+from imgcls.record import Artifact
 from imgcls.search.sweep import Sweep
 from imgcls.signals import GracefulStop
 from imgcls.tracking.store import Tracker
@@ -68,11 +68,15 @@ def test_a_run_that_goes_on_in_a_copy_leaves_the_original_alone(project, tmp_pat
     copy = copied(project, tmp_path / "copy")
     before = content(project.root)
     assert copy.train().run_id == stopped
-    for run_id, name in ((stopped, BEST), (finished, BEST), (note(copy.tracker, "tiny"), "folder/note.txt")):
+    for run_id, name in (
+        (stopped, Artifact.BEST),
+        (finished, Artifact.BEST),
+        (note(copy.tracker, "tiny"), "folder/note.txt"),
+    ):
         assert seen_by_mlflow(copy.root, run_id, name).is_relative_to(copy.root)
     assert copy.tracker.unreachable_artifacts() == 0
     found = look_through(copy.tracker, copy.root)
-    assert {item.path.relative_to(copy.root).name for item in found.items} == {Path(LAST).name}
+    assert {item.path.relative_to(copy.root).name for item in found.items} == {Path(Artifact.LAST).name}
     remove(found)
     assert copy.tracker.close_orphans() == []
     assert content(project.root) == before

@@ -369,7 +369,10 @@ def test_with_both_mixup_and_cutmix_half_of_the_batches_get_each(make_task):
     images = tasks[0].normalise(batch.images)
     num_boxes = 0
     for step in range(400):
-        both, mixed, pasted = (loop._mixed(task, images, batch.labels, (0, step))[0] for task in tasks)
+        both, mixed, pasted = (
+            task.augment.mixed(images, batch.labels, task.num_classes, partial(generator, task.config.seed, 0, step))[0]
+            for task in tasks
+        )
         assert torch.equal(both, mixed) != torch.equal(both, pasted)
         num_boxes += torch.equal(both, pasted)
     assert binomtest(num_boxes, 400).pvalue > 0.01

@@ -13,7 +13,7 @@ from imgcls.data.sources.table import ImageTable, Source, Split
 from imgcls.data.sources.torchvision import torchvision_source
 from imgcls.errors import DataError
 from imgcls.project import located
-from imgcls.text import did_you_mean, nearest
+from imgcls.text import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def open_source(config: DataConfig, root: Path) -> Source:
     if config.source not in fixed:
         raise DataError(
             f"data.source = {config.source!r} is unknown; use folder, {', '.join(fixed)} or torchvision:NAME"
-            + did_you_mean(nearest(config.source, ["folder", *fixed]))
+            + did_you_mean(config.source, ["folder", *fixed])
         )
     if config.path and config.source in ("elpv", "digits"):
         log.warning(
