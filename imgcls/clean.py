@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgcls.data.cache_folder import abandoned, in_words
-from imgcls.record import Artifact, RunRecord, Tag
+from imgcls.record import Artifact, RunRecord
 from imgcls.tracking.store import Tracker
 
 ASIDE = re.compile(r"\..+\.\d+")
@@ -82,7 +82,7 @@ def look_through(tracker: Tracker, root: Path) -> Findings:
             continue
         found += _leftovers(record.folder)
         if record.run_id not in needed:
-            found += _of_ended(record, has_chosen=record.tags.get(Tag.PARENT) in chosen_from)
+            found += _of_ended(record, has_chosen=record.parent in chosen_from)
     found += [(LEFTOVERS, path) for path in (*_unfinished_stores(root), *abandoned())]
     items = tuple(Item(kind, path, _num_bytes(path)) for kind, path in found)
     return Findings(items, sum(record.folder is None for record in records))
@@ -118,23 +118,22 @@ def as_text(findings: Findings) -> str:
 
 def _needed(records: Iterable[RunRecord]) -> set[str]:
     """Runs on which others stand: winners, confirmed and judged ones, and whatever has runs below it."""
-    needed, confirmed, trials = set(), set(), []
+    needed: set[str] = set()
+    confirmed: set[tuple[str, int]] = set()
+    trials = []
     for record in records:
-        tags = record.tags
-        needed |= {tags[tag] for tag in (Tag.BEST_RUN_ID, Tag.EVALUATED_RUN_ID, Tag.PARENT) if tag in tags}
-        sweep = tags.get(Tag.PARENT, "")
+        needed |= {record.best_run_id, record.evaluated_run_id, record.parent}
+        confirmed |= {(record.run_id, number) for number in record.confirmed_trials}
         if record.kind == "confirm":
             needed.add(record.run_id)
-            confirmed.add((sweep, tags.get(Tag.TRIAL)))
-        if record.kind == "sweep":
-            confirmed |= {(record.run_id, n) for n in tags.get(Tag.CONFIRMED_TRIALS, "").split(",")}
+            confirmed.add((record.parent, record.trial))
         if record.kind == "trial":
-            trials.append((sweep, tags.get(Tag.TRIAL), record.run_id))
-    return needed | {run_id for sweep, number, run_id in trials if (sweep, number) in confirmed}
+            trials.append(record)
+    return needed | {trial.run_id for trial in trials if (trial.parent, trial.trial) in confirmed}
 
 
 def _has_chosen(sweep: RunRecord) -> bool:
-    return sweep.outcome == "completed" and not sweep.is_deleted and Tag.BEST_RUN_ID in sweep.tags
+    return sweep.outcome == "completed" and not sweep.is_deleted and sweep.best_run_id != ""
 
 
 def _may_go_on(record: RunRecord) -> bool:

@@ -254,9 +254,13 @@ ACCURACY_ENDS = (MetricName.BEST_ACCURACY_LOW, MetricName.BEST_ACCURACY_HIGH)
 """Metrics of a run whose images come in groups: the ends of the 95 % interval of `best/val/accuracy`."""
 
 
+BEST, BEST_TRIAL, CONFIRM, TEST = "best/", "best_trial/", "confirm/", "test/"
+"""How the names of groups of metrics begin."""
+
+
 def best_name(metric: str) -> str:
     """Name of a val metric at the epoch that a run kept: `best/val/accuracy` for `val/accuracy`."""
-    return f"best/{metric}"
+    return BEST + metric
 
 
 @dataclass(frozen=True)
@@ -300,6 +304,11 @@ class RunRecord:
     def outcome(self) -> str:
         """How it ended, or `running`."""
         return self.tags.get(Tag.OUTCOME, "")
+
+    @property
+    def reason(self) -> str:
+        """Why it was interrupted or failed."""
+        return self.tags.get(Tag.REASON, "")
 
     @property
     def parent(self) -> str:

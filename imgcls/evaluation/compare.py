@@ -197,9 +197,9 @@ def _refuse_repeats(run_ids: Sequence[str], runs: Sequence[RunRecord]) -> None:
 
 def _refuse_other_splits(runs: Sequence[RunRecord]) -> None:
     first, *others = runs
-    fingerprint = first.tags.get(Tag.DATA_FINGERPRINT)
+    fingerprint = first.fingerprint
     for run in others:
-        if (other := run.tags.get(Tag.DATA_FINGERPRINT)) != fingerprint:
+        if (other := run.fingerprint) != fingerprint:
             raise InputError(
                 f"runs {first.run_id} and {run.run_id} have different train and val splits (fingerprints {fingerprint} "
                 f"and {other}), so their images cannot be paired; compare runs of the same images, data.seed and "
@@ -266,7 +266,7 @@ def _test(runs: dict[int, RunRecord], tracker: Tracker) -> tuple[Split | None, s
     note = f"Not evaluated yet: {', '.join(missing)}; a comparison opens no test split." if missing else ""
     if len(evaluations) < 2:
         return None, note
-    fingerprints = {run.tags.get(Tag.TEST_FINGERPRINT, "") for run in evaluations.values()}
+    fingerprints = {run.test_fingerprint for run in evaluations.values()}
     if len(fingerprints) > 1:
         return None, f"Evaluated on different test splits (fingerprints {', '.join(sorted(fingerprints))})."
     hits = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from imgcls.evaluation.compare import Comparison, Pair, Split
-from imgcls.record import MetricName, RunRecord
+from imgcls.record import RunRecord
 from imgcls.reporting import training_figures
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.drawing import save_png
@@ -55,7 +55,7 @@ def _blocks(comparison: Comparison) -> Iterator[str]:
 
 
 def _run_row(number: int, run: RunRecord, comparison: Comparison) -> tuple[str, ...]:
-    epoch, chosen = f"{run.metrics[MetricName.BEST_EPOCH]:.0f}", ", ".join(comparison.selected_by_val(run)) or UNDEFINED
+    epoch, chosen = f"{run.best_epoch}", ", ".join(comparison.selected_by_val(run)) or UNDEFINED
     return f"run {number}", run.run_id, run.name, run.experiment, run.kind, epoch, chosen
 
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imgcls.record import MetricName, RunRecord, Tag, best_name
+from imgcls.record import MetricName, RunRecord, Tag
 from imgcls.reporting.rounding import rounded, with_interval
 from imgcls.reporting.run_scores import best_accuracy_interval
 from imgcls.rng import derive_seed
@@ -36,22 +36,22 @@ class Confirmed:
     @property
     def trial(self) -> int:
         """Number of the trial that found it."""
-        return int(self.found_by.tags[Tag.TRIAL])
+        return self.found_by.trial
 
     @property
     def trial_value(self) -> float:
         """That trial's metric at its best epoch."""
-        return self.found_by.metrics[f"best/{self.metric}"]
+        return self.found_by.best(self.metric)
 
     @property
     def epoch(self) -> int:
         """That epoch, at which the fresh runs are scored too."""
-        return int(self.found_by.metrics[MetricName.BEST_EPOCH])
+        return self.found_by.best_epoch
 
     @property
     def values(self) -> tuple[float, ...]:
         """The metric of each fresh run at this epoch."""
-        return tuple(run.metrics[f"best/{self.metric}"] for run in self.runs)
+        return tuple(run.best(self.metric) for run in self.runs)
 
     @property
     def run_ids(self) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ class Confirmed:
     @property
     def num_val(self) -> int:
         """Val images behind each value."""
-        return int(self.found_by.tags[Tag.NUM_VAL])
+        return self.found_by.num_val
 
     @property
     def digits(self) -> Interval:
@@ -97,7 +97,7 @@ class Confirmed:
     def rank(self) -> tuple[float, float, int]:
         """Sorts from best to worst: by the mean, then the lower mean val/loss, then the number of the trial."""
         sign = 1 if lower_is_better(self.metric) else -1
-        mean_loss = statistics.fmean(run.metrics[best_name("val/loss")] for run in self.runs)
+        mean_loss = statistics.fmean(run.best("val/loss") for run in self.runs)
         return sign * round(self.mean, SAME_MEAN), mean_loss, self.trial
 
     def minus(self, other: Confirmed) -> tuple[float, Interval | None]:
@@ -151,8 +151,7 @@ def ranked_trials(trials: Sequence[RunRecord], metric: str) -> list[RunRecord]:
 
     def rank(record: RunRecord) -> tuple[float, float, int]:
         sign = 1 if lower_is_better(metric) else -1
-        best = record.metrics
-        return sign * best[f"best/{metric}"], best[best_name("val/loss")], int(record.tags[Tag.TRIAL])
+        return sign * record.best(metric), record.best("val/loss"), record.trial
 
     return sorted((record for record in trials if record.outcome == "completed"), key=rank)
 
@@ -195,9 +194,8 @@ def completed_trials(sweep: RunRecord, numbers: Sequence[int], tracker: Tracker)
 
 def fresh_runs_of(trial: RunRecord, runs: Sequence[RunRecord]) -> list[RunRecord]:
     """Those among fresh runs that trained a trial's configuration up to its best epoch."""
-    epoch = f"{trial.metrics[MetricName.BEST_EPOCH]:.0f}"
-    number = trial.tags[Tag.TRIAL]
-    return [r for r in runs if r.tags.get(Tag.TRIAL) == number and r.params.get("train.score_epoch") == epoch]
+    epoch = f"{trial.best_epoch}"
+    return [r for r in runs if r.trial == trial.trial and r.params.get("train.score_epoch") == epoch]
 
 
 def _with_seeds(trial: RunRecord, seeds: Sequence[int], runs: Sequence[RunRecord]) -> list[RunRecord]:

@@ -165,7 +165,7 @@ def _recorded(record: RunRecord, test: HeldOut, tracker: Tracker) -> Evaluation 
     return Evaluation(
         run_id=earlier.run_id,
         evaluated_run_id=record.run_id,
-        look=int(earlier.tags[Tag.TEST_LOOK]),
+        look=earlier.look,
         val=Scores.from_metrics(earlier.metrics, "val"),
         test=Scores.from_metrics(earlier.metrics, "test"),
         report=tracker.read_text(earlier.run_id, Artifact.REPORT),
@@ -193,7 +193,7 @@ def _judge(run: Run, candidate: _Candidate, images: LabelledImages, look: int, t
     run.log_text(Artifact.PER_CLASS, classes.to_csv(index=False))
     pictures = _pictures(images, logits, names, test_scores.ece)
     for name, (_, png) in pictures.items():
-        run.log_bytes(f"figures/{name}.png", png)
+        run.log_bytes(name, png)
     if images.groups:
         run.set_tags({
             Tag.NUM_VAL_GROUPS: str(val_intervals.num_groups), Tag.NUM_TEST_GROUPS: str(test_intervals.num_groups),
@@ -227,17 +227,17 @@ def _pictures(
     """Name -> (caption, PNG)."""
     probs = softmax(logits.astype(np.float64), axis=1)
     drawn = {
-        "confusion_matrix": (
+        Artifact.CONFUSION_MATRIX: (
             "Who is taken for whom on test",
             prediction_figures.confusion_matrix(confusion(images.labels, probs.argmax(axis=1), len(names)), names),
         ),
-        "reliability": (
+        Artifact.RELIABILITY: (
             "Confidence against accuracy on test",
             prediction_figures.reliability_diagram(
                 reliability(probs, images.labels), ece, has_intervals=not images.groups
             ),
         ),
-        "worst_mistakes": (
+        Artifact.WORST_MISTAKES: (
             "The worst mistakes on test",
             prediction_figures.worst_mistakes(images.pixels, images.labels, probs, images.keys, names),
         ),
@@ -280,7 +280,7 @@ def _confirm_what_it_says(checkpoint: Mapping[str, object], record: RunRecord, p
         InputError: naming both.
     """
     recorded = {
-        "epoch": int(record.metrics[MetricName.BEST_EPOCH]),
+        "epoch": record.best_epoch,
         "class_names": list(prepared.dataset.class_names),
     }
     for name, expected in recorded.items():
@@ -295,7 +295,7 @@ def _confirm_val_score(record: RunRecord, prepared: Prepared, logits: NDArray[np
     """The checkpoint must earn the val score that the tracker holds, or it is not the run's."""
     labels = prepared.dataset.val.labels
     loss, accuracy = loss_and_accuracy(torch.from_numpy(logits), torch.from_numpy(labels))
-    tracked_loss, tracked = record.metrics[best_name("val/loss")], record.metrics[best_name("val/accuracy")]
+    tracked_loss, tracked = record.best("val/loss"), record.best("val/accuracy")
     if same_place(record, prepared):
         if (loss, accuracy) != (tracked_loss, tracked):
             raise InputError(

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from imgcls.record import MetricName, RunRecord, Tag
+from imgcls.record import TEST, MetricName, RunRecord, Tag
 from imgcls.reporting.cautions import cautions, flat
 from imgcls.reporting.rounding import UNDEFINED, with_interval
 from imgcls.statistics.scores import Scores
@@ -43,7 +43,7 @@ class PastLook:
             Tag.USER: tags.get(Tag.USER),
             Tag.HOST: tags.get(Tag.HOST),
             "is_deleted": record.is_deleted,
-            **{name: value for name, value in record.metrics.items() if name.startswith("test/")},
+            **{name: value for name, value in record.metrics.items() if name.startswith(TEST)},
             **flat(tags),
         }
 

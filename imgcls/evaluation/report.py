@@ -57,7 +57,7 @@ def evaluation_markdown(
         intervals: of each split, which say why a score has none and what was done about groups.
     """
     judged, said = selection.run, cautions(evaluation.tags)
-    num_test, command = evaluation.tags[Tag.NUM_TEST], f"python evaluate.py --run-id {judged.run_id} --again"
+    num_test, command = evaluation.num_test, f"python evaluate.py --run-id {judged.run_id} --again"
     return document(
         f"# {escaped(judged.experiment)}: held-out evaluation",
         f"Run `{judged.run_id}` ({escaped(model_words(judged))}) judged on {num_test} test images. "
@@ -115,7 +115,7 @@ def score_rows(evaluation: RunRecord) -> list[tuple[str, str, str, str, str]]:
 
 def look_words(evaluation: RunRecord) -> str:
     """Which opening of the test split this was, and what follows from earlier ones."""
-    look, alike = int(evaluation.tags[Tag.TEST_LOOK]), _alike_words(evaluation)
+    look, alike = evaluation.look, _alike_words(evaluation)
     if look == 1:
         return f"Look 1: no earlier opening of this test split is recorded in this store.{alike}"
     earlier = "once" if look == 2 else f"{look - 1} times"
@@ -159,7 +159,7 @@ def _note(selection: Selection) -> str:
 
 
 def _epoch(selection: Selection) -> str:
-    epoch = f"The weights are those of epoch {selection.run.metrics[MetricName.BEST_EPOCH]:.0f}"
+    epoch = f"The weights are those of epoch {selection.run.best_epoch}"
     if selection.has_fixed_epoch:
         return f"{epoch}, which was fixed before training."
     return f"{epoch}, the best one on validation by {_plain(selection.metric)}."
@@ -178,7 +178,7 @@ def _steps(evaluation: RunRecord, selection: Selection) -> list[tuple[str, str]]
             with_interval(evaluation.metrics[MetricName.VAL_TEST_GAP], _gap_interval(evaluation)),
         ),
         ("trials", str(selection.trials.num) if selection.trials.num else UNDEFINED),
-        ("looks at the test split", evaluation.tags[Tag.TEST_LOOK]),
+        ("looks at the test split", str(evaluation.look)),
     ]
 
 
@@ -220,7 +220,7 @@ def _methods(evaluation: RunRecord, selection: Selection, num_classes: int) -> s
     """One paragraph that reads without the rest of the report."""
     judged, metric = selection.run, _plain(selection.metric)
     size = judged.params["data.image_size"]
-    look = int(evaluation.tags[Tag.TEST_LOOK])
+    look = evaluation.look
     val = Scores.from_metrics(evaluation.metrics, "val")
     on_val = _stated("accuracy", val, val.accuracy_interval, wilson=Tag.NUM_VAL_GROUPS not in evaluation.tags)
     flattered = "; measured on the images that selected, it is optimistic" if selection.is_flattered else ""
@@ -239,7 +239,7 @@ def _methods(evaluation: RunRecord, selection: Selection, num_classes: int) -> s
             *story(selection),
             f"Validation accuracy was {on_val}{flattered}.",
             *confirmed,
-            f"The test split of {evaluation.tags[Tag.NUM_TEST]} images was opened {nth} for this evaluation.",
+            f"The test split of {evaluation.num_test} images was opened {nth} for this evaluation.",
             _test_scores(evaluation),
         )
     )
@@ -289,13 +289,13 @@ def _settings(evaluation: RunRecord, judged: RunRecord, num_classes: int) -> lis
     return [
         ("experiment", judged.experiment),
         ("model", model_words(judged)),
-        ("epoch judged", f"{judged.metrics[MetricName.BEST_EPOCH]:.0f}"),
+        ("epoch judged", f"{judged.best_epoch}"),
         ("classes", str(num_classes)),
         ("images", split_words(judged, evaluation)),
-        ("test fingerprint", evaluation.tags[Tag.TEST_FINGERPRINT]),
-        ("look at the test split", evaluation.tags[Tag.TEST_LOOK]),
+        ("test fingerprint", evaluation.test_fingerprint),
+        ("look at the test split", str(evaluation.look)),
         ("run judged", f"{judged.run_id} ({judged.kind}), {commit_words(judged.tags)}"),
-        ("evaluation run", f"{evaluation.run_id}, on {device_words(evaluation.tags[Tag.DEVICE])}"),
+        ("evaluation run", f"{evaluation.run_id}, on {device_words(evaluation.device)}"),
     ]
 
 

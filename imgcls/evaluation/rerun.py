@@ -89,7 +89,7 @@ class Verdict:
             "repeated_run_id": self.repeated_run_id,
             Tag.VERIFIED: self.word,
             best_name("val/accuracy"): self.val_accuracy[1],
-            "repeated/best/val/accuracy": self.val_accuracy[0],
+            f"repeated/{best_name('val/accuracy')}": self.val_accuracy[0],
             "first_difference": self.first_difference,
             "causes": list(self.causes),
             Tag.SQUARES: self.squares,
@@ -102,7 +102,7 @@ class Verdict:
         """For people."""
         rows = [
             ("verified", self.word),
-            *((f"best/val/accuracy, {when}", self._shown(i)) for i, when in enumerate(("then", "now"))),
+            *((f"{best_name('val/accuracy')}, {when}", self._shown(i)) for i, when in enumerate(("then", "now"))),
             ("first difference", self.first_difference or "none"),
             *(("differs", cause) for cause in self.causes),
             *(("caution", said) for said in cautions(self.caution_tags)),
@@ -163,7 +163,7 @@ def _history(tracker: Tracker, run_id: str) -> dict[str, dict[int, float]]:
 
 
 def _compare(then: RunRecord, now: RunRecord, original: History, repeat: History, prepared: Prepared) -> Verdict:
-    accuracies = then.metrics[best_name("val/accuracy")], now.metrics[best_name("val/accuracy")]
+    accuracies = then.best("val/accuracy"), now.best("val/accuracy")
     num_val = len(prepared.dataset.val)
     tolerance = accuracy_interval(accuracies[0], num_val).half_width
     difference = first_difference(original, repeat)
@@ -200,7 +200,7 @@ def first_difference(original: History, repeat: History) -> str:
 def _causes(then: RunRecord, now: RunRecord) -> list[str]:
     causes = _other_code(then, now)
     causes += [f"version: {change}" for change in other_versions(then)]
-    devices = then.tags.get(Tag.DEVICE), now.tags.get(Tag.DEVICE)
+    devices = then.device, now.device
     if devices[0] != devices[1]:
         causes.append(f"hardware: {devices[0]} -> {devices[1]}")
     return causes

@@ -73,9 +73,9 @@ class Trials:
         ended = [trial for trial in tracker.children(sweep.run_id, "trial") if trial.outcome in ENDED]
         counts = Counter(trial.outcome for trial in ended)
         # A trial that failed before it had a run is known to the sweep alone.
-        num = max(len({trial.tags[Tag.TRIAL] for trial in ended}), int(sweep.metrics.get(MetricName.NUM_TRIALS, 0)))
+        num = max(len({trial.trial for trial in ended}), int(sweep.metrics.get(MetricName.NUM_TRIALS, 0)))
         return cls(
-            ranked=tuple(Trial(int(t.tags[Tag.TRIAL]), t.run_id) for t in ranked_trials(ended, metric)),
+            ranked=tuple(Trial(t.trial, t.run_id) for t in ranked_trials(ended, metric)),
             num=num,
             outcomes=tuple((outcome, counts[outcome]) for outcome in ENDED if counts[outcome]),
         )
@@ -117,7 +117,7 @@ class Selection:
     @property
     def winner_id(self) -> str:
         """Run id of the sweep's winner; "" where there is none."""
-        return self.sweep.tags.get(Tag.BEST_RUN_ID, "") if self.sweep else ""
+        return self.sweep.best_run_id if self.sweep else ""
 
     @property
     def is_winner(self) -> bool:
@@ -170,7 +170,7 @@ def selection_of(run: RunRecord, tracker: Tracker, trials: Trials | None = None)
         tracker: where its sweep is.
         trials: of its sweep, where they are known already; reading a thousand takes seconds.
     """
-    metric = run.params.get("search.metric", "val/accuracy")
+    metric = run.metric
     parent = _parent(run, tracker)
     if parent is None or run.kind not in ("trial", "confirm", "rerun"):
         return Selection(run, metric)
@@ -189,7 +189,7 @@ def selection_of(run: RunRecord, tracker: Tracker, trials: Trials | None = None)
 
 def _parent(run: RunRecord, tracker: Tracker) -> RunRecord | None:
     try:
-        return tracker.get(run.tags[Tag.PARENT]) if Tag.PARENT in run.tags else None
+        return tracker.get(run.parent) if run.parent else None
     except InputError:  # deleted for good
         return None
 
@@ -240,7 +240,7 @@ def _story_of_a_repeat(selection: Selection, subject: str) -> Iterator[str]:
 
 
 def _story_of_a_trial(selection: Selection, subject: str) -> Iterator[str]:
-    number, metric = selection.run.tags[Tag.TRIAL], selection.metric
+    number, metric = selection.run.trial, selection.metric
     so_far = "" if selection.winner_id else ", which had not ended"
     yield f"{subject} is trial {number} of the sweep `{_id_of(selection.sweep)}`{so_far}."
     if selection.place is None:
@@ -265,7 +265,7 @@ def _story_of_a_trial(selection: Selection, subject: str) -> Iterator[str]:
 
 def _story_of_a_fresh_run(selection: Selection, subject: str) -> Iterator[str]:
     confirmed, place = selection.confirmed, selection.place_of_mean
-    number = selection.run.tags[Tag.TRIAL]
+    number = selection.run.trial
     yield (
         f"{subject} trained the configuration of trial {number} of the sweep `{_id_of(selection.sweep)}` again with a "
         f"fresh seed, up to epoch {selection.run.params['train.score_epoch']}, which that trial had fixed."
@@ -315,14 +315,13 @@ def _fall(selection: Selection) -> Iterator[str]:
     best = selection.confirmation.best_trial.found_by if selection.confirmation else None
     if best is None:
         return
-    key = f"best/{selection.metric}"
     sign = 1 if lower_is_better(selection.metric) else -1
-    if sign * selection.run.metrics[key] > sign * best.metrics[key]:
+    if sign * selection.run.best(selection.metric) > sign * best.best(selection.metric):
         own, taken = val_score(selection.run, selection.metric), val_score(best, selection.metric)
         worse = ("a little " if own == taken else "") + ("above" if lower_is_better(selection.metric) else "below")
         yield (
             f"Its own {selection.metric}, {own}, is {worse} that of trial "
-            f"{best.tags[Tag.TRIAL]}, {taken}, whose place it takes: that score was "
+            f"{best.trial}, {taken}, whose place it takes: that score was "
             f"the best of {selection.trials.num} trials and so partly luck."
         )
 

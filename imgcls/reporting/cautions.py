@@ -32,7 +32,7 @@ def cautions(tags: Mapping[str, str]) -> tuple[str, ...]:
 
 def flat(tags: Mapping[str, str]) -> dict[str, str | int]:
     """The same under the record's names, for programs; what the run does not say is left out."""
-    leaks: dict[str, str | int] = {Tag.LEAKS: tags[Tag.LEAKS]} if tags.get(Tag.LEAKS) else {}
+    leaks: dict[str, str | int] = {Tag.LEAKS: said} if (said := tags.get(Tag.LEAKS)) else {}
     numbers = {name: _number(tags, name) for name in (Tag.NUM_NEAR_LEAKED, Tag.NUM_OPENED_BEFORE)}
     return leaks | {name: num for name, num in numbers.items() if num is not None}
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 
 from imgcls.config.keys import AugmentConfig, Reported
 from imgcls.data.decode import PAD_LEVEL
-from imgcls.record import RunRecord, Tag
+from imgcls.record import UNKNOWN, RunRecord, Tag
 from imgcls.text import counted
 
-SPLITS = ("train", "val", "test")
+COUNTS = {"train": Tag.NUM_TRAIN, "val": Tag.NUM_VAL, "test": Tag.NUM_TEST}
 
 UNNAMED = ("imgcls", "mlflow", "optuna")
 """Packages in `imgcls.versions` that do not compute a result."""
@@ -45,9 +45,9 @@ def split_words(run: RunRecord, evaluation: RunRecord | None = None) -> str:
         run: that trained.
         evaluation: of it, which knows how many images test has.
     """
-    tags = run.tags | ({Tag.NUM_TEST: evaluation.tags[Tag.NUM_TEST]} if evaluation else {})
-    present = [split for split in SPLITS if f"imgcls.num_{split}" in tags]
-    sizes = ", ".join(f"{tags[f'imgcls.num_{split}']} {split}" for split in present)
+    tags = run.tags | ({Tag.NUM_TEST: str(evaluation.num_test)} if evaluation else {})
+    present = {split: tags[name] for split, name in COUNTS.items() if name in tags}
+    sizes = ", ".join(f"{number} {split}" for split, number in present.items())
     if Tag.SPLIT_ORIGINS not in tags:  # of an earlier version
         return sizes
     origins: dict[str, str] = json.loads(tags[Tag.SPLIT_ORIGINS])
@@ -140,14 +140,13 @@ def _applied(params: Mapping[str, str]) -> Iterator[str]:
 
 
 def _machine(run: RunRecord) -> Iterator[str]:
-    tags, params = run.tags, run.params
-    versions = json.loads(tags.get(Tag.VERSIONS, "{}"))
+    versions, params = run.versions, run.params
     named = ", ".join(f"{name} {number}" for name, number in versions.items() if name not in UNNAMED)
     precision = f" in {params['train.precision']}" if params.get("train.precision", "auto") != "auto" else ""
-    yield f"It ran{precision} on {device_words(tags.get(Tag.DEVICE, 'an unknown device'))}" + (
+    yield f"It ran{precision} on {device_words(run.device or 'an unknown device')}" + (
         f" with {named}." if named else "."
     )
-    yield f"The code was imgcls {versions.get('imgcls', 'of an unknown version')}, {commit_words(tags)}."
+    yield f"The code was imgcls {versions.get('imgcls', 'of an unknown version')}, {commit_words(run.tags)}."
 
 
 def device_words(device: str) -> str:
@@ -157,10 +156,10 @@ def device_words(device: str) -> str:
 
 def commit_words(tags: Mapping[str, str]) -> str:
     """Which commit a run's code was, and whether files differed from it, as far as that is known."""
-    commit = tags.get(Tag.GIT_COMMIT, "unknown")
-    if commit in ("", "unknown"):
+    commit = tags.get(Tag.GIT_COMMIT, UNKNOWN)
+    if commit in ("", UNKNOWN):
         reason = tags.get(Tag.GIT_UNKNOWN)
         return "at an unknown commit" + (f" ({reason})" if reason else "")
     state = {"true": " with changes that are not committed", "false": ""}
-    dirty = tags.get(Tag.GIT_DIRTY, "unknown")
+    dirty = tags.get(Tag.GIT_DIRTY, UNKNOWN)
     return f"commit {commit[:12]}" + state.get(dirty, "; whether files differed from it is not known")

@@ -26,7 +26,7 @@ def score_of(record: RunRecord) -> str:
     metrics = record.metrics
     if MetricName.TEST_ACCURACY in metrics:
         test = Scores.from_metrics(metrics, "test")
-        score = f"test/accuracy {with_interval(test.accuracy, test.accuracy_interval)}"
+        score = f"{MetricName.TEST_ACCURACY} {with_interval(test.accuracy, test.accuracy_interval)}"
     elif best_name("val/accuracy") in metrics and Tag.NUM_VAL in record.tags:
         score = f"val/accuracy {val_score(record, 'val/accuracy')}"
     else:
@@ -52,7 +52,7 @@ def val_score(record: RunRecord, metric: str) -> str:
         record: of a run that trained, or of a sweep, which has its winner's.
         metric: such as `val/accuracy`.
     """
-    return metric_text(metric, record.metrics[f"best/{metric}"], best_accuracy_interval(record))
+    return metric_text(metric, record.best(metric), best_accuracy_interval(record))
 
 
 def best_accuracy_interval(record: RunRecord) -> Interval:
@@ -66,7 +66,7 @@ def best_accuracy_interval(record: RunRecord) -> Interval:
         return Interval(low, high)
     if record.has_groups:
         return NO_INTERVAL
-    return accuracy_interval(record.metrics[best_name("val/accuracy")], int(record.tags[Tag.NUM_VAL]))
+    return accuracy_interval(record.best("val/accuracy"), record.num_val)
 
 
 def _accuracy_interval(accuracy: float | None, num_images: int | None) -> Interval | None:

@@ -37,7 +37,7 @@ def run_facts(record: RunRecord) -> dict[str, object]:
         "name": record.name,
         Tag.KIND: record.kind,
         Tag.OUTCOME: record.outcome,
-        Tag.PARENT: record.tags.get(Tag.PARENT),
+        Tag.PARENT: record.parent,
         "start_time": _moment(record.started).isoformat(),
         "end_time": None if record.ended is None else _moment(record.ended).isoformat(),
         "seconds": None if record.ended is None else (record.ended - record.started) / 1000,

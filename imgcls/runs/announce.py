@@ -71,6 +71,6 @@ def _seconds_expected(prepared: Prepared, tracker: Tracker) -> float:
     tags = {Tag.DATA_FINGERPRINT: prepared.dataset.fingerprint}
     # The store cannot search for every device's name.
     newest = tracker.find(tags, experiment=experiment.name, newest=NUM_NEWEST)
-    earlier = [record for record in newest if record.tags.get(Tag.DEVICE) == str(prepared.device)]
+    earlier = [record for record in newest if record.device == str(prepared.device)]
     took = [record.metrics["epoch_seconds"] for record in earlier if record.metrics.get("epoch_seconds")]
     return median(took) * experiment.train.last_epoch if took else 0.0

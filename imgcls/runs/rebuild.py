@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -53,17 +52,17 @@ def trained_record(run_id: str, tracker: Tracker) -> RunRecord:
     """
     record = find_run(run_id, tracker)
     if record.kind == "sweep":
-        winner = record.tags.get(Tag.BEST_RUN_ID)
+        winner = record.best_run_id
         if not winner:
             raise InputError(f"sweep {record.run_id} has no winner yet ({record.outcome}); let it end first")
         record = tracker.get(winner)
     if record.kind == "evaluation":
-        judged = record.tags.get(Tag.EVALUATED_RUN_ID, "")
+        judged = record.evaluated_run_id
         raise InputError(f"run {record.run_id} is itself an evaluation, of run {judged}; name the run to judge")
     if not record.kind:
         raise InputError(f"run {record.run_id} was not written by imgcls")
     if record.outcome != "completed":
-        reason = f": {record.tags[Tag.REASON]}" if record.tags.get(Tag.REASON) else ""
+        reason = f": {record.reason}" if record.reason else ""
         raise InputError(f"run {record.run_id} is not finished ({record.outcome}{reason}); name a completed run")
     return record
 
@@ -71,12 +70,12 @@ def trained_record(run_id: str, tracker: Tracker) -> RunRecord:
 def same_place(record: RunRecord, prepared: Prepared) -> bool:
     """Whether this machine owes the run its exact bits: same processor, threads and versions."""
     device = str(prepared.device)
-    return not other_versions(record) and record.tags.get(Tag.DEVICE) == device and is_named(device)
+    return not other_versions(record) and record.device == device and is_named(device)
 
 
 def other_versions(record: RunRecord) -> list[str]:
     """`torch 2.14.1 -> 2.15.0` for each package that is another one now, or may be: one of the two is unknown."""
-    then, now = json.loads(record.tags.get(Tag.VERSIONS, "{}")), versions()
+    then, now = record.versions, versions()
     pairs = {name: (then.get(name, UNKNOWN), now[name]) for name in WHAT_MAKES_BITS}
     return [
         f"{name} {before} -> {after}" for name, (before, after) in pairs.items()
@@ -95,14 +94,14 @@ def _on_this_machine(experiment: Experiment) -> Experiment:
 
 
 def _same_data(record: RunRecord, prepared: Prepared) -> None:
-    trained_on = record.tags.get(Tag.DATA_FINGERPRINT, "")
+    trained_on = record.fingerprint
     if prepared.dataset.fingerprint != trained_on:
         raise DataError(
             f"the data changed since run {record.run_id}: train and val have fingerprint "
             f"{prepared.dataset.fingerprint}, the run was trained on {trained_on}; restore the images, or train again"
             f"{_read_otherwise(record)}"
         )
-    sealed = record.tags.get(Tag.TEST_FINGERPRINT)
+    sealed = record.test_fingerprint
     if sealed and prepared.dataset.test is not None and prepared.dataset.test.fingerprint() != sealed:
         raise DataError(
             f"the test split changed since run {record.run_id}: its fingerprint was {sealed} and is "

@@ -130,19 +130,19 @@ def log_near_duplicates(run: Run, prepared: Prepared) -> None:
     """Names the images that look alike, and shows those of train and val; test images are never shown.
 
     Args:
-        run: gets `report/near_duplicates.csv`, `figures/near_duplicates.png` of train and val, and
-            `figures/different_classes_train.png` and `..._val.png` of one split, where there are any.
+        run: gets the artifacts NEAR_DUPLICATES, NEAR_DUPLICATES_FIGURE of train and val, and DIFFERENT_CLASSES of one
+            split, where there are any.
         prepared: its images.
     """
     dataset, leaks = prepared.dataset, prepared.dataset.leaks
     if leaks.near or leaks.disagreeing:
         run.log_text(Artifact.NEAR_DUPLICATES, near_duplicates_csv(leaks))
     between, title = leaks.between("train", "val").pairs, "Near duplicates, train above val"
-    _show_pairs(run, "near_duplicates", title, dataset.train, dataset.val, between)
+    _show_pairs(run, Artifact.NEAR_DUPLICATES_FIGURE, title, dataset.train, dataset.val, between)
     for alike in leaks.disagreeing:
         if alike.split != "test":
             images, title = getattr(dataset, alike.split), f"{alike.split} images that look alike, different classes"
-            _show_pairs(run, f"different_classes_{alike.split}", title, images, images, alike.pairs)
+            _show_pairs(run, Artifact.DIFFERENT_CLASSES.format(alike.split), title, images, images, alike.pairs)
 
 
 def _show_pairs(
@@ -154,7 +154,7 @@ def _show_pairs(
     figure = prediction_figures.near_duplicates(
         above.named(of_above).pixels, below.named(of_below).pixels, pairs[:SHOWN], len(pairs), title
     )
-    run.log_bytes(f"figures/{name}.png", save_png(figure))
+    run.log_bytes(name, save_png(figure))
 
 
 def save_last(run: Run, prepared: Prepared, state: TrainState) -> None:

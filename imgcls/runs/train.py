@@ -255,7 +255,7 @@ def _after_epoch(run: Run, prepared: Prepared, state: TrainState, prune: Callabl
     if state.kept(config, prepared.experiment.search.metric) is result:
         save_scored(run, Artifact.BEST, prepared, state)
     if 0 < config.save_from_epoch <= state.epoch:
-        save_scored(run, f"checkpoints/epoch_{state.epoch:04d}.pt", prepared, state)
+        save_scored(run, Artifact.EPOCH.format(state.epoch), prepared, state)
     run.log_metrics(result.metrics(), step=result.epoch, tags=heartbeat(), at=result.ended)
     return result.epoch < config.last_epoch and prune(result)
 

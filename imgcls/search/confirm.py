@@ -38,7 +38,7 @@ def check_can_be_confirmed(sweep: RunRecord) -> None:
     """
     if sweep.kind != "sweep":
         raise InputError(f"run {sweep.run_id} is of kind {sweep.kind or 'unknown'}, not a sweep; name a sweep's run id")
-    if Tag.BEST_RUN_ID not in sweep.tags:
+    if not sweep.best_run_id:
         raise InputError(f"sweep {sweep.run_id} has no winner yet ({sweep.outcome}); let it end first")
 
 
@@ -101,7 +101,7 @@ class _Job:
     @property
     def number(self) -> str:
         """The trial's."""
-        return self.trial.tags[Tag.TRIAL]
+        return str(self.trial.trial)
 
 
 def _config(run_id: str, tracker: Tracker) -> Experiment:
@@ -136,7 +136,7 @@ def _jobs(trial: RunRecord, sweep: Experiment, seeds: int, tracker: Tracker) -> 
             f"trial {trial.run_id} cannot be confirmed, because fresh runs would have another loss: {difference}; "
             "search again with this version (imgcls sweep)"
         )
-    fixed = {"train.score_epoch": int(trial.metrics[MetricName.BEST_EPOCH]), "train.patience": 0}
+    fixed = {"train.score_epoch": trial.best_epoch, "train.patience": 0}
     values = [fixed | {"train.seed": fresh_seed(sweep.search.seed, index)} for index in range(seeds)]
     return [_Job(trial, index, experiment.replace(v, origin="confirm")) for index, v in enumerate(values)]
 
@@ -165,7 +165,7 @@ def _train(sweep_run_id: str, job: _Job, prepared: Prepared, tracker: Tracker, s
         kind="confirm",
         name=f"confirm trial {job.number}, fresh seed {job.index + 1}",
         parent=sweep_run_id,
-        tags={Tag.TRIAL: job.number, Tag.STUDY: job.trial.tags[Tag.STUDY]},
+        tags={Tag.TRIAL: job.number, Tag.STUDY: job.trial.study},
         stop=stop,
     )
     return done.run_id

@@ -21,7 +21,7 @@ from imgcls.evaluation.confirmation import (
     std_words,
 )
 from imgcls.evaluation.selection import Selection, Trials, selection_of, story
-from imgcls.record import Artifact, MetricName, RunRecord, Tag
+from imgcls.record import Artifact, RunRecord, Tag
 from imgcls.reporting import html, training_figures
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.drawing import save_png
@@ -56,7 +56,7 @@ def sweep_markdown(
     """
     metric = selection.metric
     return document(
-        f"# {escaped(sweep.tags[Tag.STUDY])}: sweep",
+        f"# {escaped(sweep.study)}: sweep",
         f"Run `{sweep.run_id}` searched for the best `{metric}` in {_trials_in_words(leaderboard)}. They were compared "
         "on val alone.",
         "## Winner",
@@ -108,7 +108,7 @@ def _winner(sweep: RunRecord, selection: Selection) -> tuple[str, ...]:
     winner = selection.run
     won = (
         f"Run `{winner.run_id}` with `{selection.metric}` {val_score(winner, selection.metric)} at epoch "
-        f"{winner.metrics[MetricName.BEST_EPOCH]:.0f}. {' '.join(story(selection))}"
+        f"{winner.best_epoch}. {' '.join(story(selection))}"
     )
     return (
         warned(won, cautions(sweep.tags)),
@@ -165,7 +165,7 @@ def _shown_ends(interval: Interval | None) -> str:
 
 
 def _leaderboard(sweep: RunRecord, selection: Selection, board: pd.DataFrame) -> tuple[str, ...]:
-    num_val = int(sweep.tags[Tag.NUM_VAL])
+    num_val = sweep.num_val
     first = "put the first row first" if _current_confirmation(selection) else "selected the first row too"
     method = "Wilson's 95% interval"
     if groups := sweep.tags.get(Tag.NUM_VAL_GROUPS):
@@ -199,9 +199,9 @@ def _methods(
     ranges = "; ".join(f"{key}: {words}" for key, words in searched.items())
     return " ".join(
         (
-            f"The configuration was searched by {metric.removeprefix('val/')} on {sweep.tags[Tag.NUM_VAL]} "
+            f"The configuration was searched by {metric.removeprefix('val/')} on {sweep.num_val} "
             f"validation images in {counted(len(board), 'trial')} ({escaped(ranges)}), each scored at its best epoch. "
-            f"The best of them, trial {best_trial.tags[Tag.TRIAL]}, reached {val_score(best_trial, metric)}; "
+            f"The best of them, trial {best_trial.trial}, reached {val_score(best_trial, metric)}; "
             "measured on the images that selected, it is optimistic.",
             *([_confirmed_in_words(confirmation)] if confirmation else []),
             f"The winner is run {winner.run_id} ({escaped(model_words(winner))}; {escaped(split_words(winner))}).",
@@ -239,8 +239,8 @@ def write_report(run: Run, tracker: Tracker) -> str:
     with tracker.fetch(run.run_id, Artifact.CONFIG) as path:
         experiment = load_experiment(path)
     board = pd.read_csv(io.StringIO(tracker.read_text(run.run_id, Artifact.LEADERBOARD)))
-    selection = selection_of(tracker.get(sweep.tags[Tag.BEST_RUN_ID]), tracker, Trials.of_leaderboard(board))
-    best_trial = tracker.get(sweep.tags[Tag.BEST_TRIAL_RUN_ID])
+    selection = selection_of(tracker.get(sweep.best_run_id), tracker, Trials.of_leaderboard(board))
+    best_trial = tracker.get(sweep.best_trial_run_id)
     importances = _recorded_importances(run.run_id, tracker)
     searched = {key: spaces.describe(options) for key, options in experiment.search.space.items()}
     markdown = sweep_markdown(sweep, selection, best_trial, board, searched, importances)
@@ -279,7 +279,7 @@ def _pictures(
         drawn["Which trials can be told apart"] = training_figures.leaderboard_intervals(
             [f"trial {number}" for number in completed["trial"]],
             completed[metric].tolist(),
-            [of or NO_INTERVAL for of in leaderboard_intervals(completed, int(sweep.tags[Tag.NUM_VAL]))],
+            [of or NO_INTERVAL for of in leaderboard_intervals(completed, sweep.num_val)],
         )
     return [(caption, save_png(figure)) for caption, figure in drawn.items()]
 

@@ -152,7 +152,7 @@ class Sweep:
     @contextmanager
     def _parent_run(self) -> Iterator[Run]:
         sweeps = self.tracker.find({Tag.KIND: "sweep"}, experiment=self.experiment.name)
-        same = [record for record in sweeps if record.tags.get(Tag.STUDY) == self.name]
+        same = [record for record in sweeps if record.study == self.name]
         if same:
             log.info("going on with sweep %s (study %s)", same[-1].run_id, self.name)
             with self.tracker.reopen_run(same[-1].run_id) as run:
@@ -170,7 +170,7 @@ class Sweep:
 
     def _why_new(self, sweep: RunRecord) -> str:
         ignored = [*MADE_BY_THE_MACHINE, *NOT_IDENTITY, *MEASURED]
-        has_same_data = sweep.tags.get(Tag.DATA_FINGERPRINT) == self.prepared.dataset.fingerprint
+        has_same_data = sweep.fingerprint == self.prepared.dataset.fingerprint
         if not has_same_data or same_work([sweep], self.prepared.experiment, ignored) is None:
             return f"the experiment or its data differ from those of sweep {sweep.run_id}"
         return (
@@ -421,15 +421,14 @@ class Sweep:
 
     def _confirmed_winner(self, run_id: str, best_trial: int) -> str | None:
         """The run that an earlier confirmation chose; None if there is none, or if a better trial has come since."""
-        tags = self.tracker.get(run_id).tags
-        if Tag.CONFIRMED_TRIALS not in tags:
-            return None
-        if str(best_trial) in tags[Tag.CONFIRMED_TRIALS].split(","):
-            return tags.get(Tag.CONFIRMED_RUN_ID, tags[Tag.BEST_RUN_ID])
-        log.warning(
-            "trial %d is better than those confirmed before (%s) and is the winner until it is confirmed too: "
-            "imgcls confirm %s", best_trial, tags[Tag.CONFIRMED_TRIALS], run_id,
-        )  # fmt: skip
+        sweep = self.tracker.get(run_id)
+        if best_trial in sweep.confirmed_trials:
+            return sweep.confirmed_run_id or sweep.best_run_id
+        if sweep.confirmed_trials:
+            log.warning(
+                "trial %d is better than those confirmed before (%s) and is the winner until it is confirmed too: "
+                "imgcls confirm %s", best_trial, ", ".join(map(str, sweep.confirmed_trials)), run_id,
+            )  # fmt: skip
         return None
 
     def _confirm(self, run: Run, result: SweepResult) -> SweepResult:
@@ -443,17 +442,17 @@ class Sweep:
         from optuna import visualization
 
         plots: dict[str, Callable[..., Any]] = {
-            "history": visualization.plot_optimization_history,
-            "importances": visualization.plot_param_importances,
-            "slice": visualization.plot_slice,
-            "parallel_coordinates": visualization.plot_parallel_coordinate,
+            Artifact.HISTORY_PLOT: visualization.plot_optimization_history,
+            Artifact.IMPORTANCES_PLOT: visualization.plot_param_importances,
+            Artifact.SLICE_PLOT: visualization.plot_slice,
+            Artifact.PARALLEL_PLOT: visualization.plot_parallel_coordinate,
         }
         name = self.experiment.search.metric
         if not importances(self.study):
-            del plots["importances"]
-        for title, plot in plots.items():
+            del plots[Artifact.IMPORTANCES_PLOT]
+        for artifact, plot in plots.items():
             page = plot(self.study, target_name=name).to_html(include_plotlyjs=True)
-            run.log_text(f"figures/{title}.html", page)
+            run.log_text(artifact, page)
 
 
 NOT_IDENTITY = (
@@ -474,7 +473,7 @@ def confirm_sweep(
     """
     sweep = tracker.get(run_id)
     check_can_be_confirmed(sweep)
-    with only_one(root, sweep.tags[Tag.STUDY]), tracker.reopen_run(run_id) as run:
+    with only_one(root, sweep.study), tracker.reopen_run(run_id) as run:
         confirmation = confirm(run, tracker, root, top=top, seeds=seeds, stop=stop, announces=True)
         write_report(run, tracker)
         return confirmation

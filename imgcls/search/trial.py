@@ -14,7 +14,7 @@ from optuna.storages import JournalStorage
 
 from imgcls.config.keys import Experiment
 from imgcls.errors import TrainingError
-from imgcls.record import Artifact, MetricName, Tag
+from imgcls.record import UNKNOWN, Artifact, Tag
 from imgcls.reporting.run_scores import best_accuracy_interval
 from imgcls.runs.prepare import prepare
 from imgcls.runs.record_writer import Finished
@@ -144,8 +144,8 @@ def _recorded(job: TrialJob, tracker: Tracker, tags: dict[str, str]) -> Finished
         return None
     record = found[-1]
     if record.outcome == "failed":
-        raise TrainingError(record.tags.get(Tag.REASON, "unknown"))
-    epoch = int(record.metrics[MetricName.BEST_EPOCH])
+        raise TrainingError(record.reason or UNKNOWN)
+    epoch = record.best_epoch
     at_best = {name: dict(tracker.history(record.run_id, name))[epoch] for name in EpochResult.METRICS}
     num_epochs = max(step for step, _ in tracker.history(record.run_id, job.experiment.search.metric))
     return Finished(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from imgcls.record import MetricName, RunRecord, Tag
+from imgcls.record import BEST, BEST_TRIAL, CONFIRM, MetricName, RunRecord, Tag, best_name
 from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.cautions import flat as flat_cautions
 from imgcls.tracking.run import Run
@@ -20,8 +20,8 @@ def flat(sweep: RunRecord) -> dict[str, object]:
     `best/...` is of the run `imgcls.best_run_id`, `best_trial/...` of `imgcls.best_trial_run_id`; `confirm/...` is
     there where a confirmation chose the winner.
     """
-    is_confirmed = sweep.tags.get(Tag.CONFIRMED_RUN_ID) == sweep.tags[Tag.BEST_RUN_ID]
-    prefixes = (MetricName.NUM_TRIALS, "best/", "best_trial/", *(("confirm/",) if is_confirmed else ()))
+    is_confirmed = sweep.confirmed_run_id == sweep.best_run_id
+    prefixes = (MetricName.NUM_TRIALS, BEST, BEST_TRIAL, *((CONFIRM,) if is_confirmed else ()))
     return {
         "run_id": sweep.run_id,
         **{name: sweep.tags[name] for name in (Tag.BEST_RUN_ID, Tag.BEST_TRIAL_RUN_ID)},
@@ -62,10 +62,10 @@ def log_winner(
         tags: further ones, name -> value.
     """
     ids = {Tag.BEST_RUN_ID: winner.run_id, Tag.BEST_TRIAL_RUN_ID: best_trial.run_id}
-    scores = {**metrics, **_scores("best", winner), **_scores("best_trial", best_trial)}
+    scores = {**metrics, **_scores(BEST, winner), **_scores(BEST_TRIAL, best_trial)}
     changed = {name: value for name, value in scores.items() if str(recorded.metrics.get(name)) != str(value)}
     run.log_metrics(changed, tags={**ids, **caution_tags(winner.tags), **(tags or {})})
 
 
 def _scores(prefix: str, run: RunRecord) -> dict[str, float]:
-    return {f"{prefix}/{name}": run.metrics[f"best/{name}"] for name in SCORES if f"best/{name}" in run.metrics}
+    return {prefix + name: run.best(name) for name in SCORES if best_name(name) in run.metrics}

@@ -86,9 +86,7 @@ def _last(tracker: Tracker) -> RunRecord:
 
 
 def _best(tracker: Tracker) -> RunRecord:
-    winners = [
-        record.tags[Tag.BEST_RUN_ID] for record in _newest_finished("sweep", tracker) if Tag.BEST_RUN_ID in record.tags
-    ]
+    winners = [record.best_run_id for record in _newest_finished("sweep", tracker) if record.best_run_id]
     if not winners:
         raise InputError(
             "no sweep has finished with a winner in this store, so there is no `best`; imgcls sweep EXPERIMENT makes "

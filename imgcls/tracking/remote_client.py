@@ -162,19 +162,19 @@ class RemoteClient(MlflowClient):
         run_name: str | None = None,
     ) -> Run:
         """Opens a run, once: where an answer was lost, the run that was opened is found by its tag."""
-        opening = {Tag.OPENING: uuid4().hex}
+        opening = uuid4().hex
         attempts = 0
 
         def create() -> Run:
             nonlocal attempts
             attempts += 1
             if attempts > 1:
-                opened = super(RemoteClient, self).search_runs(
-                    [experiment_id], f"tags.`imgcls.opening` = '{opening[Tag.OPENING]}'"
-                )
+                opened = super(RemoteClient, self).search_runs([experiment_id], f"tags.`{Tag.OPENING}` = '{opening}'")
                 if opened:
                     return opened[0]
-            return super(RemoteClient, self).create_run(experiment_id, start_time, (tags or {}) | opening, run_name)
+            return super(RemoteClient, self).create_run(
+                experiment_id, start_time, (tags or {}) | {Tag.OPENING: opening}, run_name
+            )
 
         return self._ask(f"opening run {run_name!r}", create)
 

@@ -146,7 +146,7 @@ class Tracker:
         with self._claim(run_id, patience=SECONDS_OF_CLOSING):
             record = self.get(run_id)
             if self.is_running(record) and record.tags.get(Tag.CLAIMS) != claims_id(self._root):
-                host, pid = (record.tags.get(f"imgcls.{name}", UNKNOWN) for name in ("host", "pid"))
+                host, pid = (record.tags.get(name, UNKNOWN) for name in (Tag.HOST, Tag.PID))
                 raise out_of_sight(f"run {run_id}", host, pid, seconds_to_silence(record.tags))
             if Tag.REASON in record.tags:
                 self._client.delete_tag(run_id, Tag.REASON)

@@ -17,6 +17,7 @@ from torch import Tensor
 from imgcls.errors import InputError
 from imgcls.files import written_aside
 from imgcls.machine_failures import explain
+from imgcls.record import Artifact
 
 RECORD = re.compile(r"[^/\\.][^/\\]*/(data\.pkl|data/\d+|byteorder|version|\.\w+(/\w+)*)", re.ASCII)
 """What `torch.save` calls the members of its archive: the pickle, the tensors' bytes, and facts about the format."""
@@ -74,7 +75,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     if not isinstance(content, dict):
         raise InputError(
             f"{path} is not a checkpoint of imgcls: it holds a {type(content).__name__}; "
-            "name one that imgcls wrote, such as checkpoints/best.pt"
+            f"name one that imgcls wrote, such as {Artifact.BEST}"
         )
     return content
 
