@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -11,7 +12,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import typer
 
+from imgcls.cli import app
 from imgcls.config.load import config_table
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +38,28 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 def test_every_link_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#:]+)[)#]", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def commands(page):
+    """Every command that a page names, in a block for the shell or between backticks, without its comment."""
+    text = page.read_text()
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return [shlex.split(part, comments=True) for part in [*lines, *spans] if re.match(r"(imgcls|make) [a-z]", part)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_is_named_exists(page):
+    """Verbs with their options, and targets of the Makefile."""
+    verbs = typer.main.get_command(app).commands
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for program, name, *rest in commands(page):
+        if program == "make":
+            assert name in targets, f"make {name}"
+        else:
+            assert name in verbs, f"imgcls {name}"
+            known = {option for parameter in verbs[name].params for option in parameter.opts}
+            assert {word for word in rest if word.startswith("--")} <= known, (name, rest)
 
 
 @pytest.fixture
