@@ -25,7 +25,7 @@ from imgcls.training.averages import LossSum, WeightAverage, finite
 from imgcls.training.device import Device
 from imgcls.training.epoch import EpochResult
 from imgcls.training.loss import loss_sum
-from imgcls.training.optimizer import AdamW
+from imgcls.training.optimizer import make_optimizer
 from imgcls.training.schedule import lr_at
 
 
@@ -103,7 +103,8 @@ class TrainState:
         """The state before the first step."""
         model = device.place(model)
         average = WeightAverage(model, config.ema_decay) if config.ema_decay else None
-        return cls(model, _adamw(model, config), average, LossSum(device.torch_device))
+        losses = LossSum(device.torch_device)
+        return cls(model, make_optimizer(model, config, losses.lost), average, losses)
 
     @property
     def scored_model(self) -> nn.Module:
@@ -231,14 +232,12 @@ def _train_step(task: Task, state: TrainState, batch: Batch) -> None:
     with task.device.forward_context():
         logits = state.model(images)
         loss = loss_sum(logits, targets, task.class_weights, config.label_smoothing)
-    state.losses.add(loss)
-    if loss.device.type == "cpu":
-        _ = state.loss_sum  # where asking costs nothing, a lost loss is found before it can reach a weight
+    state.losses.add(loss, state.epoch)
     state.optimizer.zero_grad(set_to_none=True)
     (loss / len(images)).backward()  # type: ignore[no-untyped-call]
     state.optimizer.step()
     if state.average is not None:
-        state.average.update(state.model, where[0] * task.train.steps_per_epoch + where[1])
+        state.average.update(state.model, where[0] * task.train.steps_per_epoch + where[1], state.losses.lost)
     state.num_images += len(images)
     state.step += 1
 
@@ -269,13 +268,3 @@ def _out_of_patience(task: Task, state: TrainState) -> bool:
     if not task.config.patience or not state.history:
         return False
     return state.epoch - state.best(task.metric).epoch >= task.config.patience
-
-
-def _adamw(model: nn.Module, config: TrainConfig) -> AdamW:
-    """AdamW with no decay on norms and biases, which are the parameters of fewer than two dimensions."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return AdamW([group for group in groups if group["params"]], config.lr)

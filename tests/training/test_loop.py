@@ -549,6 +549,37 @@ def test_a_loss_that_is_not_finite_names_epoch_and_step_and_reaches_no_weight(ma
         state.snapshot()  # no checkpoint is made of it
 
 
+def trained(state):
+    """Bits of all that a step is there to change: parameters, the optimizer's state, the average with its buffers."""
+    tensors = [*state.model.parameters(), *state.average.model.state_dict().values()]
+    tensors += [moment for moments in state.optimizer.state.values() for moment in moments.values()]
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+def assert_a_lost_loss_changes_nothing(task, state):
+    """The device leaves all steps out from the one whose loss is lost; the end of the epoch says which it was."""
+    before = []
+
+    def lose(state):
+        if (state.epoch, state.step) == (1, 1):  # from now on no logit is a number, though the weights stay finite
+            state.model.fc.register_forward_hook(lambda _module, _inputs, logits: logits * math.nan)
+            before.extend(trained(state))
+
+    with pytest.raises(TrainingError, match=r"^the loss is nan at epoch 2, step 2; lower train\.lr, or lengthen"):
+        list(fit(task, state, on_step=lose))
+    assert (state.epoch, state.step, len(state.history)) == (1, 3, 1)
+    assert all(map(torch.equal, before, trained(state)))
+    with pytest.raises(TrainingError, match="at epoch 2, step 2"):
+        state.snapshot()
+
+
+def test_where_no_loss_is_waited_for_a_lost_one_changes_nothing(make_task):
+    task = make_task(EVERYTHING, ema_decay=0.9)
+    state = start(task)
+    state.losses.lost = state.optimizer.found_inf = torch.zeros(())  # as on CUDA
+    assert_a_lost_loss_changes_nothing(task, state)
+
+
 def test_a_run_that_explodes_is_stopped(make_task):
     task = make_task(lr=1e30, warmup_epochs=0)
     with pytest.raises(TrainingError, match=r"the loss(?: on val)? is (nan|inf) at epoch 1, step [23]; "):
@@ -616,6 +647,13 @@ def test_cuda_repeats_bit_for_bit_and_goes_on_after_any_step(make_task, tmp_path
         list(fit(task, resumed))
         assert curve(resumed.history) == expected
         assert weights(resumed) == weights(first)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_leaves_a_step_out_whose_loss_is_lost(make_task):
+    task = make_task(EVERYTHING, ema_decay=0.9, device="cuda")
+    assert_a_lost_loss_changes_nothing(task, start(task))
 
 
 @pytest.mark.cuda
