@@ -1,0 +1,136 @@
+"""What docs/architecture.md says of adding something is so: it is added in a copy of the package, used, and counted."""
+
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+COST = {"verb": 2, "augmentation": 2}
+"""Files that an addition touches, tests and changelog aside."""
+
+
+@dataclass
+class Copy:
+    """A copy of the package, and a project that uses it."""
+
+    root: Path
+    project: Path
+
+    def change(self, name, *changes):
+        """Replaces texts of a file; each stands there once."""
+        path = self.root / name
+        text = path.read_text()
+        for old, new in changes:
+            assert text.count(old) == 1, (name, old)
+            text = text.replace(old, new)
+        path.write_text(text)
+
+    def write(self, name, text):
+        assert not (self.root / name).exists()
+        (self.root / name).write_text(text)
+
+    def imgcls(self, *arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", "imgcls", *arguments], cwd=self.project, capture_output=True, text=True, check=False,
+            env=os.environ | {"PYTHONPATH": str(self.root)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def touched(self):
+        """The files that are not as they are in the repository."""
+        ours, theirs = (contents(root) for root in (ROOT, self.root))
+        return {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}
+
+
+def contents(root):
+    """Digest of every file of the package that git would keep."""
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (root / "imgcls").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+@pytest.fixture
+def copy(tmp_path, make_project):
+    shutil.copytree(ROOT / "imgcls", tmp_path / "imgcls", ignore=shutil.ignore_patterns("__pycache__"))
+    return Copy(tmp_path, make_project().root)
+
+
+def documented(kind):
+    """The files that docs/architecture.md says to touch; NEW stands for the name of what is added."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    row = re.search(rf"^\| {kind} \|.*$", text, re.MULTILINE)
+    assert row is not None, kind
+    return {path.replace("NEW", "greet") for path in re.findall(r"`(imgcls/[\w/]+\.py)`", row[0])}
+
+
+def verb(copy):
+    copy.write(
+        "imgcls/cli/greet.py",
+        '''"""Greet."""
+
+from typing import Annotated
+
+import typer
+
+from imgcls.cli.output import write
+
+
+def greet(name: Annotated[str, typer.Option(help="Whom.")] = "world") -> None:
+    """Greet somebody."""
+    write(f"hello {name}")
+''',
+    )
+    copy.change(
+        "imgcls/cli/app.py",
+        (
+            "from imgcls.cli.keys import keys\n",
+            "from imgcls.cli.greet import greet\nfrom imgcls.cli.keys import keys\n",
+        ),
+        ("for _verb in (", "for _verb in (greet, "),
+    )
+    assert "Greet somebody." in copy.imgcls("--help")
+    assert copy.imgcls("greet", "--name", "you") == "hello you\n"
+
+
+def augmentation(copy):
+    """All images of train become grey, so nothing can be learnt."""
+    copy.change(
+        "imgcls/config/keys.py",
+        (
+            "    mixup: Annotated",
+            '''    fading: Annotated[Probability, Reported("fading by {:g}")] = 0.0
+    """Take this share of the contrast from every image. 0: off."""
+    mixup: Annotated''',
+        ),
+    )
+    copy.change(
+        "imgcls/data/augment.py",
+        (
+            'normalise(self(images, draw("augment")))',
+            'normalise(self(images, draw("augment"))) * (1 - self.config.fading)',
+        ),
+    )
+    assert "Take this share" in copy.imgcls("keys", "augment.fading")
+    trained = json.loads(copy.imgcls("train", "tiny", "--set", "augment.fading=1.0", "--json"))
+    assert trained["best/val/loss"] > math.log(10) - 0.1
+
+
+@pytest.mark.parametrize(
+    "add", [verb, pytest.param(augmentation, marks=pytest.mark.slow)], ids=lambda add: add.__name__
+)
+def test_to_add_one_touches_the_files_that_the_map_names(copy, add):
+    add(copy)
+    assert copy.touched() == documented(add.__name__)
+    assert len(copy.touched()) == COST[add.__name__]
