@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input
 
 CHANNELS_PER_PIXEL = 32
 """Of input and output for each pixel of the output map's side, from which on the product is faster: seen for 16 to 512
@@ -45,22 +46,19 @@ def _pads_with_zeros(module: nn.Conv2d) -> bool:
 class Conv2d(nn.Conv2d):
     """torch's, but for how the gradient of its weights is computed."""
 
-    def _conv_forward(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    padding: tuple[int, int]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Output (B, O, h, w) of images (B, C, H, W)."""
         faster = torch.is_grad_enabled() and images.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        convolve = _Convolution.apply if faster and self._is_small(images, weight) else F.conv2d
-        output: Tensor = convolve(images, weight, bias, self.stride, self.padding)
+        convolve = _Convolution.apply if faster and self._is_small(images) else F.conv2d
+        output: Tensor = convolve(images, self.weight, self.bias, self.stride, self.padding)
         return output
 
-    def _is_small(self, images: Tensor, weight: Tensor) -> bool:
-        assert not isinstance(self.padding, str)
-        sides = (
-            (length + 2 * zeros - kernel) // stride + 1
-            for length, zeros, kernel, stride in zip(
-                images.shape[2:], self.padding, weight.shape[2:], self.stride, strict=True
-            )
-        )
-        side = max(sides)
-        return side <= LARGEST_SIDE and min(weight.shape[:2]) >= CHANNELS_PER_PIXEL * side
+    def _is_small(self, images: Tensor) -> bool:
+        sides = zip(images.shape[2:], self.padding, self.kernel_size, self.stride, strict=True)
+        side = max((length + 2 * zeros - kernel) // stride + 1 for length, zeros, kernel, stride in sides)
+        return side <= LARGEST_SIDE and min(self.weight.shape[:2]) >= CHANNELS_PER_PIXEL * side
 
 
 class _Convolution(torch.autograd.Function):
@@ -78,10 +76,8 @@ class _Convolution(torch.autograd.Function):
         images, weight = ctx.saved_tensors
         wants_images, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         of_images = None
-        if wants_images:
-            of_images, _, _ = torch.ops.aten.convolution_backward(
-                grad, images, weight, None, ctx.stride, ctx.padding, (1, 1), False, (0, 0), 1, (True, False, False)
-            )
+        if wants_images:  # the same bits as autograd's own
+            of_images = conv2d_input(images.shape, weight, grad, ctx.stride, ctx.padding)  # type: ignore[no-untyped-call]
         of_weight = weight_gradient(images, grad, weight.shape, ctx.stride, ctx.padding) if wants_weight else None
         return of_images, of_weight, grad.sum(dim=(0, 2, 3)) if wants_bias else None, None, None
 
