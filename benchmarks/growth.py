@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -140,20 +141,18 @@ class _StartedError(Exception):
 def _time_start(experiment: Experiment, root: Path) -> float:
     """Seconds from nothing in memory to the first trial."""
     from imgcls.runs.prepare import _dataset
+    from imgcls.search.driver import Driver
     from imgcls.search.sweep import Sweep
     from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
-
-    def instead_of_searching(sweep_run_id: str) -> None:  # noqa: ARG001
-        raise _StartedError
 
     tracker = Tracker(root)
     _dataset.cache_clear()
     begun = time.perf_counter()
     sweep = Sweep(experiment, root, tracker, GracefulStop())
-    sweep._search = instead_of_searching  # type: ignore[method-assign]
     try:
-        sweep.run()
+        with patch.object(Driver, "run", side_effect=_StartedError):
+            sweep.run()
     except _StartedError:
         return time.perf_counter() - begun
     raise AssertionError("the sweep never began to search")
@@ -167,17 +166,16 @@ def with_runs(root: Path, num_runs: int, rounds: int) -> Times:
     root.mkdir(parents=True)
     experiment = _experiment(root, source="digits", trials=num_runs)
     _time_start(experiment, root)
-    sweep, run = _fill(experiment, root, num_runs)
-    board = sweep.leaderboard()
-    assert len(board) == num_runs
-    sweep._conclude(run)
+    sweep, study, run = _fill(experiment, root, num_runs)
+    assert len(study.leaderboard()) == num_runs
+    sweep._conclude(run, study)
     from imgcls.search.report import write_report
 
     return {
         "sweep's start": _repeat(rounds, lambda: _time_start(experiment, root)),
-        "leaderboard": _repeat(rounds, lambda: _timed(sweep.leaderboard)),
+        "leaderboard": _repeat(rounds, lambda: _timed(study.leaderboard)),
         "report": _repeat(rounds, lambda: _timed(lambda: write_report(run, sweep.tracker))),
-        "all that follows the last trial": _repeat(rounds, lambda: _timed(lambda: sweep._conclude(run))),
+        "all that follows the last trial": _repeat(rounds, lambda: _timed(lambda: sweep._conclude(run, study))),
     }
 
 
@@ -191,11 +189,11 @@ def _timed(call: Callable[[], Any]) -> float:
     return time.perf_counter() - begun
 
 
-def _fill(experiment: Experiment, root: Path, num_runs: int) -> tuple[Any, Any]:
+def _fill(experiment: Experiment, root: Path, num_runs: int) -> tuple[Any, Any, Any]:
     """One real trial in the record, copied row by row; a study whose trials those are.
 
     Returns:
-        The sweep with its study, and its run.
+        The sweep, its study, and its run.
     """
     import optuna
     from optuna.distributions import FloatDistribution, IntDistribution
@@ -203,7 +201,6 @@ def _fill(experiment: Experiment, root: Path, num_runs: int) -> tuple[Any, Any]:
     from imgcls.runs.prepare import prepare
     from imgcls.runs.train import train_run
     from imgcls.search.sweep import Sweep
-    from imgcls.search.trial import open_study
     from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
 
@@ -215,13 +212,13 @@ def _fill(experiment: Experiment, root: Path, num_runs: int) -> tuple[Any, Any]:
         tags={"imgcls.study": sweep.name, "imgcls.trial": "0"}, stop=GracefulStop(),
     )  # fmt: skip
     run_ids = [done.run_id, *copy_run(root / "mlflow.db", done.run_id, num_runs - 1)]
-    study = open_study(root, sweep.name, experiment, sweep.pruner_warmup)
+    study = sweep.study(parent)
     space: dict[str, Any] = {
         "train.lr": FloatDistribution(1e-4, 1e-1, log=True), "train.warmup_epochs": IntDistribution(0, 3),
     }  # fmt: skip
     draws = np.random.default_rng(0)
     values = draws.uniform(0.5, 0.9, num_runs)
-    study.add_trials([
+    study.optuna.add_trials([
         optuna.trial.create_trial(
             params={"train.lr": float(10 ** draws.uniform(-4, -1)), "train.warmup_epochs": int(draws.integers(4))},
             distributions=space,
@@ -232,8 +229,7 @@ def _fill(experiment: Experiment, root: Path, num_runs: int) -> tuple[Any, Any]:
         )
         for run_id, value in zip(run_ids, values, strict=True)
     ])  # fmt: skip
-    sweep.study = study
-    return sweep, tracker.amend(parent)
+    return sweep, study, tracker.amend(parent)
 
 
 TABLES = ("runs", "tags", "params", "metrics", "latest_metrics")

@@ -10,17 +10,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
 import torchvision
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import TrialState
 
 from imgcls import allocator
+from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values
 
 PACKAGE = Path(__file__).parents[1] / "imgcls"
 
 REACHED = {
-    "search/journal.py": {"_file"},
-    "search/sweep.py": {"_contains", "_storage", "_trial_id"},
+    "search/optuna_internals.py": {"_trial_id"},
 }
 """Private names of others, by the module that reaches them."""
 
@@ -78,3 +81,27 @@ def test_glibcs_mallopt_takes_what_it_is_given(parameter, value):
 def test_torchvision_keeps_labels_under_the_private_name():
     """data/sources/torchvision.py reads `_labels` where there is neither `targets` nor `labels`."""
     assert "self._labels" in inspect.getsource(torchvision.datasets.Flowers102)
+
+
+def test_optuna_gives_a_trial_by_its_id():
+    study = optuna.create_study()
+    asked = study.ask()
+    (frozen,) = study.get_trials(deepcopy=False)
+    assert frozen._trial_id == asked._trial_id
+    attach(study, asked.number).set_user_attr("key", "value")
+    study.tell(asked.number, state=TrialState.FAIL)
+    assert study.trials[0].user_attrs == {"key": "value"}
+
+
+def test_optuna_keeps_the_values_that_were_enqueued():
+    study = optuna.create_study()
+    study.enqueue_trial({"x": 0.25})
+    assert planned_values(study.trials[0]) == {"x": 0.25}
+    assert study.ask().number == 0
+    plan_otherwise(study, 0, {"x": 0.5})
+    assert attach(study, 0).suggest_float("x", 0, 1) == 0.5
+
+
+def test_optunas_journal_asks_the_lock_that_it_is_given():
+    assert "lock_obj" in inspect.signature(JournalFileBackend).parameters
+    assert {"acquire", "release"} <= vars(JournalFileOpenLock).keys()

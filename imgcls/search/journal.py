@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from imgcls.files import open_locked, whole_lines
 
@@ -24,7 +23,7 @@ class Journal(JournalFileBackend):
         super().__init__(str(path), lock_obj=_Lock(path))
 
 
-class _Lock(BaseJournalFileLock):
+class _Lock(JournalFileOpenLock):
     """Held while a record is appended."""
 
     def __init__(self, journal: Path) -> None:

@@ -20,9 +20,44 @@ from imgcls.runs.prepare import prepare
 from imgcls.runs.record_writer import Finished
 from imgcls.runs.train import train_run
 from imgcls.search.journal import Journal
+from imgcls.search.optuna_internals import attach
 from imgcls.signals import GracefulStop
 from imgcls.tracking.store import Tracker
 from imgcls.training.epoch import EpochResult
+
+
+@dataclass(frozen=True)
+class StudyPlace:
+    """Where the study of a sweep is, and what all of its trials share.
+
+    Attributes:
+        root: the project's root.
+        name: of the study.
+        sweep_run_id: of the parent run.
+        pruner_warmup: epochs before which no trial is judged.
+    """
+
+    root: Path
+    name: str
+    sweep_run_id: str
+    pruner_warmup: int
+
+    def open(self, experiment: Experiment) -> optuna.Study:
+        """Creates the study's journal below `mlruns/`, or opens it.
+
+        MLflow is the record; the journal only coordinates.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        path = journal_path(self.root, self.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return optuna.create_study(
+            storage=JournalStorage(Journal(path)),
+            study_name=self.name,
+            direction=direction(experiment),
+            sampler=RandomSampler(seed=0),  # it has nothing to draw: a trial's values are enqueued
+            pruner=make_pruner(experiment, self.pruner_warmup),
+            load_if_exists=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -30,22 +65,19 @@ class TrialJob:
     """One trial to run.
 
     Attributes:
+        study: that it belongs to.
         experiment: with the trial's values set.
-        root: the project's root.
         number: of the trial in its study.
-        trial_id: of the trial in Optuna's storage.
-        study: name of the study.
-        sweep_run_id: the parent run.
-        pruner_warmup: epochs before which no trial is judged.
     """
 
+    study: StudyPlace
     experiment: Experiment
-    root: Path
     number: int
-    trial_id: int
-    study: str
-    sweep_run_id: str
-    pruner_warmup: int
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """By which the record names the trial."""
+        return {Tag.STUDY: self.study.name, Tag.TRIAL: str(self.number)}
 
 
 def direction(experiment: Experiment) -> Literal["minimize", "maximize"]:
@@ -56,24 +88,6 @@ def direction(experiment: Experiment) -> Literal["minimize", "maximize"]:
 def metric_value(result: EpochResult, metric: str) -> float:
     """The objective at one epoch."""
     return result.metrics()[metric]
-
-
-def open_study(root: Path, name: str, experiment: Experiment, pruner_warmup: int) -> optuna.Study:
-    """Creates the study's journal below `mlruns/`, or opens it.
-
-    MLflow is the record; the journal only coordinates.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = journal_path(root, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return optuna.create_study(
-        storage=JournalStorage(Journal(path)),
-        study_name=name,
-        direction=direction(experiment),
-        sampler=RandomSampler(seed=0),  # it has nothing to draw: a trial's values are enqueued
-        pruner=make_pruner(experiment, pruner_warmup),
-        load_if_exists=True,
-    )
 
 
 def journal_path(root: Path, study: str) -> Path:
@@ -97,29 +111,27 @@ def run_trial(job: TrialJob, stop: GracefulStop) -> Finished:
         Interrupted: `stop` was requested.
         ImgclsError: what the trial failed of.
     """
-    tracker = _tracker(job.root)
-    tags = {Tag.STUDY: job.study, Tag.TRIAL: str(job.number)}
-    finished = _recorded(job, tracker, tags) or _train(job, tracker, tags, stop)
+    tracker = _tracker(job.study.root)
+    finished = _recorded(job, tracker) or _train(job, tracker, stop)
     if finished.outcome == "pruned" and not job.experiment.search.keep_pruned:
         _remove_checkpoints(finished.run_id, tracker)
     return finished
 
 
-def _train(job: TrialJob, tracker: Tracker, tags: dict[str, str], stop: GracefulStop) -> Finished:
-    study = open_study(job.root, job.study, job.experiment, job.pruner_warmup)
-    trial = optuna.trial.Trial(study, job.trial_id)
+def _train(job: TrialJob, tracker: Tracker, stop: GracefulStop) -> Finished:
+    trial = attach(job.study.open(job.experiment), job.number)
 
     def prune(result: EpochResult) -> bool:
         trial.report(metric_value(result, job.experiment.search.metric), step=result.epoch)
         return trial.should_prune()
 
     return train_run(
-        prepare(job.experiment, job.root),
+        prepare(job.experiment, job.study.root),
         tracker,
         kind="trial",
         name=f"trial {job.number}",
-        parent=job.sweep_run_id,
-        tags={**tags, **_values_tag(trial.params)},
+        parent=job.study.sweep_run_id,
+        tags={**job.tags, **_values_tag(trial.params)},
         stop=stop,
         prune=prune,
     )
@@ -133,13 +145,13 @@ def _remove_checkpoints(run_id: str, tracker: Tracker) -> None:
             path.unlink(missing_ok=True)
 
 
-def _recorded(job: TrialJob, tracker: Tracker, tags: dict[str, str]) -> Finished | None:
+def _recorded(job: TrialJob, tracker: Tracker) -> Finished | None:
     """What the record holds of a trial that ended, where the sweep was killed before it was told.
 
     Raises:
         TrainingError: the trial failed.
     """
-    found = tracker.find({Tag.KIND: "trial", **tags}, experiment=job.experiment.name, newest=1)
+    found = tracker.find({Tag.KIND: "trial", **job.tags}, experiment=job.experiment.name, newest=1)
     if not found or found[-1].outcome not in ("completed", "pruned", "failed"):
         return None
     record = found[-1]

@@ -18,7 +18,7 @@ from imgcls.search.engines import LocalProcesses
 from imgcls.search.space import suggest
 from imgcls.search.space_check import _pairs_of_values
 from imgcls.search.sweep import Sweep
-from imgcls.search.trial import make_pruner, open_study
+from imgcls.search.trial import make_pruner
 from imgcls.signals import GracefulStop
 from imgcls.tracking.run import Run
 from tests.stops import StopAfter, insist_while_saving
@@ -413,7 +413,7 @@ def test_a_value_has_the_same_decimals_wherever_it_is_recorded(project):
 def study_of(project, *overrides):
     """The study that a sweep of these settings has, or will have."""
     made = Sweep(project.experiment(*overrides), project.root, project.tracker, GracefulStop())
-    return open_study(project.root, made.name, made.experiment, made.pruner_warmup)
+    return made.study("unknown").optuna
 
 
 @pytest.mark.slow

@@ -1,0 +1,69 @@
+"""How far a sweep is, for whoever watches."""
+
+from __future__ import annotations
+
+from tqdm import tqdm
+
+from imgcls import terminal
+from imgcls.reporting.progress import Pace
+from imgcls.reporting.rounding import metric_text
+from imgcls.reporting.run_scores import leaderboard_intervals
+from imgcls.search.engines import TrialOutcome
+from imgcls.search.study import SweepStudy
+from imgcls.search.trial import metric_value
+from imgcls.statistics.intervals import NO_INTERVAL
+
+
+class SweepProgress:
+    """A bar over trials on a terminal, a line a trial elsewhere.
+
+    Args:
+        study: whose trials.
+        num_val: validation images, for the interval of the best accuracy.
+        taken_up: numbers of the trials that an earlier sitting began, whose time now is only part of a trial's.
+    """
+
+    def __init__(self, study: SweepStudy, num_val: int, taken_up: frozenset[int]) -> None:
+        self._study = study
+        self._num_val = num_val
+        self._taken_up = taken_up
+        self._pace = Pace(study.num_ended())
+        self._bar = tqdm(
+            total=study.num_wanted(), initial=study.num_ended(), desc=f"sweep {study.experiment.name}",
+            unit="trial", file=terminal.stderr(), disable=None, dynamic_ncols=True, position=1,
+        )  # fmt: skip
+
+    def on_trial(self, outcome: TrialOutcome) -> None:
+        """Shows a trial that ended."""
+        metric, best = self._study.experiment.search.metric, self._best()
+        ended, total = self._study.num_ended(), self._study.num_wanted()
+        if outcome.job.number in self._taken_up:
+            self._pace = Pace(ended)
+        tqdm.write(
+            f"trial {outcome.job.number} {_in_words(outcome, metric)}; {ended} of {total} trials, "
+            f"best {metric} {best}, "
+            f"{self._pace.left(ended, total)}",
+            file=terminal.stderr(),
+        )
+        self._bar.set_postfix_str(f"best {metric} {best}")
+        self._bar.n = ended
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        self._bar.close()
+
+    def _best(self) -> str:
+        board, metric = self._study.leaderboard(), self._study.experiment.search.metric
+        if board.empty or board.iloc[0]["outcome"] != "completed":
+            return "none yet"
+        interval = leaderboard_intervals(board[:1], self._num_val)[0] or NO_INTERVAL
+        return f"{metric_text(metric, board.iloc[0][metric], interval)} by trial {board.iloc[0]['trial']}"
+
+
+def _in_words(outcome: TrialOutcome, metric: str) -> str:
+    if outcome.finished is None:
+        return f"{'interrupted' if outcome.interrupted else 'failed'}: {outcome.error}"
+    best = outcome.finished.best
+    score = metric_text(metric, metric_value(best, metric), outcome.finished.accuracy_interval)
+    return f"{outcome.finished.outcome}: {metric} {score} at epoch {best.epoch}"

@@ -1,0 +1,152 @@
+"""The trials of a sweep's study: which are planned, the values that each has, and what came of them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pandas as pd
+from optuna.study import create_study
+from optuna.trial import FrozenTrial, TrialState
+
+from imgcls.config.keys import Experiment
+from imgcls.errors import ConfigError
+from imgcls.reporting.run_scores import INTERVAL_COLUMNS
+from imgcls.runs.record_writer import Finished
+from imgcls.search import space as spaces
+from imgcls.search.leaderboard import make_leaderboard
+from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values
+from imgcls.search.samplers import make_sampler
+from imgcls.search.space_check import SPACE
+from imgcls.search.trial import StudyPlace, direction, metric_value
+from imgcls.statistics.intervals import NO_INTERVAL
+
+
+class SweepStudy:
+    """An Optuna study whose trials have their values before they begin.
+
+    Args:
+        place: where it is.
+        experiment: that is searched, with overrides.
+        has_groups: whether the val images come in groups, so that each accuracy needs an interval of its own.
+    """
+
+    def __init__(self, place: StudyPlace, experiment: Experiment, *, has_groups: bool) -> None:
+        self.place = place
+        self.experiment = experiment
+        self.has_groups = has_groups
+        self.optuna = place.open(experiment)
+
+    # --- how many ---
+
+    def num_wanted(self) -> int:
+        """Trials in all: `search.trials`, or fewer where a grid has fewer."""
+        search = self.experiment.search
+        return min(search.trials, len(self._trials())) if search.sampler == "grid" else search.trials
+
+    def num_ended(self) -> int:
+        """Trials that have ended; one that was interrupted has not."""
+        return len(self._ended())
+
+    def running(self) -> list[int]:
+        """Numbers of the trials that have begun and not ended."""
+        return [trial.number for trial in self._trials(TrialState.RUNNING)]
+
+    def last_errors(self, num: int) -> list[str]:
+        """What each of the last `num` trials that ended failed of; "" of one that did not fail."""
+        return [trial.user_attrs.get("error", "") for trial in self._ended()[-num:]]
+
+    # --- their values ---
+
+    def plan(self, planned: list[spaces.Values]) -> None:
+        """Enqueues what is not enqueued yet; an earlier sitting may have been killed between any two."""
+        there = {frozenset(self._known(planned_values(trial)).items()) for trial in self._trials()}
+        for values in planned:
+            if frozenset(values.items()) not in there:
+                self.optuna.enqueue_trial(values)
+
+    def ask(self) -> int:
+        """The number of a new trial, whose values are in the study."""
+        if not self._trials(TrialState.WAITING):
+            self.optuna.enqueue_trial(self._drawn_values())
+        return self.optuna.ask().number
+
+    def values(self, number: int) -> spaces.Values:
+        """The values that the study holds for a trial.
+
+        Raises:
+            ConfigError: somebody enqueued a value that its search space does not hold.
+        """
+        space = self.experiment.search.space
+        trial = next(trial for trial in self._trials() if trial.number == number)
+        planned = planned_values(trial)
+        written = dict(planned)
+        for key in planned.keys() & space.keys() - trial.params.keys():
+            try:
+                written[key] = spaces.as_written(space[key], planned[key])
+            except ValueError as error:
+                raise ConfigError(f"{SPACE}: {key} = {error}") from error
+        if written != planned:  # by a version that reckoned the steps of a range in floating point
+            plan_otherwise(self.optuna, number, written)
+        return spaces.suggest(attach(self.optuna, number), space)
+
+    def _known(self, values: spaces.Values) -> spaces.Values:
+        """Values as the space writes them, without those that it does not hold."""
+        known: spaces.Values = {}
+        for key, value in values.items():
+            with suppress(ValueError, KeyError):
+                known[key] = spaces.as_written(self.experiment.search.space[key], value)
+        return known
+
+    def _drawn_values(self) -> spaces.Values:
+        """What a fresh sampler draws, which depends on the study's seed and the trials before and on nothing else.
+
+        It is drawn in a copy of the study and enqueued whole: a study killed between two values would draw the second
+        one again, with a sampler that has not drawn the first.
+        """
+        trials = self._trials()
+        copy = create_study(
+            study_name=self.place.name,
+            direction=direction(self.experiment),
+            sampler=make_sampler(self.experiment, len(trials)),
+        )
+        copy.add_trials([trial for trial in trials if self._is_in_space(trial)])
+        return spaces.draw(copy.ask(), self.experiment.search.space)
+
+    def _is_in_space(self, trial: FrozenTrial) -> bool:
+        """Whether samplers can learn from a trial: not where somebody enqueued a value outside of its range."""
+        return len(self._known(trial.params)) == len(trial.params)
+
+    # --- what came of them ---
+
+    def tell(self, number: int, finished: Finished) -> None:
+        """Ends a trial as completed or pruned, with its scores at its best epoch."""
+        best, interval = finished.best, finished.accuracy_interval
+        attrs = {"run_id": finished.run_id, "best_epoch": best.epoch, **best.metrics()}
+        if self.has_groups and interval != NO_INTERVAL:
+            attrs |= zip(INTERVAL_COLUMNS, (interval.low, interval.high), strict=True)
+        trial = attach(self.optuna, number)
+        for key, value in attrs.items():
+            trial.set_user_attr(key, value)
+        if finished.outcome == "pruned":
+            self.optuna.tell(number, state=TrialState.PRUNED)
+        else:
+            self.optuna.tell(number, metric_value(best, self.experiment.search.metric))
+
+    def tell_of_failure(self, number: int, error: str) -> None:
+        """Ends a trial as failed."""
+        attach(self.optuna, number).set_user_attr("error", error)
+        self.optuna.tell(number, state=TrialState.FAIL)
+
+    def leaderboard(self) -> pd.DataFrame:
+        """One row a trial, best first; pruned and failed ones behind, whatever their score."""
+        metric = self.experiment.search.metric
+        return make_leaderboard(self._trials(), metric, has_groups=self.has_groups)
+
+    # --- in Optuna's storage ---
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """Those in one of the states, or all of them."""
+        return self.optuna.get_trials(deepcopy=False, states=states or None)
+
+    def _ended(self) -> list[FrozenTrial]:
+        return [trial for trial in self._trials() if trial.state.is_finished()]
