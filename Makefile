@@ -20,19 +20,19 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[solar,pretrained,heic,dev]'
 	@touch $@
 
-setup: $(VENV)/.installed  ## create .venv with everything in it
+setup: $(VENV)/.installed  ## create .venv and install everything into it
 
 sweep: setup  ## search, tracked and resumable: make sweep [EXPERIMENT=name] [TRIALS=n]
 	$(BIN)/python -m imgcls sweep $(EXPERIMENT) $(if $(TRIALS),--trials $(TRIALS))
 
-# Two processes of one thread each: more threads on small tensors only wait for one another.
+# Two processes with one thread each: on small tensors, more threads only wait for one another.
 test: setup  ## the everyday tests, under five minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-test-slow: setup  ## the tests that take longer: the shell's verbs, workers, kills, the README's commands
+test-slow: setup  ## the tests that take longer: commands in a shell, workers, kills, the README's commands
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
-fuzz: setup  ## 10,000 hostile files and options, others each time, for the readers of configs, images and checkpoints
+fuzz: setup  ## give 10,000 hostile files and options, new ones each time, to the readers of configs, images and checkpoints
 	IMGCLS_FUZZ=long OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz
 
 lint: setup  ## ruff and mypy --strict
@@ -44,13 +44,13 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[solar,bench]'
 	@touch $@
 
-bench: $(VENV)/.installed-bench  ## speed against the bare step and the peers, written to benchmarks/RESULTS.md; under an hour
+bench: $(VENV)/.installed-bench  ## compare the speed with the bare step and other loops, and write benchmarks/RESULTS.md; under an hour
 	$(BIN)/python -m benchmarks
 
-bench-quick: $(VENV)/.installed-bench  ## the same, smaller: under 15 minutes on two cores, ends with a line of JSON
+bench-quick: $(VENV)/.installed-bench  ## the same with fewer images: under 15 minutes on two cores; ends with a line of JSON
 	$(BIN)/python -m benchmarks --quick
 
-torture: setup  ## kill sweeps at 200 random instants and look whether anything was lost; under an hour
+torture: setup  ## kill sweeps at 200 random instants and check that nothing was lost; under an hour
 	$(BIN)/python -m torture --writers 8 --trials 200
 	$(BIN)/python -m torture --workers 2 --kills 40
 	$(BIN)/python -m torture --kills 200
@@ -59,7 +59,7 @@ torture-quick: setup  ## the same with 20 kills: under 6 minutes on two cores
 	$(BIN)/python -m torture --kills 20
 
 # One worker and no job runner: two processes instead of fourteen.
-ui: setup  ## MLflow's UI on this repository's store, light
+ui: setup  ## MLflow's UI on this repository's store, with little memory
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_WORKERS=1 $(BIN)/mlflow ui
 
 clean:  ## remove the environment and the caches of the tools, never a run
