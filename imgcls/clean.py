@@ -15,6 +15,7 @@ from pathlib import Path
 
 from imgcls.data.cache_folder import abandoned, in_words
 from imgcls.record import Artifact, RunRecord
+from imgcls.tracking.mlflow_internals import HALF_MADE
 from imgcls.tracking.store import Tracker
 
 ASIDE = re.compile(r"\..+\.\d+")
@@ -180,7 +181,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _unfinished_stores(root: Path) -> Iterator[Path]:
-    for aside in root.glob(".mlflow-*"):
+    for aside in root.glob(f"{HALF_MADE}*"):
         last_write = max(path.stat().st_mtime for path in (aside, *aside.iterdir()))
         if time.time() - last_write > SETTLED_AFTER:
             yield aside

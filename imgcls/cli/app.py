@@ -96,7 +96,7 @@ def main() -> None:
     """The `imgcls` command: exit code 0 done, 1 failed while running, 2 refused for its input, 130 left at once."""
     guard_streams()
 
-    from imgcls.tracking.address import guard_logs, scrubbed
+    from imgcls.tracking.credentials import guard_logs, scrubbed
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     guard_logs()
@@ -116,7 +116,7 @@ def main() -> None:
 
 
 def _refuse(error: ImgclsError) -> NoReturn:
-    from imgcls.tracking.address import scrubbed
+    from imgcls.tracking.credentials import scrubbed
 
     sys.stderr.write(f"error: {printable(scrubbed(str(error)))}\n")
     sys.exit(error.exit_code)

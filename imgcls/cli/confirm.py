@@ -33,7 +33,7 @@ def confirm(
     from imgcls.search.sweep import confirm_sweep
     from imgcls.search.winner import flat
     from imgcls.signals import GracefulStop
-    from imgcls.tracking.lookup import find_run
+    from imgcls.tracking.find_run import find_run
     from imgcls.tracking.store import Tracker
 
     root = project_root(Path.cwd())

@@ -118,6 +118,7 @@ def evaluate(run_id: str, tracker: Tracker, root: Path, *, again: bool = False) 
         return recorded
     candidate = _admit(record, prepared, tracker)
     tags = {
+        Tag.PARENT: record.run_id,
         Tag.EVALUATED_RUN_ID: record.run_id,
         Tag.TEST_FINGERPRINT: test.fingerprint(),
         Tag.NUM_TEST: str(len(test)),
@@ -127,7 +128,7 @@ def evaluate(run_id: str, tracker: Tracker, root: Path, *, again: bool = False) 
         **caution_tags(record.tags),
     }
     name = f"evaluation of {record.name}"
-    with tracker.start_run(record.experiment, kind="evaluation", name=name, parent=record.run_id, tags=tags) as run:
+    with tracker.start_run(record.experiment, kind="evaluation", name=name, tags=tags) as run:
         look = _write_down(run, tracker, test)
         log.info("look %d at this test split of %d images", look.number, len(test))
         return _judge(run, candidate, test.open(look), look.number, tracker)

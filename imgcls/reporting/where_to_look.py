@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from imgcls.record import Artifact, RunRecord
-from imgcls.tracking.address import redacted
+from imgcls.tracking.credentials import redacted
 
 
 def place_of(record: RunRecord, name: str) -> str:

@@ -12,7 +12,7 @@ from imgcls.errors import DataError, InputError
 from imgcls.record import UNKNOWN, Artifact, RunRecord, Tag
 from imgcls.runs.earlier_versions import recorded_squares
 from imgcls.runs.prepare import Prepared, prepare
-from imgcls.tracking.lookup import find_run
+from imgcls.tracking.find_run import find_run
 from imgcls.tracking.provenance import versions
 from imgcls.tracking.store import Tracker
 from imgcls.training.device import is_named

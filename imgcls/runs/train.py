@@ -37,7 +37,7 @@ from imgcls.runs.record_writer import (
     val_accuracy_interval,
 )
 from imgcls.signals import GracefulStop
-from imgcls.tracking.provenance import heartbeat
+from imgcls.tracking.heartbeat import heartbeat
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint

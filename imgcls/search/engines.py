@@ -26,8 +26,8 @@ from imgcls.machine_failures import death, explain, oom_kills
 from imgcls.runs.record_writer import Finished
 from imgcls.search.trial import TrialJob, run_trial
 from imgcls.signals import GracefulStop, interruption
-from imgcls.tracking.address import guard_logs, scrubbed
 from imgcls.tracking.claims import ClaimedError
+from imgcls.tracking.credentials import guard_logs, scrubbed
 
 SECONDS_TO_LEAVE = 8.0
 """So long workers have to finish their step, save and leave."""

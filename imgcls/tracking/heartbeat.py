@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from imgcls.tracking.provenance import HEARTBEAT_SECONDS, heartbeat
+from imgcls.record import Tag
 from imgcls.tracking.run import Run
 
+HEARTBEAT_SECONDS = 30.0
+"""Seconds between two heartbeats of a run."""
+
+SILENT_SECONDS = 600.0
+"""Seconds without a heartbeat after which the process of a run on another machine counts as gone."""
+
 SECONDS_TO_END = 2.0
-"""So long the end of a run waits for a heartbeat under way, which a busy store may hold up."""
+"""Seconds that the end of a run waits for a heartbeat that is being written, which a busy store may hold up."""
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
 def beating(run: Run) -> Iterator[None]:
-    """Renews the tag `imgcls.heartbeat` of a run every HEARTBEAT_SECONDS, beside whatever the block does."""
+    """Renews the heartbeat of a run every HEARTBEAT_SECONDS, beside whatever the block does."""
     ended = threading.Event()
     thread = threading.Thread(target=_beat, args=(run, ended), name=f"heartbeat of {run.run_id}", daemon=True)
     thread.start()
@@ -35,3 +42,18 @@ def _beat(run: Run, ended: threading.Event) -> None:
             run.set_tags(heartbeat())
         except Exception as error:  # a store that cannot be written is the run's own trouble, and it says so
             log.debug("no heartbeat for run %s: %s", run.run_id, error)
+
+
+def heartbeat() -> dict[str, str]:
+    """The tag that says that a run's process was alive now, in seconds since 1970."""
+    return {Tag.HEARTBEAT: f"{time.time():.0f}"}
+
+
+def is_beating(tags: Mapping[str, str]) -> bool:
+    """Whether the process that writes a run has said lately that it is alive."""
+    return seconds_to_silence(tags) > 0
+
+
+def seconds_to_silence(tags: Mapping[str, str]) -> float:
+    """Seconds until that process counts as gone if it stays silent; negative once it does."""
+    return float(tags.get(Tag.HEARTBEAT, 0)) + SILENT_SECONDS - time.time()

@@ -1,19 +1,7 @@
-"""What a tracking server has not got yet: a journal on disk for each run, sent in order by whichever process can.
-
-Below the folder of one server lie
-
-    lock                    held for the moments in which something here is written or removed
-    writing/                artifacts that are being written
-    RUN_ID/journal.jsonl    one entry a line, in the order in which they were logged
-    RUN_ID/position         how many of its bytes have been sent
-    RUN_ID/artifacts/       files to send; a newer one takes the place of an older one
-    RUN_ID/sender           locked by the process that is sending this run
-    RUN_ID/refused.jsonl    what the server will not take, each with its reason
-    owner                   which folder of which machine this is
-    .copied/OWNER/RUN_ID/   what came with a copy of another folder, which sends it itself
+"""Sends what a tracking server has not got yet, in order and in the background, from whichever process can.
 
 A process may die at any instant: what stands in a journal stays there until somebody has sent it, and sending it twice
-does no harm. The locks are lockf's, which a forked worker does not keep alive as it would those of flock.
+does no harm.
 """
 
 from __future__ import annotations
@@ -22,70 +10,26 @@ import atexit
 import json
 import logging
 import multiprocessing
-import os
-import re
-import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
 
-from imgcls.files import is_alive, link_or_copy, lock, open_locked, whole_lines, written_aside
-from imgcls.tracking.folder_identity import FolderIdentity
+from imgcls.tracking.outbox_files import ARTIFACT, REFUSED, Entry, OutboxFiles, move_on, remove, unsent
+from imgcls.tracking.server_errors import Away, Refused, Unsent
 
 log = logging.getLogger(__name__)
 
-Entry = dict[str, Any]
 Deliver = Callable[[str, Entry, Path | None], None]
 """Sends an entry of a run, with the file of an artifact; raises Unsent, Away or Refused."""
 
-ARTIFACT = "artifact"
-"""The `op` of an entry that stands for a file; its `name` is the artifact's path in the run."""
-JOURNAL, POSITION, REFUSED, SENDER = "journal.jsonl", "position", "refused.jsonl", "sender"
-OWNER, COPIED = "owner", ".copied"
-RUN_ID = re.compile(r"[\w-]+")
 LONGEST_PAUSE = 15.0
 """Seconds between two attempts at a server that stays away."""
 FAREWELL = 5.0
 """Seconds that the end of a process leaves for what is still to be sent."""
 
 
-class Unsent(Exception):
-    """An entry that the server did not take now; it waits, and is sent again. The text goes on from its name."""
-
-
-class Away(Unsent):
-    """Nobody answers at the server's address."""
-
-
-class Refused(Exception):
-    """An entry that the server will never take."""
-
-
-@dataclass(frozen=True)
-class Pending:
-    """What waits.
-
-    Attributes:
-        num_entries: in all journals.
-        num_runs: that have entries.
-        since: when the oldest was logged, in seconds since 1970; 0 where nothing waits.
-    """
-
-    num_entries: int
-    num_runs: int
-    since: float
-
-    def __str__(self) -> str:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
-        return f"{self.num_entries} entries of {self.num_runs} runs, the oldest of {when}"
-
-
-class Outbox:
+class Outbox(OutboxFiles):
     """The journals for one server, and the thread that sends them.
 
     Args:
@@ -95,200 +39,31 @@ class Outbox:
     """
 
     def __init__(self, folder: Path, server: str, deliver: Deliver) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.server = server
         self.trouble: Unsent | None = None
         self.num_failures = 0
         self.num_sent = 0
         self._deliver = deliver
         self._refusing: set[str] = set()
-        self._mutex = threading.Lock()
-        self._bell = threading.Event()
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    # --- writing ---
-
-    def append(self, run_id: str, entry: Entry) -> None:
-        """Adds an entry; it is on the disk when this returns.
-
-        Args:
-            run_id: of the run that it belongs to.
-            entry: plain values, with an `op` that `deliver` knows.
-        """
-        with self._locked():
-            self._write(self._run(run_id), entry)
-        if not self.trouble:
-            self._bell.set()
-
-    def append_artifact(self, run_id: str, name: str, path: Path) -> None:
-        """Adds a file, in the place of an older one of that name which is still here.
-
-        Args:
-            run_id: of the run that it belongs to.
-            name: its path in the run.
-            path: copied; linked where it lies in a folder of `writing()`.
-        """
-        with self._locked():
-            staged = self._artifact(run_id, name)
-            aside = staged.with_name(f".{staged.name}.new")
-            staged.parent.mkdir(parents=True, exist_ok=True)
-            aside.unlink(missing_ok=True)
-            if path.is_relative_to(self.folder):
-                link_or_copy(path, aside)
-            else:
-                shutil.copyfile(path, aside)
-            aside.replace(staged)
-            self._write(self._run(run_id), {"op": ARTIFACT, "name": name})
-        if not self.trouble:
-            self._bell.set()
-
-    @contextmanager
-    def writing(self) -> Iterator[Path]:
-        """A folder on the same disk to write an artifact in."""
-        parent = self.folder / "writing"
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f"{os.uname().nodename}-{os.getpid()}-", dir=parent) as folder:
-            yield Path(folder)
-
-    def _write(self, run: Path, entry: Entry) -> None:
-        if not (self.folder / OWNER).exists():
-            self._sign(FolderIdentity.of(self.folder))
-        run.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"at": time.time_ns(), **entry}).encode() + b"\n"
-        with (run / JOURNAL).open("a+b") as file:
-            file.truncate(whole_lines(file))
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-
-    # --- reading ---
-
-    @contextmanager
-    def staged(self, run_id: str, name: str) -> Iterator[Path | None]:
-        """The newest version of an artifact where it has not been sent, for the length of the block; else None."""
-        if not RUN_ID.fullmatch(run_id) or not self._run(run_id).is_dir():
-            yield None
-            return
-        with self.writing() as folder:
-            path = folder / Path(name).name
-            try:
-                link_or_copy(self._artifact(run_id, name), path)  # the sender may remove it at any moment
-            except FileNotFoundError:
-                yield None
-                return
-            yield path
-
-    def pending(self) -> Pending:
-        """What waits in all journals."""
-        journals = [entries for run in self._runs() if (entries := self._entries(run))]
-        first = min((entries[0]["at"] for entries in journals), default=0)
-        return Pending(sum(map(len, journals)), len(journals), first / 1e9)
-
-    def last_entries(self, run_id: str | None = None) -> dict[str, Entry]:
-        """The last entry that waits now, for each run or for one."""
-        runs = [run for run in self._runs() if run_id in (None, run.name)]
-        return {run.name: entries[-1] for run in runs if (entries := self._entries(run))}
-
-    def have_left(self, last: dict[str, Entry]) -> bool:
-        """Whether all that waited when `last` was read waits no more."""
-        return all(entry not in self._entries(self._run(run_id)) for run_id, entry in last.items())
-
-    def num_refused(self) -> dict[Path, int]:
-        """How many entries the server has refused, by the file that keeps them."""
-        files = sorted(self.folder.glob(f"*/{REFUSED}"))
-        return {file: len(file.read_bytes().splitlines()) for file in files}
-
-    def _entries(self, run: Path) -> list[Entry]:
-        with self._locked():
-            return [entry for entry, _ in _unsent(run)]
-
-    def _runs(self) -> list[Path]:
-        return sorted(file.parent for file in self.folder.glob(f"*/{JOURNAL}"))
-
-    def _run(self, run_id: str) -> Path:
-        if not RUN_ID.fullmatch(run_id):
-            raise ValueError(f"{run_id!r} is no run id")
-        return self.folder / run_id
-
-    def _artifact(self, run_id: str, name: str) -> Path:
-        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ValueError(f"{name!r} is no name for an artifact")
-        return self._run(run_id) / "artifacts" / name
-
-    # --- sending ---
-
     def start(self) -> None:
         """Begins to send, in the background; also what earlier processes left."""
-        if self._thread is None:
-            self._clear_up()
-            self._set_copies_aside()
-            self._thread = threading.Thread(target=self._serve, name="outbox", daemon=True)
-            self._thread.start()
-            if multiprocessing.parent_process() is None:  # what a worker leaves is sent, or named, by its parent
-                atexit.register(self.farewell)
-
-    def _clear_up(self) -> None:
-        """Removes what processes of this machine that were killed had begun to write."""
-        for folder in self.folder.glob(f"writing/{os.uname().nodename}-*-*"):
-            if not is_alive(int(folder.name.split("-")[-2])):
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def _set_copies_aside(self) -> None:
-        """Sets aside what came with a copy of another folder, which sends it itself.
-
-        If it were sent from here as well, an old checkpoint or an old end of a run would follow newer ones.
-        """
-        if not self.folder.is_dir():
+        if self._thread is not None:
             return
-        with self._locked():
-            own, owner = FolderIdentity.of(self.folder), self._owner()
-            runs: set[Path] = set()
-            if owner is not None and own.is_copied_from(owner):
-                runs = {file.parent for name in (JOURNAL, REFUSED) for file in self.folder.glob(f"*/{name}")}
-                for run in runs:
-                    aside = self.folder / COPIED / owner.digest() / run.name
-                    aside.parent.mkdir(parents=True, exist_ok=True)
-                    run.rename(aside)
-            self._sign(own)
-        if runs:
+        self.clear_up()
+        if num_copied := self.set_copies_aside():
             log.warning(
                 "%d runs with entries for the tracking server %s came with this copy of the project; they are left to "
                 "the original, which sends them itself (if it is gone: imgcls doctor --relocate)",
-                len(runs), self.server,
+                num_copied, self.server,
             )  # fmt: skip
-
-    def copied(self) -> list[Path]:
-        """Folders of runs that came with a copy, and are not sent from here."""
-        return sorted((self.folder / COPIED).glob("*/*"))
-
-    def take_up_copied(self) -> int:
-        """Takes over what came with a copy whose original is gone, so that it is sent; gives the number of runs.
-
-        A run that has newer entries here is left as it is.
-        """
-        taken = 0
-        with self._locked():
-            for run in self.copied():
-                if not self._run(run.name).exists():
-                    run.rename(self._run(run.name))
-                    taken += 1
-        self._bell.set()
-        return taken
-
-    def _owner(self) -> FolderIdentity | None:
-        try:
-            return FolderIdentity(**json.loads((self.folder / OWNER).read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):  # of an earlier version, or cut off with the power
-            return None
-
-    def _sign(self, own: FolderIdentity) -> None:
-        with written_aside(self.folder / OWNER) as aside:
-            aside.write_text(json.dumps(asdict(own)), encoding="utf-8")
-
-    def hurry(self) -> None:
-        """Ends the pause before the next attempt: somebody waits."""
-        self._bell.set()
+        self._thread = threading.Thread(target=self._serve, name="outbox", daemon=True)
+        self._thread.start()
+        if multiprocessing.parent_process() is None:  # what a worker leaves is sent, or named, by its parent
+            atexit.register(self.farewell)
 
     def close(self) -> None:
         """Ends the thread once its present request is over; what is unsent stays on the disk."""
@@ -308,15 +83,9 @@ class Outbox:
                 pending, self.server, self.folder,
             )  # fmt: skip
 
-    def take_up_refused(self) -> None:
-        """Puts what the server refused behind what waits, to be tried once more."""
-        for file in self.num_refused():
-            with self._locked():
-                for line in file.read_bytes().splitlines():
-                    entry: Entry = json.loads(line)
-                    self._write(file.parent, {key: value for key, value in entry.items() if key != "refused"})
-                file.unlink()
-        self._bell.set()
+    def _added(self) -> None:
+        if not self.trouble:  # else the pause before the next attempt goes on
+            self.hurry()
 
     def _serve(self) -> None:
         pause: float | None = 0.0
@@ -361,7 +130,7 @@ class Outbox:
             return
         with claim:
             with self._locked():
-                entries = _unsent(run)
+                entries = unsent(run)
             newest: dict[str | None, int] = {entry["name"]: end for entry, end in entries if entry["op"] == ARTIFACT}
             for entry, end in entries:
                 try:
@@ -370,21 +139,10 @@ class Outbox:
                     self.num_sent += 1
                 except Refused as error:
                     self._set_aside(run, entry, str(error))
-                _move_on(run, end)
+                move_on(run, end)
             with self._locked():
-                if not _unsent(run):
-                    _remove(run)
-
-    def _claim(self, run: Path) -> IO[str] | None:
-        """The lock of the one process that sends this run; None where another has it."""
-        with self._locked():
-            if not (run / JOURNAL).exists():
-                return None
-            file = (run / SENDER).open("a")
-            if lock(file.fileno(), run / SENDER, wait=False):
-                return file
-            file.close()
-            return None
+                if not unsent(run):
+                    remove(run)
 
     def _send(self, run: Path, entry: Entry) -> None:
         if entry["op"] != ARTIFACT:
@@ -410,48 +168,3 @@ class Outbox:
             )  # fmt: skip
         with self._locked(), (run / REFUSED).open("ab") as file:
             file.write(json.dumps({**entry, "refused": reason}).encode() + b"\n")
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with self._mutex:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with open_locked(self.folder / "lock"):
-                yield
-
-
-def _unsent(run: Path) -> list[tuple[Entry, int]]:
-    """The entries of a run that wait, each with the byte of the journal at which it ends."""
-    if not (run / JOURNAL).exists():
-        return []
-    content = (run / JOURNAL).read_bytes()
-    position = int((run / POSITION).read_text() or "0") if (run / POSITION).exists() else 0
-    if position > len(content):  # a disk that lost the end of the journal with the power
-        position = 0
-    found = []
-    for line in content[position:].splitlines(keepends=True):
-        if line.endswith(b"\n"):
-            position += len(line)
-            found.append((_parsed(line), position))
-    return found
-
-
-def _parsed(line: bytes) -> Entry:
-    try:
-        entry: Entry = json.loads(line)
-    except ValueError:
-        return {"at": 0, "op": "unreadable", "line": line.decode(errors="replace")}
-    return entry
-
-
-def _move_on(run: Path, position: int) -> None:
-    aside = run / f".{POSITION}"
-    aside.write_text(str(position))
-    aside.replace(run / POSITION)
-
-
-def _remove(run: Path) -> None:
-    # The position first: a journal without one is sent again, a new journal with an old one would lose entries.
-    for name in (POSITION, JOURNAL, SENDER):
-        (run / name).unlink(missing_ok=True)
-    if not (run / REFUSED).exists():
-        shutil.rmtree(run)

@@ -17,11 +17,11 @@ from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from imgcls.errors import InputError
 from imgcls.files import written_aside
 from imgcls.record import Outcome, Tag
+from imgcls.tracking.mlflow_internals import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH, was_first
 from imgcls.tracking.remote_client import folder_to_write_in, unsent_artifact
 
 PARAMS_PER_CALL = 100
@@ -95,7 +95,7 @@ class Run:
         try:
             self._client.log_inputs(self.run_id, links)
         except MlflowException as error:
-            if "IntegrityError" not in str(error):
+            if not was_first(error):
                 raise
             # A run that began in the same moment was the first to name this data set: now it is there to be linked.
             self._client.log_inputs(self.run_id, links)

@@ -6,9 +6,8 @@ import logging
 import os
 import posixpath
 import re
-import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -21,44 +20,32 @@ from mlflow.protos.databricks_pb2 import (
     RESOURCE_DOES_NOT_EXIST,
     ErrorCode,
 )
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from imgcls.errors import ImgclsError, InputError
-from imgcls.files import check_locks, put_in_place
+from imgcls.files import check_locks
 from imgcls.machine_failures import explain
 from imgcls.record import STATUS, UNKNOWN, Kind, Outcome, RunRecord, Tag
 from imgcls.signals import interruption
-from imgcls.tracking.address import redacted, scrubbed
+from imgcls.tracking.artifact_places import MLRUNS, OwnPlaces, Places
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed, out_of_sight
-from imgcls.tracking.git import git_tags
-from imgcls.tracking.heartbeat import beating
-from imgcls.tracking.provenance import is_beating, seconds_to_silence, who_runs
+from imgcls.tracking.credentials import redacted, scrubbed
+from imgcls.tracking.heartbeat import beating, is_beating, seconds_to_silence
+from imgcls.tracking.mlflow_internals import create_database, quieten
+from imgcls.tracking.provenance import git_tags, who_runs
 from imgcls.tracking.remote_client import RemoteClient, connect, unsent_artifact, waiting_elsewhere
 from imgcls.tracking.run import Run, check_artifact_name, fitted_tags
-from imgcls.tracking.store_locations import (
-    MLRUNS,
-    OwnPlaces,
-    Places,
-    check_address,
-    database_behind,
-    for_mlflow,
-    missing_driver,
-    sqlite_address,
-)
+from imgcls.tracking.store_address import check_address, database_behind, for_mlflow, missing_driver, sqlite_address
 
 log = logging.getLogger(__name__)
 
 PLAIN = re.compile(r"[\w ./:+@-]*", re.ASCII)
-"""What can stand between the quotes of MLflow's filters."""
+"""Text that can stand between the quotes of a filter of MLflow."""
 
 NO_SUCH_RUN = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 """MLflow's answers to an id that is unknown, or none at all."""
 
 SECONDS_OF_CLOSING = 3.0
-"""So long a run that is taken up may be held by somebody who closes it as an orphan."""
-
-SECONDS_OF_MAKING = 120.0
-"""Seconds that a process waits for another one to make the store, which takes five on a quiet machine."""
+"""Seconds for which a run that is taken up may still be held by a process that closes it as an orphan."""
 
 ORPHANED = "its process died"
 """Reason of a run that was found RUNNING without a process."""
@@ -70,27 +57,28 @@ class Tracker:
     Args:
         root: the project's root.
 
+    Attributes:
+        root: resolved.
+        uri: of the store.
+
     Raises:
         InputError: a store that cannot be opened.
     """
 
     def __init__(self, root: Path) -> None:
-        for noisy in ("alembic", "mlflow.store", "mlflow.tracking"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints the trace of what it raises
-        self._root = root.resolve()
-        own = self._root / "mlflow.db"
+        quieten()
+        self.root = root.resolve()
+        own = self.root / "mlflow.db"
         self.uri = for_mlflow(os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(own))
         check_address(self.uri)
         try:
             self._database = database = database_behind(self.uri)
-            self._is_own = database == own
-            self._keeps_artifacts = self._is_own or not os.environ.get("MLFLOW_TRACKING_URI")
-            self._places = OwnPlaces(self._root) if self._is_own else Places()
+            self._keeps_artifacts = database == own or not os.environ.get("MLFLOW_TRACKING_URI")
+            self._places = OwnPlaces(self.root) if database == own else Places()
             if database is not None:
-                _create_database(database, database.parent / MLRUNS)
+                create_database(database, database.parent / MLRUNS)
                 check_locks(database.parent)  # without them SQLite says that another process holds one
-            self._client = connect(self.uri, self._root)
+            self._client = connect(self.uri, self.root)
         except ImgclsError:
             raise
         except Exception as error:
@@ -98,11 +86,6 @@ class Tracker:
             raise explain(error) or InputError(
                 f"the tracking store {redacted(self.uri)} cannot be opened: {why}"
             ) from error
-
-    @property
-    def root(self) -> Path:
-        """The project's root."""
-        return self._root
 
     # --- writing ---
 
@@ -113,21 +96,18 @@ class Tracker:
         *,
         kind: Kind,
         name: str,
-        parent: str | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> Iterator[Run]:
         """Creates a run and ends it with the status that its block deserves.
 
-        An Interrupted or KeyboardInterrupt ends it KILLED, any other exception FAILED, each with its reason; else it
-        is FINISHED with `run.outcome`.
+        An Interrupted or KeyboardInterrupt ends it KILLED, any other exception FAILED, each with its reason. Otherwise
+        it is FINISHED with `run.outcome`.
         """
         all_tags = who_runs() | {Tag.KIND: kind, Tag.OUTCOME: "running"} | dict(tags or {})
-        all_tags |= {Tag.CLAIMS: claims_id(self._root)} | git_tags(self._root)
-        if parent is not None:
-            all_tags[Tag.PARENT] = parent
+        all_tags |= {Tag.CLAIMS: claims_id(self.root)} | git_tags(self.root)
         with ExitStack() as held:
             # Whoever finds the run before it is claimed finds its opening claimed.
-            with claim(self._root, _opening(all_tags[Tag.HOST], all_tags[Tag.PID]), "the opening of a run"):
+            with claim(self.root, _opening(all_tags[Tag.HOST], all_tags[Tag.PID]), "the opening of a run"):
                 created = self._client.create_run(
                     self._experiment_id(experiment), tags=fitted_tags(all_tags), run_name=name
                 )
@@ -145,20 +125,20 @@ class Tracker:
         """
         with self._claim(run_id, patience=SECONDS_OF_CLOSING):
             record = self.get(run_id)
-            if self.is_running(record) and record.tags.get(Tag.CLAIMS) != claims_id(self._root):
+            if self.is_running(record) and record.tags.get(Tag.CLAIMS) != claims_id(self.root):
                 host, pid = (record.tags.get(name, UNKNOWN) for name in (Tag.HOST, Tag.PID))
                 raise out_of_sight(f"run {run_id}", host, pid, seconds_to_silence(record.tags))
             if Tag.REASON in record.tags:
                 self._client.delete_tag(run_id, Tag.REASON)
             run = self.amend(run_id)
-            run.set_tags(who_runs() | {Tag.CLAIMS: claims_id(self._root)})
+            run.set_tags(who_runs() | {Tag.CLAIMS: claims_id(self.root)})
             self._client.update_run(run_id, status="RUNNING")
             run.set_tags({Tag.OUTCOME: "running"})
             with self._writing(run):
                 yield run
 
     def _claim(self, run_id: str, patience: float = 0.0) -> AbstractContextManager[None]:
-        return claim(self._root, run_id, f"run {run_id}", patience)
+        return claim(self.root, run_id, f"run {run_id}", patience)
 
     def amend(self, run_id: str) -> Run:
         """A run that has ended, to add to; its status and its times stay."""
@@ -174,13 +154,9 @@ class Tracker:
                 yield run
         except BaseException as error:
             stop = interruption(error)
-            self._end(run.run_id, "interrupted" if stop else "failed", _reason(stop or error))
+            self.close_run(run.run_id, "interrupted" if stop else "failed", _reason(stop or error))
             raise
-        self._end(run.run_id, run.outcome, "")
-
-    def close_run(self, run_id: str, outcome: Outcome, reason: str) -> None:
-        """Ends a run that somebody else left open."""
-        self._end(run_id, outcome, reason)
+        self.close_run(run.run_id, run.outcome, "")
 
     def close_orphans(self) -> list[RunRecord]:
         """Ends every RUNNING run of imgcls whose process is gone as interrupted.
@@ -200,10 +176,10 @@ class Tracker:
     def _close_orphan(self, record: RunRecord) -> list[RunRecord]:
         if record.status != "RUNNING":  # somebody was faster
             return []
-        if record.outcome in STATUS:  # it was killed between its last two words
+        if record.outcome in STATUS:  # its process died between the two lines of close_run
             self._client.set_terminated(record.run_id, STATUS[record.outcome])
         else:
-            self._end(record.run_id, "interrupted", ORPHANED)
+            self.close_run(record.run_id, "interrupted", ORPHANED)
         return [record]
 
     def unfinished(self, experiment: str, tags: Mapping[str, str]) -> RunRecord | None:
@@ -214,20 +190,21 @@ class Tracker:
         return found[-1]
 
     def is_running(self, record: RunRecord) -> bool:
-        """Whether a process may be at work on a run; of one that shares no claims with us the heartbeat tells."""
+        """Whether a process may be writing a run: by its claim, or by its heartbeat if its claims are not seen here."""
         if record.status != "RUNNING":
             return False
-        if record.tags.get(Tag.CLAIMS) != claims_id(self._root):
+        if record.tags.get(Tag.CLAIMS) != claims_id(self.root):
             return is_beating(record.tags)
         opening = _opening(record.tags[Tag.HOST], record.tags[Tag.PID])
         # In this order: a run that is being opened is claimed before its opening is over.
-        return is_claimed(self._root, opening) or is_claimed(self._root, record.run_id)
+        return is_claimed(self.root, opening) or is_claimed(self.root, record.run_id)
 
     def _has_unsent(self, run_id: str) -> bool:
-        """Whether words about a run still wait to be sent, its end perhaps among them."""
+        """Whether entries of a run still wait to be sent, perhaps its end."""
         return isinstance(self._client, RemoteClient) and bool(self._client.outbox.last_entries(run_id))
 
-    def _end(self, run_id: str, outcome: Outcome, reason: str) -> None:
+    def close_run(self, run_id: str, outcome: Outcome, reason: str) -> None:
+        """Ends a run, with the reason unless that is ""."""
         tags = [RunTag(Tag.OUTCOME, outcome)] + ([RunTag(Tag.REASON, reason)] if reason else [])
         self._client.log_batch(run_id, tags=tags)
         self._client.set_terminated(run_id, STATUS[outcome])
@@ -235,7 +212,7 @@ class Tracker:
     def _experiment_id(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            location = (self._root / MLRUNS / name).as_uri() if self._keeps_artifacts else None
+            location = (self.root / MLRUNS / name).as_uri() if self._keeps_artifacts else None
             try:
                 return str(self._client.create_experiment(name, artifact_location=location))
             except MlflowException as error:
@@ -367,13 +344,13 @@ class Tracker:
     def send_unsent(self) -> list[str]:
         """Sends what a tracking server has not got yet; says what was sent and what is left, a line each."""
         sent = self._client.send_unsent() if isinstance(self._client, RemoteClient) else []
-        return sent + waiting_elsewhere(self._root, self._client)
+        return sent + waiting_elsewhere(self.root, self._client)
 
     def is_all_sent(self) -> bool:
         """Whether nothing waits for a tracking server, this one or another, and none has refused anything."""
         outbox = self._client.outbox if isinstance(self._client, RemoteClient) else None
         own = outbox is not None and (outbox.pending().num_entries > 0 or bool(outbox.num_refused()))
-        return not own and not waiting_elsewhere(self._root, self._client)
+        return not own and not waiting_elsewhere(self.root, self._client)
 
     def relocate(self) -> int:
         """Points artifact locations of a project that was copied or moved to where the files are now.
@@ -422,43 +399,8 @@ def _opening(host: str, pid: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
+    """The first line of an error, with its type where it is not one of ours."""
     error = explain(error) or error
-    lines: Iterable[str] = (line.strip() for line in scrubbed(str(error)).splitlines())
-    first = next((line for line in lines if line), "")
-    known = isinstance(error, ImgclsError)
-    text = first if known and first else f"{type(error).__name__}: {first}".rstrip(": ")
+    first = scrubbed(str(error)).strip().partition("\n")[0].strip()
+    text = first if first and isinstance(error, ImgclsError) else f"{type(error).__name__}: {first}".rstrip(": ")
     return text[:500]
-
-
-def _create_database(database: Path, artifacts: Path) -> None:
-    """Makes a whole MLflow store at `database`, or none.
-
-    A process killed half-way through MLflow's own creation leaves a file that never opens again, and several
-    processes that create at once collide; so it is made aside, by one of them, and then put in place.
-    """
-    if database.exists():
-        return
-    if list(artifacts.glob("[0-9]*/meta.yaml")):
-        raise InputError(
-            f"{artifacts} holds runs of MLflow's old file store, which keeps plain `mlflow ui` from opening mlflow.db; "
-            "move them away, or migrate them with `mlflow migrate-filestore`"
-        )
-    artifacts.mkdir(parents=True, exist_ok=True)
-    with claim(database.parent, f"making-{database.name}", f"the making of {database}", SECONDS_OF_MAKING):
-        if not database.exists():
-            log.info("creating %s", database)
-            _make_database(database, artifacts)
-
-
-def _make_database(database: Path, artifacts: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=database.parent) as folder:
-        aside = Path(folder) / "mlflow.db"
-        store = SqlAlchemyStore(sqlite_address(aside), artifacts.as_uri())  # type: ignore[no-untyped-call]
-        store.engine.dispose()
-        connection = sqlite3.connect(aside)
-        connection.execute("PRAGMA journal_mode=WAL")  # stays with the file: two to three times faster writing
-        connection.close()
-        try:
-            put_in_place(aside, database)
-        except FileExistsError:
-            log.info("another program created %s first", database)

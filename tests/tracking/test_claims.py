@@ -10,9 +10,9 @@ from imgcls.cli import app
 from imgcls.errors import InputError
 from imgcls.tracking import folder_identity
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed
-from imgcls.tracking.provenance import is_beating
+from imgcls.tracking.heartbeat import is_beating
 from imgcls.tracking.store import Tracker
-from imgcls.tracking.store_locations import sqlite_address
+from imgcls.tracking.store_address import sqlite_address
 
 HOLD = """
 import sys, pathlib

@@ -16,7 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from imgcls.tracking.folder_identity import FolderIdentity
-from imgcls.tracking.outbox import Away, Outbox, Refused, Unsent
+from imgcls.tracking.outbox import Outbox
+from imgcls.tracking.server_errors import Away, Refused, Unsent
 
 
 def until(condition, seconds=20):

@@ -21,8 +21,9 @@ from mlflow.tracking import MlflowClient
 from imgcls.errors import InputError, Interrupted
 from imgcls.signals import GracefulStop
 from imgcls.tracking import remote_client as server_module
-from imgcls.tracking.outbox import Away, Outbox, Refused, Unsent
-from imgcls.tracking.remote_client import SETTINGS, Denied, judge, outbox_folder, public_uri
+from imgcls.tracking.outbox import Outbox
+from imgcls.tracking.remote_client import SETTINGS, outbox_folder, public_uri
+from imgcls.tracking.server_errors import Away, Denied, Refused, Unsent, judge
 from imgcls.tracking.store import Tracker
 from tests.tracking.test_outbox import is_empty, listening, until
 

@@ -11,8 +11,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from imgcls.errors import InputError, Interrupted, TrainingError
+from imgcls.tracking.artifact_places import local_path
 from imgcls.tracking.store import Tracker
-from imgcls.tracking.store_locations import local_path
 
 
 def write_run(tracker, experiment="exp", **options):
@@ -254,4 +254,4 @@ def test_several_processes_may_create_the_same_store_at_once(tmp_path):
 def test_creating_a_store_is_quiet(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         Tracker(tmp_path)
-    assert [record.name for record in caplog.records] == ["imgcls.tracking.store"]
+    assert [record.name for record in caplog.records] == ["imgcls.tracking.mlflow_internals"]

@@ -4,7 +4,7 @@ import pytest
 from mlflow.entities import RunStatus, RunTag
 
 from imgcls.errors import InputError
-from imgcls.tracking.lookup import find_run
+from imgcls.tracking.find_run import find_run
 
 IDS = {
     "train": "aaaaaa1" + "0" * 25,

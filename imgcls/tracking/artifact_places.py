@@ -1,118 +1,19 @@
-"""Where a store and its artifacts lie: addresses of files, and what lies here of a project that was copied or moved."""
+"""Where the artifacts of a store lie, also in a project that was copied or moved."""
 
 from __future__ import annotations
 
 import logging
 import os
-import sqlite3
-from contextlib import closing
-from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
-
 from imgcls.errors import InputError
-from imgcls.tracking.address import redacted
+from imgcls.tracking.mlflow_internals import rewrite_places
 
 log = logging.getLogger(__name__)
 
 MLRUNS = "mlruns"
 """Folder at a project's root that holds the artifacts of its own store."""
-
-LONGEST_PATH = 480
-"""Most bytes of a path that SQLite is certain to open: the names of the files beside it may have no more than 512."""
-
-SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
-"""Schemes of a store's address; that of a database may name a driver behind a plus sign."""
-
-DRIVERS = {
-    "psycopg": "psycopg[binary]",
-    "psycopg2": "psycopg2-binary",
-    "MySQLdb": "mysqlclient",
-    "pymysql": "pymysql",
-    "pyodbc": "pyodbc",
-    "pymssql": "pymssql",
-}
-"""Module of a database's driver -> the package that has it."""
-
-
-def check_address(uri: str) -> None:
-    """Refuses the address of a store that imgcls cannot keep a record in.
-
-    Raises:
-        InputError: naming the addresses that there are.
-    """
-    scheme = uri.strip().partition(":")[0].lower()
-    is_known = scheme.partition("+")[0] in SCHEMES or entry_points(group="mlflow.tracking_store", name=scheme)
-    if ":" in uri and is_known:
-        return
-    if scheme in ("databricks", "databricks-uc", "uc"):
-        why = "it is Databricks, whose store imgcls does not write to"
-    elif scheme == "file" or ":" not in uri:
-        why = "it is a folder or file, and MLflow no longer keeps a record in plain files"
-    else:
-        why = "it is of no kind that MLflow keeps a record in"
-    raise InputError(
-        f"the tracking store {redacted(uri)} cannot be opened: {why}; set MLFLOW_TRACKING_URI to sqlite:///FILE, "
-        "postgresql://…, mysql://…, mssql://… or the http:// or https:// address of a tracking server, or unset it to "
-        "keep the record in mlflow.db here"
-    )
-
-
-def missing_driver(error: BaseException | None) -> str:
-    """How to install the database driver whose lack is this error; "" for any other error."""
-    if not isinstance(error, ModuleNotFoundError) or not error.name:
-        return ""
-    package = DRIVERS.get(error.name.partition(".")[0])
-    return f"its driver is not installed: pip install '{package}'" if package else ""
-
-
-def sqlite_address(database: Path) -> str:
-    """The address of a SQLite file, whatever characters its path has.
-
-    Raises:
-        InputError: a path that no address can hold, or that SQLite does not open.
-    """
-    if len(path := os.fsencode(database)) > LONGEST_PATH:
-        raise InputError(
-            f"the path of {database} has {len(path)} bytes, and SQLite opens none of more than {LONGEST_PATH}; "
-            "move the project to a folder with a shorter path"
-        )
-    _check_utf_8(database)
-    return for_mlflow(URL.create("sqlite", database=str(database)).render_as_string(hide_password=False))
-
-
-def for_mlflow(uri: str) -> str:
-    """An address as MLflow is to be given it.
-
-    MLflow makes the folder of a SQLite file and takes the address for a path, so that an encoded character makes a
-    second folder beside the project. It does not do so for an address that names the driver.
-    """
-    return uri.replace("sqlite:", "sqlite+pysqlite:", 1) if uri.startswith("sqlite:") and "%" in uri else uri
-
-
-def database_behind(uri: str) -> Path | None:
-    """The file of a SQLite address; None for any other address, and for SQLite's own `file:` form.
-
-    Raises:
-        InputError: it names no file, and SQLite would keep the record in this process's memory.
-    """
-    if not uri.startswith("sqlite"):
-        return None
-    try:
-        url = make_url(uri)
-    except ArgumentError:
-        raise InputError(f"MLFLOW_TRACKING_URI = {uri!r} is not an address; a file is sqlite:///mlflow.db") from None
-    if url.host:
-        raise InputError(f"MLFLOW_TRACKING_URI = {uri!r} has two slashes where a file has three: sqlite:///mlflow.db")
-    if not url.database or url.database == ":memory:":
-        raise InputError(
-            f"MLFLOW_TRACKING_URI = {uri!r} is a store in memory, which ends with this process and its runs with it; "
-            "name a file, as in sqlite:///mlflow.db"
-        )
-    return None if url.database.startswith("file:") else Path(url.database).resolve()
 
 
 def local_path(uri: str) -> Path | None:
@@ -222,16 +123,9 @@ class OwnPlaces(Places):
         Those of runs change where their files lie below our `mlruns/`, also where others still lie at the old place.
         Those of experiments change always, so that new runs are written here.
         """
-        with closing(sqlite3.connect(self._root / "mlflow.db", timeout=20)) as connection, connection as database:
-            rows = database.execute("SELECT artifact_location, experiment_id, name FROM experiments").fetchall()
-            moves = [(self._moved(uri, name), key) for uri, key, name in rows]
-            changed = _rewrite(database, "experiments", "artifact_location", "experiment_id", moves)
-            for table, column in (("runs", "artifact_uri"), ("logged_models", "artifact_location")):
-                rows = database.execute(f"SELECT {column}, rowid FROM {table}").fetchall()
-                changed += _rewrite(database, table, column, "rowid", [(self._moved(uri), key) for uri, key in rows])
-        return changed
+        return rewrite_places(self._root / "mlflow.db", self._moved)
 
-    def _moved(self, uri: str | None, experiment: str = "") -> str | None:
+    def _moved(self, uri: str | None, experiment: str) -> str | None:
         """The address of where a place lies here; None where the store has it right or nothing lies here.
 
         Args:
@@ -260,29 +154,9 @@ class OwnPlaces(Places):
         return there or next(iter(candidates), None)
 
 
-def _rewrite(
-    database: sqlite3.Connection, table: str, column: str, key: str, values: list[tuple[str | None, object]]
-) -> int:
-    """Sets a column to each new value that is not None; gives how many rows changed."""
-    changes = [(value, row) for value, row in values if value is not None]
-    database.executemany(f"UPDATE {table} SET {column} = ? WHERE {key} = ?", changes)
-    return len(changes)
-
-
 def _is_same(one: Path, other: Path) -> bool:
     """Whether two paths lead to one place, such as that of a project seen through a link or a bind mount."""
     try:
         return one == other or one.samefile(other)
     except OSError:  # one of them is not there
         return False
-
-
-def _check_utf_8(path: Path) -> None:
-    for part in path.parts:
-        try:
-            part.encode()
-        except UnicodeEncodeError:
-            raise InputError(
-                f"the folder {os.fsencode(part)!r} has bytes in its name that are not UTF-8, and no address of MLflow "
-                "can hold them; rename it"
-            ) from None

@@ -27,7 +27,6 @@ NUM_NEAR = 200
 ON_THEIR_OWN: tuple[Kind, ...] = ("train", "sweep", "rerun")
 """Kinds of run that a user starts; what lies below a sweep, and a look at the test split, is never `last`."""
 
-
 log = logging.getLogger(__name__)
 
 

@@ -8,8 +8,8 @@ import subprocess
 import pytest
 
 from imgcls.record import UNKNOWN
-from imgcls.tracking import git as git_module
-from imgcls.tracking.git import git_tags
+from imgcls.tracking import provenance
+from imgcls.tracking.provenance import git_tags
 
 
 def git(folder, *arguments):
@@ -34,7 +34,7 @@ def repository(folder):
 
 @pytest.fixture
 def repo(tmp_path):
-    git_module._told.cache_clear()
+    provenance._told.cache_clear()
     return repository(tmp_path / "repo")
 
 
@@ -124,7 +124,7 @@ def slow_status(repo, monkeypatch):
     slow.write_text(f'#!/bin/sh\ncase "$*" in *status*) exec sleep 600;; esac\nexec {shutil.which("git")} "$@"\n')
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
-    monkeypatch.setattr(git_module, "GIT_SECONDS", 1.0)
+    monkeypatch.setattr(provenance, "GIT_SECONDS", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_repository_around_a_project_that_it_does_not_hold_is_not_its_own(repo
     """Such as a home folder whose settings are under version control."""
     (repo / "project").mkdir()
     assert recorded(repo / "project") == (None, None, "")
-    git_module._told.cache_clear()
+    provenance._told.cache_clear()
     (repo / "project" / ".git").mkdir()  # git passes over what is not a repository
     assert recorded(repo / "project")[0] == UNKNOWN
     assert "does not take" in recorded(repo / "project")[2]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import make_url
 
 from imgcls.errors import InputError, TrainingError
-from imgcls.tracking.address import guard_logs, redacted, scrubbed
+from imgcls.tracking.credentials import guard_logs, redacted, scrubbed
 from imgcls.tracking.store import Tracker
 
 SHOWN = {

@@ -1,0 +1,111 @@
+"""What imgcls takes from the private parts of MLflow; tests/test_private_parts.py fails where a release changes one."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
+
+from imgcls.errors import InputError
+from imgcls.files import put_in_place
+from imgcls.tracking.claims import claim
+from imgcls.tracking.store_address import sqlite_address
+
+__all__ = ["MAX_PARAM_VAL_LENGTH", "MAX_TAG_VAL_LENGTH"]
+
+log = logging.getLogger(__name__)
+
+CHATTY_LOGGERS = {"alembic": logging.WARNING, "mlflow.store": logging.WARNING, "mlflow.tracking": logging.WARNING,
+                  "mlflow.store.db.utils": logging.CRITICAL}  # fmt: skip
+"""Logger -> level from which on it may speak; the last one prints the trace of what it raises."""
+
+OLD_FILE_STORE = "[0-9]*/meta.yaml"
+"""Files in a folder of artifacts that is also a store in plain files, as earlier releases of MLflow made them."""
+
+PLACES = {
+    "experiments": ("artifact_location", "name"),
+    "runs": ("artifact_uri", "NULL"),
+    "logged_models": ("artifact_location", "NULL"),
+}
+"""Table -> its column with the address of a folder of artifacts, and the one with an experiment's name."""
+
+HALF_MADE = ".mlflow-"
+"""How the name begins of a folder in which a database is being made, beside its place."""
+
+SECONDS_OF_MAKING = 120.0
+"""Seconds that a process waits for another one to make the database, which takes five on a quiet machine."""
+
+
+def quieten() -> None:
+    """Keeps MLflow from logging what it does to its database."""
+    for name, level in CHATTY_LOGGERS.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def was_first(error: MlflowException) -> bool:
+    """Whether another process wrote the same row at the same moment, and was first."""
+    return "IntegrityError" in str(error)
+
+
+def create_database(database: Path, artifacts: Path) -> None:
+    """Makes a whole MLflow store at `database`, or none.
+
+    A process that is killed while MLflow itself creates a database leaves a file that never opens again, and several
+    processes that create one at once collide. So one process makes it aside and then puts it in place.
+
+    Args:
+        database: does nothing where there is one.
+        artifacts: folder for the artifacts of its runs.
+
+    Raises:
+        InputError: that folder holds a store of an earlier release of MLflow.
+    """
+    if database.exists():
+        return
+    if list(artifacts.glob(OLD_FILE_STORE)):
+        raise InputError(
+            f"{artifacts} holds runs of MLflow's old file store, which keeps plain `mlflow ui` from opening mlflow.db; "
+            "move them away, or migrate them with `mlflow migrate-filestore`"
+        )
+    artifacts.mkdir(parents=True, exist_ok=True)
+    with claim(database.parent, f"making-{database.name}", f"the making of {database}", SECONDS_OF_MAKING):
+        if not database.exists():
+            log.info("creating %s", database)
+            _make_database(database, artifacts)
+
+
+def _make_database(database: Path, artifacts: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix=HALF_MADE, dir=database.parent) as folder:
+        aside = Path(folder) / "mlflow.db"
+        store = SqlAlchemyStore(sqlite_address(aside), artifacts.as_uri())  # type: ignore[no-untyped-call]
+        store.engine.dispose()
+        with closing(sqlite3.connect(aside)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")  # stays with the file: two to three times faster writing
+        try:
+            put_in_place(aside, database)
+        except FileExistsError:
+            log.info("another program created %s first", database)
+
+
+def rewrite_places(database: Path, moved: Callable[[str | None, str], str | None]) -> int:
+    """Changes the addresses of folders of artifacts in a database; gives how many rows changed.
+
+    Args:
+        database: SQLite's file.
+        moved: (address, name of the experiment whose new runs go there, or "") -> the new address; None keeps it.
+    """
+    num_changed = 0
+    with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
+        for table, (column, name) in PLACES.items():
+            rows = connection.execute(f"SELECT {column}, {name}, rowid FROM {table}").fetchall()
+            changes = [(new, key) for uri, of, key in rows if (new := moved(uri, of or "")) is not None]
+            connection.executemany(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", changes)
+            num_changed += len(changes)
+    return num_changed

@@ -1,0 +1,71 @@
+"""What an error of a tracking server means: try again, other credentials, or never."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import requests
+from mlflow.exceptions import MlflowException
+
+from imgcls.tracking.credentials import scrubbed
+
+
+class Unsent(Exception):
+    """The server did not take this now; it waits, and is sent again. The text goes on from the server's name."""
+
+
+class Away(Unsent):
+    """Nobody answers at the server's address."""
+
+
+class Denied(Unsent):
+    """The server wants other credentials."""
+
+
+class Refused(Exception):
+    """The server will never take this."""
+
+
+def judge(error: Exception) -> Unsent | Refused | None:
+    """What an exception of MLflow's client says of the server; None where it says nothing.
+
+    Returns:
+        Away where nobody answers, Denied where other credentials are wanted, Unsent for trouble that may pass
+        (5xx, 408, 429, and a 404 of a proxy), Refused for every other answer of 4xx.
+    """
+    if isinstance(error, Unsent | Refused):
+        return error
+    for link in _chain(error):
+        if isinstance(link, requests.HTTPError) and link.response is not None:
+            return _judge_status(link.response.status_code, '"error_code"' in link.response.text, error)
+        if isinstance(link, requests.ReadTimeout):  # a large file, perhaps: what else there is can be sent
+            return Unsent("does not answer in time")
+        if isinstance(link, requests.Timeout):
+            return Away("does not answer in time")
+        if isinstance(link, requests.ConnectionError | ConnectionError | TimeoutError):
+            return Away(f"does not answer ({reason(error)})")
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()  # type: ignore[no-untyped-call]
+        return _judge_status(status, error.error_code != "ENDPOINT_NOT_FOUND", error)
+    return None
+
+
+def reason(error: BaseException) -> str:
+    """The innermost reason that the system gives, else the first line of the message."""
+    system = [link.strerror for link in _chain(error) if isinstance(link, OSError) and link.strerror]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return scrubbed(system[-1] if system else lines[0])[:300]
+
+
+def _judge_status(status: int, by_mlflow: bool, error: Exception) -> Unsent | Refused:
+    if status in (401, 403):
+        return Denied(f"wants other credentials (HTTP {status})")
+    if status >= 500 or status in (408, 429) or (status == 404 and not by_mlflow):
+        return Unsent(f"cannot serve us now (HTTP {status}: {reason(error)})")
+    return Refused(reason(error))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

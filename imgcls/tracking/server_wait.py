@@ -1,0 +1,151 @@
+"""Waiting for a tracking server: how often it is tried, for how long, and what is said meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from imgcls.errors import InputError, Interrupted
+from imgcls.signals import stop_requested
+from imgcls.tracking.outbox import Outbox
+from imgcls.tracking.server_errors import Away, Denied, Unsent, judge
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+STOP_GRACE = 3.0
+"""Seconds that a wait goes on after Ctrl-C or SIGTERM."""
+NO_PROGRESS = 120.0
+"""Seconds after which a wait ends for entries that the server does not take although it answers."""
+SILENCE = 10.0
+"""Seconds without an answer after which a warning says that something waits."""
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds between two attempts; the last repeats."""
+
+
+def answer(server: str, what: str, call: Callable[[], T], limit: float | None = None) -> T:
+    """The answer to a call that is tried until the server gives one.
+
+    Args:
+        server: its address, without credentials.
+        what: needs the answer, for messages.
+        call: to the server.
+        limit: seconds in which an answer must come; None waits for ever.
+
+    Raises:
+        InputError: none came in time, or the server does not let us in.
+        Interrupted: a stop was requested meanwhile.
+        MlflowException: the server refused.
+    """
+    attempts = _Attempts(call)
+    patience = Patience(server, what, limit)
+    try:
+        while not attempts.over.wait(0.2):
+            patience.spend(attempts.trouble, attempts.num_failures)
+    finally:
+        attempts.abandoned.set()
+    patience.end()
+    try:
+        return attempts.result()
+    except Denied as error:
+        raise InputError(
+            f"the tracking server {server} {error}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            "MLFLOW_TRACKING_TOKEN"
+        ) from None
+
+
+class _Attempts(Generic[T]):
+    """A call that is tried on a thread of its own, so that whoever waits for it may leave at any moment."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self.over = threading.Event()
+        self.abandoned = threading.Event()
+        self.trouble: Unsent | None = None
+        self.num_failures = 0
+        self._call = call
+        self._error: Exception | None = None
+        threading.Thread(target=self._try, name="asking the tracking server", daemon=True).start()
+
+    def result(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def _try(self) -> None:
+        while not self.abandoned.is_set():
+            try:
+                self._result = self._call()
+            except Exception as error:
+                judged = judge(error)
+                if isinstance(judged, Unsent) and not isinstance(judged, Denied):
+                    self.trouble = judged
+                    self.num_failures += 1
+                    self.abandoned.wait(PAUSES[min(self.num_failures, len(PAUSES)) - 1])
+                    continue
+                self._error = judged if isinstance(judged, Denied) else error
+            self.over.set()
+            return
+
+
+class Patience:
+    """A wait for the server: a line says that it has begun, and one that it is over."""
+
+    def __init__(self, server: str, what: str, limit: float | None = None) -> None:
+        self._server, self._what, self._limit = server, what, limit
+        self._started = time.monotonic()
+        self._stopped = 0.0
+        self._said = False
+
+    def spend(self, trouble: Unsent | None, num_failures: int) -> None:
+        """Called a few times a second while the wait lasts.
+
+        Raises:
+            InputError: it has lasted for too long.
+            Interrupted: a stop was requested.
+        """
+        now = time.monotonic()
+        if self._limit is not None and now - self._started > self._limit:
+            raise InputError(
+                f"the tracking server {self._server} {trouble or 'does not answer'}; start it or correct "
+                "MLFLOW_TRACKING_URI, or unset it to keep the record in mlflow.db here"
+            )
+        if signal := stop_requested():
+            self._stopped = self._stopped or now
+            if now - self._stopped > STOP_GRACE:
+                raise Interrupted(f"stopped by {signal} while {self._what} waited for the tracking server")
+        if not self._said and self._limit is None and (num_failures >= 2 or now - self._started > SILENCE):
+            self._said = True
+            log.warning(
+                "%s waits: the tracking server %s %s; runs that are open train on, and what they write waits on the "
+                "disk; Ctrl-C ends the wait", self._what, self._server, trouble or "has not answered yet",
+            )  # fmt: skip
+
+    def end(self) -> None:
+        """The server has answered."""
+        if self._said:
+            log.warning("%s goes on after %.0f s", self._what, time.monotonic() - self._started)
+
+
+class Progress:
+    """Whether an outbox is still getting emptier, or at least its server is away, which passes."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._started = self._moved = self._rung = time.monotonic()
+        self._pending: object = None
+        outbox.hurry()
+
+    def has_ended(self) -> bool:
+        """Waits a little, then looks."""
+        now = time.monotonic()
+        time.sleep(0.02 if now - self._started < 1 else 0.2)
+        if now - self._rung > 2:
+            self._rung = now
+            self._outbox.hurry()
+        pending = self._outbox.pending()
+        if pending != self._pending or isinstance(self._outbox.trouble, Away):
+            self._pending, self._moved = pending, now
+        return now - self._moved > NO_PROGRESS
