@@ -6,6 +6,7 @@ A test that fails here after an upgrade says which module has to follow the libr
 import ast
 import inspect
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,27 @@ import optuna
 import pytest
 import torch
 import torchvision
+from alembic.runtime import migration
+from mlflow.exceptions import MlflowException
+from mlflow.store import db
+from mlflow.store.tracking import sqlalchemy_store
+from mlflow.store.tracking.dbmodels.models import SqlDataset
+from mlflow.store.tracking.file_store import FileStore
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.tracking import MlflowClient, fluent
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
 from imgcls import allocator
 from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values
+from imgcls.tracking.mlflow_internals import (
+    CHATTY_LOGGERS,
+    MAX_PARAM_VAL_LENGTH,
+    MAX_TAG_VAL_LENGTH,
+    OLD_FILE_STORE,
+    rewrite_places,
+    was_first,
+)
 
 PACKAGE = Path(__file__).parents[1] / "imgcls"
 
@@ -105,3 +122,57 @@ def test_optuna_keeps_the_values_that_were_enqueued():
 def test_optunas_journal_asks_the_lock_that_it_is_given():
     assert "lock_obj" in inspect.signature(JournalFileBackend).parameters
     assert {"acquire", "release"} <= vars(JournalFileOpenLock).keys()
+
+
+def test_mlflows_tables_hold_the_places_of_artifacts(tmp_path, empty_store):
+    """tracking/mlflow_internals.py rewrites them when a project was moved; MLflow's own client reads what it wrote."""
+    database = tmp_path / "mlflow.db"
+    shutil.copy(empty_store, database)
+    client = MlflowClient(f"sqlite:///{database}")
+    experiment_id = client.create_experiment("exp", artifact_location="file:///old")
+    run_id = client.create_run(experiment_id).info.run_id
+    model_id = client.create_logged_model(experiment_id).model_id
+    moved = []
+
+    def move(uri, experiment):
+        moved.append(experiment)
+        return uri.replace("/old", "/new") if uri.startswith("file:///old") else None
+
+    assert rewrite_places(database, move) == 3
+    assert sorted(moved) == ["", "", "Default", "exp"]
+    client = MlflowClient(f"sqlite:///{database}")
+    assert client.get_experiment(experiment_id).artifact_location == "file:///new"
+    assert client.get_run(run_id).info.artifact_uri == f"file:///new/{run_id}/artifacts"
+    assert client.get_logged_model(model_id).artifact_location.startswith("file:///new")
+
+
+def test_mlflow_words_a_row_that_is_there_already_as_an_integrity_error(tmp_path, empty_store):
+    """tracking/mlflow_internals.py tells by it that another process named the same data set at the same moment."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    store = SqlAlchemyStore(f"sqlite:///{tmp_path}/mlflow.db", tmp_path.as_uri())
+    row = {"experiment_id": 0, "name": "train", "digest": "d", "dataset_source_type": "t", "dataset_source": "s"}
+    with pytest.raises(MlflowException) as refused, store.ManagedSessionMaker(read_only=False) as session:
+        session.add_all(SqlDataset(dataset_uuid=each, **row) for each in "ab")
+    assert was_first(refused.value)
+
+
+def test_mlflows_old_file_store_is_known_by_its_files():
+    assert f"[0-9]*/{FileStore.META_DATA_FILE_NAME}" == OLD_FILE_STORE
+
+
+@pytest.mark.parametrize("logger", [db.utils._logger, sqlalchemy_store._logger, fluent._logger, migration.log])
+def test_mlflow_logs_under_the_names_that_are_kept_quiet(logger):
+    assert any(f"{logger.name}.".startswith(f"{name}.") for name in CHATTY_LOGGERS)
+
+
+def test_mlflow_keeps_values_up_to_its_longest_and_cuts_longer_ones(tmp_path, empty_store):
+    """tracking/run.py shortens them itself, so that two long ones stay different."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    run_id = client.create_run("0").info.run_id
+    for longer in (0, 1):
+        client.log_param(run_id, f"param{longer}", "x" * (MAX_PARAM_VAL_LENGTH + longer))
+        client.set_tag(run_id, f"tag{longer}", "x" * (MAX_TAG_VAL_LENGTH + longer))
+    data = client.get_run(run_id).data
+    assert [len(data.params[f"param{longer}"]) for longer in (0, 1)] == [MAX_PARAM_VAL_LENGTH] * 2
+    assert [len(data.tags[f"tag{longer}"]) for longer in (0, 1)] == [MAX_TAG_VAL_LENGTH] * 2
