@@ -1,12 +1,11 @@
-"""What of the record's files may go: states that nobody resumes, weights that nobody chose, leftovers of kills.
+"""Finds files that nobody needs any more: states of completed runs, weights that were not chosen, leftovers of kills.
 
-Files only: no run, metric or tag is changed, and what is kept of a run (predictions, reports, config) still says all
-that it said. Whatever a winner, a confirmation or an evaluation stands on is kept, and so is every run that may go on.
+No run, metric or tag is changed, and the predictions, reports and config of every run stay. Winners, confirmed and
+evaluated runs keep all of their files, and so does every run that may go on.
 """
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -14,15 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgcls.data.cache_folder import abandoned, in_words
+from imgcls.files import WRITTEN_ASIDE
 from imgcls.record import Artifact, RunRecord
 from imgcls.tracking.mlflow_internals import HALF_MADE
 from imgcls.tracking.store import Tracker
 
-ASIDE = re.compile(r"\..+\.\d+")
-"""Name of a file that is being written, with the number of its process at the end; see `imgcls.files`."""
-
-SETTLED_AFTER = 600.0
-"""Seconds without a write after which a store that was being made belongs to nobody: making one takes five."""
+ABANDONED_AFTER = 600.0
+"""Seconds without a write after which nobody is making a store any more."""
 
 RESUMED = "what completed runs would be resumed from"
 EPOCHS = "checkpoints of single epochs of completed runs"
@@ -73,7 +70,7 @@ def look_through(tracker: Tracker, root: Path) -> Findings:
     """
     records = [record for record in tracker.find({}, with_deleted=True) if record.kind]
     needed, needed_by_active = _needed(records), _needed(record for record in records if not record.is_deleted)
-    chosen_from = {r.run_id for r in records if r.kind == "sweep" and _has_chosen(r)}
+    chosen_from = {r.run_id for r in records if r.best_run_id and r.outcome == "completed" and not r.is_deleted}
     found: list[tuple[str, Path]] = []
     for record in records:
         if record.folder is None or _may_go_on(record):
@@ -118,7 +115,7 @@ def as_text(findings: Findings) -> str:
 
 
 def _needed(records: Iterable[RunRecord]) -> set[str]:
-    """Runs on which others stand: winners, confirmed and judged ones, and whatever has runs below it."""
+    """Ids of runs that others refer to: winners, confirmed and evaluated runs, and parents."""
     needed: set[str] = set()
     confirmed: set[tuple[str, int]] = set()
     trials = []
@@ -133,16 +130,12 @@ def _needed(records: Iterable[RunRecord]) -> set[str]:
     return needed | {trial.run_id for trial in trials if (trial.parent, trial.trial) in confirmed}
 
 
-def _has_chosen(sweep: RunRecord) -> bool:
-    return sweep.outcome == "completed" and not sweep.is_deleted and sweep.best_run_id != ""
-
-
 def _may_go_on(record: RunRecord) -> bool:
     return record.outcome in ("running", "interrupted") or record.status not in ("FINISHED", "FAILED")
 
 
 def _of_deleted(record: RunRecord) -> Iterator[tuple[str, Path]]:
-    """All of it; but a look at test images counts for ever, and what it looked at lies with the evaluation."""
+    """All files of a run, unless it is an evaluation: its list of test images is needed to count later looks."""
     folder = record.folder
     assert folder is not None
     own = folder.parent if folder.parent.name == record.run_id else folder
@@ -164,30 +157,29 @@ def _of_ended(record: RunRecord, *, has_chosen: bool) -> Iterator[tuple[str, Pat
 
 def _leftovers(folder: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted(folder.rglob(".*")):
-        if ASIDE.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+        if WRITTEN_ASIDE.fullmatch(path.name) and _is_file(path):
             yield LEFTOVERS, path
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return [path for path in _files(folder) if not ASIDE.fullmatch(path.name)]
-
-
-def _files(folder: Path) -> list[Path]:
-    """Files of a run's folder of checkpoints; a link is not followed, wherever it leads."""
-    checkpoints = folder / Path(Artifact.BEST).parent
+    """Whole checkpoints of a run; no link is followed."""
+    checkpoints = (folder / Artifact.BEST).parent
     if checkpoints.is_symlink() or not checkpoints.is_dir():
         return []
-    return sorted(path for path in checkpoints.iterdir() if path.is_file() and not path.is_symlink())
+    return sorted(path for path in checkpoints.iterdir() if _is_file(path) and not WRITTEN_ASIDE.fullmatch(path.name))
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _unfinished_stores(root: Path) -> Iterator[Path]:
     for aside in root.glob(f"{HALF_MADE}*"):
         last_write = max(path.stat().st_mtime for path in (aside, *aside.iterdir()))
-        if time.time() - last_write > SETTLED_AFTER:
+        if time.time() - last_write > ABANDONED_AFTER:
             yield aside
 
 
 def _num_bytes(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+    files = [path] if path.is_file() else filter(_is_file, path.rglob("*"))
+    return sum(file.stat().st_size for file in files)

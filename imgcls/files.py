@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -23,6 +24,10 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 
 NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV}
 """Error numbers where a file cannot have a hard link: on FAT and exFAT, on some network mounts, after too many."""
+
+
+WRITTEN_ASIDE = re.compile(r"\..+\.\d+")
+"""Name of a file that `written_aside` writes: the number of its process stands at the end."""
 
 
 class NoLocksError(ResourceError):
@@ -139,7 +144,7 @@ def put_in_place(aside: Path, path: Path) -> None:
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; what stands there takes the place of `path` when the block ends.
+    """A name beside `path` to write to; the file of that name replaces `path` when the block ends.
 
     A block that fails leaves nothing; one whose process is killed leaves what `leftovers` finds.
     """
@@ -152,9 +157,9 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """What writers of this machine that were killed have left half-written in a folder.
+    """Files in a folder that processes of this machine were writing aside when they were killed.
 
-    What a process of another machine writes is not among it: whether that one still lives cannot be seen from here.
+    Those of other machines are left out: whether a process lives there cannot be seen from here.
     """
     found = []
     for path in sorted(folder.glob(".*")):

@@ -172,7 +172,7 @@ def test_no_path_outside_of_a_runs_own_folder_is_ever_removed(project, tmp_path)
 
 
 def test_leftovers_of_killed_processes_go_once_nobody_can_be_at_them(project):
-    old = leave(project.root / ".mlflow-old" / "mlflow.db", age=2 * clean.SETTLED_AFTER)
+    old = leave(project.root / ".mlflow-old" / "mlflow.db", age=2 * clean.ABANDONED_AFTER)
     new = leave(project.root / ".mlflow-new" / "mlflow.db")
     decoded = leave(cache_folder() / "building-old" / "images.npy", age=48 * 3600)
     report = leave(project.tracker.get(project.train(*SHORT).run_id).folder / "figures" / ".curves.png.host.12")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -25,65 +26,35 @@ def local_path(uri: str) -> Path | None:
 
 
 class Places:
-    """Where the artifacts of a store lie: as the store says, unless it is the project's own."""
+    """Where the artifacts of a store lie: as the store says, or for a project's own store always below its root.
 
-    def to_read(self, uri: str) -> Path | None:
-        """The folder in which artifacts are read; None where they are not on this machine."""
-        return local_path(uri)
-
-    def to_write(self, uri: str) -> Path | None:
-        """The folder in which artifacts are written; None where they are not on this machine.
-
-        Raises:
-            InputError: it is not this project's to write in.
-        """
-        return local_path(uri)
-
-    def to_remove_from(self, uri: str) -> Path | None:
-        """The folder from which files may go; None where it is not this project's, or not on this machine."""
-        return local_path(uri)
-
-    def is_astray(self, uri: str) -> bool:
-        """Whether artifacts lie elsewhere than the store says."""
-        folder = local_path(uri)
-        return folder is not None and not folder.is_dir()
-
-    def why_missing(self, uri: str) -> str:
-        """Why an artifact is missing, if its whole folder is; "" if the folder is there."""
-        folder = self.to_read(uri)
-        return "" if folder is None or folder.is_dir() else f"; its folder {folder} is not there"
-
-    def relocate(self) -> int:
-        """Points the store to where artifacts lie now; gives how many places changed.
-
-        Raises:
-            InputError: the store is not this project's own.
-        """
-        raise InputError(
-            "only the project's own store, the file mlflow.db at its root, can be relocated; unset MLFLOW_TRACKING_URI"
-        )
-
-
-class OwnPlaces(Places):
-    """Those of a project's own store: always below its root, whatever the store says.
-
-    MLflow stores places absolute, so in a project that was copied they lead to the original. What lay below its
+    MLflow stores absolute places, so in a project that was copied they lead to the original. What lay below its
     `mlruns/` is looked for at the same place below ours, and nothing outside of our root is written or removed.
 
     Args:
-        root: the project's root, resolved.
+        own_root: root of the project whose own store it is, resolved; None for any other store.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, own_root: Path | None) -> None:
+        self._root = own_root
 
     def to_read(self, uri: str) -> Path | None:
-        """Where they lie here; where the store says, if they have no place in this project."""
+        """The folder in which artifacts are read, also one outside of the project; None if it is not on this machine.
+
+        Args:
+            uri: as the store has it.
+        """
         folder = local_path(uri)
         return folder and (self._here(folder) or folder)
 
     def to_write(self, uri: str) -> Path | None:
-        """Where they lie here; the store is corrected first where it says otherwise."""
+        """The folder in which artifacts are written; None if it is not on this machine.
+
+        The store is corrected first where it leads to another project.
+
+        Raises:
+            InputError: the folder lies outside of the project.
+        """
         folder = local_path(uri)
         if folder is None:
             return None
@@ -100,48 +71,61 @@ class OwnPlaces(Places):
         return here
 
     def to_remove_from(self, uri: str) -> Path | None:
-        """Where they lie here; None outside of this project."""
+        """The folder from which files may go; None if it is outside of the project, or not on this machine."""
         folder = local_path(uri)
         return folder and self._here(folder)
 
     def is_astray(self, uri: str) -> bool:
-        """Whether the store leads out of this project, or to no folder."""
+        """Whether the store leads out of the project, or to no folder."""
         folder = local_path(uri)
         here = folder and self._here(folder)
         return folder is not None and not (here and here.is_dir() and _is_same(folder, here))
 
     def why_missing(self, uri: str) -> str:
-        """The same, also for a project of which only the database was copied."""
+        """Why an artifact is missing, if its whole folder is; "" if the folder is there."""
         here, stored = self.to_read(uri), local_path(uri)
-        if here and stored and not here.is_dir() and stored.is_dir():
+        if here is None or stored is None or here.is_dir():
+            return ""
+        if stored.is_dir():
             return f": this project is a copy without the run's files; copy {stored} to {here}"
-        return super().why_missing(uri)
+        return f"; its folder {here} is not there"
 
     def relocate(self) -> int:
         """Points the store to where artifacts lie here; gives how many places changed.
 
-        Those of runs change where their files lie below our `mlruns/`, also where others still lie at the old place.
-        Those of experiments change always, so that new runs are written here.
-        """
-        return rewrite_places(self._root / "mlflow.db", self._moved)
+        Those of runs change if their files lie below our `mlruns/`, even while others still lie at the old place.
+        Those of experiments always change, so that new runs are written here.
 
-    def _moved(self, uri: str | None, experiment: str) -> str | None:
+        Raises:
+            InputError: the store is not this project's own.
+        """
+        if self._root is None:
+            raise InputError(
+                "only the project's own store, the file mlflow.db at its root, can be relocated; unset "
+                "MLFLOW_TRACKING_URI"
+            )
+        return rewrite_places(self._root / "mlflow.db", partial(self._moved, self._root))
+
+    def _moved(self, root: Path, uri: str | None, experiment: str) -> str | None:
         """The address of where a place lies here; None where the store has it right or nothing lies here.
 
         Args:
+            root: of the project.
             uri: as the store has it.
             experiment: its name, where the place is an experiment's.
         """
         folder = local_path(uri or "")
         here = folder and self._here(folder)
         if folder and not here and experiment:
-            here = self._root / MLRUNS / experiment
+            here = root / MLRUNS / experiment
         if not here or here == folder or not (experiment or here.exists()):
             return None
         return here.as_uri()
 
     def _here(self, folder: Path) -> Path | None:
         """Where a folder lies in this project; None where it leads out of it."""
+        if self._root is None:
+            return folder
         folder = Path(os.path.normpath(self._root / folder))
         if folder.is_relative_to(self._root):
             return folder

@@ -26,7 +26,7 @@ from imgcls.files import check_locks
 from imgcls.machine_failures import explain
 from imgcls.record import STATUS, UNKNOWN, Kind, Outcome, RunRecord, Tag
 from imgcls.signals import interruption
-from imgcls.tracking.artifact_places import MLRUNS, OwnPlaces, Places
+from imgcls.tracking.artifact_places import MLRUNS, Places
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed, out_of_sight
 from imgcls.tracking.credentials import redacted, scrubbed
 from imgcls.tracking.heartbeat import beating, is_beating, seconds_to_silence
@@ -74,7 +74,7 @@ class Tracker:
         try:
             self._database = database = database_behind(self.uri)
             self._keeps_artifacts = database == own or not os.environ.get("MLFLOW_TRACKING_URI")
-            self._places = OwnPlaces(self.root) if database == own else Places()
+            self._places = Places(self.root if database == own else None)
             if database is not None:
                 create_database(database, database.parent / MLRUNS)
                 check_locks(database.parent)  # without them SQLite says that another process holds one

@@ -15,7 +15,7 @@ from imgcls.errors import InputError, Interrupted
 from imgcls.record import Artifact
 from imgcls.search.sweep import Sweep
 from imgcls.signals import GracefulStop
-from imgcls.tracking.artifact_places import OwnPlaces
+from imgcls.tracking.artifact_places import Places
 from imgcls.tracking.store import Tracker
 from imgcls.tracking.store_address import sqlite_address
 from tests.conftest import Project
@@ -176,16 +176,14 @@ def test_another_store_is_left_as_it_is(project, tmp_path, monkeypatch):
 )
 def test_where_a_place_of_the_store_lies_here(tmp_path, stored, here):
     root = tmp_path / "project"
-    assert OwnPlaces(root).to_remove_from(f"{tmp_path}/{stored}") == (here and root / here)
+    assert Places(root).to_remove_from(f"{tmp_path}/{stored}") == (here and root / here)
 
 
 def test_a_relative_place_starts_at_the_project_and_a_remote_one_lies_nowhere_here(tmp_path):
-    assert OwnPlaces(tmp_path).to_remove_from("mlruns/exp") == tmp_path / "mlruns" / "exp"
-    assert OwnPlaces(tmp_path).to_remove_from("s3://bucket/mlruns/exp") is None
+    assert Places(tmp_path).to_remove_from("mlruns/exp") == tmp_path / "mlruns" / "exp"
+    assert Places(tmp_path).to_remove_from("s3://bucket/mlruns/exp") is None
 
 
 def test_an_experiment_called_like_the_folder_of_all_is_found(tmp_path):
     (tmp_path / "mlruns" / "mlruns" / "1").mkdir(parents=True)
-    assert (
-        OwnPlaces(tmp_path).to_read(f"{tmp_path.parent}/other/mlruns/mlruns/1") == tmp_path / "mlruns" / "mlruns" / "1"
-    )
+    assert Places(tmp_path).to_read(f"{tmp_path.parent}/other/mlruns/mlruns/1") == tmp_path / "mlruns" / "mlruns" / "1"
