@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.arena import ALL, players
+from benchmarks.arena import players
+from benchmarks.contestant import ALL
 from benchmarks.forms import FULL, PARTS, QUICK, TINY, Form
 from benchmarks.gpu import measure_gpu
 from benchmarks.growth import measure_growth

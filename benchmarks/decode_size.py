@@ -18,7 +18,7 @@ from imgcls.config.keys import Experiment
 from imgcls.config.load import load_experiment
 from imgcls.data import splits
 from imgcls.project import find_experiment
-from imgcls.runs.prepare import _dataset, prepare
+from imgcls.runs.prepare import cached_dataset, prepare
 from imgcls.statistics.intervals import mean_interval
 from imgcls.training.loop import TrainState, fit
 
@@ -54,7 +54,7 @@ def _best_accuracy(experiment: Experiment, root: Path, side: int) -> float:
     rule = splits.decode_side
     splits.decode_side = lambda *_: side
     try:
-        _dataset.cache_clear()
+        cached_dataset.cache_clear()
         prepared = prepare(experiment, root)
     finally:
         splits.decode_side = rule

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arena import LIMITS, players
+from benchmarks.arena import players
+from benchmarks.contestant import LIMITS
 from benchmarks.forms import Form
 from benchmarks.throughput import Tell, compare
 from benchmarks.works import make_work

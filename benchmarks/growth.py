@@ -140,14 +140,14 @@ class _StartedError(Exception):
 
 def _time_start(experiment: Experiment, root: Path) -> float:
     """Seconds from nothing in memory to the first trial."""
-    from imgcls.runs.prepare import _dataset
+    from imgcls.runs.prepare import cached_dataset
     from imgcls.search.driver import Driver
     from imgcls.search.sweep import Sweep
     from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
 
     tracker = Tracker(root)
-    _dataset.cache_clear()
+    cached_dataset.cache_clear()
     begun = time.perf_counter()
     sweep = Sweep(experiment, root, tracker, GracefulStop())
     try:

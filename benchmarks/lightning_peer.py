@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.arena import Epoch
+from benchmarks.contestant import Epoch
 from benchmarks.usual import train_loader
 from benchmarks.works import ENDLESS, Work
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.arena import Epoch
+from benchmarks.contestant import Epoch
 from benchmarks.works import Work
 from imgcls.data import decode_cache
 from imgcls.data.splits import load_dataset

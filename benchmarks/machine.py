@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from imgcls.training.device import _name
+from imgcls.training.device import device_name
 
 PACKAGES = (
     "torch", "torchvision", "lightning", "timm", "mlflow", "optuna", "numpy", "pillow", "scikit-learn", "elpv-dataset",
@@ -21,7 +21,7 @@ def describe_machine() -> dict[str, object]:
     cuda = torch.cuda.is_available()
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "processor": _name(torch.device("cpu")),
+        "processor": device_name(torch.device("cpu")),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),

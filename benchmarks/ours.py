@@ -11,11 +11,11 @@ import shutil
 import time
 from collections.abc import Iterator
 
-from benchmarks.arena import Epoch
+from benchmarks.contestant import Epoch
 from benchmarks.works import Work
 from imgcls.data.cache_folder import cache_folder
 from imgcls.reporting.progress import RunProgress
-from imgcls.runs.prepare import _dataset, prepare
+from imgcls.runs.prepare import cached_dataset, prepare
 from imgcls.signals import GracefulStop
 from imgcls.training.epoch import EpochResult
 from imgcls.training.loop import TrainState, fit
@@ -32,7 +32,7 @@ class Ours:
 
     def first(self) -> Epoch:
         """From an empty cache: find, decode, hash and search for leaks, then the net and its first epoch."""
-        _dataset.cache_clear()
+        cached_dataset.cache_clear()
         shutil.rmtree(cache_folder(), ignore_errors=True)
         begun = time.perf_counter()
         prepared = prepare(self._work.experiment, self._work.root)

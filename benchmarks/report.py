@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arena import ALL, BARE, LIMITS
+from benchmarks.contestant import ALL, BARE, LIMITS
 from imgcls.reporting.progress import duration
 
 Results = dict[str, Any]

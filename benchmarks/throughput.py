@@ -11,7 +11,8 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from benchmarks.arena import ALL, BARE, LIMITS, MOVED_LIMIT, PEERS, Epoch, Player, available
+from benchmarks.arena import Player, available
+from benchmarks.contestant import ALL, BARE, LIMITS, MOVED_LIMIT, PEERS, Epoch
 from benchmarks.forms import Form
 from benchmarks.works import Work
 

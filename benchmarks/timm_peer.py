@@ -15,7 +15,7 @@ from timm.loss import LabelSmoothingCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.utils import AverageMeter
 
-from benchmarks.arena import Epoch
+from benchmarks.contestant import Epoch
 from benchmarks.works import Work
 
 NUM_WORKERS = 4

@@ -19,7 +19,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional as TF
 from tqdm import tqdm
 
-from benchmarks.arena import Epoch
+from benchmarks.contestant import Epoch
 from benchmarks.works import Work
 
 

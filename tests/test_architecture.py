@@ -74,7 +74,7 @@ def test_imports_run_one_way(path):
             assert other <= own, f"{name_of(path)} imports {module}, which lies below it"
 
 
-@pytest.mark.parametrize("folder", ["imgcls", "torture", "tests"])
+@pytest.mark.parametrize("folder", ["imgcls", "benchmarks", "torture", "tests"])
 def test_no_circle_of_imports(folder):
     """Not within a room either, and not by an import inside a function; type checkers may see one."""
     paths = {name_of(path): path for path in (ROOT / folder).rglob("*.py")}
@@ -83,6 +83,11 @@ def test_no_circle_of_imports(folder):
         TopologicalSorter(imported).prepare()
     except CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+@pytest.mark.parametrize("path", [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "torture").glob("*.py")], ids=name_of)
+def test_programs_beside_the_package_use_its_public_names(path):
+    assert [module for module in imports(path) if module.startswith("imgcls.") and "._" in module] == []
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from scipy.stats import norm
 from sklearn import metrics
 
 from benchmarks import command, luck_of_means
-from benchmarks.arena import ALL, BARE, PEERS, available, players
+from benchmarks.arena import available, players
+from benchmarks.contestant import ALL, BARE, PEERS
 from benchmarks.coverage import of_two_classes, simulate
 from benchmarks.forms import PARTS, TINY
 from benchmarks.growth import fit_exponent

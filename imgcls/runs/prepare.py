@@ -97,7 +97,7 @@ def prepare(experiment: Experiment, root: Path, squares: int = SQUARES_FORMAT) -
     channels = 1 if experiment.data.channels == 1 else 3
     resolve_model(experiment.model, channels, experiment.data.image_size, root=root)
     device = prepare_device(experiment.train)
-    dataset, warnings = _dataset(experiment.data, experiment.augment, root, squares)
+    dataset, warnings = cached_dataset(experiment.data, experiment.augment, root, squares)
     model = resolve_model(experiment.model, dataset.channels, experiment.data.image_size, root=root)
     mean, std = dataset.mean, dataset.std
     if (pretrained := pretrained_normalisation(model)) is not None:
@@ -120,7 +120,9 @@ def prepare(experiment: Experiment, root: Path, squares: int = SQUARES_FORMAT) -
 
 
 @lru_cache(maxsize=2)
-def _dataset(data: DataConfig, augment: AugmentConfig, root: Path, squares: int) -> tuple[Dataset, tuple[str, ...]]:
+def cached_dataset(
+    data: DataConfig, augment: AugmentConfig, root: Path, squares: int
+) -> tuple[Dataset, tuple[str, ...]]:
     """The images and what is to be warned of; the trials of a sweep that share their data load it once."""
     with held_warnings() as warnings:
         dataset = load_dataset(data, augment, root, squares)

@@ -93,7 +93,7 @@ def prepare_device(config: TrainConfig) -> Device:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not config.deterministic
     bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
-    return Device(device, bfloat16, torch.get_num_threads(), _name(device))
+    return Device(device, bfloat16, torch.get_num_threads(), device_name(device))
 
 
 def _writes_out_of_bounds(module: nn.Module) -> bool:
@@ -130,7 +130,8 @@ def _pick(name: str) -> torch.device:
     return device
 
 
-def _name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """The name of a device for people; of a processor, the model that Linux tells."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:

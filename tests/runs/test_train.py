@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from imgcls.config.load import load_experiment
 from imgcls.errors import DataError, InputError, Interrupted, TrainingError
 from imgcls.runs.announce import announce
-from imgcls.runs.prepare import _dataset
+from imgcls.runs.prepare import cached_dataset
 from tests.data.make import picture, write, write_classes
 from tests.stops import StopAfter
 
@@ -156,7 +156,7 @@ def test_a_run_whose_images_find_no_room_in_the_cache_has_the_same_bits(project,
     cached = project.train(*settings)
     monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path))
     monkeypatch.setenv("IMGCLS_CACHE_BYTES", "0")
-    _dataset.cache_clear()
+    cached_dataset.cache_clear()
     anew = project.train(*settings)
     assert curves(project, anew.run_id) == curves(project, cached.run_id)
     assert project.tracker.get(anew.run_id).params == project.tracker.get(cached.run_id).params
