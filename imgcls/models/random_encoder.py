@@ -1,85 +1,50 @@
-"""A frozen random projection of image patches, and a ResNet-18 that learns from what is left."""
+"""`random-encoder`: a frozen random projection of image patches, and a ResNet-18 that learns from what is left."""
 
 from __future__ import annotations
 
-import math
-from collections import OrderedDict
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from imgcls.config.keys import ModelConfig
+from imgcls.errors import ConfigError
+from imgcls.models.network import AS_RGB, Network, refuse_other
 
-from imgcls.models.checks import check_patch
-from imgcls.models.resnet import ResNet
-
-
-class RandomEncoder(nn.Module):
-    """Images (B, 3, S, S) -> codes of the same shape, through weights that are drawn once and never trained.
-
-    `Conv2d(3, 3 p^2, kernel_size=p, stride=p, bias=False)`, its output (B, 3 p^2, S / p, S / p) read in memory order
-    as (B, 3, S, S), dropout of 0.1 and batch norm. The batch norm's running statistics are all that is in the
-    state_dict: the projection, 604 MB at p = 64, is drawn again from its seed.
-
-    Args:
-        patch: p, side of a patch in pixels.
-        seed: of the projection.
-        image_size: S.
-
-    Raises:
-        ConfigError: `patch` does not divide `image_size`.
-    """
-
-    weight: Tensor
-
-    def __init__(self, patch: int, seed: int, image_size: int) -> None:
-        check_patch(patch, image_size)
-        super().__init__()
-        self.patch = patch
-        self.register_buffer("weight", _draw_projection(3 * patch * patch, seed), persistent=False)
-        self.dropout = nn.Dropout(0.1)
-        self.bn = nn.BatchNorm2d(3).requires_grad_(False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Projects each patch, then drops and normalises."""
-        # Patches do not overlap, so the convolution is one product of matrices: at p = 64, two to five times faster.
-        codes = F.linear(self._patches(images), self.weight)
-        codes = codes.transpose(1, 2).reshape(images.shape)
-        normalised: Tensor = self.bn(self.dropout(codes))
-        return normalised
-
-    def _patches(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, (S / p)^2, 3 p^2), pixels in the order of a convolution's kernel."""
-        batch, channels, height, width = images.shape
-        p = self.patch
-        grid = images.reshape(batch, channels, height // p, p, width // p, p)
-        return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * p * p)
+if TYPE_CHECKING:
+    from torch import nn
 
 
-class RandomEncoderResNet(nn.Sequential):
-    """`RandomEncoder`, then a ResNet-18 with the small stem: images (B, 3, S, S) -> logits (B, num_classes).
+class RandomEncoderThenResNet(Network):
+    """`random-encoder`: width and patch are free."""
 
-    Args:
-        num_classes: K.
-        width: channels of the ResNet's first stage.
-        patch: side of a patch in pixels.
-        seed: of the encoder alone; the ResNet draws from torch's global generator.
-        image_size: S.
-        dropout: before the last layer.
+    name = "random-encoder"
+    about = "frozen random projection of patches, then a ResNet-18 with the small stem"
+    keys = ("depth", "width", "stem", "dropout", "patch", "encoder_seed")
+
+    def resolve(self, config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
+        """A ResNet-18 with the small stem and 64 channels."""
+        refuse_other(config, depth=18, stem="small")
+        if channels != 3:
+            raise ConfigError(f"model.name = 'random-encoder' takes RGB images, not {channels} channel; {AS_RGB}")
+        check_patch(config.patch, image_size)
+        return config.model_copy(update={"depth": 18, "width": config.width or 64, "stem": "small"})
+
+    def build(self, config: ModelConfig, num_classes: int, channels: int, image_size: int) -> nn.Module:
+        """A `RandomEncoderResNet`."""
+        from imgcls.models.random_encoder_layers import RandomEncoderResNet
+
+        del channels, image_size  # checked before
+        return RandomEncoderResNet(num_classes, config.width, config.patch, config.encoder_seed, config.dropout)
+
+
+def check_patch(patch: int, image_size: int) -> None:
+    """Checks that square patches of side `patch` tile the image.
 
     Raises:
-        ConfigError: `patch` does not divide `image_size`.
+        ConfigError: listing the sides that do.
     """
-
-    def __init__(
-        self, num_classes: int, width: int, patch: int, seed: int, image_size: int, dropout: float = 0.0
-    ) -> None:
-        encoder = RandomEncoder(patch, seed, image_size)
-        resnet = ResNet(18, width, "small", num_classes, dropout=dropout)
-        super().__init__(OrderedDict[str, nn.Module](encoder=encoder, resnet=resnet))
-
-
-def _draw_projection(size: int, seed: int) -> Tensor:
-    """float32 (size, size), drawn as Conv2d draws its weights: evenly from +-1 / sqrt(fan-in)."""
-    draws = torch.Generator().manual_seed(seed)
-    weight = torch.empty(size, size)
-    return nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=draws)
+    if patch >= 1 and image_size % patch == 0:
+        return
+    sides = [str(side) for side in range(1, image_size + 1) if image_size % side == 0]
+    raise ConfigError(
+        f"model.patch = {patch} does not divide data.image_size = {image_size}; "
+        f"patches that do: {', '.join(sides)}; or choose a multiple of {patch} for data.image_size"
+    )

@@ -1,16 +1,21 @@
-"""Residual networks (He et al. 2016, arXiv 1512.03385), with parameter names as in torchvision.
-
-At width 64 with the standard stem, depths 18, 34, 50 and 101 take torchvision's state_dict as it is.
-"""
+"""`resnet` and `resnet32`: residual networks of this package, their depths and their stems."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from imgcls.config.keys import ModelConfig
+from imgcls.errors import ConfigError
+from imgcls.models.network import Network, refuse_other
 
-from imgcls.models.checks import CIFAR_DEPTHS, check_depth
+if TYPE_CHECKING:
+    from torch import nn
+
+    from imgcls.models.resnet_layers import ResNet
+
+CIFAR_DEPTHS = (8, 14, 20, 32, 44, 56)
+"""Depths 6n+2 of He et al. 2016, section 4.2 (arXiv 1512.03385): three stages, small stem."""
 
 BLOCKS_PER_STAGE = {
     10: (1, 1, 1, 1),
@@ -21,61 +26,47 @@ BLOCKS_PER_STAGE = {
 } | {depth: ((depth - 2) // 6,) * 3 for depth in CIFAR_DEPTHS}
 """Depth -> blocks of each stage; 6n+2 weighted layers are n blocks of two in three stages, stem and head."""
 
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut: (B, in_channels, H, W) -> (B, width, H / stride, W / stride)."""
-
-    expansion = 1
-
-    def __init__(self, in_channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = _shortcut(in_channels, width, stride)
-        nn.init.zeros_(self.bn2.weight)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Adds the residual to the shortcut before the last ReLU."""
-        residual = F.relu(self.bn1(self.conv1(features)), inplace=True)
-        residual = self.bn2(self.conv2(residual))
-        return F.relu(residual + self.downsample(features), inplace=True)
+RESNET_DEPTHS = tuple(depth for depth in BLOCKS_PER_STAGE if depth not in CIFAR_DEPTHS)
+"""Depths with four stages; from 50 on with bottleneck blocks."""
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut: (B, in_channels, H, W) -> (B, 4 width, H / stride, W / stride).
+class ResNetOfAnyDepth(Network):
+    """`resnet`: depth, width and stem are free."""
 
-    The 3x3 convolution has the stride, not the first 1x1 as in the paper: torchvision's "v1.5".
-    """
+    name = "resnet"
+    about = "ResNet of model.depth layers, model.width channels and either model.stem"
+    keys = ("depth", "width", "stem", "weights", "dropout")
 
-    expansion = 4
+    def resolve(self, config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
+        """Depth 18, the stem that the depth calls for, and 64 channels, or 16 with three stages."""
+        config = super().resolve(config, channels, image_size)
+        depth = config.depth or 18
+        has_three_stages = depth in CIFAR_DEPTHS
+        stem = config.stem if config.stem != "auto" else "small" if has_three_stages else "standard"
+        check_depth(depth, stem)
+        width = config.width or (16 if has_three_stages else 64)
+        return config.model_copy(update={"depth": depth, "width": width, "stem": stem})
 
-    def __init__(self, in_channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        out_channels = width * self.expansion
-        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_channels)
-        self.downsample = _shortcut(in_channels, out_channels, stride)
-        nn.init.zeros_(self.bn3.weight)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Adds the residual to the shortcut before the last ReLU."""
-        residual = F.relu(self.bn1(self.conv1(features)), inplace=True)
-        residual = F.relu(self.bn2(self.conv2(residual)), inplace=True)
-        residual = self.bn3(self.conv3(residual))
-        return F.relu(residual + self.downsample(features), inplace=True)
+    def build(self, config: ModelConfig, num_classes: int, channels: int, image_size: int) -> nn.Module:
+        """See `resnet`."""
+        del image_size  # any will do
+        return resnet(config.depth, config.width, config.stem, num_classes, channels, config.dropout)
 
 
-class ResNet(nn.Sequential):
-    """Images (B, channels, H, W) of any size -> logits (B, num_classes), both float32.
+class ResNet32(ResNetOfAnyDepth):
+    """`resnet32`: what a tutorial calls so has 34 layers."""
 
-    Convolutions start as in He et al. 2015 (arXiv 1502.01852, fan-out). Each residual starts at zero, so every block
-    starts as its shortcut (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
+    name = "resnet32"
+    about = "the small tutorial network: a ResNet-34 of basic blocks with the standard stem"
+
+    def resolve(self, config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
+        """Only the width is free."""
+        refuse_other(config, depth=34, stem="standard")
+        return super().resolve(config.model_copy(update={"depth": 34, "stem": "standard"}), channels, image_size)
+
+
+def resnet(depth: int, width: int, stem: str, num_classes: int, channels: int = 3, dropout: float = 0.0) -> ResNet:
+    """A residual network: float32 images (B, channels, H, W) of any size -> logits (B, num_classes).
 
     Args:
         depth: weighted layers: 10, 18, 34 (basic blocks), 50, 101 (bottlenecks); with the small stem also the
@@ -89,50 +80,33 @@ class ResNet(nn.Sequential):
     Raises:
         ConfigError: no such depth with this stem.
     """
+    from imgcls.models.resnet_layers import BasicBlock, Bottleneck, ResNet
 
-    def __init__(
-        self, depth: int, width: int, stem: str, num_classes: int, channels: int = 3, dropout: float = 0.0
-    ) -> None:
-        check_depth(depth, stem)
-        block = Bottleneck if depth >= 50 and depth not in CIFAR_DEPTHS else BasicBlock
-        layers = _stem(stem, channels, width)
-        in_channels = width
-        for stage, num_blocks in enumerate(BLOCKS_PER_STAGE[depth]):
-            stage_width = width * 2**stage
-            stride = 1 if stage == 0 else 2
-            layers[f"layer{stage + 1}"] = _stage(block, in_channels, stage_width, num_blocks, stride)
-            in_channels = stage_width * block.expansion
-        layers["avgpool"] = nn.AdaptiveAvgPool2d(1)
-        layers["flatten"] = nn.Flatten()
-        layers["dropout"] = nn.Dropout(dropout)
-        layers["fc"] = nn.Linear(in_channels, num_classes)
-        super().__init__(layers)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    check_depth(depth, stem)
+    block = Bottleneck if depth in RESNET_DEPTHS and depth >= 50 else BasicBlock
+    return ResNet(block, BLOCKS_PER_STAGE[depth], width, stem, num_classes, channels, dropout)
 
 
-def _stem(stem: str, channels: int, width: int) -> OrderedDict[str, nn.Module]:
-    kernel, stride = (3, 1) if stem == "small" else (7, 2)
-    conv = nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False)
-    layers = OrderedDict[str, nn.Module](conv1=conv, bn1=nn.BatchNorm2d(width), relu=nn.ReLU(inplace=True))
-    if stem == "standard":
-        layers["maxpool"] = nn.MaxPool2d(3, stride=2, padding=1)
-    return layers
+def check_depth(depth: int, stem: str) -> None:
+    """Checks that a residual network of this depth exists with this stem.
 
-
-def _stage(
-    block: type[BasicBlock] | type[Bottleneck], in_channels: int, width: int, num_blocks: int, stride: int
-) -> nn.Sequential:
-    first = block(in_channels, width, stride)
-    return nn.Sequential(first, *(block(width * block.expansion, width, 1) for _ in range(num_blocks - 1)))
-
-
-def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """The identity where shapes agree, else a 1x1 projection (option B of the paper)."""
-    if stride == 1 and in_channels == out_channels:
-        return nn.Identity()
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
-        nn.BatchNorm2d(out_channels),
+    Raises:
+        ConfigError: listing the depths that work.
+    """
+    known = RESNET_DEPTHS if stem == "standard" else (*RESNET_DEPTHS, *CIFAR_DEPTHS)
+    if depth in known:
+        return
+    if depth in CIFAR_DEPTHS:
+        raise ConfigError(
+            f"model.depth = {depth} has three stages, too few for model.stem = 'standard'; "
+            f"choose model.stem = 'small', or one of the depths {_list(RESNET_DEPTHS)}"
+        )
+    closest = min(known, key=lambda candidate: abs(candidate - depth))
+    raise ConfigError(
+        f"model.depth = {depth}: there is no such network; did you mean {closest}? Depths: {_list(RESNET_DEPTHS)}; "
+        f"with model.stem = 'small' also {_list(CIFAR_DEPTHS)}"
     )
+
+
+def _list(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))

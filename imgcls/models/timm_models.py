@@ -2,18 +2,122 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from imgcls.config.keys import ModelConfig
 from imgcls.errors import ConfigError, InputError
-from imgcls.models.hub import asked_where_it_answers, downloaded, why_not_had
-from imgcls.models.pretrained_weights import PACKAGES, packages_as_a_way_out
+from imgcls.models.downloads import asked_where_it_answers, downloaded, why_not_had
+from imgcls.models.network import AS_RGB, Library, Listed, Normalisation
+from imgcls.models.pretrained_weights import (
+    PACKAGE_NORMALISATION,
+    PACKAGES,
+    find_package,
+    is_file,
+    is_package,
+    packages_as_a_way_out,
+    packages_for,
+)
 from imgcls.text import did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
+
+log = logging.getLogger(__name__)
+
+
+class Timm(Library):
+    """`timm:NAME`."""
+
+    name = "timm:"
+    keys = ("weights", "dropout")
+
+    def resolve(self, config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
+        """Fills in the tag, or the installed package, of the weights that `pretrained` stands for today."""
+        del image_size  # seen when the network is built
+        name = self.bare(config)
+        _check_name(name)
+        config = _with_installed_package(config, name)
+        if not config.weights or is_file(config.weights):
+            return config
+        if channels != 3:
+            raise ConfigError(f"model.weights = {config.weights!r} want RGB images, not {channels} channel; {AS_RGB}")
+        if is_package(config.weights):
+            _check_package(config, name)
+            return config
+        return config.model_copy(update={"weights": _tag(name, config.weights)})
+
+    def construct(
+        self, config: ModelConfig, num_classes: int, channels: int, image_size: int, download: bool
+    ) -> nn.Module:
+        """A network of timm.
+
+        Without its weights their tag still decides what little of the shapes it does.
+
+        Raises:
+            InputError: the weights could not be downloaded, or the network has no dropout.
+        """
+        del image_size  # any, or it is refused when it is tried
+        tag = "" if is_file(config.weights) or is_package(config.weights) else config.weights
+        options = {"drop_rate": config.dropout} if config.dropout else {}
+        try:
+            with asked_where_it_answers() if download else nullcontext():
+                model: nn.Module = _timm().create_model(
+                    f"{self.bare(config)}.{tag}" if tag else self.bare(config),
+                    pretrained=download,
+                    num_classes=num_classes,
+                    in_chans=channels,
+                    **options,
+                )
+        except TypeError as error:
+            raise InputError(f"{config.name} cannot be built with {options}: {error}") from error
+        except (OSError, RuntimeError) as error:
+            if not download:
+                raise
+            raise InputError(
+                f"{config.name}: the weights {tag} could not be had: {why_not_had(error)}; set model.weights to a "
+                f"file, or to '' for random weights{packages_as_a_way_out()}"
+            ) from error
+        if not (download and model.pretrained_cfg["num_classes"] == num_classes):  # type: ignore[index]
+            _redraw(model, self.heads(model))
+        return model
+
+    def heads(self, model: nn.Module) -> list[str]:
+        """Distilled networks have two, bare encoders none."""
+        classifier = model.pretrained_cfg["classifier"]  # type: ignore[index]
+        return [classifier] if isinstance(classifier, str) else list(classifier or ())
+
+    def normalisation(self, config: ModelConfig) -> Normalisation:
+        """As timm publishes it, or as the package's weights were trained."""
+        if is_package(config.weights):
+            return PACKAGE_NORMALISATION
+        name = self.bare(config)
+        published = _timm().get_pretrained_cfg(f"{name}.{_tag(name, config.weights)}")
+        return tuple(published.mean), tuple(published.std)
+
+    def names(self) -> list[str]:
+        """Every network of timm; none where it is not installed."""
+        return [f"{self.name}{name}" for name in _timm().list_models()] if is_installed() else []
+
+    def listed(self) -> list[Listed]:
+        """Each with its weights, where they are; without timm only those with weights in packages."""
+        if not is_installed():
+            return [self._listed(package.timm_name, "needs timm") for package in PACKAGES.values()]
+        tags = {name: _tags().get(name, []) for name in _timm().list_models()}
+        return [self._listed(name, f"weights: {', '.join(known) or 'none'}", known) for name, known in tags.items()]
+
+    def _listed(self, name: str, about: str, tags: Sequence[str] = ()) -> Listed:
+        here = [tag for tag in tags if downloaded(_timm().get_pretrained_cfg(f"{name}.{tag}"))]
+        packages = packages_for(name)
+        missing = {key: package for key, package in packages.items() if not (is_installed() and package.files())}
+        ready = [key for key in packages if key not in missing]
+        needed = [*([] if is_installed() else ["timm"]), *(package.distribution for package in missing.values())]
+        install = f"pip install {' '.join(needed)}" if missing else ""
+        return Listed(f"{self.name}{name}", about, (*ready, *here), tuple(missing), install)
 
 
 def is_installed() -> bool:
@@ -25,12 +129,7 @@ def is_installed() -> bool:
     return True
 
 
-def names() -> list[str]:
-    """Every network, without the prefix and without tags of weights."""
-    return list(_timm().list_models())
-
-
-def weight_names() -> dict[str, list[str]]:
+def _tags() -> dict[str, list[str]]:
     """Network -> the tags of the weights that timm publishes for it."""
     tags: dict[str, list[str]] = {}
     for tagged in _timm().list_pretrained():
@@ -39,23 +138,8 @@ def weight_names() -> dict[str, list[str]]:
     return tags
 
 
-def downloaded_weights() -> dict[str, list[str]]:
-    """Network -> the tags of the weights that an earlier download left on this machine."""
-    found: dict[str, list[str]] = {}
-    for name, tags in weight_names().items():
-        here = [tag for tag in tags if downloaded(_timm().get_pretrained_cfg(f"{name}.{tag}"))]
-        found |= {name: here} if here else {}
-    return found
-
-
-def check(name: str) -> None:
-    """Checks that the network exists.
-
-    Raises:
-        ConfigError: naming the nearest network.
-        InputError: timm is not installed.
-    """
-    known = names()
+def _check_name(name: str) -> None:
+    known = list(_timm().list_models())
     network, dot, tag = name.partition(".")
     if dot and network in known:
         raise ConfigError(
@@ -68,86 +152,58 @@ def check(name: str) -> None:
         )
 
 
-def resolve_weights(config: ModelConfig, name: str) -> str:
+def _with_installed_package(config: ModelConfig, name: str) -> ModelConfig:
+    """`pretrained` stands for the weights of a package where one is installed: they are here, and need no download."""
+    package = next((key for key, package in packages_for(name).items() if package.files()), "")
+    if config.weights != "pretrained" or not package:
+        return config
+    _say_once(f"model.weights = 'pretrained': the weights of the installed package, model.weights = '{package}'")
+    return config.model_copy(update={"weights": package})
+
+
+@lru_cache
+def _say_once(line: str) -> None:
+    log.info(line)
+
+
+def _check_package(config: ModelConfig, name: str) -> None:
+    package = find_package(config.weights)
+    if name != package.timm_name:
+        raise ConfigError(
+            f"model.weights = {config.weights!r}: with model.name = {config.name!r} they would compute something "
+            f"else than they were trained for; set model.name = 'timm:{package.timm_name}'"
+        )
+    package.file()
+
+
+def _tag(name: str, wanted: str) -> str:
     """The tag of the weights that `pretrained`, or a tag itself, stands for today.
 
     Raises:
         ConfigError: listing the tags there are.
     """
-    known = weight_names().get(name, [])
-    if config.weights in known:
-        return config.weights
-    if config.weights == "pretrained" and known:
+    known = _tags().get(name, [])
+    if wanted in known:
+        return wanted
+    if wanted == "pretrained" and known:
         return str(_timm().get_pretrained_cfg(name).tag)
-    packages = [f"package:{key}" for key, package in PACKAGES.items() if package.timm_name == name]
-    choice = ", ".join((*known, *packages)) or "no weights of its own"
+    choice = ", ".join((*known, *packages_for(name))) or "no weights of its own"
     raise ConfigError(
-        f"model.weights = {config.weights!r}: timm:{name} has {choice}; choose one, or a .pt, .pth or .safetensors "
-        f"file{did_you_mean(config.weights, known)}"
+        f"model.weights = {wanted!r}: timm:{name} has {choice}; choose one, or a .pt, .pth or .safetensors "
+        f"file{did_you_mean(wanted, known)}"
     )
 
 
-def normalisation(name: str, tag: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std per channel in [0, 1] that timm's weights were trained with."""
-    config = _timm().get_pretrained_cfg(f"{name}.{tag}")
-    return tuple(config.mean), tuple(config.std)
-
-
-def build(name: str, tag: str, pretrained: bool, num_classes: int, channels: int, dropout: float) -> nn.Module:
-    """Builds the network, in training mode, with a head for `num_classes`.
-
-    Args:
-        name: without the prefix.
-        tag: of its weights; empty for none.
-        pretrained: whether to download them. Without, the tag still decides what little of the shapes it does.
-        num_classes: K.
-        channels: C of the images.
-        dropout: before the last layer.
-
-    Raises:
-        InputError: the weights could not be downloaded, or the network has no dropout.
-    """
-    options = {"drop_rate": dropout} if dropout else {}
-    try:
-        with asked_where_it_answers() if pretrained else nullcontext():
-            model: nn.Module = _timm().create_model(
-                f"{name}.{tag}" if tag else name,
-                pretrained=pretrained,
-                num_classes=num_classes,
-                in_chans=channels,
-                **options,
-            )
-    except TypeError as error:
-        raise InputError(f"timm:{name} cannot be built with {options}: {error}") from error
-    except (OSError, RuntimeError) as error:
-        if not pretrained:
-            raise
-        raise InputError(
-            f"timm:{name}: the weights {tag} could not be had: {why_not_had(error)}; set model.weights to a "
-            f"file, or to '' for random weights{packages_as_a_way_out()}"
-        ) from error
-    if not (pretrained and model.pretrained_cfg["num_classes"] == num_classes):  # type: ignore[index]
-        _redraw_head(model)
-    return model
-
-
-def _redraw_head(model: nn.Module) -> None:
+def _redraw(model: nn.Module, heads: list[str]) -> None:
     """Draws last layers that came without weights as torch draws a Linear.
 
     timm scales some by their outputs: EfficientNet's two-class head spans +-0.7, and its first loss is near 3 nats.
     """
     from torch import nn
 
-    heads = head_names(model)
     for name, module in model.named_modules():
         if name in heads and isinstance(module, nn.Linear):
             module.reset_parameters()
-
-
-def head_names(model: nn.Module) -> list[str]:
-    """The last layers, of which distilled networks have two and bare encoders none."""
-    classifier = model.pretrained_cfg["classifier"]  # type: ignore[index]
-    return [classifier] if isinstance(classifier, str) else list(classifier or ())
 
 
 def _timm() -> ModuleType:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from imgcls.config.keys import ModelConfig
 from imgcls.errors import ConfigError, InputError
-from imgcls.models.hub import downloaded_from
-from imgcls.models.pretrained_weights import packages_as_a_way_out
+from imgcls.models.downloads import downloaded_from
+from imgcls.models.network import AS_RGB, Library, Listed, Normalisation
+from imgcls.models.pretrained_weights import find_package, is_file, is_package, packages_as_a_way_out
 from imgcls.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -18,92 +19,87 @@ if TYPE_CHECKING:
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
 
-def names() -> list[str]:
-    """Every name, without the prefix."""
+class Torchvision(Library):
+    """`torchvision:NAME`."""
+
+    name = "torchvision:"
+    keys = ("weights",)
+
+    def resolve(self, config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
+        """Fills in the name of the weights that `pretrained` stands for today."""
+        del image_size  # seen when the network is built
+        name = self.bare(config)
+        if name not in (known := _network_names()):
+            raise ConfigError(
+                f"model.name = '{config.name}': torchvision has no such classification network, see `imgcls models`"
+                f"{did_you_mean(name, known)}"
+            )
+        if channels != 3:
+            raise ConfigError(f"model.name = '{config.name}' takes RGB images, not {channels} channel; {AS_RGB}")
+        if is_package(config.weights):
+            package = find_package(config.weights)
+            raise ConfigError(
+                f"model.weights = {config.weights!r} are for model.name = 'timm:{package.timm_name}' alone"
+            )
+        if not config.weights or is_file(config.weights):
+            return config
+        return config.model_copy(update={"weights": _weights_name(name, config.weights)})
+
+    def construct(
+        self, config: ModelConfig, num_classes: int, channels: int, image_size: int, download: bool
+    ) -> nn.Module:
+        """A network of torchvision that gives logits alone."""
+        del channels  # always 3
+        name = self.bare(config)
+        model = _download(name, config.weights) if download else _from_scratch(name, num_classes, image_size)
+        if name in _WITH_AUXILIARY_HEADS:
+            _simplify(model)
+        _fit_head(model, self.heads(model), num_classes)
+        return model
+
+    def normalisation(self, config: ModelConfig) -> Normalisation:
+        """As torchvision publishes it."""
+        name = self.bare(config)
+        if name in _WITH_AUXILIARY_HEADS:
+            return (0.5,) * 3, (0.5,) * 3
+        transform = _weights(name)[_weights_name(name, config.weights)].transforms()
+        return tuple(transform.mean), tuple(transform.std)
+
+    def names(self) -> list[str]:
+        """Every classification network of torchvision."""
+        return [f"{self.name}{name}" for name in _network_names()]
+
+    def listed(self) -> list[Listed]:
+        """Each with its weights, and with those of them that an earlier download left on this machine."""
+        return [_listed(f"{self.name}{name}", _weights(name)) for name in _network_names()]
+
+
+def _listed(name: str, published: type[WeightsEnum]) -> Listed:
+    here = tuple(weights.name for weights in published if downloaded_from(weights.url))
+    return Listed(name, f"weights: {', '.join(weights.name for weights in published)}", here)
+
+
+def _network_names() -> list[str]:
     from torchvision import models
 
     return list(models.list_models(module=models))
 
 
-def weight_names(name: str) -> list[str]:
-    """The pretrained weights that torchvision publishes for a network."""
-    return [weights.name for weights in _weights(name)]
-
-
-def downloaded_weights(name: str) -> list[str]:
-    """Those of them that an earlier download left on this machine."""
-    return [weights.name for weights in _weights(name) if downloaded_from(weights.url)]
-
-
-def check(name: str, channels: int) -> None:
-    """Checks that the network exists and takes images of so many channels.
-
-    Raises:
-        ConfigError: naming the nearest network, or the remedy.
-    """
-    if name not in (known := names()):
-        raise ConfigError(
-            f"model.name = 'torchvision:{name}': torchvision has no such classification network, see `imgcls models`"
-            f"{did_you_mean(name, known)}"
-        )
-    if channels != 3:
-        raise ConfigError(
-            f"model.name = 'torchvision:{name}' takes RGB images, not {channels} channel; set data.channels = 3, "
-            "which repeats grey three times"
-        )
-
-
-def resolve_weights(config: ModelConfig, name: str) -> str:
+def _weights_name(name: str, wanted: str) -> str:
     """The name of the weights that `pretrained`, or a name itself, stands for today.
 
     Raises:
         ConfigError: listing the names there are.
     """
-    known = weight_names(name)
-    if config.weights in known:
-        return config.weights
-    if config.weights == "pretrained":
+    known = [weights.name for weights in _weights(name)]
+    if wanted in known:
+        return wanted
+    if wanted == "pretrained":
         return str(_weights(name).DEFAULT.name)
     raise ConfigError(
-        f"model.weights = {config.weights!r}: torchvision:{name} has {', '.join(known)}; choose one, or a .pt, .pth or "
-        f".safetensors file{did_you_mean(config.weights, known)}"
+        f"model.weights = {wanted!r}: torchvision:{name} has {', '.join(known)}; choose one, or a .pt, .pth or "
+        f".safetensors file{did_you_mean(wanted, known)}"
     )
-
-
-def normalisation(name: str, weights: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std per channel in [0, 1] that named weights were trained with."""
-    if name in _WITH_AUXILIARY_HEADS:
-        return (0.5,) * 3, (0.5,) * 3
-    transform = _weights(name)[weights].transforms()
-    return tuple(transform.mean), tuple(transform.std)
-
-
-def build(name: str, weights: str, num_classes: int, image_size: int) -> nn.Module:
-    """Builds the network, in training mode.
-
-    Args:
-        name: without the prefix.
-        weights: a name of torchvision's, or empty for random ones.
-        num_classes: K; the head is initialised again where the weights have another number.
-        image_size: H = W of the images, on which the shapes of the transformers depend.
-
-    Raises:
-        InputError: the weights could not be downloaded.
-    """
-    model = _download(name, weights) if weights else _from_scratch(name, num_classes, image_size)
-    if name in _WITH_AUXILIARY_HEADS:
-        _simplify(model)
-    _fit_head(model, num_classes)
-    return model
-
-
-def head_name(model: nn.Module) -> str:
-    """The last linear layer, or in squeezenet, which has none, the last convolution."""
-    from torch import nn
-
-    modules: list[tuple[str, nn.Module]] = list(model.named_modules())
-    linear = [name for name, module in modules if isinstance(module, nn.Linear)]
-    return linear[-1] if linear else [name for name, module in modules if isinstance(module, nn.Conv2d)][-1]
 
 
 def _weights(name: str) -> type[WeightsEnum]:
@@ -156,10 +152,10 @@ def _simplify(model: nn.Module) -> None:
             setattr(model, name, value)
 
 
-def _fit_head(model: nn.Module, num_classes: int) -> None:
+def _fit_head(model: nn.Module, heads: list[str], num_classes: int) -> None:
     from torch import nn
 
-    name = head_name(model)
+    (name,) = heads
     head = model.get_submodule(name)
     if isinstance(head, nn.Linear) and head.out_features != num_classes:
         model.set_submodule(name, nn.Linear(head.in_features, num_classes))

@@ -8,11 +8,11 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
+from imgcls.cli.models import _as_text as as_text
 from imgcls.config.keys import ModelConfig
 from imgcls.errors import InputError
-from imgcls.models import hub, pretrained_weights
-from imgcls.models.listing import as_text, is_model, listed_models
-from imgcls.models.registry import build_model, resolve_model
+from imgcls.models import downloads, pretrained_weights
+from imgcls.models.registry import build_model, listed_models, model_names, resolve_model
 
 TINY = "timm:test_resnet"
 """A network of 5 layers that timm publishes weights of for its own tests."""
@@ -33,9 +33,9 @@ def no_hub(monkeypatch):
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setattr(constants, "ENDPOINT", address)
-    hub.why_unreachable.cache_clear()
+    downloads.why_unreachable.cache_clear()
     yield address
-    hub.why_unreachable.cache_clear()
+    downloads.why_unreachable.cache_clear()
 
 
 @pytest.fixture
@@ -68,8 +68,8 @@ def test_a_part_of_a_name_or_a_pattern_lists_what_has_it(pattern, some, none):
 
 
 def test_an_exact_name_is_a_model():
-    assert is_model("resnet") and is_model(TINY)
-    assert not is_model("resne") and not is_model("timm:resnet18.a1_in1k")
+    assert {"resnet", TINY} <= set(model_names())
+    assert not {"resne", "timm:resnet18.a1_in1k"} & set(model_names())
 
 
 @pytest.mark.usefixtures("downloaded")

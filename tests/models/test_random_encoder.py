@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from imgcls.errors import InputError
-from imgcls.models.random_encoder import RandomEncoder, RandomEncoderResNet
+from imgcls.models.random_encoder import check_patch
+from imgcls.models.random_encoder_layers import RandomEncoder, RandomEncoderResNet
 
 
 def reference(patch: int, seed: int) -> nn.Conv2d:
@@ -18,14 +19,14 @@ def reference(patch: int, seed: int) -> nn.Conv2d:
 @pytest.mark.parametrize("patch", [1, 2, 3, 4, 6, 12])
 def test_codes_are_those_of_a_convolution_read_in_memory_order(patch: int) -> None:
     images = torch.randn(3, 3, 12, 12, generator=torch.Generator().manual_seed(1))
-    encoder = RandomEncoder(patch, seed=5, image_size=12).eval()
+    encoder = RandomEncoder(patch, seed=5).eval()
     with torch.no_grad():
         expected = reference(patch, seed=5)(images).reshape(3, 3, 12, 12) / (1 + encoder.bn.eps) ** 0.5
         torch.testing.assert_close(encoder(images), expected)
 
 
 def test_weights_are_bit_for_bit_those_that_conv2d_draws() -> None:
-    weight = RandomEncoder(4, seed=7, image_size=8).weight
+    weight = RandomEncoder(4, seed=7).weight
     assert torch.equal(weight, reference(4, seed=7).weight.reshape(48, 48))
     assert weight.abs().max() <= 48**-0.5
     assert weight.std().item() == pytest.approx((1 / 48 / 3) ** 0.5, rel=0.05)
@@ -34,15 +35,15 @@ def test_weights_are_bit_for_bit_those_that_conv2d_draws() -> None:
 def test_the_seed_alone_decides_and_the_global_generator_stays() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = RandomEncoder(2, seed=3, image_size=4).weight
+    first = RandomEncoder(2, seed=3).weight
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(2)
-    assert torch.equal(first, RandomEncoder(2, seed=3, image_size=4).weight)
-    assert not torch.equal(first, RandomEncoder(2, seed=4, image_size=4).weight)
+    assert torch.equal(first, RandomEncoder(2, seed=3).weight)
+    assert not torch.equal(first, RandomEncoder(2, seed=4).weight)
 
 
 def test_state_dict_has_the_running_statistics_and_not_the_projection() -> None:
-    model = RandomEncoderResNet(num_classes=2, width=4, patch=4, seed=0, image_size=8)
+    model = RandomEncoderResNet(num_classes=2, width=4, patch=4, seed=0)
     encoder = {name for name in model.state_dict() if name.startswith("encoder.")}
     assert encoder == {
         f"encoder.bn.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -52,16 +53,16 @@ def test_state_dict_has_the_running_statistics_and_not_the_projection() -> None:
 
 def test_a_checkpoint_and_the_seed_give_the_model_back() -> None:
     images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    trained = RandomEncoderResNet(num_classes=2, width=4, patch=4, seed=9, image_size=8)
+    trained = RandomEncoderResNet(num_classes=2, width=4, patch=4, seed=9)
     trained(images)
-    again = RandomEncoderResNet(num_classes=2, width=4, patch=4, seed=9, image_size=8)
+    again = RandomEncoderResNet(num_classes=2, width=4, patch=4, seed=9)
     again.load_state_dict(trained.state_dict())
     assert torch.equal(trained.eval()(images), again.eval()(images))
 
 
 def test_nothing_in_front_is_trained_but_statistics_move_in_training_mode() -> None:
     images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    encoder = RandomEncoder(4, seed=0, image_size=8)
+    encoder = RandomEncoder(4, seed=0)
     assert not encoder(images).requires_grad
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     moved = encoder.bn.running_var.clone()
@@ -72,7 +73,7 @@ def test_nothing_in_front_is_trained_but_statistics_move_in_training_mode() -> N
 
 
 def test_dropout_of_a_tenth_draws_from_the_global_generator() -> None:
-    encoder = RandomEncoder(4, seed=0, image_size=64)
+    encoder = RandomEncoder(4, seed=0)
     encoder.bn = nn.Identity()  # type: ignore[assignment]
     images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(5)
@@ -84,7 +85,7 @@ def test_dropout_of_a_tenth_draws_from_the_global_generator() -> None:
 
 
 def test_the_resnet_behind_it_trains() -> None:
-    model = RandomEncoderResNet(num_classes=3, width=4, patch=2, seed=0, image_size=16)
+    model = RandomEncoderResNet(num_classes=3, width=4, patch=2, seed=0)
     logits = model(torch.randn(2, 3, 16, 16))
     assert logits.shape == (2, 3)
     logits.square().sum().backward()
@@ -95,4 +96,4 @@ def test_the_resnet_behind_it_trains() -> None:
 @pytest.mark.parametrize("patch", [5, 64, 0])
 def test_patches_that_do_not_tile_the_image_are_refused_with_those_that_do(patch: int) -> None:
     with pytest.raises(InputError, match=rf"model\.patch = {patch} .* data\.image_size = 28; .* 1, 2, 4, 7, 14, 28;"):
-        RandomEncoder(patch, seed=0, image_size=28)
+        check_patch(patch, image_size=28)

@@ -19,11 +19,13 @@ from imgcls.models.registry import (
     build_model,
     closest_model,
     describe_model,
-    list_models,
+    listed_models,
+    model_names,
     pretrained_normalisation,
     resolve_model,
 )
-from imgcls.models.resnet import ResNet
+from imgcls.models.resnet import resnet
+from imgcls.models.torchvision_models import Torchvision
 
 
 def config(name: str, **values: Any) -> ModelConfig:
@@ -153,7 +155,7 @@ def test_without_timm_the_remedy_is_to_install_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(InputError, match="pip install timm"):
         resolve_model(config("timm:resnet18"), 3, 32)
-    assert not any(name.startswith("timm:") for name, _ in list_models())
+    assert not any(name.startswith("timm:") for name in model_names())
 
 
 class TestBuilding:
@@ -224,7 +226,7 @@ class TestBuilding:
         assert head.abs().max() <= 1280**-0.5
 
     def test_a_network_without_a_head_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("imgcls.models.torchvision_models.build", lambda *_arguments: nn.AvgPool2d(4))
+        monkeypatch.setattr(Torchvision, "construct", lambda *_arguments: nn.AvgPool2d(4))
         with pytest.raises(InputError, match=r"gives \(1, 3, 8, 8\), not logits \(1, 2\); choose another model\.name"):
             build("torchvision:resnet18", image_size=32)
 
@@ -327,26 +329,26 @@ class TestPublishedWeights:
 
 class TestFiles:
     @pytest.fixture
-    def trained(self) -> ResNet:
-        return ResNet(8, 4, "small", num_classes=3)
+    def trained(self) -> nn.Module:
+        return resnet(8, 4, "small", num_classes=3)
 
     def from_file(self, root: Path, file: str, num_classes: int = 3, **values: Any) -> nn.Module:
         values = {"depth": 8, "width": 4} | values
         return build("resnet", num_classes=num_classes, root=root, weights=file, **values)
 
     @pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
-    def test_a_file_of_torch_fills_every_tensor(self, tmp_path: Path, trained: ResNet, wrapper: str | None) -> None:
+    def test_a_file_of_torch_fills_every_tensor(self, tmp_path: Path, trained: nn.Module, wrapper: str | None) -> None:
         state = trained.state_dict()
         torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "w.pt")
         assert same_state(self.from_file(tmp_path, "w.pt"), trained)
 
-    def test_a_file_of_safetensors_fills_every_tensor(self, tmp_path: Path, trained: ResNet) -> None:
+    def test_a_file_of_safetensors_fills_every_tensor(self, tmp_path: Path, trained: nn.Module) -> None:
         import safetensors.torch as safetensors
 
         safetensors.save_file(trained.state_dict(), tmp_path / "w.safetensors")
         assert same_state(self.from_file(tmp_path, str(tmp_path / "w.safetensors")), trained)
 
-    def test_a_head_of_another_shape_stays_new_and_nothing_else_does(self, tmp_path: Path, trained: ResNet) -> None:
+    def test_a_head_of_another_shape_stays_new_and_nothing_else_does(self, tmp_path: Path, trained: nn.Module) -> None:
         torch.save(trained.state_dict(), tmp_path / "w.pth")
         state = self.from_file(tmp_path, "w.pth", num_classes=7).state_dict()
         assert state["fc.weight"].shape == (7, 16)
@@ -364,7 +366,7 @@ class TestFiles:
         torch.save(build("timm:resnet18", num_classes=4).state_dict(), tmp_path / "w.pt")
         assert build("timm:resnet18", root=tmp_path, weights="w.pt").get_parameter("fc.weight").shape == (2, 512)
 
-    def test_missing_unexpected_and_misshapen_tensors_are_listed(self, tmp_path: Path, trained: ResNet) -> None:
+    def test_missing_unexpected_and_misshapen_tensors_are_listed(self, tmp_path: Path, trained: nn.Module) -> None:
         state = trained.state_dict()
         del state["bn1.weight"]
         state["extra.weight"] = torch.zeros(1)
@@ -378,19 +380,19 @@ class TestFiles:
         assert "extra.weight has no place" in message
         assert "conv1.weight is (4, 1, 3, 3), not (4, 3, 3, 3)" in message
 
-    def test_a_missing_head_is_no_new_head(self, tmp_path: Path, trained: ResNet) -> None:
+    def test_a_missing_head_is_no_new_head(self, tmp_path: Path, trained: nn.Module) -> None:
         state = {name: tensor for name, tensor in trained.state_dict().items() if not name.startswith("fc.")}
         torch.save(state, tmp_path / "w.pt")
         with pytest.raises(InputError, match=r"fc\.weight is missing\n  fc\.bias is missing$"):
             self.from_file(tmp_path, "w.pt")
 
-    def test_ten_misfits_are_enough(self, tmp_path: Path, trained: ResNet) -> None:
+    def test_ten_misfits_are_enough(self, tmp_path: Path, trained: nn.Module) -> None:
         torch.save(trained.state_dict(), tmp_path / "w.pt")
         with pytest.raises(InputError) as refusal:
             self.from_file(tmp_path, "w.pt", depth=14)
         lines = str(refusal.value).splitlines()
         assert len(lines) == 12
-        missing = len(ResNet(14, 4, "small", 3).state_dict()) - len(trained.state_dict())
+        missing = len(resnet(14, 4, "small", 3).state_dict()) - len(trained.state_dict())
         assert lines[-1] == f"  and {missing - 10} more"
 
     def test_code_in_a_file_is_not_run(self, tmp_path: Path) -> None:
@@ -526,14 +528,14 @@ class TestNormalisation:
 
 class TestListing:
     def test_every_network_has_one_line(self) -> None:
-        rows = dict(list_models())
-        assert list(rows)[:3] == ["resnet", "resnet32", "random-encoder"]
+        rows = {model.name: model.about for model in listed_models()}
+        assert model_names()[:3] == ["resnet", "resnet32", "random-encoder"]
         assert rows["torchvision:resnet50"] == "weights: IMAGENET1K_V1, IMAGENET1K_V2"
         assert "torchvision:fcn_resnet50" not in rows
         assert all(line and "\n" not in line for line in rows.values())
 
     def test_timms_networks_come_with_their_tags(self) -> None:
-        rows = dict(list_models())
+        rows = {model.name: model.about for model in listed_models()}
         assert "a1_in1k" in rows["timm:resnet18"]
         assert rows["timm:coatnet_0_224"] == "weights: none"
 

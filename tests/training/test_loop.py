@@ -20,7 +20,7 @@ from imgcls.data.augment import Augment, Normalise, cutmix, cutout, mixup
 from imgcls.data.loader import Loader
 from imgcls.data.splits import load_dataset
 from imgcls.errors import TrainingError
-from imgcls.models.resnet import ResNet
+from imgcls.models.resnet import resnet
 from imgcls.rng import derive_seed, generator
 from imgcls.training import loop
 from imgcls.training.checkpoint import load_checkpoint, save_checkpoint
@@ -83,7 +83,7 @@ def make_task(digits):
 def start(task, seed=0, dropout=0.1, width=16):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = ResNet(depth=8, width=width, stem="small", num_classes=10, channels=1, dropout=dropout)
+        model = resnet(depth=8, width=width, stem="small", num_classes=10, channels=1, dropout=dropout)
     return TrainState.start(model, task.config, task.device)
 
 
@@ -416,7 +416,7 @@ def test_norms_and_biases_do_not_decay(make_task):
 
 def test_frozen_parameters_stay_out_of_the_optimizer(make_task):
     task = make_task()
-    model = ResNet(8, 4, "small", 10, 1)
+    model = resnet(8, 4, "small", 10, 1)
     model.conv1.weight.requires_grad_(False)
     state = TrainState.start(model, task.config, task.device)
     optimized = {id(p) for group in state.optimizer.param_groups for p in group["params"]}

