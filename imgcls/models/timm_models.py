@@ -107,8 +107,9 @@ class Timm(Library):
         """Each with its weights, where they are; without timm only those with weights in packages."""
         if not is_installed():
             return [self._listed(package.timm_name, "needs timm") for package in PACKAGES.values()]
-        tags = {name: _tags().get(name, []) for name in _timm().list_models()}
-        return [self._listed(name, f"weights: {', '.join(known) or 'none'}", known) for name, known in tags.items()]
+        tags = _tags()
+        rows = ((name, tags.get(name, [])) for name in _timm().list_models())
+        return [self._listed(name, f"weights: {', '.join(known) or 'none'}", known) for name, known in rows]
 
     def _listed(self, name: str, about: str, tags: Sequence[str] = ()) -> Listed:
         here = [tag for tag in tags if downloaded(_timm().get_pretrained_cfg(f"{name}.{tag}"))]
