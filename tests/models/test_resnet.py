@@ -5,6 +5,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from imgcls.config.keys import Experiment
 from imgcls.errors import ConfigError
 from imgcls.models.resnet import CIFAR_DEPTHS, RESNET_DEPTHS, resnet
 from imgcls.models.resnet_layers import BasicBlock, Bottleneck
@@ -157,5 +158,5 @@ def test_the_nearest_depth_is_suggested() -> None:
 
 
 def test_unknown_stem_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'standard' or 'small'; did you mean 'small'"):
-        resnet(18, 64, "smal", 2)
+    with pytest.raises(ConfigError, match="\"standard\" or \"small\"; did you mean 'small'"):
+        Experiment(name="x").replace({"model.stem": "smal"})
