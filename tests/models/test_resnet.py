@@ -158,5 +158,5 @@ def test_the_nearest_depth_is_suggested() -> None:
 
 
 def test_unknown_stem_is_refused() -> None:
-    with pytest.raises(ConfigError, match="\"standard\" or \"small\"; did you mean 'small'"):
+    with pytest.raises(ConfigError, match='"standard" or "small"; did you mean \'small\''):
         Experiment(name="x").replace({"model.stem": "smal"})
