@@ -18,7 +18,8 @@ def test_the_list_of_files_is_that_of_the_package():
 
 def test_every_file_that_the_text_and_the_picture_name_exists():
     text, _, _ = (DOCS / "architecture.md").read_text().partition("<!-- files -->")
-    named = set(re.findall(r"[\w/]+\.py\b", text + (DOCS / "flow.svg").read_text())) - {"imgcls/cli/NEW.py"}
+    named = set(re.findall(r"[\w/]+\.py\b", text + (DOCS / "flow.svg").read_text()))
+    named = {name for name in named if not name.endswith("/NEW.py")}
     assert len(named) > 10
     for name in named:
         assert (ROOT / name).is_file() or any(path.endswith("/" + name) for path in FILES), name
