@@ -6,7 +6,7 @@ EXPERIMENT ?= solar_cells
 TRIALS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-slow fuzz lint bench bench-quick torture torture-quick ui clean
+.PHONY: help setup sweep test test-slow test-lowest fuzz lint bench bench-quick torture torture-quick ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*\#\#' $(MAKEFILE_LIST) | awk -F':.*\#\# ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -31,6 +31,14 @@ test: setup  ## the everyday tests, under five minutes on two cores
 
 test-slow: setup  ## the tests that take longer: commands in a shell, workers, kills, the README's commands
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+
+# In an environment of its own, made again each time. Old versions warn of each other: that is not a failure.
+test-lowest:  ## the everyday tests with the lowest versions that pyproject.toml allows
+	$(PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
+		--editable '.[solar,pretrained,heic,dev]'
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist worksteal -m "not slow" -W default::DeprecationWarning
 
 fuzz: setup  ## give 10,000 hostile files and options, new ones each time, to the readers of configs, images and checkpoints
 	IMGCLS_FUZZ=long OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz
@@ -63,4 +71,4 @@ ui: setup  ## MLflow's UI on this repository's store, with little memory
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_WORKERS=1 $(BIN)/mlflow ui
 
 clean:  ## remove the environment and the caches of the tools, never a run
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-lowest .pytest_cache .ruff_cache .mypy_cache
