@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from statistics import median
 
 from imgcls.data.splits import Dataset
@@ -11,9 +12,11 @@ from imgcls.reporting.cautions import cautions
 from imgcls.reporting.images_overview import overview
 from imgcls.reporting.methods_section import device_words
 from imgcls.reporting.progress import duration
+from imgcls.runs.image_record import count_opened_before
 from imgcls.runs.prepare import Prepared
-from imgcls.runs.record_writer import count_opened_before, log
 from imgcls.tracking.store import Tracker
+
+log = logging.getLogger(__name__)
 
 
 def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "") -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,26 +13,21 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from imgcls.data.image_set import LabelledImages
-from imgcls.data.leaks import SHOWN, near_duplicates_csv
-from imgcls.data.splits import Dataset
 from imgcls.record import ACCURACY_ENDS, Artifact, MetricName, Tag, best_name
-from imgcls.reporting import prediction_figures, training_figures
+from imgcls.reporting import training_figures
 from imgcls.reporting.cautions import caution_tags, cautions
 from imgcls.reporting.drawing import save_png
 from imgcls.reporting.methods_section import schedule_words, start_words
 from imgcls.reporting.rounding import rounded, with_interval
+from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared
 from imgcls.statistics.intervals import NO_INTERVAL, Interval
 from imgcls.statistics.score_intervals import hits_interval
-from imgcls.tracking.looks import num_opened_before
 from imgcls.tracking.run import Run
-from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import save_checkpoint
 from imgcls.training.epoch import EpochResult
 from imgcls.training.loop import TrainState
 from imgcls.training.loss import LOSS_DEFINITION
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,26 +51,18 @@ class Finished:
     caution_tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def log_num_near_leaked(run: Run, tags: Mapping[str, str]) -> None:
-    """Logs the number as a metric too, by which MLflow's UI sorts; nothing where it is unknown."""
-    if tags[Tag.NUM_NEAR_LEAKED].isdecimal():
-        # At the time of the beginning: a run that is killed here and taken up gives the same point.
-        run.log_metrics({Tag.NUM_NEAR_LEAKED: float(tags[Tag.NUM_NEAR_LEAKED])}, at=run.started)
-
-
-def record_start(run: Run, prepared: Prepared, recorded: Mapping[str, str], of_data: dict[str, str]) -> None:
+def record_start(run: Run, prepared: Prepared, images: ImageRecord, recorded: Mapping[str, str]) -> None:
     """Writes what is known before the first step; `recorded` are the params that the run has already."""
     experiment, dataset = prepared.experiment, prepared.dataset
     run.log_text(Artifact.CONFIG, experiment.to_toml())
     # Of a run that is taken up the device may be another of the same kind, and MLflow lets no param change.
     run.log_params({key: value for key, value in experiment.params().items() if key not in recorded})
-    tags = {Tag.CONFIG_HASH: experiment.config_hash(), Tag.DEVICE: str(prepared.device)}
-    run.set_tags(tags | of_data | {Tag.LOSS: str(LOSS_DEFINITION)})
-    log_num_near_leaked(run, of_data)
-    for split, images in (("train", dataset.train), ("val", dataset.val)):
-        counts = np.bincount(images.labels, minlength=len(dataset.class_names))
+    further = {Tag.CONFIG_HASH: experiment.config_hash(), Tag.DEVICE: str(prepared.device)}
+    images.write(run, {**further, Tag.LOSS: str(LOSS_DEFINITION)})
+    for split, of_split in (("train", dataset.train), ("val", dataset.val)):
+        counts = np.bincount(of_split.labels, minlength=len(dataset.class_names))
         of_classes = dict(zip(dataset.class_names, counts.tolist(), strict=True))
-        profile = {"num_images": len(images), "num_images_per_class": of_classes}
+        profile = {"num_images": len(of_split), "num_images_per_class": of_classes}
         run.log_dataset(
             f"{experiment.name}/{split}",
             context=split,
@@ -84,77 +70,7 @@ def record_start(run: Run, prepared: Prepared, recorded: Mapping[str, str], of_d
             source=json.dumps({"source": experiment.data.source, "path": experiment.data.path}),
             profile=profile,
         )
-    run.describe(_description(prepared, None, of_data))
-
-
-def data_tags(dataset: Dataset, tracker: Tracker) -> dict[str, str]:
-    """What a run's tags say of its images.
-
-    Args:
-        dataset: of the run.
-        tracker: which remembers the images that evaluations opened.
-    """
-    near = dataset.leaks.num_near_leaked
-    tags = {
-        Tag.NUM_NEAR_LEAKED: "unknown" if near is None else str(near),
-        Tag.NUM_OPENED_BEFORE: str(count_opened_before(dataset, tracker)),
-        Tag.DATA_FINGERPRINT: dataset.fingerprint,
-        Tag.NUM_TRAIN: str(len(dataset.train)),
-        Tag.NUM_VAL: str(len(dataset.val)),
-        Tag.NUM_SKIPPED: str(dataset.num_skipped),
-        Tag.NUM_IGNORED: str(sum(dataset.ignored.values())),
-        Tag.NUM_SEVERAL_FRAMES: str(dataset.num_several_frames),
-        Tag.NUM_LEAKED: str(dataset.leaks.num_leaked),
-        Tag.SPLIT_ORIGINS: json.dumps(dict(dataset.origins)),
-        Tag.SQUARES: str(dataset.squares),
-    }
-    if dataset.val.groups:
-        tags[Tag.NUM_VAL_GROUPS] = str(len(set(dataset.val.groups)))
-    if dataset.leaks.summary:
-        tags[Tag.LEAKS] = dataset.leaks.summary
-    if dataset.leaks.num_not_compared:
-        tags[Tag.NUM_NOT_COMPARED] = str(dataset.leaks.num_not_compared)
-    if dataset.test is not None:
-        tags[Tag.TEST_FINGERPRINT] = dataset.test.fingerprint()
-    return tags
-
-
-def count_opened_before(dataset: Dataset, tracker: Tracker) -> int:
-    """Train and val images that an earlier evaluation in this store opened as test images, or that look like one."""
-    train, val = dataset.train, dataset.val
-    digests, sketches = np.concatenate([train.digests, val.digests]), np.concatenate([train.sketches, val.sketches])
-    return num_opened_before(tracker, digests, sketches)
-
-
-def log_near_duplicates(run: Run, prepared: Prepared) -> None:
-    """Names the images that look alike, and shows those of train and val; test images are never shown.
-
-    Args:
-        run: gets the artifacts NEAR_DUPLICATES, NEAR_DUPLICATES_FIGURE of train and val, and DIFFERENT_CLASSES of one
-            split, where there are any.
-        prepared: its images.
-    """
-    dataset, leaks = prepared.dataset, prepared.dataset.leaks
-    if leaks.near or leaks.disagreeing:
-        run.log_text(Artifact.NEAR_DUPLICATES, near_duplicates_csv(leaks))
-    between, title = leaks.between("train", "val").pairs, "Near duplicates, train above val"
-    _show_pairs(run, Artifact.NEAR_DUPLICATES_FIGURE, title, dataset.train, dataset.val, between)
-    for alike in leaks.disagreeing:
-        if alike.split != "test":
-            images, title = getattr(dataset, alike.split), f"{alike.split} images that look alike, different classes"
-            _show_pairs(run, Artifact.DIFFERENT_CLASSES.format(alike.split), title, images, images, alike.pairs)
-
-
-def _show_pairs(
-    run: Run, name: str, title: str, above: LabelledImages, below: LabelledImages, pairs: Sequence[tuple[str, str]]
-) -> None:
-    if not pairs:
-        return
-    of_above, of_below = zip(*pairs[:SHOWN], strict=True)
-    figure = prediction_figures.near_duplicates(
-        above.named(of_above).pixels, below.named(of_below).pixels, pairs[:SHOWN], len(pairs), title
-    )
-    run.log_bytes(name, save_png(figure))
+    run.describe(_description(prepared, None, images.tags))
 
 
 def save_last(run: Run, prepared: Prepared, state: TrainState) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +27,10 @@ from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.progress import RunProgress
 from imgcls.rng import derive_seed
 from imgcls.runs.earlier_versions import is_kept_larger, other_loss, other_squares, same_work
+from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.record_writer import (
     Finished,
-    data_tags,
-    log,
-    log_near_duplicates,
     record_end,
     record_start,
     save_last,
@@ -43,8 +44,10 @@ from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint
 from imgcls.training.device import Device
 from imgcls.training.epoch import EpochResult
-from imgcls.training.loop import Task, TrainState, fit, predict
+from imgcls.training.loop import TrainState, fit, predict
 from imgcls.training.loss import LOSS_DEFINITION
+
+log = logging.getLogger(__name__)
 
 
 def train_run(
@@ -79,30 +82,33 @@ def train_run(
         Interrupted: `stop` was requested; the state after the last whole step is in the last checkpoint.
         TrainingError: the loss is not finite; the run is FAILED, with the reason as a tag.
     """
-    of_data = data_tags(prepared.dataset, tracker)
-    tags = {Tag.IDENTITY: _identity(prepared), **(tags or {})}
-    if parent is not None:
-        tags[Tag.PARENT] = parent
-    name_of_experiment = prepared.experiment.name
+    tags = {Tag.IDENTITY: _identity(prepared), **(tags or {}), **({} if parent is None else {Tag.PARENT: parent})}
+    work = _Work(kind, name, ImageRecord(prepared.dataset, tracker), stop, prune)
     earlier = None if fresh else _unfinished(prepared, tracker, {Tag.KIND: kind, **tags})
-    if earlier is not None and parent is None and tracker.is_running(earlier):
-        earlier = None  # somebody trains the same beside us; below a sweep or another run, nobody but us may
-    if earlier is None:
-        with tracker.start_run(name_of_experiment, kind=kind, name=name, tags=tags) as run:
-            return _train(run, prepared, of_data, None, {}, kind, name, stop, prune)
-    try:
-        with tracker.reopen_run(earlier.run_id) as run:
-            if run.folder is not None:
-                for path in leftovers(run.folder / Path(Artifact.LAST).parent):
-                    path.unlink(missing_ok=True)
-            prepared = _as_begun(prepared, tracker, earlier)
-            snapshot = _last_snapshot(tracker, earlier, prepared.device)
-            return _train(run, prepared, of_data, snapshot, earlier.params, kind, name, stop, prune)
-    except DamagedError as error:
-        log.warning("%s; a new run begins", error)
-        return train_run(
-            prepared, tracker, kind=kind, name=name, stop=stop, parent=parent, tags=tags, prune=prune, fresh=True
-        )
+    # Another process may be training the same, so begin another run. Nobody else trains what is below a sweep or a run.
+    if earlier is not None and not (parent is None and tracker.is_running(earlier)):
+        try:
+            with tracker.reopen_run(earlier.run_id) as run:
+                _remove_leftovers(run)
+                begun = _as_begun(prepared, tracker, earlier)
+                snapshot = _last_snapshot(tracker, earlier, begun.device)
+                training = _Training(run, begun, work)
+                return training.begin(earlier.params) if snapshot is None else training.go_on(snapshot)
+        except DamagedError as error:
+            log.warning("%s; a new run begins", error)
+    with tracker.start_run(prepared.experiment.name, kind=kind, name=name, tags=tags) as run:
+        return _Training(run, prepared, work).begin(recorded={})
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is asked of a run, whether it begins or is taken up; see `train_run`."""
+
+    kind: Kind
+    name: str
+    images: ImageRecord
+    stop: GracefulStop
+    prune: Callable[[EpochResult], bool]
 
 
 class DamagedError(TrainingError):
@@ -190,79 +196,111 @@ def _last_snapshot(tracker: Tracker, earlier: RunRecord, device: Device) -> dict
     return snapshot
 
 
-def _train(
-    run: Run, prepared: Prepared, of_data: dict[str, str], snapshot: dict[str, Any] | None,
-    recorded: Mapping[str, str], kind: Kind, name: str, stop: GracefulStop, prune: Callable[[EpochResult], bool],
-) -> Finished:  # fmt: skip
-    task = prepared.task()
-    if snapshot is None:
-        record_start(run, prepared, recorded, of_data)
-        if kind == "train":
-            log_near_duplicates(run, prepared)
-    else:
-        run.set_tags(caution_tags(of_data))
-    state = TrainState.start(prepared.model(with_weights=snapshot is None), task.config, task.device)
-    if snapshot is not None:
-        _restore(state, snapshot, run)
-    steps = task.train.steps_per_epoch
-    progress = RunProgress(name, task.config.last_epoch, steps, done=state.epoch + state.step / steps)
-    best_logits: Tensor | None = None
-    is_pruned = False
-    if state.history and not state.step:
-        # Whatever was killed after its checkpoint was written and before the rest was: that is idempotent.
-        is_pruned = _after_epoch(run, prepared, state, prune)
-    try:
-        for result in () if is_pruned else fit(task, state, stop, progress.on_step):
-            is_best = state.kept(task.config, task.metric) is result
-            assert state.val_logits is not None
-            progress.on_epoch(result, is_best, val_accuracy_interval(prepared, state.val_logits.numpy()))
-            if is_best:
-                best_logits = state.val_logits
-            save_last(run, prepared, state)
-            if is_pruned := _after_epoch(run, prepared, state, prune):
-                break
-    finally:
-        progress.close()
-    if is_pruned:
-        run.outcome = "pruned"
-    elif stop():
-        save_last(run, prepared, state)
-        after = f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"epoch {state.epoch}"
-        raise Interrupted(f"stopped by {stop.requested} after {after}")
-    if best_logits is None:  # an earlier sitting had the best epoch
-        best_logits = _predict_with_best(run, prepared, task)
-    return record_end(run, prepared, of_data, state, best_logits.numpy())
+def _remove_leftovers(run: Run) -> None:
+    """Removes what a killed process left of a checkpoint that it was writing."""
+    if run.folder is not None:
+        for path in leftovers(run.folder / Path(Artifact.LAST).parent):
+            path.unlink(missing_ok=True)
 
 
-def _restore(state: TrainState, snapshot: dict[str, Any], run: Run) -> None:
-    try:
-        state.restore(snapshot)
-    except torch.OutOfMemoryError:
-        raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        if (told := explain(error)) is not None:  # such as want of memory, which says nothing against the state
-            raise told from error
-        raise DamagedError(f"run {run.run_id} cannot go on: its last checkpoint does not fit: {error}") from error
+class _Training:
+    """A run as it trains.
 
-
-def _after_epoch(run: Run, prepared: Prepared, state: TrainState, prune: Callable[[EpochResult], bool]) -> bool:
-    """All that follows from a completed epoch once it is in the last checkpoint; doing it twice changes nothing.
-
-    Returns:
-        Whether the run is pruned.
+    Args:
+        run: being written.
+        prepared: what it trains.
+        work: what is asked of it.
     """
-    config, result = prepared.experiment.train, state.history[-1]
-    if state.kept(config, prepared.experiment.search.metric) is result:
-        save_scored(run, Artifact.BEST, prepared, state)
-    if 0 < config.save_from_epoch <= state.epoch:
-        save_scored(run, Artifact.EPOCH.format(state.epoch), prepared, state)
-    run.log_metrics(result.metrics(), step=result.epoch, tags=heartbeat(), at=result.ended)
-    return result.epoch < config.last_epoch and prune(result)
 
+    def __init__(self, run: Run, prepared: Prepared, work: _Work) -> None:
+        self._run = run
+        self._prepared = prepared
+        self._work = work
+        self._task = prepared.task()
+        self._best_logits: Tensor | None = None
 
-def _predict_with_best(run: Run, prepared: Prepared, task: Task) -> Tensor:
-    """Val's logits of the best checkpoint, as they were when it was written."""
-    model = prepared.device.place(prepared.model(with_weights=False))
-    with run.written(Artifact.BEST) as path:
-        model.load_state_dict(load_checkpoint(path, prepared.device.torch_device)["model"])
-    return predict(model, task.val, task.normalise, task.device)
+    def begin(self, recorded: Mapping[str, str]) -> Finished:
+        """Trains from the first step; `recorded` are the params that the run has already."""
+        record_start(self._run, self._prepared, self._work.images, recorded)
+        if self._work.kind == "train":
+            self._work.images.write_near_duplicates(self._run)
+        return self._train(self._start(with_weights=True))
+
+    def go_on(self, snapshot: dict[str, Any]) -> Finished:
+        """Trains from the step after a snapshot.
+
+        Raises:
+            DamagedError: the snapshot does not fit.
+        """
+        self._run.set_tags(caution_tags(self._work.images.tags))
+        state = self._start(with_weights=False)
+        try:
+            state.restore(snapshot)
+        except torch.OutOfMemoryError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            if (told := explain(error)) is not None:  # such as want of memory, which says nothing against the state
+                raise told from error
+            raise DamagedError(
+                f"run {self._run.run_id} cannot go on: its last checkpoint does not fit: {error}"
+            ) from error
+        return self._train(state)
+
+    def _start(self, *, with_weights: bool) -> TrainState:
+        return TrainState.start(self._prepared.model(with_weights=with_weights), self._task.config, self._task.device)
+
+    def _train(self, state: TrainState) -> Finished:
+        stop = self._work.stop
+        if self._loop(state):
+            self._run.outcome = "pruned"
+        elif stop():
+            save_last(self._run, self._prepared, state)
+            after = f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"epoch {state.epoch}"
+            raise Interrupted(f"stopped by {stop.requested} after {after}")
+        logits = self._predict_with_best() if self._best_logits is None else self._best_logits
+        return record_end(self._run, self._prepared, self._work.images.tags, state, logits.numpy())
+
+    def _loop(self, state: TrainState) -> bool:
+        """Trains until the last epoch, a stop or the pruner ends it.
+
+        Returns:
+            Whether the run is pruned.
+        """
+        task, steps = self._task, self._task.train.steps_per_epoch
+        done = state.epoch + state.step / steps
+        with closing(RunProgress(self._work.name, task.config.last_epoch, steps, done=done)) as progress:
+            # A process that was killed after it wrote its checkpoint may not have done the rest.
+            if state.history and not state.step and self._after_epoch(state):
+                return True
+            for result in fit(task, state, self._work.stop, progress.on_step):
+                is_best = state.kept(task.config, task.metric) is result
+                assert state.val_logits is not None
+                progress.on_epoch(result, is_best, val_accuracy_interval(self._prepared, state.val_logits.numpy()))
+                if is_best:
+                    self._best_logits = state.val_logits
+                save_last(self._run, self._prepared, state)
+                if self._after_epoch(state):
+                    return True
+        return False
+
+    def _after_epoch(self, state: TrainState) -> bool:
+        """All that follows from a completed epoch once it is in the last checkpoint; doing it twice changes nothing.
+
+        Returns:
+            Whether the run is pruned.
+        """
+        config, result = self._task.config, state.history[-1]
+        if state.kept(config, self._task.metric) is result:
+            save_scored(self._run, Artifact.BEST, self._prepared, state)
+        if 0 < config.save_from_epoch <= state.epoch:
+            save_scored(self._run, Artifact.EPOCH.format(state.epoch), self._prepared, state)
+        self._run.log_metrics(result.metrics(), step=result.epoch, tags=heartbeat(), at=result.ended)
+        return result.epoch < config.last_epoch and self._work.prune(result)
+
+    def _predict_with_best(self) -> Tensor:
+        """Val's logits of the best checkpoint, which an earlier sitting wrote, as they were then."""
+        device, task = self._prepared.device, self._task
+        model = device.place(self._prepared.model(with_weights=False))
+        with self._run.written(Artifact.BEST) as path:
+            model.load_state_dict(load_checkpoint(path, device.torch_device)["model"])
+        return predict(model, task.val, task.normalise, task.device)

@@ -22,8 +22,8 @@ from imgcls.record import Artifact, MetricName, RunRecord, Tag
 from imgcls.rng import derive_seed
 from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import same_work
+from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared, prepare
-from imgcls.runs.record_writer import data_tags, log_near_duplicates, log_num_near_leaked
 from imgcls.runs.train import MADE_BY_THE_MACHINE, MEASURED
 from imgcls.search import space as spaces
 from imgcls.search.confirm import check_can_be_confirmed, confirm
@@ -169,13 +169,12 @@ class Sweep:
 
     def _record_start(self, run: Run) -> None:
         """The config comes last: once it is there, all of it is."""
-        resolved = self.prepared.experiment
-        run.log_params({k: v for k, v in resolved.params().items() if k not in NOT_IDENTITY})
+        params = self.prepared.experiment.params()
+        run.log_params({key: value for key, value in params.items() if key not in NOT_IDENTITY})
+        images = ImageRecord(self.prepared.dataset, self.tracker)
         config_hash = self.experiment.config_hash(without=NOT_IDENTITY)
-        of_data = data_tags(self.prepared.dataset, self.tracker)
-        run.set_tags({Tag.CONFIG_HASH: config_hash, Tag.LOSS: str(LOSS_DEFINITION), **of_data})
-        log_num_near_leaked(run, of_data)
-        log_near_duplicates(run, self.prepared)
+        images.write(run, {Tag.CONFIG_HASH: config_hash, Tag.LOSS: str(LOSS_DEFINITION)})
+        images.write_near_duplicates(run)
         run.log_text(Artifact.CONFIG, self.experiment.to_toml())
 
     # --- after ---

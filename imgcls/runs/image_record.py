@@ -1,0 +1,96 @@
+"""What the record of a run says of its images, and those among them that look alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from imgcls.data.image_set import LabelledImages
+from imgcls.data.leaks import SHOWN, near_duplicates_csv
+from imgcls.data.splits import Dataset
+from imgcls.record import UNKNOWN, Artifact, Tag
+from imgcls.reporting.drawing import save_png
+from imgcls.reporting.prediction_figures import near_duplicates
+from imgcls.tracking.looks import num_opened_before
+from imgcls.tracking.run import Run
+from imgcls.tracking.store import Tracker
+
+
+class ImageRecord:
+    """What a run, or a sweep, writes of its images.
+
+    Args:
+        dataset: its images.
+        tracker: which remembers the images that evaluations opened.
+
+    Attributes:
+        tags: name -> value.
+    """
+
+    def __init__(self, dataset: Dataset, tracker: Tracker) -> None:
+        self._dataset = dataset
+        self.tags = _tags(dataset) | {Tag.NUM_OPENED_BEFORE: str(count_opened_before(dataset, tracker))}
+
+    def write(self, run: Run, further: Mapping[str, str]) -> None:
+        """Writes the tags and further ones, and the number that MLflow's UI sorts by as a metric, where it is known."""
+        run.set_tags({**self.tags, **further})
+        if (num := self.tags[Tag.NUM_NEAR_LEAKED]) != UNKNOWN:
+            # At the time of the beginning: a run that is killed here and taken up gives the same point.
+            run.log_metrics({Tag.NUM_NEAR_LEAKED: float(num)}, at=run.started)
+
+    def write_near_duplicates(self, run: Run) -> None:
+        """Names the images that look alike, and shows those of train and val; test images are never shown."""
+        dataset, leaks = self._dataset, self._dataset.leaks
+        if leaks.near or leaks.disagreeing:
+            run.log_text(Artifact.NEAR_DUPLICATES, near_duplicates_csv(leaks))
+        if pairs := leaks.between("train", "val").pairs:
+            title = "Near duplicates, train above val"
+            _show_pairs(run, Artifact.NEAR_DUPLICATES_FIGURE, title, dataset.train, dataset.val, pairs)
+        for alike in leaks.disagreeing:
+            if (split := alike.split) != "test":
+                images, title = getattr(dataset, split), f"{split} images that look alike, different classes"
+                _show_pairs(run, Artifact.DIFFERENT_CLASSES.format(split), title, images, images, alike.pairs)
+
+
+def count_opened_before(dataset: Dataset, tracker: Tracker) -> int:
+    """Train and val images that an earlier evaluation in this store opened as test images, or that look like one."""
+    train, val = dataset.train, dataset.val
+    digests, sketches = np.concatenate([train.digests, val.digests]), np.concatenate([train.sketches, val.sketches])
+    return num_opened_before(tracker, digests, sketches)
+
+
+def _tags(dataset: Dataset) -> dict[str, str]:
+    leaks = dataset.leaks
+    tags = {
+        Tag.NUM_NEAR_LEAKED: UNKNOWN if leaks.num_near_leaked is None else str(leaks.num_near_leaked),
+        Tag.DATA_FINGERPRINT: dataset.fingerprint,
+        Tag.NUM_TRAIN: str(len(dataset.train)),
+        Tag.NUM_VAL: str(len(dataset.val)),
+        Tag.NUM_SKIPPED: str(dataset.num_skipped),
+        Tag.NUM_IGNORED: str(sum(dataset.ignored.values())),
+        Tag.NUM_SEVERAL_FRAMES: str(dataset.num_several_frames),
+        Tag.NUM_LEAKED: str(leaks.num_leaked),
+        Tag.SPLIT_ORIGINS: json.dumps(dict(dataset.origins)),
+        Tag.SQUARES: str(dataset.squares),
+    }
+    if dataset.val.groups:
+        tags[Tag.NUM_VAL_GROUPS] = str(len(set(dataset.val.groups)))
+    if leaks.summary:
+        tags[Tag.LEAKS] = leaks.summary
+    if leaks.num_not_compared:
+        tags[Tag.NUM_NOT_COMPARED] = str(leaks.num_not_compared)
+    if dataset.test is not None:
+        tags[Tag.TEST_FINGERPRINT] = dataset.test.fingerprint()
+    return tags
+
+
+def _show_pairs(
+    run: Run, name: str, title: str, above: LabelledImages, below: LabelledImages, pairs: Sequence[tuple[str, str]]
+) -> None:
+    of_above, of_below = zip(*pairs[:SHOWN], strict=True)
+    figure = near_duplicates(
+        above.named(of_above).pixels, below.named(of_below).pixels, pairs[:SHOWN], len(pairs), title
+    )
+    run.log_bytes(name, save_png(figure))
