@@ -119,3 +119,24 @@ def test_scores_at_the_kept_epoch():
     trained = record(metrics={"best/epoch": 3.0, "best/val/loss": 0.5}, params={"search.metric": "val/loss"})
     assert (trained.best_epoch, trained.metric, trained.best(trained.metric)) == (3, "val/loss", 0.5)
     assert record().metric == "val/accuracy"
+
+
+def pattern(name):
+    """What a name on the page stands for: SCORE, SPLIT and braces stand for others."""
+    parts = re.split(r"(SCORE|SPLIT|\{.*?\})", name)
+    return "".join(
+        {"SCORE": r"[\w/]+", "SPLIT": "(val|test)"}.get(p, r"\w+" if "{" in p else re.escape(p)) for p in parts
+    )
+
+
+def off_the_page(client):
+    """(kind, name) of everything in a store that the page does not give for runs of that kind; MLflow reads it."""
+    found = set()
+    for run in client.search_runs([each.experiment_id for each in client.search_experiments()]):
+        kind, folder = run.data.tags["imgcls.kind"], Path(run.info.artifact_uri.removeprefix("file://"))
+        files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+        left = {"tag": run.data.tags, "metric": run.data.metrics, "artifact": files}
+        for sort, names in left.items():
+            page = "|".join(pattern(each.name) for each in PUBLIC_NAMES if each.sort == sort and kind in each.kinds)
+            found |= {(kind, name) for name in names if not re.fullmatch(page, name) and name != "mlflow.runName"}
+    return found

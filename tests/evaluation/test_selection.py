@@ -13,11 +13,13 @@ from imgcls.evaluation.confirmation import Confirmed, rank_confirmed
 from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.rerun import rerun
 from imgcls.evaluation.selection import selection_of, story
+from imgcls.record import ALL
 from imgcls.reporting.rounding import accuracy_interval, with_interval
 from imgcls.search.sweep import Sweep, confirm_sweep
 from imgcls.search.winner import flat
 from imgcls.signals import GracefulStop
 from tests.reporting.records import record, trained
+from tests.test_record import off_the_page
 
 QUICK = ("train.epochs=1", "train.warmup_epochs=0", "search.trials=3", "model.width=4")
 SPACE = ("search.space.model.depth=[8]", "search.space.train.warmup_epochs=[0]")
@@ -269,3 +271,9 @@ def fresh(trial, *scores):
 def test_equal_means_go_by_the_lower_loss_and_then_by_the_number(metric, scores, winner):
     found = [Confirmed(trained(f"t{n}", "trial", 0.9, trial=n), fresh(n, *s), metric) for n, s in scores.items()]
     assert rank_confirmed(found).winner.trial == winner
+
+
+def test_every_name_that_runs_of_all_kinds_leave_is_on_the_page(found):
+    evaluate(found.single, found.project.tracker, found.project.root)
+    assert {record.kind for record in found.project.tracker.find({})} == set(ALL)
+    assert off_the_page(found.project.client) == set()
