@@ -85,18 +85,14 @@ class _Forgiving(io.FileIO):
 
 
 def _guarded(number: int, stream: TextIO | None) -> TextIO:
-    raw = _Forgiving(number, "w", closefd=False)
-    if not isinstance(stream, io.TextIOWrapper):
+    raw, encoding, by_line = _Forgiving(number, "w", closefd=False), "utf-8", False
+    if isinstance(stream, io.TextIOWrapper):
+        encoding, by_line = stream.encoding, stream.line_buffering or stream.write_through
+        with suppress(OSError):
+            stream.flush()
+    else:
         raw.undelivered = "it was closed"
-        return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace")
-    with suppress(OSError):
-        stream.flush()
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw),
-        encoding=stream.encoding,
-        errors="backslashreplace",
-        line_buffering=stream.line_buffering or stream.write_through,
-    )
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors="backslashreplace", line_buffering=by_line)
 
 
 def _keep_occupied(number: int) -> None:

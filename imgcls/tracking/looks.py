@@ -1,7 +1,7 @@
-"""Every opening of a test split: the images that it opened, in the store and in a file of this project beside it.
+"""Every opening of a test split: which images it opened, recorded in the store and in a file of this project.
 
-The file outlives the run, so a look still counts after `mlflow gc`. What was opened elsewhere and never came into this
-store cannot be known here.
+The file stays after `mlflow gc` has removed the run, so the look still counts. Looks recorded in other stores are not
+known here.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from imgcls.data.leaks import FORMAT
 from imgcls.data.sketches import SKETCH_BYTES
 from imgcls.errors import InputError
 from imgcls.files import written_aside
-from imgcls.record import Artifact, Tag
+from imgcls.record import Artifact, RunRecord, Tag
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 
 ALIKE_SHARE = 0.5
-"""Share of a test split: where at least so many of its images look like images of an earlier look, that look counts."""
+"""Share of a test split: an earlier look counts if at least so many images look like images that it opened."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Opening:
         run_id: of the evaluation, which may be gone.
         started: milliseconds since 1970.
         names: sixteen hex digits of each image's digest; None where unknown.
-        sketches: uint8 (N, 272); none of them where an earlier version wrote it down.
+        sketches: uint8 (N, 272), of the images; N is 0 for a look that an earlier version recorded.
     """
 
     run_id: str
@@ -84,8 +84,8 @@ def count_looks(
 ) -> LookCount:
     """Counts the earlier openings that share an image with this one, or half of whose images look like theirs.
 
-    Crashed looks count, and so do those of deleted runs and those of which nothing is known. Of two evaluations that
-    begin together, the one that was created first is the first.
+    Crashed looks count, and so do those of deleted runs and those whose images are not known. If two evaluations begin
+    together, the one that was created first comes first.
 
     Args:
         tracker: where all looks are.
@@ -132,16 +132,19 @@ def _num_alike(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> int:
 
 
 def openings(tracker: Tracker) -> list[Opening]:
-    """Every look that the store or this project remembers, oldest first."""
-    records = tracker.find({Tag.KIND: "evaluation"}, with_deleted=True)
-    found = {record.run_id: _opening(tracker, record.run_id, record.started) for record in records}
+    """Every look that the store or a file of this project holds, oldest first."""
+    found = {
+        record.run_id: _of_file(_file(tracker, record.run_id)) or _from_store(tracker, record)
+        for record in tracker.find({Tag.KIND: "evaluation"}, with_deleted=True)
+    }
     for path in sorted(_folder(tracker).glob("[!.]*.npz")):
         if path.stem not in found and (opening := _of_file(path)) is not None:
             found[path.stem] = opening
     return sorted(found.values(), key=lambda opening: (opening.started, opening.run_id))
 
 
-def _from_store(tracker: Tracker, run_id: str, started: int) -> Opening:
+def _from_store(tracker: Tracker, record: RunRecord) -> Opening:
+    run_id, started = record.run_id, record.started
     try:
         names = frozenset(tracker.read_text(run_id, Artifact.TEST_IMAGES).split())
     except InputError:  # written by an earlier version, or its files are gone
@@ -151,10 +154,6 @@ def _from_store(tracker: Tracker, run_id: str, started: int) -> Opening:
             return Opening(run_id, started, names, np.load(path))
     except (InputError, OSError, ValueError, EOFError):
         return Opening(run_id, started, names, _no_sketches())
-
-
-def _opening(tracker: Tracker, run_id: str, started: int) -> Opening:
-    return _of_file(_file(tracker, run_id)) or _from_store(tracker, run_id, started)
 
 
 def _of_file(path: Path) -> Opening | None:

@@ -16,15 +16,16 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
 
-from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset as MlflowDataset
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
 from imgcls.record import Tag
-from imgcls.tracking.deliver import deliver
 from imgcls.tracking.outbox import Outbox
-from imgcls.tracking.outbox_files import OutboxFiles
+from imgcls.tracking.outbox_files import ARTIFACT, Entry, OutboxFiles
+from imgcls.tracking.server_errors import Refused, Unsent, judge, reason
 from imgcls.tracking.server_wait import Patience, Progress, answer
 
 log = logging.getLogger(__name__)
@@ -303,4 +304,36 @@ def unsent_artifact(client: MlflowClient, run_id: str, name: str) -> Iterator[Pa
 @cache
 def _outbox(folder: Path, uri: str) -> Outbox:
     """One for a process: its trackers write to the same files."""
-    return Outbox(folder, public_uri(uri), partial(deliver, MlflowClient(uri)))
+    return Outbox(folder, public_uri(uri), partial(_deliver, MlflowClient(uri)))
+
+
+def _deliver(client: MlflowClient, run_id: str, entry: Entry, path: Path | None) -> None:
+    """Sends an entry of the outbox, with the file of an artifact; raises Unsent, Away or Refused."""
+    try:
+        _send(client, run_id, entry, path)
+    except Exception as error:
+        raise judge(error) or Unsent(f"could not be sent {entry['op']} of run {run_id} ({reason(error)})") from None
+
+
+def _send(client: MlflowClient, run_id: str, entry: Entry, path: Path | None) -> None:
+    if entry["op"] == "batch":
+        client.log_batch(
+            run_id,
+            metrics=[Metric(*metric) for metric in entry["metrics"]],
+            params=[Param(*param) for param in entry["params"]],
+            tags=[RunTag(*tag) for tag in entry["tags"]],
+        )
+    elif entry["op"] == "inputs":
+        links = [
+            DatasetInput(MlflowDataset(**dataset["dataset"]), [InputTag(*tag) for tag in dataset["tags"]])
+            for dataset in entry["datasets"]
+        ]
+        client.log_inputs(run_id, links)
+    elif entry["op"] == "update":
+        client.update_run(run_id, status=entry["status"], name=entry["name"])
+    elif entry["op"] == "end":
+        client.set_terminated(run_id, status=entry["status"], end_time=entry["end_time"])
+    elif entry["op"] == ARTIFACT:
+        client.log_artifact(run_id, str(path), posixpath.dirname(entry["name"]) or None)
+    else:
+        raise Refused(f"it is no entry: {entry['op']}")

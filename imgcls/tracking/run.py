@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 
 from imgcls.errors import InputError
 from imgcls.files import written_aside
-from imgcls.record import Outcome, Tag
+from imgcls.record import Artifact, Outcome, Tag
 from imgcls.tracking.mlflow_internals import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH, was_first
 from imgcls.tracking.remote_client import folder_to_write_in, unsent_artifact
 
@@ -28,7 +28,7 @@ PARAMS_PER_CALL = 100
 """MLflow's limit for one log_batch call."""
 
 ARTIFACT_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
-"""Nothing above the run's own folder can be named so, and nothing that a system spells in its own way."""
+"""Names that cannot lead out of a run's folder and are the same on every system."""
 
 
 class Run:
@@ -37,7 +37,7 @@ class Run:
     Args:
         client: of its store.
         run_id: MLflow's id.
-        folder: of its artifacts; None for a remote store.
+        folder: of its artifacts on this machine; None for a remote store.
         started: when it began, in milliseconds since 1970.
     """
 
@@ -45,14 +45,13 @@ class Run:
         self.run_id = run_id
         self.started = started
         self.outcome: Outcome = "completed"
+        self.folder = folder
         self._client = client
-        self._artifacts = folder
 
     def log_params(self, params: Mapping[str, str]) -> None:
-        """Logs parameters; equal ones again are accepted. One that is too long is cut, and says where the whole is."""
-        entities = [
-            Param(key, fitted(value, MAX_PARAM_VAL_LENGTH, "whole in config.toml")) for key, value in params.items()
-        ]
+        """Logs parameters; the same value again is accepted. One that is too long is cut and says where it is whole."""
+        whole_in = f"whole in {Artifact.CONFIG}"
+        entities = [Param(key, fitted(value, MAX_PARAM_VAL_LENGTH, whole_in)) for key, value in params.items()]
         for start in range(0, len(entities), PARAMS_PER_CALL):
             self._client.log_batch(self.run_id, params=entities[start : start + PARAMS_PER_CALL])
 
@@ -97,13 +96,8 @@ class Run:
         except MlflowException as error:
             if not was_first(error):
                 raise
-            # A run that began in the same moment was the first to name this data set: now it is there to be linked.
+            # A run that began at the same moment was the first to name this data set, which can be linked now.
             self._client.log_inputs(self.run_id, links)
-
-    @property
-    def folder(self) -> Path | None:
-        """Where its artifacts lie on this machine; None for a remote store."""
-        return self._artifacts
 
     @contextmanager
     def artifact(self, name: str) -> Iterator[Path]:
@@ -115,8 +109,8 @@ class Run:
             InputError: a name that could lead out of the run's artifacts.
         """
         check_artifact_name(name)
-        if self._artifacts is not None:
-            path = self._artifacts / name
+        if self.folder is not None:
+            path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             yield path
             return
@@ -128,8 +122,8 @@ class Run:
     @contextmanager
     def written(self, name: str) -> Iterator[Path]:
         """An artifact that this run has written before, for the length of the block."""
-        if self._artifacts is not None:
-            yield self._artifacts / name
+        if self.folder is not None:
+            yield self.folder / name
             return
         with unsent_artifact(self._client, self.run_id, name) as unsent, tempfile.TemporaryDirectory() as folder:
             yield unsent or Path(self._client.download_artifacts(self.run_id, name, folder))
