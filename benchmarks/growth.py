@@ -149,7 +149,7 @@ def _time_start(experiment: Experiment, root: Path) -> float:
     tracker = Tracker(root)
     cached_dataset.cache_clear()
     begun = time.perf_counter()
-    sweep = Sweep(experiment, root, tracker, GracefulStop())
+    sweep = Sweep(experiment, tracker, GracefulStop())
     try:
         with patch.object(Driver, "run", side_effect=_StartedError):
             sweep.run()
@@ -205,7 +205,7 @@ def _fill(experiment: Experiment, root: Path, num_runs: int) -> tuple[Any, Any, 
     from imgcls.tracking.store import Tracker
 
     tracker = Tracker(root)
-    sweep = Sweep(experiment, root, tracker, GracefulStop())
+    sweep = Sweep(experiment, tracker, GracefulStop())
     parent = tracker.find({"imgcls.kind": "sweep"})[0].run_id
     done = train_run(
         prepare(experiment, root), tracker, kind="trial", name="trial 0", parent=parent,

@@ -96,7 +96,7 @@ def run_ours(work: Work) -> Outcome:
     os.environ["IMGCLS_CACHE"] = str(work.root / "cache")
     tracker = Tracker(work.root)
     begun = time.perf_counter()
-    result = Sweep(work.experiment, work.root, tracker, GracefulStop()).run()
+    result = Sweep(work.experiment, tracker, GracefulStop()).run()
     seconds = time.perf_counter() - begun
     board = result.leaderboard
     epochs_by_depth: dict[str, int] = {}

@@ -85,9 +85,9 @@ def search(root: Path, trials: int, seeds: int) -> dict[str, object]:
     path.write_text(EXPERIMENT)
     experiment = load_experiment(path, [f"search.trials={trials}", f"search.confirm.seeds={seeds}"])
     tracker = Tracker(root)
-    found = Sweep(experiment, root, tracker, GracefulStop()).run()
+    found = Sweep(experiment, tracker, GracefulStop()).run()
     assert found.confirmation is not None
-    judged = evaluate(found.run_id, tracker, root)
+    judged = evaluate(found.run_id, tracker)
     values = found.confirmation.winner.values
     return {
         "trials": found.leaderboard["val/accuracy"].tolist(),

@@ -61,12 +61,11 @@ class Findings:
     num_elsewhere: int
 
 
-def look_through(tracker: Tracker, root: Path) -> Findings:
+def look_through(tracker: Tracker) -> Findings:
     """Finds what may go, in the record and beside it.
 
     Args:
         tracker: the record.
-        root: the project's root.
     """
     records = [record for record in tracker.find({}, with_deleted=True) if record.kind]
     needed, needed_by_active = _needed(records), _needed(record for record in records if not record.is_deleted)
@@ -81,7 +80,7 @@ def look_through(tracker: Tracker, root: Path) -> Findings:
         found += _leftovers(record.folder)
         if record.run_id not in needed:
             found += _of_ended(record, has_chosen=record.parent in chosen_from)
-    found += [(LEFTOVERS, path) for path in (*_unfinished_stores(root), *abandoned())]
+    found += [(LEFTOVERS, path) for path in (*_unfinished_stores(tracker.root), *abandoned())]
     items = tuple(Item(kind, path, _num_bytes(path)) for kind, path in found)
     return Findings(items, sum(record.folder is None for record in records))
 

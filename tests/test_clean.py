@@ -23,7 +23,7 @@ SHORT = ("train.epochs=1", "train.warmup_epochs=0")
 
 
 def look(project):
-    return clean.look_through(project.tracker, project.root)
+    return clean.look_through(project.tracker)
 
 
 def found(project, kind):
@@ -57,10 +57,10 @@ def swept(make_project):
         "train.epochs=4",
         "search.space.train.lr={low = 1e-7, high = 3e-2, log = true}",
     )
-    result = Sweep(project.experiment(*overrides), project.root, project.tracker, GracefulStop()).run()
+    result = Sweep(project.experiment(*overrides), project.tracker, GracefulStop()).run()
     last = result.leaderboard[result.leaderboard["outcome"] == "completed"].iloc[-1]["run_id"]
-    evaluate(last, project.tracker, project.root)
-    confirm_sweep(result.run_id, project.tracker, project.root, top=2, seeds=1, stop=GracefulStop())
+    evaluate(last, project.tracker)
+    confirm_sweep(result.run_id, project.tracker, top=2, seeds=1, stop=GracefulStop())
     return project, result.run_id, last
 
 
@@ -94,8 +94,8 @@ def test_after_a_sweep_the_losers_give_up_their_weights_and_nobody_else_does(swe
     assert not [p for i in losers | pruned for p in checkpoint(project, i).parent.iterdir()]
     assert all(path.exists() for path in rest)  # predictions, config, curves
     assert look(project).items == ()
-    assert evaluate(sweep_id, project.tracker, project.root).test.accuracy > 0.5  # the winner can still be judged
-    again = confirm_sweep(sweep_id, project.tracker, project.root, top=2, seeds=2, stop=GracefulStop())
+    assert evaluate(sweep_id, project.tracker).test.accuracy > 0.5  # the winner can still be judged
+    again = confirm_sweep(sweep_id, project.tracker, top=2, seeds=2, stop=GracefulStop())
     assert len(again.winner.values) == 2
 
 
@@ -115,7 +115,7 @@ def test_what_goes_on_is_not_touched(project):
     with pytest.raises(Interrupted):
         project.train("train.epochs=9", stop=StopAfter(12))
     with pytest.raises(Interrupted):
-        Sweep(project.experiment(), project.root, project.tracker, StopAfter(30)).run()  # trial 0 is completed
+        Sweep(project.experiment(), project.tracker, StopAfter(30)).run()  # trial 0 is completed
     (trial, *_) = project.runs(kind="trial", outcome="completed")
     (stopped, *_) = project.runs(kind="train")
     leave(checkpoint(project, stopped.run_id).parent / ".last.pt.4711")
@@ -137,7 +137,7 @@ def test_a_failed_train_run_keeps_its_last_good_state(project):
 
 def test_a_deleted_run_gives_up_its_folder_and_a_deleted_look_nothing(project):
     done = project.train(*SHORT)
-    look_id = evaluate(done.run_id, project.tracker, project.root).run_id
+    look_id = evaluate(done.run_id, project.tracker).run_id
     other = project.train(*SHORT)
     for run_id in (look_id, other.run_id):
         project.client.delete_run(run_id)

@@ -106,7 +106,7 @@ def test_hostile_classes_are_trained_judged_and_reported_under_their_names(proje
         "data.allow_leaks=true",
     )
     run_id = project.train(*settings).run_id
-    judged = evaluate(run_id, project.tracker, project.root)
+    judged = evaluate(run_id, project.tracker)
     table = list(csv.DictReader(io.StringIO(project.tracker.read_text(run_id, "predictions/val.csv"))))
     assert {row["label"] for row in table} <= set(NAMES)
     assert [name for name in table[0] if name.startswith("prob/")] == [f"prob/{name}" for name in sorted(NAMES)]

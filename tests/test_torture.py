@@ -31,7 +31,7 @@ def swept(make_project):
     """A sweep that nobody touched."""
     project = make_project()
     overrides = (f"search.trials={NUM_TRIALS}", "train.epochs=2")
-    Sweep(project.experiment(*overrides), project.root, project.tracker, GracefulStop()).run()
+    Sweep(project.experiment(*overrides), project.tracker, GracefulStop()).run()
     return project.root
 
 

@@ -1,11 +1,15 @@
-"""Arguments and options that several verbs take."""
+"""Arguments and options that several verbs take, and what they act on: the project around the working directory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from imgcls.tracking.store import Tracker
 
 ExperimentName = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Name in experiments/, or a TOML file.")]
 Overrides = Annotated[
@@ -14,6 +18,14 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one flat JSON object instead of text.")]
 AsJsonList = Annotated[bool, typer.Option("--json", help="Print a JSON list of flat objects instead of text.")]
+
+
+def open_tracker() -> Tracker:
+    """The record of the project in which the working directory lies."""
+    from imgcls.project import project_root
+    from imgcls.tracking.store import Tracker
+
+    return Tracker(project_root(Path.cwd()))
 
 
 def parse_overrides(texts: Iterable[str] | None) -> dict[str, object]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from imgcls.cli.arguments import AsJsonList
+from imgcls.cli.arguments import AsJsonList, open_tracker
 from imgcls.cli.output import print_json, write
 
 
@@ -24,11 +23,8 @@ def clean(
     Example: imgcls clean
     """
     from imgcls.clean import as_text, look_through, remove
-    from imgcls.project import project_root
-    from imgcls.tracking.store import Tracker
 
-    root = project_root(Path.cwd())
-    found = look_through(Tracker(root), root)
+    found = look_through(open_tracker())
     if not as_json:
         write(as_text(found))
     if yes:

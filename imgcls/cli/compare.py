@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from imgcls.cli.arguments import AsJson
+from imgcls.cli.arguments import AsJson, open_tracker
 from imgcls.cli.output import print_facts, save, write
 
 
@@ -26,11 +26,9 @@ def compare(
     """
     from imgcls.evaluation.compare import compare as compared
     from imgcls.evaluation.comparison_report import comparison_markdown, comparison_pictures
-    from imgcls.project import project_root
     from imgcls.reporting.html import render
-    from imgcls.tracking.store import Tracker
 
-    result = compared(run_ids, Tracker(project_root(Path.cwd())))
+    result = compared(run_ids, open_tracker())
     if html is not None:
         save(html, render(comparison_markdown(result), comparison_pictures(result), title="Comparison of runs"))
     if as_json:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from imgcls.cli.arguments import AsJson
+from imgcls.cli.arguments import AsJson, open_tracker
 from imgcls.cli.output import print_facts, write
-
-if TYPE_CHECKING:
-    pass
 from imgcls.cli.sweep import write_end
 
 
@@ -28,21 +24,18 @@ def confirm(
 
     Example: imgcls confirm last --top 2 --seeds 3
     """
-    from imgcls.project import project_root
     from imgcls.search.report import as_text
     from imgcls.search.sweep import confirm_sweep
     from imgcls.search.winner import flat
     from imgcls.signals import GracefulStop
     from imgcls.tracking.find_run import find_run
-    from imgcls.tracking.store import Tracker
 
-    root = project_root(Path.cwd())
-    tracker = Tracker(root)
+    tracker = open_tracker()
     sweep = find_run(sweep_id, tracker)
     with GracefulStop() as stop:
-        result = confirm_sweep(sweep.run_id, tracker, root, top=top, seeds=seeds, stop=stop)
+        result = confirm_sweep(sweep.run_id, tracker, top=top, seeds=seeds, stop=stop)
     if as_json:
         print_facts(flat(tracker.get(sweep.run_id)), as_json)
         return
     write(as_text(result))
-    write_end(sweep.run_id, tracker, root)
+    write_end(sweep.run_id, tracker)

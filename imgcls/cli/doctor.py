@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from imgcls.cli.arguments import AsJson
+from imgcls.cli.arguments import AsJson, open_tracker
 from imgcls.cli.output import print_json, write
 
 
@@ -21,11 +20,9 @@ def doctor(
 
     Example: imgcls doctor
     """
-    from imgcls.project import project_root
     from imgcls.tracking.health import examine
-    from imgcls.tracking.store import Tracker
 
-    tracker = Tracker(project_root(Path.cwd()))
+    tracker = open_tracker()
     if relocate:
         changed = tracker.relocate()
         print_json({"num_relocated": changed}) if as_json else write(f"{changed} locations changed")

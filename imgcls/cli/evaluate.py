@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imgcls.cli.arguments import AsJson
+from imgcls.cli.arguments import AsJson, open_tracker
 from imgcls.cli.output import print_facts, write, write_cautions
 from imgcls.errors import InputError
 
@@ -35,19 +34,16 @@ def evaluate(
     if (run is None) == (run_id is None):
         raise InputError("evaluate takes one run: its id, the beginning of it, last or best; `imgcls runs` lists them")
     from imgcls.evaluation.judge import evaluate as judge
-    from imgcls.project import project_root
-    from imgcls.tracking.store import Tracker
 
-    root = project_root(Path.cwd())
-    tracker = Tracker(root)
-    result = judge(run or run_id or "", tracker, root, again=again)
+    tracker = open_tracker()
+    result = judge(run or run_id or "", tracker, again=again)
     if as_json:
         print_facts(result.flat(), as_json)
     else:
-        _write_scores(tracker.get(result.run_id), tracker.get(result.evaluated_run_id), tracker, root)
+        _write_scores(tracker.get(result.run_id), tracker.get(result.evaluated_run_id), tracker)
 
 
-def _write_scores(evaluation: RunRecord, judged: RunRecord, tracker: Tracker, root: Path) -> None:
+def _write_scores(evaluation: RunRecord, judged: RunRecord, tracker: Tracker) -> None:
     """The scores, what they are worth, where everything lies, and the next verb."""
     import pandas as pd
 
@@ -62,6 +58,6 @@ def _write_scores(evaluation: RunRecord, judged: RunRecord, tracker: Tracker, ro
     write(f"\n{look_words(evaluation)}")
     write(" ".join(story(selection_of(judged, tracker))).replace("`", ""))
     write_cautions(evaluation.tags)
-    rows = [*places(evaluation, judged, tracker.uri, root)]
+    rows = [*places(evaluation, judged, tracker)]
     rows.append(("Next", f"imgcls rerun {judged.run_id} --verify  (can the run be repeated from its record?)"))
     write(f"\n{terminal_table(rows)}")

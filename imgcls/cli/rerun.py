@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from imgcls.cli.arguments import AsJson
+from imgcls.cli.arguments import AsJson, open_tracker
 from imgcls.cli.output import print_facts, write
 
 
@@ -25,13 +24,10 @@ def rerun(
     """
     from imgcls.errors import TrainingError
     from imgcls.evaluation.rerun import rerun as repeat
-    from imgcls.project import project_root
     from imgcls.signals import GracefulStop
-    from imgcls.tracking.store import Tracker
 
-    root = project_root(Path.cwd())
     with GracefulStop() as stop:
-        verdict = repeat(run_id, Tracker(root), root, stop)
+        verdict = repeat(run_id, open_tracker(), stop)
     if as_json:
         print_facts(verdict.flat(), as_json)
     else:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from imgcls.cli.arguments import AsJsonList
+from imgcls.cli.arguments import AsJsonList, open_tracker
 from imgcls.cli.output import print_json, write
 from imgcls.errors import InputError
 from imgcls.text import did_you_mean
@@ -24,11 +23,9 @@ def runs(
 
     Example: imgcls runs --limit 5
     """
-    from imgcls.project import project_root
     from imgcls.reporting.runs_table import run_facts, runs_table
-    from imgcls.tracking.store import Tracker
 
-    tracker = Tracker(project_root(Path.cwd()))
+    tracker = open_tracker()
     records = tracker.find({}, experiment=experiment, newest=limit)[::-1]
     if experiment is not None and not records:
         with_runs = sorted({record.experiment for record in tracker.find({})})

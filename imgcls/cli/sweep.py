@@ -44,7 +44,7 @@ def sweep(
     from imgcls.tracking.store import Tracker
 
     stop, tracker = GracefulStop(), Tracker(root)
-    search = Sweep(loaded, root, tracker, stop)
+    search = Sweep(loaded, tracker, stop)
     with stop:
         result = search.run()
     if as_json:
@@ -54,10 +54,10 @@ def sweep(
     write(board.to_string(index=False, na_rep=""))
     if result.confirmation:
         write(f"\n{as_text(result.confirmation)}")
-    write_end(result.run_id, tracker, root)
+    write_end(result.run_id, tracker)
 
 
-def write_end(sweep_run_id: str, tracker: Tracker, root: Path) -> None:
+def write_end(sweep_run_id: str, tracker: Tracker) -> None:
     """The winner with its own score, where everything lies, and the next verb."""
     from imgcls.evaluation.selection import selection_of, story
     from imgcls.reporting.run_scores import val_score
@@ -71,7 +71,7 @@ def write_end(sweep_run_id: str, tracker: Tracker, root: Path) -> None:
     rows = [
         ("Sweep", sweep.run_id),
         ("Winner", f"{winner.run_id}  {metric} {val_score(winner, metric)}"),
-        *places(sweep, winner, tracker.uri, root),
+        *places(sweep, winner, tracker),
     ]
     if sweep.confirmed_run_id != winner.run_id:
         rows.append(("Next", f"imgcls confirm {sweep.run_id}  (how lucky was the winner?)"))

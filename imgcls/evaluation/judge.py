@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -96,7 +95,7 @@ class _Candidate:
     selection: Selection
 
 
-def evaluate(run_id: str, tracker: Tracker, root: Path, *, again: bool = False) -> Evaluation:
+def evaluate(run_id: str, tracker: Tracker, *, again: bool = False) -> Evaluation:
     """Judges a run on its test split. This is a look, and it is written down before an image is read.
 
     A run that was judged before on the same images keeps its result: the recorded one is given, without a look.
@@ -104,14 +103,13 @@ def evaluate(run_id: str, tracker: Tracker, root: Path, *, again: bool = False) 
     Args:
         run_id: of a completed run, or of a sweep, which stands for its winner.
         tracker: where the run is and the evaluation goes.
-        root: the project's root, for relative data paths.
         again: open the split once more although the run was judged before; a further look.
 
     Raises:
         InputError: whatever keeps this run from being judged; nothing is logged then.
     """
     record = trained_record(run_id, tracker)
-    prepared = rebuild(record, tracker, root)
+    prepared = rebuild(record, tracker)
     announce(prepared, tracker)
     test = _sealed(record, prepared)
     if not again and (recorded := _recorded(record, test, tracker)) is not None:

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from imgcls.data.splits import SQUARES_FORMAT
 from imgcls.record import UNKNOWN, Artifact, RunRecord, Tag, best_name
@@ -114,13 +113,12 @@ class Verdict:
         return with_interval(accuracy, self.intervals[which])
 
 
-def rerun(run_id: str, tracker: Tracker, root: Path, stop: GracefulStop) -> Verdict:
+def rerun(run_id: str, tracker: Tracker, stop: GracefulStop) -> Verdict:
     """Trains a run again as a run of kind `rerun`, and compares every epoch's metrics, timings aside.
 
     Args:
         run_id: of a run that trained to its end; a sweep stands for its winner.
         tracker: where the run is and its repeat goes.
-        root: the project's root, for relative data paths.
         stop: asked after each step.
 
     Raises:
@@ -128,7 +126,7 @@ def rerun(run_id: str, tracker: Tracker, root: Path, stop: GracefulStop) -> Verd
         Interrupted: `stop` was requested.
     """
     record = trained_record(run_id, tracker)
-    prepared = rebuild(record, tracker, root)
+    prepared = rebuild(record, tracker)
     announce(prepared, tracker, runs="1 run")
     _say_what_is_other(record, prepared)
     original = _history(tracker, record.run_id)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from imgcls.record import Artifact, RunRecord
 from imgcls.tracking.credentials import redacted
+from imgcls.tracking.store import Tracker
 
 
 def place_of(record: RunRecord, name: str) -> str:
@@ -31,17 +32,16 @@ def how_to_look(uri: str, root: Path) -> str:
     return f"mlflow ui --backend-store-uri {shlex.quote(redacted(uri))}"
 
 
-def places(report_of: RunRecord, weights_of: RunRecord, uri: str, root: Path) -> list[tuple[str, str]]:
+def places(report_of: RunRecord, weights_of: RunRecord, tracker: Tracker) -> list[tuple[str, str]]:
     """(what, where) of a report, of the weights that it is about, and of the UI.
 
     Args:
         report_of: the run that holds the report.
         weights_of: the run that holds the weights.
-        uri: of the store.
-        root: the project's root.
+        tracker: the record that they are in.
     """
     return [
         ("Report", place_of(report_of, Artifact.REPORT_HTML)),
         ("Weights", place_of(weights_of, Artifact.BEST)),
-        ("UI", how_to_look(uri, root)),
+        ("UI", how_to_look(tracker.uri, tracker.root)),
     ]

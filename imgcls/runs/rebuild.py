@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from imgcls.config.keys import Experiment
@@ -21,23 +19,31 @@ WHAT_MAKES_BITS = ("torch", "torchvision", "numpy", "pillow")
 """Packages whose other version may give other bits."""
 
 
-def rebuild(record: RunRecord, tracker: Tracker, root: Path) -> Prepared:
+def rebuild(record: RunRecord, tracker: Tracker) -> Prepared:
     """Prepares what a run was, with the pixels it saw, on the device it was on where this machine has it.
 
     Args:
         record: of a run that trained.
         tracker: where its config is.
-        root: the project's root, for relative data paths.
 
     Raises:
         DataError: the images are not those that the run was trained on.
         InputError: it left no config, or the config is impossible here.
     """
-    with tracker.fetch(record.run_id, Artifact.CONFIG) as path:
-        experiment = load_experiment(path)
-    prepared = prepare(_on_this_machine(experiment), root, recorded_squares(record))
+    experiment = recorded_experiment(record.run_id, tracker)
+    prepared = prepare(_on_this_machine(experiment), tracker.root, recorded_squares(record))
     _same_data(record, prepared)
     return prepared
+
+
+def recorded_experiment(run_id: str, tracker: Tracker) -> Experiment:
+    """The experiment that a run recorded, resolved.
+
+    Raises:
+        InputError: it left no config.
+    """
+    with tracker.fetch(run_id, Artifact.CONFIG) as path:
+        return load_experiment(path)
 
 
 def trained_record(run_id: str, tracker: Tracker) -> RunRecord:

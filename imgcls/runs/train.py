@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from imgcls.config.keys import Experiment
-from imgcls.config.load import load_experiment
 from imgcls.errors import InputError, Interrupted, TrainingError
 from imgcls.files import leftovers
 from imgcls.machine_failures import explain
@@ -29,6 +28,7 @@ from imgcls.rng import derive_seed
 from imgcls.runs.earlier_versions import is_kept_larger, other_loss, other_squares, same_work
 from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared, prepare
+from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.record_writer import (
     Finished,
     record_end,
@@ -165,8 +165,7 @@ def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepa
     """
     if not tracker.has_artifact(earlier.run_id, Artifact.CONFIG):  # it was killed before there was anything to keep
         return prepared
-    with tracker.fetch(earlier.run_id, Artifact.CONFIG) as path:
-        begun = load_experiment(path).train
+    begun = recorded_experiment(earlier.run_id, tracker).train
     kind_of_device = begun.device.split(":")[0]
     if kind_of_device != prepared.device.torch_device.type:
         raise InputError(

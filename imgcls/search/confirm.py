@@ -9,17 +9,16 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from imgcls.config.keys import Experiment
-from imgcls.config.load import load_experiment
 from imgcls.errors import InputError
 from imgcls.evaluation.confirmation import Confirmation, Confirmed, fresh_seed, rank_confirmed, ranked_trials
-from imgcls.record import Artifact, MetricName, RunRecord, Tag
+from imgcls.record import MetricName, RunRecord, Tag
 from imgcls.reporting.progress import Pace
 from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import other_loss, recorded_squares
 from imgcls.runs.prepare import Prepared, prepare
+from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.train import train_run
 from imgcls.search.winner import log_winner
 from imgcls.signals import GracefulStop
@@ -43,7 +42,7 @@ def check_can_be_confirmed(sweep: RunRecord) -> None:
 
 
 def confirm(
-    run: Run, tracker: Tracker, root: Path, *, top: int, seeds: int, stop: GracefulStop, announces: bool = False
+    run: Run, tracker: Tracker, *, top: int, seeds: int, stop: GracefulStop, announces: bool = False
 ) -> Confirmation:
     """Trains the best configurations again, and makes the best of their means the sweep's winner.
 
@@ -52,7 +51,6 @@ def confirm(
     Args:
         run: the sweep, being written.
         tracker: where its trials are and the fresh runs go.
-        root: the project's root, for relative data paths.
         top: configurations, the best first; where fewer were completed, all of them, and the log says so.
         seeds: fresh seeds for each, at least 1.
         stop: asked after each step.
@@ -61,7 +59,7 @@ def confirm(
     Raises:
         Interrupted: `stop` was requested; the same command goes on.
     """
-    sweep = _config(run.run_id, tracker)
+    sweep = recorded_experiment(run.run_id, tracker)
     candidates = _best_trials(run.run_id, tracker, sweep, top)
     jobs = [job for trial in candidates for job in _jobs(trial, sweep, seeds, tracker)]
     done = {job: run_id for job in jobs if (run_id := _earlier(run.run_id, job, tracker))}
@@ -69,10 +67,10 @@ def confirm(
     if not missing:
         log.info("all of this confirmation is on record (%s): nothing is trained", counted(len(jobs), "run"))
     elif announces:
-        announce(_prepare(missing[0], root), tracker, runs=counted(len(missing), "run"))
+        announce(_prepare(missing[0], tracker), tracker, runs=counted(len(missing), "run"))
     begun, pace = time.time(), Pace(len(done))
     for job in missing:
-        done[job] = _train(run.run_id, job, _prepare(job, root), tracker, stop)
+        done[job] = _train(run.run_id, job, _prepare(job, tracker), tracker, stop)
         if tracker.get(done[job]).started < 1000 * begun:  # taken up: its time now is only part of a run's
             pace = Pace(len(done))
         log.info("confirmed %d of %d runs, %s", len(done), len(jobs), pace.left(len(done), len(jobs)))
@@ -104,11 +102,6 @@ class _Job:
         return str(self.trial.trial)
 
 
-def _config(run_id: str, tracker: Tracker) -> Experiment:
-    with tracker.fetch(run_id, Artifact.CONFIG) as path:
-        return load_experiment(path)
-
-
 def _best_trials(sweep_run_id: str, tracker: Tracker, sweep: Experiment, top: int) -> list[RunRecord]:
     """Completed trials of different configurations, the best first, ranked as the leaderboard is."""
     distinct: list[RunRecord] = []
@@ -130,7 +123,7 @@ def _jobs(trial: RunRecord, sweep: Experiment, seeds: int, tracker: Tracker) -> 
     Raises:
         InputError: an earlier version trained the trial with a loss that fresh runs would not have.
     """
-    experiment = _config(trial.run_id, tracker)
+    experiment = recorded_experiment(trial.run_id, tracker)
     if difference := other_loss(trial, experiment):
         raise InputError(
             f"trial {trial.run_id} cannot be confirmed, because fresh runs would have another loss: {difference}; "
@@ -154,8 +147,8 @@ def _earlier(sweep_run_id: str, job: _Job, tracker: Tracker) -> str | None:
     return same[0].run_id if same else None
 
 
-def _prepare(job: _Job, root: Path) -> Prepared:
-    return prepare(job.experiment, root, recorded_squares(job.trial))
+def _prepare(job: _Job, tracker: Tracker) -> Prepared:
+    return prepare(job.experiment, tracker.root, recorded_squares(job.trial))
 
 
 def _train(sweep_run_id: str, job: _Job, prepared: Prepared, tracker: Tracker, stop: GracefulStop) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 import pandas as pd
 
 from imgcls.config.keys import Experiment
-from imgcls.config.load import load_experiment
 from imgcls.evaluation.confirmation import (
     ONE_SEED,
     Confirmation,
@@ -29,6 +28,7 @@ from imgcls.reporting.methods_section import methods, model_words, split_words
 from imgcls.reporting.rounding import UNDEFINED, ends, rounded
 from imgcls.reporting.run_scores import leaderboard_intervals, val_score, warned, with_intervals
 from imgcls.reporting.tables import document, escaped, fetch_config, frame_table, markdown_table, shell
+from imgcls.runs.rebuild import recorded_experiment
 from imgcls.search import space as spaces
 from imgcls.statistics.intervals import NO_INTERVAL, Interval
 from imgcls.text import counted
@@ -236,8 +236,7 @@ def write_report(run: Run, tracker: Tracker) -> str:
         The report as Markdown.
     """
     sweep = tracker.get(run.run_id)
-    with tracker.fetch(run.run_id, Artifact.CONFIG) as path:
-        experiment = load_experiment(path)
+    experiment = recorded_experiment(run.run_id, tracker)
     board = pd.read_csv(io.StringIO(tracker.read_text(run.run_id, Artifact.LEADERBOARD)))
     selection = selection_of(tracker.get(sweep.best_run_id), tracker, Trials.of_leaderboard(board))
     best_trial = tracker.get(sweep.best_trial_run_id)

@@ -72,7 +72,6 @@ class Sweep:
 
     Args:
         experiment: as in its file, with overrides.
-        root: the project's root.
         tracker: where the record goes.
         stop: granted between two steps.
 
@@ -80,18 +79,17 @@ class Sweep:
         InputError: no search space, values outside it, or data that cannot be used.
     """
 
-    def __init__(self, experiment: Experiment, root: Path, tracker: Tracker, stop: GracefulStop) -> None:
+    def __init__(self, experiment: Experiment, tracker: Tracker, stop: GracefulStop) -> None:
         if not experiment.search.space:
             raise ConfigError(
                 f"{experiment.name} has no [search.space]; name at least one key, such as "
                 '"train.lr" = { low = 1e-4, high = 1e-2, log = true }'
             )
-        check_space(experiment, root)
+        check_space(experiment, tracker.root)
         self.experiment = experiment
-        self.root = root
         self.tracker = tracker
         self.stop = stop
-        self.prepared = prepare(experiment, root)
+        self.prepared = prepare(experiment, tracker.root)
         for values in single_values(experiment):
             changed = experiment.replace(values, origin=SPACE)
             refuse_colours_of_grey(changed.augment, self.prepared.dataset.channels)
@@ -106,7 +104,7 @@ class Sweep:
             Interrupted: the stop was requested; the same command goes on.
             TrainingError: no trial succeeded, or several failed alike in a row.
         """
-        with only_one(self.root, self.name):
+        with only_one(self.tracker.root, self.name):
             self.tracker.close_orphans()
             announce(self.prepared, self.tracker, runs=counted(self.experiment.search.trials, "trial"))
             return self._run()
@@ -121,7 +119,7 @@ class Sweep:
 
     def study(self, run_id: str) -> SweepStudy:
         """The study of this sweep, whose parent run is `run_id`."""
-        place = StudyPlace(self.root, self.name, run_id, self.pruner_warmup)
+        place = StudyPlace(self.tracker.root, self.name, run_id, self.pruner_warmup)
         return SweepStudy(place, self.experiment, has_groups=bool(self.prepared.dataset.val.groups))
 
     # --- before ---
@@ -216,7 +214,7 @@ class Sweep:
 
     def _confirm(self, run: Run, result: SweepResult) -> SweepResult:
         asked = self.experiment.search.confirm
-        confirmation = confirm(run, self.tracker, self.root, top=asked.top, seeds=asked.seeds, stop=self.stop)
+        confirmation = confirm(run, self.tracker, top=asked.top, seeds=asked.seeds, stop=self.stop)
         write_report(run, self.tracker)
         return replace(result, best_run_id=confirmation.best_run_id, confirmation=confirmation)
 
@@ -245,9 +243,7 @@ NOT_IDENTITY = (
 """Keys that may change between two sittings of the same study."""
 
 
-def confirm_sweep(
-    run_id: str, tracker: Tracker, root: Path, *, top: int, seeds: int, stop: GracefulStop
-) -> Confirmation:
+def confirm_sweep(run_id: str, tracker: Tracker, *, top: int, seeds: int, stop: GracefulStop) -> Confirmation:
     """Confirms a sweep that has ended; see `confirm`.
 
     Raises:
@@ -256,8 +252,8 @@ def confirm_sweep(
     """
     sweep = tracker.get(run_id)
     check_can_be_confirmed(sweep)
-    with only_one(root, sweep.study), tracker.reopen_run(run_id) as run:
-        confirmation = confirm(run, tracker, root, top=top, seeds=seeds, stop=stop, announces=True)
+    with only_one(tracker.root, sweep.study), tracker.reopen_run(run_id) as run:
+        confirmation = confirm(run, tracker, top=top, seeds=seeds, stop=stop, announces=True)
         write_report(run, tracker)
         return confirmation
 

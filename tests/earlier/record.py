@@ -103,11 +103,11 @@ def main():
     for name in ("photos", "weighted"):
         train(name, tracker, GracefulStop())
     (photos,) = tracker.find({}, experiment="photos")
-    evaluate(photos.run_id, tracker, ROOT)
+    evaluate(photos.run_id, tracker)
     for name, num_steps in (("stopped", 5), ("weighing", 7)):
         stopped(lambda name=name, num_steps=num_steps: train(name, tracker, StopAfter(num_steps)))
-    Sweep(experiment("search"), ROOT, tracker, GracefulStop()).run()
-    stopped(lambda: Sweep(experiment("searching"), ROOT, tracker, StopAfter(14)).run())
+    Sweep(experiment("search"), tracker, GracefulStop()).run()
+    stopped(lambda: Sweep(experiment("searching"), tracker, StopAfter(14)).run())
     write_squares()
     pack(tracker)
 

@@ -77,7 +77,7 @@ def predictions(project, run_id, split):
 
 def test_a_run_without_the_tag_has_the_pixels_that_it_was_scored_on(earlier):
     oracle = np.load(earlier.root / "squares.npz")
-    dataset = rebuild(only(earlier, "photos", kind="train"), earlier.tracker, earlier.root).dataset
+    dataset = rebuild(only(earlier, "photos", kind="train"), earlier.tracker).dataset
     assert dataset.squares == 1
     for name, images in (("val", dataset.val), ("test", dataset.test.open(LOOK))):
         assert images.keys == tuple(oracle[f"{name}_keys"]) and np.array_equal(images.pixels, oracle[name]), name
@@ -89,13 +89,13 @@ def test_a_run_without_the_tag_has_the_pixels_that_it_was_scored_on(earlier):
 def test_a_run_without_the_tag_is_judged_on_the_pixels_that_it_was_trained_with(earlier):
     """Its val score, recomputed before test is opened, and its test predictions are those that were recorded."""
     record, before = only(earlier, "photos", kind="train"), only(earlier, "photos", kind="evaluation")
-    again = evaluate(record.run_id, earlier.tracker, earlier.root, again=True)
+    again = evaluate(record.run_id, earlier.tracker, again=True)
     then, now = predictions(earlier, before.run_id, "test"), predictions(earlier, again.run_id, "test")
     assert then["image"].equals(now["image"])
     for name in ("prob/coarse", "prob/fine"):
         np.testing.assert_allclose(then[name], now[name], atol=1e-5)
     assert tags_of(earlier, again.run_id)["imgcls.squares"] == "1"
-    recorded = evaluate(record.run_id, earlier.tracker, earlier.root)
+    recorded = evaluate(record.run_id, earlier.tracker)
     assert recorded.is_recorded and recorded.test == again.test
 
 
@@ -104,13 +104,13 @@ def test_a_run_without_the_tag_is_repeated_with_its_own_pixels(earlier, of, capl
     """And the repeat says so, so that it too is judged on them."""
     caplog.set_level(logging.INFO)
     record = only(earlier, "photos", kind="train") if of == "photos" else only(earlier, "search", kind="sweep")
-    verdict = rerun(record.run_id, earlier.tracker, earlier.root, GracefulStop())
+    verdict = rerun(record.run_id, earlier.tracker, GracefulStop())
     assert verdict.is_verified and (verdict.is_bitwise or not verdict.owes_bits), verdict
     assert tags_of(earlier, verdict.run_id)["imgcls.squares"] == "1"
     assert "is repeated with the val images that it had, and a new run of its config would have others" in caplog.text
     then, now = (predictions(earlier, run_id, "val") for run_id in (verdict.repeated_run_id, verdict.run_id))
     np.testing.assert_allclose(then["prob/fine"], now["prob/fine"], atol=1e-4)
-    assert evaluate(verdict.run_id, earlier.tracker, earlier.root).evaluated_run_id == verdict.run_id
+    assert evaluate(verdict.run_id, earlier.tracker).evaluated_run_id == verdict.run_id
     facts = verdict.flat()
     assert (facts["imgcls.squares"], facts["imgcls.loss"], facts["repeated/imgcls.loss"]) == (1, 2, 1)
 
@@ -128,7 +128,7 @@ def test_a_new_run_of_the_same_experiment_has_the_new_format_and_comparing_says_
 def test_a_loss_of_an_earlier_definition_is_not_repeated_silently(earlier, caplog):
     record = only(earlier, "weighted", kind="train")
     caplog.set_level(logging.INFO)
-    verdict = rerun(record.run_id, earlier.tracker, earlier.root, GracefulStop())
+    verdict = rerun(record.run_id, earlier.tracker, GracefulStop())
     assert "would have others" not in caplog.text  # without crops the two formats are the same
     said = "its loss multiplied every class's share of a smoothed or mixed label by that class's weight"
     assert f"run {record.run_id} cannot be repeated as it was: {said}" in caplog.text
@@ -138,7 +138,7 @@ def test_a_loss_of_an_earlier_definition_is_not_repeated_silently(earlier, caplo
     assert tags_of(earlier, verdict.run_id)["imgcls.loss"] == "2"
     assert said in earlier.tracker.read_text(verdict.run_id, "report/report.md")
     # Its scores are what they were, and may be judged.
-    assert evaluate(record.run_id, earlier.tracker, earlier.root).evaluated_run_id == record.run_id
+    assert evaluate(record.run_id, earlier.tracker).evaluated_run_id == record.run_id
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_sweep_that_was_begun_otherwise_is_a_new_study_and_says_why(earlier, c
     caplog.set_level(logging.INFO)
     before = only(earlier, "searching", kind="sweep")
     experiment = load_experiment(earlier.root / "experiments" / "searching.toml")
-    sweep = Sweep(experiment, earlier.root, earlier.tracker, GracefulStop())
+    sweep = Sweep(experiment, earlier.tracker, GracefulStop())
     with sweep._parent_run() as run:
         tags = tags_of(earlier, run.run_id)
     assert run.run_id != before.run_id and (tags["imgcls.squares"], tags["imgcls.loss"]) == ("2", "2")
@@ -187,7 +187,7 @@ def test_a_sweep_that_was_begun_otherwise_is_a_new_study_and_says_why(earlier, c
 def test_another_experiment_is_still_another_experiment(earlier, caplog):
     caplog.set_level(logging.INFO)
     experiment = load_experiment(earlier.root / "experiments" / "searching.toml", ["train.batch_size=8"])
-    sweep = Sweep(experiment, earlier.root, earlier.tracker, GracefulStop())
+    sweep = Sweep(experiment, earlier.tracker, GracefulStop())
     with sweep._parent_run():
         pass
     assert "the experiment or its data differ from those of sweep" in caplog.text
@@ -197,9 +197,9 @@ def test_another_experiment_is_still_another_experiment(earlier, caplog):
 @pytest.mark.slow
 def test_an_earlier_sweep_is_confirmed_with_the_pixels_of_its_trials(earlier):
     sweep = only(earlier, "search", kind="sweep")
-    result = confirm_sweep(sweep.run_id, earlier.tracker, earlier.root, top=1, seeds=1, stop=GracefulStop())
+    result = confirm_sweep(sweep.run_id, earlier.tracker, top=1, seeds=1, stop=GracefulStop())
     assert tags_of(earlier, result.best_run_id)["imgcls.squares"] == "1"
-    assert evaluate(sweep.run_id, earlier.tracker, earlier.root).evaluated_run_id == result.best_run_id
+    assert evaluate(sweep.run_id, earlier.tracker).evaluated_run_id == result.best_run_id
 
 
 def test_a_trial_with_an_earlier_loss_is_not_confirmed(earlier):
@@ -208,7 +208,7 @@ def test_a_trial_with_an_earlier_loss_is_not_confirmed(earlier):
         config = trial.folder / "config.toml"
         config.write_text(config.read_text().replace('class_weights = "none"', 'class_weights = "auto"'))
     with pytest.raises(InputError, match=r"cannot be confirmed, because fresh runs would have another loss: its loss"):
-        confirm_sweep(sweep.run_id, earlier.tracker, earlier.root, top=1, seeds=1, stop=GracefulStop())
+        confirm_sweep(sweep.run_id, earlier.tracker, top=1, seeds=1, stop=GracefulStop())
     assert earlier.tracker.children(sweep.run_id, "confirm") == []
 
 
@@ -216,4 +216,4 @@ def test_a_format_of_a_later_version_is_refused(earlier):
     record = only(earlier, "photos", kind="train")
     earlier.client.set_tag(record.run_id, "imgcls.squares", "3")
     with pytest.raises(InputError, match=r"imgcls\.squares = 3, and this version of imgcls knows 1 to 2"):
-        evaluate(record.run_id, earlier.tracker, earlier.root)
+        evaluate(record.run_id, earlier.tracker)

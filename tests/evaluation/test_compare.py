@@ -27,9 +27,7 @@ VAL = "predictions/val.csv"
 def trained(make_project):
     """Two runs of one split, the second on larger images, and a sweep of one trial."""
     project = make_project()
-    sweep = Sweep(
-        project.experiment("search.trials=1", "train.epochs=2"), project.root, project.tracker, GracefulStop()
-    )
+    sweep = Sweep(project.experiment("search.trials=1", "train.epochs=2"), project.tracker, GracefulStop())
     found = sweep.run()
     return SimpleNamespace(
         project=project,
@@ -187,9 +185,9 @@ def test_test_is_compared_where_every_run_was_evaluated_before(trained, comparis
     runs, tracker = [trained.first, trained.second], trained.tracker
     assert comparison.test is None
     assert "Not evaluated yet: run 1, run 2; a comparison opens no test split." in comparison_markdown(comparison)
-    first = evaluate(runs[0], tracker, trained.project.root)
+    first = evaluate(runs[0], tracker)
     assert compare(runs, tracker).test_note.startswith("Not evaluated yet: run 2;")
-    second = evaluate(runs[1], tracker, trained.project.root)
+    second = evaluate(runs[1], tracker)
     result = compare(runs, tracker)
     assert result.test is not None
     assert result.test_note == ""

@@ -22,9 +22,7 @@ TENS, FEW = r"data.groups='^(\d+?)\d?$'", r"data.groups='(\d)$'"
 @pytest.fixture(scope="module")
 def grouped(make_project):
     project = make_project()
-    sweep = Sweep(
-        project.experiment(TENS, "search.trials=2", "train.epochs=2"), project.root, project.tracker, GracefulStop()
-    ).run()
+    sweep = Sweep(project.experiment(TENS, "search.trials=2", "train.epochs=2"), project.tracker, GracefulStop()).run()
     other = project.train(TENS, "train.epochs=2", "train.lr=5e-3").run_id
     return SimpleNamespace(project=project, tracker=project.tracker, sweep=sweep, other=other)
 
@@ -65,7 +63,7 @@ def test_the_leaderboard_has_the_intervals_of_the_trials(grouped):
 
 
 def test_an_evaluation_counts_groups_in_every_interval(grouped):
-    result = evaluate(grouped.other, grouped.tracker, grouped.project.root)
+    result = evaluate(grouped.other, grouped.tracker)
     run = grouped.project.client.get_run(result.run_id)
     table = pd.read_csv(io.StringIO(grouped.tracker.read_text(result.run_id, "predictions/test.csv")), dtype=str)
     num_groups = table["group"].nunique()

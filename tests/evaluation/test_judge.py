@@ -18,7 +18,7 @@ DIGITS = [str(i) for i in range(10)]
 
 
 def judge(project, run_id, **options):
-    return evaluate(run_id, project.tracker, project.root, **options)
+    return evaluate(run_id, project.tracker, **options)
 
 
 def refused(project, run_id, error, match):
@@ -95,7 +95,7 @@ def test_looks_of_deleted_evaluations_count(project):
 
 
 def test_a_sweep_stands_for_its_winner(project):
-    found = Sweep(project.experiment("search.trials=1"), project.root, project.tracker, GracefulStop()).run()
+    found = Sweep(project.experiment("search.trials=1"), project.tracker, GracefulStop()).run()
     assert judge(project, found.run_id).evaluated_run_id == found.best_run_id
 
 

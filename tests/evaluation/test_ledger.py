@@ -25,7 +25,7 @@ from tests.data.make import picture, write
 
 
 def judge(project, run_id, **options):
-    return evaluate(run_id, project.tracker, project.root, **options)
+    return evaluate(run_id, project.tracker, **options)
 
 
 def refuse(*_):
@@ -233,7 +233,7 @@ def test_without_a_test_split_what_was_opened_before_stands_in_every_word_about_
     space = ("search.space.model.depth=[8]", "search.space.train.warmup_epochs=[0]", "search.trials=1")
     experiment = project.experiment(*quick, *space, "data.test_fraction=0")
     caplog.set_level("INFO")
-    found = Sweep(experiment, project.root, project.tracker, GracefulStop()).run()
+    found = Sweep(experiment, project.tracker, GracefulStop()).run()
     assert "digits: 10 classes; " in caplog.text and ", no test; " in caplog.text
     num_opened = int(project.client.get_run(found.run_id).data.tags["imgcls.num_opened_before"])
     num_test = int(project.tracker.get(judged.run_id).tags["imgcls.num_test"])

@@ -20,7 +20,7 @@ from tests.data.make import noise, write, write_class
 
 
 def repeat(project, run_id):
-    return rerun(run_id, project.tracker, project.root, GracefulStop())
+    return rerun(run_id, project.tracker, GracefulStop())
 
 
 def test_a_repeat_has_the_same_bits_and_says_so(project):
@@ -87,7 +87,7 @@ def test_what_is_unknown_on_both_sides_is_not_equal(monkeypatch, tmp_path):
 
 def test_what_has_nothing_to_repeat_is_refused(project):
     done = project.train("train.epochs=1", "train.warmup_epochs=0")
-    judged = evaluate(done.run_id, project.tracker, project.root)
+    judged = evaluate(done.run_id, project.tracker)
     for run_id, why in (("nonsense", "no run"), (judged.run_id, "itself an evaluation")):
         with pytest.raises(InputError, match=why):
             repeat(project, run_id)

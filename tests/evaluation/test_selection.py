@@ -55,13 +55,13 @@ def set_scores(project, run_ids, accuracy):
 @pytest.fixture(scope="module")
 def found(make_project):
     project = make_project()
-    swept = Sweep(project.experiment(*QUICK, *SPACE), project.root, project.tracker, GracefulStop()).run()
+    swept = Sweep(project.experiment(*QUICK, *SPACE), project.tracker, GracefulStop()).run()
     tags = {"imgcls.trial": "9", "imgcls.study": "none"}
     pruned = project.train(
         "train.epochs=2", "model.width=4", kind="trial", parent=swept.run_id, tags=tags, prune=lambda _: True
     )
     single = project.train(*QUICK[:2], "model.width=4")
-    repeat = rerun(single.run_id, project.tracker, project.root, GracefulStop())
+    repeat = rerun(single.run_id, project.tracker, GracefulStop())
     trials = swept.leaderboard["run_id"].tolist()
     numbers = {project.client.get_run(run).data.tags["imgcls.trial"]: run for run in trials}
     result = confirm(project, swept.run_id)
@@ -87,7 +87,7 @@ def scores_as(found, scores):
 
 
 def confirm(project, sweep_id):
-    return confirm_sweep(sweep_id, project.tracker, project.root, top=2, seeds=2, stop=GracefulStop())
+    return confirm_sweep(sweep_id, project.tracker, top=2, seeds=2, stop=GracefulStop())
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_a_pruned_trial_was_not_chosen(found):
 
 def test_the_report_of_another_trial_has_its_own_scores_alone(reranked):
     best, other = reranked.trials[0], reranked.trials[2]
-    report = evaluate(other, reranked.project.tracker, reranked.project.root).report
+    report = evaluate(other, reranked.project.tracker).report
     assert f"| val/accuracy of this run | {shown(reranked, other)}; this score selected the epoch |" in report
     assert "best of 4 trials" not in report and shown(reranked, best) not in report
     assert "optimism" not in report
@@ -232,9 +232,7 @@ def test_a_confirmation_whose_means_tie_goes_by_the_lower_loss(reranked):
 
 def test_a_confirmation_of_fewer_seeds_replaces_the_numbers_of_the_one_before(reranked):
     client = reranked.project.client
-    confirm_sweep(
-        reranked.sweep_id, reranked.project.tracker, reranked.project.root, top=2, seeds=1, stop=GracefulStop()
-    )
+    confirm_sweep(reranked.sweep_id, reranked.project.tracker, top=2, seeds=1, stop=GracefulStop())
     sweep = client.get_run(reranked.sweep_id).data
     assert sweep.metrics["confirm/num_seeds"] == 1
     winner = sweep.tags["imgcls.best_run_id"]
@@ -247,9 +245,7 @@ def test_a_confirmation_of_fewer_seeds_replaces_the_numbers_of_the_one_before(re
     assert chosen.chosen == "the best of 2 configurations"
     assert "one seed, no interval" in report and not re.search(r"Optimism -?\d\.\d{3}", report)
     points = [len(client.get_metric_history(reranked.sweep_id, f"confirm/{name}")) for name in ("mean", "std")]
-    confirm_sweep(
-        reranked.sweep_id, reranked.project.tracker, reranked.project.root, top=2, seeds=1, stop=GracefulStop()
-    )
+    confirm_sweep(reranked.sweep_id, reranked.project.tracker, top=2, seeds=1, stop=GracefulStop())
     assert points == [len(client.get_metric_history(reranked.sweep_id, f"confirm/{name}")) for name in ("mean", "std")]
     confirm(reranked.project, reranked.sweep_id)
 

@@ -35,12 +35,12 @@ def project(swept, make_project, monkeypatch):
 
 
 def sweep(project, *overrides):
-    return Sweep(project.experiment(*QUICK, *overrides), project.root, project.tracker, GracefulStop()).run()
+    return Sweep(project.experiment(*QUICK, *overrides), project.tracker, GracefulStop()).run()
 
 
 def confirm(project, run_id, top=2, seeds=2, stop=None):
     options = {"top": top, "seeds": seeds, "stop": stop or GracefulStop()}
-    return confirm_sweep(run_id, project.tracker, project.root, **options)
+    return confirm_sweep(run_id, project.tracker, **options)
 
 
 def fresh_runs(project):
@@ -81,7 +81,7 @@ def test_the_best_configurations_are_ranked_by_their_means(project, monkeypatch)
     assert parent.tags["imgcls.best_run_id"] == result.best_run_id == first.run_id
     top = str(found.leaderboard.iloc[0]["trial"])
     assert parent.metrics["confirm/optimism"] == pytest.approx(found.best_value - means[top])
-    assert evaluate(found.run_id, project.tracker, project.root).evaluated_run_id == first.run_id
+    assert evaluate(found.run_id, project.tracker).evaluated_run_id == first.run_id
 
 
 @pytest.mark.slow

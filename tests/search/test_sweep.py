@@ -25,7 +25,7 @@ from tests.stops import StopAfter, insist_while_saving
 
 
 def sweep(project, *overrides, stop=None):
-    return Sweep(project.experiment(*overrides), project.root, project.tracker, stop or GracefulStop()).run()
+    return Sweep(project.experiment(*overrides), project.tracker, stop or GracefulStop()).run()
 
 
 QUICK = (
@@ -321,7 +321,7 @@ def test_failed_trials_do_not_end_a_sweep_but_three_alike_do(project):
 
 def test_a_second_sweep_of_the_same_study_at_once_is_told(project):
     experiment = project.experiment()
-    first = Sweep(experiment, project.root, project.tracker, GracefulStop())
+    first = Sweep(experiment, project.tracker, GracefulStop())
     from imgcls.search.sweep import only_one
 
     with (
@@ -412,7 +412,7 @@ def test_a_value_has_the_same_decimals_wherever_it_is_recorded(project):
 
 def study_of(project, *overrides):
     """The study that a sweep of these settings has, or will have."""
-    made = Sweep(project.experiment(*overrides), project.root, project.tracker, GracefulStop())
+    made = Sweep(project.experiment(*overrides), project.tracker, GracefulStop())
     return made.study("unknown").optuna
 
 

@@ -68,7 +68,7 @@ def test_a_run_that_goes_on_in_a_copy_leaves_the_original_alone(project, tmp_pat
     ):
         assert seen_by_mlflow(copy.root, run_id, name).is_relative_to(copy.root)
     assert copy.tracker.unreachable_artifacts() == 0
-    found = look_through(copy.tracker, copy.root)
+    found = look_through(copy.tracker)
     assert {item.path.relative_to(copy.root).name for item in found.items} == {Path(Artifact.LAST).name}
     remove(found)
     assert copy.tracker.close_orphans() == []
@@ -106,15 +106,15 @@ def test_a_copy_of_the_database_alone_says_what_is_missing(project, tmp_path):
 @pytest.mark.slow
 def test_a_sweep_that_goes_on_in_a_copy_leaves_the_original_alone(project, tmp_path):
     with pytest.raises(Interrupted):
-        Sweep(project.experiment(), project.root, project.tracker, StopAfter(10)).run()
+        Sweep(project.experiment(), project.tracker, StopAfter(10)).run()
     copy = copied(project, tmp_path / "copy")
     before = content(project.root)
     overrides = ("search.keep_pruned=true", "search.confirm.seeds=1", "search.confirm.top=1")
-    result = Sweep(copy.experiment(*overrides), copy.root, copy.tracker, GracefulStop()).run()
+    result = Sweep(copy.experiment(*overrides), copy.tracker, GracefulStop()).run()
     assert seen_by_mlflow(copy.root, result.run_id, "config.toml").is_relative_to(copy.root)
-    remove(look_through(copy.tracker, copy.root))
+    remove(look_through(copy.tracker))
     assert content(project.root) == before
-    here = Sweep(project.experiment(*overrides), project.root, project.tracker, GracefulStop()).run()
+    here = Sweep(project.experiment(*overrides), project.tracker, GracefulStop()).run()
     assert list(here.leaderboard["val/loss"]) == list(result.leaderboard["val/loss"])
 
 
