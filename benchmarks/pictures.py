@@ -13,7 +13,8 @@ from PIL import Image
 
 from imgcls.config.keys import AugmentConfig, DataConfig
 from imgcls.config.load import load_experiment
-from imgcls.data.sources import ImageTable, open_source
+from imgcls.data.image_set import SourceImages
+from imgcls.data.sources import open_source
 from imgcls.data.splits import load_dataset
 
 JPEG_QUALITY = 90
@@ -87,7 +88,7 @@ def write_solar_cells(folder: Path, num_train: int, repository: Path) -> None:
             shutil.copy(table.path(int(row)), to)
 
 
-def _carved_as_by_default(table: ImageTable, repository: Path) -> Rows:
+def _carved_as_by_default(table: SourceImages, repository: Path) -> Rows:
     experiment = load_experiment(repository / "experiments" / "solar_cells.toml")
     dataset = load_dataset(experiment.data, AugmentConfig(), repository)
     row_of = {key: row for row, key in enumerate(table.keys)}
@@ -97,7 +98,7 @@ def _carved_as_by_default(table: ImageTable, repository: Path) -> Rows:
     }
 
 
-def _stratified(table: ImageTable, num_train: int) -> Rows:
+def _stratified(table: SourceImages, num_train: int) -> Rows:
     """Shares of each class as in the whole; val is half of train."""
     order = np.random.default_rng(0).permutation(len(table))
     train, val = [], []

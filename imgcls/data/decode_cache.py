@@ -31,11 +31,10 @@ from imgcls.data.cache_folder import ASIDE, abandoned, budget, cache_folder, in_
 from imgcls.data.decode import (
     resize_squares,
 )
-from imgcls.data.decode_on_demand import Undecoded
-from imgcls.data.decode_table import DecodedRows, Recipe, copy_rows, decode_into, in_order, mapped, write_header
+from imgcls.data.decode_on_demand import PixelsOnDemand
+from imgcls.data.decode_table import Recipe, copy_rows, decode_into, in_order, mapped, write_header
 from imgcls.data.decode_workers import cores
-from imgcls.data.image_set import LabelledImages, Pixels
-from imgcls.data.sources import ImageTable
+from imgcls.data.image_set import DecodedImages, Hashes, Pixels, SourceImages
 from imgcls.errors import DataError
 from imgcls.text import counted
 
@@ -50,49 +49,36 @@ CHECKED_BLOCKS = 16
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded table.
+    """What decoding a source's N images gave.
 
     Attributes:
-        digests: uint8 (N, 32), SHA-256 of each image's source pixels; zeros where unreadable.
-        sketches: uint8 (N, 272), see `sketches`; zeros where unreadable.
-        several_frames: bool (N,), whether an image is the first of several frames or pages of its file.
-        sizes: int32 (N, 2), width and height of each image; zeros where unreadable, and where no pixels are asked for.
-        moments: int64 (N, C, 2), sum and sum of squares of each channel of each square; zeros where unreadable.
-        kept: int64 (M,), rows of the table whose pixels are here, ascending.
-        images: uint8 (M, C, side, side), memory-mapped, or decoded at each access if the budget has no room for them.
-        unreadable: (row, reason) of each image left out.
+        images: those whose pixels are kept.
+        kept: int64 (M,), their rows in the source, ascending.
+        hashes: of all N, zeros where unreadable.
+        unreadable: row in the source -> `path: reason`, of each image left out.
     """
 
-    digests: NDArray[np.uint8]
-    sketches: NDArray[np.uint8]
-    several_frames: NDArray[np.bool_]
-    sizes: NDArray[np.int32]
-    moments: NDArray[np.int64]
+    images: DecodedImages
     kept: NDArray[np.int64]
-    images: Pixels
-    unreadable: tuple[tuple[int, str], ...]
+    hashes: Hashes
+    unreadable: Mapping[int, str]
 
-    def labelled(self, table: ImageTable) -> LabelledImages:
-        """The kept rows of the table, decoded."""
-        rows = self.kept
-        return LabelledImages(
-            self.images,
-            table.labels[rows],
-            tuple(table.keys[row] for row in rows),
-            self.digests[rows],
-            sketches=self.sketches[rows],
-            groups=tuple(table.groups[row] for row in rows) if table.groups else (),
-            moments=self.moments[rows],
+    @classmethod
+    def of(
+        cls, source: SourceImages, hashes: Hashes, moments: NDArray[np.int64], kept: NDArray[np.int64], pixels: Pixels,
+        unreadable: Sequence[tuple[int, str]],
+    ) -> Decoded:  # fmt: skip
+        """From what was learnt of all rows, int64 (N, C, 2) moments included, and the pixels of those kept."""
+        images = DecodedImages(
+            tuple(source.keys[row] for row in kept),
+            source.labels[kept],
+            hashes.rows(kept),
+            pixels,
+            np.arange(len(kept)),
+            moments[kept],
+            groups=tuple(source.groups[row] for row in kept) if source.groups else (),
         )
-
-    @property
-    def num_several_frames(self) -> int:
-        """Of the kept images, how many are the first frame or page of several."""
-        return int(self.several_frames[self.kept].sum())
-
-    def offenders(self, table: ImageTable) -> list[str]:
-        """`path: reason` of each unreadable image."""
-        return [f"{table.path(row)}: {reason}" for row, reason in self.unreadable]
+        return cls(images, kept, hashes, {int(row): f"{source.path(row)}: {reason}" for row, reason in unreadable})
 
 
 Keep = Callable[[NDArray[np.uint8], NDArray[np.bool_]], NDArray[np.bool_]]
@@ -100,7 +86,7 @@ Keep = Callable[[NDArray[np.uint8], NDArray[np.bool_]], NDArray[np.bool_]]
 
 
 def decode(
-    table: ImageTable,
+    table: SourceImages,
     side: int,
     channels: int,
     *,
@@ -115,7 +101,7 @@ def decode(
 
 
 def decode_sides(
-    table: ImageTable,
+    table: SourceImages,
     sides: Sequence[int],
     channels: int,
     *,
@@ -158,12 +144,12 @@ def decode_sides(
         raise DataError(
             f"what was just written to {cache_folder()} cannot be read back; check the disk, or set IMGCLS_CACHE"
         )
-    if any(not np.array_equal(one.digests, decoded[0].digests) for one in decoded):
+    if any(not np.array_equal(one.hashes.digests, decoded[0].hashes.digests) for one in decoded):
         raise DataError(f"{table.origin or 'a data set'} was changed while it was decoded; start again")
     return decoded
 
 
-def decode_and_forget(table: ImageTable, side: int, channels: int, *, fit: Fit = "crop", title: str = "") -> Decoded:
+def decode_and_forget(table: SourceImages, side: int, channels: int, *, fit: Fit = "crop", title: str = "") -> Decoded:
     """Decodes a table and leaves nothing behind: its pixels are gone when the result is.
 
     Raises:
@@ -172,10 +158,10 @@ def decode_and_forget(table: ImageTable, side: int, channels: int, *, fit: Fit =
     recipe = Recipe(table, side, channels, fit)
     with writing() as folder, tempfile.TemporaryFile(dir=folder) as file:
         hashes, (moments,), readable, unreadable = decode_into([file], [recipe], title)
-        return Decoded(*hashes, moments, np.flatnonzero(readable), mapped(file), tuple(unreadable))
+        return Decoded.of(table, hashes, moments, np.flatnonzero(readable), mapped(file), unreadable)
 
 
-def resized(images: LabelledImages, side: int) -> LabelledImages:
+def resized(images: DecodedImages, side: int) -> DecodedImages:
     """The same images at another size, made from these squares and not from the source; these very ones where they fit.
 
     They are mapped from a file without a name, so that they take no memory of their own.
@@ -186,14 +172,14 @@ def resized(images: LabelledImages, side: int) -> LabelledImages:
     stored = images.stored
     if stored.shape[-1] == side:
         return images
-    if isinstance(stored, Undecoded):
-        return images.with_pixels(stored.resized(side), images.at)
+    if isinstance(stored, PixelsOnDemand):
+        return replace(images, stored=stored.resized(side), known_moments=None)
     with writing() as folder, tempfile.TemporaryFile(dir=folder) as file, ThreadPoolExecutor(cores()) as pool:
         write_header(file, (len(images), stored.shape[1], side, side))
         for squares in in_order(pool, lambda chunk: resize_squares(chunk, side), images.chunks()):
             file.write(squares.tobytes())
         file.flush()
-        return images.with_pixels(mapped(file))
+        return replace(images, stored=mapped(file), at=np.arange(len(images)), known_moments=None)
 
 
 def _within_budget(recipes: Sequence[Recipe], beside: Sequence[Recipe]) -> list[Recipe]:
@@ -232,13 +218,15 @@ def _open(recipe: Recipe) -> Decoded | None:
         meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
         if damaged := [name for name, sums in meta["checksums"].items() if not _matches(entry / name, sums)]:
             raise ValueError(f"{', '.join(damaged)}: not what was written")
-        hashes = DecodedRows(*(np.load(entry / f"{name}.npy") for name in DecodedRows._fields))
+        hashes = Hashes(*(np.load(entry / f"{name}.npy") for name in Hashes._fields))
         moments, kept = (np.load(entry / f"{name}.npy") for name in ("moments", "kept"))
-        images: Pixels = (
+        table, rest = recipe.table, (recipe.side, recipe.channels, recipe.fit)
+        pixels: Pixels = (
             np.load(entry / "images.npy", mmap_mode="r")
             if recipe.has_pixels
-            else Undecoded(recipe.table, kept, hashes.digests[kept], recipe.side, recipe.channels, recipe.fit)
+            else PixelsOnDemand(table.read, table.path, kept, hashes.digests[kept], *rest)
         )
+        decoded = Decoded.of(table, hashes, moments, kept, pixels, meta["unreadable"])
         with suppress(OSError):  # a folder that cannot be written is as good to read
             os.utime(entry, ns=(time.time_ns(),) * 2)
     except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError, AttributeError) as error:
@@ -251,8 +239,7 @@ def _open(recipe: Recipe) -> Decoded | None:
             f"the decoded images in {entry} cannot be read: {error.strerror or error}; mend its permissions, or name "
             "another folder in IMGCLS_CACHE"
         ) from error
-    unreadable = tuple((int(row), str(reason)) for row, reason in meta["unreadable"])
-    return Decoded(*hashes, moments, kept, images, unreadable)
+    return decoded
 
 
 def _build(recipes: Sequence[Recipe], keep: Keep | None, title: str) -> None:

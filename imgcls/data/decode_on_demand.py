@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from imgcls.config.keys import Fit
 from imgcls.data.decode import UnreadableImageError, digest, resize_squares, to_square
 from imgcls.data.decode_workers import ahead
-from imgcls.data.sources import ImageTable
 from imgcls.errors import DataError
 
 
 @dataclass(frozen=True)
-class Undecoded:
+class PixelsOnDemand:
     """Stands in for a uint8 array (M, C, side, side), and gives the same numbers.
 
     Attributes:
-        table: where the images are.
-        kept: int64 (M,), rows of the table.
+        read: row of the source -> image.
+        path: row of the source -> where the image is, for people.
+        kept: int64 (M,), rows of the source.
         digests: uint8 (M, 32), of the source pixels as they were when they were hashed.
         side: of the squares as they would have been cached.
         channels: 1 or 3.
@@ -31,7 +32,8 @@ class Undecoded:
         image_size: side to which the squares are resized then; 0 leaves them.
     """
 
-    table: ImageTable
+    read: Callable[[int], Image.Image]
+    path: Callable[[int], str]
     kept: NDArray[np.int64]
     digests: NDArray[np.uint8]
     side: int
@@ -59,14 +61,14 @@ class Undecoded:
             square[:] = self._square(int(row))
         return resize_squares(squares, self.shape[-1])
 
-    def resized(self, side: int) -> Undecoded:
+    def resized(self, side: int) -> PixelsOnDemand:
         """The same images at another size, made from these squares."""
         return replace(self, image_size=side)
 
     def _square(self, row: int) -> NDArray[np.uint8]:
-        path = self.table.path(int(self.kept[row]))
+        path = self.path(int(self.kept[row]))
         try:
-            image = self.table.read(int(self.kept[row]))
+            image = self.read(int(self.kept[row]))
         except UnreadableImageError as error:
             raise DataError(f"{path} can no longer be read: {error}; put it back, and start again") from error
         if digest(image) != self.digests[row].tobytes():
@@ -74,7 +76,7 @@ class Undecoded:
         return to_square(image, self.side, self.channels, self.fit)
 
 
-def stream(images: Undecoded, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+def stream(images: PixelsOnDemand, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
     """Batches decoded ahead of their use, by as many processes as torch has threads.
 
     Args:

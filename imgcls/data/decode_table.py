@@ -27,9 +27,8 @@ from imgcls.data.decode import (
 )
 from imgcls.data.decode_workers import CAN_FORK, ahead, cores
 from imgcls.data.image_formats import FORMATS
-from imgcls.data.image_set import gather, moments
-from imgcls.data.sketches import SIDE, SKETCH_BYTES, sketches, thumbnail
-from imgcls.data.sources import ImageTable
+from imgcls.data.image_set import Hashes, SourceImages, gather, moments
+from imgcls.data.sketches import SIDE, sketches, thumbnail
 
 PIECE_BYTES = 2**22
 """Squares that one piece of work makes."""
@@ -55,25 +54,6 @@ FORMAT = "10"
 """Part of every key: raise it when the pixels or hashes that decoding gives change."""
 
 
-class DecodedRows(NamedTuple):
-    """Of each row of a table, zeros where it is unreadable; see `Decoded`."""
-
-    digests: NDArray[np.uint8]
-    sketches: NDArray[np.uint8]
-    several_frames: NDArray[np.bool_]
-    sizes: NDArray[np.int32]
-
-    @classmethod
-    def zeros(cls, num_rows: int) -> DecodedRows:
-        """Of so many unreadable images."""
-        return cls(
-            np.zeros((num_rows, 32), np.uint8),
-            np.zeros((num_rows, SKETCH_BYTES), np.uint8),
-            np.zeros(num_rows, bool),
-            np.zeros((num_rows, 2), np.int32),
-        )
-
-
 class _Piece(NamedTuple):
     """Some consecutive rows of a table, decoded.
 
@@ -85,7 +65,7 @@ class _Piece(NamedTuple):
         num_pixels: of the sources.
     """
 
-    hashes: DecodedRows
+    hashes: Hashes
     moments: list[NDArray[np.int64]]
     squares: list[bytes]
     unreadable: list[tuple[int, str]]
@@ -94,7 +74,7 @@ class _Piece(NamedTuple):
 
 def decode_into(
     files: Sequence[IO[bytes]], recipes: Sequence[Recipe], title: str
-) -> tuple[DecodedRows, list[NDArray[np.int64]], NDArray[np.bool_], list[tuple[int, str]]]:
+) -> tuple[Hashes, list[NDArray[np.int64]], NDArray[np.bool_], list[tuple[int, str]]]:
     """Writes the squares of all readable images, those of each recipe to its file, as a .npy, in the table's order.
 
     Written and not mapped, because a full disk is an error to a write and the end of the process to a map.
@@ -103,7 +83,7 @@ def decode_into(
         Hashes; the moments of each recipe's squares; readable bool (N,); (row, reason) of the others.
     """
     table = recipes[0].table
-    hashes, moments = DecodedRows.zeros(len(table)), [np.zeros((len(table), r.channels, 2), np.int64) for r in recipes]
+    hashes, moments = Hashes.zeros(len(table)), [np.zeros((len(table), r.channels, 2), np.int64) for r in recipes]
     arrays: Sequence[NDArray[Any]] = *hashes, *moments
     readable = np.ones(len(table), bool)
     unreadable: list[tuple[int, str]] = []
@@ -135,7 +115,7 @@ def decode_into(
 def _decode_piece(rows: range, recipes: Sequence[Recipe]) -> _Piece:
     table, channels, fit = recipes[0].table, recipes[0].channels, recipes[0].fit
     sides = [recipe.side for recipe in recipes]
-    hashes, moments_of = DecodedRows.zeros(len(rows)), [np.zeros((len(rows), channels, 2), np.int64) for _ in sides]
+    hashes, moments_of = Hashes.zeros(len(rows)), [np.zeros((len(rows), channels, 2), np.int64) for _ in sides]
     squares: list[list[bytes]] = [[] for _ in sides]
     unreadable, num_pixels = [], 0
     thumbnails, shorter_sides = np.zeros((len(rows), SIDE, SIDE), np.float32), np.zeros(len(rows), np.int64)
@@ -243,7 +223,7 @@ class Recipe:
         has_pixels: False where the budget has room for their hashes alone.
     """
 
-    table: ImageTable
+    table: SourceImages
     side: int
     channels: int
     fit: Fit

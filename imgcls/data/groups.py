@@ -17,7 +17,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
-from imgcls.data.sources import ImageTable, Source
+from imgcls.data.image_set import SourceImages
+from imgcls.data.sources import Source
 from imgcls.errors import DataError
 from imgcls.project import located
 from imgcls.text import listed, nfc
@@ -55,7 +56,7 @@ def with_groups(source: Source, setting: str, root: Path) -> Source:
     else:
         names = _of_paths(setting, keys)
 
-    def grouped(table: ImageTable) -> ImageTable:
+    def grouped(table: SourceImages) -> SourceImages:
         return replace(table, groups=tuple(names[key] for key in table.keys))
 
     return replace(

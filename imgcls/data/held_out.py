@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from imgcls.config.keys import Fit
 from imgcls.data import decode_cache
-from imgcls.data.image_set import LabelledImages, fingerprint
-from imgcls.data.sources import ImageTable
+from imgcls.data.image_set import DecodedImages, HashedImages, SourceImages, fingerprint
 from imgcls.errors import DataError, SealedError, UnreadableImagesError
 
 
@@ -31,21 +30,6 @@ class Look:
     is_recorded: Callable[[], bool]
 
 
-@dataclass(frozen=True)
-class Hashes:
-    """What may be known of the pixels of test images without a look.
-
-    Attributes:
-        rows: int64 (N,), rows of the table that are readable, ascending.
-        digests: uint8 (N, 32), SHA-256 of the source pixels.
-        sketches: uint8 (N, 272), by which copies are recognised, see `sketches`; no picture can be shown from them.
-    """
-
-    rows: NDArray[np.int64]
-    digests: NDArray[np.uint8]
-    sketches: NDArray[np.uint8]
-
-
 class HeldOut:
     """Test images behind two doors: `hashes`, which is no look, and `open`, which is one.
 
@@ -61,7 +45,7 @@ class HeldOut:
 
     def __init__(
         self,
-        table: ImageTable,
+        table: SourceImages,
         class_names: tuple[str, ...],
         *,
         decode_side: int,
@@ -79,36 +63,36 @@ class HeldOut:
         self._skip_unreadable = skip_unreadable
 
     def __len__(self) -> int:
-        return len(self.hashes().rows)
+        return len(self.hashes())
 
-    def hashes(self) -> Hashes:
-        """Hashes of the source pixels, and nothing else of the images.
+    def hashes(self) -> HashedImages:
+        """Names, classes and hashes of the readable images; no picture comes out of them.
 
         Raises:
             UnreadableImagesError: naming every unreadable test image.
         """
         images = self._readable(self._hashed)
-        return Hashes(self._hashed.kept, images.digests, images.sketches)
+        return HashedImages(images.keys, images.labels, images.hashes, groups=images.groups)
 
     def labels(self) -> NDArray[np.int64]:
         """int64 (N,), class of each readable test image, as the files say; no pixel is looked at."""
-        return self._readable(self._hashed).labels
+        return self.hashes().labels
 
     def unreadable(self) -> list[str]:
         """`path: reason` of each test image that cannot be decoded."""
-        return self._hashed.offenders(self._table)
+        return list(self._hashed.unreadable.values())
 
     def num_several_frames(self) -> int:
         """Of the readable test images, how many are the first frame or page of several."""
-        return self._hashed.num_several_frames
+        return self._hashed.images.num_several_frames
 
     def fingerprint(self) -> str:
         """Content hash of the test split: sixteen hex digits over (class, source pixels) of its images."""
-        images = self._readable(self._hashed)
+        images = self.hashes()
         names = [self._class_names[label] for label in images.labels]
         return fingerprint(("test", name, digest) for name, digest in zip(names, images.digests, strict=True))
 
-    def open(self, look: Look) -> LabelledImages:
+    def open(self, look: Look) -> DecodedImages:
         """Decodes the test images. This is a look, and the tracker is asked for its record first.
 
         Nothing of them stays in the cache, where the next reader would need no look.
@@ -137,7 +121,7 @@ class HeldOut:
     def _hashed(self) -> decode_cache.Decoded:
         return decode_cache.decode(self._table, 0, self._channels, title="hashing test images")
 
-    def _readable(self, decoded: decode_cache.Decoded) -> LabelledImages:
+    def _readable(self, decoded: decode_cache.Decoded) -> DecodedImages:
         if decoded.unreadable and not self._skip_unreadable:
-            raise UnreadableImagesError(decoded.offenders(self._table))
-        return decoded.labelled(self._table)
+            raise UnreadableImagesError(list(decoded.unreadable.values()))
+        return decoded.images

@@ -1,58 +1,170 @@
-"""Decoded images with their labels: what a split is once it is ready to train on."""
+"""Sets of labelled images, one image a row: as a source lists them, then with their hashes, then with their pixels.
+
+A set that was hashed cannot read its images any more. So no picture comes out of the hashes of a test split.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from imgcls.data.decode_on_demand import Undecoded
+from imgcls.data.decode_on_demand import PixelsOnDemand
 from imgcls.data.sketches import SKETCH_BYTES
 
-Pixels = NDArray[np.uint8] | Undecoded
-"""Squares uint8 (M, C, side, side), mapped, in memory, or yet to be decoded; rows are asked for by an int64 array."""
+Split = Literal["train", "val", "test"]
+
+Pixels = NDArray[np.uint8] | PixelsOnDemand
+"""Squares uint8 (M, C, side, side), indexed by an int64 array: mapped, in memory, or decoded when asked for."""
 
 CHUNK_BYTES = 2**24
-"""What passes through memory at a time where a whole split is read."""
+"""Bytes of pixels that are in memory at a time where a whole split is read."""
 
 
-class LabelledImages:
-    """One split. A selection of its rows shares its pixels: a memory map stays one.
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled images, one in each row.
 
-    Args:
-        pixels: uint8 (M, C, side, side).
-        labels: int64 (N,).
-        keys: name of each image in its source.
-        digests: uint8 (N, 32), SHA-256 of the source pixels.
-        sketches: uint8 (N, 272), see `sketches`; by default 0, which says nothing.
-        groups: name of each image's group, or none where images stand for themselves.
-        moments: int64 (N, C, 2), what `moments` gives of each square; by default they are counted when asked for.
-        at: int64 (N,), row of `pixels` that is each image's; by default the first is the first's, and so on.
+    Attributes:
+        keys: a stable name for each image: a path relative to the source, or an index.
+        labels: int64 (N,), indices into the class names.
+        groups: name of each image's group; empty where images stand for themselves.
     """
 
-    def __init__(
-        self,
-        pixels: Pixels,
-        labels: NDArray[np.int64],
-        keys: tuple[str, ...],
-        digests: NDArray[np.uint8],
-        *,
-        sketches: NDArray[np.uint8] | None = None,
-        groups: tuple[str, ...] = (),
-        moments: NDArray[np.int64] | None = None,
-        at: NDArray[np.int64] | None = None,
-    ) -> None:
-        self.stored = pixels
-        self.labels = labels
-        self.keys = keys
-        self.digests = digests
-        self.sketches = np.zeros((len(labels), SKETCH_BYTES), np.uint8) if sketches is None else sketches
-        self.groups = groups
-        self._moments = moments
-        self.at = np.arange(len(labels)) if at is None else at
+    COLUMNS: ClassVar[tuple[str, ...]] = ("keys", "labels", "groups")
+
+    keys: tuple[str, ...]
+    labels: NDArray[np.int64]
+    groups: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> Self:
+        """The images in these rows, in the order given."""
+        chosen = np.asarray(rows, np.int64)
+        return replace(self, **{name: _chosen(getattr(self, name), chosen) for name in self.COLUMNS})
+
+    def named(self, keys: Sequence[str]) -> Self:
+        """The images with these keys, in this order."""
+        row = {key: i for i, key in enumerate(self.keys)}
+        return self.rows([row[key] for key in keys])
+
+
+def _chosen(column: Any, rows: NDArray[np.int64]) -> Any:
+    if isinstance(column, Hashes):
+        return column.rows(rows)
+    if isinstance(column, tuple):
+        return tuple(column[row] for row in rows.tolist()) if column else ()
+    return None if column is None else column[rows]
+
+
+@dataclass(frozen=True, eq=False)
+class SourceImages(ImageSet):
+    """Images that a source lists and can read; nothing is decoded before it is asked for.
+
+    Attributes:
+        read: row -> upright 8-bit image, mode `L` or `RGB`; raises UnreadableImageError.
+        stamp: changes when the files do (place, names, sizes, times of change); known without decoding an image.
+        origin: what a key is relative to: a folder, or the name of a data set.
+    """
+
+    read: Callable[[int], Image.Image]
+    stamp: str
+    origin: str = ""
+
+    def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> Self:
+        """The images in these rows, in the order given."""
+        chosen = [int(row) for row in rows]
+        stamp = hash_of(self.stamp, *map(str, chosen))
+        return replace(super().rows(chosen), read=lambda row: self.read(chosen[row]), stamp=stamp)
+
+    def path(self, row: int) -> str:
+        """Where the image is, for people."""
+        return str(Path(self.origin, self.keys[row]))
+
+
+class Hashes(NamedTuple):
+    """What is known of images without their pixels; zeros where an image cannot be read.
+
+    Attributes:
+        digests: uint8 (N, 32), SHA-256 of the source pixels.
+        sketches: uint8 (N, 272), by which copies are recognised, see `sketches`.
+        several_frames: bool (N,), whether the image is the first of several frames or pages of its file.
+        sizes: int32 (N, 2), width and height; zeros too where no pixels were asked for.
+    """
+
+    digests: NDArray[np.uint8]
+    sketches: NDArray[np.uint8]
+    several_frames: NDArray[np.bool_]
+    sizes: NDArray[np.int32]
+
+    @classmethod
+    def zeros(cls, num_rows: int) -> Hashes:
+        """Of so many unreadable images."""
+        return cls(
+            np.zeros((num_rows, 32), np.uint8),
+            np.zeros((num_rows, SKETCH_BYTES), np.uint8),
+            np.zeros(num_rows, bool),
+            np.zeros((num_rows, 2), np.int32),
+        )
+
+    def rows(self, rows: NDArray[np.int64]) -> Hashes:
+        """Of the images in these rows."""
+        return Hashes._make(column[rows] for column in self)
+
+
+@dataclass(frozen=True, eq=False)
+class HashedImages(ImageSet):
+    """Readable images of which only hashes are known."""
+
+    COLUMNS: ClassVar[tuple[str, ...]] = (*ImageSet.COLUMNS, "hashes")
+
+    hashes: Hashes
+
+    @property
+    def digests(self) -> NDArray[np.uint8]:
+        """uint8 (N, 32), SHA-256 of the source pixels."""
+        return self.hashes.digests
+
+    @property
+    def sketches(self) -> NDArray[np.uint8]:
+        """uint8 (N, 272)."""
+        return self.hashes.sketches
+
+    @property
+    def num_several_frames(self) -> int:
+        """How many of the images are the first frame or page of several."""
+        return int(self.hashes.several_frames.sum())
+
+    def in_content_order(self) -> Self:
+        """Sorted by (digest, label, key), so that equal images train alike whatever their files are called."""
+        order = sorted(range(len(self)), key=lambda i: (self.digests[i].tobytes(), int(self.labels[i]), self.keys[i]))
+        return self.rows(order)
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedImages(HashedImages):
+    """One split with its pixels. A selection of its rows shares them: a memory map stays one.
+
+    Attributes:
+        stored: uint8 (M, C, side, side).
+        at: int64 (N,), index into `stored` for each image.
+        known_moments: what `moments` gives; None where they have to be counted.
+    """
+
+    COLUMNS: ClassVar[tuple[str, ...]] = (*HashedImages.COLUMNS, "at", "known_moments")
+
+    stored: Pixels
+    at: NDArray[np.int64]
+    known_moments: NDArray[np.int64] | None = None
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
@@ -61,62 +173,20 @@ class LabelledImages:
 
     @property
     def moments(self) -> NDArray[np.int64]:
-        """int64 (N, C, 2): sum and sum of squares of the levels of each square's channels."""
-        if self._moments is None:
-            self._moments = np.concatenate([np.stack([moments(square) for square in chunk]) for chunk in self.chunks()])
-        return self._moments
+        """int64 (N, C, 2): sum and sum of squares of the levels of each channel of each square."""
+        if self.known_moments is not None:
+            return self.known_moments
+        return np.concatenate([np.stack([moments(square) for square in chunk]) for chunk in self.chunks()])
 
     def chunks(self) -> Iterator[NDArray[np.uint8]]:
         """`pixels`, some images at a time."""
         yield from gather(self.stored, self.at)
-
-    def in_content_order(self) -> LabelledImages:
-        """Sorted by (digest, label), so that equal images train alike whatever their files are called."""
-        return self.rows(content_order(self.digests, self.labels, self.keys))
-
-    def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> LabelledImages:
-        """A selection, in the order given."""
-        chosen = np.asarray(rows, np.int64)
-        return LabelledImages(
-            self.stored,
-            self.labels[chosen],
-            tuple(self.keys[i] for i in chosen),
-            self.digests[chosen],
-            sketches=self.sketches[chosen],
-            groups=tuple(self.groups[i] for i in chosen) if self.groups else (),
-            moments=None if self._moments is None else self._moments[chosen],
-            at=self.at[chosen],
-        )
-
-    def named(self, keys: Sequence[str]) -> LabelledImages:
-        """The images of these names, in this order."""
-        row = {key: i for i, key in enumerate(self.keys)}
-        return self.rows([row[key] for key in keys])
-
-    def with_pixels(self, pixels: Pixels, at: NDArray[np.int64] | None = None) -> LabelledImages:
-        """The same images with other pixels, such as those of another size.
-
-        Args:
-            pixels: uint8 (M, C, side, side).
-            at: int64 (N,), as the class has it.
-        """
-        return LabelledImages(
-            pixels, self.labels, self.keys, self.digests, sketches=self.sketches, groups=self.groups, at=at
-        )
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 def moments(square: NDArray[np.uint8]) -> NDArray[np.int64]:
     """int64 (C, 2): sum and sum of squares of the levels of each channel of a square, uint8 (C, side, side)."""
     levels = square.reshape(len(square), -1).astype(np.int64)
     return np.stack((levels.sum(axis=1), (levels * levels).sum(axis=1)), axis=1)
-
-
-def content_order(digests: NDArray[np.uint8], labels: NDArray[np.int64], keys: Sequence[str]) -> list[int]:
-    """Rows by (digest, label), and by name where those are equal."""
-    return sorted(range(len(labels)), key=lambda i: (digests[i].tobytes(), int(labels[i]), keys[i]))
 
 
 def gather(images: Pixels, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
@@ -130,3 +200,8 @@ def fingerprint(rows: Iterable[tuple[str, str, NDArray[np.uint8]]]) -> str:
     """Sixteen hex digits of SHA-256 over (split, class, digest), whatever the order of the rows."""
     lines = sorted(f"{split}\t{name}\t{digest.tobytes().hex()}" for split, name, digest in rows)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def hash_of(*parts: str) -> str:
+    """SHA-256 of the parts, in hexadecimal."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -21,9 +21,8 @@ from pydantic import TypeAdapter
 
 from imgcls.data import cache_folder
 from imgcls.data.copies import copies
-from imgcls.data.image_set import LabelledImages, content_order
+from imgcls.data.image_set import HashedImages, Split
 from imgcls.data.sketches import says_something
-from imgcls.data.sources import Split
 from imgcls.errors import DataError
 from imgcls.record import Artifact
 from imgcls.text import listed
@@ -42,41 +41,6 @@ NAMED = 3
 
 ONE_LABEL = "imgcls has one label an image, so keep each in one class, or give images of both a class of their own"
 """What to do about one image in two classes."""
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A split without its pixels.
-
-    Attributes:
-        keys: N names.
-        labels: int64 (N,).
-        digests: uint8 (N, 32).
-        sketches: uint8 (N, 272), see `sketches`; one of zeros is like nothing.
-        groups: N names, or none.
-    """
-
-    keys: tuple[str, ...]
-    labels: NDArray[np.int64]
-    digests: NDArray[np.uint8]
-    sketches: NDArray[np.uint8]
-    groups: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, images: LabelledImages) -> Listed:
-        """What is listed of decoded images."""
-        return cls(images.keys, images.labels, images.digests, images.sketches, images.groups)
-
-    def in_content_order(self) -> Listed:
-        """Sorted as `LabelledImages.in_content_order` does."""
-        order = content_order(self.digests, self.labels, self.keys)
-        return Listed(
-            tuple(self.keys[i] for i in order),
-            self.labels[order],
-            self.digests[order],
-            self.sketches[order],
-            tuple(self.groups[i] for i in order) if self.groups else (),
-        )
 
 
 @dataclass(frozen=True)
@@ -268,7 +232,7 @@ def near_duplicates_csv(leaks: Leaks) -> str:
 # --- the search -------------------------------------------------------------------------------------------------
 
 
-def find_leaks(splits: Mapping[Split, Listed], class_names: Sequence[str]) -> Leaks:
+def find_leaks(splits: Mapping[Split, HashedImages], class_names: Sequence[str]) -> Leaks:
     """Searches, or reads what an earlier search of the same images left in the cache folder.
 
     Args:
@@ -288,7 +252,7 @@ def find_leaks(splits: Mapping[Split, Listed], class_names: Sequence[str]) -> Le
 _LEAKS = TypeAdapter(Leaks)
 
 
-def _key(splits: Mapping[Split, Listed], class_names: Sequence[str]) -> str:
+def _key(splits: Mapping[Split, HashedImages], class_names: Sequence[str]) -> str:
     """Names everything that the findings depend on."""
     hasher = hashlib.sha256(repr((FORMAT, tuple(class_names))).encode())
     for split, images in splits.items():
@@ -298,7 +262,7 @@ def _key(splits: Mapping[Split, Listed], class_names: Sequence[str]) -> str:
     return hasher.hexdigest()[:32]
 
 
-def _search(splits: Mapping[Split, Listed], class_names: Sequence[str]) -> Leaks:
+def _search(splits: Mapping[Split, HashedImages], class_names: Sequence[str]) -> Leaks:
     identical: list[Identical] = []
     near: list[Near] = []
     rows = {split: _rows_of_pictures(images) for split, images in splits.items()}
@@ -309,7 +273,7 @@ def _search(splits: Mapping[Split, Listed], class_names: Sequence[str]) -> Leaks
             identical.append(Identical((first, second), *names))
         if pairs := _near_pairs(splits[first], splits[second]):
             near.append(Near((first, second), pairs))
-    sizes = {split: len(images.keys) for split, images in splits.items()}
+    sizes = {split: len(images) for split, images in splits.items()}
     conflicts = {split: _conflicts(images, rows[split].values(), class_names) for split, images in splits.items()}
     plain = [np.count_nonzero(~says_something(images.sketches)) for split, images in splits.items() if split != "train"]
     return Leaks(
@@ -323,18 +287,20 @@ def _search(splits: Mapping[Split, Listed], class_names: Sequence[str]) -> Leaks
     )
 
 
-def _rows_of_pictures(images: Listed) -> dict[bytes, list[int]]:
+def _rows_of_pictures(images: HashedImages) -> dict[bytes, list[int]]:
     rows: dict[bytes, list[int]] = defaultdict(list)
     for row, digest in enumerate(images.digests):
         rows[digest.tobytes()].append(row)
     return dict(rows)
 
 
-def _names(images: Listed, rows: Sequence[int]) -> tuple[str, ...]:
+def _names(images: HashedImages, rows: Sequence[int]) -> tuple[str, ...]:
     return tuple(images.keys[row] for row in rows)
 
 
-def _conflicts(split: Listed, pictures: Iterable[list[int]], class_names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+def _conflicts(
+    split: HashedImages, pictures: Iterable[list[int]], class_names: Sequence[str]
+) -> tuple[tuple[str, ...], ...]:
     return tuple(
         tuple(f"{split.keys[row]} ({class_names[split.labels[row]]})" for row in equal)
         for equal in pictures
@@ -342,7 +308,7 @@ def _conflicts(split: Listed, pictures: Iterable[list[int]], class_names: Sequen
     )
 
 
-def _spanning(splits: Mapping[Split, Listed]) -> tuple[Spanning, ...]:
+def _spanning(splits: Mapping[Split, HashedImages]) -> tuple[Spanning, ...]:
     counts = {split: Counter(images.groups) for split, images in splits.items()}
     homes: dict[str, dict[Split, int]] = defaultdict(dict)
     for split, of_split in counts.items():
@@ -351,7 +317,7 @@ def _spanning(splits: Mapping[Split, Listed]) -> tuple[Spanning, ...]:
     return tuple(Spanning(group, homes[group]) for group in sorted(homes) if len(homes[group]) > 1)
 
 
-def _near_pairs(first: Listed, second: Listed) -> tuple[tuple[str, str], ...]:
+def _near_pairs(first: HashedImages, second: HashedImages) -> tuple[tuple[str, str], ...]:
     """Names of images that look alike; of identical pictures in one split, the first stands for all."""
     ours, theirs = _first_of_each_picture(first), _first_of_each_picture(second)
     pairs = copies(first.sketches[ours], second.sketches[theirs])
@@ -362,7 +328,7 @@ def _near_pairs(first: Listed, second: Listed) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _disagreeing(split: Split, images: Listed, class_names: Sequence[str]) -> Disagreeing:
+def _disagreeing(split: Split, images: HashedImages, class_names: Sequence[str]) -> Disagreeing:
     """Of identical pictures of one class, the first stands for all."""
     rows = _first_of_each_picture(images, of_each_class=True)
     sketches, labels = images.sketches[rows], images.labels[rows]
@@ -375,9 +341,9 @@ def _disagreeing(split: Split, images: Listed, class_names: Sequence[str]) -> Di
     )
 
 
-def _first_of_each_picture(images: Listed, *, of_each_class: bool = False) -> NDArray[np.int64]:
+def _first_of_each_picture(images: HashedImages, *, of_each_class: bool = False) -> NDArray[np.int64]:
     """Rows of a split in content order, in which equal pictures are neighbours, sorted by class."""
-    is_first = np.ones(len(images.keys), bool)
+    is_first = np.ones(len(images), bool)
     is_first[1:] = (images.digests[1:] != images.digests[:-1]).any(axis=1)
     if of_each_class:
         is_first[1:] |= images.labels[1:] != images.labels[:-1]

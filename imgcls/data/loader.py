@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imgcls.data.decode_on_demand import Undecoded, stream
-from imgcls.data.image_set import LabelledImages
+from imgcls.data.decode_on_demand import PixelsOnDemand, stream
+from imgcls.data.image_set import DecodedImages
 from imgcls.rng import generator
 
 RESIDENT_BYTES = 4 * 2**30
@@ -51,12 +51,12 @@ class Loader:
         device: where batches go.
     """
 
-    def __init__(self, images: LabelledImages, batch_size: int, device: torch.device) -> None:
+    def __init__(self, images: DecodedImages, batch_size: int, device: torch.device) -> None:
         self._device = device
         self._batch_size = batch_size
         stored = images.stored
-        self._squares = stored if isinstance(stored, Undecoded) else _as_tensor(stored)
-        self._map = None if isinstance(stored, Undecoded) else _large_map(stored)
+        self._squares = stored if isinstance(stored, PixelsOnDemand) else _as_tensor(stored)
+        self._map = None if isinstance(stored, PixelsOnDemand) else _large_map(stored)
         self._at = torch.from_numpy(images.at)
         self._labels = torch.from_numpy(images.labels)
         if device.type != "cpu" and len(images) * math.prod(stored.shape[1:]) <= RESIDENT_BYTES:
@@ -109,7 +109,7 @@ class Loader:
     def _images(self, selections: list[Tensor]) -> Iterator[Tensor]:
         """uint8 (B, C, H, W) of each selection of rows."""
         squares, num_rows = self._squares, 0
-        if isinstance(squares, Undecoded):
+        if isinstance(squares, PixelsOnDemand):
             yield from stream(squares, [self._at[rows].numpy() for rows in selections])
             return
         for rows in selections:

@@ -19,9 +19,9 @@ from imgcls.data import decode_cache
 from imgcls.data.augment import refuse_colours_of_grey
 from imgcls.data.groups import SHARE_TOLERANCE, carve_groups, with_groups
 from imgcls.data.held_out import HeldOut
-from imgcls.data.image_set import LabelledImages, fingerprint
-from imgcls.data.leaks import Leaks, Listed, find_leaks, heed
-from imgcls.data.sources import ImageTable, Source, Split, open_source
+from imgcls.data.image_set import DecodedImages, HashedImages, SourceImages, Split, fingerprint
+from imgcls.data.leaks import Leaks, find_leaks, heed
+from imgcls.data.sources import Source, open_source
 from imgcls.errors import DataError, UnreadableImagesError, unreadable_in_words
 
 log = logging.getLogger(__name__)
@@ -57,8 +57,8 @@ class Dataset:
     """
 
     class_names: tuple[str, ...]
-    train: LabelledImages
-    val: LabelledImages
+    train: DecodedImages
+    val: DecodedImages
     test: HeldOut | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -125,7 +125,10 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path, squares
             _compare_share("val", len(val), len(train), config.val_fraction)
     _every_class_in_train(train, source.class_names)
     train, val = train.in_content_order(), val.in_content_order()
-    leaks = _find_leaks(train, val, pieces.test, test, source.class_names)
+    compared: dict[Split, HashedImages] = {"train": train, "val": val}
+    if test is not None:
+        compared["test"] = test.hashes()
+    leaks = find_leaks(compared, source.class_names)
     heed(leaks, allowed=config.allow_leaks, origin=_origin(source))
     mean, std = pixel_statistics(seen)
     return Dataset(
@@ -139,10 +142,10 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path, squares
         num_skipped=len(unreadable),
         leaks=leaks,
         squares=squares,
-        cut=what_is_cut(pieces.sizes) if config.fit == "crop" else "",
+        cut=what_is_cut(pieces.train.hashes.sizes) if config.fit == "crop" else "",
         origins=_origins(source, config),
         ignored=source.ignored,
-        num_several_frames=pieces.num_several_frames + (test.num_several_frames() if test is not None else 0),
+        num_several_frames=sum(images.num_several_frames for images in compared.values()),
     )
 
 
@@ -227,7 +230,7 @@ def _quotas(labels: NDArray[np.int64], fraction: float) -> dict[int, int]:
     return {int(c): int(q) for c, q in zip(classes, quotas, strict=True)}
 
 
-def pixel_statistics(images: LabelledImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def pixel_statistics(images: DecodedImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel in [0, 1].
 
     From the moments that decoding counted in whole numbers, so the result depends on no order, and costs no pass over
@@ -252,30 +255,18 @@ class _Pieces:
         train: at the size that leaves room for crops.
         seen: the same images at the size of val and test.
         unreadable: `path: reason` of each unreadable image of train and val.
-        sizes: int32 (N, 2), width and height of the images in `train`.
-        num_several_frames: images of train and val that are the first frame or page of several.
         val: at that size too; where it is None, it is in train.
-        test: undecoded; its unreadable images are yet to be found.
+        test: not decoded; its unreadable images are yet to be found.
     """
 
-    train: LabelledImages
-    seen: LabelledImages
+    train: DecodedImages
+    seen: DecodedImages
     unreadable: list[str]
-    sizes: NDArray[np.int32]
-    num_several_frames: int
-    val: LabelledImages | None = None
-    test: ImageTable | None = None
-
-    @classmethod
-    def of(cls, table: ImageTable, large: decode_cache.Decoded, small: decode_cache.Decoded) -> _Pieces:
-        """Train alone, at both sizes."""
-        sizes = large.sizes[large.kept]
-        return cls(
-            large.labelled(table), small.labelled(table), large.offenders(table), sizes, large.num_several_frames
-        )
+    val: DecodedImages | None = None
+    test: SourceImages | None = None
 
 
-def _carved(table: ImageTable, config: DataConfig, sides: tuple[int, int], channels: int) -> _Pieces:
+def _carved(table: SourceImages, config: DataConfig, sides: tuple[int, int], channels: int) -> _Pieces:
     """One table with test taken out; its pixels are dropped before anything else sees them."""
 
     def not_in_test(digests: NDArray[np.uint8], readable: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -288,17 +279,17 @@ def _carved(table: ImageTable, config: DataConfig, sides: tuple[int, int], chann
     large, small = decode_cache.decode_sides(
         table, sides, channels, fit=config.fit, keep=not_in_test, keep_name=_name_of_test(table, config)
     )
-    pieces = _Pieces.of(table, large, small)
+    pieces = _Pieces(large.images, small.images, list(large.unreadable.values()))
     if not config.test_fraction:
         return pieces
     # What was not kept, instead of carving again: no other version of a library can put an image on both sides.
     in_test = np.ones(len(table), bool)
     in_test[large.kept] = False
-    in_test[[row for row, _ in large.unreadable]] = False
-    return replace(pieces, test=table.subset(np.flatnonzero(in_test)))
+    in_test[list(large.unreadable)] = False
+    return replace(pieces, test=table.rows(np.flatnonzero(in_test)))
 
 
-def _name_of_test(table: ImageTable, config: DataConfig) -> str:
+def _name_of_test(table: SourceImages, config: DataConfig) -> str:
     """Of what the carved test split depends on beside the images themselves."""
     name = f"all but test {config.test_fraction!r} of {hashlib.sha256(table.labels.tobytes()).hexdigest()}"
     if not table.groups:
@@ -315,22 +306,17 @@ def _chosen(
     return carve(digests, labels, fraction, salt)
 
 
-def _given(given: Mapping[Split, ImageTable], config: DataConfig, sides: tuple[int, int], channels: int) -> _Pieces:
+def _given(given: Mapping[Split, SourceImages], config: DataConfig, sides: tuple[int, int], channels: int) -> _Pieces:
     """The source's own splits; only a missing val is carved, and a missing test stays missing."""
     large, small = decode_cache.decode_sides(given["train"], sides, channels, fit=config.fit, title="decoding train")
-    pieces = replace(_Pieces.of(given["train"], large, small), test=given.get("test"))
-    if (table := given.get("val")) is None:
-        return pieces
-    val = decode_cache.decode(table, sides[1], channels, fit=config.fit, title="decoding val")
-    return replace(
-        pieces,
-        val=val.labelled(table),
-        unreadable=pieces.unreadable + val.offenders(table),
-        num_several_frames=pieces.num_several_frames + val.num_several_frames,
-    )
+    unreadable, val = list(large.unreadable.values()), None
+    if "val" in given:
+        decoded = decode_cache.decode(given["val"], sides[1], channels, fit=config.fit, title="decoding val")
+        unreadable, val = unreadable + list(decoded.unreadable.values()), decoded.images
+    return _Pieces(large.images, small.images, unreadable, val, given.get("test"))
 
 
-def _carve_val(images: LabelledImages, config: DataConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _carve_val(images: DecodedImages, config: DataConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of the images that stay in train, and of those that become val."""
     if not config.val_fraction:
         raise DataError("data.val_fraction = 0, but the source brings no val split and validation has to choose")
@@ -350,22 +336,11 @@ def _compare_share(split: Split, num_images: int, num_others: int, fraction: flo
         )
 
 
-def _find_leaks(
-    train: LabelledImages, val: LabelledImages, table: ImageTable | None, test: HeldOut | None, names: Sequence[str]
-) -> Leaks:
-    splits: dict[Split, Listed] = {"train": Listed.of(train), "val": Listed.of(val)}
-    if table is not None and test is not None:
-        hashes = test.hashes()
-        listed = table.subset(hashes.rows)
-        splits["test"] = Listed(listed.keys, listed.labels, hashes.digests, hashes.sketches, listed.groups)
-    return find_leaks(splits, names)
-
-
 def _origin(source: Source) -> str:
     return (source.everything or source.given["train"]).origin
 
 
-def _every_class_in_train(train: LabelledImages, class_names: tuple[str, ...]) -> None:
+def _every_class_in_train(train: DecodedImages, class_names: tuple[str, ...]) -> None:
     lacking = sorted(set(range(len(class_names))) - set(train.labels.tolist()))
     if lacking:
         raise DataError(
@@ -382,7 +357,7 @@ def _per_channel(values: tuple[float, ...], channels: int, key: str) -> tuple[fl
     return values
 
 
-def _fingerprint(class_names: tuple[str, ...], **splits: LabelledImages) -> str:
+def _fingerprint(class_names: tuple[str, ...], **splits: DecodedImages) -> str:
     return fingerprint(
         (split, class_names[label], digest)
         for split, images in splits.items()

@@ -13,7 +13,7 @@ from scipy.special import softmax
 from torch import nn
 
 from imgcls.data.held_out import HeldOut, Look
-from imgcls.data.image_set import LabelledImages
+from imgcls.data.image_set import DecodedImages
 from imgcls.data.loader import Loader
 from imgcls.errors import DataError, InputError
 from imgcls.evaluation.report import evaluation_markdown
@@ -173,7 +173,7 @@ def _recorded(record: RunRecord, test: HeldOut, tracker: Tracker) -> Evaluation 
     )
 
 
-def _judge(run: Run, candidate: _Candidate, images: LabelledImages, look: int, tracker: Tracker) -> Evaluation:
+def _judge(run: Run, candidate: _Candidate, images: DecodedImages, look: int, tracker: Tracker) -> Evaluation:
     prepared, record = candidate.prepared, candidate.record
     names, val = prepared.dataset.class_names, prepared.dataset.val
     logits = _logits(candidate.model, prepared, images)
@@ -221,7 +221,7 @@ def _ends(split: str, intervals: Mapping[str, Interval]) -> dict[str, float]:
 
 
 def _pictures(
-    images: LabelledImages, logits: NDArray[np.float32], names: tuple[str, ...], ece: float
+    images: DecodedImages, logits: NDArray[np.float32], names: tuple[str, ...], ece: float
 ) -> dict[str, tuple[str, bytes]]:
     """Name -> (caption, PNG)."""
     probs = softmax(logits.astype(np.float64), axis=1)
@@ -315,7 +315,7 @@ def _confirm_val_score(record: RunRecord, prepared: Prepared, logits: NDArray[np
     )
 
 
-def _logits(model: nn.Module, prepared: Prepared, images: LabelledImages) -> NDArray[np.float32]:
+def _logits(model: nn.Module, prepared: Prepared, images: DecodedImages) -> NDArray[np.float32]:
     loader = Loader(images, prepared.experiment.train.eval_batch_size, prepared.device.torch_device)
     logits: NDArray[np.float32] = predict(model, loader, prepared.normalise(), prepared.device).numpy()
     return logits

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from imgcls.data.image_set import LabelledImages
+from imgcls.data.image_set import DecodedImages
 from imgcls.data.leaks import SHOWN, near_duplicates_csv
 from imgcls.data.splits import Dataset
 from imgcls.record import UNKNOWN, Artifact, Tag
@@ -87,7 +87,7 @@ def _tags(dataset: Dataset) -> dict[str, str]:
 
 
 def _show_pairs(
-    run: Run, name: str, title: str, above: LabelledImages, below: LabelledImages, pairs: Sequence[tuple[str, str]]
+    run: Run, name: str, title: str, above: DecodedImages, below: DecodedImages, pairs: Sequence[tuple[str, str]]
 ) -> None:
     of_above, of_below = zip(*pairs[:SHOWN], strict=True)
     figure = near_duplicates(

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from imgcls.data.image_set import LabelledImages
+from imgcls.data.image_set import DecodedImages
 from imgcls.record import ACCURACY_ENDS, Artifact, MetricName, Tag, best_name
 from imgcls.reporting import training_figures
 from imgcls.reporting.cautions import caution_tags, cautions
@@ -128,7 +128,7 @@ def val_accuracy_interval(prepared: Prepared, logits: NDArray[np.float32]) -> In
     return hits_interval(logits.argmax(axis=1) == val.labels, val.groups) or NO_INTERVAL
 
 
-def prediction_table(images: LabelledImages, logits: NDArray[np.float32], class_names: tuple[str, ...]) -> pd.DataFrame:
+def prediction_table(images: DecodedImages, logits: NDArray[np.float32], class_names: tuple[str, ...]) -> pd.DataFrame:
     """One row an image: its name and digest, its group where images have one, label, prediction, and probabilities.
 
     Args:

@@ -22,7 +22,7 @@ from imgcls.data import decode_cache, decode_table
 from imgcls.data.cache_folder import ABANDONED_AFTER, entries, parse_size, prune, remember, writing
 from imgcls.data.cache_folder import cache_folder as where_the_cache_is
 from imgcls.data.decode import digest, resize_squares, to_square
-from imgcls.data.decode_on_demand import Undecoded
+from imgcls.data.decode_on_demand import PixelsOnDemand
 from imgcls.data.held_out import Look
 from imgcls.data.loader import Loader
 from imgcls.data.sketches import sketches, thumbnail
@@ -86,17 +86,17 @@ def test_every_readable_image_is_there_in_the_order_of_the_table(table, monkeypa
     helped(monkeypatch, who)
     decoded = decode_cache.decode(table, 6, 3)
     assert decoded.kept.tolist() == READABLE
-    assert decoded.images.shape == (10, 3, 6, 6) and decoded.images.dtype == np.uint8
-    for square, row in zip(decoded.images, READABLE, strict=True):
+    assert decoded.images.stored.shape == (10, 3, 6, 6) and decoded.images.stored.dtype == np.uint8
+    for square, row in zip(decoded.images.stored, READABLE, strict=True):
         assert np.array_equal(square, to_square(table.read(row), 6, 3))
-        assert decoded.digests[row].tobytes() == digest(table.read(row))
+        assert decoded.hashes.digests[row].tobytes() == digest(table.read(row))
         image = table.read(row)
         own = sketches(thumbnail(image)[None], np.array([min(image.size)]))[0]
-        assert np.array_equal(decoded.sketches[row], own) and own.any()
-    assert [row for row, _ in decoded.unreadable] == [3, 11]
-    assert not decoded.digests[[3, 11]].any() and not decoded.sketches[[3, 11]].any()
-    assert np.array_equal(decoded.labelled(table).sketches, decoded.sketches[READABLE])
-    assert decoded.offenders(table)[0] == f"{table.path(3)}: empty file"
+        assert np.array_equal(decoded.hashes.sketches[row], own) and own.any()
+    assert list(decoded.unreadable) == [3, 11]
+    assert not decoded.hashes.digests[[3, 11]].any() and not decoded.hashes.sketches[[3, 11]].any()
+    assert np.array_equal(decoded.images.sketches, decoded.hashes.sketches[READABLE])
+    assert decoded.unreadable[3] == f"{table.path(3)}: empty file"
 
 
 @pytest.mark.parametrize(("who", "here"), [("nobody else", 12), ("threads", 12), ("processes", 1)])
@@ -119,14 +119,19 @@ def test_pieces_are_all_rows_in_order_and_shrink_to_single_ones(monkeypatch, cor
     assert num_rows < 1000 or cores > 2 or sizes[1] == 50
 
 
+def columns(decoded):
+    """All that decoding gave beside the pixels."""
+    return *decoded.hashes, decoded.kept, decoded.images.moments
+
+
 def test_a_second_call_decodes_nothing(table):
     table, rows = counting(table)
     first = decode_cache.decode(table, 6, 3)
     assert sorted(rows) == list(range(12))
     second = decode_cache.decode(table, 6, 3)
     assert len(rows) == 12
-    for name in ("digests", "sketches", "kept", "images"):
-        assert np.array_equal(getattr(first, name), getattr(second, name))
+    assert [np.array_equal(*pair) for pair in zip(columns(first), columns(second), strict=True)] == [True] * 6
+    assert np.array_equal(first.images.stored, second.images.stored)
     assert first.unreadable == second.unreadable
 
 
@@ -175,18 +180,18 @@ def test_keep_chooses_what_stays(table):
     decoded = decode_cache.decode(table, 6, 3, keep=keep, keep_name="some")
     assert asked == [((12, 32), READABLE)]
     assert decoded.kept.tolist() == kept
-    assert np.array_equal(decoded.images, np.stack([to_square(table.read(row), 6, 3) for row in kept]))
-    assert np.flatnonzero(decoded.digests.any(axis=1)).tolist() == READABLE
+    assert np.array_equal(decoded.images.stored, np.stack([to_square(table.read(row), 6, 3) for row in kept]))
+    assert np.flatnonzero(decoded.hashes.digests.any(axis=1)).tolist() == READABLE
 
 
 @pytest.mark.parametrize("keep", [None, keep_none])
 @pytest.mark.parametrize("side", [0, 6])
 def test_nothing_to_keep_is_no_special_case(table, side, keep):
     decoded = decode_cache.decode(table, side, 3, keep=keep, keep_name=str(keep))
-    assert decoded.images.shape == (0 if keep else 10, 3, side, side)
-    assert np.flatnonzero(decoded.digests.any(axis=1)).tolist() == READABLE
-    empty = decode_cache.decode(table.subset([]), side, 3)
-    assert empty.images.shape == (0, 3, side, side) and empty.digests.shape == (0, 32)
+    assert decoded.images.stored.shape == (0 if keep else 10, 3, side, side)
+    assert np.flatnonzero(decoded.hashes.digests.any(axis=1)).tolist() == READABLE
+    empty = decode_cache.decode(table.rows([]), side, 3)
+    assert empty.images.stored.shape == (0, 3, side, side) and empty.hashes.digests.shape == (0, 32)
 
 
 @pytest.mark.parametrize("opened", [False, True])
@@ -214,8 +219,10 @@ def test_test_pixels_of_a_carved_split_are_nowhere_in_the_cache(tmp_path, cache_
 def test_what_is_decoded_and_forgotten_leaves_no_file(table, cache_folder):
     decoded = decode_cache.decode_and_forget(table, 6, 3)
     reference = decode_cache.decode(table, 6, 3)
-    assert np.array_equal(decoded.images, reference.images) and decoded.unreadable == reference.unreadable
-    assert np.array_equal(decoded.digests, reference.digests) and np.array_equal(decoded.kept, reference.kept)
+    assert np.array_equal(decoded.images.stored, reference.images.stored) and decoded.unreadable == reference.unreadable
+    assert np.array_equal(decoded.hashes.digests, reference.hashes.digests) and np.array_equal(
+        decoded.kept, reference.kept
+    )
     assert len(list(cache_folder.iterdir())) == 1
 
 
@@ -345,7 +352,7 @@ def test_two_processes_that_build_the_same_entry_get_the_same(table, cache_folde
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: decode_cache.decode(table, 6, 3), range(4)))
     for decoded in results:
-        assert np.array_equal(decoded.images, results[0].images)
+        assert np.array_equal(decoded.images.stored, results[0].images.stored)
     assert len(list(cache_folder.iterdir())) == 1
 
 
@@ -418,20 +425,19 @@ def test_over_the_budget_images_are_decoded_anew_and_are_the_same(table, monkeyp
         anew = decode_cache.decode(counted, 6, 3)
     assert "12 images of 6 x 6 pixels need 1.3KB, more than the 1.3KB" in caplog.text
     assert sorted(reads) == list(range(12))
-    assert isinstance(anew.images, Undecoded) and anew.images.shape == kept.images.shape
-    for name in ("digests", "sketches", "moments", "kept"):
-        assert np.array_equal(getattr(anew, name), getattr(kept, name)), name
+    assert isinstance(anew.images.stored, PixelsOnDemand) and anew.images.stored.shape == kept.images.stored.shape
+    assert [np.array_equal(*pair) for pair in zip(columns(anew), columns(kept), strict=True)] == [True] * 6
     assert anew.unreadable == kept.unreadable
     rows = np.array([9, 0, 3])
-    assert np.array_equal(anew.images[rows], kept.images[rows])
-    assert np.array_equal(anew.images.resized(4)[rows], resize_squares(np.asarray(kept.images[rows]), 4))
+    assert np.array_equal(anew.images.stored[rows], kept.images.stored[rows])
+    assert np.array_equal(anew.images.stored.resized(4)[rows], resize_squares(np.asarray(kept.images.stored[rows]), 4))
     assert sum(path.stat().st_size for path in cached_files(cache_folder) if path.name == "images.npy") == 0
 
     reads.clear()
     decode_cache.decode(counted, 6, 3)
     assert reads == []  # the hashes are kept
     monkeypatch.setenv("IMGCLS_CACHE_BYTES", "1MB")
-    assert not isinstance(decode_cache.decode(table, 6, 3).images, Undecoded)
+    assert not isinstance(decode_cache.decode(table, 6, 3).images.stored, PixelsOnDemand)
 
 
 def test_one_pass_makes_squares_of_several_sides(table):
@@ -440,10 +446,12 @@ def test_one_pass_makes_squares_of_several_sides(table):
     for _ in range(2):
         both = decode_cache.decode_sides(counted, (9, 6), 3)
         for decoded, expected in zip(both, alone, strict=True):
-            for name in ("digests", "sketches", "sizes", "moments", "kept", "images"):
-                assert np.array_equal(getattr(decoded, name), getattr(expected, name)), name
+            assert [np.array_equal(*pair) for pair in zip(columns(decoded), columns(expected), strict=True)] == [
+                True
+            ] * 6
+            assert np.array_equal(decoded.images.stored, expected.images.stored)
     assert sorted(reads) == list(range(12))
-    assert both[0].sizes[READABLE].tolist() == [[12, 10]] * 10 and not both[0].sizes[3].any()
+    assert both[0].hashes.sizes[READABLE].tolist() == [[12, 10]] * 10 and not both[0].hashes.sizes[3].any()
     assert [entry.about.split(" x ")[1] for entry in entries()] == ["6", "9"]
     decode_cache.decode_sides(counted, (9, 7), 3, keep=keep_none, keep_name="none")  # other rows, other entries
     assert len(reads) == 24
@@ -460,9 +468,9 @@ def test_with_little_room_the_first_side_comes_first(table, monkeypatch, room, h
     monkeypatch.setenv("IMGCLS_CACHE_BYTES", str(len(table) * 3 * room))
     for _ in range(2):
         decoded = decode_cache.decode_sides(table, (9, 6), 3)
-        assert [not isinstance(one.images, Undecoded) for one in decoded] == has_pixels
+        assert [not isinstance(one.images.stored, PixelsOnDemand) for one in decoded] == has_pixels
         for one, other in zip(decoded, expected, strict=True):
-            assert np.array_equal(one.images[np.arange(10)], other.images)
+            assert np.array_equal(one.images.stored[np.arange(10)], other.images.stored)
 
 
 def test_what_is_asked_for_together_does_not_push_itself_out(table, monkeypatch):
@@ -471,7 +479,7 @@ def test_what_is_asked_for_together_does_not_push_itself_out(table, monkeypatch)
     sizes = {entry.about.split(" x ")[1]: entry.num_bytes for entry in entries()}
     monkeypatch.setenv("IMGCLS_CACHE_BYTES", str(sizes["30"] + 100))
     large, small = decode_cache.decode_sides(table, (30, 29), 3)
-    assert isinstance(small.images, Undecoded) and not isinstance(large.images, Undecoded)
+    assert isinstance(small.images.stored, PixelsOnDemand) and not isinstance(large.images.stored, PixelsOnDemand)
     counted, reads = counting(table)
     decode_cache.decode_sides(counted, (30, 29), 3)
     assert reads == []
@@ -488,11 +496,11 @@ def test_an_image_that_changes_between_two_passes_is_an_error(table):
 def test_each_fit_has_squares_of_its_own(table, fit, monkeypatch, cache_folder):
     cropped, fitted = decode_cache.decode(table, 6, 3), decode_cache.decode(table, 6, 3, fit=fit)
     expected = np.stack([to_square(table.read(row), 6, 3, fit) for row in READABLE])
-    assert np.array_equal(fitted.images, expected) and not np.array_equal(cropped.images, expected)
-    assert np.array_equal(decode_cache.decode_and_forget(table, 6, 3, fit=fit).images, expected)
+    assert np.array_equal(fitted.images.stored, expected) and not np.array_equal(cropped.images.stored, expected)
+    assert np.array_equal(decode_cache.decode_and_forget(table, 6, 3, fit=fit).images.stored, expected)
     shutil.rmtree(cache_folder)
     monkeypatch.setenv("IMGCLS_CACHE_BYTES", "0")
-    assert np.array_equal(decode_cache.decode(table, 6, 3, fit=fit).images[np.arange(10)], expected)
+    assert np.array_equal(decode_cache.decode(table, 6, 3, fit=fit).images.stored[np.arange(10)], expected)
 
 
 def test_the_least_recently_used_make_room(table, monkeypatch, cache_folder):
@@ -517,9 +525,9 @@ def test_the_least_recently_used_make_room(table, monkeypatch, cache_folder):
 
 def test_what_is_removed_while_it_is_read_stays_readable(table):
     decoded = decode_cache.decode(table, 6, 3)
-    expected = np.array(decode_cache.decode_and_forget(table, 6, 3).images)
+    expected = np.array(decode_cache.decode_and_forget(table, 6, 3).images.stored)
     assert len(prune(0)) == 1
-    assert np.array_equal(decoded.images, expected)
+    assert np.array_equal(decoded.images.stored, expected)
 
 
 @pytest.mark.parametrize("text", ["much", "20 GX", "-5", ""])
@@ -548,11 +556,11 @@ DAMAGES = {"spoiled": spoil, "cut": lambda path: os.truncate(path, path.stat().s
 @pytest.mark.parametrize("name", ["images.npy", "digests.npy", "moments.npy", "kept.npy", "meta.json"])
 def test_a_damaged_entry_is_made_again(table, cache_folder, name, damage):
     expected = decode_cache.decode(table, 6, 3)
-    images, kept = np.array(expected.images), expected.kept
+    images, kept = np.array(expected.images.stored), expected.kept
     (entry,) = cache_folder.iterdir()
     DAMAGES[damage](entry / name)
     again = decode_cache.decode(table, 6, 3)
-    assert np.array_equal(again.images, images) and np.array_equal(again.kept, kept)
+    assert np.array_equal(again.images.stored, images) and np.array_equal(again.kept, kept)
     counted, reads = counting(table)
     decode_cache.decode(counted, 6, 3)
     assert reads == []
@@ -610,7 +618,7 @@ def test_batches_decoded_ahead_are_those_of_the_cache(tmp_path, monkeypatch, cac
     assert anew.test.fingerprint() == cached.test.fingerprint()
     for split in ("train", "val"):
         one, other = (Loader(getattr(dataset, split), 4, torch.device("cpu")) for dataset in (cached, anew))
-        assert isinstance(getattr(anew, split).stored, Undecoded)
+        assert isinstance(getattr(anew, split).stored, PixelsOnDemand)
         for ours, theirs in ((one.in_order(), other.in_order()), (one.shuffled(3, 1, 2), other.shuffled(3, 1, 2))):
             for left, right in zip(ours, theirs, strict=True):
                 assert torch.equal(left.images, right.images) and torch.equal(left.labels, right.labels)

@@ -43,10 +43,11 @@ def test_hashes_tell_which_images_and_nothing_of_their_pixels(root, cache_folder
     test = sealed(root)
     table = open_source(DataConfig(source="folder", path=str(root)), root).given["test"]
     hashes = test.hashes()
-    assert [field.name for field in fields(hashes)] == ["rows", "digests", "sketches"]
+    assert {field.name for field in fields(hashes)} == {"keys", "labels", "groups", "hashes"}
     assert digests(hashes.digests) == [decode.digest(table.read(row)) for row in range(6)] and len(test) == 6
+    assert not {"read", "stored", "pixels", "path"} & set(dir(hashes))
     assert hashes.sketches.shape == (6, 272) and hashes.sketches.dtype == np.uint8
-    assert hashes.rows.tolist() == [0, 1, 2, 3, 4, 5]
+    assert hashes.keys == table.keys and hashes.labels.tolist() == table.labels.tolist()
     assert len(test.fingerprint()) == 16 and test.unreadable() == []
     images = [np.load(path) for path in cached_files(cache_folder) if path.name == "images.npy"]
     assert [image.shape for image in images] == [(6, 3, 0, 0)]
@@ -145,7 +146,8 @@ def test_unreadable_test_images_are_refused_or_skipped(root):
         assert caught.value.offenders == [f"{bad}: empty file"]
     test = sealed(root, skip_unreadable=True)
     assert len(test) == len(test.open(LOOK)) == 5
-    assert test.hashes().rows.tolist() == [0, 1, 2, 3, 5]
+    table = open_source(DataConfig(source="folder", path=str(root)), root).given["test"]
+    assert test.hashes().keys == tuple(key for key in table.keys if key != "test/dog/0111.png")
     assert test.unreadable() == [f"{bad}: empty file"]
 
 
@@ -154,7 +156,7 @@ def test_test_images_are_hashed_once(root, cache_folder):
     before = test.fingerprint()
     for folder in (root, cache_folder):
         shutil.rmtree(folder)
-    assert test.fingerprint() == before and len(test) == len(test.labels()) == len(test.hashes().rows) == 6
+    assert test.fingerprint() == before and len(test) == len(test.labels()) == len(test.hashes()) == 6
 
 
 def test_images_that_change_between_seal_and_look_are_refused(root):

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgcls.data import leaks
-from imgcls.data.leaks import Leaks, Listed, Near, Spanning, find_leaks, near_duplicates_csv
+from imgcls.data.image_set import HashedImages, Hashes
+from imgcls.data.leaks import Leaks, Near, Spanning, find_leaks, near_duplicates_csv
 from imgcls.data.sketches import sketches
 from imgcls.errors import DataError
 from tests.data.make import load, noise, picture, write, write_class
@@ -190,11 +191,16 @@ def test_groups_of_a_file_are_searched_too(root, tmp_path_factory):
 # --- splits without files -----------------------------------------------------------------------------------------
 
 
+def hashed(keys, labels, digests, sketches, groups=()):
+    hashes = Hashes.zeros(len(keys))._replace(digests=digests, sketches=sketches)
+    return HashedImages(keys, labels, hashes, groups=groups)
+
+
 def split_of(rows):
     """A split of (content, label) rows; equal contents are equal pixels, and look like nothing else."""
     digests = np.array([np.random.default_rng(content).integers(0, 256, 32, np.uint8) for content, _ in rows])
     thumbnails = np.stack([np.random.default_rng(content).normal(0, 50, (32, 32)) for content, _ in rows])
-    return Listed(
+    return hashed(
         tuple(f"image {i}" for i in range(len(rows))),
         np.array([label for _, label in rows], np.int64),
         digests.reshape(-1, 32),
@@ -270,14 +276,14 @@ def test_kept_findings_are_of_exactly_these_images(cache_folder, change):
         "digests": np.arange(64, dtype=np.uint8).reshape(2, 32),
     }  # fmt: skip
     for of_train in (settings, settings, settings | change):
-        find_leaks({"train": Listed(**of_train), "val": Listed(**settings)}, ("cat", "dog"))
+        find_leaks({"train": hashed(**of_train), "val": hashed(**settings)}, ("cat", "dog"))
     assert len(list(cache_folder.iterdir())) == 2
 
 
 def test_the_order_of_files_changes_nothing(cache_folder):
     train, val = split_of([(i % 7, i % 2) for i in range(20)]), split_of([(i, 0) for i in range(5, 15)])
     shuffled = np.random.default_rng(0).permutation(20)
-    other = Listed(
+    other = hashed(
         tuple(train.keys[i] for i in shuffled),
         train.labels[shuffled],
         train.digests[shuffled],

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from imgcls.data.image_set import LabelledImages
 from imgcls.data.loader import Loader
-from tests.data.make import load, write_classes
+from tests.data.make import decoded_images, load, write_classes
 
 CPU = torch.device("cpu")
 
@@ -19,7 +18,7 @@ def numbered(num, at=None):
     pixels[:] = np.arange(num).reshape(-1, 1, 1, 1)
     rows = np.arange(num) if at is None else np.asarray(at)
     keys = tuple(map(str, rows))
-    return LabelledImages(pixels, rows.astype(np.int64), keys, np.zeros((len(rows), 32), np.uint8), at=rows)
+    return decoded_images(pixels, rows.astype(np.int64), keys, rows)
 
 
 def numbers(batches):

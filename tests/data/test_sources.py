@@ -362,11 +362,11 @@ def test_the_stamp_changes_with_the_files_and_with_their_place(tmp_path):
 def test_a_subset_reads_its_own_rows(tmp_path):
     write_class(tmp_path / "cat", range(6))
     write_class(tmp_path / "dog", range(6, 8))
-    subset = folder_source(tmp_path).everything.subset([7, 2])
+    subset = folder_source(tmp_path).everything.rows([7, 2])
     assert subset.keys == ("dog/0007.png", "cat/0002.png") and subset.labels.tolist() == [1, 0]
     assert [np.array_equal(np.asarray(subset.read(i)), noise(seed)) for i, seed in enumerate((7, 2))] == [True, True]
     assert subset.path(1) == str(tmp_path / "cat" / "0002.png")
-    assert subset.subset([1]).keys == ("cat/0002.png",)
+    assert subset.rows([1]).keys == ("cat/0002.png",)
 
 
 # --- data sets that packages bring ------------------------------------------------------------------------------

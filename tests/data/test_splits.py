@@ -16,10 +16,20 @@ from imgcls.config.keys import AugmentConfig, DataConfig
 from imgcls.data import decode_cache
 from imgcls.data.decode import resize_squares, to_square
 from imgcls.data.held_out import Look
-from imgcls.data.image_set import LabelledImages
 from imgcls.data.splits import SQUARES_FORMAT, carve, decode_side, load_dataset, pixel_statistics, what_is_cut
 from imgcls.errors import ConfigError, DataError, UnreadableImagesError
-from tests.data.make import NO_CROP, cached_files, digests, load, noise, picture, write, write_class, write_classes
+from tests.data.make import (
+    NO_CROP,
+    cached_files,
+    decoded_images,
+    digests,
+    load,
+    noise,
+    picture,
+    write,
+    write_class,
+    write_classes,
+)
 
 LOOK = Look("a run", 1, lambda: True)
 
@@ -513,13 +523,13 @@ def test_mean_and_std_of_the_file_are_used(pets):
 
 def test_a_channel_without_contrast_is_centred_and_not_scaled():
     pixels = np.full((5, 1, 4, 4), 51, np.uint8)
-    images = LabelledImages(pixels, np.zeros(5, np.int64), ("",) * 5, np.zeros((5, 32), np.uint8))
+    images = decoded_images(pixels, np.zeros(5, np.int64))
     assert pixel_statistics(images) == ((0.2,), (1.0,))
 
 
 def test_statistics_do_not_depend_on_chunks(monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (50, 3, 6, 6), np.uint8)
-    images = LabelledImages(pixels, np.zeros(50, np.int64), ("",) * 50, np.zeros((50, 32), np.uint8))
+    images = decoded_images(pixels, np.zeros(50, np.int64))
     whole = pixel_statistics(images)
     monkeypatch.setattr("imgcls.data.image_set.CHUNK_BYTES", 1000)
     assert len(list(images.chunks())) == 6
@@ -528,7 +538,7 @@ def test_statistics_do_not_depend_on_chunks(monkeypatch):
 
 def test_images_take_another_size_in_chunks_and_out_of_memory(monkeypatch, cache_folder):
     pixels = np.random.default_rng(0).integers(0, 256, (50, 3, 6, 6), np.uint8)
-    images = LabelledImages(pixels, np.zeros(50, np.int64), ("",) * 50, np.zeros((50, 32), np.uint8))
+    images = decoded_images(pixels, np.zeros(50, np.int64))
     expected = resize_squares(pixels, 4)
     monkeypatch.setattr("imgcls.data.image_set.CHUNK_BYTES", 1000)
     small = decode_cache.resized(images.rows([*range(49, -1, -1)]), 4)

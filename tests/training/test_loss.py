@@ -8,12 +8,12 @@ import torch
 
 from imgcls.config.keys import AugmentConfig, TrainConfig
 from imgcls.data.augment import Augment, Normalise, cutmix, mixup
-from imgcls.data.image_set import LabelledImages
 from imgcls.data.loader import Loader
 from imgcls.rng import generator
 from imgcls.training.device import prepare_device
 from imgcls.training.loop import Task, TrainState, fit
 from imgcls.training.loss import is_other_than_before, loss_sum
+from tests.data.make import decoded_images
 
 W = torch.tensor([25.0, 0.5, 1.0, 0.1])
 K = len(W)
@@ -66,8 +66,7 @@ def blobs(sizes, image_size=8):
     pixels = draws.normal(
         90 + 60 * labels[:, None, None, None] / (len(sizes) - 1), 40, (len(labels), 1, image_size, image_size)
     )
-    keys = tuple(f"{i:04d}" for i in range(len(labels)))
-    return LabelledImages(pixels.clip(0, 255).astype(np.uint8), labels, keys, np.zeros((len(labels), 32), np.uint8))
+    return decoded_images(pixels.clip(0, 255).astype(np.uint8), labels)
 
 
 def linear(num_classes, image_size=8):

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from imgcls.config.keys import DataConfig
+from imgcls.data.image_set import SourceImages, Split
 from imgcls.data.sources.folder import folder_source
 from imgcls.data.sources.packaged import digits, elpv, fashion_mnist
-from imgcls.data.sources.table import ImageTable, Source, Split
+from imgcls.data.sources.source import Source
 from imgcls.data.sources.torchvision import torchvision_source
 from imgcls.errors import DataError
 from imgcls.project import located
@@ -17,7 +18,7 @@ from imgcls.text import did_you_mean
 
 log = logging.getLogger(__name__)
 
-__all__ = ["ImageTable", "Source", "Split", "open_source"]
+__all__ = ["Source", "SourceImages", "Split", "open_source"]
 
 
 def open_source(config: DataConfig, root: Path) -> Source:

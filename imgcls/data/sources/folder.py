@@ -12,6 +12,7 @@ import numpy as np
 
 from imgcls.data.decode import read_image
 from imgcls.data.image_formats import ending, is_image_name, kind_inside, may_be_image
+from imgcls.data.image_set import SourceImages, Split
 from imgcls.data.sources.folder_layout import (
     class_folders,
     find_splits,
@@ -23,7 +24,7 @@ from imgcls.data.sources.folder_layout import (
     strangers,
 )
 from imgcls.data.sources.links import refuse_links_out
-from imgcls.data.sources.table import ImageTable, Source, Split, files_stamp
+from imgcls.data.sources.source import Source, files_stamp
 from imgcls.errors import DataError
 from imgcls.text import nearest, nfc
 
@@ -48,9 +49,9 @@ def folder_source(written: Path, *, follow_symlinks: bool, has_groups: bool = Fa
     refuse_splits_below_classes(classes, root, has_groups=has_groups)
     files = _Files(root)
     names = tuple(classes)
-    given: dict[Split, ImageTable] = {}
+    given: dict[Split, SourceImages] = {}
     if not splits:
-        everything: ImageTable | None = files.table(classes, names)
+        everything: SourceImages | None = files.table(classes, names)
         files.ignore_beside(root, classes.values())
     else:
         everything = None
@@ -80,7 +81,7 @@ class _Files:
     problems: list[str] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
 
-    def table(self, classes: Mapping[str, Path], names: tuple[str, ...]) -> ImageTable:
+    def table(self, classes: Mapping[str, Path], names: tuple[str, ...]) -> SourceImages:
         """All images below the folders of classes, by name; those of classes that are not in `names` are left out."""
         rows: dict[str, tuple[Path, int]] = {}
         for label, name in enumerate(names):
@@ -96,10 +97,10 @@ class _Files:
         paths = [path for path, _ in rows.values()]
         if broken := illegible(self.root, rows):
             self.problems += broken
-            return ImageTable((), np.array([], np.int64), lambda i: read_image(paths[i]), "")
+            return SourceImages((), np.array([], np.int64), lambda i: read_image(paths[i]), "")
         labels = np.array([label for _, label in rows.values()], np.int64)
         stamp = files_stamp(paths)
-        return ImageTable(tuple(rows), labels, lambda i: read_image(paths[i]), stamp, origin=str(self.root))
+        return SourceImages(tuple(rows), labels, lambda i: read_image(paths[i]), stamp, origin=str(self.root))
 
     def ignore_beside(self, folder: Path, used: Iterable[Path]) -> None:
         """Counts the files that lie directly in a folder of folders, and all those in folders that are not used."""

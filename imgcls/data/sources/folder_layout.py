@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from imgcls.data.image_formats import is_image_name
-from imgcls.data.sources.table import Split
+from imgcls.data.image_set import Split
 from imgcls.errors import DataError
 from imgcls.text import CONTROL, listed, nearest, nfc, spelt
 

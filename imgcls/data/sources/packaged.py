@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.data.decode import read_image
-from imgcls.data.sources.table import ImageTable, Source, Split, array_table
+from imgcls.data.image_set import SourceImages, Split
+from imgcls.data.sources.source import Source, array_table
 from imgcls.data.sources.torchvision import torchvision_source
 from imgcls.errors import DataError
 
@@ -33,7 +34,7 @@ def elpv() -> Source:
     labels = np.array([float(row[1]) >= 0.5 for row in rows], np.int64)
     stamp = f"elpv-{version('elpv-dataset')}"
     keys = tuple(row[0] for row in rows)
-    table = ImageTable(keys, labels, lambda i: read_image(paths[i]), stamp, origin=str(folder))
+    table = SourceImages(keys, labels, lambda i: read_image(paths[i]), stamp, origin=str(folder))
     return Source(("functional", "defective"), {}, table, channels=1, native_side=300)
 
 
@@ -65,7 +66,7 @@ def fashion_mnist(download_to: Path) -> Source:
     """
     if not FASHION_FOLDER.is_dir():
         return torchvision_source("FashionMNIST", download_to)
-    given: dict[Split, ImageTable] = {}
+    given: dict[Split, SourceImages] = {}
     stems: dict[Split, str] = {"train": "train", "test": "t10k"}
     for split, stem in stems.items():
         images = _read_idx(FASHION_FOLDER / f"{stem}-images-idx3-ubyte.gz")

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgcls.data.decode import canonical, refusing
-from imgcls.data.sources.table import ImageTable, Source, Split, files_stamp, hash_of
+from imgcls.data.image_set import SourceImages, Split, hash_of
+from imgcls.data.sources.source import Source, files_stamp
 from imgcls.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def _build(name: str, builder: Callable[..., Any], root: Path, *, like_mnist: bo
     train = built["train"]
     if train is None:
         raise DataError(f"torchvision:{name} has no train split")
-    given: dict[Split, ImageTable] = {}
+    given: dict[Split, SourceImages] = {}
     for split, dataset in built.items():
         if dataset is None:
             continue
@@ -111,7 +112,7 @@ def _build_split(builder: Callable[..., Any], common: dict[str, Any], split: Spl
     return None
 
 
-def _class_names(dataset: Any, train: ImageTable) -> tuple[str, ...]:
+def _class_names(dataset: Any, train: SourceImages) -> tuple[str, ...]:
     names = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
     if names is None:
         names = map(str, range(int(train.labels.max()) + 1))
@@ -138,7 +139,7 @@ def _pixels_in_memory(dataset: Any) -> NDArray[np.uint8] | None:
     return np.asarray(data) if data is not None and hasattr(data, "shape") and len(data) == len(dataset) else None
 
 
-def _dataset_table(dataset: Any, name: str, split: str) -> ImageTable | None:
+def _dataset_table(dataset: Any, name: str, split: str) -> SourceImages | None:
     def read(index: int) -> Image.Image:
         with refusing():
             return canonical(dataset[index][0])
@@ -155,4 +156,4 @@ def _dataset_table(dataset: Any, name: str, split: str) -> ImageTable | None:
     else:
         content = repr(dataset)
     stamp = hash_of("torchvision", name, split, version("torchvision"), str(len(keys)), content)
-    return ImageTable(keys, labels, read, stamp, origin=f"torchvision:{name}")
+    return SourceImages(keys, labels, read, stamp, origin=f"torchvision:{name}")

@@ -1,0 +1,57 @@
+"""What a source of images brings: the names of its classes, and a set of images for each split, or one to carve."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from imgcls.data.image_set import SourceImages, Split, hash_of
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a source brings: either its own splits, or one set of everything to carve them from.
+
+    Attributes:
+        class_names: name of each label, from train.
+        given: the splits that the source itself defines (train is always among them), or empty.
+        everything: all images where the source defines no split.
+        channels: 1 where the source is grey, else 3.
+        native_side: shorter side of the images in pixels where all are alike and small, else None.
+        ignored: kind of files that are not images of a class, such as `.txt` -> how many there are.
+        folders: name of each split's folder, such as `Train/`; empty where splits are not folders.
+    """
+
+    class_names: tuple[str, ...]
+    given: dict[Split, SourceImages]
+    everything: SourceImages | None
+    channels: Literal[1, 3]
+    native_side: int | None = None
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    folders: Mapping[Split, str] = field(default_factory=dict)
+
+
+def array_table(images: NDArray[np.uint8], labels: NDArray[Any], stamp: str, prefix: str = "") -> SourceImages:
+    """Grey images that are in memory already: uint8 (N, H, W)."""
+    keys = tuple(f"{prefix}{i}" for i in range(len(images)))
+    stamp = hash_of(stamp, hashlib.sha256(images.tobytes()).hexdigest())
+    return SourceImages(keys, np.asarray(labels, np.int64), lambda i: Image.fromarray(images[i]), stamp)
+
+
+def files_stamp(paths: Iterable[Path]) -> str:
+    """Changes when a file is moved, replaced or written to, even by a program that sets the old time again."""
+    lines = []
+    for path in paths:
+        try:
+            stat = path.stat()
+            lines.append(f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}")
+        except OSError:  # a dangling link; reading it says so
+            lines.append(f"{path.absolute()}|missing")
+    return hash_of(*lines)
