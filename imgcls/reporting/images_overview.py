@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.data.sources import Split
+from imgcls.data.image_set import Split
 from imgcls.data.sources.folder import in_words
 from imgcls.data.splits import Dataset
 from imgcls.reporting.rounding import accuracy_interval
