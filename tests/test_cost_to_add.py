@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-COST = {"verb": 2, "augmentation": 2}
+COST = {"augmentation": 2, "network": 2, "verb": 2}
 """Files that an addition touches, tests and changelog aside."""
+NAMES = {"network": "linear", "verb": "greet"}
+"""The new files that are added here."""
 
 
 @dataclass
@@ -72,7 +74,7 @@ def documented(kind):
     text = (ROOT / "docs" / "architecture.md").read_text()
     row = re.search(rf"^\| {kind} \|.*$", text, re.MULTILINE)
     assert row is not None, kind
-    return {path.replace("NEW", "greet") for path in re.findall(r"`(imgcls/[\w/]+\.py)`", row[0])}
+    return {path.replace("NEW", NAMES.get(kind, "")) for path in re.findall(r"`(imgcls/[\w/]+\.py)`", row[0])}
 
 
 def verb(copy):
@@ -127,8 +129,46 @@ def augmentation(copy):
     assert trained["best/val/loss"] > math.log(10) - 0.1
 
 
+def network(copy):
+    """A linear layer, which takes none of the keys of [model]."""
+    copy.write(
+        "imgcls/models/linear.py",
+        '''"""`linear`: logistic regression on the pixels."""
+
+from imgcls.models.network import Network
+
+
+class Linear(Network):
+    """`linear`."""
+
+    name = "linear"
+    about = "logistic regression on the pixels"
+
+    def build(self, config, num_classes, channels, image_size):
+        """One layer."""
+        from torch import nn
+
+        return nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, num_classes))
+''',
+    )
+    copy.change(
+        "imgcls/models/registry.py",
+        (
+            "from imgcls.models.network import",
+            "from imgcls.models.linear import Linear\nfrom imgcls.models.network import",
+        ),
+        ("(ResNetOfAnyDepth(), ", "(Linear(), ResNetOfAnyDepth(), "),
+    )
+    assert "logistic regression on the pixels" in copy.imgcls("models", "line")
+    linear = ("--set", "model.name=linear", "--set", "model.depth=0", "--set", "model.width=0")
+    trained = json.loads(copy.imgcls("train", "tiny", *linear, "--json"))
+    assert trained["best/val/accuracy"] > 0.5
+
+
 @pytest.mark.parametrize(
-    "add", [verb, pytest.param(augmentation, marks=pytest.mark.slow)], ids=lambda add: add.__name__
+    "add",
+    [verb, *(pytest.param(add, marks=pytest.mark.slow) for add in (augmentation, network))],
+    ids=lambda add: add.__name__,
 )
 def test_to_add_one_touches_the_files_that_the_map_names(copy, add):
     add(copy)
