@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,13 +20,16 @@ STATUS: dict[Outcome, str] = {
 UNKNOWN = "unknown"
 """Value of a tag whose fact could not be found out, such as `imgcls.git_commit`; `imgcls.git_unknown` says why."""
 
+SWEEP: tuple[Kind, ...] = ("sweep",)
 TRAINED: tuple[Kind, ...] = ("train", "trial", "confirm", "rerun")
-WITH_IMAGES: tuple[Kind, ...] = ("sweep", *TRAINED)
-ALL: tuple[Kind, ...] = (*WITH_IMAGES, "evaluation")
+WITH_IMAGES: tuple[Kind, ...] = (*SWEEP, *TRAINED)
+JUDGED: tuple[Kind, ...] = ("evaluation",)
+BELOW: tuple[Kind, ...] = ("trial", "confirm", "rerun", *JUDGED)
+ALL: tuple[Kind, ...] = (*WITH_IMAGES, *JUDGED)
 
 
 class PublicName(NamedTuple):
-    """A name that other programs may read.
+    """A name of the record that other programs may read.
 
     Attributes:
         sort: `tag`, `metric` or `artifact`.
@@ -41,22 +45,15 @@ class PublicName(NamedTuple):
 
 
 PUBLIC_NAMES: list[PublicName] = []
-"""All of them, in the order of this file."""
+"""All public names of the record, in the order of this file."""
 
 
-def _tag(name: str, kinds: tuple[Kind, ...], meaning: str) -> str:
-    PUBLIC_NAMES.append(PublicName("tag", name, kinds, meaning))
+def _named(sort: str, name: str, kinds: tuple[Kind, ...], meaning: str) -> str:
+    PUBLIC_NAMES.append(PublicName(sort, name, kinds, meaning))
     return name
 
 
-def _metric(name: str, kinds: tuple[Kind, ...], meaning: str) -> str:
-    PUBLIC_NAMES.append(PublicName("metric", name, kinds, meaning))
-    return name
-
-
-def _artifact(name: str, kinds: tuple[Kind, ...], meaning: str) -> str:
-    PUBLIC_NAMES.append(PublicName("artifact", name, kinds, meaning))
-    return name
+_tag, _metric, _artifact = partial(_named, "tag"), partial(_named, "metric"), partial(_named, "artifact")
 
 
 class Tag:
@@ -66,11 +63,7 @@ class Tag:
     KIND = _tag("imgcls.kind", ALL, "sweep, trial, train, confirm, evaluation or rerun")
     OUTCOME = _tag("imgcls.outcome", ALL, "running, completed, pruned, interrupted or failed")
     REASON = _tag("imgcls.reason", ALL, "why it was interrupted or failed")
-    PARENT = _tag(
-        "mlflow.parentRunId",
-        ("trial", "confirm", "evaluation", "rerun"),
-        "run id of its sweep, or of the run that it judges or repeats",
-    )
+    PARENT = _tag("mlflow.parentRunId", BELOW, "run id of its sweep, or of the run that it judges or repeats")
     DESCRIPTION = _tag("mlflow.note.content", ALL, "what MLflow's UI shows on the run's page: a summary, or its report")
     IDENTITY = _tag("imgcls.identity", TRAINED, "digest that two runs share if they do the same work")
     CONFIG_HASH = _tag("imgcls.config_hash", WITH_IMAGES, "digest of the experiment's keys")
@@ -80,11 +73,11 @@ class Tag:
     PID = _tag("imgcls.pid", ALL, "number of the process")
     HEARTBEAT = _tag("imgcls.heartbeat", ALL, "when its process last said that it was alive, in seconds since 1970")
     CLAIMS = _tag("imgcls.claims", ALL, "digest of the folder of locks that says whether a process writes the run")
-    OPENING = _tag("imgcls.opening", ALL, "drawn by chance for a run on a tracking server, so that it is opened once")
+    OPENING = _tag("imgcls.opening", ALL, "drawn at random for a run on a tracking server, so that it is opened once")
     USER = _tag("mlflow.user", ALL, "who ran it")
     SOURCE_NAME = _tag("mlflow.source.name", ALL, "imgcls")
     SOURCE_TYPE = _tag("mlflow.source.type", ALL, "LOCAL")
-    DEVICE = _tag("imgcls.device", (*TRAINED, "evaluation"), "processor and threads, or the accelerator's name")
+    DEVICE = _tag("imgcls.device", (*TRAINED, *JUDGED), "processor and threads, or the accelerator's name")
     VERSIONS = _tag("imgcls.versions", ALL, "JSON, package -> version of what the result depends on")
     GIT_COMMIT = _tag("imgcls.git_commit", ALL, "commit of the repository around the project, or `unknown`")
     MLFLOW_COMMIT = _tag("mlflow.source.git.commit", ALL, "the same where it is known, for MLflow's UI")
@@ -96,74 +89,44 @@ class Tag:
     DATA_FINGERPRINT = _tag("imgcls.data_fingerprint", ALL, "digest of the train and val images with their labels")
     TEST_FINGERPRINT = _tag("imgcls.test_fingerprint", ALL, "digest of the test images, where there is a test split")
     SPLIT_ORIGINS = _tag(
-        "imgcls.split_origins",
-        WITH_IMAGES,
-        "JSON, split -> where it came from in words; a split that the source has always had is left out",
+        "imgcls.split_origins", WITH_IMAGES, "JSON, split -> where it came from if not from the source"
     )
     NUM_TRAIN = _tag("imgcls.num_train", WITH_IMAGES, "train images")
     NUM_VAL = _tag("imgcls.num_val", WITH_IMAGES, "val images")
-    NUM_TEST = _tag("imgcls.num_test", ("evaluation",), "test images")
+    NUM_TEST = _tag("imgcls.num_test", JUDGED, "test images")
     NUM_VAL_GROUPS = _tag("imgcls.num_val_groups", ALL, "groups of val images, where `data.groups` names groups")
-    NUM_TEST_GROUPS = _tag("imgcls.num_test_groups", ("evaluation",), "groups of test images, where there are groups")
+    NUM_TEST_GROUPS = _tag("imgcls.num_test_groups", JUDGED, "groups of test images, where there are groups")
     NUM_SKIPPED = _tag("imgcls.num_skipped", WITH_IMAGES, "files left out because they cannot be read")
     NUM_IGNORED = _tag("imgcls.num_ignored", WITH_IMAGES, "files left out because they are not images")
-    NUM_SEVERAL_FRAMES = _tag(
-        "imgcls.num_several_frames", WITH_IMAGES, "images with several frames, of which the first is used"
-    )
+    NUM_SEVERAL_FRAMES = _tag("imgcls.num_several_frames", WITH_IMAGES, "images of which only the first frame is used")
     NUM_LEAKED = _tag("imgcls.num_leaked", WITH_IMAGES, "val and test images with the pixels of another split's image")
     LEAKS = _tag("imgcls.leaks", ALL, "which splits share images or groups, in one line, where any do")
-    NUM_NEAR_LEAKED = _tag(
-        "imgcls.num_near_leaked",
-        ALL,
-        "val and test images that look like an image of another split without having its pixels",
-    )
+    NUM_NEAR_LEAKED = _tag("imgcls.num_near_leaked", ALL, "val and test images that look like one of another split")
     NUM_NOT_COMPARED = _tag(
-        "imgcls.num_not_compared",
-        WITH_IMAGES,
-        "val and test images too plain to be compared with others; `imgcls.num_near_leaked` does not count them",
+        "imgcls.num_not_compared", WITH_IMAGES, "val and test images too plain to count among those"
     )
     NUM_OPENED_BEFORE = _tag(
-        "imgcls.num_opened_before",
-        ALL,
-        "train and val images that an earlier evaluation in this store opened as test images, or that look like one",
+        "imgcls.num_opened_before", ALL, "train and val images that an earlier look opened as test images, or alike"
     )
-    SQUARES = _tag(
-        "imgcls.squares", ALL, "number of the format in which val and test became squares; 1 for earlier versions"
-    )
-    LOSS = _tag(
-        "imgcls.loss", WITH_IMAGES, "number of the definition of the loss that was optimised; 1 for earlier versions"
-    )
+    SQUARES = _tag("imgcls.squares", ALL, "number of the format in which val and test became squares; absent means 1")
+    LOSS = _tag("imgcls.loss", WITH_IMAGES, "number of the definition of the optimised loss; absent means 1")
     DATASET_SPLIT = _tag("mlflow.data.context", TRAINED, "of a data set that is linked to the run: train or val")
 
     # A sweep and what is below it
     STUDY = _tag("imgcls.study", ("sweep", "trial", "confirm"), "name of the Optuna study")
-    TRIAL = _tag(
-        "imgcls.trial", ("trial", "confirm"), "number of the trial, or of the one whose configuration is confirmed"
-    )
+    TRIAL = _tag("imgcls.trial", ("trial", "confirm"), "number of the trial, or of the one that is confirmed")
     VALUES = _tag("imgcls.values", ("trial",), "what the sweep drew for it, `key = value` with commas between")
-    BEST_RUN_ID = _tag("imgcls.best_run_id", ("sweep",), "run id of the winner; `best/...` are its scores")
-    BEST_TRIAL_RUN_ID = _tag(
-        "imgcls.best_trial_run_id", ("sweep",), "run id of the trial that val ranked first; `best_trial/...` are its"
-    )
-    CONFIRMED_RUN_ID = _tag(
-        "imgcls.confirmed_run_id", ("sweep",), "run id of the winner of the latest confirmation, see `confirm/mean`"
-    )
-    CONFIRMED_TRIALS = _tag(
-        "imgcls.confirmed_trials",
-        ("sweep",),
-        "numbers of the trials whose configurations the latest confirmation compared, the best first, with commas",
-    )
+    BEST_RUN_ID = _tag("imgcls.best_run_id", SWEEP, "run id of the winner; `best/...` are its scores")
+    BEST_TRIAL_RUN_ID = _tag("imgcls.best_trial_run_id", SWEEP, "run id of the trial that val ranked first")
+    CONFIRMED_RUN_ID = _tag("imgcls.confirmed_run_id", SWEEP, "run id of the winner of the latest confirmation")
+    CONFIRMED_TRIALS = _tag("imgcls.confirmed_trials", SWEEP, "trials that it compared, the best first, with commas")
 
-    # A look at the test split
-    EVALUATED_RUN_ID = _tag("imgcls.evaluated_run_id", ("evaluation",), "run id of the run that it judges")
-    TEST_LOOK = _tag("imgcls.test_look", ("evaluation",), "ordinal of this opening of the test split, from 1")
+    # A look at the test split, and a repeat
+    EVALUATED_RUN_ID = _tag("imgcls.evaluated_run_id", JUDGED, "run id of the run that it judges")
+    TEST_LOOK = _tag("imgcls.test_look", JUDGED, "ordinal of this opening of the test split, from 1")
     NUM_TEST_ALIKE = _tag(
-        "imgcls.num_test_alike",
-        ("evaluation",),
-        "test images that look like images opened by earlier looks which `imgcls.test_look` does not count",
+        "imgcls.num_test_alike", JUDGED, "test images that look like those of looks not counted in it"
     )
-
-    # A repeat
     REPEATED_RUN_ID = _tag("imgcls.repeated_run_id", ("rerun",), "run id of the original")
     VERIFIED = _tag("imgcls.verified", ("rerun",), "how it compares with the original: bitwise, within tolerance or no")
 
@@ -173,31 +136,29 @@ class MetricName:
 
     TRAIN_LOSS = _metric("train/loss", TRAINED, "each epoch: mean loss in nats over train, as optimised")
     TRAIN_LR = _metric("train/lr", TRAINED, "each epoch: learning rate of its last step")
-    VAL = _metric("val/SCORE", (*TRAINED, "evaluation"), "on val, each epoch; of an evaluation, of the epoch judged")
+    VAL = _metric("val/SCORE", (*TRAINED, *JUDGED), "on val, each epoch; of an evaluation, of the epoch judged")
     EPOCH_SECONDS = _metric("epoch_seconds", TRAINED, "each epoch: seconds, validation included")
     IMAGES_PER_SECOND = _metric("images_per_second", TRAINED, "each epoch: train images in a second of training")
     BEST_EPOCH = _metric("best/epoch", WITH_IMAGES, "the epoch whose weights are kept; of a sweep, its winner's")
     BEST = _metric("best/val/SCORE", WITH_IMAGES, "`val/SCORE` at that epoch; of a sweep, its winner's")
-    BEST_ACCURACY_LOW = _metric(
-        "best/val/accuracy_low", WITH_IMAGES, "lower end of its 95 % interval, where images come in enough groups"
-    )
+    BEST_ACCURACY_LOW = _metric("best/val/accuracy_low", WITH_IMAGES, "lower end of its 95 % interval, with groups")
     BEST_ACCURACY_HIGH = _metric("best/val/accuracy_high", WITH_IMAGES, "upper end of that interval")
     NEAR_LEAKED = _metric(Tag.NUM_NEAR_LEAKED, ALL, "the tag as a number, by which MLflow's UI sorts")
-    NUM_TRIALS = _metric("num_trials", ("sweep",), "trials that have ended")
-    BEST_TRIAL = _metric("best_trial/SCORE", ("sweep",), "`best/SCORE` of the trial that val ranked first")
-    CONFIRM_MEAN = _metric("confirm/mean", ("sweep",), "mean of the metric over the fresh seeds of the winner")
-    CONFIRM_STD = _metric("confirm/std", ("sweep",), "its standard deviation over them; NaN of one seed")
-    CONFIRM_OPTIMISM = _metric("confirm/optimism", ("sweep",), "best trial's metric minus `confirm/best_trial_mean`")
+    NUM_TRIALS = _metric("num_trials", SWEEP, "trials that have ended")
+    BEST_TRIAL = _metric("best_trial/SCORE", SWEEP, "`best/SCORE` of the trial that val ranked first")
+    CONFIRM_MEAN = _metric("confirm/mean", SWEEP, "mean of the metric over the fresh seeds of the winner")
+    CONFIRM_STD = _metric("confirm/std", SWEEP, "its standard deviation over them; NaN of one seed")
+    CONFIRM_OPTIMISM = _metric("confirm/optimism", SWEEP, "best trial's metric minus `confirm/best_trial_mean`")
     CONFIRM_BEST_TRIAL_MEAN = _metric(
-        "confirm/best_trial_mean", ("sweep",), "mean over the fresh seeds of the best trial's configuration"
+        "confirm/best_trial_mean", SWEEP, "mean over fresh seeds with the best trial's keys"
     )
-    CONFIRM_NUM_SEEDS = _metric("confirm/num_seeds", ("sweep",), "fresh seeds of each configuration")
-    CONFIRM_NUM_CONFIGURATIONS = _metric("confirm/num_configurations", ("sweep",), "configurations compared")
-    TEST = _metric("test/SCORE", ("evaluation",), "on the test images")
-    TEST_ACCURACY = _metric("test/accuracy", ("evaluation",), "share of the test images predicted right")
-    LOW = _metric("SPLIT/SCORE_low", ("evaluation",), "lower end of the 95 % interval of a score on val or test")
-    HIGH = _metric("SPLIT/SCORE_high", ("evaluation",), "upper end of that interval")
-    VAL_TEST_GAP = _metric("val_test_gap", ("evaluation",), "accuracy on val minus accuracy on test")
+    CONFIRM_NUM_SEEDS = _metric("confirm/num_seeds", SWEEP, "fresh seeds of each configuration")
+    CONFIRM_NUM_CONFIGURATIONS = _metric("confirm/num_configurations", SWEEP, "configurations compared")
+    TEST = _metric("test/SCORE", JUDGED, "on the test images")
+    TEST_ACCURACY = _metric("test/accuracy", JUDGED, "share of the test images predicted right")
+    LOW = _metric("SPLIT/SCORE_low", JUDGED, "lower end of the 95 % interval of a score on val or test")
+    HIGH = _metric("SPLIT/SCORE_high", JUDGED, "upper end of that interval")
+    VAL_TEST_GAP = _metric("val_test_gap", JUDGED, "accuracy on val minus accuracy on test")
 
 
 class Artifact:
@@ -208,46 +169,28 @@ class Artifact:
     LAST = _artifact("checkpoints/last.pt", TRAINED, "state from which an interrupted run goes on")
     EPOCH = _artifact("checkpoints/epoch_{:04d}.pt", TRAINED, "weights of one epoch, from `train.save_from_epoch` on")
     VAL_PREDICTIONS = _artifact("predictions/val.csv", TRAINED, "a row per val image, at the epoch that is kept")
-    TEST_PREDICTIONS = _artifact("predictions/test.csv", ("evaluation",), "a row per test image")
+    TEST_PREDICTIONS = _artifact("predictions/test.csv", JUDGED, "a row per test image")
     REPORT = _artifact("report/report.md", ("sweep", "evaluation", "rerun"), "the report as Markdown")
     REPORT_HTML = _artifact("report/report.html", ("sweep", "evaluation"), "the report as one page with its figures")
-    NEAR_DUPLICATES = _artifact(
-        "report/near_duplicates.csv",
-        ("sweep", "train"),
-        "images that look alike: of two splits, or of one split and two classes",
-    )
-    LEADERBOARD = _artifact("report/leaderboard.csv", ("sweep",), "a row per trial, the best first")
-    IMPORTANCES = _artifact(
-        "report/importances.json", ("sweep",), "key -> share of the metric's variation that it explains"
-    )
-    IMPORTANCE_RANGES = _artifact(
-        "report/importance_ranges.json", ("sweep",), "key -> ends between which 90 % of resamples put that share"
-    )
-    PER_CLASS = _artifact("report/per_class.csv", ("evaluation",), "precision, recall and F1 of each class on test")
-    TEST_IMAGES = _artifact(
-        "report/test_images.txt",
-        ("evaluation",),
-        "the images that it opened, a line each with sixteen hex digits of the image's digest",
-    )
-    TEST_SKETCHES = _artifact(
-        "report/test_sketches.npy", ("evaluation",), "uint8 (N, 272), sketches by which copies of them are recognised"
-    )
+    NEAR_DUPLICATES = _artifact("report/near_duplicates.csv", ("sweep", "train"), "images that look alike")
+    LEADERBOARD = _artifact("report/leaderboard.csv", SWEEP, "a row per trial, the best first")
+    IMPORTANCES = _artifact("report/importances.json", SWEEP, "key -> share of the metric's variation that it explains")
+    IMPORTANCE_RANGES = _artifact("report/importance_ranges.json", SWEEP, "key -> range of that share in resamples")
+    PER_CLASS = _artifact("report/per_class.csv", JUDGED, "precision, recall and F1 of each class on test")
+    TEST_IMAGES = _artifact("report/test_images.txt", JUDGED, "16 hex digits of the digest of each image, a line each")
+    TEST_SKETCHES = _artifact("report/test_sketches.npy", JUDGED, "uint8 (N, 272), sketches that show copies of them")
     CURVES = _artifact("figures/curves.png", TRAINED, "loss and accuracy of each epoch")
-    NEAR_DUPLICATES_FIGURE = _artifact(
-        "figures/near_duplicates.png", ("sweep", "train"), "images of train above those of val that look like them"
-    )
+    NEAR_DUPLICATES_FIGURE = _artifact("figures/near_duplicates.png", ("sweep", "train"), "those of train and val")
     DIFFERENT_CLASSES = _artifact(
-        "figures/different_classes_{}.png", ("sweep", "train"), "images of one split that look alike, of two classes"
+        "figures/different_classes_{}.png", ("sweep", "train"), "those of a split, two classes"
     )
-    CONFUSION_MATRIX = _artifact("figures/confusion_matrix.png", ("evaluation",), "which class is taken for which")
-    RELIABILITY = _artifact("figures/reliability.png", ("evaluation",), "confidence against accuracy")
-    WORST_MISTAKES = _artifact("figures/worst_mistakes.png", ("evaluation",), "the surest wrong predictions")
-    HISTORY_PLOT = _artifact("figures/history.html", ("sweep",), "Optuna's plot of each trial's metric")
-    IMPORTANCES_PLOT = _artifact("figures/importances.html", ("sweep",), "Optuna's plot of the importances")
-    SLICE_PLOT = _artifact("figures/slice.html", ("sweep",), "Optuna's plot of the metric against each key")
-    PARALLEL_PLOT = _artifact(
-        "figures/parallel_coordinates.html", ("sweep",), "Optuna's plot of all keys of all trials"
-    )
+    CONFUSION_MATRIX = _artifact("figures/confusion_matrix.png", JUDGED, "which class is taken for which")
+    RELIABILITY = _artifact("figures/reliability.png", JUDGED, "confidence against accuracy")
+    WORST_MISTAKES = _artifact("figures/worst_mistakes.png", JUDGED, "the surest wrong predictions")
+    HISTORY_PLOT = _artifact("figures/history.html", SWEEP, "Optuna's plot of each trial's metric")
+    IMPORTANCES_PLOT = _artifact("figures/importances.html", SWEEP, "Optuna's plot of the importances")
+    SLICE_PLOT = _artifact("figures/slice.html", SWEEP, "Optuna's plot of the metric against each key")
+    PARALLEL_PLOT = _artifact("figures/parallel_coordinates.html", SWEEP, "Optuna's plot of all keys of all trials")
 
 
 ACCURACY_ENDS = (MetricName.BEST_ACCURACY_LOW, MetricName.BEST_ACCURACY_HIGH)
@@ -263,11 +206,29 @@ def best_name(metric: str) -> str:
     return BEST + metric
 
 
+class _Text:
+    """A tag as an attribute of a run's record; "" where the run does not have it."""
+
+    def __init__(self, tag: str) -> None:
+        self._tag = tag
+
+    def __get__(self, run: RunRecord, owner: type[RunRecord]) -> str:
+        return run.tags.get(self._tag, "")
+
+
+class _Number:
+    """A tag that holds a number; KeyError where the run does not have it, unless absence has a meaning."""
+
+    def __init__(self, tag: str, absent: str | None = None) -> None:
+        self._tag, self._absent = tag, absent
+
+    def __get__(self, run: RunRecord, owner: type[RunRecord]) -> int:
+        return int(run.tags[self._tag] if self._absent is None else run.tags.get(self._tag, self._absent))
+
+
 @dataclass(frozen=True)
 class RunRecord:
-    """What the tracker holds of a run.
-
-    A text that the run does not have is "".
+    """The record of a run, as the tracker holds it: params, metrics, and its tags by typed accessors.
 
     Attributes:
         run_id: MLflow's id.
@@ -295,61 +256,46 @@ class RunRecord:
     is_deleted: bool = False
     folder: Path | None = None
 
-    @property
-    def kind(self) -> str:
-        """What the run is; "" for a run that imgcls did not write."""
-        return self.tags.get(Tag.KIND, "")
-
-    @property
-    def outcome(self) -> str:
-        """How it ended, or `running`."""
-        return self.tags.get(Tag.OUTCOME, "")
-
-    @property
-    def reason(self) -> str:
-        """Why it was interrupted or failed."""
-        return self.tags.get(Tag.REASON, "")
-
-    @property
-    def parent(self) -> str:
-        """Run id of its sweep, or of the run that it judges or repeats."""
-        return self.tags.get(Tag.PARENT, "")
-
-    @property
-    def study(self) -> str:
-        """Name of the Optuna study."""
-        return self.tags.get(Tag.STUDY, "")
-
-    @property
-    def trial(self) -> int:
-        """Number of the trial, or of the one whose configuration a fresh run confirms; no other run has one."""
-        return int(self.tags[Tag.TRIAL])
-
-    @property
-    def metric(self) -> str:
-        """What selects on val, such as `val/accuracy`."""
-        return self.params.get("search.metric", "val/accuracy")
-
-    @property
-    def best_run_id(self) -> str:
-        """Of a sweep: its winner."""
-        return self.tags.get(Tag.BEST_RUN_ID, "")
-
-    @property
-    def best_trial_run_id(self) -> str:
-        """Of a sweep: the trial that val ranked first."""
-        return self.tags.get(Tag.BEST_TRIAL_RUN_ID, "")
-
-    @property
-    def confirmed_run_id(self) -> str:
-        """Of a sweep: the winner of its latest confirmation."""
-        return self.tags.get(Tag.CONFIRMED_RUN_ID, "")
+    kind = _Text(Tag.KIND)
+    outcome = _Text(Tag.OUTCOME)
+    reason = _Text(Tag.REASON)
+    parent = _Text(Tag.PARENT)
+    study = _Text(Tag.STUDY)
+    device = _Text(Tag.DEVICE)
+    fingerprint = _Text(Tag.DATA_FINGERPRINT)
+    test_fingerprint = _Text(Tag.TEST_FINGERPRINT)
+    best_run_id = _Text(Tag.BEST_RUN_ID)
+    best_trial_run_id = _Text(Tag.BEST_TRIAL_RUN_ID)
+    confirmed_run_id = _Text(Tag.CONFIRMED_RUN_ID)
+    evaluated_run_id = _Text(Tag.EVALUATED_RUN_ID)
+    trial = _Number(Tag.TRIAL)
+    num_val = _Number(Tag.NUM_VAL)
+    num_test = _Number(Tag.NUM_TEST)
+    look = _Number(Tag.TEST_LOOK)
+    squares = _Number(Tag.SQUARES, absent="1")
+    loss = _Number(Tag.LOSS, absent="1")
 
     @property
     def confirmed_trials(self) -> list[int]:
         """Of a sweep: the trials whose configurations its latest confirmation compared, the best first."""
         numbers = self.tags.get(Tag.CONFIRMED_TRIALS, "")
         return [int(number) for number in numbers.split(",")] if numbers else []
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Package -> version; empty where they are not recorded."""
+        versions: dict[str, str] = json.loads(self.tags.get(Tag.VERSIONS, "{}"))
+        return versions
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether its images come in groups and are not independent."""
+        return Tag.NUM_VAL_GROUPS in self.tags or bool(self.params.get("data.groups"))
+
+    @property
+    def metric(self) -> str:
+        """What selects on val, such as `val/accuracy`."""
+        return self.params.get("search.metric", "val/accuracy")
 
     @property
     def best_epoch(self) -> int:
@@ -359,59 +305,3 @@ class RunRecord:
     def best(self, metric: str) -> float:
         """A val metric, such as `val/accuracy`, at that epoch."""
         return self.metrics[best_name(metric)]
-
-    @property
-    def num_val(self) -> int:
-        """Val images behind its scores."""
-        return int(self.tags[Tag.NUM_VAL])
-
-    @property
-    def has_groups(self) -> bool:
-        """Whether its images come in groups and are not independent."""
-        return Tag.NUM_VAL_GROUPS in self.tags or bool(self.params.get("data.groups"))
-
-    @property
-    def fingerprint(self) -> str:
-        """Of its train and val images."""
-        return self.tags.get(Tag.DATA_FINGERPRINT, "")
-
-    @property
-    def test_fingerprint(self) -> str:
-        """Of the test images."""
-        return self.tags.get(Tag.TEST_FINGERPRINT, "")
-
-    @property
-    def squares(self) -> int:
-        """Format in which its val and test images became squares."""
-        return int(self.tags.get(Tag.SQUARES, "1"))
-
-    @property
-    def loss(self) -> int:
-        """Definition of the loss that it optimised."""
-        return int(self.tags.get(Tag.LOSS, "1"))
-
-    @property
-    def device(self) -> str:
-        """Processor and threads, or the accelerator's name."""
-        return self.tags.get(Tag.DEVICE, "")
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Package -> version; empty where they are not recorded."""
-        versions: dict[str, str] = json.loads(self.tags.get(Tag.VERSIONS, "{}"))
-        return versions
-
-    @property
-    def evaluated_run_id(self) -> str:
-        """Of an evaluation: the run that it judges."""
-        return self.tags.get(Tag.EVALUATED_RUN_ID, "")
-
-    @property
-    def num_test(self) -> int:
-        """Of an evaluation: its test images."""
-        return int(self.tags[Tag.NUM_TEST])
-
-    @property
-    def look(self) -> int:
-        """Of an evaluation: ordinal of this opening of the test split, from 1; one that crashed early has none."""
-        return int(self.tags[Tag.TEST_LOOK])
