@@ -168,13 +168,13 @@ def with_runs(root: Path, num_runs: int, rounds: int) -> Times:
     _time_start(experiment, root)
     sweep, study, run = _fill(experiment, root, num_runs)
     assert len(study.leaderboard()) == num_runs
-    sweep._conclude(run, study)
+    best = sweep.tracker.get(sweep._conclude(run, study).best_run_id)
     from imgcls.search.report import write_report
 
     return {
         "sweep's start": _repeat(rounds, lambda: _time_start(experiment, root)),
         "leaderboard": _repeat(rounds, lambda: _timed(study.leaderboard)),
-        "report": _repeat(rounds, lambda: _timed(lambda: write_report(run, sweep.tracker))),
+        "report": _repeat(rounds, lambda: _timed(lambda: write_report(run, sweep.tracker, best, best))),
         "all that follows the last trial": _repeat(rounds, lambda: _timed(lambda: sweep._conclude(run, study))),
     }
 

@@ -14,7 +14,8 @@ from imgcls.data.cache_folder import cache_folder
 from imgcls.errors import Interrupted, TrainingError
 from imgcls.evaluation.judge import evaluate
 from imgcls.record import Artifact
-from imgcls.search.sweep import Sweep, confirm_sweep
+from imgcls.search.confirm import confirm_sweep
+from imgcls.search.sweep import Sweep
 from imgcls.signals import GracefulStop
 from imgcls.training.checkpoint import load_checkpoint
 from tests.stops import StopAfter

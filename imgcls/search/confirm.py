@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imgcls.config.keys import Experiment
@@ -20,6 +21,8 @@ from imgcls.runs.earlier_versions import other_loss, recorded_squares
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.train import train_run
+from imgcls.search.report import write_report
+from imgcls.search.study import only_one
 from imgcls.search.winner import log_winner
 from imgcls.signals import GracefulStop
 from imgcls.text import counted
@@ -29,20 +32,25 @@ from imgcls.tracking.store import Tracker
 log = logging.getLogger(__name__)
 
 
-def check_can_be_confirmed(sweep: RunRecord) -> None:
-    """Refuses a run that is not a sweep, and a sweep without a completed trial.
+def confirm_sweep(run_id: str, tracker: Tracker, *, top: int, seeds: int, stop: GracefulStop) -> Confirmation:
+    """Confirms a sweep that has ended; see `confirm`.
 
     Raises:
-        InputError: naming the run and the remedy.
+        InputError: no such sweep, none with a winner, or one that is running now.
+        Interrupted: `stop` was requested; the same command goes on.
     """
+    sweep = tracker.get(run_id)
     if sweep.kind != "sweep":
-        raise InputError(f"run {sweep.run_id} is of kind {sweep.kind or 'unknown'}, not a sweep; name a sweep's run id")
+        raise InputError(f"run {run_id} is of kind {sweep.kind or 'unknown'}, not a sweep; name a sweep's run id")
     if not sweep.best_run_id:
-        raise InputError(f"sweep {sweep.run_id} has no winner yet ({sweep.outcome}); let it end first")
+        raise InputError(f"sweep {run_id} has no winner yet ({sweep.outcome}); let it end first")
+    with only_one(tracker.root, sweep.study), tracker.reopen_run(run_id) as run:
+        # Read again: another process may have confirmed it just before this one had the claim.
+        return confirm(run, tracker.get(run_id), tracker, top=top, seeds=seeds, stop=stop, announces=True)
 
 
 def confirm(
-    run: Run, tracker: Tracker, *, top: int, seeds: int, stop: GracefulStop, announces: bool = False
+    run: Run, sweep: RunRecord, tracker: Tracker, *, top: int, seeds: int, stop: GracefulStop, announces: bool = False
 ) -> Confirmation:
     """Trains the best configurations again, and makes the best of their means the sweep's winner.
 
@@ -50,6 +58,7 @@ def confirm(
 
     Args:
         run: the sweep, being written.
+        sweep: its record, with its winner.
         tracker: where its trials are and the fresh runs go.
         top: configurations, the best first; where fewer were completed, all of them, and the log says so.
         seeds: fresh seeds for each, at least 1.
@@ -59,27 +68,42 @@ def confirm(
     Raises:
         Interrupted: `stop` was requested; the same command goes on.
     """
-    sweep = recorded_experiment(run.run_id, tracker)
-    candidates = _best_trials(run.run_id, tracker, sweep, top)
-    jobs = [job for trial in candidates for job in _jobs(trial, sweep, seeds, tracker)]
-    done = {job: run_id for job in jobs if (run_id := _earlier(run.run_id, job, tracker))}
+    experiment = recorded_experiment(sweep.run_id, tracker)
+    metric = experiment.search.metric
+    trials = _best_trials(tracker.children(sweep.run_id, "trial"), metric, top)
+    fresh_seeds = [fresh_seed(experiment.search.seed, index) for index in range(seeds)]
+    jobs = [job for trial in trials for job in _jobs(trial, recorded_experiment(trial.run_id, tracker), fresh_seeds)]
+    done = {job: record for job in jobs if (record := job.recorded(sweep, tracker))}
     missing = [job for job in jobs if job not in done]
     if not missing:
         log.info("all of this confirmation is on record (%s): nothing is trained", counted(len(jobs), "run"))
     elif announces:
-        announce(_prepare(missing[0], tracker), tracker, runs=counted(len(missing), "run"))
+        announce(missing[0].prepare(tracker), tracker, runs=counted(len(missing), "run"))
     begun, pace = time.time(), Pace(len(done))
     for job in missing:
-        done[job] = _train(run.run_id, job, _prepare(job, tracker), tracker, stop)
-        if tracker.get(done[job]).started < 1000 * begun:  # taken up: its time now is only part of a run's
+        done[job] = job.train(sweep, tracker, stop)
+        if done[job].started < 1000 * begun:  # taken up: its time now is only part of a run's
             pace = Pace(len(done))
         log.info("confirmed %d of %d runs, %s", len(done), len(jobs), pace.left(len(done), len(jobs)))
     result = rank_confirmed([
-        Confirmed(trial, tuple(tracker.get(done[job]) for job in jobs if job.trial is trial), sweep.search.metric)
-        for trial in candidates
+        Confirmed(trial, tuple(done[job] for job in jobs if job.trial is trial), metric) for trial in trials
     ])  # fmt: skip
-    _record(run, result, tracker)
+    _record(run, sweep, result)
+    write_report(run, tracker, result.winner.runs[0], result.best_trial.found_by)
     return result
+
+
+def _best_trials(trials: Sequence[RunRecord], metric: str, top: int) -> list[RunRecord]:
+    """Completed trials of different configurations, the best first, ranked as the leaderboard is."""
+    distinct: dict[str, RunRecord] = {}
+    for record in ranked_trials(trials, metric):
+        distinct.setdefault(record.tags[Tag.CONFIG_HASH], record)
+    if len(distinct) < top:
+        log.warning(
+            "%d configurations were asked for; only %d of the sweep completed, and each is confirmed",
+            top, len(distinct),
+        )  # fmt: skip
+    return list(distinct.values())[:top]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,76 +120,54 @@ class _Job:
     index: int
     experiment: Experiment
 
-    @property
-    def number(self) -> str:
-        """The trial's."""
-        return str(self.trial.trial)
+    def recorded(self, sweep: RunRecord, tracker: Tracker) -> RunRecord | None:
+        """The run of an earlier sitting that did this job."""
+        tags = {
+            Tag.PARENT: sweep.run_id, Tag.KIND: "confirm", Tag.OUTCOME: "completed", Tag.TRIAL: str(self.trial.trial),
+        }  # fmt: skip
+        wanted = {key: str(value) for key, value in self.experiment.params().items() if key.startswith("train.")}
+        return next((record for record in tracker.find(tags) if wanted.items() <= record.params.items()), None)
 
+    def prepare(self, tracker: Tracker) -> Prepared:
+        """With the squares that the trial had."""
+        return prepare(self.experiment, tracker.root, recorded_squares(self.trial))
 
-def _best_trials(sweep_run_id: str, tracker: Tracker, sweep: Experiment, top: int) -> list[RunRecord]:
-    """Completed trials of different configurations, the best first, ranked as the leaderboard is."""
-    distinct: list[RunRecord] = []
-    for record in ranked_trials(tracker.children(sweep_run_id, "trial"), sweep.search.metric):
-        if all(record.tags[Tag.CONFIG_HASH] != other.tags[Tag.CONFIG_HASH] for other in distinct):
-            distinct.append(record)
-    if len(distinct) < top:
-        log.warning(
-            "%d configurations were asked for; only %d of the sweep completed, and each is confirmed",
-            top,
-            len(distinct),
+    def train(self, sweep: RunRecord, tracker: Tracker, stop: GracefulStop) -> RunRecord:
+        """Does the job.
+
+        Raises:
+            Interrupted: `stop` was requested.
+        """
+        done = train_run(
+            self.prepare(tracker),
+            tracker,
+            kind="confirm",
+            name=f"confirm trial {self.trial.trial}, fresh seed {self.index + 1}",
+            parent=sweep.run_id,
+            tags={Tag.TRIAL: str(self.trial.trial), Tag.STUDY: sweep.study},
+            stop=stop,
         )
-    return distinct[:top]
+        return tracker.get(done.run_id)
 
 
-def _jobs(trial: RunRecord, sweep: Experiment, seeds: int, tracker: Tracker) -> list[_Job]:
+def _jobs(trial: RunRecord, experiment: Experiment, seeds: Sequence[int]) -> list[_Job]:
     """The trial's configuration with the seeds that all configurations share.
 
     Raises:
         InputError: an earlier version trained the trial with a loss that fresh runs would not have.
     """
-    experiment = recorded_experiment(trial.run_id, tracker)
     if difference := other_loss(trial, experiment):
         raise InputError(
             f"trial {trial.run_id} cannot be confirmed, because fresh runs would have another loss: {difference}; "
             "search again with this version (imgcls sweep)"
         )
     fixed = {"train.score_epoch": trial.best_epoch, "train.patience": 0}
-    values = [fixed | {"train.seed": fresh_seed(sweep.search.seed, index)} for index in range(seeds)]
+    values = [fixed | {"train.seed": seed} for seed in seeds]
     return [_Job(trial, index, experiment.replace(v, origin="confirm")) for index, v in enumerate(values)]
 
 
-def _earlier(sweep_run_id: str, job: _Job, tracker: Tracker) -> str | None:
-    """The run of an earlier sitting that did this job."""
-    tags = {
-        Tag.PARENT: sweep_run_id,
-        Tag.KIND: "confirm",
-        Tag.OUTCOME: "completed",
-        Tag.TRIAL: job.number,
-    }
-    wanted = {key: str(value) for key, value in job.experiment.params().items() if key.startswith("train.")}
-    same = [record for record in tracker.find(tags) if wanted.items() <= record.params.items()]
-    return same[0].run_id if same else None
-
-
-def _prepare(job: _Job, tracker: Tracker) -> Prepared:
-    return prepare(job.experiment, tracker.root, recorded_squares(job.trial))
-
-
-def _train(sweep_run_id: str, job: _Job, prepared: Prepared, tracker: Tracker, stop: GracefulStop) -> str:
-    done = train_run(
-        prepared,
-        tracker,
-        kind="confirm",
-        name=f"confirm trial {job.number}, fresh seed {job.index + 1}",
-        parent=sweep_run_id,
-        tags={Tag.TRIAL: job.number, Tag.STUDY: job.trial.study},
-        stop=stop,
-    )
-    return done.run_id
-
-
-def _record(run: Run, result: Confirmation, tracker: Tracker) -> None:
-    best, recorded = result.winner, tracker.get(run.run_id)
+def _record(run: Run, sweep: RunRecord, result: Confirmation) -> None:
+    best = result.winner
     metrics = {
         MetricName.CONFIRM_MEAN: best.mean,
         MetricName.CONFIRM_OPTIMISM: result.optimism,
@@ -173,10 +175,10 @@ def _record(run: Run, result: Confirmation, tracker: Tracker) -> None:
         MetricName.CONFIRM_NUM_SEEDS: float(result.num_seeds),
         MetricName.CONFIRM_NUM_CONFIGURATIONS: float(len(result.ranked)),
     }
-    if result.num_seeds > 1 or MetricName.CONFIRM_STD in recorded.metrics:
+    if result.num_seeds > 1 or MetricName.CONFIRM_STD in sweep.metrics:
         metrics[MetricName.CONFIRM_STD] = best.std  # NaN of one seed takes the place of an earlier confirmation's
     tags = {
         Tag.CONFIRMED_RUN_ID: result.best_run_id,
         Tag.CONFIRMED_TRIALS: ",".join(str(confirmed.trial) for confirmed in result.ranked),
     }
-    log_winner(run, recorded, best.runs[0], result.best_trial.found_by, metrics, tags)
+    log_winner(run, sweep, best.runs[0], result.best_trial.found_by, metrics, tags)

@@ -225,21 +225,19 @@ NUM_CURVES = 5
 """Trials whose curves are drawn over one another; more cannot be told apart."""
 
 
-def write_report(run: Run, tracker: Tracker) -> str:
+def write_report(run: Run, tracker: Tracker, winner: RunRecord, best_trial: RunRecord) -> None:
     """Writes `report.md`, `report.html` and the description that MLflow's UI shows.
 
     Args:
         run: the sweep, whose winner, leaderboard and importances are recorded already.
         tracker: where its record is.
-
-    Returns:
-        The report as Markdown.
+        winner: of the sweep.
+        best_trial: that val ranked first.
     """
     sweep = tracker.get(run.run_id)
     experiment = recorded_experiment(run.run_id, tracker)
     board = pd.read_csv(io.StringIO(tracker.read_text(run.run_id, Artifact.LEADERBOARD)))
-    selection = selection_of(tracker.get(sweep.best_run_id), tracker, Trials.of_leaderboard(board))
-    best_trial = tracker.get(sweep.best_trial_run_id)
+    selection = selection_of(winner, tracker, Trials.of_leaderboard(board))
     importances = _recorded_importances(run.run_id, tracker)
     searched = {key: spaces.describe(options) for key, options in experiment.search.space.items()}
     markdown = sweep_markdown(sweep, selection, best_trial, board, searched, importances)
@@ -247,7 +245,6 @@ def write_report(run: Run, tracker: Tracker) -> str:
     run.log_text(Artifact.REPORT, markdown)
     run.log_text(Artifact.REPORT_HTML, html.render(markdown, pictures, title=f"{sweep.experiment}: sweep"))
     run.describe(markdown)
-    return markdown
 
 
 def _recorded_importances(sweep_run_id: str, tracker: Tracker) -> dict[str, tuple[float, Interval]]:

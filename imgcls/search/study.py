@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 
 import pandas as pd
 from optuna.study import create_study
@@ -19,6 +20,7 @@ from imgcls.search.samplers import make_sampler
 from imgcls.search.space_check import SPACE
 from imgcls.search.trial import StudyPlace, direction, metric_value
 from imgcls.statistics.intervals import NO_INTERVAL
+from imgcls.tracking.claims import claim
 
 
 class SweepStudy:
@@ -150,3 +152,12 @@ class SweepStudy:
 
     def _ended(self) -> list[FrozenTrial]:
         return [trial for trial in self._trials() if trial.state.is_finished()]
+
+
+def only_one(root: Path, study: str) -> AbstractContextManager[None]:
+    """Holds the study's claim; the kernel lets go of it however this process ends.
+
+    Raises:
+        ClaimedError: another process holds it.
+    """
+    return claim(root, f"study-{study}", f"this sweep (study {study})")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -26,17 +25,16 @@ from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.train import MADE_BY_THE_MACHINE, MEASURED
 from imgcls.search import space as spaces
-from imgcls.search.confirm import check_can_be_confirmed, confirm
+from imgcls.search.confirm import confirm
 from imgcls.search.driver import Driver
 from imgcls.search.importances import importance_ranges, importances
 from imgcls.search.report import write_report
 from imgcls.search.space_check import SPACE, check_space, pruner_warmup_of, single_values
-from imgcls.search.study import SweepStudy
+from imgcls.search.study import SweepStudy, only_one
 from imgcls.search.trial import StudyPlace
 from imgcls.search.winner import log_winner
 from imgcls.signals import GracefulStop
 from imgcls.text import counted
-from imgcls.tracking.claims import claim
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.loss import LOSS_DEFINITION
@@ -181,41 +179,36 @@ class Sweep:
         board = study.leaderboard()
         if board.empty or board.iloc[0]["outcome"] != "completed":
             raise TrainingError("no trial of this sweep was completed, so there is no winner")
-        winner = board.iloc[0]
-        metric = self.experiment.search.metric
-        best_run_id = self._confirmed_winner(run.run_id, int(winner["trial"])) or str(winner["run_id"])
-        log_winner(
-            run,
-            self.tracker.get(run.run_id),
-            self.tracker.get(best_run_id),
-            self.tracker.get(str(winner["run_id"])),
-            {MetricName.NUM_TRIALS: float(len(board))},
-        )
+        first, metric = board.iloc[0], self.experiment.search.metric
+        sweep, best_trial = self.tracker.get(run.run_id), self.tracker.get(str(first["run_id"]))
+        winner = self._confirmed_winner(sweep, best_trial) or best_trial
+        log_winner(run, sweep, winner, best_trial, {MetricName.NUM_TRIALS: float(len(board))})
         run.log_text(Artifact.LEADERBOARD, board.to_csv(index=False))
         run.log_text(Artifact.IMPORTANCES, json.dumps(importances(study.optuna)))
         ranges = {key: (shares.low, shares.high) for key, shares in importance_ranges(study.optuna).items()}
         run.log_text(Artifact.IMPORTANCE_RANGES, json.dumps(ranges))
         self._log_plots(run, study.optuna)
-        write_report(run, self.tracker)
-        num_val = len(self.prepared.dataset.val)
-        return SweepResult(run.run_id, best_run_id, metric, float(winner[metric]), board, num_val)
+        write_report(run, self.tracker, winner, best_trial)
+        return SweepResult(
+            run.run_id, winner.run_id, metric, float(first[metric]), board, len(self.prepared.dataset.val)
+        )
 
-    def _confirmed_winner(self, run_id: str, best_trial: int) -> str | None:
+    def _confirmed_winner(self, sweep: RunRecord, best_trial: RunRecord) -> RunRecord | None:
         """The run that an earlier confirmation chose; None if there is none, or if a better trial has come since."""
-        sweep = self.tracker.get(run_id)
-        if best_trial in sweep.confirmed_trials:
-            return sweep.confirmed_run_id or sweep.best_run_id
+        if best_trial.trial in sweep.confirmed_trials:
+            return self.tracker.get(sweep.confirmed_run_id or sweep.best_run_id)
         if sweep.confirmed_trials:
             log.warning(
                 "trial %d is better than those confirmed before (%s) and is the winner until it is confirmed too: "
-                "imgcls confirm %s", best_trial, ", ".join(map(str, sweep.confirmed_trials)), run_id,
+                "imgcls confirm %s", best_trial.trial, ", ".join(map(str, sweep.confirmed_trials)), sweep.run_id,
             )  # fmt: skip
         return None
 
     def _confirm(self, run: Run, result: SweepResult) -> SweepResult:
         asked = self.experiment.search.confirm
-        confirmation = confirm(run, self.tracker, top=asked.top, seeds=asked.seeds, stop=self.stop)
-        write_report(run, self.tracker)
+        confirmation = confirm(
+            run, self.tracker.get(run.run_id), self.tracker, top=asked.top, seeds=asked.seeds, stop=self.stop
+        )
         return replace(result, best_run_id=confirmation.best_run_id, confirmation=confirmation)
 
     def _log_plots(self, run: Run, study: Study) -> None:
@@ -243,33 +236,9 @@ NOT_IDENTITY = (
 """Keys that may change between two sittings of the same study."""
 
 
-def confirm_sweep(run_id: str, tracker: Tracker, *, top: int, seeds: int, stop: GracefulStop) -> Confirmation:
-    """Confirms a sweep that has ended; see `confirm`.
-
-    Raises:
-        InputError: no such sweep, none with a winner, or one that is running now.
-        Interrupted: `stop` was requested; the same command goes on.
-    """
-    sweep = tracker.get(run_id)
-    check_can_be_confirmed(sweep)
-    with only_one(tracker.root, sweep.study), tracker.reopen_run(run_id) as run:
-        confirmation = confirm(run, tracker, top=top, seeds=seeds, stop=stop, announces=True)
-        write_report(run, tracker)
-        return confirmation
-
-
 def _identity(experiment: Experiment, prepared: Prepared) -> str:
     test = prepared.dataset.test
     formats = f"squares {SQUARES_FORMAT}", f"loss {LOSS_DEFINITION}"
     of_data = prepared.dataset.fingerprint, test and test.fingerprint()
     parts = experiment.config_hash(without=NOT_IDENTITY), *of_data, *formats
     return f"{derive_seed(0, *map(str, parts)):016x}"[:8]
-
-
-def only_one(root: Path, study: str) -> AbstractContextManager[None]:
-    """Holds the study's claim; the kernel lets go of it however this process ends.
-
-    Raises:
-        ClaimedError: another process holds it.
-    """
-    return claim(root, f"study-{study}", f"this sweep (study {study})")

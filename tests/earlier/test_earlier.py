@@ -24,7 +24,8 @@ from imgcls.evaluation.rerun import rerun
 from imgcls.runs.prepare import prepare
 from imgcls.runs.rebuild import rebuild
 from imgcls.runs.train import train_run
-from imgcls.search.sweep import Sweep, confirm_sweep
+from imgcls.search.confirm import confirm_sweep
+from imgcls.search.sweep import Sweep
 from imgcls.signals import GracefulStop
 from tests.conftest import Project
 

@@ -15,7 +15,8 @@ from imgcls.evaluation.rerun import rerun
 from imgcls.evaluation.selection import selection_of, story
 from imgcls.record import ALL
 from imgcls.reporting.rounding import accuracy_interval, with_interval
-from imgcls.search.sweep import Sweep, confirm_sweep
+from imgcls.search.confirm import confirm_sweep
+from imgcls.search.sweep import Sweep
 from imgcls.search.winner import flat
 from imgcls.signals import GracefulStop
 from tests.reporting.records import record, trained

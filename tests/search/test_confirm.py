@@ -9,7 +9,9 @@ import pytest
 from imgcls.data.held_out import HeldOut
 from imgcls.errors import InputError, Interrupted
 from imgcls.evaluation.judge import evaluate
-from imgcls.search.sweep import Sweep, confirm_sweep, only_one
+from imgcls.search.confirm import confirm_sweep
+from imgcls.search.study import only_one
+from imgcls.search.sweep import Sweep
 from imgcls.search.winner import flat
 from imgcls.signals import GracefulStop
 from tests.stops import StopAfter

@@ -322,7 +322,7 @@ def test_failed_trials_do_not_end_a_sweep_but_three_alike_do(project):
 def test_a_second_sweep_of_the_same_study_at_once_is_told(project):
     experiment = project.experiment()
     first = Sweep(experiment, project.tracker, GracefulStop())
-    from imgcls.search.sweep import only_one
+    from imgcls.search.study import only_one
 
     with (
         only_one(project.root, first.name),
