@@ -143,13 +143,12 @@ def _time_start(experiment: Experiment, root: Path) -> float:
     from imgcls.runs.prepare import cached_dataset
     from imgcls.search.driver import Driver
     from imgcls.search.sweep import Sweep
-    from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
 
     tracker = Tracker(root)
     cached_dataset.cache_clear()
     begun = time.perf_counter()
-    sweep = Sweep(experiment, tracker, GracefulStop())
+    sweep = Sweep(experiment, tracker)
     try:
         with patch.object(Driver, "run", side_effect=_StartedError):
             sweep.run()
@@ -201,15 +200,14 @@ def _fill(experiment: Experiment, root: Path, num_runs: int) -> tuple[Any, Any, 
     from imgcls.runs.prepare import prepare
     from imgcls.runs.train import train_run
     from imgcls.search.sweep import Sweep
-    from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
 
     tracker = Tracker(root)
-    sweep = Sweep(experiment, tracker, GracefulStop())
+    sweep = Sweep(experiment, tracker)
     parent = tracker.find({"imgcls.kind": "sweep"})[0].run_id
     done = train_run(
         prepare(experiment, root), tracker, kind="trial", name="trial 0", parent=parent,
-        tags={"imgcls.study": sweep.name, "imgcls.trial": "0"}, stop=GracefulStop(),
+        tags={"imgcls.study": sweep.name, "imgcls.trial": "0"},
     )  # fmt: skip
     run_ids = [done.run_id, *copy_run(root / "mlflow.db", done.run_id, num_runs - 1)]
     study = sweep.study(parent)

@@ -16,7 +16,6 @@ from benchmarks.works import Work
 from imgcls.data.cache_folder import cache_folder
 from imgcls.reporting.progress import RunProgress
 from imgcls.runs.prepare import cached_dataset, prepare
-from imgcls.signals import GracefulStop
 from imgcls.training.epoch import EpochResult
 from imgcls.training.loop import TrainState, fit
 
@@ -40,7 +39,7 @@ class Ours:
         state = TrainState.start(prepared.model(), task.config, task.device)
         progress = RunProgress(self._work.name, task.config.last_epoch, task.train.steps_per_epoch)
         self._num_train = task.train.num_images
-        self._epochs = fit(task, state, GracefulStop(), progress.on_step)
+        self._epochs = fit(task, state, on_step=progress.on_step)
         result = next(self._epochs)
         validation = result.seconds - self._num_train / result.images_per_second
         return Epoch(self._num_train, time.perf_counter() - begun - validation)

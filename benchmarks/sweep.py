@@ -90,13 +90,12 @@ def _sweep_work(form: Form, into: Path) -> Work:
 def run_ours(work: Work) -> Outcome:
     """`imgcls sweep`, without the command line."""
     from imgcls.search.sweep import Sweep
-    from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
 
     os.environ["IMGCLS_CACHE"] = str(work.root / "cache")
     tracker = Tracker(work.root)
     begun = time.perf_counter()
-    result = Sweep(work.experiment, tracker, GracefulStop()).run()
+    result = Sweep(work.experiment, tracker).run()
     seconds = time.perf_counter() - begun
     board = result.leaderboard
     epochs_by_depth: dict[str, int] = {}

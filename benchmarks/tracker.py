@@ -64,7 +64,6 @@ def run_tracked(work: Work) -> Tracked:
     """One run with a stop-watch on its record."""
     from imgcls.runs.prepare import prepare
     from imgcls.runs.train import train_run
-    from imgcls.signals import GracefulStop
     from imgcls.tracking.run import Run
     from imgcls.tracking.store import Tracker
 
@@ -76,7 +75,7 @@ def run_tracked(work: Work) -> Tracked:
     Run.artifact = watch.on_block("artifact", Run.artifact, with_body=True)  # type: ignore[method-assign]
     Tracker.start_run = watch.on_block("start_run", Tracker.start_run, with_body=False)  # type: ignore[method-assign]
     begun = time.perf_counter()
-    train_run(prepared, tracker, kind="train", name="tracked", stop=GracefulStop())
+    train_run(prepared, tracker, kind="train", name="tracked")
     wall = time.perf_counter() - begun
     checkpoints = watch.seconds.pop("artifact", 0.0)
     return Tracked(wall, sum(watch.seconds.values()), checkpoints, watch.seconds)

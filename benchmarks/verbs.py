@@ -50,13 +50,12 @@ def train_one_run(root: Path) -> None:
     from imgcls.project import find_experiment
     from imgcls.runs.prepare import prepare
     from imgcls.runs.train import train_run
-    from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
 
     os.environ["IMGCLS_CACHE"] = str(root / "cache")
     path, _ = find_experiment("digits", root)
     experiment = load_experiment(path, ["train.epochs=1", "train.warmup_epochs=0", "train.device=cpu"])
-    train_run(prepare(experiment, root), Tracker(root), kind="train", name="digits", stop=GracefulStop())
+    train_run(prepare(experiment, root), Tracker(root), kind="train", name="digits")
 
 
 def _start(arguments: tuple[str, ...], code: int, cwd: Path) -> float:

@@ -23,7 +23,6 @@ from imgcls.config.load import load_experiment
 from imgcls.evaluation.judge import evaluate
 from imgcls.reporting.drawing import save_png
 from imgcls.search.sweep import Sweep
-from imgcls.signals import GracefulStop
 from imgcls.tracking.store import Tracker
 
 IMAGES_PER_CLASS = 170
@@ -85,7 +84,7 @@ def search(root: Path, trials: int, seeds: int) -> dict[str, object]:
     path.write_text(EXPERIMENT)
     experiment = load_experiment(path, [f"search.trials={trials}", f"search.confirm.seeds={seeds}"])
     tracker = Tracker(root)
-    found = Sweep(experiment, tracker, GracefulStop()).run()
+    found = Sweep(experiment, tracker).run()
     assert found.confirmation is not None
     judged = evaluate(found.run_id, tracker)
     values = found.confirmation.winner.values

@@ -95,9 +95,8 @@ class Project:
 
     def train(self, *overrides, **options):
         from imgcls.runs.train import train_run
-        from imgcls.signals import GracefulStop
 
-        arguments = {"kind": "train", "name": "tiny", "stop": GracefulStop()} | options
+        arguments = {"kind": "train", "name": "tiny"} | options
         return train_run(self.prepare(*overrides), self.tracker, **arguments)
 
     def runs(self, **tags):

@@ -16,11 +16,11 @@ class StopAfter(GracefulStop):
         super().__init__()
         self._left = num_steps
 
-    def __call__(self):
+    def requested(self):
         self._left -= 1
         if self._left < 0:
-            self.requested = "SIGTERM"
-        return super().__call__()
+            self._requested = "SIGTERM"
+        return super().requested()
 
 
 def insist_while_saving(monkeypatch, *, call, write):

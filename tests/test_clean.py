@@ -16,7 +16,6 @@ from imgcls.evaluation.judge import evaluate
 from imgcls.record import Artifact
 from imgcls.search.confirm import confirm_sweep
 from imgcls.search.sweep import Sweep
-from imgcls.signals import GracefulStop
 from imgcls.training.checkpoint import load_checkpoint
 from tests.stops import StopAfter
 
@@ -58,10 +57,10 @@ def swept(make_project):
         "train.epochs=4",
         "search.space.train.lr={low = 1e-7, high = 3e-2, log = true}",
     )
-    result = Sweep(project.experiment(*overrides), project.tracker, GracefulStop()).run()
+    result = Sweep(project.experiment(*overrides), project.tracker).run()
     last = result.leaderboard[result.leaderboard["outcome"] == "completed"].iloc[-1]["run_id"]
     evaluate(last, project.tracker)
-    confirm_sweep(result.run_id, project.tracker, top=2, seeds=1, stop=GracefulStop())
+    confirm_sweep(result.run_id, project.tracker, top=2, seeds=1)
     return project, result.run_id, last
 
 
@@ -96,7 +95,7 @@ def test_after_a_sweep_the_losers_give_up_their_weights_and_nobody_else_does(swe
     assert all(path.exists() for path in rest)  # predictions, config, curves
     assert look(project).items == ()
     assert evaluate(sweep_id, project.tracker).test.accuracy > 0.5  # the winner can still be judged
-    again = confirm_sweep(sweep_id, project.tracker, top=2, seeds=2, stop=GracefulStop())
+    again = confirm_sweep(sweep_id, project.tracker, top=2, seeds=2)
     assert len(again.winner.values) == 2
 
 
@@ -113,10 +112,10 @@ def test_a_train_run_keeps_its_best_and_gives_up_what_it_would_be_resumed_from(p
 
 
 def test_what_goes_on_is_not_touched(project):
-    with pytest.raises(Interrupted):
-        project.train("train.epochs=9", stop=StopAfter(12))
-    with pytest.raises(Interrupted):
-        Sweep(project.experiment(), project.tracker, StopAfter(30)).run()  # trial 0 is completed
+    with pytest.raises(Interrupted), StopAfter(12):
+        project.train("train.epochs=9")
+    with pytest.raises(Interrupted), StopAfter(30):
+        Sweep(project.experiment(), project.tracker).run()  # trial 0 is completed
     (trial, *_) = project.runs(kind="trial", outcome="completed")
     (stopped, *_) = project.runs(kind="train")
     leave(checkpoint(project, stopped.run_id).parent / ".last.pt.4711")

@@ -17,7 +17,6 @@ from optuna.storages import JournalStorage
 
 from imgcls.search.journal import Journal
 from imgcls.search.sweep import Sweep
-from imgcls.signals import GracefulStop
 from torture.evidence import check_totals, compare, gather
 from torture.instants import Blow, Pace, draw_blow, draw_instant
 from torture.victim import EXPERIMENT, Victim
@@ -31,7 +30,7 @@ def swept(make_project):
     """A sweep that nobody touched."""
     project = make_project()
     overrides = (f"search.trials={NUM_TRIALS}", "train.epochs=2")
-    Sweep(project.experiment(*overrides), project.tracker, GracefulStop()).run()
+    Sweep(project.experiment(*overrides), project.tracker).run()
     return project.root
 
 

@@ -32,8 +32,8 @@ def confirm(
 
     tracker = open_tracker()
     sweep = find_run(sweep_id, tracker)
-    with GracefulStop() as stop:
-        result = confirm_sweep(sweep.run_id, tracker, top=top, seeds=seeds, stop=stop)
+    with GracefulStop():
+        result = confirm_sweep(sweep.run_id, tracker, top=top, seeds=seeds)
     if as_json:
         print_facts(flat(tracker.get(sweep.run_id)), as_json)
         return

@@ -26,8 +26,8 @@ def rerun(
     from imgcls.evaluation.rerun import rerun as repeat
     from imgcls.signals import GracefulStop
 
-    with GracefulStop() as stop:
-        verdict = repeat(run_id, open_tracker(), stop)
+    with GracefulStop():
+        verdict = repeat(run_id, open_tracker())
     if as_json:
         print_facts(verdict.flat(), as_json)
     else:

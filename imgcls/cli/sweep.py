@@ -43,9 +43,9 @@ def sweep(
     from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
 
-    stop, tracker = GracefulStop(), Tracker(root)
-    search = Sweep(loaded, tracker, stop)
-    with stop:
+    tracker = Tracker(root)
+    search = Sweep(loaded, tracker)
+    with GracefulStop():
         result = search.run()
     if as_json:
         print_facts(flat(tracker.get(result.run_id)), as_json)

@@ -41,11 +41,11 @@ def train(
     from imgcls.tracking.store import Tracker
 
     prepared = prepare(loaded, root)
-    with GracefulStop() as stop:
+    with GracefulStop():
         tracker = Tracker(root)
         tracker.close_orphans()
         announce(prepared, tracker, runs="1 run")
-        done = train_run(prepared, tracker, kind="train", name=prepared.experiment.name, stop=stop, fresh=fresh)
+        done = train_run(prepared, tracker, kind="train", name=prepared.experiment.name, fresh=fresh)
     best = done.best
     facts: dict[str, object] = {
         "run_id": done.run_id,

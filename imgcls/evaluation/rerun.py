@@ -19,7 +19,6 @@ from imgcls.runs.earlier_versions import is_kept_larger, other_loss
 from imgcls.runs.prepare import Prepared
 from imgcls.runs.rebuild import other_versions, rebuild, same_place, trained_record
 from imgcls.runs.train import train_run
-from imgcls.signals import GracefulStop
 from imgcls.statistics.intervals import Interval
 from imgcls.tracking.store import Tracker
 
@@ -113,17 +112,16 @@ class Verdict:
         return with_interval(accuracy, self.intervals[which])
 
 
-def rerun(run_id: str, tracker: Tracker, stop: GracefulStop) -> Verdict:
+def rerun(run_id: str, tracker: Tracker) -> Verdict:
     """Trains a run again as a run of kind `rerun`, and compares every epoch's metrics, timings aside.
 
     Args:
         run_id: of a run that trained to its end; a sweep stands for its winner.
         tracker: where the run is and its repeat goes.
-        stop: asked after each step.
 
     Raises:
         InputError: what cannot be repeated, changed images among it; nothing is logged then.
-        Interrupted: `stop` was requested.
+        Interrupted: a stop was requested.
     """
     record = trained_record(run_id, tracker)
     prepared = rebuild(record, tracker)
@@ -137,7 +135,6 @@ def rerun(run_id: str, tracker: Tracker, stop: GracefulStop) -> Verdict:
         name=f"rerun of {record.name}",
         parent=record.run_id,
         tags={Tag.REPEATED_RUN_ID: record.run_id},
-        stop=stop,
     )
     verdict = _compare(record, tracker.get(done.run_id), original, _history(tracker, done.run_id), prepared)
     repeat = tracker.amend(done.run_id)

@@ -37,7 +37,7 @@ from imgcls.runs.record_writer import (
     save_scored,
     val_accuracy_interval,
 )
-from imgcls.signals import GracefulStop
+from imgcls.signals import stop_requested
 from imgcls.tracking.heartbeat import heartbeat
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
@@ -56,7 +56,6 @@ def train_run(
     *,
     kind: Kind,
     name: str,
-    stop: GracefulStop,
     parent: str | None = None,
     tags: Mapping[str, str] | None = None,
     prune: Callable[[EpochResult], bool] = lambda _: False,
@@ -72,18 +71,17 @@ def train_run(
         tracker: where the record goes.
         kind: of the run.
         name: of the run, for people.
-        stop: asked after each step.
         parent: run under which this one stands.
         tags: further tags.
         prune: asked after each epoch, and about the last one once more when a run is taken up; True ends it as pruned.
         fresh: begin a new run even where there is one to take up.
 
     Raises:
-        Interrupted: `stop` was requested; the state after the last whole step is in the last checkpoint.
+        Interrupted: a stop was requested; the state after the last whole step is in the last checkpoint.
         TrainingError: the loss is not finite; the run is FAILED, with the reason as a tag.
     """
     tags = {Tag.IDENTITY: _identity(prepared), **(tags or {}), **({} if parent is None else {Tag.PARENT: parent})}
-    work = _Work(kind, name, ImageRecord(prepared.dataset, tracker), stop, prune)
+    work = _Work(kind, name, ImageRecord(prepared.dataset, tracker), prune)
     earlier = None if fresh else _unfinished(prepared, tracker, {Tag.KIND: kind, **tags})
     # Another process may be training the same, so begin another run. Nobody else trains what is below a sweep or a run.
     if earlier is not None and not (parent is None and tracker.is_running(earlier)):
@@ -107,7 +105,6 @@ class _Work:
     kind: Kind
     name: str
     images: ImageRecord
-    stop: GracefulStop
     prune: Callable[[EpochResult], bool]
 
 
@@ -249,13 +246,12 @@ class _Training:
         return TrainState.start(self._prepared.model(with_weights=with_weights), self._task.config, self._task.device)
 
     def _train(self, state: TrainState) -> Finished:
-        stop = self._work.stop
         if self._loop(state):
             self._run.outcome = "pruned"
-        elif stop():
+        elif by := stop_requested():
             save_last(self._run, self._prepared, state)
             after = f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"epoch {state.epoch}"
-            raise Interrupted(f"stopped by {stop.requested} after {after}")
+            raise Interrupted(f"stopped by {by} after {after}")
         logits = self._predict_with_best() if self._best_logits is None else self._best_logits
         return record_end(self._run, self._prepared, self._work.images.tags, state, logits.numpy())
 
@@ -271,7 +267,7 @@ class _Training:
             # A process that was killed after it wrote its checkpoint may not have done the rest.
             if state.history and not state.step and self._after_epoch(state):
                 return True
-            for result in fit(task, state, self._work.stop, progress.on_step):
+            for result in fit(task, state, stop_requested, progress.on_step):
                 is_best = state.kept(task.config, task.metric) is result
                 assert state.val_logits is not None
                 progress.on_epoch(result, is_best, val_accuracy_interval(self._prepared, state.val_logits.numpy()))

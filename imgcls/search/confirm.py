@@ -24,7 +24,6 @@ from imgcls.runs.train import train_run
 from imgcls.search.report import write_report
 from imgcls.search.study import only_one
 from imgcls.search.winner import log_winner
-from imgcls.signals import GracefulStop
 from imgcls.text import counted
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
@@ -32,12 +31,12 @@ from imgcls.tracking.store import Tracker
 log = logging.getLogger(__name__)
 
 
-def confirm_sweep(run_id: str, tracker: Tracker, *, top: int, seeds: int, stop: GracefulStop) -> Confirmation:
+def confirm_sweep(run_id: str, tracker: Tracker, *, top: int, seeds: int) -> Confirmation:
     """Confirms a sweep that has ended; see `confirm`.
 
     Raises:
         InputError: no such sweep, none with a winner, or one that is running now.
-        Interrupted: `stop` was requested; the same command goes on.
+        Interrupted: a stop was requested; the same command goes on.
     """
     sweep = tracker.get(run_id)
     if sweep.kind != "sweep":
@@ -46,11 +45,11 @@ def confirm_sweep(run_id: str, tracker: Tracker, *, top: int, seeds: int, stop: 
         raise InputError(f"sweep {run_id} has no winner yet ({sweep.outcome}); let it end first")
     with only_one(tracker.root, sweep.study), tracker.reopen_run(run_id) as run:
         # Read again: another process may have confirmed it just before this one had the claim.
-        return confirm(run, tracker.get(run_id), tracker, top=top, seeds=seeds, stop=stop, announces=True)
+        return confirm(run, tracker.get(run_id), tracker, top=top, seeds=seeds, announces=True)
 
 
 def confirm(
-    run: Run, sweep: RunRecord, tracker: Tracker, *, top: int, seeds: int, stop: GracefulStop, announces: bool = False
+    run: Run, sweep: RunRecord, tracker: Tracker, *, top: int, seeds: int, announces: bool = False
 ) -> Confirmation:
     """Trains the best configurations again, and makes the best of their means the sweep's winner.
 
@@ -62,11 +61,10 @@ def confirm(
         tracker: where its trials are and the fresh runs go.
         top: configurations, the best first; where fewer were completed, all of them, and the log says so.
         seeds: fresh seeds for each, at least 1.
-        stop: asked after each step.
         announces: say what images are found before the first of them is trained on.
 
     Raises:
-        Interrupted: `stop` was requested; the same command goes on.
+        Interrupted: a stop was requested; the same command goes on.
     """
     experiment = recorded_experiment(sweep.run_id, tracker)
     metric = experiment.search.metric
@@ -81,7 +79,7 @@ def confirm(
         announce(missing[0].prepare(tracker), tracker, runs=counted(len(missing), "run"))
     begun, pace = time.time(), Pace(len(done))
     for job in missing:
-        done[job] = job.train(sweep, tracker, stop)
+        done[job] = job.train(sweep, tracker)
         if done[job].started < 1000 * begun:  # taken up: its time now is only part of a run's
             pace = Pace(len(done))
         log.info("confirmed %d of %d runs, %s", len(done), len(jobs), pace.left(len(done), len(jobs)))
@@ -132,11 +130,11 @@ class _Job:
         """With the squares that the trial had."""
         return prepare(self.experiment, tracker.root, recorded_squares(self.trial))
 
-    def train(self, sweep: RunRecord, tracker: Tracker, stop: GracefulStop) -> RunRecord:
+    def train(self, sweep: RunRecord, tracker: Tracker) -> RunRecord:
         """Does the job.
 
         Raises:
-            Interrupted: `stop` was requested.
+            Interrupted: a stop was requested.
         """
         done = train_run(
             self.prepare(tracker),
@@ -145,7 +143,6 @@ class _Job:
             name=f"confirm trial {self.trial.trial}, fresh seed {self.index + 1}",
             parent=sweep.run_id,
             tags={Tag.TRIAL: str(self.trial.trial), Tag.STUDY: sweep.study},
-            stop=stop,
         )
         return tracker.get(done.run_id)
 

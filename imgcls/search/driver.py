@@ -13,7 +13,7 @@ from imgcls.search.progress import SweepProgress
 from imgcls.search.space_check import SPACE
 from imgcls.search.study import SweepStudy
 from imgcls.search.trial import TrialJob
-from imgcls.signals import GracefulStop
+from imgcls.signals import stop_requested
 from imgcls.tracking.store import Tracker
 
 log = logging.getLogger(__name__)
@@ -32,14 +32,12 @@ class Driver:
         study: whose trials are run; this process holds its claim.
         num_val: validation images, for the intervals that progress shows.
         tracker: where the trials are recorded.
-        stop: granted between two steps.
     """
 
-    def __init__(self, study: SweepStudy, num_val: int, tracker: Tracker, stop: GracefulStop) -> None:
+    def __init__(self, study: SweepStudy, num_val: int, tracker: Tracker) -> None:
         self._study = study
         self._search = study.experiment.search
         self._tracker = tracker
-        self._stop = stop
         # With the study's claim in our hand, a trial that says RUNNING was left by a sitting that is over.
         self._left = study.running()
         self._progress = SweepProgress(study, num_val, taken_up=frozenset(self._left))
@@ -50,12 +48,12 @@ class Driver:
         """Runs the trials.
 
         Raises:
-            Interrupted: the stop was requested.
+            Interrupted: a stop was requested.
             TrainingError: several trials failed alike in a row.
         """
         if ended := self._study.num_ended():
             log.info("%d of %d trials have ended already", ended, self._study.num_wanted())
-        engine = make_engine(min(self._search.workers, self._search.trials), self._stop)
+        engine = make_engine(min(self._search.workers, self._search.trials))
         try:
             self._run_trials(engine)
             self._take_last_outcomes(engine)
@@ -63,12 +61,12 @@ class Driver:
             self._progress.close()
             engine.close()
         self._tracker.close_orphans()  # of workers that were lost when there was no time left
-        if self._stop():
-            raise Interrupted(f"stopped by {self._stop.requested}")
+        if by := stop_requested():
+            raise Interrupted(f"stopped by {by}")
 
     def _run_trials(self, engine: Engine) -> None:
         started, any_ended = time.monotonic(), False
-        while not self._stop():
+        while not stop_requested():
             # Each sitting runs one trial at least, or a short timeout would never end a sweep.
             if not (any_ended and 0 < self._search.timeout <= time.monotonic() - started):
                 self._submit_jobs(engine)
@@ -99,7 +97,7 @@ class Driver:
         return TrialJob(self._study.place, experiment, number)
 
     def _take(self, outcome: TrialOutcome) -> None:
-        if outcome.interrupted and self._stop():
+        if outcome.interrupted and stop_requested():
             return  # it stays as it is until the sweep goes on
         if self._goes_on(outcome):
             self._left.insert(0, outcome.job.number)
@@ -109,7 +107,7 @@ class Driver:
 
     def _take_last_outcomes(self, engine: Engine) -> None:
         """After a stop was requested, waits for the jobs that are open."""
-        while self._num_open and self._stop():
+        while self._num_open and stop_requested():
             for outcome in engine.wait():
                 self._num_open -= 1
                 if not outcome.interrupted:

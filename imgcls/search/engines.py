@@ -25,7 +25,7 @@ from imgcls.errors import ImgclsError
 from imgcls.machine_failures import death, explain, oom_kills
 from imgcls.runs.record_writer import Finished
 from imgcls.search.trial import TrialJob, run_trial
-from imgcls.signals import GracefulStop, interruption
+from imgcls.signals import GracefulStop, interruption, stop_requested
 from imgcls.tracking.claims import ClaimedError
 from imgcls.tracking.credentials import guard_logs, scrubbed
 
@@ -63,8 +63,7 @@ class ThisProcess:
 
     capacity = 1
 
-    def __init__(self, stop: GracefulStop) -> None:
-        self._stop = stop
+    def __init__(self) -> None:
         self._job: TrialJob | None = None
 
     def submit(self, job: TrialJob) -> None:
@@ -74,7 +73,7 @@ class ThisProcess:
     def wait(self) -> list[TrialOutcome]:
         """Runs the job."""
         assert self._job is not None
-        return [_run(self._job, self._stop)]
+        return [_run(self._job)]
 
     def close(self) -> None:
         """Nothing is left running."""
@@ -85,12 +84,10 @@ class LocalProcesses:
 
     Args:
         num_workers: processes.
-        stop: passed on to the workers when it is requested.
     """
 
-    def __init__(self, num_workers: int, stop: GracefulStop) -> None:
+    def __init__(self, num_workers: int) -> None:
         self.capacity = num_workers
-        self._stop = stop
         # spawn: a forked child would inherit CUDA, BLAS threads and open SQLite connections, none of which survive it.
         self._context = multiprocessing.get_context("spawn")
         self._workers = [self._start(index) for index in range(num_workers)]
@@ -107,7 +104,7 @@ class LocalProcesses:
         while True:
             busy = [worker for worker in self._workers if worker.job is not None]
             wait([w.pipe for w in busy] + [w.process.sentinel for w in busy], timeout=0.2)
-            if self._stop():
+            if stop_requested():
                 for worker in busy:
                     worker.ask_to_stop()
             if outcomes := [outcome for worker in busy if (outcome := self._collect(worker))]:
@@ -149,7 +146,7 @@ class LocalProcesses:
         return TrialOutcome(job, error=why, interrupted=True)
 
     def _replace(self, worker: _Worker) -> None:
-        if not self._stop():
+        if not stop_requested():
             worker.process.join()
             self._workers[self._workers.index(worker)] = self._start(worker.index)
 
@@ -201,11 +198,11 @@ def _work(pipe: Connection, index: int, num_workers: int) -> None:
     terminal.guard_streams()
     guard_logs()
     threading.Thread(target=_leave_with_driver, daemon=True).start()
-    with GracefulStop() as stop:
+    with GracefulStop():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for job in iter(pipe.recv, None):
-            pipe.send(_run(_on_its_share(job, index, num_workers), stop))
-            if stop():
+            pipe.send(_run(_on_its_share(job, index, num_workers)))
+            if stop_requested():
                 return
 
 
@@ -228,9 +225,9 @@ def _on_its_share(job: TrialJob, index: int, num_workers: int) -> TrialJob:
     return replace(job, experiment=experiment)
 
 
-def _run(job: TrialJob, stop: GracefulStop) -> TrialOutcome:
+def _run(job: TrialJob) -> TrialOutcome:
     try:
-        return TrialOutcome(job, finished=run_trial(job, stop))
+        return TrialOutcome(job, finished=run_trial(job))
     except (KeyboardInterrupt, ClaimedError) as error:
         return TrialOutcome(job, error=str(error), interrupted=True)
     except Exception as error:
@@ -244,6 +241,6 @@ def _run(job: TrialJob, stop: GracefulStop) -> TrialOutcome:
         return TrialOutcome(job, error=scrubbed(f"{type(error).__name__}: {error}"))
 
 
-def make_engine(num_workers: int, stop: GracefulStop) -> Engine:
+def make_engine(num_workers: int) -> Engine:
     """The engine for so many workers."""
-    return ThisProcess(stop) if num_workers == 1 else LocalProcesses(num_workers, stop)
+    return ThisProcess() if num_workers == 1 else LocalProcesses(num_workers)

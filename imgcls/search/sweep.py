@@ -33,7 +33,6 @@ from imgcls.search.space_check import SPACE, check_space, pruner_warmup_of, sing
 from imgcls.search.study import SweepStudy, only_one
 from imgcls.search.trial import StudyPlace
 from imgcls.search.winner import log_winner
-from imgcls.signals import GracefulStop
 from imgcls.text import counted
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
@@ -71,13 +70,12 @@ class Sweep:
     Args:
         experiment: as in its file, with overrides.
         tracker: where the record goes.
-        stop: granted between two steps.
 
     Raises:
         InputError: no search space, values outside it, or data that cannot be used.
     """
 
-    def __init__(self, experiment: Experiment, tracker: Tracker, stop: GracefulStop) -> None:
+    def __init__(self, experiment: Experiment, tracker: Tracker) -> None:
         if not experiment.search.space:
             raise ConfigError(
                 f"{experiment.name} has no [search.space]; name at least one key, such as "
@@ -86,7 +84,6 @@ class Sweep:
         check_space(experiment, tracker.root)
         self.experiment = experiment
         self.tracker = tracker
-        self.stop = stop
         self.prepared = prepare(experiment, tracker.root)
         for values in single_values(experiment):
             changed = experiment.replace(values, origin=SPACE)
@@ -99,7 +96,7 @@ class Sweep:
         """Searches up to `search.trials` trials in all, earlier sittings included.
 
         Raises:
-            Interrupted: the stop was requested; the same command goes on.
+            Interrupted: a stop was requested; the same command goes on.
             TrainingError: no trial succeeded, or several failed alike in a row.
         """
         with only_one(self.tracker.root, self.name):
@@ -111,7 +108,7 @@ class Sweep:
         with self._parent_run() as run:
             study = self.study(run.run_id)
             study.plan(self._planned)
-            Driver(study, len(self.prepared.dataset.val), self.tracker, self.stop).run()
+            Driver(study, len(self.prepared.dataset.val), self.tracker).run()
             result = self._conclude(run, study)
             return self._confirm(run, result) if self.experiment.search.confirm.seeds else result
 
@@ -206,9 +203,7 @@ class Sweep:
 
     def _confirm(self, run: Run, result: SweepResult) -> SweepResult:
         asked = self.experiment.search.confirm
-        confirmation = confirm(
-            run, self.tracker.get(run.run_id), self.tracker, top=asked.top, seeds=asked.seeds, stop=self.stop
-        )
+        confirmation = confirm(run, self.tracker.get(run.run_id), self.tracker, top=asked.top, seeds=asked.seeds)
         return replace(result, best_run_id=confirmation.best_run_id, confirmation=confirmation)
 
     def _log_plots(self, run: Run, study: Study) -> None:

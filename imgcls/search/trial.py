@@ -21,7 +21,6 @@ from imgcls.runs.record_writer import Finished
 from imgcls.runs.train import train_run
 from imgcls.search.journal import Journal
 from imgcls.search.optuna_internals import attach
-from imgcls.signals import GracefulStop
 from imgcls.tracking.store import Tracker
 from imgcls.training.epoch import EpochResult
 
@@ -104,21 +103,21 @@ def make_pruner(experiment: Experiment, warmup: int) -> BasePruner:
     return HyperbandPruner(min_resource=max(1, warmup), max_resource=experiment.train.epochs, reduction_factor=3)
 
 
-def run_trial(job: TrialJob, stop: GracefulStop) -> Finished:
+def run_trial(job: TrialJob) -> Finished:
     """Trains one trial under its sweep's run.
 
     Raises:
-        Interrupted: `stop` was requested.
+        Interrupted: a stop was requested.
         ImgclsError: what the trial failed of.
     """
     tracker = _tracker(job.study.root)
-    finished = _recorded(job, tracker) or _train(job, tracker, stop)
+    finished = _recorded(job, tracker) or _train(job, tracker)
     if finished.outcome == "pruned" and not job.experiment.search.keep_pruned:
         _remove_checkpoints(finished.run_id, tracker)
     return finished
 
 
-def _train(job: TrialJob, tracker: Tracker, stop: GracefulStop) -> Finished:
+def _train(job: TrialJob, tracker: Tracker) -> Finished:
     trial = attach(job.study.open(job.experiment), job.number)
 
     def prune(result: EpochResult) -> bool:
@@ -132,7 +131,6 @@ def _train(job: TrialJob, tracker: Tracker, stop: GracefulStop) -> Finished:
         name=f"trial {job.number}",
         parent=job.study.sweep_run_id,
         tags={**job.tags, **_values_tag(trial.params)},
-        stop=stop,
         prune=prune,
     )
 

@@ -160,7 +160,7 @@ class TrainState:
 def fit(
     task: Task,
     state: TrainState,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], str | bool] = lambda: False,
     on_step: Callable[[TrainState], None] = lambda _: None,
 ) -> Iterator[EpochResult]:
     """Trains from where `state` stands to the last epoch, the fixed one, or the one at which patience ends.
@@ -197,7 +197,7 @@ def fit(
 
 def predict(
     model: nn.Module, loader: Loader, normalise: Normalise, device: Device,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], str | bool] = lambda: False,
 ) -> Tensor:  # fmt: skip
     """Logits, float32 (N, K) on the CPU, of every image of a split in its order.
 
@@ -242,7 +242,7 @@ def _train_step(task: Task, state: TrainState, batch: Batch) -> None:
     state.step += 1
 
 
-def _complete_epoch(task: Task, state: TrainState, should_stop: Callable[[], bool]) -> EpochResult:
+def _complete_epoch(task: Task, state: TrainState, should_stop: Callable[[], str | bool]) -> EpochResult:
     train_loss = state.loss_sum / state.num_images
     since = time.perf_counter()
     state.val_logits = predict(state.scored_model, task.val, task.normalise, task.device, should_stop)

@@ -21,6 +21,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,6 @@ from imgcls.evaluation.judge import evaluate
 from imgcls.runs.prepare import prepare
 from imgcls.runs.train import train_run
 from imgcls.search.sweep import Sweep
-from imgcls.signals import GracefulStop
 from imgcls.tracking.store import Tracker
 from tests.stops import StopAfter
 
@@ -101,13 +101,13 @@ def main():
     write_images()
     tracker = Tracker(ROOT)
     for name in ("photos", "weighted"):
-        train(name, tracker, GracefulStop())
+        train(name, tracker)
     (photos,) = tracker.find({}, experiment="photos")
     evaluate(photos.run_id, tracker)
     for name, num_steps in (("stopped", 5), ("weighing", 7)):
-        stopped(lambda name=name, num_steps=num_steps: train(name, tracker, StopAfter(num_steps)))
-    Sweep(experiment("search"), tracker, GracefulStop()).run()
-    stopped(lambda: Sweep(experiment("searching"), tracker, StopAfter(14)).run())
+        stopped(partial(train, name, tracker), num_steps)
+    Sweep(experiment("search"), tracker).run()
+    stopped(Sweep(experiment("searching"), tracker).run, 14)
     write_squares()
     pack(tracker)
 
@@ -116,13 +116,14 @@ def experiment(name):
     return load_experiment(ROOT / "experiments" / f"{name}.toml")
 
 
-def train(name, tracker, stop):
-    train_run(prepare(experiment(name), ROOT), tracker, kind="train", name=name, stop=stop)
+def train(name, tracker):
+    train_run(prepare(experiment(name), ROOT), tracker, kind="train", name=name)
 
 
-def stopped(work):
+def stopped(work, num_steps):
     try:
-        work()
+        with StopAfter(num_steps):
+            work()
     except Interrupted:
         return
     raise AssertionError("it was to be stopped")

@@ -26,7 +26,6 @@ from imgcls.runs.rebuild import rebuild
 from imgcls.runs.train import train_run
 from imgcls.search.confirm import confirm_sweep
 from imgcls.search.sweep import Sweep
-from imgcls.signals import GracefulStop
 from tests.conftest import Project
 
 RECORDED_IN = "/tmp/project"
@@ -62,9 +61,7 @@ def prepared(project, experiment, *overrides):
 
 
 def train(project, experiment, *overrides):
-    return train_run(
-        prepared(project, experiment, *overrides), project.tracker, kind="train", name=experiment, stop=GracefulStop()
-    )
+    return train_run(prepared(project, experiment, *overrides), project.tracker, kind="train", name=experiment)
 
 
 def tags_of(project, run_id):
@@ -105,7 +102,7 @@ def test_a_run_without_the_tag_is_repeated_with_its_own_pixels(earlier, of, capl
     """And the repeat says so, so that it too is judged on them."""
     caplog.set_level(logging.INFO)
     record = only(earlier, "photos", kind="train") if of == "photos" else only(earlier, "search", kind="sweep")
-    verdict = rerun(record.run_id, earlier.tracker, GracefulStop())
+    verdict = rerun(record.run_id, earlier.tracker)
     assert verdict.is_verified and (verdict.is_bitwise or not verdict.owes_bits), verdict
     assert tags_of(earlier, verdict.run_id)["imgcls.squares"] == "1"
     assert "is repeated with the val images that it had, and a new run of its config would have others" in caplog.text
@@ -129,7 +126,7 @@ def test_a_new_run_of_the_same_experiment_has_the_new_format_and_comparing_says_
 def test_a_loss_of_an_earlier_definition_is_not_repeated_silently(earlier, caplog):
     record = only(earlier, "weighted", kind="train")
     caplog.set_level(logging.INFO)
-    verdict = rerun(record.run_id, earlier.tracker, GracefulStop())
+    verdict = rerun(record.run_id, earlier.tracker)
     assert "would have others" not in caplog.text  # without crops the two formats are the same
     said = "its loss multiplied every class's share of a smoothed or mixed label by that class's weight"
     assert f"run {record.run_id} cannot be repeated as it was: {said}" in caplog.text
@@ -176,7 +173,7 @@ def test_a_sweep_that_was_begun_otherwise_is_a_new_study_and_says_why(earlier, c
     caplog.set_level(logging.INFO)
     before = only(earlier, "searching", kind="sweep")
     experiment = load_experiment(earlier.root / "experiments" / "searching.toml")
-    sweep = Sweep(experiment, earlier.tracker, GracefulStop())
+    sweep = Sweep(experiment, earlier.tracker)
     with sweep._parent_run() as run:
         tags = tags_of(earlier, run.run_id)
     assert run.run_id != before.run_id and (tags["imgcls.squares"], tags["imgcls.loss"]) == ("2", "2")
@@ -188,7 +185,7 @@ def test_a_sweep_that_was_begun_otherwise_is_a_new_study_and_says_why(earlier, c
 def test_another_experiment_is_still_another_experiment(earlier, caplog):
     caplog.set_level(logging.INFO)
     experiment = load_experiment(earlier.root / "experiments" / "searching.toml", ["train.batch_size=8"])
-    sweep = Sweep(experiment, earlier.tracker, GracefulStop())
+    sweep = Sweep(experiment, earlier.tracker)
     with sweep._parent_run():
         pass
     assert "the experiment or its data differ from those of sweep" in caplog.text
@@ -198,7 +195,7 @@ def test_another_experiment_is_still_another_experiment(earlier, caplog):
 @pytest.mark.slow
 def test_an_earlier_sweep_is_confirmed_with_the_pixels_of_its_trials(earlier):
     sweep = only(earlier, "search", kind="sweep")
-    result = confirm_sweep(sweep.run_id, earlier.tracker, top=1, seeds=1, stop=GracefulStop())
+    result = confirm_sweep(sweep.run_id, earlier.tracker, top=1, seeds=1)
     assert tags_of(earlier, result.best_run_id)["imgcls.squares"] == "1"
     assert evaluate(sweep.run_id, earlier.tracker).evaluated_run_id == result.best_run_id
 
@@ -209,7 +206,7 @@ def test_a_trial_with_an_earlier_loss_is_not_confirmed(earlier):
         config = trial.folder / "config.toml"
         config.write_text(config.read_text().replace('class_weights = "none"', 'class_weights = "auto"'))
     with pytest.raises(InputError, match=r"cannot be confirmed, because fresh runs would have another loss: its loss"):
-        confirm_sweep(sweep.run_id, earlier.tracker, top=1, seeds=1, stop=GracefulStop())
+        confirm_sweep(sweep.run_id, earlier.tracker, top=1, seeds=1)
     assert earlier.tracker.children(sweep.run_id, "confirm") == []
 
 

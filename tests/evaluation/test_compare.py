@@ -17,7 +17,6 @@ from imgcls.evaluation.compare import compare
 from imgcls.evaluation.comparison_report import comparison_markdown, comparison_pictures
 from imgcls.evaluation.judge import evaluate
 from imgcls.search.sweep import Sweep
-from imgcls.signals import GracefulStop
 from imgcls.statistics.paired import holm, paired_difference_interval
 
 VAL = "predictions/val.csv"
@@ -27,7 +26,7 @@ VAL = "predictions/val.csv"
 def trained(make_project):
     """Two runs of one split, the second on larger images, and a sweep of one trial."""
     project = make_project()
-    sweep = Sweep(project.experiment("search.trials=1", "train.epochs=2"), project.tracker, GracefulStop())
+    sweep = Sweep(project.experiment("search.trials=1", "train.epochs=2"), project.tracker)
     found = sweep.run()
     return SimpleNamespace(
         project=project,

@@ -12,7 +12,6 @@ from imgcls.evaluation.comparison_report import comparison_markdown
 from imgcls.evaluation.judge import evaluate
 from imgcls.reporting.run_scores import score_of, with_intervals
 from imgcls.search.sweep import Sweep
-from imgcls.signals import GracefulStop
 from imgcls.statistics.intervals import wilson
 
 TENS, FEW = r"data.groups='^(\d+?)\d?$'", r"data.groups='(\d)$'"
@@ -22,7 +21,7 @@ TENS, FEW = r"data.groups='^(\d+?)\d?$'", r"data.groups='(\d)$'"
 @pytest.fixture(scope="module")
 def grouped(make_project):
     project = make_project()
-    sweep = Sweep(project.experiment(TENS, "search.trials=2", "train.epochs=2"), project.tracker, GracefulStop()).run()
+    sweep = Sweep(project.experiment(TENS, "search.trials=2", "train.epochs=2"), project.tracker).run()
     other = project.train(TENS, "train.epochs=2", "train.lr=5e-3").run_id
     return SimpleNamespace(project=project, tracker=project.tracker, sweep=sweep, other=other)
 

@@ -12,7 +12,6 @@ from imgcls.data.held_out import HeldOut
 from imgcls.errors import DataError, InputError
 from imgcls.evaluation.judge import evaluate
 from imgcls.search.sweep import Sweep
-from imgcls.signals import GracefulStop
 
 DIGITS = [str(i) for i in range(10)]
 
@@ -95,7 +94,7 @@ def test_looks_of_deleted_evaluations_count(project):
 
 
 def test_a_sweep_stands_for_its_winner(project):
-    found = Sweep(project.experiment("search.trials=1"), project.tracker, GracefulStop()).run()
+    found = Sweep(project.experiment("search.trials=1"), project.tracker).run()
     assert judge(project, found.run_id).evaluated_run_id == found.best_run_id
 
 

@@ -19,7 +19,6 @@ from imgcls.evaluation.ledger import as_text, past_looks
 from imgcls.runs.announce import announce
 from imgcls.search.sweep import Sweep
 from imgcls.search.winner import flat
-from imgcls.signals import GracefulStop
 from imgcls.tracking import looks
 from tests.data.make import picture, write
 
@@ -233,7 +232,7 @@ def test_without_a_test_split_what_was_opened_before_stands_in_every_word_about_
     space = ("search.space.model.depth=[8]", "search.space.train.warmup_epochs=[0]", "search.trials=1")
     experiment = project.experiment(*quick, *space, "data.test_fraction=0")
     caplog.set_level("INFO")
-    found = Sweep(experiment, project.tracker, GracefulStop()).run()
+    found = Sweep(experiment, project.tracker).run()
     assert "digits: 10 classes; " in caplog.text and ", no test; " in caplog.text
     num_opened = int(project.client.get_run(found.run_id).data.tags["imgcls.num_opened_before"])
     num_test = int(project.tracker.get(judged.run_id).tags["imgcls.num_test"])

@@ -13,14 +13,13 @@ from imgcls.evaluation.rerun import _other_code, first_difference, rerun
 from imgcls.record import RunRecord
 from imgcls.runs.prepare import Prepared
 from imgcls.runs.rebuild import other_versions, same_place
-from imgcls.signals import GracefulStop
 from imgcls.tracking import provenance
 from imgcls.training.device import UNKNOWN_MODEL, prepare_device
 from tests.data.make import noise, write, write_class
 
 
 def repeat(project, run_id):
-    return rerun(run_id, project.tracker, GracefulStop())
+    return rerun(run_id, project.tracker)
 
 
 def test_a_repeat_has_the_same_bits_and_says_so(project):

@@ -18,7 +18,6 @@ from imgcls.reporting.rounding import accuracy_interval, with_interval
 from imgcls.search.confirm import confirm_sweep
 from imgcls.search.sweep import Sweep
 from imgcls.search.winner import flat
-from imgcls.signals import GracefulStop
 from tests.reporting.records import record, trained
 from tests.test_record import off_the_page
 
@@ -56,13 +55,13 @@ def set_scores(project, run_ids, accuracy):
 @pytest.fixture(scope="module")
 def found(make_project):
     project = make_project()
-    swept = Sweep(project.experiment(*QUICK, *SPACE), project.tracker, GracefulStop()).run()
+    swept = Sweep(project.experiment(*QUICK, *SPACE), project.tracker).run()
     tags = {"imgcls.trial": "9", "imgcls.study": "none"}
     pruned = project.train(
         "train.epochs=2", "model.width=4", kind="trial", parent=swept.run_id, tags=tags, prune=lambda _: True
     )
     single = project.train(*QUICK[:2], "model.width=4")
-    repeat = rerun(single.run_id, project.tracker, GracefulStop())
+    repeat = rerun(single.run_id, project.tracker)
     trials = swept.leaderboard["run_id"].tolist()
     numbers = {project.client.get_run(run).data.tags["imgcls.trial"]: run for run in trials}
     result = confirm(project, swept.run_id)
@@ -88,7 +87,7 @@ def scores_as(found, scores):
 
 
 def confirm(project, sweep_id):
-    return confirm_sweep(sweep_id, project.tracker, top=2, seeds=2, stop=GracefulStop())
+    return confirm_sweep(sweep_id, project.tracker, top=2, seeds=2)
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +232,7 @@ def test_a_confirmation_whose_means_tie_goes_by_the_lower_loss(reranked):
 
 def test_a_confirmation_of_fewer_seeds_replaces_the_numbers_of_the_one_before(reranked):
     client = reranked.project.client
-    confirm_sweep(reranked.sweep_id, reranked.project.tracker, top=2, seeds=1, stop=GracefulStop())
+    confirm_sweep(reranked.sweep_id, reranked.project.tracker, top=2, seeds=1)
     sweep = client.get_run(reranked.sweep_id).data
     assert sweep.metrics["confirm/num_seeds"] == 1
     winner = sweep.tags["imgcls.best_run_id"]
@@ -246,7 +245,7 @@ def test_a_confirmation_of_fewer_seeds_replaces_the_numbers_of_the_one_before(re
     assert chosen.chosen == "the best of 2 configurations"
     assert "one seed, no interval" in report and not re.search(r"Optimism -?\d\.\d{3}", report)
     points = [len(client.get_metric_history(reranked.sweep_id, f"confirm/{name}")) for name in ("mean", "std")]
-    confirm_sweep(reranked.sweep_id, reranked.project.tracker, top=2, seeds=1, stop=GracefulStop())
+    confirm_sweep(reranked.sweep_id, reranked.project.tracker, top=2, seeds=1)
     assert points == [len(client.get_metric_history(reranked.sweep_id, f"confirm/{name}")) for name in ("mean", "std")]
     confirm(reranked.project, reranked.sweep_id)
 

@@ -52,8 +52,8 @@ def assert_same(project, run_id, reference):
 def test_a_run_stopped_at_any_question_goes_on_to_the_same_bits(project, questions):
     settings = (*EVERYTHING, "train.eval_batch_size=100")
     whole = project.train(*settings).run_id
-    with pytest.raises(Interrupted):
-        project.train(*settings, stop=StopAfter(questions), fresh=True)
+    with pytest.raises(Interrupted), StopAfter(questions):
+        project.train(*settings, fresh=True)
     (stopped,) = project.runs(outcome="interrupted")
     assert project.train(*settings).run_id == stopped.run_id
     assert_same(project, stopped.run_id, whole)
@@ -64,8 +64,8 @@ def test_a_run_stopped_at_any_question_goes_on_to_the_same_bits(project, questio
 def test_a_second_signal_while_a_checkpoint_is_written_is_no_failure(project, monkeypatch, write):
     whole = project.train().run_id
     insist_while_saving(monkeypatch, call=3, write=write)
-    with pytest.raises(KeyboardInterrupt), GracefulStop() as stop:
-        project.train(stop=stop, fresh=True)
+    with pytest.raises(KeyboardInterrupt), GracefulStop():
+        project.train(fresh=True)
     monkeypatch.undo()
     monkeypatch.chdir(project.root)
     stopped = project.runs(kind="train")[-1]
@@ -81,7 +81,8 @@ def test_a_run_stopped_after_every_step_ends_too(project):
     ids = set()
     for number in range(18):
         try:
-            ids.add(project.train(stop=StopAfter(1), fresh=number == 0).run_id)
+            with StopAfter(1):
+                ids.add(project.train(fresh=number == 0).run_id)
             break
         except Interrupted:
             ids.add(project.runs(outcome="interrupted")[-1].run_id)
@@ -169,8 +170,8 @@ def test_pruning_is_decided_once_more_where_it_was_not_carried_out(project):
 
 @pytest.mark.slow
 def test_the_threads_of_the_beginning_are_kept(project):
-    with pytest.raises(Interrupted):
-        project.train("train.threads=2", stop=StopAfter(7))
+    with pytest.raises(Interrupted), StopAfter(7):
+        project.train("train.threads=2")
     begun = project.runs(kind="train")[-1]
     assert project.train("train.threads=1").run_id == begun.run_id
     assert project.tracker.get(begun.run_id).params["train.threads"] == "2"
@@ -179,8 +180,8 @@ def test_the_threads_of_the_beginning_are_kept(project):
 
 @pytest.mark.slow
 def test_another_experiment_and_a_fresh_start_take_nothing_up(project):
-    with pytest.raises(Interrupted):
-        project.train(stop=StopAfter(7))
+    with pytest.raises(Interrupted), StopAfter(7):
+        project.train()
     stopped = project.runs(kind="train")[-1].run_id
     assert project.train("train.lr=1e-2").run_id != stopped
     assert project.train(fresh=True).run_id != stopped
@@ -188,8 +189,8 @@ def test_another_experiment_and_a_fresh_start_take_nothing_up(project):
 
 
 def test_a_damaged_checkpoint_is_named_and_a_new_run_begins(project, caplog):
-    with pytest.raises(Interrupted):
-        project.train(stop=StopAfter(7))
+    with pytest.raises(Interrupted), StopAfter(7):
+        project.train()
     stopped = project.runs(kind="train")[-1].run_id
     with project.tracker.fetch(stopped, Artifact.LAST) as path:
         path.write_bytes(path.read_bytes()[:-100])
@@ -227,8 +228,8 @@ def test_the_runs_of_another_machine_are_closed_when_its_heart_has_stopped(proje
 
 
 def test_completed_epochs_without_a_checkpoint_are_not_trained_into_the_same_run(project, caplog):
-    with pytest.raises(Interrupted):
-        project.train(stop=StopAfter(7))
+    with pytest.raises(Interrupted), StopAfter(7):
+        project.train()
     stopped = project.runs(kind="train")[-1].run_id
     with project.tracker.fetch(stopped, Artifact.LAST) as path:
         path.unlink()
@@ -237,8 +238,8 @@ def test_completed_epochs_without_a_checkpoint_are_not_trained_into_the_same_run
 
 
 def test_a_checkpoint_of_another_shape_is_not_forced_in(project, caplog):
-    with pytest.raises(Interrupted):
-        project.train(stop=StopAfter(7))
+    with pytest.raises(Interrupted), StopAfter(7):
+        project.train()
     stopped = project.runs(kind="train")[-1].run_id
     with project.tracker.fetch(stopped, Artifact.LAST) as path:
         content = torch.load(path, weights_only=True)

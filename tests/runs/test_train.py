@@ -96,8 +96,8 @@ def test_a_loss_that_is_not_finite_fails_the_run_with_its_step(project):
 
 def test_a_stop_is_granted_after_a_whole_step_and_leaves_a_checkpoint(project):
     # 5 steps an epoch; the question after step 3 of epoch 2 is the eighth.
-    with pytest.raises(Interrupted, match="SIGTERM after epoch 2, step 3"):
-        project.train(stop=StopAfter(7))
+    with pytest.raises(Interrupted, match="SIGTERM after epoch 2, step 3"), StopAfter(7):
+        project.train()
     (record,) = project.runs(kind="train")
     assert (record.status, record.outcome) == ("KILLED", "interrupted")
     with project.tracker.fetch(record.run_id, "checkpoints/last.pt") as path:

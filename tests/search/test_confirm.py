@@ -13,7 +13,6 @@ from imgcls.search.confirm import confirm_sweep
 from imgcls.search.study import only_one
 from imgcls.search.sweep import Sweep
 from imgcls.search.winner import flat
-from imgcls.signals import GracefulStop
 from tests.stops import StopAfter
 
 QUICK = ("train.epochs=2", "search.trials=2", "model.width=4")
@@ -37,11 +36,11 @@ def project(swept, make_project, monkeypatch):
 
 
 def sweep(project, *overrides):
-    return Sweep(project.experiment(*QUICK, *overrides), project.tracker, GracefulStop()).run()
+    return Sweep(project.experiment(*QUICK, *overrides), project.tracker).run()
 
 
-def confirm(project, run_id, top=2, seeds=2, stop=None):
-    options = {"top": top, "seeds": seeds, "stop": stop or GracefulStop()}
+def confirm(project, run_id, top=2, seeds=2):
+    options = {"top": top, "seeds": seeds}
     return confirm_sweep(run_id, project.tracker, **options)
 
 
@@ -89,8 +88,8 @@ def test_the_best_configurations_are_ranked_by_their_means(project, monkeypatch)
 @pytest.mark.slow
 def test_a_stopped_confirmation_goes_on_where_it_was(project, caplog):
     found = sweep(project)
-    with pytest.raises(Interrupted):
-        confirm(project, found.run_id, top=1, seeds=2, stop=StopAfter(12))
+    with pytest.raises(Interrupted), StopAfter(12):
+        confirm(project, found.run_id, top=1, seeds=2)
     assert project.tracker.get(found.run_id).status == "KILLED"
     before = {r.run_id for r in fresh_runs(project) if r.outcome == "completed"}
     result = confirm(project, found.run_id, top=1, seeds=2)

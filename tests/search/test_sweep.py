@@ -24,8 +24,8 @@ from imgcls.tracking.run import Run
 from tests.stops import StopAfter, insist_while_saving
 
 
-def sweep(project, *overrides, stop=None):
-    return Sweep(project.experiment(*overrides), project.tracker, stop or GracefulStop()).run()
+def sweep(project, *overrides):
+    return Sweep(project.experiment(*overrides), project.tracker).run()
 
 
 QUICK = (
@@ -124,8 +124,8 @@ def test_asked_for_what_is_there_already_it_trains_nothing(project, caplog):
     "questions", [pytest.param(0, marks=pytest.mark.slow), 20, pytest.param(40, marks=pytest.mark.slow)]
 )  # a trial asks some 18 times
 def test_a_stopped_sweep_goes_on_with_the_same_trial_to_the_same_end(project, whole, questions):
-    with pytest.raises(Interrupted):
-        sweep(project, stop=StopAfter(questions))
+    with pytest.raises(Interrupted), StopAfter(questions):
+        sweep(project)
     (parent,) = project.runs(kind="sweep")
     assert (parent.status, parent.outcome) == ("KILLED", "interrupted")
     result = sweep(project)
@@ -137,8 +137,8 @@ def test_a_stopped_sweep_goes_on_with_the_same_trial_to_the_same_end(project, wh
 @pytest.mark.slow
 def test_a_trial_that_a_second_signal_ends_while_it_saves_has_not_failed(project, whole, monkeypatch):
     insist_while_saving(monkeypatch, call=10, write=9)
-    with pytest.raises((Interrupted, KeyboardInterrupt)), GracefulStop() as stop:
-        sweep(project, stop=stop)
+    with pytest.raises((Interrupted, KeyboardInterrupt)), GracefulStop():
+        sweep(project)
     monkeypatch.undo()
     monkeypatch.chdir(project.root)
     assert "failed" not in [record.outcome for record in project.runs()]
@@ -148,8 +148,8 @@ def test_a_trial_that_a_second_signal_ends_while_it_saves_has_not_failed(project
 
 @pytest.mark.slow
 def test_a_stopped_trial_is_taken_up_where_more_trials_are_asked_for(project):
-    with pytest.raises(Interrupted):
-        sweep(project, stop=StopAfter(20))
+    with pytest.raises(Interrupted), StopAfter(20):
+        sweep(project)
     stopped = [record.run_id for record in project.runs(kind="trial", outcome="interrupted")]
     assert len(stopped) == 1
     sweep(project, "search.trials=4")
@@ -321,7 +321,7 @@ def test_failed_trials_do_not_end_a_sweep_but_three_alike_do(project):
 
 def test_a_second_sweep_of_the_same_study_at_once_is_told(project):
     experiment = project.experiment()
-    first = Sweep(experiment, project.tracker, GracefulStop())
+    first = Sweep(experiment, project.tracker)
     from imgcls.search.study import only_one
 
     with (
@@ -412,7 +412,7 @@ def test_a_value_has_the_same_decimals_wherever_it_is_recorded(project):
 
 def study_of(project, *overrides):
     """The study that a sweep of these settings has, or will have."""
-    made = Sweep(project.experiment(*overrides), project.tracker, GracefulStop())
+    made = Sweep(project.experiment(*overrides), project.tracker)
     return made.study("unknown").optuna
 
 

@@ -14,7 +14,6 @@ from imgcls.clean import look_through, remove
 from imgcls.errors import InputError, Interrupted
 from imgcls.record import Artifact
 from imgcls.search.sweep import Sweep
-from imgcls.signals import GracefulStop
 from imgcls.tracking.artifact_places import Places
 from imgcls.tracking.store import Tracker
 from imgcls.tracking.store_address import sqlite_address
@@ -54,8 +53,8 @@ def seen_by_mlflow(root, run_id, name="folder/note.txt"):
 
 
 def test_a_run_that_goes_on_in_a_copy_leaves_the_original_alone(project, tmp_path):
-    with pytest.raises(Interrupted):
-        project.train(stop=StopAfter(7))
+    with pytest.raises(Interrupted), StopAfter(7):
+        project.train()
     stopped = project.runs(kind="train")[-1].run_id
     finished = project.train("train.epochs=1", "train.warmup_epochs=0").run_id
     copy = copied(project, tmp_path / "copy")
@@ -105,16 +104,16 @@ def test_a_copy_of_the_database_alone_says_what_is_missing(project, tmp_path):
 
 @pytest.mark.slow
 def test_a_sweep_that_goes_on_in_a_copy_leaves_the_original_alone(project, tmp_path):
-    with pytest.raises(Interrupted):
-        Sweep(project.experiment(), project.tracker, StopAfter(10)).run()
+    with pytest.raises(Interrupted), StopAfter(10):
+        Sweep(project.experiment(), project.tracker).run()
     copy = copied(project, tmp_path / "copy")
     before = content(project.root)
     overrides = ("search.keep_pruned=true", "search.confirm.seeds=1", "search.confirm.top=1")
-    result = Sweep(copy.experiment(*overrides), copy.tracker, GracefulStop()).run()
+    result = Sweep(copy.experiment(*overrides), copy.tracker).run()
     assert seen_by_mlflow(copy.root, result.run_id, "config.toml").is_relative_to(copy.root)
     remove(look_through(copy.tracker))
     assert content(project.root) == before
-    here = Sweep(project.experiment(*overrides), project.tracker, GracefulStop()).run()
+    here = Sweep(project.experiment(*overrides), project.tracker).run()
     assert list(here.leaderboard["val/loss"]) == list(result.leaderboard["val/loss"])
 
 
