@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from imgcls.config.keys import DataConfig
 from imgcls.data.copies import copies
 from imgcls.data.decode import read_image, shrunk
 from imgcls.data.sketches import sketches, thumbnail
-from imgcls.data.sources import Source
-from imgcls.data.sources.packaged import digits, elpv, fashion_mnist
+from imgcls.data.sources import open_source
 
 Change = Callable[[Image.Image], Image.Image]
 
@@ -86,8 +86,9 @@ def sketches_of(images: Iterator[Image.Image]) -> np.ndarray:
 
 def tables(photographs: Path | None) -> Iterator[tuple[str, list[Callable[[], Image.Image]]]]:
     """Name -> how to read each image."""
-    sources: dict[str, Source] = {"ELPV": elpv(), "Fashion-MNIST": fashion_mnist(Path()), "digits": digits()}
-    for name, source in sources.items():
+    names = {"ELPV": "elpv", "Fashion-MNIST": "fashion-mnist", "digits": "digits"}
+    for name, of_config in names.items():
+        source = open_source(DataConfig(source=of_config), Path())
         of_source = [source.everything] if source.everything is not None else list(source.given.values())
         yield name, [lambda t=table, i=row: t.read(i) for table in of_source for row in range(len(table))]
     if photographs is not None:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-COST = {"augmentation": 2, "network": 2, "verb": 2}
+COST = {"augmentation": 2, "network": 2, "source": 2, "verb": 2}
 """Files that an addition touches, tests and changelog aside."""
-NAMES = {"network": "linear", "verb": "greet"}
+NAMES = {"network": "linear", "source": "squares", "verb": "greet"}
 """The new files that are added here."""
 
 
@@ -165,9 +165,52 @@ class Linear(Network):
     assert trained["best/val/accuracy"] > 0.5
 
 
+def source(copy):
+    """A generator of pictures: bright and dark noise."""
+    copy.write(
+        "imgcls/data/sources/squares.py",
+        '''"""`squares`: bright and dark squares of noise, drawn when they are asked for."""
+
+import numpy as np
+from PIL import Image
+
+from imgcls.data.image_set import SourceImages
+from imgcls.data.sources.source import ImageSource, Source
+
+
+class Squares(ImageSource):
+    """`squares`."""
+
+    name = "squares"
+    uses_path = False
+
+    def open(self, config, path):
+        """200 RGB images of 8 x 8 pixels."""
+        labels = np.arange(200) % 2
+
+        def read(row):
+            low = 128 * int(labels[row])
+            return Image.fromarray(np.random.default_rng(row).integers(low, low + 128, (8, 8, 3), np.uint8))
+
+        images = SourceImages(tuple(map(str, range(200))), labels, read, "squares 1", "squares")
+        return Source(("dark", "bright"), {}, images, channels=3, native_side=8)
+''',
+    )
+    copy.change(
+        "imgcls/data/sources/__init__.py",
+        (
+            "from imgcls.data.sources.torchvision import",
+            "from imgcls.data.sources.squares import Squares\nfrom imgcls.data.sources.torchvision import",
+        ),
+        ("FashionMnist(), Torchvision(", "FashionMnist(), Squares(), Torchvision("),
+    )
+    trained = json.loads(copy.imgcls("train", "tiny", "--set", "data.source=squares", "--json"))
+    assert trained["best/val/accuracy"] > 0.9
+
+
 @pytest.mark.parametrize(
     "add",
-    [verb, *(pytest.param(add, marks=pytest.mark.slow) for add in (augmentation, network))],
+    [verb, *(pytest.param(add, marks=pytest.mark.slow) for add in (augmentation, network, source))],
     ids=lambda add: add.__name__,
 )
 def test_to_add_one_touches_the_files_that_the_map_names(copy, add):

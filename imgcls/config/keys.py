@@ -59,7 +59,7 @@ class DataConfig(Section):
     """Where the images come from and how they are split."""
 
     source: str = "folder"
-    """`folder`, `elpv`, `fashion-mnist`, `digits` or `torchvision:NAME`."""
+    """`folder`, `torchvision:NAME`, or a known data set such as `digits`; a name that is not known lists them."""
     path: str = ""
     """The folder of images, or where torchvision keeps its files; relative to the project's root."""
     follow_symlinks: bool = False

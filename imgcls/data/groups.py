@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from imgcls.data.image_set import SourceImages
-from imgcls.data.sources import Source
+from imgcls.data.sources.source import Source
 from imgcls.errors import DataError
 from imgcls.project import located
 from imgcls.text import listed, nfc

@@ -21,7 +21,8 @@ from imgcls.data.groups import SHARE_TOLERANCE, carve_groups, with_groups
 from imgcls.data.held_out import HeldOut
 from imgcls.data.image_set import DecodedImages, HashedImages, SourceImages, Split, fingerprint
 from imgcls.data.leaks import Leaks, find_leaks, heed
-from imgcls.data.sources import Source, open_source
+from imgcls.data.sources import open_source
+from imgcls.data.sources.source import Source
 from imgcls.errors import DataError, UnreadableImagesError, unreadable_in_words
 
 log = logging.getLogger(__name__)

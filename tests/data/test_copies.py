@@ -2,16 +2,18 @@
 
 import io
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from sklearn.datasets import load_digits, load_sample_images
 
+from imgcls.config.keys import DataConfig
 from imgcls.data import copies as copies_module
 from imgcls.data.copies import copies
 from imgcls.data.sketches import SKETCH_BYTES, says_something, sketches, thumbnail
-from imgcls.data.sources import elpv
+from imgcls.data.sources import open_source
 from tests.data.make import noise, picture
 
 
@@ -119,7 +121,7 @@ def test_handwritten_digits_are_seldom_taken_for_copies():
 @pytest.fixture(scope="module")
 def cells():
     """Every other one of 1,400 solar cells, many of which were cut from one ingot."""
-    table = elpv().everything
+    table = open_source(DataConfig(source="elpv"), Path()).everything
     return [table.read(row) for row in range(0, 1400, 2)]
 
 

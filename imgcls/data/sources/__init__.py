@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 from imgcls.config.keys import DataConfig
-from imgcls.data.image_set import SourceImages, Split
-from imgcls.data.sources.folder import folder_source
-from imgcls.data.sources.packaged import digits, elpv, fashion_mnist
-from imgcls.data.sources.source import Source
-from imgcls.data.sources.torchvision import torchvision_source
+from imgcls.data.sources.folder import Folder
+from imgcls.data.sources.packaged import Digits, Elpv, FashionMnist
+from imgcls.data.sources.source import ImageSource, Source
+from imgcls.data.sources.torchvision import Torchvision
 from imgcls.errors import DataError
 from imgcls.project import located
-from imgcls.text import did_you_mean
+from imgcls.text import did_you_mean, either
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Source", "SourceImages", "Split", "open_source"]
+SOURCES: tuple[ImageSource, ...] = (Folder(), Elpv(), Digits(), FashionMnist(), Torchvision())
+"""Every source that `data.source` can name."""
 
 
 def open_source(config: DataConfig, root: Path) -> Source:
@@ -31,25 +30,16 @@ def open_source(config: DataConfig, root: Path) -> Source:
     Raises:
         DataError: an unknown source, a missing package or folder, no usable image; lists every offender.
     """
-    path = located(config.path, root, "data.path")
-    if config.source == "folder":
-        if not config.path:
-            raise DataError('data.source = "folder" needs data.path = "…", the folder that holds the images')
-        return folder_source(path, follow_symlinks=config.follow_symlinks, has_groups=bool(config.groups))
-    if config.source.startswith("torchvision:"):
-        return torchvision_source(config.source.removeprefix("torchvision:"), path if config.path else root / "data")
-    fixed: dict[str, Callable[[], Source]] = {
-        "elpv": elpv,
-        "digits": digits,
-        "fashion-mnist": lambda: fashion_mnist(path if config.path else root / "data"),
-    }
-    if config.source not in fixed:
+    name, colon, _ = config.source.partition(":")
+    source = next((source for source in SOURCES if source.name == name + colon), None)
+    if source is None:
+        known = [f"{source.name}NAME" if source.name.endswith(":") else source.name for source in SOURCES]
         raise DataError(
-            f"data.source = {config.source!r} is unknown; use folder, {', '.join(fixed)} or torchvision:NAME"
-            + did_you_mean(config.source, ["folder", *fixed])
+            f"data.source = {config.source!r} is unknown; use {either(known)}{did_you_mean(config.source, known)}"
         )
-    if config.path and config.source in ("elpv", "digits"):
+    if config.path and not source.uses_path:
         log.warning(
             'data.path = %r is not used: the images of data.source = "%s" lie in a package', config.path, config.source
         )
-    return fixed[config.source]()
+    path = located(config.path, root, "data.path")
+    return source.open(config, path if config.path else root / "data")

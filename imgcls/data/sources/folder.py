@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imgcls.config.keys import DataConfig
 from imgcls.data.decode import read_image
 from imgcls.data.image_formats import ending, is_image_name, kind_inside, may_be_image
 from imgcls.data.image_set import SourceImages, Split
@@ -24,47 +25,45 @@ from imgcls.data.sources.folder_layout import (
     strangers,
 )
 from imgcls.data.sources.links import refuse_links_out
-from imgcls.data.sources.source import Source, files_stamp
+from imgcls.data.sources.source import ImageSource, Source, files_stamp
 from imgcls.errors import DataError
 from imgcls.text import nearest, nfc
 
 
-def folder_source(written: Path, *, follow_symlinks: bool, has_groups: bool = False) -> Source:
-    """All images below a folder, in the splits that its folders name, or in one table.
+class Folder(ImageSource):
+    """All images below a folder, in the splits that its folders name, or in one set."""
 
-    Args:
-        written: the folder, as the experiment names it.
-        follow_symlinks: also use what links lead to outside of it.
-        has_groups: the folders below classes are groups.
+    name = "folder"
 
-    Raises:
-        DataError: no such folder, or one that does not hold classes of images; lists every offender.
-    """
-    root = _existing(written)
-    splits = find_splits(root)
-    if not follow_symlinks:
-        refuse_links_out(root, splits.values() if splits else [root])
-    folders = {split: class_folders(folder) for split, folder in splits.items()} if splits else {}
-    classes = folders["train"] if splits else class_folders(root)
-    refuse_splits_below_classes(classes, root, has_groups=has_groups)
-    files = _Files(root)
-    names = tuple(classes)
-    given: dict[Split, SourceImages] = {}
-    if not splits:
-        everything: SourceImages | None = files.table(classes, names)
-        files.ignore_beside(root, classes.values())
-    else:
-        everything = None
-        files.ignore_beside(root, splits.values())
-        for split, folder in splits.items():
-            files.problems += strangers(folder, folders[split], names)
-            given[split] = files.table(folders[split], names)
-            files.ignore_beside(folder, folders[split].values())
-    stop_on(files.problems, f"{root} cannot be used")
-    return Source(
-        names, given, everything, channels=3, ignored=dict(files.ignored),
-        folders={split: f"{folder.name}/" for split, folder in splits.items()},
-    )  # fmt: skip
+    def open(self, config: DataConfig, path: Path) -> Source:
+        """Lists every image of every class."""
+        if not config.path:
+            raise DataError('data.source = "folder" needs data.path = "…", the folder that holds the images')
+        root = _existing(path)
+        splits = find_splits(root)
+        if not config.follow_symlinks:
+            refuse_links_out(root, splits.values() if splits else [root])
+        folders = {split: class_folders(folder) for split, folder in splits.items()} if splits else {}
+        classes = folders["train"] if splits else class_folders(root)
+        refuse_splits_below_classes(classes, root, has_groups=bool(config.groups))
+        files = _Files(root)
+        names = tuple(classes)
+        given: dict[Split, SourceImages] = {}
+        if not splits:
+            everything: SourceImages | None = files.table(classes, names)
+            files.ignore_beside(root, classes.values())
+        else:
+            everything = None
+            files.ignore_beside(root, splits.values())
+            for split, folder in splits.items():
+                files.problems += strangers(folder, folders[split], names)
+                given[split] = files.table(folders[split], names)
+                files.ignore_beside(folder, folders[split].values())
+        stop_on(files.problems, f"{root} cannot be used")
+        return Source(
+            names, given, everything, channels=3, ignored=dict(files.ignored),
+            folders={split: f"{folder.name}/" for split, folder in splits.items()},
+        )  # fmt: skip
 
 
 @dataclass

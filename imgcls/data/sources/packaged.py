@@ -11,41 +11,50 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from imgcls.config.keys import DataConfig
 from imgcls.data.decode import read_image
 from imgcls.data.image_set import SourceImages, Split
-from imgcls.data.sources.source import Source, array_table
+from imgcls.data.sources.source import ImageSource, Source, array_table
 from imgcls.data.sources.torchvision import torchvision_source
 from imgcls.errors import DataError
 
 
-def elpv() -> Source:
-    """Deitsch et al. 2019, arXiv 1807.02894: 2,624 solar cells, 300x300 grey.
+class Elpv(ImageSource):
+    """Deitsch et al. 2019, arXiv 1807.02894: 2,624 solar cells, 300x300 grey, in the package elpv-dataset."""
 
-    Raises:
-        DataError: the package is not installed.
-    """
-    spec = importlib.util.find_spec("elpv_dataset")
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError('data.source = "elpv" needs the extra "solar": pip install elpv-dataset')
-    folder = Path(spec.submodule_search_locations[0]) / "data"
-    lines = (folder / "labels.csv").read_text().split("\n")
-    rows = [line.split() for line in lines if line.strip()]  # path, probability of a defect, kind of module
-    paths = [folder / row[0] for row in rows]
-    labels = np.array([float(row[1]) >= 0.5 for row in rows], np.int64)
-    stamp = f"elpv-{version('elpv-dataset')}"
-    keys = tuple(row[0] for row in rows)
-    table = SourceImages(keys, labels, lambda i: read_image(paths[i]), stamp, origin=str(folder))
-    return Source(("functional", "defective"), {}, table, channels=1, native_side=300)
+    name = "elpv"
+    uses_path = False
+
+    def open(self, config: DataConfig, path: Path) -> Source:  # noqa: ARG002
+        """Lists the cells; a defect that is at least as probable as not is one."""
+        spec = importlib.util.find_spec("elpv_dataset")
+        if spec is None or not spec.submodule_search_locations:
+            raise DataError('data.source = "elpv" needs the extra "solar": pip install elpv-dataset')
+        folder = Path(spec.submodule_search_locations[0]) / "data"
+        lines = (folder / "labels.csv").read_text().split("\n")
+        rows = [line.split() for line in lines if line.strip()]  # path, probability of a defect, kind of module
+        paths = [folder / row[0] for row in rows]
+        labels = np.array([float(row[1]) >= 0.5 for row in rows], np.int64)
+        stamp = f"elpv-{version('elpv-dataset')}"
+        keys = tuple(row[0] for row in rows)
+        table = SourceImages(keys, labels, lambda i: read_image(paths[i]), stamp, origin=str(folder))
+        return Source(("functional", "defective"), {}, table, channels=1, native_side=300)
 
 
-def digits() -> Source:
+class Digits(ImageSource):
     """scikit-learn's copy of the UCI digits: 1,797 real 8x8 scans with 17 grey levels."""
-    from sklearn.datasets import load_digits
 
-    bunch = load_digits()
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    table = array_table(images, bunch.target, "digits")
-    return Source(tuple(str(i) for i in range(10)), {}, table, channels=1, native_side=8)
+    name = "digits"
+    uses_path = False
+
+    def open(self, config: DataConfig, path: Path) -> Source:  # noqa: ARG002
+        """Lists the scans."""
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+        table = array_table(images, bunch.target, "digits")
+        return Source(tuple(str(i) for i in range(10)), {}, table, channels=1, native_side=8)
 
 
 FASHION_CLASSES = (
@@ -55,24 +64,22 @@ FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the four files."""
 
 
-def fashion_mnist(download_to: Path) -> Source:
-    """Xiao et al. 2017, arXiv 1708.07747: 70,000 pictures of clothes, 28x28 grey.
+class FashionMnist(ImageSource):
+    """Xiao et al. 2017, arXiv 1708.07747: 70,000 pictures of clothes, 28x28 grey."""
 
-    Args:
-        download_to: where torchvision puts the files where Debian's package is not installed.
+    name = "fashion-mnist"
 
-    Raises:
-        DataError: a broken file, or no network.
-    """
-    if not FASHION_FOLDER.is_dir():
-        return torchvision_source("FashionMNIST", download_to)
-    given: dict[Split, SourceImages] = {}
-    stems: dict[Split, str] = {"train": "train", "test": "t10k"}
-    for split, stem in stems.items():
-        images = _read_idx(FASHION_FOLDER / f"{stem}-images-idx3-ubyte.gz")
-        labels = _read_idx(FASHION_FOLDER / f"{stem}-labels-idx1-ubyte.gz")
-        given[split] = array_table(images, labels, f"fashion-mnist-{split}", prefix=f"{split}/")
-    return Source(FASHION_CLASSES, given, None, channels=1, native_side=28)
+    def open(self, config: DataConfig, path: Path) -> Source:  # noqa: ARG002
+        """Lists the pictures; torchvision downloads them to `path` where Debian's package is not installed."""
+        if not FASHION_FOLDER.is_dir():
+            return torchvision_source("FashionMNIST", path)
+        given: dict[Split, SourceImages] = {}
+        stems: dict[Split, str] = {"train": "train", "test": "t10k"}
+        for split, stem in stems.items():
+            images = _read_idx(FASHION_FOLDER / f"{stem}-images-idx3-ubyte.gz")
+            labels = _read_idx(FASHION_FOLDER / f"{stem}-labels-idx1-ubyte.gz")
+            given[split] = array_table(images, labels, f"fashion-mnist-{split}", prefix=f"{split}/")
+        return Source(FASHION_CLASSES, given, None, channels=1, native_side=28)
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:

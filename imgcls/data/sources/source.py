@@ -1,17 +1,19 @@
-"""What a source of images brings: the names of its classes, and a set of images for each split, or one to carve."""
+"""What every source of images is and brings: names of classes, and a set of images for each split or one to carve."""
 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from imgcls.config.keys import DataConfig
 from imgcls.data.image_set import SourceImages, Split, hash_of
 
 
@@ -38,8 +40,32 @@ class Source:
     folders: Mapping[Split, str] = field(default_factory=dict)
 
 
+class ImageSource(ABC):
+    """A source of images that `data.source` can name. A new one is a subclass, listed in `imgcls.data.sources`.
+
+    Attributes:
+        name: value of `data.source`; where it ends with a colon, the name of a data set follows it.
+        uses_path: whether the source reads `data.path`.
+    """
+
+    name: ClassVar[str]
+    uses_path: ClassVar[bool] = True
+
+    @abstractmethod
+    def open(self, config: DataConfig, path: Path) -> Source:
+        """Lists the images.
+
+        Args:
+            config: the `[data]` table.
+            path: where `data.path` lies; the project's `data/` where it is empty.
+
+        Raises:
+            DataError: no such folder, package or data set, or images that cannot be used; lists every offender.
+        """
+
+
 def array_table(images: NDArray[np.uint8], labels: NDArray[Any], stamp: str, prefix: str = "") -> SourceImages:
-    """Grey images that are in memory already: uint8 (N, H, W)."""
+    """Images that are in memory already: uint8 (N, H, W) or (N, H, W, 3)."""
     keys = tuple(f"{prefix}{i}" for i in range(len(images)))
     stamp = hash_of(stamp, hashlib.sha256(images.tobytes()).hexdigest())
     return SourceImages(keys, np.asarray(labels, np.int64), lambda i: Image.fromarray(images[i]), stamp)

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from imgcls.config.keys import DataConfig
 from imgcls.data.decode import canonical, refusing
 from imgcls.data.image_set import SourceImages, Split, hash_of
-from imgcls.data.sources.source import Source, files_stamp
+from imgcls.data.sources.source import ImageSource, Source, files_stamp
 from imgcls.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,16 @@ SPLIT_VALUES: dict[Split, tuple[str, ...]] = {
     "test": ("test",),
 }
 """What torchvision's data sets call their splits; the first that a data set knows is taken."""
+
+
+class Torchvision(ImageSource):
+    """Any classification data set of torchvision, as `torchvision:NAME`."""
+
+    name = "torchvision:"
+
+    def open(self, config: DataConfig, path: Path) -> Source:
+        """Lists the data set's images; its files lie below `path`, or are downloaded to it."""
+        return torchvision_source(config.source.removeprefix(self.name), path)
 
 
 def torchvision_source(name: str, root: Path) -> Source:
