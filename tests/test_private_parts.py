@@ -44,7 +44,7 @@ REACHED = {
 }
 """Private names of others, by the module that reaches them."""
 
-PUBLIC = {"_asdict", "_fields", "_exit"}
+PUBLIC = {"_asdict", "_exit", "_fields", "_make"}
 """Names of Python's own that begin like private ones."""
 
 
