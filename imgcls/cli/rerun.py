@@ -33,4 +33,4 @@ def rerun(
     else:
         write(verdict.markdown())
     if verify and not verdict.is_verified:
-        raise TrainingError(f"run {verdict.repeated_run_id} could not be repeated: {verdict.first_difference}")
+        raise TrainingError(f"run {verdict.then.run_id} could not be repeated: {verdict.first_difference}")

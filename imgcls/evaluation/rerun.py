@@ -9,17 +9,16 @@ from dataclasses import dataclass
 
 from imgcls.data.splits import SQUARES_FORMAT
 from imgcls.record import UNKNOWN, Artifact, RunRecord, Tag, best_name
-from imgcls.reporting.cautions import caution_tags, cautions
+from imgcls.reporting.cautions import cautions
 from imgcls.reporting.cautions import flat as flat_cautions
-from imgcls.reporting.rounding import accuracy_interval, with_interval
-from imgcls.reporting.run_scores import best_accuracy_interval
+from imgcls.reporting.rounding import accuracy_interval
+from imgcls.reporting.run_scores import val_score
 from imgcls.reporting.tables import markdown_table
 from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import is_kept_larger, other_loss
 from imgcls.runs.prepare import Prepared
 from imgcls.runs.rebuild import other_versions, rebuild, same_place, trained_record
 from imgcls.runs.train import train_run
-from imgcls.statistics.intervals import Interval
 from imgcls.tracking.store import Tracker
 
 log = logging.getLogger(__name__)
@@ -33,45 +32,37 @@ History = Mapping[str, Mapping[int, float]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a repeat compares with the original.
+    """How the repeat of a run compares with the original.
 
     Attributes:
-        run_id: of the repeat.
-        repeated_run_id: of the original.
-        is_bitwise: every metric of every epoch has the same bits.
-        is_within_tolerance: the best val accuracies differ by less than the half-width of the original's 95% Wilson
-            interval; on another machine, that is all that can be asked.
-        intervals: of the two accuracies, as they are shown.
+        then: the original.
+        now: the repeat.
+        first_difference: in words, such as `epoch 3, val/loss: 0.41 -> 0.42`; "" where every bit is the same.
         owes_bits: the processor, threads and versions are the original's, so the bits should be too.
-        first_difference: in words, such as `epoch 3, val/loss: 0.41 -> 0.42`; "" where there is none.
-        val_accuracy: of the original and of the repeat.
-        num_val: images behind them.
-        causes: what differs between the two: loss, code, versions, hardware; in words.
-        caution_tags: tags of the repeat from which `cautions.cautions` makes its sentences.
-        losses: `imgcls.loss` of the original and of the repeat.
-        squares: `imgcls.squares` of both.
-        has_other_loss: whether these losses differ for these settings.
+        other_loss: how the loss that is optimised differs now, in words; "" where it does not.
     """
 
-    run_id: str
-    repeated_run_id: str
-    is_bitwise: bool
-    is_within_tolerance: bool
-    owes_bits: bool
+    then: RunRecord
+    now: RunRecord
     first_difference: str
-    val_accuracy: tuple[float, float]
-    num_val: int
-    intervals: tuple[Interval, Interval]
-    causes: tuple[str, ...]
-    caution_tags: Mapping[str, str]
-    losses: tuple[int, int]
-    squares: int
-    has_other_loss: bool
+    owes_bits: bool
+    other_loss: str
+
+    @property
+    def is_bitwise(self) -> bool:
+        """Whether every metric of every epoch has the same bits."""
+        return not self.first_difference
+
+    @property
+    def is_within_tolerance(self) -> bool:
+        """Whether the best val accuracies differ by less than the half-width of the original's 95% Wilson interval."""
+        then, now = self.val_accuracy
+        return abs(now - then) < accuracy_interval(then, self.then.num_val).half_width
 
     @property
     def is_verified(self) -> bool:
         """Bitwise where the bits are owed, else within the tolerance; never where another loss was optimised."""
-        return self.is_bitwise or (self.is_within_tolerance and not self.owes_bits and not self.has_other_loss)
+        return self.is_bitwise or (self.is_within_tolerance and not self.owes_bits and not self.other_loss)
 
     @property
     def word(self) -> str:
@@ -80,36 +71,45 @@ class Verdict:
             return "bitwise"
         return "within tolerance" if self.is_verified else "no"
 
+    @property
+    def val_accuracy(self) -> tuple[float, float]:
+        """Of the original and of the repeat."""
+        return self.then.best("val/accuracy"), self.now.best("val/accuracy")
+
+    @property
+    def causes(self) -> list[str]:
+        """What differs between the two: loss, code, versions, hardware; in words."""
+        return [*([f"loss: {self.other_loss}"] if self.other_loss else []), *_causes(self.then, self.now)]
+
     def flat(self) -> dict[str, object]:
         """Under the record's names, for programs."""
         return {
-            "run_id": self.run_id,
-            "repeated_run_id": self.repeated_run_id,
+            "run_id": self.now.run_id,
+            "repeated_run_id": self.then.run_id,
             Tag.VERIFIED: self.word,
             best_name("val/accuracy"): self.val_accuracy[1],
             f"repeated/{best_name('val/accuracy')}": self.val_accuracy[0],
             "first_difference": self.first_difference,
-            "causes": list(self.causes),
-            Tag.SQUARES: self.squares,
-            Tag.LOSS: self.losses[1],
-            f"repeated/{Tag.LOSS}": self.losses[0],
-            **flat_cautions(self.caution_tags),
+            "causes": self.causes,
+            Tag.SQUARES: self.now.squares,
+            Tag.LOSS: self.now.loss,
+            f"repeated/{Tag.LOSS}": self.then.loss,
+            **flat_cautions(self.now.tags),
         }
 
     def markdown(self) -> str:
         """For people."""
         rows = [
             ("verified", self.word),
-            *((f"{best_name('val/accuracy')}, {when}", self._shown(i)) for i, when in enumerate(("then", "now"))),
+            *(
+                (f"{best_name('val/accuracy')}, {when}", val_score(record, "val/accuracy"))
+                for when, record in (("then", self.then), ("now", self.now))
+            ),
             ("first difference", self.first_difference or "none"),
             *(("differs", cause) for cause in self.causes),
-            *(("caution", said) for said in cautions(self.caution_tags)),
+            *(("caution", said) for said in cautions(self.now.tags)),
         ]
-        return f"# Run `{self.repeated_run_id}` repeated as `{self.run_id}`\n\n{markdown_table(('', ''), rows)}\n"
-
-    def _shown(self, which: int) -> str:
-        accuracy = self.val_accuracy[which]
-        return with_interval(accuracy, self.intervals[which])
+        return f"# Run `{self.then.run_id}` repeated as `{self.now.run_id}`\n\n{markdown_table(('', ''), rows)}\n"
 
 
 def rerun(run_id: str, tracker: Tracker) -> Verdict:
@@ -127,7 +127,6 @@ def rerun(run_id: str, tracker: Tracker) -> Verdict:
     prepared = rebuild(record, tracker)
     announce(prepared, tracker, runs="1 run")
     _say_what_is_other(record, prepared)
-    original = _history(tracker, record.run_id)
     done = train_run(
         prepared,
         tracker,
@@ -136,7 +135,13 @@ def rerun(run_id: str, tracker: Tracker) -> Verdict:
         parent=record.run_id,
         tags={Tag.REPEATED_RUN_ID: record.run_id},
     )
-    verdict = _compare(record, tracker.get(done.run_id), original, _history(tracker, done.run_id), prepared)
+    verdict = Verdict(
+        then=record,
+        now=tracker.get(done.run_id),
+        first_difference=first_difference(_history(tracker, record.run_id), _history(tracker, done.run_id)),
+        owes_bits=same_place(record, prepared),
+        other_loss=other_loss(record, prepared.experiment),
+    )
     repeat = tracker.amend(done.run_id)
     repeat.set_tags({Tag.VERIFIED: verdict.word})
     repeat.log_text(Artifact.REPORT, verdict.markdown())
@@ -155,30 +160,6 @@ def _say_what_is_other(record: RunRecord, prepared: Prepared) -> None:
 
 def _history(tracker: Tracker, run_id: str) -> dict[str, dict[int, float]]:
     return {name: dict(tracker.history(run_id, name)) for name in COMPARED}
-
-
-def _compare(then: RunRecord, now: RunRecord, original: History, repeat: History, prepared: Prepared) -> Verdict:
-    accuracies = then.best("val/accuracy"), now.best("val/accuracy")
-    num_val = len(prepared.dataset.val)
-    tolerance = accuracy_interval(accuracies[0], num_val).half_width
-    difference = first_difference(original, repeat)
-    loss = other_loss(then, prepared.experiment)
-    return Verdict(
-        run_id=now.run_id,
-        repeated_run_id=then.run_id,
-        is_bitwise=not difference,
-        is_within_tolerance=abs(accuracies[1] - accuracies[0]) < tolerance,
-        owes_bits=same_place(then, prepared),
-        first_difference=difference,
-        val_accuracy=accuracies,
-        num_val=num_val,
-        intervals=(best_accuracy_interval(then), best_accuracy_interval(now)),
-        causes=(*((f"loss: {loss}",) if loss else ()), *_causes(then, now)),
-        caution_tags=caution_tags(now.tags),
-        losses=(then.loss, now.loss),
-        squares=now.squares,
-        has_other_loss=bool(loss),
-    )
 
 
 def first_difference(original: History, repeat: History) -> str:

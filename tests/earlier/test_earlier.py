@@ -104,11 +104,11 @@ def test_a_run_without_the_tag_is_repeated_with_its_own_pixels(earlier, of, capl
     record = only(earlier, "photos", kind="train") if of == "photos" else only(earlier, "search", kind="sweep")
     verdict = rerun(record.run_id, earlier.tracker)
     assert verdict.is_verified and (verdict.is_bitwise or not verdict.owes_bits), verdict
-    assert tags_of(earlier, verdict.run_id)["imgcls.squares"] == "1"
+    assert tags_of(earlier, verdict.now.run_id)["imgcls.squares"] == "1"
     assert "is repeated with the val images that it had, and a new run of its config would have others" in caplog.text
-    then, now = (predictions(earlier, run_id, "val") for run_id in (verdict.repeated_run_id, verdict.run_id))
+    then, now = (predictions(earlier, run_id, "val") for run_id in (verdict.then.run_id, verdict.now.run_id))
     np.testing.assert_allclose(then["prob/fine"], now["prob/fine"], atol=1e-4)
-    assert evaluate(verdict.run_id, earlier.tracker).evaluated_run_id == verdict.run_id
+    assert evaluate(verdict.now.run_id, earlier.tracker).evaluated_run_id == verdict.now.run_id
     facts = verdict.flat()
     assert (facts["imgcls.squares"], facts["imgcls.loss"], facts["repeated/imgcls.loss"]) == (1, 2, 1)
 
@@ -133,8 +133,8 @@ def test_a_loss_of_an_earlier_definition_is_not_repeated_silently(earlier, caplo
     assert not verdict.is_verified and verdict.word == "no"
     assert verdict.causes[0].startswith(f"loss: {said}") and said in verdict.markdown()
     assert said in json.dumps(verdict.flat())
-    assert tags_of(earlier, verdict.run_id)["imgcls.loss"] == "2"
-    assert said in earlier.tracker.read_text(verdict.run_id, "report/report.md")
+    assert tags_of(earlier, verdict.now.run_id)["imgcls.loss"] == "2"
+    assert said in earlier.tracker.read_text(verdict.now.run_id, "report/report.md")
     # Its scores are what they were, and may be judged.
     assert evaluate(record.run_id, earlier.tracker).evaluated_run_id == record.run_id
 

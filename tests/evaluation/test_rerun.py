@@ -27,11 +27,11 @@ def test_a_repeat_has_the_same_bits_and_says_so(project):
     verdict = repeat(project, done.run_id)
     assert verdict.is_bitwise and verdict.is_verified and verdict.owes_bits, verdict
     assert verdict.val_accuracy[0] == verdict.val_accuracy[1]
-    record = project.tracker.get(verdict.run_id)
+    record = project.tracker.get(verdict.now.run_id)
     assert (record.kind, record.tags["mlflow.parentRunId"]) == ("rerun", done.run_id)
     assert record.tags["imgcls.verified"] == "bitwise"
-    assert "bitwise" in project.tracker.read_text(verdict.run_id, "report/report.md")
-    then, now = (project.tracker.read_text(run, "predictions/val.csv") for run in (done.run_id, verdict.run_id))
+    assert "bitwise" in project.tracker.read_text(verdict.now.run_id, "report/report.md")
+    then, now = (project.tracker.read_text(run, "predictions/val.csv") for run in (done.run_id, verdict.now.run_id))
     assert then == now
 
 
