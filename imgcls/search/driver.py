@@ -10,7 +10,7 @@ from imgcls.errors import ConfigError, Interrupted, TrainingError
 from imgcls.record import Tag
 from imgcls.search.engines import Engine, TrialOutcome, make_engine
 from imgcls.search.progress import SweepProgress
-from imgcls.search.space_check import SPACE
+from imgcls.search.space import SPACE
 from imgcls.search.study import SweepStudy
 from imgcls.search.trial import TrialJob
 from imgcls.signals import stop_requested

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -11,19 +13,23 @@ import optuna
 from imgcls.config.keys import Experiment
 from imgcls.config.ranges import Range
 from imgcls.config.search_space import Options, Scalar
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, InputError
+from imgcls.models.registry import resolve_model
+
+SPACE = "search.space"
+"""Table of an experiment file that holds the search space."""
 
 Space = Mapping[str, Options]
 Values = dict[str, Any]
 
 
 def draw(trial: optuna.Trial, space: Space) -> Values:
-    """Lets the trial's sampler choose a value for every key, in the decimals that the space is written in."""
+    """Draws a value of the search space for every key, in the decimals that the space is written in."""
     return {key: as_written(options, _suggest_one(trial, key, options)) for key, options in space.items()}
 
 
 def suggest(trial: optuna.Trial, space: Space) -> Values:
-    """What the study holds for a trial whose values were planned beforehand."""
+    """Takes the values of the search space that the study holds for a trial, planned beforehand."""
     return {key: _suggest_one(trial, key, options) for key, options in space.items()}
 
 
@@ -36,7 +42,7 @@ def _suggest_one(trial: optuna.Trial, key: str, options: Options) -> Scalar:
 
 
 def as_written(options: Options, value: object) -> Scalar:
-    """The listed value, or the value of the range, that equals `value` up to floating point's rounding.
+    """The value of a search space that equals `value` up to floating point's rounding.
 
     Raises:
         ValueError: there is none.
@@ -98,7 +104,7 @@ def _neighbours(options: Options, value: Any) -> str:
 
 
 def grid(space: Space, most: int | None = None) -> list[Values]:
-    """Every combination, the last key changing fastest.
+    """Every combination of a search space's values, the last key changing fastest.
 
     Args:
         space: lists, and ranges that have steps.
@@ -112,7 +118,7 @@ def grid(space: Space, most: int | None = None) -> list[Values]:
 
 
 def grid_size(space: Space) -> int:
-    """Combinations in all.
+    """Number of combinations of a search space's values.
 
     Raises:
         ConfigError: a continuous or a logarithmic range, which has no grid.
@@ -140,12 +146,12 @@ def _length(key: str, options: Options) -> int:
 
 
 def extremes(options: Options) -> tuple[Scalar, ...]:
-    """The ends of a range, or every listed value."""
+    """The ends of a range of a search space, or every listed value."""
     return (options.low, options.high) if isinstance(options, Range) else options
 
 
 def to_be_checked(key: str, options: Options) -> tuple[Scalar, ...]:
-    """The values of one key from which it can be told whether all of them are possible.
+    """The values of one searched key from which it can be told whether all of them are possible.
 
     For most keys these are the least and the greatest. A network may be possible with both and impossible in between.
     """
@@ -160,21 +166,11 @@ def to_be_checked(key: str, options: Options) -> tuple[Scalar, ...]:
 
 
 MOST_CHECKED = 256
-"""Values of one range that are tried before a sweep begins; of a range with more, only its ends are."""
-
-
-def longest_warmup(resolved: Experiment) -> int:
-    """The most warm-up epochs that any trial can have."""
-    options = resolved.search.space.get("train.warmup_epochs")
-    if isinstance(options, Range):
-        return int(options.high)
-    if options is not None:
-        return max(int(value) for value in options)
-    return resolved.train.warmup_epochs
+"""Most values of one range that are tried before a sweep begins; of a range with more, only its ends are."""
 
 
 def describe(options: Options) -> str:
-    """For people: `1e-4 to 1e-2, log` or `10, 18, 34`."""
+    """The search space of one key in words: `1e-4 to 1e-2, log` or `10, 18, 34`."""
     if not isinstance(options, Range):
         return ", ".join(map(str, options))
     extras = (", log" if options.log else "") + (f", step {_short(options.step)}" if options.step else "")
@@ -183,3 +179,62 @@ def describe(options: Options) -> str:
 
 def _short(number: float) -> str:
     return repr(number).removesuffix(".0")
+
+
+# --- before a sweep begins: is every value possible? ---
+
+MOST_PAIRS = 4_000
+"""Most pairs of values of two keys that are tried before a sweep begins; of ranges with more, only the ends are."""
+
+
+def check_space(experiment: Experiment, root: Path) -> None:
+    """Refuses a search space with impossible values, or pairs of values, before a trial fails in the night."""
+    channels = 1 if experiment.data.channels == 1 else 3
+    checked = set()
+    for values in (*single_values(experiment), *_pairs_of_values(experiment)):
+        changed = experiment.replace(values, origin=SPACE)
+        network = changed.model, changed.data.image_size
+        if network not in checked:
+            checked.add(network)
+            try:
+                resolve_model(changed.model, channels, changed.data.image_size, root=root)
+            except InputError as error:
+                if len(values) == 1:
+                    raise
+                pair = " with ".join(f"{key} = {value!r}" for key, value in values.items())
+                raise ConfigError(f"{SPACE}: {pair} is impossible: {error}") from error
+
+
+def single_values(experiment: Experiment) -> Iterator[Values]:
+    """Each value of each searched key that has to be checked, by itself."""
+    for key, options in experiment.search.space.items():
+        yield from ({key: value} for value in to_be_checked(key, options))
+
+
+def _pairs_of_values(experiment: Experiment) -> Iterator[Values]:
+    """Only keys of one table, and the network and its image size, can rule each other out."""
+    for (one, of_one), (other, of_other) in itertools.combinations(experiment.search.space.items(), 2):
+        if _table(one) == _table(other):
+            firsts, seconds = to_be_checked(one, of_one), to_be_checked(other, of_other)
+            if len(firsts) * len(seconds) > MOST_PAIRS:
+                firsts, seconds = extremes(of_one), extremes(of_other)
+            yield from ({one: first, other: second} for first, second in itertools.product(firsts, seconds))
+
+
+def _table(key: str) -> str:
+    return "model" if key == "data.image_size" else key.partition(".")[0]
+
+
+def pruner_warmup_of(resolved: Experiment) -> int:
+    """Epochs of every trial that the pruner does not judge: no fewer than the longest warm-up in the search space."""
+    warmups = resolved.search.space.get("train.warmup_epochs", (resolved.train.warmup_epochs,))
+    longest = max(int(epochs) for epochs in extremes(warmups))
+    asked = resolved.search.pruner_warmup_epochs
+    if asked == "auto":
+        return longest + 1
+    if asked < longest:
+        raise ConfigError(
+            f"search.pruner_warmup_epochs = {asked} would judge trials whose warm-up of up to {longest} epochs "
+            f'is not over; give at least {longest}, or "auto"'
+        )
+    return asked

@@ -17,7 +17,7 @@ from imgcls.search import space as spaces
 from imgcls.search.leaderboard import make_leaderboard
 from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values
 from imgcls.search.samplers import make_sampler
-from imgcls.search.space_check import SPACE
+from imgcls.search.space import SPACE
 from imgcls.search.trial import StudyPlace, direction, metric_value
 from imgcls.statistics.intervals import NO_INTERVAL
 from imgcls.tracking.claims import claim

@@ -29,7 +29,7 @@ from imgcls.search.confirm import confirm
 from imgcls.search.driver import Driver
 from imgcls.search.importances import importance_ranges, importances
 from imgcls.search.report import write_report
-from imgcls.search.space_check import SPACE, check_space, pruner_warmup_of, single_values
+from imgcls.search.space import SPACE, check_space, pruner_warmup_of, single_values
 from imgcls.search.study import SweepStudy, only_one
 from imgcls.search.trial import StudyPlace
 from imgcls.search.winner import log_winner

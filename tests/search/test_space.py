@@ -162,7 +162,7 @@ def test_the_longest_warmup_that_any_trial_can_have(project, space, longest):
     search = experiment.search.model_copy(update={"space": {}})
     experiment = experiment.model_copy(update={"search": search})
     experiment = experiment.replace({f"search.space.{key}": value for key, value in space.items()})
-    assert spaces.longest_warmup(experiment) == longest
+    assert spaces.pruner_warmup_of(experiment) == longest + 1
 
 
 def test_ranges_in_words():

@@ -15,8 +15,7 @@ from imgcls.data.held_out import HeldOut
 from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
 from imgcls.record import Artifact
 from imgcls.search.engines import LocalProcesses
-from imgcls.search.space import suggest
-from imgcls.search.space_check import _pairs_of_values
+from imgcls.search.space import _pairs_of_values, suggest
 from imgcls.search.sweep import Sweep
 from imgcls.search.trial import make_pruner
 from imgcls.signals import GracefulStop
