@@ -6,11 +6,11 @@ import hashlib
 import math
 import stat
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +41,8 @@ WHITE_IS_ZERO, SIGNED = 0, 2
 # refused. The filter is for the whole process, since one for a block is not safe among threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-LARGE_PIXELS = 2**18
-"""What `digest` hashes at once; more of them it takes in pieces."""
+STRIP_PIXELS = 2**16
+"""Number of pixels that `digest` hashes at a time, so that they stay in the processor's cache."""
 
 REDUCING_GAP = 3.0
 """Of Pillow's `resize`: what it averages in blocks keeps this many times the side that is asked for."""
@@ -240,40 +240,16 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def digest(image: Image.Image) -> bytes:
-    """SHA-256 (32 bytes) of the source pixels as RGB, before any resizing.
+    """SHA-256 (32 bytes) of an image's source pixels as RGB, before any resizing.
 
     Grey files and their RGB copies, and the same pixels in another file format, share a digest.
     """
     hasher = hashlib.sha256(b"%dx%d:" % image.size)
-    image = _as_mode(image, "RGB")
-    if image.width * image.height <= LARGE_PIXELS:
-        hasher.update(image.tobytes())
-    else:
-        image.save(cast(IO[bytes], _PixelsOfPpm(hasher.update, image.size)), "PPM")
+    height = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, height):
+        strip = image.crop((0, top, image.width, min(top + height, image.height)))
+        hasher.update(_as_mode(strip, "RGB").tobytes())
     return hasher.digest()
-
-
-class _PixelsOfPpm:
-    """A file to which Pillow saves a PPM, 64 KiB at a time, of which all but the header is handed on.
-
-    Pillow has no other way to give pixels in pieces that stay in the processor's cache; all at once, the copy costs as
-    much as the hash.
-    """
-
-    def __init__(self, take: Callable[[bytes], None], size: tuple[int, int]) -> None:
-        self._take = take
-        self._header = b"P6\n%d %d\n255\n" % size
-
-    def write(self, data: bytes) -> int:
-        num_header = min(len(self._header), len(data))
-        if data[:num_header] != self._header[:num_header]:  # the digest would be of something else
-            raise ValueError("Pillow writes the header of a PPM otherwise than expected")
-        self._header = self._header[num_header:]
-        self._take(data[num_header:])
-        return len(data)
-
-    def flush(self) -> None:
-        pass
 
 
 def shrunk(image: Image.Image) -> Image.Image:
