@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgcls.data.cache_folder import abandoned, in_words
+from imgcls.data.cache_folder import abandoned, size_in_words
 from imgcls.files import WRITTEN_ASIDE
 from imgcls.record import Artifact, RunRecord
 from imgcls.tracking.mlflow_internals import HALF_MADE
@@ -104,9 +104,11 @@ def as_text(findings: Findings) -> str:
     for item in findings.items:
         by_kind.setdefault(item.kind, []).append(item.num_bytes)
     rows = sorted(by_kind.items(), key=lambda row: -sum(row[1]))
-    lines = [f"{in_words(sum(sizes)):>9}  {len(sizes):>5}  {kind}" for kind, sizes in rows]
+    lines = [f"{size_in_words(sum(sizes)):>9}  {len(sizes):>5}  {kind}" for kind, sizes in rows]
     total = sum(item.num_bytes for item in findings.items)
-    lines.append(f"{in_words(total):>9}  {len(findings.items):>5}  in all" if rows else "nothing may go: 0B in all")
+    lines.append(
+        f"{size_in_words(total):>9}  {len(findings.items):>5}  in all" if rows else "nothing may go: 0B in all"
+    )
     if findings.num_elsewhere:
         runs = "1 run keeps its" if findings.num_elsewhere == 1 else f"{findings.num_elsewhere} runs keep their"
         lines.append(f"{runs} artifacts elsewhere; those are left alone")

@@ -27,7 +27,7 @@ def cache(
 
     Example: imgcls cache --prune 20GB
     """
-    from imgcls.data.cache_folder import budget, cache_folder, entries, in_words, parse_size
+    from imgcls.data.cache_folder import budget, cache_folder, entries, parse_size, size_in_words
     from imgcls.data.cache_folder import prune as remove
 
     removed = [] if prune is None else remove(parse_size(prune, "--prune"))
@@ -37,11 +37,11 @@ def cache(
         print_json([entry.flat() | {"removed": gone} for some, gone in kept_and_removed for entry in some])
         return
     if prune is not None:
-        write(f"removed {_counted(removed)} of {in_words(sum(entry.num_bytes for entry in removed))}")
+        write(f"removed {_counted(removed)} of {size_in_words(sum(entry.num_bytes for entry in removed))}")
     for entry in found:
-        write(f"{in_words(entry.num_bytes):>9}  used {entry.last_used}  {entry.about}")
+        write(f"{size_in_words(entry.num_bytes):>9}  used {entry.last_used}  {entry.about}")
     total = sum(entry.num_bytes for entry in found)
-    write(f"{cache_folder()}: {in_words(total)} of {in_words(budget())} in {_counted(found)}")
+    write(f"{cache_folder()}: {size_in_words(total)} of {size_in_words(budget())} in {_counted(found)}")
 
 
 def _counted(entries: Sequence[object]) -> str:

@@ -167,6 +167,11 @@ def budget() -> int:
     return (shutil.disk_usage(folder).free + sum(entry.num_bytes for entry in entries())) // 2
 
 
+def size_in_words(num_bytes: int) -> str:
+    """A number of bytes in words, such as `1.2GB`."""
+    return ByteSize(num_bytes).human_readable(decimal=True)
+
+
 def parse_size(text: str, name: str) -> int:
     """Bytes of a size such as `20GB`, `512MiB` or `0`.
 
@@ -206,11 +211,6 @@ def remove_entry(path: Path) -> None:
 
 def _is_aside(path: Path) -> bool:
     return path.name.startswith(ASIDE)
-
-
-def in_words(num_bytes: int) -> str:
-    """Such as `1.2GB`."""
-    return ByteSize(num_bytes).human_readable(decimal=True)
 
 
 def abandoned() -> list[Path]:

@@ -240,7 +240,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def digest(image: Image.Image) -> bytes:
-    """SHA-256 (32 bytes) of an image's source pixels as RGB, before any resizing.
+    """Digest of a decoded image: SHA-256 (32 bytes) of its pixels as RGB, before any resizing.
 
     Grey files and their RGB copies, and the same pixels in another file format, share a digest.
     """

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.config.keys import Fit
-from imgcls.data.cache_folder import ASIDE, abandoned, budget, cache_folder, in_words, prune, remove_entry, writing
+from imgcls.data.cache_folder import ASIDE, abandoned, budget, cache_folder, prune, remove_entry, size_in_words, writing
 from imgcls.data.decode import (
     resize_squares,
 )
@@ -198,14 +198,14 @@ def _within_budget(recipes: Sequence[Recipe], beside: Sequence[Recipe]) -> list[
                 "%s of %d x %d pixels need %s, more than the %s that the cache may take (IMGCLS_CACHE_BYTES): they are "
                 "decoded again in each epoch",
                 counted(len(recipe.table), "image"), recipe.side, recipe.side,
-                in_words(recipe.num_bytes), in_words(most),
+                size_in_words(recipe.num_bytes), size_in_words(most),
             )  # fmt: skip
             affordable.append(replace(recipe, has_pixels=False))
             continue
         wanted += recipe.num_bytes
         affordable.append(recipe)
     for entry in prune(most - wanted) if wanted else ():
-        log.info("removed %s from the cache of decoded images (%s)", entry.about, in_words(entry.num_bytes))
+        log.info("removed %s from the cache of decoded images (%s)", entry.about, size_in_words(entry.num_bytes))
     return affordable
 
 

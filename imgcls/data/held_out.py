@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from imgcls.config.keys import Fit
 from imgcls.data import decode_cache
@@ -74,10 +73,6 @@ class HeldOut:
         images = self._readable(self._hashed)
         return HashedImages(images.keys, images.labels, images.hashes, groups=images.groups)
 
-    def labels(self) -> NDArray[np.int64]:
-        """int64 (N,), class of each readable test image, as the files say; no pixel is looked at."""
-        return self.hashes().labels
-
     def unreadable(self) -> list[str]:
         """`path: reason` of each test image that cannot be decoded."""
         return list(self._hashed.unreadable.values())
@@ -88,9 +83,7 @@ class HeldOut:
 
     def fingerprint(self) -> str:
         """Content hash of the test split: sixteen hex digits over (class, source pixels) of its images."""
-        images = self.hashes()
-        names = [self._class_names[label] for label in images.labels]
-        return fingerprint(("test", name, digest) for name, digest in zip(names, images.digests, strict=True))
+        return fingerprint({"test": self.hashes()}, self._class_names)
 
     def open(self, look: Look) -> DecodedImages:
         """Decodes the test images. This is a look, and the tracker is asked for its record first.

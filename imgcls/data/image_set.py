@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -196,9 +196,13 @@ def gather(images: Pixels, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8
         yield images[rows[start : start + size]]
 
 
-def fingerprint(rows: Iterable[tuple[str, str, NDArray[np.uint8]]]) -> str:
-    """Sixteen hex digits of SHA-256 over (split, class, digest), whatever the order of the rows."""
-    lines = sorted(f"{split}\t{name}\t{digest.tobytes().hex()}" for split, name, digest in rows)
+def fingerprint(splits: Mapping[Split, HashedImages], class_names: Sequence[str]) -> str:
+    """Sixteen hex digits of SHA-256 over (split, class, digest) of every image, whatever their order."""
+    lines = sorted(
+        f"{split}\t{class_names[label]}\t{digest.tobytes().hex()}"
+        for split, images in splits.items()
+        for label, digest in zip(images.labels, images.digests, strict=True)
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""Warnings about images, kept for whoever knows whether they were given before."""
+"""Warnings about the images of a run, which can be held until it is known whether they were given before."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-ABOUT_IMAGES = ("imgcls.data.leaks", "imgcls.data.splits", "imgcls.data.sources.torchvision")
-"""Loggers of the modules that warn of the images themselves: near duplicates, unreadable files, shares of groups."""
+log = logging.getLogger(__name__)
+"""Logger for warnings about the images themselves: near duplicates, unreadable files, shares of groups."""
 
 
 @contextmanager
 def held_warnings() -> Iterator[list[str]]:
-    """Collects what the block warns of its images, instead of logging it; where the block fails, it is logged."""
+    """Collects the warnings about images in the block instead of logging them; if the block fails, they are logged."""
     held: list[logging.LogRecord] = []
     texts: list[str] = []
 
@@ -23,14 +23,11 @@ def held_warnings() -> Iterator[list[str]]:
         texts.append(record.getMessage())
         return False
 
-    loggers = [logging.getLogger(name) for name in ABOUT_IMAGES]
-    for logger in loggers:
-        logger.addFilter(hold)
+    log.addFilter(hold)
     try:
         yield texts
         held.clear()
     finally:
-        for logger in loggers:
-            logger.removeFilter(hold)
+        log.removeFilter(hold)
         for record in held:
-            logging.getLogger(record.name).handle(record)
+            log.handle(record)

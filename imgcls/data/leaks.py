@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,12 +21,11 @@ from pydantic import TypeAdapter
 from imgcls.data import cache_folder
 from imgcls.data.copies import copies
 from imgcls.data.image_set import HashedImages, Split
+from imgcls.data.image_warnings import log
 from imgcls.data.sketches import says_something
 from imgcls.errors import DataError
 from imgcls.record import Artifact
 from imgcls.text import listed
-
-log = logging.getLogger(__name__)
 
 FORMAT = "5"
 """Part of the key of kept findings: raise it when the search finds other things."""

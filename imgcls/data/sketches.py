@@ -90,21 +90,21 @@ def of_large_images(of: NDArray[np.uint8]) -> NDArray[np.bool_]:
 # --- the bytes of a sketch ------------------------------------------------------------------------------------------
 
 
-def _packed(notable: NDArray[np.bool_], lighter: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _packed(notable: NDArray[Any], lighter: NDArray[Any]) -> NDArray[np.uint8]:
     flat = [np.packbits(plane.reshape(len(plane), -1), axis=1) for plane in (notable, lighter & notable)]
     return np.concatenate(flat, axis=1)
 
 
-def _planes(of: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which cells are notable and which are lighter, bool (N, 32, 32) each."""
-    bits = np.unpackbits(of[:, SHAPE:], axis=1).reshape(len(of), 2, SIDE, SIDE).astype(bool)
-    return bits[:, 0], bits[:, 1]
+def _planes(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 (2, N, 32, 32) of the last 256 bytes: which cells are notable, and which are lighter."""
+    return np.unpackbits(packed, axis=1).reshape(len(packed), 2, SIDE, SIDE).swapaxes(0, 1)
 
 
 def as_relief(packed: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """float32 (N, 32, 32) of the last 256 bytes: 1 lighter, -1 darker, 0 neither."""
-    bits = np.unpackbits(packed, axis=1).reshape(len(packed), 2, SIDE, SIDE).astype(np.float32)
-    return 2 * bits[:, 1] - bits[:, 0]
+    """Relief of sketches, float32 (N, 32, 32), from their last 256 bytes: 1 lighter, -1 darker, 0 neither."""
+    notable, lighter = _planes(packed).astype(np.int8)
+    relief: NDArray[np.float32] = (2 * lighter - notable).astype(np.float32)
+    return relief
 
 
 def _shapes(of: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -127,19 +127,19 @@ def _oriented(squares: NDArray[Any], number: int, *, signed: bool = False) -> ND
 
 
 def turned_shapes(of: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """float32 (8, N, 4, 4)."""
+    """Coarsest shapes of sketches, uint8 (N, 272), in each of the eight orientations: float32 (8, N, 4, 4)."""
     shapes = _shapes(of)
     return np.stack([_oriented(shapes, number, signed=True) for number in range(8)])
 
 
 def turned_reliefs(of: NDArray[np.uint8], way: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """uint8 (N, 256): the last bytes of sketches, each image in the orientation of this number."""
+    """The last 256 bytes of sketches, uint8 (N, 256), each turned to the orientation of its number in `way`."""
     turned = np.empty((len(of), SKETCH_BYTES - SHAPE), np.uint8)
     for number in range(8):
         those = np.flatnonzero(way == number)
         for start in range(0, len(those), CHUNK):
             part = those[start : start + CHUNK]
-            turned[part] = _packed(*(_oriented(plane, number) for plane in _planes(of[part])))
+            turned[part] = _packed(*(_oriented(plane, number) for plane in _planes(of[part, SHAPE:])))
     return turned
 
 

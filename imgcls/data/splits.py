@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,12 +19,11 @@ from imgcls.data.augment import refuse_colours_of_grey
 from imgcls.data.groups import SHARE_TOLERANCE, carve_groups, with_groups
 from imgcls.data.held_out import HeldOut
 from imgcls.data.image_set import DecodedImages, HashedImages, SourceImages, Split, fingerprint
+from imgcls.data.image_warnings import log
 from imgcls.data.leaks import Leaks, find_leaks, heed
 from imgcls.data.sources import open_source
 from imgcls.data.sources.source import Source
 from imgcls.errors import DataError, UnreadableImagesError, unreadable_in_words
-
-log = logging.getLogger(__name__)
 
 SQUARES_FORMAT = 2
 """Format in which val and test become squares: straight from the source to `data.image_size`, as `data.fit` says. Runs
@@ -79,7 +77,9 @@ class Dataset:
 
 
 def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path, squares: int = SQUARES_FORMAT) -> Dataset:
-    """Reads, splits and decodes. What val and test look like, and the mean and deviation, depend on `config` alone.
+    """Loads a data set as its splits: reads, splits and decodes it.
+
+    What val and test look like, and the mean and deviation, depend on `config` alone.
 
     Args:
         config: the `[data]` table.
@@ -139,7 +139,7 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path, squares
         test=test,
         mean=mean if config.mean == "auto" else _per_channel(config.mean, channels, "mean"),
         std=std if config.std == "auto" else _per_channel(config.std, channels, "std"),
-        fingerprint=_fingerprint(source.class_names, train=train, val=val),
+        fingerprint=fingerprint({"train": train, "val": val}, source.class_names),
         num_skipped=len(unreadable),
         leaks=leaks,
         squares=squares,
@@ -162,7 +162,7 @@ def _origins(source: Source, config: DataConfig) -> dict[Split, str]:
 
 
 def decode_side(image_size: int, augment: AugmentConfig, native_side: int | None) -> int:
-    """Side at which images are kept: large enough that the smallest crop is not scaled up.
+    """Side of the squares of train in a data set's splits: large enough that the smallest crop is not scaled up.
 
     The smallest crop covers a share `low` of the area, so its side is sqrt(low) of the image's. Sources whose
     images are small are not kept larger than they are, nor smaller than the model sees.
@@ -356,11 +356,3 @@ def _per_channel(values: tuple[float, ...], channels: int, key: str) -> tuple[fl
     if len(values) != channels:
         raise DataError(f"data.{key} has {len(values)} values for {channels} channels")
     return values
-
-
-def _fingerprint(class_names: tuple[str, ...], **splits: DecodedImages) -> str:
-    return fingerprint(
-        (split, class_names[label], digest)
-        for split, images in splits.items()
-        for label, digest in zip(images.labels, images.digests, strict=True)
-    )

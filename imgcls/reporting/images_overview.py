@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.data.image_set import Split
-from imgcls.data.sources.folder import in_words
+from imgcls.data.sources.folder import ignored_in_words
 from imgcls.data.splits import Dataset
 from imgcls.reporting.rounding import accuracy_interval
 
@@ -38,7 +38,7 @@ def overview(dataset: Dataset, place: str, device: str, *, work: str = "") -> st
     ]
     if dataset.ignored:
         num = sum(dataset.ignored.values())
-        parts.append(f"ignored {_number(num)} file{'' if num == 1 else 's'}: {in_words(dataset.ignored)}")
+        parts.append(f"ignored {_number(num)} file{'' if num == 1 else 's'}: {ignored_in_words(dataset.ignored)}")
     if dataset.num_skipped:
         parts.append(f"left out {_number(dataset.num_skipped)} unreadable")
     if num := dataset.num_several_frames:
@@ -69,7 +69,7 @@ def _counts(dataset: Dataset) -> Counts:
     num_classes = len(dataset.class_names)
     labels = {"train": dataset.train.labels, "val": dataset.val.labels}
     if dataset.test is not None:
-        labels["test"] = dataset.test.labels()
+        labels["test"] = dataset.test.hashes().labels
     return {split: np.bincount(of, minlength=num_classes) for split, of in labels.items()}  # type: ignore[misc]
 
 

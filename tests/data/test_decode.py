@@ -474,7 +474,9 @@ def test_the_digest_is_of_the_pixels_alone(tmp_path):
     assert [digest(read_image(path)) for path in copies] == [expected] * len(copies)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (512, 512), (513, 512), (1, 300_000), (300_000, 1), (1000, 700), (255, 258), (4000, 33)])
+@pytest.mark.parametrize(
+    "size", [(1, 1), (512, 512), (513, 512), (1, 300_000), (300_000, 1), (1000, 700), (255, 258), (4000, 33)]
+)
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_the_digest_is_sha_256_of_size_and_pixels(size, mode):
     image = Image.fromarray(noise(5, (size[0], size[1]))).convert(mode)

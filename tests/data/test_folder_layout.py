@@ -7,7 +7,7 @@ import pytest
 
 from imgcls.config.keys import DataConfig
 from imgcls.data.sources import open_source
-from imgcls.data.sources.folder import in_words
+from imgcls.data.sources.folder import ignored_in_words
 from imgcls.errors import DataError, UnreadableImagesError
 from tests.data.make import load, noise, write, write_class, write_classes
 
@@ -267,7 +267,7 @@ def test_every_file_is_an_image_of_a_class_or_counted(tmp_path):
     for name in ("README", "notes.txt", "train/labels.csv", "train/cat/a.xml", "train/cat/Thumbs.db", "val/.DS_Store"):
         (tmp_path / name).write_text("P3 is a letter and a digit")
     source = folder_source(tmp_path)
-    assert in_words(source.ignored) == (
+    assert ignored_in_words(source.ignored) == (
         "3 in __MACOSX/, 3 in spare/, 2 hidden, 1 .csv, 1 .db, 1 .jpg outside of the class folders, "
         "1 .png outside of the class folders, 1 .txt, 1 .xml, 1 without an ending, 1 ~"
     )

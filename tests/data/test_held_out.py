@@ -57,7 +57,7 @@ def test_no_other_door_gives_pixels(root):
     """Whatever is public, but `open`, gives no array that could hold an image."""
     test = sealed(root)
     public = [name for name, _ in inspect.getmembers(test) if not name.startswith("_")]
-    assert sorted(public) == ["fingerprint", "hashes", "labels", "num_several_frames", "open", "unreadable"]
+    assert sorted(public) == ["fingerprint", "hashes", "num_several_frames", "open", "unreadable"]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_test_images_are_hashed_once(root, cache_folder):
     before = test.fingerprint()
     for folder in (root, cache_folder):
         shutil.rmtree(folder)
-    assert test.fingerprint() == before and len(test) == len(test.labels()) == len(test.hashes()) == 6
+    assert test.fingerprint() == before and len(test) == len(test.hashes()) == 6
 
 
 def test_images_that_change_between_seal_and_look_are_refused(root):

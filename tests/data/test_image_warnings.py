@@ -6,9 +6,8 @@ from dataclasses import replace
 import pytest
 
 from imgcls.data.image_warnings import held_warnings
+from imgcls.data.image_warnings import log as LEAKS
 from imgcls.runs.announce import announce
-
-LEAKS = logging.getLogger("imgcls.data.leaks")
 
 
 def test_warnings_are_held_and_other_messages_are_not(caplog):

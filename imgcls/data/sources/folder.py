@@ -19,12 +19,12 @@ from imgcls.data.sources.folder_layout import (
     find_splits,
     illegible,
     is_set_aside,
+    refuse_links_out,
     refuse_splits_below_classes,
     same_name,
     stop_on,
     strangers,
 )
-from imgcls.data.sources.links import refuse_links_out
 from imgcls.data.sources.source import ImageSource, Source, files_stamp
 from imgcls.errors import DataError
 from imgcls.text import nearest, nfc
@@ -147,11 +147,11 @@ class _Files:
     def _ignored_there(self, folder: Path) -> str:
         """What a class without an image has instead, as the end of a message."""
         found = Counter(filter(None, (_why_ignored(path) for path in folder.rglob("*") if path.is_file())))
-        return f"; it has {in_words(found)}" if found else ", nor any other file"
+        return f"; it has {ignored_in_words(found)}" if found else ", nor any other file"
 
 
-def in_words(ignored: Mapping[str, int]) -> str:
-    """`40 .HEIC, 1 .txt`: the most frequent first."""
+def ignored_in_words(ignored: Mapping[str, int]) -> str:
+    """Ignored files in words, the most frequent kind first: `40 .HEIC, 1 .txt`."""
     return ", ".join(f"{num} {kind}" for kind, num in sorted(ignored.items(), key=lambda item: (-item[1], item[0])))
 
 

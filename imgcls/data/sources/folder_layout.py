@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from imgcls.data.image_formats import is_image_name
+from imgcls.data.image_formats import is_image_name, may_be_image
 from imgcls.data.image_set import Split
 from imgcls.errors import DataError
 from imgcls.text import CONTROL, listed, nearest, nfc, spelt
@@ -190,6 +191,43 @@ def stop_on(problems: Sequence[str], headline: str) -> None:
     """Raises a DataError that lists the problems, where there are any."""
     if problems:
         raise DataError("\n".join([f"{headline}:", *listed(problems)]))
+
+
+def refuse_links_out(root: Path, folders: Iterable[Path]) -> None:
+    """Refuses links that lead out of a folder of images: somebody else's folder may link to private files.
+
+    Raises:
+        DataError: naming each link and where it leads.
+    """
+    if offenders := sorted(_links_out(root, folders)):
+        raise DataError(
+            "\n".join([
+                f"{root} has links that lead out of it:", *listed(offenders),
+                "copy what they lead to into the folder, or allow them with data.follow_symlinks = true",
+            ])
+        )  # fmt: skip
+
+
+def _links_out(root: Path, folders: Iterable[Path]) -> Iterator[str]:
+    """`path -> where it leads` of each link, at any depth below `folders`, whose end lies outside of `root`."""
+    # os.path.realpath, since Path.resolve raises where links lead in a circle.
+    home = os.path.realpath(root)
+    unseen, seen = list(folders), set()
+    while unseen:
+        folder = unseen.pop()
+        real = os.path.realpath(folder)
+        if not Path(real).is_relative_to(home):
+            yield f"{folder} -> {real}"
+        elif real not in seen:
+            seen.add(real)
+            with suppress(DataError):  # the listing of the images says what cannot be listed
+                for entry in _visible(folder):
+                    if is_folder(entry):
+                        unseen.append(folder / entry.name)
+                    elif entry.is_symlink() and may_be_image(entry.name):
+                        end = os.path.realpath(entry.path)
+                        if not Path(end).is_relative_to(home):
+                            yield f"{folder / entry.name} -> {end}"
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from imgcls.config.keys import DataConfig
 from imgcls.data.decode import read_image
 from imgcls.data.image_set import SourceImages, Split
 from imgcls.data.sources.source import ImageSource, Source, array_table
-from imgcls.data.sources.torchvision import torchvision_source
+from imgcls.data.sources.torchvision import Torchvision
 from imgcls.errors import DataError
 
 
@@ -69,10 +69,10 @@ class FashionMnist(ImageSource):
 
     name = "fashion-mnist"
 
-    def open(self, config: DataConfig, path: Path) -> Source:  # noqa: ARG002
+    def open(self, config: DataConfig, path: Path) -> Source:
         """Lists the pictures; torchvision downloads them to `path` where Debian's package is not installed."""
         if not FASHION_FOLDER.is_dir():
-            return torchvision_source("FashionMNIST", path)
+            return Torchvision().open(config.model_copy(update={"source": "torchvision:FashionMNIST"}), path)
         given: dict[Split, SourceImages] = {}
         stems: dict[Split, str] = {"train": "train", "test": "t10k"}
         for split, stem in stems.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import logging
 import operator
 from collections.abc import Callable
 from importlib.metadata import version
@@ -18,10 +17,9 @@ from PIL import Image
 from imgcls.config.keys import DataConfig
 from imgcls.data.decode import canonical, refusing
 from imgcls.data.image_set import SourceImages, Split, hash_of
+from imgcls.data.image_warnings import log
 from imgcls.data.sources.source import ImageSource, Source, files_stamp
 from imgcls.errors import DataError
-
-log = logging.getLogger(__name__)
 
 SPLIT_VALUES: dict[Split, tuple[str, ...]] = {
     "train": ("train", "trainval", "train-standard"),
@@ -37,38 +35,29 @@ class Torchvision(ImageSource):
     name = "torchvision:"
 
     def open(self, config: DataConfig, path: Path) -> Source:
-        """Lists the data set's images; its files lie below `path`, or are downloaded to it."""
-        return torchvision_source(config.source.removeprefix(self.name), path)
+        """Lists the data set's images; its own test split is test, whatever it is called there.
 
+        Its files lie in the folder `path`, or are downloaded to it.
+        """
+        from torchvision import datasets
 
-def torchvision_source(name: str, root: Path) -> Source:
-    """Any torchvision classification data set; its own test split is test, whatever it is called there.
-
-    Args:
-        name: of a class in torchvision.datasets.
-        root: where its files lie, or are downloaded to.
-
-    Raises:
-        DataError: no such data set, one that is not a classification, or files that cannot be had.
-    """
-    from torchvision import datasets
-
-    builder = getattr(datasets, name, None)
-    if builder is None or not inspect.isclass(builder) or name in ("ImageFolder", "DatasetFolder", "VisionDataset"):
-        raise DataError(f"data.source: torchvision.datasets has no data set {name!r}")
-    try:
-        return _build(name, builder, root, like_mnist=issubclass(builder, datasets.MNIST))
-    except DataError:
-        raise
-    except TypeError as error:
-        raise DataError(
-            f"torchvision:{name} needs more than a name, or is not a classification data set: {error}"
-        ) from error
-    except Exception as error:  # each data set fails in its own way
-        raise DataError(
-            f"torchvision could not provide {name} under {root}: {error}; "
-            "where the machine has no network, put its files there by hand"
-        ) from error
+        name = config.source.removeprefix(self.name)
+        builder = getattr(datasets, name, None)
+        if builder is None or not inspect.isclass(builder) or name in ("ImageFolder", "DatasetFolder", "VisionDataset"):
+            raise DataError(f"data.source: torchvision.datasets has no data set {name!r}")
+        try:
+            return _build(name, builder, path, like_mnist=issubclass(builder, datasets.MNIST))
+        except DataError:
+            raise
+        except TypeError as error:
+            raise DataError(
+                f"torchvision:{name} needs more than a name, or is not a classification data set: {error}"
+            ) from error
+        except Exception as error:  # each data set fails in its own way
+            raise DataError(
+                f"torchvision could not provide {name} under {path}: {error}; "
+                "where the machine has no network, put its files there by hand"
+            ) from error
 
 
 def _build(name: str, builder: Callable[..., Any], root: Path, *, like_mnist: bool) -> Source:
