@@ -31,10 +31,11 @@ from scipy.special import log_softmax
 from scipy.stats import norm
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
+from imgcls import metrics
 from imgcls.rng import derive_seed
 from imgcls.statistics.intervals import SHARES, Interval, mean_interval
 from imgcls.statistics.paired import mcnemar, paired_interval
-from imgcls.statistics.score_intervals import score_intervals
+from imgcls.statistics.predictions import Predictions
 
 NUM_SIMULATIONS = {"full": 2000, "quick": 500}
 NUM_IMAGES = (60, 300, 656, 2000)
@@ -254,7 +255,7 @@ def _scored(population: Callable[[int, np.random.Generator], Sample], num_images
 def _intervals(
     logits: NDArray[np.float64], labels: NDArray[np.int64], groups: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, Interval | None]]:
-    found = score_intervals(logits, labels, groups=groups)
+    found = metrics.score(Predictions(logits, labels, groups)).intervals
     for score in ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "loss"):
         yield score, found.get(score)
 

@@ -94,9 +94,9 @@ def search(root: Path, trials: int, seeds: int) -> dict[str, object]:
         "confirmed": list(values),
         "confirmed_mean": statistics.fmean(values),
         "optimism": found.confirmation.optimism,
-        "test": judged.test.accuracy,
-        "test_low": judged.test.accuracy_low,
-        "test_high": judged.test.accuracy_high,
+        "test": judged.test["accuracy"],
+        "test_low": judged.test.interval("accuracy").low,
+        "test_high": judged.test.interval("accuracy").high,
         "report": judged.report,
     }
 

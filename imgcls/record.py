@@ -141,8 +141,8 @@ class MetricName:
     IMAGES_PER_SECOND = _metric("images_per_second", TRAINED, "each epoch: train images in a second of training")
     BEST_EPOCH = _metric("best/epoch", WITH_IMAGES, "the epoch whose weights are kept; of a sweep, its winner's")
     BEST = _metric("best/val/SCORE", WITH_IMAGES, "`val/SCORE` at that epoch; of a sweep, its winner's")
-    BEST_ACCURACY_LOW = _metric("best/val/accuracy_low", WITH_IMAGES, "lower end of its 95 % interval, with groups")
-    BEST_ACCURACY_HIGH = _metric("best/val/accuracy_high", WITH_IMAGES, "upper end of that interval")
+    BEST_LOW = _metric("best/val/SCORE_low", WITH_IMAGES, "lower end of its 95 % interval, where it selects")
+    BEST_HIGH = _metric("best/val/SCORE_high", WITH_IMAGES, "upper end of that interval")
     NEAR_LEAKED = _metric(Tag.NUM_NEAR_LEAKED, ALL, "the tag as a number, by which MLflow's UI sorts")
     NUM_TRIALS = _metric("num_trials", SWEEP, "trials that have ended")
     BEST_TRIAL = _metric("best_trial/SCORE", SWEEP, "`best/SCORE` of the trial that val ranked first")
@@ -158,7 +158,7 @@ class MetricName:
     TEST_ACCURACY = _metric("test/accuracy", JUDGED, "share of the test images predicted right")
     LOW = _metric("SPLIT/SCORE_low", JUDGED, "lower end of the 95 % interval of a score on val or test")
     HIGH = _metric("SPLIT/SCORE_high", JUDGED, "upper end of that interval")
-    VAL_TEST_GAP = _metric("val_test_gap", JUDGED, "accuracy on val minus accuracy on test")
+    VAL_TEST_GAP = _metric("val_test_gap", JUDGED, "score that selected the run, on val minus on test")
 
 
 class Artifact:
@@ -193,12 +193,13 @@ class Artifact:
     PARALLEL_PLOT = _artifact("figures/parallel_coordinates.html", SWEEP, "Optuna's plot of all keys of all trials")
 
 
-ACCURACY_ENDS = (MetricName.BEST_ACCURACY_LOW, MetricName.BEST_ACCURACY_HIGH)
-"""Metrics of a run whose images come in groups: the ends of the 95 % interval of `best/val/accuracy`."""
-
-
 BEST, BEST_TRIAL, CONFIRM, TEST = "best/", "best_trial/", "confirm/", "test/"
 """How the names of groups of metrics begin."""
+
+
+def ends_of(name: str) -> tuple[str, str]:
+    """Names of the ends of a score's 95% interval: `val/loss_low` and `val/loss_high` for `val/loss`."""
+    return f"{name}_low", f"{name}_high"
 
 
 def best_name(metric: str) -> str:

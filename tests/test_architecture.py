@@ -13,6 +13,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     ("imgcls.errors", "imgcls.files", "imgcls.text", "imgcls.machine_failures", "imgcls.allocator"),
     ("imgcls.terminal", "imgcls.rng", "imgcls.signals"),
+    ("imgcls.statistics",),
+    ("imgcls.metrics",),
     ("imgcls.config",),
     ("imgcls.project",),
     ("imgcls.record",),
@@ -20,7 +22,6 @@ LAYERS = [
     ("imgcls.models",),
     ("imgcls.training",),
     ("imgcls.tracking",),
-    ("imgcls.statistics",),
     ("imgcls.reporting",),
     ("imgcls.runs",),
     ("imgcls.evaluation",),

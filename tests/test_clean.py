@@ -94,7 +94,7 @@ def test_after_a_sweep_the_losers_give_up_their_weights_and_nobody_else_does(swe
     assert not [p for i in losers | pruned for p in checkpoint(project, i).parent.iterdir()]
     assert all(path.exists() for path in rest)  # predictions, config, curves
     assert look(project).items == ()
-    assert evaluate(sweep_id, project.tracker).test.accuracy > 0.5  # the winner can still be judged
+    assert evaluate(sweep_id, project.tracker).test["accuracy"] > 0.5  # the winner can still be judged
     again = confirm_sweep(sweep_id, project.tracker, top=2, seeds=2)
     assert len(again.winner.values) == 2
 

@@ -31,9 +31,10 @@ def train(
     path, root = find_experiment(experiment, Path.cwd())
     loaded = load_experiment(path, overrides or ())
 
+    from imgcls.metrics import ACCURACY, reported
     from imgcls.record import MetricName, best_name
     from imgcls.reporting.cautions import flat
-    from imgcls.reporting.rounding import metric_text
+    from imgcls.reporting.rounding import score_text
     from imgcls.runs.announce import announce
     from imgcls.runs.prepare import prepare
     from imgcls.runs.train import train_run
@@ -46,17 +47,17 @@ def train(
         tracker.close_orphans()
         announce(prepared, tracker, runs="1 run")
         done = train_run(prepared, tracker, kind="train", name=prepared.experiment.name, fresh=fresh)
-    best = done.best
+    best, names = done.best, reported(prepared.experiment.search.metric)
     facts: dict[str, object] = {
         "run_id": done.run_id,
         MetricName.BEST_EPOCH: best.epoch,
-        best_name("val/accuracy"): best.val_accuracy,
-        best_name("val/loss"): best.val_loss,
+        **{best_name(name): best.value(name) for name in names},
         **(flat(done.caution_tags) if as_json else {}),
     }
     if not as_json:
-        for name, value in (("accuracy", best.val_accuracy), ("loss", best.val_loss)):
-            facts[best_name(f"val/{name}")] = metric_text(name, value, done.accuracy_interval)
+        for name in names:
+            text = score_text(best.value(name), done.intervals.get(name), done.intervals[ACCURACY.on_val])
+            facts[best_name(name)] = text
     print_facts(facts, as_json, title=f"Trained {prepared.experiment.name}")
     if not as_json:
         write_cautions(done.caution_tags)

@@ -13,7 +13,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -29,6 +29,8 @@ from imgcls.config.schema import Section, value_keys
 from imgcls.config.search_space import Options, checked_options
 from imgcls.config.toml import as_toml, toml_key
 from imgcls.errors import ConfigError
+from imgcls.metrics import ACCURACY, BY_NAME, LOSS
+from imgcls.text import either
 
 
 def _matching(pattern: str, remedy: str) -> AfterValidator:
@@ -44,6 +46,11 @@ Fit = Literal["crop", "pad", "squash"]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveShare = Annotated[float, Field(gt=0.0, le=1.0)]
+if TYPE_CHECKING:
+    SelectingMetric = str
+else:
+    SelectingMetric = Literal[*BY_NAME]
+
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Name = Annotated[
     str,
@@ -275,8 +282,11 @@ class SearchConfig(Section):
     """No trial is judged before this many epochs; `auto`: one more than the longest warm-up searched."""
     keep_pruned: bool = False
     """Keep the checkpoints of pruned trials, which are removed otherwise."""
-    metric: Literal["val/accuracy", "val/loss"] = "val/accuracy"
-    """What selects the epoch, the checkpoint and the winner. Ties: lower val/loss, then earlier."""
+    metric: SelectingMetric = Field(
+        default=ACCURACY.on_val,
+        description="What selects the epoch, the checkpoint and the winner: "
+        f"{either([f'`{name}`' for name in BY_NAME])}. Ties: lower {LOSS.on_val}, then earlier.",
+    )
     seed: Seed = 0
     """Seed of the sampler; trials share `train.seed`."""
     space: dict[str, Options] = Field(default_factory=dict)

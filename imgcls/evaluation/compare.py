@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from imgcls.errors import InputError
 from imgcls.evaluation.selection import selection_of
-from imgcls.record import Artifact, RunRecord, Tag
+from imgcls.metrics import ACCURACY, Metric, Scores, metric_named, reported
+from imgcls.record import Artifact, RunRecord, Tag, ends_of
 from imgcls.reporting.cautions import flat as flat_cautions
 from imgcls.reporting.rounding import UNDEFINED
+from imgcls.reporting.run_scores import best_interval
 from imgcls.runs.rebuild import trained_record
 from imgcls.statistics.intervals import Interval
 from imgcls.statistics.paired import holm, mcnemar, paired_interval
@@ -86,6 +88,8 @@ class Split:
         intervals: number of a run -> 95% interval of its accuracy; None where there are too few groups for one.
         num_groups: groups that the images come in; None where every image stands for itself.
         pairs: every two of the runs.
+        metric: what selected all of the runs, where one and the same did and it is not the accuracy.
+        scores: number of a run -> that metric with its 95% interval, or None where none is recorded.
     """
 
     name: str
@@ -94,6 +98,8 @@ class Split:
     intervals: dict[int, Interval | None]
     num_groups: int | None
     pairs: tuple[Pair, ...]
+    metric: Metric | None = None
+    scores: Mapping[int, tuple[float, Interval | None]] = field(default_factory=dict)
 
     @property
     def holm_p_values(self) -> list[float]:
@@ -105,6 +111,10 @@ class Split:
         facts: dict[str, float] = {f"{self.name}/num_images": self.num_images}
         facts |= {} if self.num_groups is None else {f"{self.name}/num_groups": self.num_groups}
         facts |= {f"{self.name}/accuracy_{run}": right / self.num_images for run, right in self.num_right.items()}
+        for run, (value, interval) in self.scores.items():
+            name = f"{self.name}/{self.metric.name}" if self.metric else self.name
+            ends = dict(zip(ends_of(name), (interval.low, interval.high), strict=True)) if interval else {}
+            facts |= {f"{each}_{run}": number for each, number in {name: value, **ends}.items()}
         if len(self.pairs) == 1:
             return facts | self.pairs[0].flat(f"{self.name}/")
         for pair, holm_p in zip(self.pairs, self.holm_p_values, strict=True):
@@ -125,7 +135,8 @@ class Comparison:
         differences: config key -> its value in each run, for keys that differ; a dash where a run has no such key.
             Beside the keys, `imgcls.squares` and `imgcls.loss`.
         chosen: run id -> what val chose of it besides its epoch, `trial` or `configuration`; "" for nothing.
-        histories: a table for each run with `epoch`, `val/accuracy` and `val/loss`.
+        metric: what selected all of the runs; the accuracy where they were selected by different ones.
+        histories: a table for each run with `epoch`, `val/accuracy`, `val/loss` and the metric.
     """
 
     runs: tuple[RunRecord, ...]
@@ -134,6 +145,7 @@ class Comparison:
     test_note: str
     differences: dict[str, tuple[str, ...]]
     histories: tuple[pd.DataFrame, ...]
+    metric: Metric = ACCURACY
     chosen: Mapping[str, str] = field(default_factory=dict)
 
     def selected_by_val(self, run: RunRecord) -> list[str]:
@@ -175,10 +187,17 @@ def compare(run_ids: Sequence[str], tracker: Tracker) -> Comparison:
         {i: _hits(run, Artifact.VAL_PREDICTIONS, tracker, has_groups=run.has_groups) for i, run in numbered.items()},
         numbered,
     )
-    test, test_note = _test(numbered, tracker)
-    histories = tuple(_history(run, tracker) for run in runs)
+    test, test_note, evaluations = _test(numbered, tracker)
+    metric = metric_named(runs[0].metric) if len({run.metric for run in runs}) == 1 else ACCURACY
+    if metric is not ACCURACY:
+        name = metric.on_val
+        val = replace(
+            val, metric=metric, scores={i: (r.best(name), best_interval(r, name)) for i, r in numbered.items()}
+        )
+        test = test and replace(test, metric=metric, scores=_scores_on_test(evaluations, metric))
+    histories = tuple(_history(run, metric, tracker) for run in runs)
     chosen = {run.run_id: _chosen_by_val(run, tracker) for run in runs}
-    return Comparison(runs, val, test, test_note, _differences(runs), histories, chosen)
+    return Comparison(runs, val, test, test_note, _differences(runs), histories, metric, chosen)
 
 
 # --- which runs -------------------------------------------------------------------------------------------------
@@ -259,21 +278,26 @@ def _pair(
     return Pair(first, second, *cells, paired_interval(hits, other_hits, groups), test.p_value)
 
 
-def _test(runs: dict[int, RunRecord], tracker: Tracker) -> tuple[Split | None, str]:
-    """On the predictions of evaluations that are there already, and which runs have none."""
+def _scores_on_test(evaluations: Mapping[int, RunRecord], metric: Metric) -> dict[int, tuple[float, Interval | None]]:
+    scores = {i: Scores.from_metrics(evaluation.metrics, "test") for i, evaluation in evaluations.items()}
+    return {i: (one[metric.name], one.intervals.get(metric.name)) for i, one in scores.items()}
+
+
+def _test(runs: dict[int, RunRecord], tracker: Tracker) -> tuple[Split | None, str, dict[int, RunRecord]]:
+    """On the predictions of evaluations that are there already; which runs have none; and the evaluations."""
     evaluations = {i: found for i, run in runs.items() if (found := _evaluation(run, tracker)) is not None}
     missing = [f"run {i}" for i in runs if i not in evaluations]
     note = f"Not evaluated yet: {', '.join(missing)}; a comparison opens no test split." if missing else ""
     if len(evaluations) < 2:
-        return None, note
+        return None, note, {}
     fingerprints = {run.test_fingerprint for run in evaluations.values()}
     if len(fingerprints) > 1:
-        return None, f"Evaluated on different test splits (fingerprints {', '.join(sorted(fingerprints))})."
+        return None, f"Evaluated on different test splits (fingerprints {', '.join(sorted(fingerprints))}).", {}
     hits = {
         i: _hits(run, Artifact.TEST_PREDICTIONS, tracker, has_groups=runs[i].has_groups)
         for i, run in evaluations.items()
     }
-    return _split("test", hits, evaluations), note
+    return _split("test", hits, evaluations), note, evaluations
 
 
 def _evaluation(run: RunRecord, tracker: Tracker) -> RunRecord | None:
@@ -282,9 +306,8 @@ def _evaluation(run: RunRecord, tracker: Tracker) -> RunRecord | None:
     return found[-1] if found else None
 
 
-def _history(run: RunRecord, tracker: Tracker) -> pd.DataFrame:
-    metrics = ("val/accuracy", "val/loss")
-    columns = {name: dict(tracker.history(run.run_id, name)) for name in metrics}
+def _history(run: RunRecord, metric: Metric, tracker: Tracker) -> pd.DataFrame:
+    columns = {name: dict(tracker.history(run.run_id, name)) for name in reported(metric.on_val)}
     return pd.DataFrame(columns).rename_axis("epoch").sort_index().reset_index()
 
 

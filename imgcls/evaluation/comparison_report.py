@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from imgcls.evaluation.compare import Comparison, Pair, Split
+from imgcls.metrics import ACCURACY, LOSS
 from imgcls.record import RunRecord
 from imgcls.reporting import training_figures
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.drawing import save_png
-from imgcls.reporting.rounding import UNDEFINED, with_interval
+from imgcls.reporting.rounding import UNDEFINED, score_text, with_interval
 from imgcls.reporting.run_scores import warning
 from imgcls.reporting.tables import markdown_table
 from imgcls.statistics.groups import TOO_FEW
@@ -28,7 +29,9 @@ def comparison_pictures(comparison: Comparison) -> list[tuple[str, bytes]]:
     """(caption, PNG) of the curves of all runs, overlaid."""
     named = zip(comparison.runs, comparison.histories, strict=True)
     curves = {f"{i} {run.name}": history for i, (run, history) in enumerate(named, 1)}
-    return [("Accuracy and loss on val over the epochs", save_png(training_figures.overlaid_curves(curves)))]
+    metric = ACCURACY if comparison.metric is LOSS else comparison.metric
+    caption = f"{metric.words[0].upper()}{metric.words[1:]} and loss on val over the epochs"
+    return [(caption, save_png(training_figures.overlaid_curves(curves, metric)))]
 
 
 def _blocks(comparison: Comparison) -> Iterator[str]:
@@ -65,6 +68,12 @@ def _split_blocks(split: Split) -> Iterator[str]:
         for i, right in split.num_right.items()
     ]
     yield markdown_table(("", "accuracy, 95% interval", "images right"), accuracies)
+    if split.metric is not None:
+        scores = [
+            (f"run {i}", score_text(value, interval, split.intervals[i] or NO_INTERVAL))
+            for i, (value, interval) in split.scores.items()
+        ]
+        yield markdown_table(("", f"{split.metric.words}, which selected on val, 95% interval"), scores)
     header = ("pair", "difference, 95% interval", "both right", "first alone", "second alone", "neither", "McNemar p")
     rows = [_pair_row(pair) for pair in split.pairs]
     test = "McNemar's exact one" if split.num_groups is None else "Fisher's of the sign changes of whole groups (mid-p)"

@@ -6,14 +6,14 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from imgcls.metrics import LOSS, metric_named
 from imgcls.record import MetricName, RunRecord, Tag
 from imgcls.reporting.rounding import rounded, with_interval
-from imgcls.reporting.run_scores import best_accuracy_interval
+from imgcls.reporting.run_scores import best_accuracy_interval, best_interval
 from imgcls.rng import derive_seed
 from imgcls.statistics.intervals import Interval, interval_over_seeds
 from imgcls.text import counted
 from imgcls.tracking.store import Tracker
-from imgcls.training.epoch import lower_is_better
 
 SAME_MEAN = 12
 """Decimals to which two means are compared: equal shares of images may differ in their last bit."""
@@ -71,7 +71,7 @@ class Confirmed:
     @property
     def interval(self) -> Interval | None:
         """95% interval of the mean over seeds; None of a single seed."""
-        return interval_over_seeds(self.metric, self.values, self.num_val)
+        return interval_over_seeds(self.values, self.num_val, is_share=metric_named(self.metric).is_share)
 
     @property
     def num_val(self) -> int:
@@ -80,12 +80,13 @@ class Confirmed:
 
     @property
     def digits(self) -> Interval:
-        """What rounds the mean: its interval, or of a single seed that of its accuracy on the val images."""
-        return self.interval or best_accuracy_interval(self.runs[0])
+        """What rounds the mean: its interval, or of a single seed that on the val images, if need be the accuracy's."""
+        run = self.runs[0]
+        return self.interval or best_interval(run, self.metric) or best_accuracy_interval(run)
 
     @property
     def optimism(self) -> float:
-        """The trial's metric minus the mean: above 0 for an accuracy, below 0 for a loss, where the trial was lucky."""
+        """The trial's metric minus the mean: where the trial was lucky above 0, or below 0 if lower is better."""
         return self.trial_value - self.mean
 
     @property
@@ -96,14 +97,14 @@ class Confirmed:
     @property
     def rank(self) -> tuple[float, float, int]:
         """Sorts from best to worst: by the mean, then the lower mean val/loss, then the number of the trial."""
-        sign = 1 if lower_is_better(self.metric) else -1
-        mean_loss = statistics.fmean(run.best("val/loss") for run in self.runs)
-        return sign * round(self.mean, SAME_MEAN), mean_loss, self.trial
+        mean_loss = statistics.fmean(run.best(LOSS.on_val) for run in self.runs)
+        return metric_named(self.metric).rank(round(self.mean, SAME_MEAN)), mean_loss, self.trial
 
     def minus(self, other: Confirmed) -> tuple[float, Interval | None]:
         """The mean minus the other's, paired by seed, with its 95% interval; None of a single seed."""
         differences = [mine - theirs for mine, theirs in zip(self.values, other.values, strict=True)]
-        interval = interval_over_seeds(self.metric, differences, self.num_val, of_differences=True)
+        is_share = metric_named(self.metric).is_share
+        interval = interval_over_seeds(differences, self.num_val, is_share=is_share, of_differences=True)
         return self.mean - other.mean, interval
 
 
@@ -150,8 +151,7 @@ def ranked_trials(trials: Sequence[RunRecord], metric: str) -> list[RunRecord]:
     """The completed ones among a sweep's trials, best first: by the metric, then lower val/loss, then the number."""
 
     def rank(record: RunRecord) -> tuple[float, float, int]:
-        sign = 1 if lower_is_better(metric) else -1
-        return sign * record.best(metric), record.best("val/loss"), record.trial
+        return metric_named(metric).rank(record.best(metric)), record.best(LOSS.on_val), record.trial
 
     return sorted((record for record in trials if record.outcome == "completed"), key=rank)
 

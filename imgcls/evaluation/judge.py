@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import nn
@@ -18,6 +18,7 @@ from imgcls.data.loader import Loader
 from imgcls.errors import DataError, InputError
 from imgcls.evaluation.report import evaluation_markdown
 from imgcls.evaluation.selection import Selection, selection_of
+from imgcls.metrics import ACCURACY, Scores, metric_named, reported, score, val_scores
 from imgcls.record import Artifact, MetricName, RunRecord, Tag, best_name
 from imgcls.reporting import html, prediction_figures
 from imgcls.reporting.cautions import caution_tags
@@ -28,16 +29,13 @@ from imgcls.runs.prepare import Prepared
 from imgcls.runs.rebuild import rebuild, same_place, trained_record
 from imgcls.runs.record_writer import prediction_table
 from imgcls.statistics.calibration import reliability
-from imgcls.statistics.intervals import Interval
 from imgcls.statistics.per_class import per_class
-from imgcls.statistics.predictions import confusion
-from imgcls.statistics.score_intervals import explained_intervals
-from imgcls.statistics.scores import Scores, score_logits
+from imgcls.statistics.predictions import Predictions
 from imgcls.tracking import looks
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint
-from imgcls.training.loop import loss_and_accuracy, predict
+from imgcls.training.loop import predict
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +54,8 @@ class Evaluation:
         look: ordinal of this opening of the test split, from 1.
         val: scores on val of the same checkpoint.
         test: scores on test.
+        metric: what selected the run, such as `val/accuracy`.
+        gap: that metric on val minus the same on test.
         report: as Markdown.
         caution_tags: tags of the run judged from which `cautions.cautions` makes its sentences.
         is_recorded: whether it is the result of an earlier evaluation, given again without a look.
@@ -66,20 +66,23 @@ class Evaluation:
     look: int
     val: Scores
     test: Scores
+    metric: str
+    gap: float
     report: str
     caution_tags: Mapping[str, str] = field(default_factory=dict)
     is_recorded: bool = False
 
     def flat(self) -> dict[str, float | str | int]:
         """Under the record's names, for programs."""
+        on_val = self.val.metrics("val")
         return {
             "run_id": self.run_id,
             Tag.EVALUATED_RUN_ID: self.evaluated_run_id,
             Tag.TEST_LOOK: self.look,
-            best_name("val/accuracy"): self.val.accuracy,
-            **self.val.metrics("val"),
+            **{best_name(name): on_val[name] for name in (ACCURACY.on_val, self.metric) if name in on_val},
+            **on_val,
             **self.test.metrics("test"),
-            MetricName.VAL_TEST_GAP: self.val.accuracy - self.test.accuracy,
+            **({} if math.isnan(self.gap) else {MetricName.VAL_TEST_GAP: self.gap}),
             **flat_cautions(self.caution_tags),
         }
 
@@ -167,6 +170,8 @@ def _recorded(record: RunRecord, test: HeldOut, tracker: Tracker) -> Evaluation 
         look=earlier.look,
         val=Scores.from_metrics(earlier.metrics, "val"),
         test=Scores.from_metrics(earlier.metrics, "test"),
+        metric=record.metric,
+        gap=earlier.metrics[MetricName.VAL_TEST_GAP],
         report=tracker.read_text(earlier.run_id, Artifact.REPORT),
         caution_tags=caution_tags(earlier.tags),
         is_recorded=True,
@@ -178,32 +183,31 @@ def _judge(run: Run, candidate: _Candidate, images: DecodedImages, look: int, tr
     names, val = prepared.dataset.class_names, prepared.dataset.val
     logits = _logits(candidate.model, prepared, images)
     classes = per_class(images.labels, logits.argmax(axis=1), names, images.groups)
-    val_scores = score_logits(candidate.val_logits, val.labels, val.groups)
-    test_scores = score_logits(logits, images.labels, images.groups)
-    val_intervals = explained_intervals(candidate.val_logits, val.labels, groups=val.groups)
-    test_intervals = explained_intervals(logits, images.labels, groups=images.groups)
+    predictions = Predictions(logits, images.labels, images.groups)
+    on_val, on_test = score(Predictions(candidate.val_logits, val.labels, val.groups)), score(predictions)
+    metric = metric_named(record.metric)
+    gap = on_val[metric.name] - on_test[metric.name]
     run.log_metrics({
-        **val_scores.metrics("val"), **_ends("val", val_intervals.intervals),
-        **test_scores.metrics("test"), **_ends("test", test_intervals.intervals),
-        MetricName.VAL_TEST_GAP: val_scores.accuracy - test_scores.accuracy,
-        **_near_leaked(record),
+        **on_val.metrics("val"), **on_test.metrics("test"), MetricName.VAL_TEST_GAP: gap, **_near_leaked(record),
     })  # fmt: skip
     run.log_text(Artifact.TEST_PREDICTIONS, prediction_table(images, logits, names).to_csv(index=False))
     run.log_text(Artifact.PER_CLASS, classes.to_csv(index=False))
-    pictures = _pictures(images, logits, names, test_scores.ece)
+    pictures = _pictures(images, predictions, names, on_test["ece"])
     for name, (_, png) in pictures.items():
         run.log_bytes(name, png)
     if images.groups:
         run.set_tags({
-            Tag.NUM_VAL_GROUPS: str(val_intervals.num_groups), Tag.NUM_TEST_GROUPS: str(test_intervals.num_groups),
+            Tag.NUM_VAL_GROUPS: str(on_val.num_groups), Tag.NUM_TEST_GROUPS: str(on_test.num_groups),
         })  # fmt: skip
-    explained = {"test": test_intervals, "val": val_intervals}
-    report = evaluation_markdown(tracker.get(run.run_id), candidate.selection, classes, explained)
+    scores = {"test": on_test, "val": on_val}
+    report = evaluation_markdown(tracker.get(run.run_id), candidate.selection, classes, scores)
     run.log_text(Artifact.REPORT, report)
     title = f"{record.experiment}: held-out evaluation"
     run.log_text(Artifact.REPORT_HTML, html.render(report, list(pictures.values()), title=title))
     run.describe(report)
-    return Evaluation(run.run_id, record.run_id, look, val_scores, test_scores, report, caution_tags(record.tags))
+    return Evaluation(
+        run.run_id, record.run_id, look, on_val, on_test, record.metric, gap, report, caution_tags(record.tags)
+    )
 
 
 def _near_leaked(record: RunRecord) -> dict[str, float]:
@@ -211,29 +215,20 @@ def _near_leaked(record: RunRecord) -> dict[str, float]:
     return {name: record.metrics[name] for name in (Tag.NUM_NEAR_LEAKED,) if name in record.metrics}
 
 
-def _ends(split: str, intervals: Mapping[str, Interval]) -> dict[str, float]:
-    """The ends of the intervals under their names in the record; those of the accuracy are among the scores."""
-    ends: dict[str, float] = {}
-    for name, interval in intervals.items():
-        if name != "accuracy":
-            ends |= {f"{split}/{name}_low": interval.low, f"{split}/{name}_high": interval.high}
-    return ends
-
-
 def _pictures(
-    images: DecodedImages, logits: NDArray[np.float32], names: tuple[str, ...], ece: float
+    images: DecodedImages, predictions: Predictions, names: tuple[str, ...], ece: float
 ) -> dict[str, tuple[str, bytes]]:
     """Name -> (caption, PNG)."""
-    probs = softmax(logits.astype(np.float64), axis=1)
+    probs = softmax(predictions.logits.astype(np.float64), axis=1)
     drawn = {
         Artifact.CONFUSION_MATRIX: (
             "Who is taken for whom on test",
-            prediction_figures.confusion_matrix(confusion(images.labels, probs.argmax(axis=1), len(names)), names),
+            prediction_figures.confusion_matrix(predictions.confusion(), names),
         ),
         Artifact.RELIABILITY: (
             "Confidence against accuracy on test",
             prediction_figures.reliability_diagram(
-                reliability(probs, images.labels), ece, has_intervals=not images.groups
+                reliability(predictions.confidence, predictions.hits), ece, has_intervals=not images.groups
             ),
         ),
         Artifact.WORST_MISTAKES: (
@@ -293,26 +288,29 @@ def _confirm_what_it_says(checkpoint: Mapping[str, object], record: RunRecord, p
 def _confirm_val_score(record: RunRecord, prepared: Prepared, logits: NDArray[np.float32]) -> None:
     """The checkpoint must earn the val score that the tracker holds, or it is not the run's."""
     labels = prepared.dataset.val.labels
-    loss, accuracy = loss_and_accuracy(torch.from_numpy(logits), torch.from_numpy(labels))
-    tracked_loss, tracked = record.best("val/loss"), record.best("val/accuracy")
+    scores = val_scores(Predictions(logits, labels), record.metric)
     if same_place(record, prepared):
-        if (loss, accuracy) != (tracked_loss, tracked):
+        names = reported(record.metric)
+        if any(scores[name] != record.best(name) for name in names):
             raise InputError(
-                f"run {record.run_id} was tracked with val/accuracy {tracked!r} and val/loss {tracked_loss!r}, but its "
-                f"checkpoint gives {accuracy!r} and {loss!r} on the same device, threads and versions; "
+                f"run {record.run_id} was tracked with "
+                f"{' and '.join(f'{name} {record.best(name)!r}' for name in names)}, but its checkpoint gives "
+                f"{' and '.join(repr(scores[name]) for name in names)} on the same device, threads and versions; "
                 "the checkpoint or the code is not the one that was tracked"
             )
         return
+    accuracy, tracked = scores[ACCURACY.on_val], record.best(ACCURACY.on_val)
     allowed = -(-len(labels) // IMAGES_PER_DIFFERENCE)
     differing = round(abs(accuracy - tracked) * len(labels))
     if differing > allowed:
         raise InputError(
-            f"run {record.run_id} was tracked with val/accuracy {tracked:.4f}, but its checkpoint gives {accuracy:.4f} "
-            f"here: {differing} of {len(labels)} images differ, where {allowed} may between machines"
+            f"run {record.run_id} was tracked with {ACCURACY.on_val} {tracked:.4f}, but its checkpoint gives "
+            f"{accuracy:.4f} here: {differing} of {len(labels)} images differ, where {allowed} may between machines"
         )
     log.info(
-        "val/accuracy recomputed: %.4f (tracked %.4f, on another device or with other versions)", accuracy, tracked
-    )
+        "%s recomputed: %.4f (tracked %.4f, on another device or with other versions)",
+        ACCURACY.on_val, accuracy, tracked,
+    )  # fmt: skip
 
 
 def _logits(model: nn.Module, prepared: Prepared, images: DecodedImages) -> NDArray[np.float32]:

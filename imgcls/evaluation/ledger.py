@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
+from imgcls.metrics import ACCURACY, Scores
 from imgcls.record import TEST, MetricName, RunRecord, Tag
 from imgcls.reporting.cautions import cautions, flat
 from imgcls.reporting.rounding import UNDEFINED, with_interval
-from imgcls.statistics.scores import Scores
 from imgcls.tracking.store import Tracker
 
 
@@ -84,7 +84,7 @@ def _row(look: PastLook) -> dict[str, str]:
 def _score(look: PastLook) -> str:
     if look.test is None:
         return f"{UNDEFINED} ({look.evaluation.outcome})"
-    return with_interval(look.test.accuracy, look.test.accuracy_interval)
+    return with_interval(look.test[ACCURACY.name], look.test.interval(ACCURACY.name))
 
 
 def _evaluations(tracker: Tracker) -> list[RunRecord]:

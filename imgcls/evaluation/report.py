@@ -10,25 +10,18 @@ import pandas as pd
 
 from imgcls.evaluation.confirmation import mean_words, optimism_words
 from imgcls.evaluation.selection import Selection, story
+from imgcls.metrics import ACCURACY, METRICS, Metric, Scores, metric_named
 from imgcls.record import MetricName, RunRecord, Tag
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.methods_section import commit_words, device_words, methods, model_words, split_words
-from imgcls.reporting.rounding import UNDEFINED, ends, rounded, with_interval
+from imgcls.reporting.rounding import UNDEFINED, ends, rounded, score_text, with_interval
 from imgcls.reporting.run_scores import val_score, warned, warning
 from imgcls.reporting.tables import document, escaped, fetch_config, markdown_table, shell
+from imgcls.statistics.groups import about_groups
 from imgcls.statistics.intervals import Interval, difference_interval
-from imgcls.statistics.score_intervals import METHODS, ScoreIntervals
-from imgcls.statistics.scores import Scores
 
-SCORE_NAMES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro-F1",
-    "auroc": "AUROC",
-    "ece": "calibration error (ECE)",
-    "loss": "loss (nats)",
-}
-"""Fields of `Scores` in the order of the report, with the words for them."""
+NEWCOMBE, MOVER = "Newcombe's 95% interval", "95% interval joined from that on val and that on test"
+"""How the interval of the gap is made: of an accuracy, and by the same method of other scores."""
 
 NO_INTERVAL_OF_ECE = "The calibration error has no interval, since it is biased upwards."
 
@@ -43,7 +36,7 @@ def evaluation_markdown(
     evaluation: RunRecord,
     selection: Selection,
     classes: pd.DataFrame,
-    intervals: Mapping[str, ScoreIntervals] = MappingProxyType({}),
+    intervals: Mapping[str, Scores] = MappingProxyType({}),
 ) -> str:
     """The report of one held-out evaluation.
 
@@ -89,27 +82,31 @@ def evaluation_markdown(
     )
 
 
-def about_intervals(intervals: Mapping[str, ScoreIntervals]) -> str:
+def about_intervals(intervals: Mapping[str, Scores]) -> str:
     """By which methods the intervals of the score table are made, and why a score has none.
 
     Args:
         intervals: `test` or `val` -> the intervals on it.
     """
-    made = "; ".join(f"{SCORE_NAMES[name]}: {method}" for name, method in METHODS.items())
+    made = "; ".join(f"{metric.words}: {metric.method}" for metric in METRICS if metric.method)
     missing = [
-        f"On {split}, {SCORE_NAMES[name]} has no interval: {reason}."
+        f"On {split}, {metric.words} has no interval: {found.missing[metric.name]}."
         for split, found in intervals.items()
-        for name, reason in found.missing.items()
+        for metric in METRICS
+        if metric.name in found.missing
     ]
-    groups = [f"On {split}: {found.about_groups}" for split, found in intervals.items() if found.about_groups]
+    groups = [
+        f"On {split}: {about_groups(found.num_groups, has_intervals=bool(found.intervals))}"
+        for split, found in intervals.items()
+        if found.num_groups is not None
+    ]
     return " ".join((f"How the intervals are made: {made}. {NO_INTERVAL_OF_ECE}", *groups, *missing))
 
 
 def score_rows(evaluation: RunRecord) -> list[tuple[str, str, str, str, str]]:
     """(score, on test, its 95% interval, on val, its 95% interval) of each score, in words."""
     return [
-        (words, *_cells(evaluation.metrics, "test", name), *_cells(evaluation.metrics, "val", name))
-        for name, words in SCORE_NAMES.items()
+        (metric.words, *_cells(evaluation, "test", metric), *_cells(evaluation, "val", metric)) for metric in METRICS
     ]
 
 
@@ -133,22 +130,17 @@ def _alike_words(evaluation: RunRecord) -> str:
     return f" {images} like images which earlier looks opened that are not counted here."
 
 
-def recorded_intervals(metrics: Mapping[str, float], split: str) -> dict[str, Interval]:
-    """Field of `Scores` -> its 95% interval on a split, of those that have one."""
-    ends_of = {name: (metrics.get(f"{split}/{name}_low"), metrics.get(f"{split}/{name}_high")) for name in SCORE_NAMES}
-    return {name: Interval(low, high) for name, (low, high) in ends_of.items() if low is not None and high is not None}
-
-
-def _cells(metrics: Mapping[str, float], split: str, name: str) -> tuple[str, str]:
-    scores, own = Scores.from_metrics(metrics, split), recorded_intervals(metrics, split).get(name)
-    shown = rounded(getattr(scores, name), own or scores.accuracy_interval)
+def _cells(evaluation: RunRecord, split: str, metric: Metric) -> tuple[str, str]:
+    scores = Scores.from_metrics(evaluation.metrics, split)
+    own = scores.intervals.get(metric.name)
+    shown = rounded(scores[metric.name], own or scores.interval(ACCURACY.name))
     return shown, UNDEFINED if own is None else ends(own)
 
 
 def _score_table(evaluation: RunRecord, selection: Selection) -> str:
     rows = [
-        (words, *cells, interval + (_note(selection) if selection.metric == f"val/{name}" else ""))
-        for name, (words, *cells, interval) in zip(SCORE_NAMES, score_rows(evaluation), strict=True)
+        (words, *cells, interval + (_note(selection) if selection.metric == metric.on_val else ""))
+        for metric, (words, *cells, interval) in zip(METRICS, score_rows(evaluation), strict=True)
     ]
     return markdown_table(("score", "test", "95% interval", "val", "95% interval"), rows)
 
@@ -167,15 +159,16 @@ def _epoch(selection: Selection) -> str:
 
 def _steps(evaluation: RunRecord, selection: Selection) -> list[tuple[str, str]]:
     """From the score that val gave to the score that counts, all of the run judged and of its configuration."""
-    test = Scores.from_metrics(evaluation.metrics, "test")
+    test, metric = Scores.from_metrics(evaluation.metrics, "test"), metric_named(selection.metric)
+    on_test = score_text(test[metric.name], test.intervals.get(metric.name), test.interval(ACCURACY.name))
     own = f"{val_score(selection.run, selection.metric)}{_note(selection)}"
     return [
         *_confirmed_steps(selection),
         (f"{selection.metric} of this run", own),
-        ("test accuracy", with_interval(test.accuracy, test.accuracy_interval)),
+        (f"test {metric.words}", on_test),
         (
-            "val_test_gap, accuracy on val minus on test",
-            with_interval(evaluation.metrics[MetricName.VAL_TEST_GAP], _gap_interval(evaluation)),
+            f"val_test_gap, {metric.words} on val minus on test",
+            with_interval(evaluation.metrics[MetricName.VAL_TEST_GAP], _gap_interval(evaluation, metric)),
         ),
         ("trials", str(selection.trials.num) if selection.trials.num else UNDEFINED),
         ("looks at the test split", str(evaluation.look)),
@@ -194,26 +187,28 @@ def _confirmed_steps(selection: Selection) -> list[tuple[str, str]]:
     ]
 
 
-def _gap_interval(evaluation: RunRecord) -> Interval:
+def _gap_interval(evaluation: RunRecord, metric: Metric) -> Interval:
     val, test = (Scores.from_metrics(evaluation.metrics, split) for split in ("val", "test"))
-    return difference_interval(val.accuracy, val.accuracy_interval, test.accuracy, test.accuracy_interval)
+    name = metric.name
+    return difference_interval(val[name], val.interval(name), test[name], test.interval(name))
 
 
 def _gap(evaluation: RunRecord, selection: Selection) -> str:
-    interval = _gap_interval(evaluation)
+    metric = metric_named(selection.metric)
+    interval = _gap_interval(evaluation, metric)
     selected = selection.chosen or selection.chosen_by_other_scores
     expected = f" Val selected {selected}, so some gap is to be expected." if selected else ""
     return (
-        f"`val_test_gap`, accuracy on val minus accuracy on test: "
-        f"{rounded(evaluation.metrics[MetricName.VAL_TEST_GAP], interval)} ({_about_gap(interval)}).{expected}"
+        f"`val_test_gap`, {metric.words} on val minus {metric.words} on test: "
+        f"{rounded(evaluation.metrics[MetricName.VAL_TEST_GAP], interval)} ({_about_gap(interval, metric)}).{expected}"
     )
 
 
-def _about_gap(interval: Interval) -> str:
+def _about_gap(interval: Interval, metric: Metric) -> str:
     """It joins the intervals on val and on test, where both have one."""
     if math.isnan(interval.half_width):
-        return "no interval: too few groups of images"
-    return f"{ends(interval)}, Newcombe's 95% interval"
+        return "no interval: too few groups of images" if metric is ACCURACY else "no interval"
+    return f"{ends(interval)}, {NEWCOMBE if metric is ACCURACY else MOVER}"
 
 
 def _methods(evaluation: RunRecord, selection: Selection, num_classes: int) -> str:
@@ -222,7 +217,10 @@ def _methods(evaluation: RunRecord, selection: Selection, num_classes: int) -> s
     size = judged.params["data.image_size"]
     look = evaluation.look
     val = Scores.from_metrics(evaluation.metrics, "val")
-    on_val = _stated("accuracy", val, val.accuracy_interval, wilson=Tag.NUM_VAL_GROUPS not in evaluation.tags)
+    on_val = _accuracy_stated(val, wilson=Tag.NUM_VAL_GROUPS not in evaluation.tags)
+    selecting = metric_named(selection.metric)
+    if selecting is not ACCURACY:
+        on_val += _other_stated(selecting, val)
     flattered = "; measured on the images that selected, it is optimistic" if selection.is_flattered else ""
     confirmed = (
         [f"The configuration, trained again, had a mean validation {metric} of {mean_words(selection.confirmed)}."]
@@ -246,20 +244,22 @@ def _methods(evaluation: RunRecord, selection: Selection, num_classes: int) -> s
 
 
 def _test_scores(evaluation: RunRecord) -> str:
-    test, intervals = Scores.from_metrics(evaluation.metrics, "test"), recorded_intervals(evaluation.metrics, "test")
-    stated = [
-        f", {words} {_stated(name, test, interval)}"
-        for name, words in SCORE_NAMES.items()
-        if name != "accuracy" and (interval := intervals.get(name)) is not None
-    ]
+    test = Scores.from_metrics(evaluation.metrics, "test")
+    stated = [_other_stated(one, test) for one in METRICS if one is not ACCURACY and one.name in test.intervals]
     groups = evaluation.tags.get(Tag.NUM_TEST_GROUPS)
     counted = f" The intervals count {groups} groups of images as independent (Rao and Scott 1992)." if groups else ""
-    accuracy = _stated("accuracy", test, test.accuracy_interval, wilson=groups is None)
-    return f"Test accuracy was {accuracy}{''.join(stated)}.{counted}"
+    return f"Test accuracy was {_accuracy_stated(test, wilson=groups is None)}{''.join(stated)}.{counted}"
 
 
-def _stated(name: str, scores: Scores, interval: Interval, *, wilson: bool = False) -> str:
-    value = rounded(getattr(scores, name), interval)
+def _other_stated(metric: Metric, scores: Scores) -> str:
+    interval = scores.intervals.get(metric.name)
+    value = rounded(scores[metric.name], interval or scores.interval(ACCURACY.name))
+    return f", {metric.words} {value}" + (f" (95% interval {ends(interval)})" if interval else "")
+
+
+def _accuracy_stated(scores: Scores, *, wilson: bool) -> str:
+    interval = scores.interval(ACCURACY.name)
+    value = rounded(scores[ACCURACY.name], interval)
     if math.isnan(interval.low):
         return f"{value} (no interval: too few groups of images)"
     return f"{value} (95% {'Wilson ' if wilson else ''}interval {ends(interval)})"

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from imgcls.data.splits import SQUARES_FORMAT
-from imgcls.record import UNKNOWN, Artifact, RunRecord, Tag, best_name
+from imgcls.metrics import ACCURACY, BY_NAME, LOSS
+from imgcls.record import UNKNOWN, Artifact, MetricName, RunRecord, Tag, best_name
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.cautions import flat as flat_cautions
 from imgcls.reporting.rounding import accuracy_interval
@@ -23,8 +24,11 @@ from imgcls.tracking.store import Tracker
 
 log = logging.getLogger(__name__)
 
-COMPARED = ("train/loss", "val/loss", "val/accuracy", "train/lr")
+COMPARED = (MetricName.TRAIN_LOSS, LOSS.on_val, ACCURACY.on_val, MetricName.TRAIN_LR)
 """Metrics of an epoch that a repeat owes; its timings are its own."""
+
+COMPARED_WHERE_RECORDED = tuple(name for name in BY_NAME if name not in COMPARED)
+"""Further ones, which epochs of earlier versions lack."""
 
 History = Mapping[str, Mapping[int, float]]
 """Metric -> epoch -> value."""
@@ -74,7 +78,7 @@ class Verdict:
     @property
     def val_accuracy(self) -> tuple[float, float]:
         """Of the original and of the repeat."""
-        return self.then.best("val/accuracy"), self.now.best("val/accuracy")
+        return self.then.best(ACCURACY.on_val), self.now.best(ACCURACY.on_val)
 
     @property
     def causes(self) -> list[str]:
@@ -87,8 +91,8 @@ class Verdict:
             "run_id": self.now.run_id,
             "repeated_run_id": self.then.run_id,
             Tag.VERIFIED: self.word,
-            best_name("val/accuracy"): self.val_accuracy[1],
-            f"repeated/{best_name('val/accuracy')}": self.val_accuracy[0],
+            best_name(ACCURACY.on_val): self.val_accuracy[1],
+            f"repeated/{best_name(ACCURACY.on_val)}": self.val_accuracy[0],
             "first_difference": self.first_difference,
             "causes": self.causes,
             Tag.SQUARES: self.now.squares,
@@ -102,7 +106,7 @@ class Verdict:
         rows = [
             ("verified", self.word),
             *(
-                (f"{best_name('val/accuracy')}, {when}", val_score(record, "val/accuracy"))
+                (f"{best_name(ACCURACY.on_val)}, {when}", val_score(record, ACCURACY.on_val))
                 for when, record in (("then", self.then), ("now", self.now))
             ),
             ("first difference", self.first_difference or "none"),
@@ -159,7 +163,7 @@ def _say_what_is_other(record: RunRecord, prepared: Prepared) -> None:
 
 
 def _history(tracker: Tracker, run_id: str) -> dict[str, dict[int, float]]:
-    return {name: dict(tracker.history(run_id, name)) for name in COMPARED}
+    return {name: dict(tracker.history(run_id, name)) for name in (*COMPARED, *COMPARED_WHERE_RECORDED)}
 
 
 def first_difference(original: History, repeat: History) -> str:
@@ -167,6 +171,8 @@ def first_difference(original: History, repeat: History) -> str:
     epochs = sorted({epoch for history in (original, repeat) for points in history.values() for epoch in points})
     for epoch in epochs:
         for name in original:
+            if name in COMPARED_WHERE_RECORDED and epoch not in original[name]:
+                continue
             before, after = original[name].get(epoch, math.nan), repeat[name].get(epoch, math.nan)
             if before != after:
                 return f"epoch {epoch}, {name}: {before!r} -> {after!r}"

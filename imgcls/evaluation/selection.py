@@ -17,11 +17,11 @@ from imgcls.evaluation.confirmation import (
     ranked_trials,
     recorded_confirmation,
 )
+from imgcls.metrics import metric_named
 from imgcls.record import MetricName, RunRecord, Tag
 from imgcls.reporting.run_scores import val_score
 from imgcls.text import counted
 from imgcls.tracking.store import Tracker
-from imgcls.training.epoch import lower_is_better
 
 ENDED = ("completed", "pruned", "failed")
 """Outcomes of trials that count among those val chose from."""
@@ -286,7 +286,7 @@ def _place_of_configuration(selection: Selection, confirmation: Confirmation, pl
     num_configurations, metric = len(confirmation.ranked), selection.metric
     seeds = counted(confirmation.num_seeds, "fresh seed")
     over = f"its mean {metric} over {seeds}" if confirmation.num_seeds > 1 else f"its {metric} with one fresh seed"
-    extreme = "lowest" if lower_is_better(metric) else "highest"
+    extreme = "highest" if metric_named(metric).higher_is_better else "lowest"
     among = f"which val had picked as the best of {selection.trials.in_words}"
     if place > 1:
         yield (
@@ -315,10 +315,10 @@ def _fall(selection: Selection) -> Iterator[str]:
     best = selection.confirmation.best_trial.found_by if selection.confirmation else None
     if best is None:
         return
-    sign = 1 if lower_is_better(selection.metric) else -1
-    if sign * selection.run.best(selection.metric) > sign * best.best(selection.metric):
+    metric = metric_named(selection.metric)
+    if metric.rank(selection.run.best(selection.metric)) > metric.rank(best.best(selection.metric)):
         own, taken = val_score(selection.run, selection.metric), val_score(best, selection.metric)
-        worse = ("a little " if own == taken else "") + ("above" if lower_is_better(selection.metric) else "below")
+        worse = ("a little " if own == taken else "") + ("below" if metric.higher_is_better else "above")
         yield (
             f"Its own {selection.metric}, {own}, is {worse} that of trial "
             f"{best.trial}, {taken}, whose place it takes: that score was "

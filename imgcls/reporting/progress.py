@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from imgcls import terminal
+from imgcls.metrics import ACCURACY, LOSS
 from imgcls.reporting.rounding import rounded, with_interval
 from imgcls.statistics.intervals import Interval
 from imgcls.training.epoch import EpochResult
@@ -51,14 +52,16 @@ class RunProgress:
         title: what the run is called.
         num_epochs: epochs in all.
         steps_per_epoch: steps in each.
+        metric: what selects, such as `val/accuracy`.
         done: epochs that earlier sittings completed, with the share of one that was begun.
         now: seconds of a clock.
     """
 
     def __init__(
-        self, title: str, num_epochs: int, steps_per_epoch: int, done: float = 0.0,
+        self, title: str, num_epochs: int, steps_per_epoch: int, metric: str, done: float = 0.0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
+        self._metric = metric
         self._title = title
         self._num_epochs = num_epochs
         self._steps = steps_per_epoch
@@ -95,10 +98,13 @@ class RunProgress:
             interval: of its val accuracy; the scores are shown with the digits that it supports.
         """
         self.close()
+        selecting = ""
+        if self._metric not in (LOSS.on_val, ACCURACY.on_val):
+            selecting = f"  {self._metric} {rounded(result.value(self._metric), interval)}"
         line = (
             f"{self._title} epoch {result.epoch:>3}/{self._num_epochs}  train/loss {result.train_loss:.3f}  "
-            f"val/loss {rounded(result.val_loss, interval)}  "
-            f"val/accuracy {with_interval(result.val_accuracy, interval)}{' *' if is_best else '  '} "
+            f"{LOSS.on_val} {rounded(result.val_loss, interval)}  "
+            f"{ACCURACY.on_val} {with_interval(result.val_accuracy, interval)}{selecting}{' *' if is_best else '  '} "
             f"{result.images_per_second:6.0f} images/s  {self._pace.left(result.epoch, self._num_epochs)}"
         )
         tqdm.write(line, file=terminal.stderr())

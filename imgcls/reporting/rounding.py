@@ -59,15 +59,15 @@ def accuracy_interval(accuracy: float, num_images: int) -> Interval:
     return wilson(round(accuracy * num_images), num_images)
 
 
-def metric_text(metric: str, value: float, interval: Interval) -> str:
-    """A tracked metric for people: an accuracy with its interval, a loss with as many digits.
+def score_text(value: float, interval: Interval | None, of_accuracy: Interval) -> str:
+    """A score with its interval, or where it has none with as many digits as the accuracy on the same images.
 
     Args:
-        metric: its name in the record, such as `val/loss`.
-        value: the metric.
-        interval: of the accuracy on the same images.
+        value: the score.
+        interval: its own; None where it was not recorded.
+        of_accuracy: that of the accuracy.
     """
-    return with_interval(value, interval) if metric.endswith("accuracy") else rounded(value, interval)
+    return rounded(value, of_accuracy) if interval is None else with_interval(value, interval)
 
 
 def _decimals(interval: Interval) -> int:

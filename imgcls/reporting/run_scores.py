@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from imgcls.record import ACCURACY_ENDS, MetricName, RunRecord, Tag, best_name
+from imgcls.metrics import ACCURACY, BY_NAME, Scores
+from imgcls.record import MetricName, RunRecord, Tag, best_name, ends_of
 from imgcls.reporting.cautions import cautions
-from imgcls.reporting.rounding import accuracy_interval, metric_text, rounded, with_interval
+from imgcls.reporting.rounding import accuracy_interval, score_text, with_interval
 from imgcls.reporting.tables import escaped, shown
 from imgcls.statistics.intervals import NO_INTERVAL, Interval
-from imgcls.statistics.scores import Scores
-
-INTERVAL_COLUMNS = ("val/accuracy_low", "val/accuracy_high")
-"""Columns of a leaderboard whose images come in groups: the ends of each accuracy's 95 % interval."""
 
 
 def score_of(record: RunRecord) -> str:
@@ -26,9 +23,9 @@ def score_of(record: RunRecord) -> str:
     metrics = record.metrics
     if MetricName.TEST_ACCURACY in metrics:
         test = Scores.from_metrics(metrics, "test")
-        score = f"{MetricName.TEST_ACCURACY} {with_interval(test.accuracy, test.accuracy_interval)}"
-    elif best_name("val/accuracy") in metrics and Tag.NUM_VAL in record.tags:
-        score = f"val/accuracy {val_score(record, 'val/accuracy')}"
+        score = f"{MetricName.TEST_ACCURACY} {with_interval(test[ACCURACY.name], test.interval(ACCURACY.name))}"
+    elif best_name(ACCURACY.on_val) in metrics and Tag.NUM_VAL in record.tags:
+        score = f"{ACCURACY.on_val} {val_score(record, ACCURACY.on_val)}"
     else:
         return ""
     said = cautions(record.tags)
@@ -46,56 +43,80 @@ def warned(paragraph: str, sentences: Sequence[str]) -> str:
 
 
 def val_score(record: RunRecord, metric: str) -> str:
-    """A run's val metric at the epoch that it kept, for people: an accuracy with its interval, a loss with its digits.
+    """A run's val metric at the epoch that it kept, for people.
 
     Args:
         record: of a run that trained, or of a sweep, which has its winner's.
         metric: such as `val/accuracy`.
     """
-    return metric_text(metric, record.best(metric), best_accuracy_interval(record))
+    return score_text(record.best(metric), best_interval(record, metric), best_accuracy_interval(record))
 
 
-def best_accuracy_interval(record: RunRecord) -> Interval:
-    """95% interval of a run's `best/val/accuracy`; `NO_INTERVAL` where images come in too few groups, or unknown ones.
+def best_interval(record: RunRecord, metric: str) -> Interval | None:
+    """95% interval of a run's val metric at the epoch that it kept; None where the record has none.
 
     Args:
         record: of a run that trained, or of a sweep, which has its winner's.
+        metric: such as `val/accuracy`.
     """
-    low, high = (record.metrics.get(name) for name in ACCURACY_ENDS)
-    if low is not None and high is not None:
-        return Interval(low, high)
+    if metric == ACCURACY.on_val:
+        return best_accuracy_interval(record)
+    return _ends(record.metrics, best_name(metric))
+
+
+def best_accuracy_interval(record: RunRecord) -> Interval:
+    """Of the accuracy; `NO_INTERVAL` where images come in too few groups, or in groups that are not known."""
+    if recorded := _ends(record.metrics, best_name(ACCURACY.on_val)):
+        return recorded
     if record.has_groups:
         return NO_INTERVAL
-    return accuracy_interval(record.best("val/accuracy"), record.num_val)
+    return accuracy_interval(record.best(ACCURACY.on_val), record.num_val)
 
 
-def _accuracy_interval(accuracy: float | None, num_images: int | None) -> Interval | None:
-    """Wilson's, or None where it is unknown or NaN."""
-    if accuracy is None or num_images is None or math.isnan(accuracy):
-        return None
-    return accuracy_interval(accuracy, num_images)
+def _ends(metrics: Mapping[str, float], name: str) -> Interval | None:
+    low, high = (metrics.get(end) for end in ends_of(name))
+    return None if low is None or high is None else Interval(low, high)
 
 
-def leaderboard_intervals(leaderboard: pd.DataFrame, num_val: int) -> list[Interval | None]:
-    """Of each trial's accuracy; None where it has none, and `NO_INTERVAL` where there are too few groups."""
-    if set(INTERVAL_COLUMNS) <= set(leaderboard.columns):
-        return [Interval(float(low), float(high)) for low, high in leaderboard[list(INTERVAL_COLUMNS)].to_numpy(float)]
-    return [_accuracy_interval(accuracy, num_val) for accuracy in leaderboard["val/accuracy"]]
+def leaderboard_intervals(leaderboard: pd.DataFrame, metric: str, num_val: int) -> list[Interval | None]:
+    """Of each trial's metric; None where it has none. An accuracy always has one: `NO_INTERVAL` in too few groups.
+
+    Args:
+        leaderboard: a row a trial. The ends of an interval are in columns such as `val/loss_low` and `val/loss_high`;
+            without them an accuracy has Wilson's.
+        metric: such as `val/accuracy`, which is a column.
+        num_val: images behind its scores.
+    """
+    values = leaderboard[metric].astype(float)
+    if set(ends_of(metric)) <= set(leaderboard.columns):
+        ends = leaderboard[list(ends_of(metric))].to_numpy(float)
+        found = [Interval(float(low), float(high)) for low, high in ends]
+    elif metric == ACCURACY.on_val:
+        found = [NO_INTERVAL if math.isnan(value) else accuracy_interval(value, num_val) for value in values]
+    else:
+        return [None] * len(leaderboard)
+    is_accuracy = metric == ACCURACY.on_val
+    return [
+        None if math.isnan(value) or (math.isnan(interval.low) and not is_accuracy) else interval
+        for value, interval in zip(values, found, strict=True)
+    ]
 
 
 def with_intervals(leaderboard: pd.DataFrame, num_val: int) -> pd.DataFrame:
-    """A leaderboard for people: accuracies with their intervals, losses with as many digits.
+    """A leaderboard for people: each score with its interval, or with as many digits as the accuracy's has.
 
     Args:
-        leaderboard: a row a trial, any columns; where images come in groups, those of `INTERVAL_COLUMNS` too.
+        leaderboard: as in `leaderboard_intervals`, with any further columns.
         num_val: images behind its scores.
     """
-    if "val/accuracy" not in leaderboard:
+    metrics = [name for name in BY_NAME if name in leaderboard]
+    if ACCURACY.on_val not in metrics:
         return leaderboard
-    intervals = leaderboard_intervals(leaderboard, num_val)
-    board = leaderboard.drop(columns=list(INTERVAL_COLUMNS), errors="ignore").astype(object)
-    for column, show in (("val/accuracy", with_interval), ("val/loss", rounded)):
-        if column in board:
-            pairs = zip(leaderboard[column], intervals, strict=True)
-            board[column] = [shown(value) if interval is None else show(value, interval) for value, interval in pairs]
+    ends = [end for name in metrics for end in ends_of(name)]
+    board = leaderboard.drop(columns=ends, errors="ignore").astype(object)
+    of_accuracy = leaderboard_intervals(leaderboard, ACCURACY.on_val, num_val)
+    for name in metrics:
+        own = leaderboard_intervals(leaderboard, name, num_val)
+        cells = zip(leaderboard[name], own, of_accuracy, strict=True)
+        board[name] = [shown(value) if of is None else score_text(value, one, of) for value, one, of in cells]
     return board

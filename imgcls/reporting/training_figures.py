@@ -9,6 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from imgcls.metrics import ACCURACY, LOSS, Metric
+from imgcls.record import MetricName
 from imgcls.reporting.drawing import (
     BLUE,
     GREY,
@@ -30,13 +32,15 @@ RUN_LINES = ("-", "--", ":", "-.")
 """Runs in one picture take each colour with the first style, then with the second: 28 looks."""
 
 
-def learning_curves(history: pd.DataFrame | Sequence[Mapping[str, float]], best_epoch: int | None = None) -> Figure:
-    """Draws loss and accuracy over the epochs.
+def learning_curves(
+    history: pd.DataFrame | Sequence[Mapping[str, float]], best_epoch: int | None = None, metric: Metric = ACCURACY
+) -> Figure:
+    """Draws the loss, and beside it the metric that selects or the accuracy, over the epochs.
 
     Args:
-        history: a row per epoch with `epoch` (completed epochs, from 1), `train/loss` and `val/loss` (nats),
-            `val/accuracy` in [0, 1].
+        history: a row per epoch with `epoch` (completed epochs, from 1), `train/loss`, and the metrics on val.
         best_epoch: the epoch whose weights were kept; marked where given.
+        metric: what selects.
 
     Returns:
         Two panels, or a sentence where no epoch was completed.
@@ -45,17 +49,18 @@ def learning_curves(history: pd.DataFrame | Sequence[Mapping[str, float]], best_
     if table.empty:
         return sentence("No epoch was completed.")
     figure = Figure(figsize=(8.4, 3.6), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
+    loss, beside = figure.subplots(1, 2)
+    second = _beside_the_loss(metric)
     marker = "o" if len(table) <= 40 else ""
     for axes, name, colour in (
-        (loss, "train/loss", ORANGE),
-        (loss, "val/loss", BLUE),
-        (accuracy, "val/accuracy", BLUE),
+        (loss, MetricName.TRAIN_LOSS, ORANGE),
+        (loss, LOSS.on_val, BLUE),
+        (beside, second.on_val, BLUE),
     ):
         axes.plot(table["epoch"], table[name], color=colour, marker=marker, markersize=3, linewidth=1.5, label=name)
-    loss.set_ylabel("loss (nats)")
-    accuracy.set_ylabel("accuracy")
-    for axes in (loss, accuracy):
+    loss.set_ylabel(LOSS.words)
+    beside.set_ylabel(second.words)
+    for axes in (loss, beside):
         if best_epoch is not None:
             axes.axvline(best_epoch, color=GREY, linestyle="--", linewidth=1, label=f"best epoch ({best_epoch})")
         axes.set_xlabel("epoch")
@@ -66,12 +71,19 @@ def learning_curves(history: pd.DataFrame | Sequence[Mapping[str, float]], best_
     return figure
 
 
-def overlaid_curves(runs: Mapping[str, pd.DataFrame | Sequence[Mapping[str, float]]]) -> Figure:
+def _beside_the_loss(metric: Metric) -> Metric:
+    return ACCURACY if metric is LOSS else metric
+
+
+def overlaid_curves(
+    runs: Mapping[str, pd.DataFrame | Sequence[Mapping[str, float]]], metric: Metric = ACCURACY
+) -> Figure:
     """Draws the val scores of several runs over one another.
 
     Args:
-        runs: name -> a row per epoch with `epoch` (completed epochs, from 1), `val/accuracy` in [0, 1] and `val/loss`
-            (nats). A run without an epoch is left out.
+        runs: name -> a row per epoch with `epoch` (completed epochs, from 1), `val/loss` and the metric that selects,
+            or the accuracy. A run without an epoch is left out.
+        metric: what selects.
 
     Returns:
         Two panels, or a sentence where no run completed an epoch.
@@ -83,14 +95,14 @@ def overlaid_curves(runs: Mapping[str, pd.DataFrame | Sequence[Mapping[str, floa
     figure = Figure(figsize=(8.4, 3.5 + 0.2 * num_legend_rows), layout="constrained")
     panels = figure.subplots(1, 2)
     marker = "o" if max(map(len, tables.values())) <= 40 else ""
-    for axes, metric, words in zip(panels, ("val/accuracy", "val/loss"), ("accuracy", "loss (nats)"), strict=True):
+    for axes, drawn in zip(panels, (_beside_the_loss(metric), LOSS), strict=True):
         for i, (name, table) in enumerate(tables.items()):
             axes.plot(
-                table["epoch"], table[metric], RUN_LINES[i // len(RUN_COLOURS) % len(RUN_LINES)],
+                table["epoch"], table[drawn.on_val], RUN_LINES[i // len(RUN_COLOURS) % len(RUN_LINES)],
                 color=RUN_COLOURS[i % len(RUN_COLOURS)], marker=marker, markersize=3, linewidth=1.5,
                 label=legible(name, 40),
             )  # fmt: skip
-        axes.set(xlabel="epoch", ylabel=f"{words} on val")
+        axes.set(xlabel="epoch", ylabel=f"{drawn.words} on val")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         plain_axes(axes)
     handles, labels = panels[0].get_legend_handles_labels()
@@ -99,7 +111,7 @@ def overlaid_curves(runs: Mapping[str, pd.DataFrame | Sequence[Mapping[str, floa
 
 
 def search_history(
-    trials: Sequence[int], values: Sequence[float], outcomes: Sequence[str], metric: str = "val/accuracy"
+    trials: Sequence[int], values: Sequence[float], outcomes: Sequence[str], metric: Metric = ACCURACY
 ) -> Figure:
     """Draws what each trial of a sweep reached, and the best of the completed ones so far.
 
@@ -107,7 +119,7 @@ def search_history(
         trials: their numbers, in any order.
         values: the metric of each; NaN where a trial has none, which then stands as a cross on the axis.
         outcomes: `completed`, `pruned` or `failed`, of each.
-        metric: `val/accuracy`, of which more is better, or `val/loss`.
+        metric: what the values are.
 
     Returns:
         A scatter, or a sentence where there are no trials.
@@ -120,13 +132,13 @@ def search_history(
     completed, pruned = (table[table["outcome"] == outcome] for outcome in ("completed", "pruned"))
     axes.plot(pruned["trial"], pruned["value"], "o", color=GREY, fillstyle="none", markersize=4, label="pruned")
     axes.plot(completed["trial"], completed["value"], "o", color=BLUE, markersize=4, label="completed")
-    best = completed["value"].cummin() if metric == "val/loss" else completed["value"].cummax()
+    best = completed["value"].cummax() if metric.higher_is_better else completed["value"].cummin()
     axes.step(completed["trial"], best, where="post", color=ORANGE, linewidth=1.5, label="best so far")
     lost = table[table["value"].isna()]["trial"]
     if len(lost):
         at_the_bottom = axes.get_xaxis_transform()
         axes.plot(lost, [0] * len(lost), "x", color=GREY, transform=at_the_bottom, clip_on=False, label="no score")
-    axes.set(xlabel="trial", ylabel=metric)
+    axes.set(xlabel="trial", ylabel=metric.on_val)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     plain_axes(axes)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize=SMALL, frameon=False, borderaxespad=0.2)
@@ -162,7 +174,7 @@ def leaderboard_intervals(
     names: Sequence[str],
     values: Sequence[float],
     intervals: Sequence[Interval],
-    metric: str = "val/accuracy",
+    metric: Metric = ACCURACY,
     num: int = 20,
 ) -> Figure:
     """Draws the best trials with their 95% intervals, so that one sees which cannot be told apart.
@@ -188,7 +200,7 @@ def leaderboard_intervals(
     axes.plot([value for _, value, _ in shown], places, "o", color=BLUE, markersize=4)
     axes.set_yticks(places, [legible(name, 40) for name, _, _ in shown])
     axes.invert_yaxis()
-    axes.set_xlabel(f"{metric}, 95% interval")
+    axes.set_xlabel(f"{metric.on_val}, 95% interval")
     axes.set_title(f"The best {len(shown)} of {len(rows)} trials", fontsize=10)
     plain_rows(axes)
     return figure

@@ -15,9 +15,12 @@ from imgcls.data.augment import Augment, Normalise
 from imgcls.data.image_warnings import held_warnings
 from imgcls.data.loader import Loader
 from imgcls.data.splits import SQUARES_FORMAT, Dataset, load_dataset
+from imgcls.errors import ConfigError
+from imgcls.metrics import BY_NAME, metric_named
 from imgcls.models.registry import build_model, pretrained_normalisation, resolve_model
 from imgcls.reporting.images_overview import too_few_to_score
 from imgcls.rng import derive_seed
+from imgcls.text import either
 from imgcls.training.device import Device, prepare_device
 from imgcls.training.loop import Task
 
@@ -98,6 +101,7 @@ def prepare(experiment: Experiment, root: Path, squares: int = SQUARES_FORMAT) -
     resolve_model(experiment.model, channels, experiment.data.image_size, root=root)
     device = prepare_device(experiment.train)
     dataset, warnings = cached_dataset(experiment.data, experiment.augment, root, squares)
+    _check_metric(experiment.search.metric, dataset)
     model = resolve_model(experiment.model, dataset.channels, experiment.data.image_size, root=root)
     mean, std = dataset.mean, dataset.std
     if (pretrained := pretrained_normalisation(model)) is not None:
@@ -117,6 +121,21 @@ def prepare(experiment: Experiment, root: Path, squares: int = SQUARES_FORMAT) -
         }
     )
     return Prepared(resolved, dataset, device, root, warnings)
+
+
+def _check_metric(name: str, dataset: Dataset) -> None:
+    """Refuses a metric that is undefined on these val images.
+
+    Raises:
+        ConfigError: naming the metric and a class.
+    """
+    num_images = np.bincount(dataset.val.labels, minlength=len(dataset.class_names))
+    if metric_named(name).needs_every_class and not num_images.all():
+        missing = dataset.class_names[int(num_images.argmin())]
+        raise ConfigError(
+            f"search.metric = {name} is undefined on val, where class {missing!r} has no images; give it val images, "
+            f"or select by {either([one.on_val for one in BY_NAME.values() if not one.needs_every_class])}"
+        )
 
 
 @lru_cache(maxsize=2)

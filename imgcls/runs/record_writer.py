@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from imgcls.data.image_set import DecodedImages
-from imgcls.record import ACCURACY_ENDS, Artifact, MetricName, Tag, best_name
+from imgcls.metrics import ACCURACY, metric_named, reported
+from imgcls.record import Artifact, MetricName, Tag, best_name, ends_of
 from imgcls.reporting import training_figures
 from imgcls.reporting.cautions import caution_tags, cautions
 from imgcls.reporting.drawing import save_png
 from imgcls.reporting.methods_section import schedule_words, start_words
-from imgcls.reporting.rounding import rounded, with_interval
+from imgcls.reporting.rounding import score_text
 from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared
 from imgcls.statistics.intervals import NO_INTERVAL, Interval
+from imgcls.statistics.predictions import Predictions
 from imgcls.statistics.score_intervals import hits_interval
 from imgcls.tracking.run import Run
 from imgcls.training.checkpoint import save_checkpoint
@@ -39,7 +41,8 @@ class Finished:
         outcome: `completed` or `pruned`.
         best: its best epoch.
         num_epochs: completed epochs.
-        accuracy_interval: 95% interval of the best epoch's val accuracy; `NO_INTERVAL` where there are too few groups.
+        intervals: 95% intervals of that epoch's val accuracy (`NO_INTERVAL` where there are too few groups) and, where
+            one holds, of the metric that selects; by names such as `val/accuracy`.
         caution_tags: its tags from which `cautions.cautions` makes its sentences.
     """
 
@@ -47,7 +50,7 @@ class Finished:
     outcome: str
     best: EpochResult
     num_epochs: int
-    accuracy_interval: Interval
+    intervals: Mapping[str, Interval]
     caution_tags: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -70,7 +73,7 @@ def record_start(run: Run, prepared: Prepared, images: ImageRecord, recorded: Ma
             source=json.dumps({"source": experiment.data.source, "path": experiment.data.path}),
             profile=profile,
         )
-    run.describe(_description(prepared, None, images.tags))
+    run.describe(_description(prepared, images.tags))
 
 
 def save_last(run: Run, prepared: Prepared, state: TrainState) -> None:
@@ -101,25 +104,40 @@ def record_end(
 ) -> Finished:
     """Writes what is known after the last epoch; `best_logits`, (N, K), are of val at the epoch that was kept."""
     best = state.kept(prepared.experiment.train, prepared.experiment.search.metric)
-    interval = val_accuracy_interval(prepared, best_logits)
-    has_ends = bool(prepared.dataset.val.groups) and not math.isnan(interval.low)
-    ends = dict(zip(ACCURACY_ENDS, (interval.low, interval.high), strict=True)) if has_ends else {}
+    metric, val = prepared.experiment.search.metric, prepared.dataset.val
+    intervals = _val_intervals(Predictions(best_logits, val.labels, val.groups), metric)
+    scores = {name: best.value(name) for name in reported(metric)}
+    scores |= interval_ends(intervals, has_groups=bool(val.groups))
     run.log_metrics(
-        {
-            MetricName.BEST_EPOCH: best.epoch,
-            best_name("val/accuracy"): best.val_accuracy,
-            best_name("val/loss"): best.val_loss,
-            **ends,
-        },
+        {MetricName.BEST_EPOCH: best.epoch, **{best_name(name): value for name, value in scores.items()}},
         step=state.epoch,
         at=state.history[-1].ended,
     )
     table = prediction_table(prepared.dataset.val, best_logits, prepared.dataset.class_names)
     run.log_text(Artifact.VAL_PREDICTIONS, table.to_csv(index=False))
     history = [{"epoch": float(result.epoch), **result.metrics()} for result in state.history]
-    run.log_bytes(Artifact.CURVES, save_png(training_figures.learning_curves(history, best.epoch)))
-    run.describe(_description(prepared, best, of_data, interval))
-    return Finished(run.run_id, run.outcome, best, state.epoch, interval, caution_tags(of_data))
+    run.log_bytes(
+        Artifact.CURVES, save_png(training_figures.learning_curves(history, best.epoch, metric_named(metric)))
+    )
+    run.describe(_description(prepared, of_data, _best_in_words(prepared, best, intervals)))
+    return Finished(run.run_id, run.outcome, best, state.epoch, intervals, caution_tags(of_data))
+
+
+def _val_intervals(of: Predictions, metric: str) -> dict[str, Interval]:
+    own = metric_named(metric).interval(of)
+    return ({} if own is None else {metric: own}) | {ACCURACY.on_val: ACCURACY.interval(of) or NO_INTERVAL}
+
+
+def interval_ends(intervals: Mapping[str, Interval], *, has_groups: bool) -> dict[str, float]:
+    """The ends of those intervals that the record has to hold, by names such as `val/macro_f1_low`.
+
+    That of the accuracy of images alone is left out, since it follows from their number.
+    """
+    ends: dict[str, float] = {}
+    for name, interval in intervals.items():
+        if not math.isnan(interval.low) and (has_groups or name != ACCURACY.on_val):
+            ends |= zip(ends_of(name), (interval.low, interval.high), strict=True)
+    return ends
 
 
 def val_accuracy_interval(prepared: Prepared, logits: NDArray[np.float32]) -> Interval:
@@ -148,10 +166,20 @@ def prediction_table(images: DecodedImages, logits: NDArray[np.float32], class_n
     return pd.DataFrame(columns)
 
 
-def _description(
-    prepared: Prepared, best: EpochResult | None, of_data: Mapping[str, str], interval: Interval = NO_INTERVAL
-) -> str:
-    """What MLflow's UI shows on the run's page."""
+def _best_in_words(prepared: Prepared, best: EpochResult, intervals: Mapping[str, Interval]) -> str:
+    """Such as `val/accuracy **0.87 (0.84 to 0.90)**, val/loss 0.35`, with the metric that selects in bold."""
+    epoch, chosen = "Best epoch", "This epoch was chosen by val, so its val score is not an unbiased one."
+    if prepared.experiment.train.score_epoch:
+        epoch, chosen = "Epoch", "This epoch was fixed before the run began."
+    words, metric = [], prepared.experiment.search.metric
+    for name in reported(metric):
+        text = score_text(best.value(name), intervals.get(name), intervals[ACCURACY.on_val])
+        words.append(f"{name} **{text}**" if name == metric else f"{name} {text}")
+    return f"{epoch} {best.epoch}: {', '.join(words)}. {chosen}"
+
+
+def _description(prepared: Prepared, of_data: Mapping[str, str], best: str = "") -> str:
+    """What MLflow's UI shows on the run's page; `best` are the scores of the epoch that is kept, in words."""
     experiment, dataset = prepared.experiment, prepared.dataset
     model = experiment.model
     size = experiment.data.image_size
@@ -162,14 +190,8 @@ def _description(
         f"{start_words(model.weights)}, {schedule_words(experiment.params())}, lr {experiment.train.lr:g}, batches of "
         f"{experiment.train.batch_size}, seed {experiment.train.seed}.",
     ]
-    if best is not None:
-        epoch, chosen = "Best epoch", "This epoch was chosen by val, so its val score is not an unbiased one."
-        if experiment.train.score_epoch:
-            epoch, chosen = "Epoch", "This epoch was fixed before the run began."
-        lines.append(
-            f"{epoch} {best.epoch}: val/accuracy **{with_interval(best.val_accuracy, interval)}**, "
-            f"val/loss {rounded(best.val_loss, interval)}. {chosen}"
-        )
+    if best:
+        lines.append(best)
     if said := cautions(of_data):
         lines.append(f"**Caution:** {' '.join(said)} These scores may flatter.")
     if dataset.num_skipped:

@@ -263,7 +263,7 @@ class _Training:
         """
         task, steps = self._task, self._task.train.steps_per_epoch
         done = state.epoch + state.step / steps
-        with closing(RunProgress(self._work.name, task.config.last_epoch, steps, done=done)) as progress:
+        with closing(RunProgress(self._work.name, task.config.last_epoch, steps, task.metric, done)) as progress:
             # A process that was killed after it wrote its checkpoint may not have done the rest.
             if state.history and not state.step and self._after_epoch(state):
                 return True

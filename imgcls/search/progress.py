@@ -5,13 +5,12 @@ from __future__ import annotations
 from tqdm import tqdm
 
 from imgcls import terminal
+from imgcls.metrics import ACCURACY
 from imgcls.reporting.progress import Pace
-from imgcls.reporting.rounding import metric_text
-from imgcls.reporting.run_scores import leaderboard_intervals
+from imgcls.reporting.rounding import score_text
+from imgcls.reporting.run_scores import with_intervals
 from imgcls.search.engines import TrialOutcome
 from imgcls.search.study import SweepStudy
-from imgcls.search.trial import metric_value
-from imgcls.statistics.intervals import NO_INTERVAL
 
 
 class SweepProgress:
@@ -57,13 +56,14 @@ class SweepProgress:
         board, metric = self._study.leaderboard(), self._study.experiment.search.metric
         if board.empty or board.iloc[0]["outcome"] != "completed":
             return "none yet"
-        interval = leaderboard_intervals(board[:1], self._num_val)[0] or NO_INTERVAL
-        return f"{metric_text(metric, board.iloc[0][metric], interval)} by trial {board.iloc[0]['trial']}"
+        first = with_intervals(board[:1], self._num_val).iloc[0]
+        return f"{first[metric]} by trial {first['trial']}"
 
 
 def _in_words(outcome: TrialOutcome, metric: str) -> str:
     if outcome.finished is None:
         return f"{'interrupted' if outcome.interrupted else 'failed'}: {outcome.error}"
     best = outcome.finished.best
-    score = metric_text(metric, metric_value(best, metric), outcome.finished.accuracy_interval)
+    intervals = outcome.finished.intervals
+    score = score_text(best.value(metric), intervals.get(metric), intervals[ACCURACY.on_val])
     return f"{outcome.finished.outcome}: {metric} {score} at epoch {best.epoch}"

@@ -20,6 +20,7 @@ from imgcls.evaluation.confirmation import (
     std_words,
 )
 from imgcls.evaluation.selection import Selection, Trials, selection_of, story
+from imgcls.metrics import ACCURACY, Metric, metric_named, reported
 from imgcls.record import Artifact, RunRecord, Tag
 from imgcls.reporting import html, training_figures
 from imgcls.reporting.cautions import cautions
@@ -170,8 +171,10 @@ def _leaderboard(sweep: RunRecord, selection: Selection, board: pd.DataFrame) ->
     method = "Wilson's 95% interval"
     if groups := sweep.tags.get(Tag.NUM_VAL_GROUPS):
         method = f"95% intervals that count {groups} groups, not images, as independent,"
+    metric = metric_named(selection.metric)
+    own = f" The interval of the {metric.words}: {metric.method}." if metric is not ACCURACY and metric.method else ""
     note = (
-        f"Accuracies with {method} over {num_val} val images. Each score is that of the epoch which val "
+        f"Accuracies with {method} over {num_val} val images.{own} Each score is that of the epoch which val "
         f"selected, and it {first}."
     )
     return frame_table(with_intervals(board, num_val)), warned(note, cautions(sweep.tags))
@@ -260,28 +263,34 @@ def _pictures(
     sweep: RunRecord, experiment: Experiment, board: pd.DataFrame,
     importances: Mapping[str, tuple[float, Interval]], tracker: Tracker,
 ) -> list[tuple[str, bytes]]:  # fmt: skip
-    metric = experiment.search.metric
+    metric = metric_named(experiment.search.metric)
     completed = board[board["outcome"] == "completed"]
     drawn = {
         "What each trial reached": training_figures.search_history(
-            board["trial"].tolist(), board[metric].astype(float).tolist(), board["outcome"].tolist(), metric
+            board["trial"].tolist(), board[metric.on_val].astype(float).tolist(), board["outcome"].tolist(), metric
         ),
         "What mattered": training_figures.importances(importances),
         "The best trials on val": training_figures.overlaid_curves(
-            {f"trial {row.trial}": _history(str(row.run_id), tracker) for row in completed[:NUM_CURVES].itertuples()}
+            {
+                f"trial {row.trial}": _history(str(row.run_id), metric, tracker)
+                for row in completed[:NUM_CURVES].itertuples()
+            },
+            metric,
         ),
     }
-    if metric == "val/accuracy":
+    intervals = leaderboard_intervals(completed, metric.on_val, sweep.num_val)
+    if any(intervals):
         drawn["Which trials can be told apart"] = training_figures.leaderboard_intervals(
             [f"trial {number}" for number in completed["trial"]],
-            completed[metric].tolist(),
-            [of or NO_INTERVAL for of in leaderboard_intervals(completed, sweep.num_val)],
+            completed[metric.on_val].tolist(),
+            [of or NO_INTERVAL for of in intervals],
+            metric,
         )
     return [(caption, save_png(figure)) for caption, figure in drawn.items()]
 
 
-def _history(run_id: str, tracker: Tracker) -> pd.DataFrame:
-    columns = {name: dict(tracker.history(run_id, name)) for name in ("val/accuracy", "val/loss")}
+def _history(run_id: str, metric: Metric, tracker: Tracker) -> pd.DataFrame:
+    columns = {name: dict(tracker.history(run_id, name)) for name in reported(metric.on_val)}
     return pd.DataFrame(columns).rename_axis("epoch").reset_index()
 
 

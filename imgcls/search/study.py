@@ -11,15 +11,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from imgcls.config.keys import Experiment
 from imgcls.errors import ConfigError
-from imgcls.reporting.run_scores import INTERVAL_COLUMNS
-from imgcls.runs.record_writer import Finished
+from imgcls.runs.record_writer import Finished, interval_ends
 from imgcls.search import space as spaces
 from imgcls.search.leaderboard import make_leaderboard
 from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values
 from imgcls.search.samplers import make_sampler
 from imgcls.search.space import SPACE
-from imgcls.search.trial import StudyPlace, direction, metric_value
-from imgcls.statistics.intervals import NO_INTERVAL
+from imgcls.search.trial import StudyPlace, direction
 from imgcls.tracking.claims import claim
 
 
@@ -122,17 +120,16 @@ class SweepStudy:
 
     def tell(self, number: int, finished: Finished) -> None:
         """Ends a trial as completed or pruned, with its scores at its best epoch."""
-        best, interval = finished.best, finished.accuracy_interval
+        best = finished.best
         attrs = {"run_id": finished.run_id, "best_epoch": best.epoch, **best.metrics()}
-        if self.has_groups and interval != NO_INTERVAL:
-            attrs |= zip(INTERVAL_COLUMNS, (interval.low, interval.high), strict=True)
+        attrs |= interval_ends(finished.intervals, has_groups=self.has_groups)
         trial = attach(self.optuna, number)
         for key, value in attrs.items():
             trial.set_user_attr(key, value)
         if finished.outcome == "pruned":
             self.optuna.tell(number, state=TrialState.PRUNED)
         else:
-            self.optuna.tell(number, metric_value(best, self.experiment.search.metric))
+            self.optuna.tell(number, best.value(self.experiment.search.metric))
 
     def tell_of_failure(self, number: int, error: str) -> None:
         """Ends a trial as failed."""

@@ -14,15 +14,16 @@ from optuna.storages import JournalStorage
 
 from imgcls.config.keys import Experiment
 from imgcls.errors import TrainingError
+from imgcls.metrics import ACCURACY, metric_named
 from imgcls.record import UNKNOWN, Artifact, Tag
-from imgcls.reporting.run_scores import best_accuracy_interval
+from imgcls.reporting.run_scores import best_interval
 from imgcls.runs.prepare import prepare
 from imgcls.runs.record_writer import Finished
 from imgcls.runs.train import train_run
 from imgcls.search.journal import Journal
 from imgcls.search.optuna_internals import attach
 from imgcls.tracking.store import Tracker
-from imgcls.training.epoch import EpochResult
+from imgcls.training.epoch import EPOCH_METRICS, EpochResult
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,7 @@ class TrialJob:
 
 def direction(experiment: Experiment) -> Literal["minimize", "maximize"]:
     """Optuna's word for which way the metric gets better."""
-    return "minimize" if experiment.search.metric == "val/loss" else "maximize"
-
-
-def metric_value(result: EpochResult, metric: str) -> float:
-    """The objective at one epoch."""
-    return result.metrics()[metric]
+    return "maximize" if metric_named(experiment.search.metric).higher_is_better else "minimize"
 
 
 def journal_path(root: Path, study: str) -> Path:
@@ -121,7 +117,7 @@ def _train(job: TrialJob, tracker: Tracker) -> Finished:
     trial = attach(job.study.open(job.experiment), job.number)
 
     def prune(result: EpochResult) -> bool:
-        trial.report(metric_value(result, job.experiment.search.metric), step=result.epoch)
+        trial.report(result.value(job.experiment.search.metric), step=result.epoch)
         return trial.should_prune()
 
     return train_run(
@@ -155,12 +151,14 @@ def _recorded(job: TrialJob, tracker: Tracker) -> Finished | None:
     record = found[-1]
     if record.outcome == "failed":
         raise TrainingError(record.reason or UNKNOWN)
-    epoch = record.best_epoch
-    at_best = {name: dict(tracker.history(record.run_id, name))[epoch] for name in EpochResult.METRICS}
-    num_epochs = max(step for step, _ in tracker.history(record.run_id, job.experiment.search.metric))
+    epoch, metric = record.best_epoch, job.experiment.search.metric
+    histories = {name: dict(tracker.history(record.run_id, name)) for name in EPOCH_METRICS if name in record.metrics}
+    at_best = {name: points[epoch] for name, points in histories.items() if epoch in points}
+    intervals = {name: best_interval(record, name) for name in (ACCURACY.on_val, metric)}
     return Finished(
-        record.run_id, record.outcome, EpochResult.recorded(epoch, at_best), num_epochs, best_accuracy_interval(record)
-    )
+        record.run_id, record.outcome, EpochResult.recorded(epoch, at_best), max(histories[metric]),
+        {name: interval for name, interval in intervals.items() if interval is not None},
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=1)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from imgcls.record import BEST, BEST_TRIAL, CONFIRM, MetricName, RunRecord, Tag, best_name
+from imgcls.record import BEST, BEST_TRIAL, CONFIRM, MetricName, RunRecord, Tag
 from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.cautions import flat as flat_cautions
 from imgcls.tracking.run import Run
-
-SCORES = ("epoch", "val/accuracy", "val/accuracy_low", "val/accuracy_high", "val/loss")
-"""Scores of its winner, and of its best trial, that a sweep repeats where they have them."""
 
 
 def flat(sweep: RunRecord) -> dict[str, object]:
@@ -68,4 +65,4 @@ def log_winner(
 
 
 def _scores(prefix: str, run: RunRecord) -> dict[str, float]:
-    return {prefix + name: run.best(name) for name in SCORES if best_name(name) in run.metrics}
+    return {prefix + name.removeprefix(BEST): value for name, value in run.metrics.items() if name.startswith(BEST)}

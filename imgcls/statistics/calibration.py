@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.statistics.predictions import check_scored
-
 NUM_BINS = 15
 """Bins of the calibration error, as in Guo et al. 2017."""
 
@@ -30,21 +28,20 @@ class Reliability:
     counts: NDArray[np.int64]
 
 
-def reliability(probs: NDArray[np.floating], labels: NDArray[np.integer], num_bins: int = NUM_BINS) -> Reliability:
-    """Bins images by confidence, the highest of their probabilities (Guo et al. 2017, arXiv 1706.04599).
+def reliability(confidence: NDArray[np.floating], hits: NDArray[np.bool_], num_bins: int = NUM_BINS) -> Reliability:
+    """Bins images by confidence (Guo et al. 2017, arXiv 1706.04599).
 
     Args:
-        probs: float (N, K), K >= 2, rows summing to 1.
-        labels: int64 (N,), in [0, K).
+        confidence: float (N,), the highest probability of each image.
+        hits: bool (N,), whether each image is predicted right.
         num_bins: B, at least 1.
 
     Raises:
-        ValueError: other shapes or ranges, no images, values that are not finite.
+        ValueError: no bins.
     """
-    check_probs(probs, labels)
     if num_bins < 1:
         raise ValueError(f"{num_bins} bins: give at least 1")
-    confidence = probs.max(axis=1).astype(np.float64)
+    confidence = confidence.astype(np.float64)
     edges = np.linspace(0, 1, num_bins + 1)
     # The inner edges alone: a sum that rounds to just over 1 stays in the last bin.
     bins = np.digitize(confidence, edges[1:-1], right=True)
@@ -55,7 +52,7 @@ def reliability(probs: NDArray[np.floating], labels: NDArray[np.integer], num_bi
         np.divide(np.bincount(bins, weights=values, minlength=num_bins), counts, out=means, where=counts > 0)
         return means
 
-    return Reliability(edges, mean_in_bins(confidence), mean_in_bins(probs.argmax(axis=1) == labels), counts)
+    return Reliability(edges, mean_in_bins(confidence), mean_in_bins(hits), counts)
 
 
 def expected_calibration_error(bins: Reliability) -> float:
@@ -64,11 +61,3 @@ def expected_calibration_error(bins: Reliability) -> float:
     Equation 3 of Guo et al. 2017, arXiv 1706.04599.
     """
     return float(np.nansum(bins.counts * np.abs(bins.accuracy - bins.confidence)) / bins.counts.sum())
-
-
-def check_probs(probs: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
-    """Refuses what are not probabilities (N, K) of labels (N,)."""
-    check_scored(probs, labels)
-    # As loose as half precision needs, far too tight for logits.
-    if probs.min() < 0 or np.abs(probs.sum(axis=1, dtype=np.float64) - 1).max() > 0.01:
-        raise ValueError("probs must be at least 0 and sum to 1 in each row: take score_logits for logits")

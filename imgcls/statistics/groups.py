@@ -19,8 +19,16 @@ MIN_EQUAL_GROUPS = 4
 TOO_FEW = f"fewer than {MIN_GROUPS} groups, or groups so unequal that they count as fewer than {MIN_EQUAL_GROUPS}"
 """Reason why there is no interval, in words for a report."""
 
+CONFIDENCE = 0.95
+"""Confidence of the intervals."""
+
 NEGLIGIBLE = 1e-12
 """Variance below which it is due to rounding alone."""
+
+
+def too_few_groups(what: str) -> str:
+    """The reason with its subject, such as `a class is`."""
+    return f"{what} in {TOO_FEW}"
 
 
 def about_groups(num_groups: int, *, has_intervals: bool) -> str:
@@ -40,24 +48,20 @@ class Units:
     Args:
         num_images: N.
         groups: N names of groups; none where every image stands for itself.
-        confidence: of the intervals, in (0, 1).
 
     Attributes:
         num: number of units, U.
         effective: number of units of equal size that would carry the same information (Kish 1965); equal to `num` where
             the sizes are equal.
         are_groups: whether images come in groups.
-        confidence: as given.
 
     Raises:
-        ValueError: another number of groups than of images, or the confidence out of range.
+        ValueError: another number of groups than of images.
     """
 
-    def __init__(self, num_images: int, groups: Sequence[str] = (), confidence: float = 0.95) -> None:
+    def __init__(self, num_images: int, groups: Sequence[str] = ()) -> None:
         if len(groups) not in (0, num_images):
             raise ValueError(f"{len(groups)} groups for {num_images} images: give one for each image, or none")
-        self._normal = normal_quantile(confidence)
-        self.confidence = confidence
         self.are_groups = len(groups) > 0
         self.num = num_images
         self.effective = float(num_images)
@@ -131,10 +135,10 @@ class Units:
         leave fewer, by Satterthwaite's formula with their kurtosis (Satterthwaite 1946, Biometrics Bulletin 2:110-114).
         """
         if not self.are_groups:
-            return self._normal
+            return normal_quantile(CONFIDENCE)
         num, squares = self.num, left_out**2
         freedom = self.effective - 1
         if (total := float(squares.sum())) > NEGLIGIBLE:
             kurtosis = num * float(squares @ squares) / total**2
             freedom = min(freedom, 2 * num / (kurtosis - (num - 3) / (num - 1)))
-        return float(student_t.ppf((1 + self.confidence) / 2, freedom))
+        return float(student_t.ppf((1 + CONFIDENCE) / 2, freedom))

@@ -146,14 +146,14 @@ def mean_interval(
 
 
 def interval_over_seeds(
-    metric: str, values: Sequence[float], num_images: int, *, of_differences: bool = False
+    values: Sequence[float], num_images: int, *, is_share: bool, of_differences: bool = False
 ) -> Interval | None:
     """The 95 % interval of the mean of a metric over seeds, each of which was scored on the same images.
 
     Args:
-        metric: its name in the record, such as `val/accuracy`; all but a loss are shares.
         values: the metric of each seed.
         num_images: behind each value.
+        is_share: whether values of the metric lie in [0, 1].
         of_differences: the values are differences of the metric between two configurations, paired by seed.
 
     Returns:
@@ -161,7 +161,7 @@ def interval_over_seeds(
     """
     if len(values) < 2:
         return None
-    if metric.endswith("loss"):
+    if not is_share:
         return mean_interval(values)
     bounds = DIFFERENCES_OF_SHARES if of_differences else SHARES
     return mean_interval(values, step=1 / num_images, bounds=bounds)

@@ -96,14 +96,14 @@ class WeightAverage:
             ours[name].copy_(theirs[name])
 
 
-def finite(loss: float, name: str, epoch: int, step: int) -> float:
-    """The loss, unless it is infinite or not a number.
+def finite(value: float, name: str, epoch: int, step: int) -> float:
+    """The value, unless it is infinite or not a number.
 
     Raises:
         TrainingError: naming epoch and step, both counted from 1.
     """
-    if not math.isfinite(loss):
+    if not math.isfinite(value):
         raise TrainingError(
-            f"{name} is {loss} at epoch {epoch}, step {step}; lower train.lr, or lengthen train.warmup_epochs"
+            f"{name} is {value} at epoch {epoch}, step {step}; lower train.lr, or lengthen train.warmup_epochs"
         )
-    return loss
+    return value

@@ -1,15 +1,19 @@
-"""Sums first, one division last: a ragged batch counts by its images."""
+"""What one completed epoch gave, and which of several epochs is the best."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
+from imgcls.errors import InputError
+from imgcls.metrics import ACCURACY, BY_NAME, LOSS, metric_named
+from imgcls.record import MetricName
 
-def lower_is_better(metric: str) -> bool:
-    """Whether the smaller value of a metric is the better one."""
-    return metric == "val/loss"
+EPOCH_METRICS = (
+    MetricName.TRAIN_LOSS, MetricName.TRAIN_LR, MetricName.EPOCH_SECONDS, MetricName.IMAGES_PER_SECOND, *BY_NAME,
+)  # fmt: skip
+"""Names in the record of what an epoch may have; which scores on val it has depends on the run."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +23,8 @@ class EpochResult:
     Attributes:
         epoch: number of completed epochs, from 1.
         train_loss: mean loss in nats over the epoch's train images, as optimised (smoothed, weighted, mixed).
-        val_loss: mean cross-entropy in nats over val, without smoothing or weights.
-        val_accuracy: in [0, 1].
+        val: scores on val by their names in the record, such as `val/loss`. Epochs of earlier versions have the
+            accuracy and the loss alone.
         lr: learning rate of the epoch's last step.
         seconds: wall time of the epoch, validation included.
         images_per_second: train images per second of the epoch's training part.
@@ -29,33 +33,66 @@ class EpochResult:
 
     epoch: int
     train_loss: float
-    val_loss: float
-    val_accuracy: float
+    val: Mapping[str, float]
     lr: float
     seconds: float
     images_per_second: float
     ended: int
 
-    METRICS: ClassVar = {
-        "train/loss": "train_loss",
-        "val/loss": "val_loss",
-        "val/accuracy": "val_accuracy",
-        "train/lr": "lr",
-        "epoch_seconds": "seconds",
-        "images_per_second": "images_per_second",
-    }
-    """The record's names, and those here."""
+    @classmethod
+    def restored(cls, values: Mapping[str, Any]) -> EpochResult:
+        """Of a checkpoint that holds the fields of an epoch."""
+        values = dict(values)
+        if "val" not in values:  # it was written by an earlier version
+            values["val"] = {LOSS.on_val: values.pop("val_loss"), ACCURACY.on_val: values.pop("val_accuracy")}
+        return cls(**values)
 
     @classmethod
     def recorded(cls, epoch: int, metrics: Mapping[str, float]) -> EpochResult:
         """As the record holds it: `metrics` by the record's names; when it ended is not known."""
-        return cls(epoch, **{attribute: metrics[name] for name, attribute in cls.METRICS.items()}, ended=0)
+        return cls(
+            epoch=epoch,
+            train_loss=metrics[MetricName.TRAIN_LOSS],
+            val={name: value for name, value in metrics.items() if name.startswith("val/")},
+            lr=metrics[MetricName.TRAIN_LR],
+            seconds=metrics[MetricName.EPOCH_SECONDS],
+            images_per_second=metrics[MetricName.IMAGES_PER_SECOND],
+            ended=0,
+        )
+
+    @property
+    def val_loss(self) -> float:
+        """Mean cross-entropy in nats over val, without smoothing or weights."""
+        return self.val[LOSS.on_val]
+
+    @property
+    def val_accuracy(self) -> float:
+        """In [0, 1]."""
+        return self.val[ACCURACY.on_val]
 
     def metrics(self) -> dict[str, float]:
         """Under the record's names."""
-        return {name: getattr(self, attribute) for name, attribute in self.METRICS.items()}
+        return {
+            MetricName.TRAIN_LOSS: self.train_loss,
+            **self.val,
+            MetricName.TRAIN_LR: self.lr,
+            MetricName.EPOCH_SECONDS: self.seconds,
+            MetricName.IMAGES_PER_SECOND: self.images_per_second,
+        }
+
+    def value(self, metric: str) -> float:
+        """A score on val, such as `val/macro_f1`.
+
+        Raises:
+            InputError: an earlier version that did not know the metric trained this epoch.
+        """
+        if metric not in self.val:
+            raise InputError(
+                f"epoch {self.epoch} has no {metric}, because an earlier version of imgcls trained it; "
+                f"select by {' or '.join(self.val)}, or begin a new run"
+            )
+        return self.val[metric]
 
     def rank(self, metric: str) -> tuple[float, float, int]:
         """Sorts ascending from best to worst: by the metric, then lower val loss, then the earlier epoch."""
-        first = self.val_loss if lower_is_better(metric) else -self.val_accuracy
-        return first, self.val_loss, self.epoch
+        return metric_named(metric).rank(self.value(metric)), self.val_loss, self.epoch

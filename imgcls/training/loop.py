@@ -13,14 +13,15 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgcls.config.keys import TrainConfig
 from imgcls.data.augment import Augment, Normalise
 from imgcls.data.loader import Batch, Loader
 from imgcls.errors import Interrupted
+from imgcls.metrics import val_scores
 from imgcls.rng import derive_seed, generator
+from imgcls.statistics.predictions import Predictions
 from imgcls.training.averages import LossSum, WeightAverage, finite
 from imgcls.training.device import Device
 from imgcls.training.epoch import EpochResult
@@ -154,7 +155,7 @@ class TrainState:
         for name in ("epoch", "step", "num_images", "seconds"):
             setattr(self, name, snapshot[name])
         self.losses.start(snapshot["loss_sum"], self.step)
-        self.history = [EpochResult(**result) for result in snapshot["history"]]
+        self.history = [EpochResult.restored(result) for result in snapshot["history"]]
 
 
 def fit(
@@ -214,13 +215,6 @@ def predict(
     return torch.cat(outputs).cpu()
 
 
-def loss_and_accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Mean cross-entropy in nats (in float64) and accuracy in [0, 1] of logits (N, K) and labels int64 (N,)."""
-    loss_sum = F.cross_entropy(logits.double(), labels, reduction="sum")
-    correct = int((logits.argmax(dim=1) == labels).sum())
-    return float(loss_sum) / len(labels), correct / len(labels)
-
-
 def _train_step(task: Task, state: TrainState, batch: Batch) -> None:
     config, where = task.config, (state.epoch, state.step)
     draw = partial(generator, config.seed, *where)
@@ -246,12 +240,14 @@ def _complete_epoch(task: Task, state: TrainState, should_stop: Callable[[], str
     train_loss = state.loss_sum / state.num_images
     since = time.perf_counter()
     state.val_logits = predict(state.scored_model, task.val, task.normalise, task.device, should_stop)
-    val_loss, val_accuracy = loss_and_accuracy(state.val_logits, task.val.labels)
+    scores = val_scores(Predictions(state.val_logits.numpy(), task.val.labels.numpy()), task.metric)
     result = EpochResult(
         epoch=state.epoch + 1,
         train_loss=train_loss,
-        val_loss=finite(val_loss, "the loss on val", state.epoch + 1, state.step),
-        val_accuracy=val_accuracy,
+        val={
+            name: finite(value, f"the {name.removeprefix('val/')} on val", state.epoch + 1, state.step)
+            for name, value in scores.items()
+        },
         lr=task.lr(state.epoch, state.step - 1),
         seconds=state.seconds + time.perf_counter() - since,
         images_per_second=state.num_images / state.seconds,

@@ -316,7 +316,8 @@ BAD = {
     "data.channels = true": 'data.channels = true: must be "auto", 1 or 3',
     "data.channels = 1.0": 'data.channels = 1.0: must be "auto", 1 or 3',
     'model.stem = "smal"': 'model.stem = "smal": must be "auto", "standard" or "small"; did you mean \'small\'?',
-    'search.metric = "accuracy"': 'search.metric = "accuracy": must be "val/accuracy" or "val/loss"; '
+    'search.metric = "accuracy"': 'search.metric = "accuracy": must be "val/accuracy", "val/balanced_accuracy", '
+    '"val/macro_f1", "val/auroc" or "val/loss"; '
     "did you mean 'val/accuracy'?",
     'train.device = "gpu"': 'train.device = "gpu": must be "auto", "cpu", "cuda", "cuda:N" or "mps"',
     'train.device = "cuda:٣"': 'train.device = "cuda:٣": must be "auto", "cpu", "cuda", "cuda:N" or "mps"',

@@ -194,9 +194,9 @@ def test_test_is_compared_where_every_run_was_evaluated_before(trained, comparis
     tables = [predictions(trained, run, "predictions/test.csv") for run in (first.run_id, second.run_id)]
     right, other = (table["label"] == table["prediction"] for table in tables)
     (pair,) = result.test.pairs
-    assert pair.difference == pytest.approx(first.test.accuracy - second.test.accuracy)
+    assert pair.difference == pytest.approx(first.test["accuracy"] - second.test["accuracy"])
     assert (pair.only_first, pair.only_second) == (int((right & ~other).sum()), int((~right & other).sum()))
-    assert result.flat()["test/accuracy_2"] == second.test.accuracy
+    assert result.flat()["test/accuracy_2"] == second.test["accuracy"]
     with_sweep = compare([*runs, trained.sweep], tracker)
     assert with_sweep.test == result.test
     assert with_sweep.test_note.startswith("Not evaluated yet: run 3;")

@@ -39,7 +39,7 @@ def test_the_record_of_an_evaluation_is_whole(project):
     assert run.data.tags["imgcls.test_fingerprint"] == project.tracker.get(done.run_id).tags["imgcls.test_fingerprint"]
     names = ("loss", "accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "macro_f1", "auroc", "ece")
     assert {f"test/{name}" for name in names} <= set(run.data.metrics)
-    assert run.data.metrics["val_test_gap"] == result.val.accuracy - result.test.accuracy
+    assert run.data.metrics["val_test_gap"] == result.val["accuracy"] - result.test["accuracy"]
     paths = {
         artifact.path
         for folder in ("predictions", "report", "figures")

@@ -124,7 +124,7 @@ def test_the_ledger_lists_every_look_deleted_ones_too(project):
     assert second.run_id in lines[1]
     tags = project.tracker.get(second.run_id).tags
     assert f"{tags['mlflow.user']}@{tags['imgcls.host']}" in lines[1]
-    assert f"{second.test.accuracy:.2f}"[:3] in lines[1]
+    assert f"{second.test['accuracy']:.2f}"[:3] in lines[1]
 
 
 @pytest.fixture

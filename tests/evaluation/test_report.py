@@ -1,8 +1,6 @@
 """The report of an evaluation, from records made by hand: digits, dashes, and which run each number is of."""
 
-import math
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,16 +8,16 @@ import pytest
 from imgcls.evaluation.confirmation import Confirmed
 from imgcls.evaluation.report import evaluation_markdown
 from imgcls.evaluation.selection import Selection
-from imgcls.statistics.intervals import wilson
+from imgcls.metrics import Scores
+from imgcls.statistics.intervals import Interval, wilson
 from imgcls.statistics.per_class import per_class
-from imgcls.statistics.scores import Scores
 from tests.reporting.records import evaluation, trained
 
-TEST = Scores(
-    loss=0.3817, accuracy=0.8742, accuracy_low=0.8492, accuracy_high=0.8992, balanced_accuracy=0.8611, macro_f1=0.8583,
-    auroc=0.9314, ece=0.0413,
-)  # fmt: skip
-VAL = replace(TEST, accuracy=0.9, accuracy_low=0.8, accuracy_high=0.95)
+VALUES = {
+    "loss": 0.3817, "accuracy": 0.8742, "balanced_accuracy": 0.8611, "macro_f1": 0.8583, "auroc": 0.9314, "ece": 0.0413,
+}  # fmt: skip
+TEST = Scores(VALUES, {"accuracy": Interval(0.8492, 0.8992)})
+VAL = Scores(VALUES | {"accuracy": 0.9}, {"accuracy": Interval(0.8, 0.95)})
 LABELS = np.repeat([0, 1, 0], [90, 40, 10])
 PREDICTIONS = np.repeat([0, 1, 1], [90, 40, 10])
 NAMES = ["functional", "defective"]
@@ -49,7 +47,12 @@ def test_a_score_has_the_digits_that_its_interval_supports():
 
 
 def test_an_undefined_score_is_a_dash():
-    assert "| AUROC | – | – | 0.93 | – |" in report(test=replace(TEST, auroc=math.nan), intervals={}).splitlines()
+    assert (
+        "| AUROC | – | – | 0.93 | – |"
+        in report(
+            test=Scores({name: v for name, v in VALUES.items() if name != "auroc"}, TEST.intervals), intervals={}
+        ).splitlines()
+    )
 
 
 @pytest.mark.parametrize(

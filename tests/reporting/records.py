@@ -36,8 +36,8 @@ def trained(run_id, kind, accuracy, loss=0.5, epoch=9, **options):
     return record(run_id, kind, metrics=best, **options)
 
 
-def evaluation(val, test, intervals, **tags):
+def evaluation(val, test, intervals, selecting="accuracy", **tags):
     """An evaluation's record; `intervals`: such as `test/loss` -> (low, high)."""
     ends = {f"{name}_{end}": value for name, pair in intervals.items() for end, value in zip(ENDS, pair, strict=True)}
-    gap = {"val_test_gap": val.accuracy - test.accuracy}
+    gap = {"val_test_gap": val[selecting] - test[selecting]}
     return record("eval1", "evaluation", metrics={**val.metrics("val"), **test.metrics("test"), **ends, **gap}, **tags)

@@ -8,6 +8,7 @@ import pytest
 from matplotlib._pylab_helpers import Gcf
 from PIL import Image
 
+from imgcls.metrics import metric_named
 from imgcls.reporting.drawing import save_png
 from imgcls.reporting.prediction_figures import confusion_matrix, near_duplicates, reliability_diagram, worst_mistakes
 from imgcls.reporting.training_figures import (
@@ -100,7 +101,7 @@ def test_confusion_matrix_refuses_other_shapes():
 
 def test_reliability_diagram_shows_the_filled_bins():
     probs = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.7, 0.3]])
-    bins = reliability(probs, np.array([0, 0, 1, 0]))
+    bins = reliability(probs.max(axis=1), probs.argmax(axis=1) == np.array([0, 0, 1, 0]))
     figure = reliability_diagram(bins, expected_calibration_error(bins))
     upper, lower = figure.axes
     assert len(upper.patches) == np.count_nonzero(bins.counts)
@@ -111,7 +112,7 @@ def test_reliability_diagram_shows_the_filled_bins():
 
 
 def test_reliability_diagram_of_one_image():
-    bins = reliability(np.array([[1.0, 0.0]]), np.array([0]))
+    bins = reliability(np.array([1.0]), np.array([True]))
     assert rendered(reliability_diagram(bins, 0.0)).width > 200
 
 
@@ -188,6 +189,20 @@ def test_learning_curves_show_history_and_best_epoch():
     assert {"loss (nats)", "accuracy", "epoch"} <= set(texts(figure))
 
 
+@pytest.mark.parametrize("metric", ["val/macro_f1", "val/auroc"])
+def test_curves_and_trials_show_the_metric_that_selects(metric):
+    selecting = metric_named(metric)
+    rows = [row | {metric: 0.1 * row["epoch"]} for row in HISTORY]
+    for figure in (learning_curves(rows, metric=selecting), overlaid_curves({"run": rows}, selecting)):
+        (axes,) = [axes for axes in figure.axes if selecting.words in axes.get_ylabel()]
+        np.testing.assert_allclose(axes.lines[0].get_ydata(), [0.1, 0.2, 0.3])
+    assert search_history(*TRIALS, selecting).axes[0].get_ylabel() == metric
+    assert (
+        leaderboard_intervals(["a"], [0.5], [wilson(5, 10)], selecting).axes[0].get_xlabel()
+        == f"{metric}, 95% interval"
+    )
+
+
 def test_learning_curves_take_a_table_as_well():
     of_table, of_list = learning_curves(pd.DataFrame(HISTORY)), learning_curves(HISTORY)
     for first, second in zip(of_table.axes, of_list.axes, strict=True):
@@ -248,7 +263,7 @@ TRIALS = ([4, 0, 1, 2, 3], [0.75, 0.5, 0.9, 0.7, np.nan], ["completed", "complet
     ("metric", "best"), [("val/accuracy", [0.5, 0.7, 0.75]), ("val/loss", [0.5, 0.5, 0.5])], ids=["accuracy", "loss"]
 )
 def test_search_history_runs_the_best_over_completed_trials_alone(metric, best):
-    (axes,) = search_history(*TRIALS, metric).axes
+    (axes,) = search_history(*TRIALS, metric_named(metric)).axes
     lines = {line.get_label(): line for line in axes.lines}
     assert lines["pruned"].get_xydata().tolist() == [[1, 0.9]]
     assert lines["completed"].get_xydata().tolist() == [[0, 0.5], [2, 0.7], [4, 0.75]]

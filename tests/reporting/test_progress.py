@@ -35,10 +35,12 @@ def test_time_left_goes_by_this_sitting(before, seconds, done, total, words):
 
 def test_a_run_that_is_taken_up_tells_its_time_left_by_what_it_does_now(capsys):
     clock = Clock()
-    progress = RunProgress("run", num_epochs=10, steps_per_epoch=4, done=2.75, now=clock)
+    progress = RunProgress("run", num_epochs=10, steps_per_epoch=4, metric="val/macro_f1", done=2.75, now=clock)
     clock.seconds += 2
-    taken_up = EpochResult(3, 1.0, 1.0, 0.5, 1e-3, seconds=3600.0, images_per_second=9.0, ended=0)
+    scores = {"val/loss": 1.0, "val/accuracy": 0.5, "val/macro_f1": 0.44}
+    taken_up = EpochResult(3, 1.0, scores, 1e-3, seconds=3600.0, images_per_second=9.0, ended=0)
     progress.on_epoch(
         taken_up, is_best=True, interval=Interval(0.4, 0.6)
     )  # most of its hour belongs to the sitting before
-    assert "56 s left" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "56 s left" in said and "val/accuracy 0.5 (0.4 to 0.6)  val/macro_f1 0.4 *" in said

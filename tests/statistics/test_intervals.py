@@ -108,10 +108,10 @@ def test_values_out_of_bounds_are_refused():
 
 
 def test_each_metric_over_seeds_has_its_own_interval():
-    assert interval_over_seeds("val/accuracy", [0.9], 60) is None
-    assert interval_over_seeds("val/accuracy", [0.9, 0.9], 60).half_width > 0
-    assert interval_over_seeds("val/loss", [0.9, 1.7], 60).high > 1
-    assert interval_over_seeds("val/accuracy", [-0.9, 0.1], 60, of_differences=True).low == -1
+    assert interval_over_seeds([0.9], 60, is_share=True) is None
+    assert interval_over_seeds([0.9, 0.9], 60, is_share=True).half_width > 0
+    assert interval_over_seeds([0.9, 1.7], 60, is_share=False).high > 1
+    assert interval_over_seeds([-0.9, 0.1], 60, is_share=True, of_differences=True).low == -1
 
 
 @pytest.mark.parametrize("values", [[], [0.9], [0.9, math.nan], [0.9, math.inf]])

@@ -11,12 +11,21 @@ from scipy.special import log_softmax
 from sklearn import metrics as oracle
 
 from benchmarks.coverage import of_groups, of_pairs, of_two_classes, simulate
-from imgcls.statistics.groups import MIN_GROUPS, TOO_FEW, Units
+from imgcls.metrics import score
+from imgcls.statistics.groups import MIN_GROUPS, TOO_FEW, Units, about_groups
 from imgcls.statistics.intervals import wilson
-from imgcls.statistics.score_intervals import explained_intervals, hits_interval, score_intervals
-from imgcls.statistics.scores import score_logits
+from imgcls.statistics.predictions import Predictions
+from imgcls.statistics.score_intervals import hits_interval
 
 SCORES = ["accuracy", "balanced_accuracy", "macro_f1", "auroc", "loss"]
+
+
+def scored(logits, labels, groups=()):
+    return score(Predictions(logits, labels, groups))
+
+
+def score_intervals(logits, labels, groups=()):
+    return scored(logits, labels, groups).intervals
 
 
 def drawn(seed, sizes, skill=1.0):
@@ -35,14 +44,12 @@ def of_predictions(predictions, num_classes):
 @pytest.mark.parametrize("num_classes", [2, 5])
 def test_intervals_hold_the_scores_and_take_the_accuracys_from_wilson(num_classes):
     logits, labels = drawn(0, [400 // num_classes] * num_classes)
-    scores, intervals = score_logits(logits, labels), score_intervals(logits, labels)
+    scores, intervals = scored(logits, labels), score_intervals(logits, labels)
     assert list(intervals) == SCORES
-    num_right = round(scores.accuracy * 400)
-    assert intervals["accuracy"] == wilson(num_right, 400) == scores.accuracy_interval
+    num_right = round(scores["accuracy"] * 400)
+    assert intervals["accuracy"] == wilson(num_right, 400) == scores.interval("accuracy")
     for name, interval in intervals.items():
-        assert interval.low < getattr(scores, name) < interval.high
-    wider = score_intervals(logits, labels, confidence=0.99)
-    assert all(wider[name].half_width > interval.half_width for name, interval in intervals.items())
+        assert interval.low < scores[name] < interval.high
 
 
 def test_intervals_are_the_same_in_any_order_of_the_images():
@@ -118,7 +125,7 @@ def test_loss_has_halls_interval():
 @pytest.mark.parametrize("num_classes", [2, 4])
 def test_without_a_class_there_is_no_interval_of_the_auroc(num_classes):
     logits, labels = drawn(7, [120 // num_classes * 2] * num_classes)
-    found = explained_intervals(logits[labels != 1], labels[labels != 1])
+    found = scored(logits[labels != 1], labels[labels != 1])
     assert found.missing["auroc"] == "a class has no images"
     assert "accuracy" in found.intervals and "auroc" not in found.intervals
 
@@ -160,14 +167,14 @@ def test_all_wrong_claims_no_certainty():
     [((30, 29), "fewer than 100 images"), ((200, 7), "fewer than 8 images outside the largest class")],
 )
 def test_losses_of_few_images_have_no_interval(sizes, reason):
-    found = explained_intervals(*drawn(0, sizes))
+    found = scored(*drawn(0, sizes))
     assert found.missing == {"loss": reason}
     assert set(found.intervals) | set(found.missing) == set(SCORES)
 
 
 def test_equal_losses_do_not_vary_by_the_rounding_of_their_mean():
     logits = np.tile([0.0, 0.0], (170, 1)) + 0.1
-    found = explained_intervals(logits, np.arange(170) % 2)
+    found = scored(logits, np.arange(170) % 2)
     assert found.missing["loss"] == "all losses are equal"
 
 
@@ -178,11 +185,11 @@ def test_one_image_has_an_interval_of_its_accuracy():
 def test_intervals_of_half_precision_and_many_classes():
     logits, labels = drawn(8, [3] * 200, skill=4.0)
     scores, intervals = (
-        score_logits(logits.astype(np.float16), labels),
+        scored(logits.astype(np.float16), labels),
         score_intervals(logits.astype(np.float16), labels),
     )
     assert set(intervals) == set(SCORES)
-    assert intervals["macro_f1"].low < scores.macro_f1 < intervals["macro_f1"].high
+    assert intervals["macro_f1"].low < scores["macro_f1"] < intervals["macro_f1"].high
 
 
 def test_intervals_need_two_and_a_half_times_the_memory_of_float32_logits():
@@ -210,10 +217,8 @@ def test_what_cannot_be_scored_is_refused(logits, labels, complaint):
         score_intervals(logits, labels)
 
 
-def test_impossible_confidence_and_other_numbers_of_groups_are_refused():
+def test_other_numbers_of_groups_are_refused():
     logits, labels = drawn(0, (10, 10))
-    with pytest.raises(ValueError, match="not between 0 and 1"):
-        score_intervals(logits, labels, confidence=95)
     with pytest.raises(ValueError, match="19 groups for 20 images"):
         score_intervals(logits, labels, groups=["a"] * 19)
 
@@ -258,9 +263,9 @@ def test_design_effect_is_that_of_the_ratio_estimator():
 @pytest.mark.parametrize("num_groups", [1, 2, MIN_GROUPS - 1])
 def test_too_few_groups_have_no_interval_and_say_so(num_groups):
     logits, labels = drawn(0, (100, 100))
-    found = explained_intervals(logits, labels, groups=[f"patient {i % num_groups}" for i in range(200)])
+    found = scored(logits, labels, groups=[f"patient {i % num_groups}" for i in range(200)])
     assert not found.intervals and set(found.missing) == set(SCORES)
-    assert found.about_groups == (
+    assert about_groups(found.num_groups, has_intervals=False) == (
         f"The images come in {num_groups} groups, and there is no interval, since none holds with {TOO_FEW}."
     )
 
@@ -284,10 +289,11 @@ def test_groups_of_unequal_sizes_hold_what_they_promise(sizes):
 def test_a_class_in_few_groups_leaves_its_scores_without_an_interval():
     logits, labels = drawn(0, (150, 50))
     groups = [f"rare {i % 4}" if label else f"frequent {i % 40}" for i, label in enumerate(labels)]
-    found = explained_intervals(logits, labels, groups=groups)
+    found = scored(logits, labels, groups=groups)
     assert set(found.intervals) == {"accuracy", "loss"}
     assert found.missing["balanced_accuracy"] == f"a class is in {TOO_FEW}"
-    assert "design effect" in found.about_groups and "44 groups" in found.about_groups
+    said = about_groups(found.num_groups, has_intervals=True)
+    assert "design effect" in said and "44 groups" in said
 
 
 # --- coverage ---------------------------------------------------------------------------------------------------

@@ -20,8 +20,10 @@ from imgcls.data.augment import Augment, Normalise, cutmix, cutout, mixup
 from imgcls.data.loader import Loader
 from imgcls.data.splits import load_dataset
 from imgcls.errors import TrainingError
+from imgcls.metrics import val_scores
 from imgcls.models.resnet import resnet
 from imgcls.rng import derive_seed, generator
+from imgcls.statistics.predictions import Predictions
 from imgcls.training import loop
 from imgcls.training.checkpoint import load_checkpoint, save_checkpoint
 from imgcls.training.device import prepare_device
@@ -472,7 +474,7 @@ def test_the_average_is_the_one_computed_by_hand(make_task):
     assert not torch.equal(scored["fc.weight"], state.model.fc.weight)
     logits = predict(state.scored_model, task.val, task.normalise, task.device)
     assert torch.equal(logits, state.val_logits)
-    assert (result.val_loss, result.val_accuracy) == loop.loss_and_accuracy(logits, task.val.labels)
+    assert result.val == val_scores(Predictions(logits.numpy(), task.val.labels.numpy()), task.metric)
 
 
 def test_without_an_average_the_model_itself_is_scored(make_task):
@@ -484,13 +486,16 @@ def test_without_an_average_the_model_itself_is_scored(make_task):
 # --- the end ---
 
 
+NAMES = ("val/loss", "val/accuracy", "val/macro_f1")
+
+
 @pytest.fixture
 def scripted(monkeypatch):
     """Lets val scores be what the script says."""
 
     def play(scores):
         script = iter(scores)
-        monkeypatch.setattr(loop, "loss_and_accuracy", lambda *_: next(script))
+        monkeypatch.setattr(loop, "val_scores", lambda *_: dict(zip(NAMES, next(script), strict=False)))
 
     return play
 
@@ -505,6 +510,8 @@ def scripted(monkeypatch):
         ("val/loss", 2, [(1.0, 0.5), (0.9, 0.6), (0.95, 0.7), (0.9, 0.8)], 4),
         ("val/loss", 3, [(1.0, 0.5), (0.9, 0.6)] + [(0.9, 0.9)] * 3, 5),
         ("val/loss", 9, [(1.0, 0.5)] * 8, 8),
+        ("val/macro_f1", 2, [(1.0, 0.5, 0.5), (0.9, 0.6, 0.4), (0.8, 0.7, 0.3), (0.7, 0.8, 0.2)], 3),
+        ("val/macro_f1", 2, [(1.0, 0.9, 0.5), (1.1, 0.8, 0.6), (1.2, 0.7, 0.55), (1.3, 0.6, 0.5), (1, 0.5, 0.4)], 4),
     ],
 )
 def test_patience_counts_epochs_without_a_better_val_score(make_task, scripted, metric, patience, scores, num_epochs):
