@@ -31,7 +31,7 @@ DELETED = "artifacts of deleted runs"
 
 @dataclass(frozen=True)
 class Item:
-    """A file or folder that may go.
+    """A file or folder that `imgcls clean` may remove.
 
     Attributes:
         kind: why, in words.
@@ -50,7 +50,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Findings:
-    """What may go.
+    """What `imgcls clean` may remove.
 
     Attributes:
         items: in no particular order.
@@ -62,7 +62,7 @@ class Findings:
 
 
 def look_through(tracker: Tracker) -> Findings:
-    """Finds what may go, in the record and beside it.
+    """Finds what `imgcls clean` may remove, in the record and beside it.
 
     Args:
         tracker: the record.
@@ -86,7 +86,7 @@ def look_through(tracker: Tracker) -> Findings:
 
 
 def remove(findings: Findings) -> None:
-    """Removes what was found.
+    """Removes the files that nobody needs any more.
 
     Raises:
         OSError: what this user may not remove.
@@ -99,7 +99,7 @@ def remove(findings: Findings) -> None:
 
 
 def as_text(findings: Findings) -> str:
-    """For the shell: a line a kind, the largest first."""
+    """What `imgcls clean` may remove, as text: a line for each kind, the largest first."""
     by_kind: dict[str, list[int]] = {}
     for item in findings.items:
         by_kind.setdefault(item.kind, []).append(item.num_bytes)

@@ -1,4 +1,4 @@
-"""Files written aside, locks, hard links and whole lines, also on file systems without locks or hard links."""
+"""Files: written aside, locked, linked, read up to the last whole line; also on file systems without locks or links."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WRITTEN_ASIDE = re.compile(r"\..+\.\d+")
 
 
 class NoLocksError(ResourceError):
-    """A file system on which two processes cannot be kept apart."""
+    """Error of a file system without file locks."""
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(
@@ -83,7 +83,7 @@ def open_locked(path: Path) -> IO[bytes]:
 
 
 def whole_lines(file: IO[bytes]) -> int:
-    """Bytes up to the end of the last whole line; a process that was killed while it wrote leaves more."""
+    """Bytes of a file up to the end of its last whole line; a process that was killed while it wrote leaves more."""
     size = file.seek(0, os.SEEK_END)
     if size:
         file.seek(size - 1)
@@ -94,7 +94,7 @@ def whole_lines(file: IO[bytes]) -> int:
 
 
 def check_locks(folder: Path) -> None:
-    """Tries a lock in a folder, and leaves nothing there; does nothing where nothing may be written.
+    """Checks that files in a folder can be locked, and leaves nothing there.
 
     Raises:
         NoLocksError: the file system has none.
@@ -170,7 +170,7 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether this machine has a process of this number."""
+    """Whether the process that wrote a file is alive: whether this machine has one of this number."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

@@ -1,4 +1,4 @@
-"""Every public name that a run leaves in MLflow, and what is read of a run; docs/record.md is made from this file."""
+"""The record: every public name that a run leaves in MLflow, and a run as it is read; docs/record.md is made here."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _tag, _metric, _artifact = partial(_named, "tag"), partial(_named, "metric"), pa
 
 
 class Tag:
-    """Tags of a run."""
+    """Names of the tags in the record of a run."""
 
     # What it is
     KIND = _tag("imgcls.kind", ALL, "sweep, trial, train, confirm, evaluation or rerun")
@@ -132,7 +132,7 @@ class Tag:
 
 
 class MetricName:
-    """Metrics of a run. The step of one that is logged each epoch is the number of completed epochs."""
+    """Names of the metrics in the record of a run; the step of each is the number of completed epochs."""
 
     TRAIN_LOSS = _metric("train/loss", TRAINED, "each epoch: mean loss in nats over train, as optimised")
     TRAIN_LR = _metric("train/lr", TRAINED, "each epoch: learning rate of its last step")
@@ -162,7 +162,7 @@ class MetricName:
 
 
 class Artifact:
-    """Files of a run."""
+    """Names of the artifacts in the record of a run."""
 
     CONFIG = _artifact("config.toml", WITH_IMAGES, "the whole configuration, which feeds a new run as it is")
     BEST = _artifact("checkpoints/best.pt", TRAINED, "weights of the epoch that is kept")
@@ -203,7 +203,7 @@ def ends_of(name: str) -> tuple[str, str]:
 
 
 def best_name(metric: str) -> str:
-    """Name of a val metric at the epoch that a run kept: `best/val/accuracy` for `val/accuracy`."""
+    """Name in the record of a val metric at the kept epoch: `best/val/accuracy` for `val/accuracy`."""
     return BEST + metric
 
 

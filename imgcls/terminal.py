@@ -1,4 +1,4 @@
-"""Streams that people read: a write to a terminal, a pipe or a log that fails never ends the work."""
+"""Output to a terminal, a pipe or a log: a write that fails never ends the work."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def guard_streams() -> None:
 
 
 def undelivered(stream: TextIO) -> str:
-    """Why something that was written to a guarded stream did not arrive; "" where all did, as far as can be known."""
+    """Why output to a guarded stream did not arrive; "" if all of it did, as far as can be known."""
     stream.flush()
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
     return raw.undelivered if isinstance(raw, _Forgiving) else ""
 
 
 class Unfailing:
-    """A stream to which a write never fails, around one that is not ours to replace.
+    """An output stream to which a write never fails, around one that is not ours to replace.
 
     Args:
         stream: such as the stderr of a program that uses imgcls; None is what Python has for a closed one.
@@ -65,7 +65,7 @@ class Unfailing:
 
 
 def stderr() -> Unfailing:
-    """Where progress goes."""
+    """The terminal output of progress: stderr, to which a write never fails."""
     return Unfailing(sys.stderr)
 
 

@@ -33,8 +33,8 @@ from imgcls.tracking.mlflow_internals import (
     MAX_PARAM_VAL_LENGTH,
     MAX_TAG_VAL_LENGTH,
     OLD_FILE_STORE,
+    is_duplicate_row,
     rewrite_places,
-    was_first,
 )
 
 PACKAGE = Path(__file__).parents[1] / "imgcls"
@@ -153,7 +153,7 @@ def test_mlflow_words_a_row_that_is_there_already_as_an_integrity_error(tmp_path
     row = {"experiment_id": 0, "name": "train", "digest": "d", "dataset_source_type": "t", "dataset_source": "s"}
     with pytest.raises(MlflowException) as refused, store.ManagedSessionMaker(read_only=False) as session:
         session.add_all(SqlDataset(dataset_uuid=each, **row) for each in "ab")
-    assert was_first(refused.value)
+    assert is_duplicate_row(refused.value)
 
 
 def test_mlflows_old_file_store_is_known_by_its_files():

@@ -136,9 +136,7 @@ def evaluate(run_id: str, tracker: Tracker, *, again: bool = False) -> Evaluatio
 
 
 def _write_down(run: Run, tracker: Tracker, test: HeldOut) -> Look:
-    hashes = test.hashes()
-    looks.write_down(run, tracker, hashes.digests, hashes.sketches)
-    count = looks.count_looks(tracker, run.run_id, hashes.digests, hashes.sketches)
+    count = looks.write_down(run, tracker, test.hashes())
     number = count.number
     run.set_tags({Tag.TEST_LOOK: str(number), Tag.NUM_TEST_ALIKE: str(count.num_alike)})
 

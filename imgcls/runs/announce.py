@@ -12,8 +12,8 @@ from imgcls.reporting.cautions import cautions
 from imgcls.reporting.images_overview import overview
 from imgcls.reporting.methods_section import device_words
 from imgcls.reporting.progress import duration
-from imgcls.runs.image_record import count_opened_before
 from imgcls.runs.prepare import Prepared
+from imgcls.tracking.looks import num_opened_before
 from imgcls.tracking.store import Tracker
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,8 @@ def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "") -> None:
         runs += f", about {about} of training{each}, going by the newest runs of this experiment"
     log.info("%s", overview(prepared.dataset, place, device_words(str(prepared.device)), work=runs))
     if runs:
-        for sentence in cautions({Tag.NUM_OPENED_BEFORE: str(count_opened_before(prepared.dataset, tracker))}):
+        num_opened = num_opened_before(tracker, prepared.dataset.train, prepared.dataset.val)
+        for sentence in cautions({Tag.NUM_OPENED_BEFORE: str(num_opened)}):
             log.warning("%s", sentence)
     if prepared.warnings:
         _warn(prepared, tracker)

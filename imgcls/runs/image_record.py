@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from imgcls.data.image_set import DecodedImages
 from imgcls.data.leaks import SHOWN, near_duplicates_csv
 from imgcls.data.splits import Dataset
@@ -31,7 +29,8 @@ class ImageRecord:
 
     def __init__(self, dataset: Dataset, tracker: Tracker) -> None:
         self._dataset = dataset
-        self.tags = _tags(dataset) | {Tag.NUM_OPENED_BEFORE: str(count_opened_before(dataset, tracker))}
+        num_opened = num_opened_before(tracker, dataset.train, dataset.val)
+        self.tags = _tags(dataset) | {Tag.NUM_OPENED_BEFORE: str(num_opened)}
 
     def write(self, run: Run, further: Mapping[str, str]) -> None:
         """Writes the tags and further ones, and the number that MLflow's UI sorts by as a metric, where it is known."""
@@ -52,13 +51,6 @@ class ImageRecord:
             if (split := alike.split) != "test":
                 images, title = getattr(dataset, split), f"{split} images that look alike, different classes"
                 _show_pairs(run, Artifact.DIFFERENT_CLASSES.format(split), title, images, images, alike.pairs)
-
-
-def count_opened_before(dataset: Dataset, tracker: Tracker) -> int:
-    """Train and val images that an earlier evaluation in this store opened as test images, or that look like one."""
-    train, val = dataset.train, dataset.val
-    digests, sketches = np.concatenate([train.digests, val.digests]), np.concatenate([train.sketches, val.sketches])
-    return num_opened_before(tracker, digests, sketches)
 
 
 def _tags(dataset: Dataset) -> dict[str, str]:

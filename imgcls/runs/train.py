@@ -115,6 +115,9 @@ class DamagedError(TrainingError):
 MADE_BY_THE_MACHINE = ("train.device", "train.precision", "train.threads")
 """Keys that are resolved by what the machine has: a run begun with others is still the same work."""
 
+ENDED_WELL = ("completed", "pruned")
+"""Outcomes of runs that are never taken up again."""
+
 MEASURED = ("data.mean", "data.std")
 """Keys that earlier versions measured on train's larger squares."""
 
@@ -122,15 +125,16 @@ MEASURED = ("data.mean", "data.std")
 def _unfinished(prepared: Prepared, tracker: Tracker, tags: Mapping[str, str]) -> RunRecord | None:
     """The newest run of the same work, if it has not ended; an earlier version's only if it would end the same."""
     name, dataset = prepared.experiment.name, prepared.dataset
-    if (found := tracker.unfinished(name, tags)) is not None:
-        return found
+    newest = tracker.find(tags, experiment=name, newest=1)
+    if newest and newest[0].outcome not in ENDED_WELL:
+        return newest[0]
     of_any_version = {key: value for key, value in tags.items() if key != Tag.IDENTITY}
     of_any_version[Tag.DATA_FINGERPRINT] = dataset.fingerprint
     ignored = [*MADE_BY_THE_MACHINE, *_keys_of_searching(prepared.experiment)]
     if is_kept_larger(dataset):
         ignored += MEASURED
     earlier = same_work(tracker.find(of_any_version, experiment=name), prepared.experiment, ignored)
-    if earlier is None or earlier.outcome in ("completed", "pruned"):
+    if earlier is None or earlier.outcome in ENDED_WELL:
         return None
     if others := [*filter(None, (other_squares(earlier, dataset), other_loss(earlier, prepared.experiment)))]:
         log.warning(

@@ -18,7 +18,7 @@ MLRUNS = "mlruns"
 
 
 def local_path(uri: str) -> Path | None:
-    """The folder behind a `file:` URI or a plain path; None for anything remote."""
+    """The folder of an artifact place given as a `file:` URI or a plain path; None for anything remote."""
     parts = urlsplit(uri)
     if parts.scheme == "file":
         return Path(unquote(parts.path, errors="surrogateescape"))
@@ -26,7 +26,7 @@ def local_path(uri: str) -> Path | None:
 
 
 class Places:
-    """Where the artifacts of a store lie: as the store says, or for a project's own store always below its root.
+    """The places of artifacts of a store: as the store says, or for a project's own store always below its root.
 
     MLflow stores absolute places, so in a project that was copied they lead to the original. What lay below its
     `mlruns/` is looked for at the same place below ours, and nothing outside of our root is written or removed.

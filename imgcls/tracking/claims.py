@@ -1,4 +1,4 @@
-"""Who is at work on what: a lock file that the kernel frees however its holder ends.
+"""Claims on runs and studies: a lock file for each, which the kernel frees however its holder ends.
 
 MLflow has no compare-and-set, so runs and studies are claimed here, and two processes never write the same one.
 """
@@ -23,11 +23,11 @@ _held: set[Path] = set()
 
 
 class ClaimedError(InputError):
-    """Another process is at work on it, or may be."""
+    """The claim on a run or study is held by another process, or may be."""
 
 
 def out_of_sight(what: str, host: str, pid: str, seconds: float) -> ClaimedError:
-    """The error for what a process may be at work on that cannot be seen from here.
+    """The error for a run that a process may be writing whose claims cannot be seen from here.
 
     Args:
         what: such as `run 0123`.
@@ -42,13 +42,13 @@ def out_of_sight(what: str, host: str, pid: str, seconds: float) -> ClaimedError
 
 
 def _seen(what: str, pid: str) -> ClaimedError:
-    """The error for what a process of this machine is at work on; its number is "" where it has not written it yet."""
+    """The error for a claim that a process of this machine holds; "" for one that has not written its number yet."""
     return ClaimedError(f"{what} is already running (process {pid or 'unknown'}); wait for it, or stop it")
 
 
 @contextmanager
 def claim(root: Path, name: str, what: str, patience: float = 0.0) -> Iterator[None]:
-    """Holds a claim for the length of the block.
+    """Holds the claim on a run or study for the length of the block.
 
     Args:
         root: the project's root.
@@ -76,7 +76,7 @@ def claim(root: Path, name: str, what: str, patience: float = 0.0) -> Iterator[N
 
 
 def is_claimed(root: Path, name: str) -> bool:
-    """Whether a living process of this machine holds a claim."""
+    """Whether a living process of this machine holds the claim on a run or study."""
     path = _path(root, name)
     if path in _held:
         return True
@@ -90,9 +90,9 @@ def is_claimed(root: Path, name: str) -> bool:
 
 
 def claims_id(root: Path) -> str:
-    """Name of this folder's claims on this machine; a run whose tag has another name is not claimed here.
+    """Id of a project's claims on this machine; a copy of the project has another id.
 
-    A copy of the folder has another name, although all of its files are the same.
+    A run whose tag has another id is not claimed here.
     """
     folder = _path(root, "").parent
     folder.mkdir(parents=True, exist_ok=True)

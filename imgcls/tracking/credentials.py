@@ -1,4 +1,4 @@
-"""Addresses without their credentials, and texts from which those are removed before anybody sees or keeps them."""
+"""Removes credentials from addresses, messages and logs before anybody sees or keeps them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LEAST_SECRET, LEAST_TOKEN = 4, 8
 
 
 def redacted(uri: str) -> str:
-    """An address that may be shown: whatever could be a credential is masked.
+    """An address whose credentials are masked, so that it may be shown.
 
     Where an `@` stands behind the host, the password may hold the `/`, `?` or `#` that seems to end it: then nothing
     but the scheme is left.
@@ -50,7 +50,7 @@ def redacted(uri: str) -> str:
 
 
 def scrubbed(text: str) -> str:
-    """A text, such as a client library's message, without credentials.
+    """A text, such as a client library's message, from which credentials are removed.
 
     Removed are the secrets of every address in the environment (`MLFLOW_TRACKING_URI` among them) and of every
     variable like `MLFLOW_TRACKING_PASSWORD`, as they are written there and decoded, and those of every address in the
@@ -62,7 +62,7 @@ def scrubbed(text: str) -> str:
 
 
 def guard_logs() -> None:
-    """Scrubs every log record of this process, those of other libraries too, whatever handler it goes to."""
+    """Removes credentials from every log record of this process, those of other libraries too."""
     make = logging.getLogRecordFactory()
 
     def make_scrubbed(*args: Any, **kwargs: Any) -> logging.LogRecord:

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def find_run(text: str, tracker: Tracker) -> RunRecord:
-    """Finds the run that a user means.
+    """Finds the run that a user means, by an id, the beginning of one, `last` or `best`.
 
     Args:
         text: a run's id, the first six characters of it or more, `last` (the run or sweep that finished last) or
@@ -57,7 +57,7 @@ def find_run(text: str, tracker: Tracker) -> RunRecord:
 
 
 def described(record: RunRecord) -> str:
-    """A run in one line: its id, its kind, its experiment and when it began."""
+    """A found run in one line: its id, its kind, its experiment and when it began."""
     began = datetime.fromtimestamp(record.started / 1000, UTC)
     kind = record.kind or "not written by imgcls"
     return f"{record.run_id} ({kind}, {record.experiment}, {record.name}, {began:%Y-%m-%d %H:%M:%S} UTC)"

@@ -15,7 +15,7 @@ MACHINE_ID = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"), Path("/
 
 @dataclass(frozen=True)
 class FolderIdentity:
-    """What a folder does not share with any copy of it.
+    """The identity of a folder: what no copy of it shares.
 
     Attributes:
         path: real, absolute.
@@ -58,7 +58,7 @@ class FolderIdentity:
 
 @cache
 def machine() -> str:
-    """Id of this machine; all processes on it see the same locks of a file."""
+    """Id of this machine, as part of a folder's identity; its processes see the same locks of a file."""
     for path in MACHINE_ID:
         try:
             name = path.read_text(encoding="ascii", errors="replace").strip()

@@ -1,4 +1,4 @@
-"""What `imgcls doctor` finds in a record, and mends."""
+"""The health of a record: what `imgcls doctor` finds in it and mends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imgcls.tracking.store import Tracker
 
 @dataclass(frozen=True)
 class Health:
-    """What was found.
+    """The health of a record, as `imgcls doctor` found it.
 
     Attributes:
         num_runs: of the store.
@@ -67,7 +67,7 @@ class Health:
 
 
 def examine(tracker: Tracker) -> Health:
-    """Sends what waits, closes the runs whose process is gone, and looks for artifacts that are not there."""
+    """Examines the health of a record: sends what waits, closes runs whose process is gone, looks for artifacts."""
     sending = tracker.send_unsent()
     closed = tracker.close_orphans()
     records = tracker.find({})

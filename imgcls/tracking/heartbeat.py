@@ -45,15 +45,15 @@ def _beat(run: Run, ended: threading.Event) -> None:
 
 
 def heartbeat() -> dict[str, str]:
-    """The tag that says that a run's process was alive now, in seconds since 1970."""
+    """The heartbeat tag of a run: that its process is alive now, in seconds since 1970."""
     return {Tag.HEARTBEAT: f"{time.time():.0f}"}
 
 
 def is_beating(tags: Mapping[str, str]) -> bool:
-    """Whether the process that writes a run has said lately that it is alive."""
+    """Whether the last heartbeat of a run is recent."""
     return seconds_to_silence(tags) > 0
 
 
 def seconds_to_silence(tags: Mapping[str, str]) -> float:
-    """Seconds until that process counts as gone if it stays silent; negative once it does."""
+    """Seconds until a run's process counts as gone if no heartbeat follows; negative once it does."""
     return float(tags.get(Tag.HEARTBEAT, 0)) + SILENT_SECONDS - time.time()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from imgcls.data import cache_folder
 from imgcls.data.copies import copies
+from imgcls.data.image_set import HashedImages
 from imgcls.data.leaks import FORMAT
 from imgcls.data.sketches import SKETCH_BYTES
 from imgcls.errors import InputError
@@ -31,7 +33,7 @@ ALIKE_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Opening:
-    """An opening of a test split.
+    """A recorded look at a test split: which images an evaluation opened.
 
     Attributes:
         run_id: of the evaluation, which may be gone.
@@ -48,77 +50,58 @@ class Opening:
 
 @dataclass(frozen=True)
 class LookCount:
-    """What earlier looks mean for a new one.
+    """What recorded looks mean for a new one.
 
     Attributes:
         number: ordinal of this opening of the test split, from 1.
-        num_alike: images of it that are, or look like, images opened by earlier looks which are not counted.
+        num_alike: its images that are, or look like, images opened by earlier looks that are not counted.
     """
 
     number: int
     num_alike: int
 
 
-def write_down(run: Run, tracker: Tracker, digests: NDArray[np.uint8], sketches: NDArray[np.uint8]) -> None:
-    """Records which images are about to be opened, so that later looks at any of them know.
+def write_down(run: Run, tracker: Tracker, images: HashedImages) -> LookCount:
+    """Records a look before it is taken, with the test images that it will open, and counts the earlier ones.
 
-    Args:
-        run: the evaluation.
-        tracker: where it is.
-        digests: uint8 (N, 32), of the source pixels.
-        sketches: uint8 (N, 272), of the same images.
+    Earlier looks count that share an image with this one, or half of whose images look like theirs. Crashed looks
+    count, and so do those of deleted runs and those whose images are not known. If two evaluations begin together, the
+    one that was created first comes first.
     """
-    names = sorted(set(_names(digests)))
+    names = sorted(set(_names(images.digests)))
     run.log_text(Artifact.TEST_IMAGES, "".join(f"{name}\n" for name in names))
     content = io.BytesIO()
-    np.save(content, sketches)
+    np.save(content, images.sketches)
     run.log_bytes(Artifact.TEST_SKETCHES, content.getvalue())
     path = _file(tracker, run.run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside, aside.open("wb") as file:
-        np.savez_compressed(file, names=names, sketches=sketches, started=run.started)
-
-
-def count_looks(
-    tracker: Tracker, evaluation_id: str, digests: NDArray[np.uint8], sketches: NDArray[np.uint8]
-) -> LookCount:
-    """Counts the earlier openings that share an image with this one, or half of whose images look like theirs.
-
-    Crashed looks count, and so do those of deleted runs and those whose images are not known. If two evaluations begin
-    together, the one that was created first comes first.
-
-    Args:
-        tracker: where all looks are.
-        evaluation_id: of this look, which `write_down` has recorded.
-        digests: uint8 (N, 32), of the source pixels.
-        sketches: uint8 (N, 272), of the same images.
-    """
+        np.savez_compressed(file, names=names, sketches=images.sketches, started=run.started)
     every = openings(tracker)
-    earlier = every[: [opening.run_id for opening in every].index(evaluation_id)]
-    own, number = frozenset(_names(digests)), 1
-    alike: NDArray[np.int64] = np.empty(0, np.int64)
+    return _count(every[: [opening.run_id for opening in every].index(run.run_id)], frozenset(names), images)
+
+
+def _count(earlier: Sequence[Opening], own: frozenset[str], images: HashedImages) -> LookCount:
+    number, alike = 1, np.empty(0, np.int64)
     for opening in earlier:
-        same = np.unique(copies(opening.sketches, sketches)[:, 1])
-        if opening.names is None or not own.isdisjoint(opening.names) or len(same) >= ALIKE_SHARE * len(digests):
+        same = np.unique(copies(opening.sketches, images.sketches)[:, 1])
+        is_half = len(same) >= ALIKE_SHARE * len(images.digests)
+        if opening.names is None or is_half or not own.isdisjoint(opening.names):
             number += 1
         else:
             alike = np.union1d(alike, same)
     return LookCount(number, len(alike))
 
 
-def num_opened_before(tracker: Tracker, digests: NDArray[np.uint8], sketches: NDArray[np.uint8]) -> int:
-    """How many images were opened as test images by an evaluation in this store, or look like one that was.
+def num_opened_before(tracker: Tracker, *splits: HashedImages) -> int:
+    """Number of images in these splits that a recorded look opened as test images, or that look like such an image.
 
     Every trial of a sweep asks this again, so the answer is kept in the cache folder.
-
-    Args:
-        tracker: where all looks are.
-        digests: uint8 (N, 32), of the source pixels.
-        sketches: uint8 (N, 272), of the same images.
     """
     every = openings(tracker)
     if not every:
         return 0
+    digests, sketches = (np.concatenate(of_splits) for of_splits in zip(*(s.hashes[:2] for s in splits), strict=True))
     opened = frozenset[str]().union(*(opening.names or () for opening in every))
     is_known = np.array([name in opened for name in _names(digests)], bool)
     others = np.unique(np.concatenate([opening.sketches for opening in every]), axis=0)
@@ -132,7 +115,7 @@ def _num_alike(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> int:
 
 
 def openings(tracker: Tracker) -> list[Opening]:
-    """Every look that the store or a file of this project holds, oldest first."""
+    """Every recorded look, oldest first: those of the store and those of this project's files."""
     found = {
         record.run_id: _of_file(_file(tracker, record.run_id)) or _from_store(tracker, record)
         for record in tracker.find({Tag.KIND: "evaluation"}, with_deleted=True)

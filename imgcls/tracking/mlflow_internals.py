@@ -44,18 +44,18 @@ SECONDS_OF_MAKING = 120.0
 
 
 def quieten() -> None:
-    """Keeps MLflow from logging what it does to its database."""
+    """Quietens MLflow's internal loggers, which tell what it does to its database."""
     for name, level in CHATTY_LOGGERS.items():
         logging.getLogger(name).setLevel(level)
 
 
-def was_first(error: MlflowException) -> bool:
-    """Whether another process wrote the same row at the same moment, and was first."""
+def is_duplicate_row(error: MlflowException) -> bool:
+    """Whether MLflow's error says that its table holds the same row already, which another process wrote first."""
     return "IntegrityError" in str(error)
 
 
 def create_database(database: Path, artifacts: Path) -> None:
-    """Makes a whole MLflow store at `database`, or none.
+    """Creates MLflow's tables in a new SQLite database with its internal store class: all of them, or no file.
 
     A process that is killed while MLflow itself creates a database leaves a file that never opens again, and several
     processes that create one at once collide. So one process makes it aside and then puts it in place.
@@ -95,7 +95,7 @@ def _make_database(database: Path, artifacts: Path) -> None:
 
 
 def rewrite_places(database: Path, moved: Callable[[str | None, str], str | None]) -> int:
-    """Changes the addresses of folders of artifacts in a database; gives how many rows changed.
+    """Rewrites the addresses of artifacts in MLflow's tables; gives how many rows changed.
 
     Args:
         database: SQLite's file.

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from imgcls.tracking.outbox_files import ARTIFACT, REFUSED, Entry, OutboxFiles, move_on, remove, unsent
+from imgcls.tracking.outbox_files import ARTIFACT, REFUSED, Entry, OutboxFiles, note_sent, remove_sent, waiting_entries
 from imgcls.tracking.server_errors import Away, Refused, Unsent
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ FAREWELL = 5.0
 
 
 class Outbox(OutboxFiles):
-    """The journals for one server, and the thread that sends them.
+    """The outbox for a tracking server: its files, and the thread that sends them.
 
     Args:
         folder: where they lie; made when something is written.
@@ -130,7 +130,7 @@ class Outbox(OutboxFiles):
             return
         with claim:
             with self._locked():
-                entries = unsent(run)
+                entries = waiting_entries(run)
             newest: dict[str | None, int] = {entry["name"]: end for entry, end in entries if entry["op"] == ARTIFACT}
             for entry, end in entries:
                 try:
@@ -139,10 +139,10 @@ class Outbox(OutboxFiles):
                     self.num_sent += 1
                 except Refused as error:
                     self._set_aside(run, entry, str(error))
-                move_on(run, end)
+                note_sent(run, end)
             with self._locked():
-                if not unsent(run):
-                    remove(run)
+                if not waiting_entries(run):
+                    remove_sent(run)
 
     def _send(self, run: Path, entry: Entry) -> None:
         if entry["op"] != ARTIFACT:

@@ -45,7 +45,7 @@ RUN_ID = re.compile(r"[\w-]+")
 
 @dataclass(frozen=True)
 class Pending:
-    """What waits.
+    """What waits in an outbox.
 
     Attributes:
         num_entries: in all journals.
@@ -63,7 +63,7 @@ class Pending:
 
 
 class OutboxFiles:
-    """The journals for one server.
+    """The files of the outbox for one server.
 
     Args:
         folder: where they lie; made when something is written.
@@ -165,7 +165,7 @@ class OutboxFiles:
 
     def _entries(self, run: Path) -> list[Entry]:
         with self._locked():
-            return [entry for entry, _ in unsent(run)]
+            return [entry for entry, _ in waiting_entries(run)]
 
     def _runs(self) -> list[Path]:
         return sorted(file.parent for file in self.folder.glob(f"*/{JOURNAL}"))
@@ -274,8 +274,8 @@ class OutboxFiles:
                 yield
 
 
-def unsent(run: Path) -> list[tuple[Entry, int]]:
-    """The entries of a run that wait, each with the byte of the journal at which it ends."""
+def waiting_entries(run: Path) -> list[tuple[Entry, int]]:
+    """The entries in the outbox's journal of a run that wait, each with the byte at which it ends."""
     if not (run / JOURNAL).exists():
         return []
     content = (run / JOURNAL).read_bytes()
@@ -298,14 +298,14 @@ def _parsed(line: bytes) -> Entry:
     return entry
 
 
-def move_on(run: Path, position: int) -> None:
-    """Notes that a journal has been sent up to this byte."""
+def note_sent(run: Path, position: int) -> None:
+    """Notes in the outbox that a run's journal has been sent up to this byte."""
     with written_aside(run / POSITION) as aside:
         aside.write_text(str(position))
 
 
-def remove(run: Path) -> None:
-    """Removes what has been sent of a run; what was refused stays."""
+def remove_sent(run: Path) -> None:
+    """Removes from the outbox what has been sent of a run; what was refused stays."""
     # The position first: a journal without one is sent again, a new journal with an old one would lose entries.
     for name in (POSITION, JOURNAL, SENDER):
         (run / name).unlink(missing_ok=True)

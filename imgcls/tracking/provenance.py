@@ -41,7 +41,7 @@ MOST_LISTED = 20
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on; `unknown` where a package does not tell its own."""
+    """Provenance of a result: package -> version; `unknown` where a package does not tell its own."""
     names = ("imgcls", "torch", "torchvision", "numpy", "pillow", "mlflow", "optuna")
     return {"python": ".".join(map(str, sys.version_info[:3]))} | {name: _version(name) for name in names}
 
@@ -54,7 +54,7 @@ def _version(name: str) -> str:
 
 
 def who_runs() -> dict[str, str]:
-    """Tags that say which process of which machine writes a run, and with what."""
+    """Provenance tags of a run: who runs it, in which process of which machine, with which versions."""
     return heartbeat() | {
         Tag.HOST: socket.gethostname(),
         Tag.PID: str(os.getpid()),
@@ -77,7 +77,7 @@ class _UnknownError(Exception):
 
 
 def git_tags(root: Path) -> dict[str, str]:
-    """Tags with the commit of the repository that holds a project, and whether anything in it differs.
+    """Provenance tags of a run: the git commit of its project, and whether files differ from it.
 
     Args:
         root: the project's root; it may lie below the top of its repository.

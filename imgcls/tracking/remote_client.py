@@ -1,4 +1,4 @@
-"""A tracking server, which may be away: what is written to it waits in an outbox, what is asked of it waits for it."""
+"""The client of a remote tracking server that may be away: what is written waits in an outbox, and questions wait."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mlflow.tracking import MlflowClient
 from imgcls.record import Tag
 from imgcls.tracking.outbox import Outbox
 from imgcls.tracking.outbox_files import ARTIFACT, Entry, OutboxFiles
-from imgcls.tracking.server_errors import Refused, Unsent, judge, reason
+from imgcls.tracking.server_errors import Refused, Unsent, classify, reason
 from imgcls.tracking.server_wait import Patience, Progress, answer
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ SETTINGS = {
 
 
 def connect(uri: str, root: Path) -> MlflowClient:
-    """A client of a tracking store.
+    """Connects a client to a tracking store, remote or not.
 
     Args:
         uri: of the store.
@@ -253,19 +253,19 @@ class RemoteClient(MlflowClient):
 
 
 def public_uri(uri: str) -> str:
-    """The address of a server without what may be secret in it: user, password, query."""
+    """The address of a remote server without user, password and query, which may be secret."""
     parts = urlsplit(uri)
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{parts.hostname}{port}{parts.path}".rstrip("/")
 
 
 def outbox_folder(root: Path, uri: str) -> Path:
-    """Where what a server has not got yet waits; the name says which server."""
+    """Folder of the outbox for a remote server, whose name says which server."""
     return root / "mlruns" / ".outbox" / quote(public_uri(uri), safe="")
 
 
 def waiting_elsewhere(root: Path, client: MlflowClient) -> list[str]:
-    """What waits for servers other than a client's, a line each."""
+    """What waits in outboxes for servers other than this client's, a line each."""
     own = client.outbox.folder if isinstance(client, RemoteClient) else None
     lines = []
     for folder in sorted((root / "mlruns" / ".outbox").glob("*")):
@@ -282,7 +282,7 @@ def waiting_elsewhere(root: Path, client: MlflowClient) -> list[str]:
 
 @contextmanager
 def folder_to_write_in(client: MlflowClient) -> Iterator[Path]:
-    """A temporary folder for an artifact that is about to be logged."""
+    """A temporary folder for an artifact that a client is about to log."""
     if isinstance(client, RemoteClient):
         with client.outbox.writing() as folder:
             yield folder
@@ -293,7 +293,7 @@ def folder_to_write_in(client: MlflowClient) -> Iterator[Path]:
 
 @contextmanager
 def unsent_artifact(client: MlflowClient, run_id: str, name: str) -> Iterator[Path | None]:
-    """The artifact of a run where it has not been sent yet, for the length of the block."""
+    """An artifact that a client has not sent to the remote server yet, for the length of the block; else None."""
     if isinstance(client, RemoteClient):
         with client.outbox.staged(run_id, name) as path:
             yield path
@@ -312,7 +312,7 @@ def _deliver(client: MlflowClient, run_id: str, entry: Entry, path: Path | None)
     try:
         _send(client, run_id, entry, path)
     except Exception as error:
-        raise judge(error) or Unsent(f"could not be sent {entry['op']} of run {run_id} ({reason(error)})") from None
+        raise classify(error) or Unsent(f"could not be sent {entry['op']} of run {run_id} ({reason(error)})") from None
 
 
 def _send(client: MlflowClient, run_id: str, entry: Entry, path: Path | None) -> None:

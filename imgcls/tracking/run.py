@@ -1,4 +1,4 @@
-"""A run that is being written."""
+"""A run that is being written: its params, metrics, tags, data sets and artifacts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlflow.tracking import MlflowClient
 from imgcls.errors import InputError
 from imgcls.files import written_aside
 from imgcls.record import Artifact, Outcome, Tag
-from imgcls.tracking.mlflow_internals import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH, was_first
+from imgcls.tracking.mlflow_internals import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH, is_duplicate_row
 from imgcls.tracking.remote_client import folder_to_write_in, unsent_artifact
 
 PARAMS_PER_CALL = 100
@@ -32,7 +32,7 @@ ARTIFACT_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
 
 
 class Run:
-    """A run that is being written.
+    """A run of MLflow that is being written.
 
     Args:
         client: of its store.
@@ -94,7 +94,7 @@ class Run:
         try:
             self._client.log_inputs(self.run_id, links)
         except MlflowException as error:
-            if not was_first(error):
+            if not is_duplicate_row(error):
                 raise
             # A run that began at the same moment was the first to name this data set, which can be linked now.
             self._client.log_inputs(self.run_id, links)
@@ -139,12 +139,12 @@ class Run:
 
 
 def fitted_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags that fit MLflow's record; what is too long says so."""
+    """Tags of a run, shortened to what MLflow keeps."""
     return {key: fitted(value, MAX_TAG_VAL_LENGTH, "cut off here") for key, value in tags.items()}
 
 
 def fitted(value: str, most: int, rest: str) -> str:
-    """Shortens a value to what MLflow keeps; by itself MLflow cuts off the end, or refuses the run.
+    """Shortens a param or tag of a run to what MLflow keeps, which cuts off the end by itself.
 
     Args:
         value: of any length.
@@ -162,7 +162,7 @@ def fitted(value: str, most: int, rest: str) -> str:
 
 
 def check_artifact_name(name: str) -> None:
-    """Refuses a name that could lead out of a run's artifacts.
+    """Refuses a name for an artifact that could lead out of the run's folder.
 
     Raises:
         InputError: naming what may stand there.

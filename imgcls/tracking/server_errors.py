@@ -1,4 +1,4 @@
-"""What an error of a tracking server means: try again, other credentials, or never."""
+"""Errors of a tracking server: try again, use other credentials, or give up."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from imgcls.tracking.credentials import scrubbed
 
 
 class Unsent(Exception):
-    """The server did not take this now; it waits, and is sent again. The text goes on from the server's name."""
+    """Error of a server that did not take an entry now: it is sent again. The text goes on from the server's name."""
 
 
 class Away(Unsent):
-    """Nobody answers at the server's address."""
+    """Error of a server that does not answer at all."""
 
 
 class Denied(Unsent):
-    """The server wants other credentials."""
+    """Error of a server that wants other credentials."""
 
 
 class Refused(Exception):
-    """The server will never take this."""
+    """Error of a server that will never take an entry."""
 
 
-def judge(error: Exception) -> Unsent | Refused | None:
-    """What an exception of MLflow's client says of the server; None where it says nothing.
+def classify(error: Exception) -> Unsent | Refused | None:
+    """The server error behind an exception of MLflow's client; None if it says nothing about the server.
 
     Returns:
         Away where nobody answers, Denied where other credentials are wanted, Unsent for trouble that may pass
@@ -37,7 +37,7 @@ def judge(error: Exception) -> Unsent | Refused | None:
         return error
     for link in _chain(error):
         if isinstance(link, requests.HTTPError) and link.response is not None:
-            return _judge_status(link.response.status_code, '"error_code"' in link.response.text, error)
+            return _classify_status(link.response.status_code, '"error_code"' in link.response.text, error)
         if isinstance(link, requests.ReadTimeout):  # a large file, perhaps: what else there is can be sent
             return Unsent("does not answer in time")
         if isinstance(link, requests.Timeout):
@@ -46,18 +46,18 @@ def judge(error: Exception) -> Unsent | Refused | None:
             return Away(f"does not answer ({reason(error)})")
     if isinstance(error, MlflowException):
         status = error.get_http_status_code()  # type: ignore[no-untyped-call]
-        return _judge_status(status, error.error_code != "ENDPOINT_NOT_FOUND", error)
+        return _classify_status(status, error.error_code != "ENDPOINT_NOT_FOUND", error)
     return None
 
 
 def reason(error: BaseException) -> str:
-    """The innermost reason that the system gives, else the first line of the message."""
+    """Reason of a server error in words: the innermost one that the system gives, else the message's first line."""
     system = [link.strerror for link in _chain(error) if isinstance(link, OSError) and link.strerror]
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return scrubbed(system[-1] if system else lines[0])[:300]
 
 
-def _judge_status(status: int, by_mlflow: bool, error: Exception) -> Unsent | Refused:
+def _classify_status(status: int, by_mlflow: bool, error: Exception) -> Unsent | Refused:
     if status in (401, 403):
         return Denied(f"wants other credentials (HTTP {status})")
     if status >= 500 or status in (408, 429) or (status == 404 and not by_mlflow):

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from imgcls.errors import InputError, Interrupted
 from imgcls.signals import stop_requested
 from imgcls.tracking.outbox import Outbox
-from imgcls.tracking.server_errors import Away, Denied, Unsent, judge
+from imgcls.tracking.server_errors import Away, Denied, Unsent, classify
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def answer(server: str, what: str, call: Callable[[], T], limit: float | None = None) -> T:
-    """The answer to a call that is tried until the server gives one.
+    """Waits for the answer to a call, which is tried until the server gives one.
 
     Args:
         server: its address, without credentials.
@@ -79,19 +79,19 @@ class _Attempts(Generic[T]):
             try:
                 self._result = self._call()
             except Exception as error:
-                judged = judge(error)
-                if isinstance(judged, Unsent) and not isinstance(judged, Denied):
-                    self.trouble = judged
+                known = classify(error)
+                if isinstance(known, Unsent) and not isinstance(known, Denied):
+                    self.trouble = known
                     self.num_failures += 1
                     self.abandoned.wait(PAUSES[min(self.num_failures, len(PAUSES)) - 1])
                     continue
-                self._error = judged if isinstance(judged, Denied) else error
+                self._error = known if isinstance(known, Denied) else error
             self.over.set()
             return
 
 
 class Patience:
-    """A wait for the server: a line says that it has begun, and one that it is over."""
+    """A wait for the server, which says when it has become long and when it is over."""
 
     def __init__(self, server: str, what: str, limit: float | None = None) -> None:
         self._server, self._what, self._limit = server, what, limit
@@ -130,7 +130,7 @@ class Patience:
 
 
 class Progress:
-    """Whether an outbox is still getting emptier, or at least its server is away, which passes."""
+    """A wait for an outbox, which ends when it does not get emptier although its server answers."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox

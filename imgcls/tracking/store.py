@@ -1,4 +1,4 @@
-"""The tracking store: runs are opened, ended and found here."""
+"""The tracking store: opens, ends and finds runs, and reads what they left."""
 
 from __future__ import annotations
 
@@ -181,13 +181,6 @@ class Tracker:
         else:
             self.close_run(record.run_id, "interrupted", ORPHANED)
         return [record]
-
-    def unfinished(self, experiment: str, tags: Mapping[str, str]) -> RunRecord | None:
-        """The newest run with these tags, if it has not ended as completed or pruned; it may be running."""
-        found = self.find(tags, experiment=experiment, newest=1)
-        if not found or found[-1].outcome in ("completed", "pruned"):
-            return None
-        return found[-1]
 
     def is_running(self, record: RunRecord) -> bool:
         """Whether a process may be writing a run: by its claim, or by its heartbeat if its claims are not seen here."""

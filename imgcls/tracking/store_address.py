@@ -53,7 +53,7 @@ def check_address(uri: str) -> None:
 
 
 def missing_driver(error: BaseException | None) -> str:
-    """How to install the database driver whose lack is this error; "" for any other error."""
+    """How to install the driver for a store's address if its lack is this error; "" for any other error."""
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return ""
     package = DRIVERS.get(error.name.partition(".")[0])
@@ -61,7 +61,7 @@ def missing_driver(error: BaseException | None) -> str:
 
 
 def sqlite_address(database: Path) -> str:
-    """The address of a SQLite file, whatever characters its path has.
+    """The store address of a SQLite file, whatever characters its path has.
 
     Raises:
         InputError: a path that no address can hold, or that SQLite does not open.
@@ -76,7 +76,7 @@ def sqlite_address(database: Path) -> str:
 
 
 def for_mlflow(uri: str) -> str:
-    """An address as MLflow is to be given it.
+    """A store address as MLflow needs it.
 
     MLflow makes the folder of a SQLite file and takes the address for a path, so that an encoded character makes a
     second folder beside the project. It does not do so for an address that names the driver.
@@ -85,7 +85,7 @@ def for_mlflow(uri: str) -> str:
 
 
 def database_behind(uri: str) -> Path | None:
-    """The file of a SQLite address; None for any other address, and for SQLite's own `file:` form.
+    """The SQLite file behind a store address; None for any other address, and for SQLite's own `file:` form.
 
     Raises:
         InputError: it names no file, and SQLite would keep the record in this process's memory.

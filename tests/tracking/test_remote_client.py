@@ -23,7 +23,7 @@ from imgcls.signals import GracefulStop
 from imgcls.tracking import remote_client as server_module
 from imgcls.tracking.outbox import Outbox
 from imgcls.tracking.remote_client import SETTINGS, outbox_folder, public_uri
-from imgcls.tracking.server_errors import Away, Denied, Refused, Unsent, judge
+from imgcls.tracking.server_errors import Away, Denied, Refused, Unsent, classify
 from imgcls.tracking.store import Tracker
 from tests.tracking.test_outbox import is_empty, listening, until
 
@@ -359,9 +359,9 @@ def test_an_address_that_is_none_is_one_clear_error(tmp_path, monkeypatch):
 def test_a_port_where_nobody_listens_is_a_server_away(closed_port):
     with pytest.raises(MlflowException) as caught:
         MlflowClient(f"http://me:secret@127.0.0.1:{closed_port}").log_batch("run", metrics=[Metric("a", 1.0, 1, 1)])
-    judged = judge(caught.value)
-    assert isinstance(judged, Away)
-    assert str(judged) == "does not answer (Connection refused)"
+    known = classify(caught.value)
+    assert isinstance(known, Away)
+    assert str(known) == "does not answer (Connection refused)"
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_a_port_where_nobody_listens_is_a_server_away(closed_port):
 def test_answers_are_judged(closed_port, code, kind):
     with listening(closed_port, answers=[code]), pytest.raises(MlflowException) as caught:
         MlflowClient(f"http://127.0.0.1:{closed_port}").log_batch("run", metrics=[Metric("a", 1.0, 1, 1)])
-    assert type(judge(caught.value)) is kind
+    assert type(classify(caught.value)) is kind
 
 
 @pytest.mark.parametrize(
