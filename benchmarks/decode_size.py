@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as train.epochs=10")
     arguments = parser.parse_args()
-    path, root = find_experiment(arguments.experiment, Path.cwd())
+    path, project = find_experiment(arguments.experiment, Path.cwd())
     experiment = load_experiment(path, arguments.set)
     if experiment.data.source != "folder":
         require([experiment.data.source], root)
@@ -55,7 +55,7 @@ def _best_accuracy(experiment: Experiment, root: Path, side: int) -> float:
     splits.decode_side = lambda *_: side
     try:
         cached_dataset.cache_clear()
-        prepared = prepare(experiment, root)
+        prepared = prepare(experiment, project)
     finally:
         splits.decode_side = rule
     assert prepared.dataset.train.stored.shape[-1] == side

@@ -24,6 +24,7 @@ from benchmarks.pictures import write_noise
 from benchmarks.throughput import Tell
 from imgcls.config.keys import Experiment
 from imgcls.config.load import load_experiment
+from imgcls.project import Project
 
 EXPERIMENT = """
 name = "growth"
@@ -206,7 +207,7 @@ def _fill(experiment: Experiment, root: Path, num_runs: int) -> tuple[Any, Any, 
     sweep = Sweep(experiment, tracker)
     parent = tracker.find({"imgcls.kind": "sweep"})[0].run_id
     done = train_run(
-        prepare(experiment, root), tracker, kind="trial", name="trial 0", parent=parent,
+        prepare(experiment, Project(root)), tracker, kind="trial", name="trial 0", parent=parent,
         tags={"imgcls.study": sweep.name, "imgcls.trial": "0"},
     )  # fmt: skip
     run_ids = [done.run_id, *copy_run(root / "mlflow.db", done.run_id, num_runs - 1)]

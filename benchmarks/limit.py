@@ -21,6 +21,7 @@ from benchmarks.contestant import Epoch
 from benchmarks.works import Work
 from imgcls.data import decode_cache
 from imgcls.data.splits import load_dataset
+from imgcls.project import Project
 from imgcls.training.device import Device, prepare_device
 
 
@@ -75,7 +76,7 @@ class Limit:
 
     def _in_memory(self) -> list[tuple[Tensor, Tensor]]:
         experiment, where = self._work.experiment, self._device.torch_device
-        dataset = load_dataset(experiment.data, experiment.augment, self._work.root)
+        dataset = load_dataset(experiment.data, experiment.augment, Project(self._work.root))
         train = decode_cache.resized(dataset.train, experiment.data.image_size)
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
         pixels, labels = torch.from_numpy(train.pixels)[order], torch.from_numpy(train.labels)[order]

@@ -67,11 +67,12 @@ def _work(num_images: int, into: Path) -> Work:
 
 def train_and_look(work: Work) -> Seen:
     """Decodes, trains one epoch, and looks."""
+    from imgcls.project import Project
     from imgcls.runs.prepare import prepare
     from imgcls.training.loop import TrainState, fit
 
     os.environ["IMGCLS_CACHE"] = str(work.root / "cache")
-    prepared = prepare(work.experiment, work.root)
+    prepared = prepare(work.experiment, Project(work.root))
     task = prepared.task()
     state = TrainState.start(prepared.model(), task.config, task.device)
     before, most = private_bytes(), 0

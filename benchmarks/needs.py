@@ -36,7 +36,7 @@ def require(sources: Iterable[str], root: Path = REPOSITORY) -> None:
     missing = []
     for source in sources:
         try:
-            open_source(DataConfig(source=source), root)
+            open_source(DataConfig(source=source), root / "data")
         except DataError as error:
             missing.append(f"{error}\n  {REMEDIES.get(source, 'see data.source in docs/keys.md')}")
     if missing:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from benchmarks.contestant import Epoch
 from benchmarks.works import Work
 from imgcls.data.cache_folder import cache_folder
+from imgcls.project import Project
 from imgcls.reporting.progress import RunProgress
 from imgcls.runs.prepare import cached_dataset, prepare
 from imgcls.training.epoch import EpochResult
@@ -34,7 +35,7 @@ class Ours:
         cached_dataset.cache_clear()
         shutil.rmtree(cache_folder(), ignore_errors=True)
         begun = time.perf_counter()
-        prepared = prepare(self._work.experiment, self._work.root)
+        prepared = prepare(self._work.experiment, Project(self._work.root))
         task = prepared.task()
         state = TrainState.start(prepared.model(), task.config, task.device)
         progress = RunProgress(self._work.name, task.config.last_epoch, task.train.steps_per_epoch)

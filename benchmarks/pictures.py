@@ -16,6 +16,7 @@ from imgcls.config.load import load_experiment
 from imgcls.data.image_set import SourceImages
 from imgcls.data.sources import open_source
 from imgcls.data.splits import load_dataset
+from imgcls.project import Project
 
 JPEG_QUALITY = 90
 LARGE = (4000, 3000)
@@ -77,7 +78,7 @@ def write_solar_cells(folder: Path, num_train: int, repository: Path) -> None:
         num_train: 0 for the very split of the default experiment; else a stratified choice, and half as many for val.
         repository: the project that holds `experiments/solar_cells.toml`.
     """
-    source = open_source(DataConfig(source="elpv"), repository)
+    source = open_source(DataConfig(source="elpv"), repository / "data")
     table = source.everything
     assert table is not None
     rows = _stratified(table, num_train) if num_train else _carved_as_by_default(table, repository)
@@ -90,7 +91,7 @@ def write_solar_cells(folder: Path, num_train: int, repository: Path) -> None:
 
 def _carved_as_by_default(table: SourceImages, repository: Path) -> Rows:
     experiment = load_experiment(repository / "experiments" / "solar_cells.toml")
-    dataset = load_dataset(experiment.data, AugmentConfig(), repository)
+    dataset = load_dataset(experiment.data, AugmentConfig(), Project(repository))
     row_of = {key: row for row, key in enumerate(table.keys)}
     return {
         split: np.array([row_of[key] for key in images.keys])
@@ -112,7 +113,7 @@ def _stratified(table: SourceImages, num_train: int) -> Rows:
 
 def write_fashion_mnist(folder: Path, num_train: int, num_val: int, repository: Path) -> None:
     """Writes the first train images of Fashion-MNIST as PNG into class folders below `train/` and `val/`."""
-    source = open_source(DataConfig(source="fashion-mnist"), repository)
+    source = open_source(DataConfig(source="fashion-mnist"), repository / "data")
     table = source.given["train"]
     for row in range(num_train + num_val):
         name = source.class_names[table.labels[row]].replace("/", " or ")

@@ -62,13 +62,14 @@ def measure_tracker(form: Form, into: Path, tell: Tell) -> dict[str, Any]:
 
 def run_tracked(work: Work) -> Tracked:
     """One run with a stop-watch on its record."""
+    from imgcls.project import Project
     from imgcls.runs.prepare import prepare
     from imgcls.runs.train import train_run
     from imgcls.tracking.run import Run
     from imgcls.tracking.store import Tracker
 
     os.environ["IMGCLS_CACHE"] = str(work.root / "cache")
-    prepared, tracker = prepare(work.experiment, work.root), Tracker(work.root)
+    prepared, tracker = prepare(work.experiment, Project(work.root)), Tracker(work.root)
     watch = _StopWatch()
     for name in CALLS:
         setattr(Run, name, watch.on_call(name, getattr(Run, name)))

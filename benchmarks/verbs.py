@@ -47,7 +47,7 @@ def measure_verbs(form: Form, into: Path, tell: Tell) -> dict[str, Any]:
 def train_one_run(root: Path) -> None:
     """So that the store is not empty."""
     from imgcls.config.load import load_experiment
-    from imgcls.project import find_experiment
+    from imgcls.project import Project, find_experiment
     from imgcls.runs.prepare import prepare
     from imgcls.runs.train import train_run
     from imgcls.tracking.store import Tracker
@@ -55,7 +55,7 @@ def train_one_run(root: Path) -> None:
     os.environ["IMGCLS_CACHE"] = str(root / "cache")
     path, _ = find_experiment("digits", root)
     experiment = load_experiment(path, ["train.epochs=1", "train.warmup_epochs=0", "train.device=cpu"])
-    train_run(prepare(experiment, root), Tracker(root), kind="train", name="digits")
+    train_run(prepare(experiment, Project(root)), Tracker(root), kind="train", name="digits")
 
 
 def _start(arguments: tuple[str, ...], code: int, cwd: Path) -> float:

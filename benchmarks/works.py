@@ -63,12 +63,11 @@ class Work:
         """The net with its starting weights, placed nowhere yet."""
         size, model = self.experiment.data.image_size, self.experiment.model
         return build_model(
-            resolve_model(model, self.channels, size, root=self.root),
+            resolve_model(model, self.channels, size),
             num_classes=self.num_classes,
             channels=self.channels,
             image_size=size,
             seed=derive_seed(self.experiment.train.seed, "weights"),
-            root=self.root,
         )
 
     def on(self, device: str) -> Work:

@@ -89,9 +89,10 @@ class Project:
         return load_experiment(self.root / "experiments" / "tiny.toml", overrides)
 
     def prepare(self, *overrides):
+        from imgcls import project
         from imgcls.runs.prepare import prepare
 
-        return prepare(self.experiment(*overrides), self.root)
+        return prepare(self.experiment(*overrides), project.Project(self.root))
 
     def train(self, *overrides, **options):
         from imgcls.runs.train import train_run

@@ -9,6 +9,7 @@ from PIL import Image
 
 from imgcls.config.load import load_experiment
 from imgcls.data.sources.packaged import FASHION_FOLDER
+from imgcls.project import Project
 from imgcls.runs.prepare import prepare
 from imgcls.training.loop import TrainState, fit
 
@@ -41,7 +42,7 @@ def test_it_loads_and_runs_its_first_batch(path, my_folder):
         pytest.skip("Debian's package dataset-fashion-mnist is not installed")
     if experiment.data.source == "folder":
         experiment = experiment.replace({"data.path": str(my_folder)})
-    prepared = prepare(experiment, ROOT)
+    prepared = prepare(experiment, Project(ROOT))
     state = TrainState.start(prepared.model(), experiment.train, prepared.device)
     assert list(fit(prepared.task(), state, should_stop=lambda: True)) == []
     assert (state.epoch, state.step) == (0, 1)

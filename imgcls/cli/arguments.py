@@ -22,10 +22,10 @@ AsJsonList = Annotated[bool, typer.Option("--json", help="Print a JSON list of f
 
 def open_tracker() -> Tracker:
     """The record of the project in which the working directory lies."""
-    from imgcls.project import project_root
+    from imgcls.project import Project
     from imgcls.tracking.store import Tracker
 
-    return Tracker(project_root(Path.cwd()))
+    return Tracker(Project.around(Path.cwd()).root)
 
 
 def parse_overrides(texts: Iterable[str] | None) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,7 +34,6 @@ def models(
     """
     from imgcls.config.keys import Experiment
     from imgcls.models.registry import describe_model, listed_models, model_names
-    from imgcls.project import project_root
 
     if channels == 2:
         raise InputError("--channels 2: images have 1 channel (grey) or 3 (RGB)")
@@ -45,8 +43,7 @@ def models(
         return
     values: dict[str, object] = {"model.name": name or ""}
     config = Experiment(name="model").replace(values).replace(parse_overrides(overrides), origin="--set").model
-    root = project_root(Path.cwd())
-    summary = describe_model(config, channels=channels, image_size=image_size, num_classes=num_classes, root=root)
+    summary = describe_model(config, channels=channels, image_size=image_size, num_classes=num_classes)
     facts = {key: list(v) if isinstance(v, tuple) else v for key, v in vars(summary).items()}
     print_facts(facts, as_json, title=summary.name)
     if len(found) > 1:

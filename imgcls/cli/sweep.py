@@ -31,7 +31,7 @@ def sweep(
     from imgcls.config.load import load_experiment
     from imgcls.project import find_experiment
 
-    path, root = find_experiment(experiment, Path.cwd())
+    path, project = find_experiment(experiment, Path.cwd())
     flags = {"search.trials": trials, "search.timeout": timeout, "search.workers": workers}
     loaded = load_experiment(path, overrides or ())
     loaded = loaded.replace({key: value for key, value in flags.items() if value is not None}, origin="option")
@@ -43,7 +43,7 @@ def sweep(
     from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
 
-    tracker = Tracker(root)
+    tracker = Tracker(project.root)
     search = Sweep(loaded, tracker)
     with GracefulStop():
         result = search.run()

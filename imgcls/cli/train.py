@@ -28,7 +28,7 @@ def train(
     from imgcls.config.load import load_experiment
     from imgcls.project import find_experiment
 
-    path, root = find_experiment(experiment, Path.cwd())
+    path, project = find_experiment(experiment, Path.cwd())
     loaded = load_experiment(path, overrides or ())
 
     from imgcls.metrics import ACCURACY, reported
@@ -41,9 +41,9 @@ def train(
     from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
 
-    prepared = prepare(loaded, root)
+    prepared = prepare(loaded, project)
     with GracefulStop():
-        tracker = Tracker(root)
+        tracker = Tracker(project.root)
         tracker.close_orphans()
         announce(prepared, tracker, runs="1 run")
         done = train_run(prepared, tracker, kind="train", name=prepared.experiment.name, fresh=fresh)

@@ -134,6 +134,16 @@ class ModelConfig(Section):
     encoder_seed: Seed = 0
     """`random-encoder`: seed of its frozen weights, which are drawn again instead of being stored."""
 
+    @property
+    def weights_are_a_file(self) -> bool:
+        """Whether `weights` names a file, by how it ends."""
+        return self.weights.endswith((".pt", ".pth", ".safetensors"))
+
+    @property
+    def weights_are_a_package(self) -> bool:
+        """Whether `weights` names an installed package."""
+        return self.weights.startswith("package:")
+
 
 @dataclass(frozen=True)
 class Reported:

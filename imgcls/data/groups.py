@@ -20,7 +20,6 @@ from sklearn.model_selection import StratifiedGroupKFold
 from imgcls.data.image_set import SourceImages
 from imgcls.data.sources.source import Source
 from imgcls.errors import DataError
-from imgcls.project import located
 from imgcls.text import listed, nfc
 
 SHARE_TOLERANCE = 0.02
@@ -36,13 +35,12 @@ MOST_LISTED = 20
 """Images that an error lists."""
 
 
-def with_groups(source: Source, setting: str, root: Path) -> Source:
+def with_groups(source: Source, setting: str | Path) -> Source:
     """The source, each image with the name of its group.
 
     Args:
         source: whose keys are paths, or what else its images are called.
-        setting: `data.groups`: a regular expression, the name of a .csv file, or empty.
-        root: the project's root; a relative file starts there.
+        setting: `data.groups`: a regular expression, a .csv file, or ""; see `Project.groups`.
 
     Raises:
         DataError: images without a group, a file that cannot be used, rows that name no image; offenders are listed.
@@ -51,10 +49,7 @@ def with_groups(source: Source, setting: str, root: Path) -> Source:
         return source
     tables = list(source.given.values()) if source.everything is None else [source.everything]
     keys = [key for table in tables for key in table.keys]
-    if setting.endswith(".csv"):
-        names = _of_file(located(setting, root, "data.groups"), keys)
-    else:
-        names = _of_paths(setting, keys)
+    names = _of_file(setting, keys) if isinstance(setting, Path) else _of_paths(setting, keys)
 
     def grouped(table: SourceImages) -> SourceImages:
         return replace(table, groups=tuple(names[key] for key in table.keys))

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from imgcls.data.leaks import Leaks, find_leaks, heed
 from imgcls.data.sources import open_source
 from imgcls.data.sources.source import Source
 from imgcls.errors import DataError, UnreadableImagesError, unreadable_in_words
+from imgcls.project import Project
 
 SQUARES_FORMAT = 2
 """Format in which val and test become squares: straight from the source to `data.image_size`, as `data.fit` says. Runs
@@ -76,7 +76,7 @@ class Dataset:
         return int(self.train.stored.shape[1])
 
 
-def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path, squares: int = SQUARES_FORMAT) -> Dataset:
+def load_dataset(config: DataConfig, augment: AugmentConfig, project: Project, squares: int = SQUARES_FORMAT) -> Dataset:
     """Loads a data set as its splits: reads, splits and decodes it.
 
     What val and test look like, and the mean and deviation, depend on `config` alone.
@@ -84,14 +84,14 @@ def load_dataset(config: DataConfig, augment: AugmentConfig, root: Path, squares
     Args:
         config: the `[data]` table.
         augment: the `[augment]` table; its smallest crop decides at which size train is kept.
-        root: the project's root.
+        project: where the paths of `config` start.
         squares: format of the squares of val and test; an earlier one only to repeat what was recorded in it.
 
     Raises:
         DataError: whatever makes the images unusable, leaks between splits included; every offender is listed.
         ConfigError: colours are to be changed in grey images.
     """
-    source = with_groups(open_source(config, root), config.groups, root)
+    source = with_groups(open_source(config, project.images(config)), project.groups(config))
     channels = source.channels if config.channels == "auto" else config.channels
     refuse_colours_of_grey(augment, channels)
     train_side = decode_side(config.image_size, augment, source.native_side)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from imgcls.config.keys import ModelConfig
 from imgcls.errors import ConfigError, InputError
-from imgcls.models.pretrained_weights import is_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,7 +74,7 @@ class Network:
             ConfigError: naming the key, its value and the remedy.
         """
         del channels, image_size  # any will do, unless a subclass knows better
-        if config.weights and not is_file(config.weights):
+        if config.weights and not config.weights_are_a_file:
             raise ConfigError(
                 f"model.weights = {config.weights!r}: nobody publishes weights for {config.name}; name a .pt, .pth or "
                 ".safetensors file, or choose model.name = 'torchvision:resnet18' or 'torchvision:resnet34' with "

@@ -9,15 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from imgcls.config.keys import ModelConfig
 from imgcls.errors import ConfigError, InputError
-from imgcls.project import located
 from imgcls.text import did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-SUFFIXES = (".pt", ".pth", ".safetensors")
-"""How a file of weights ends."""
 
 PACKAGE_PREFIX = "package:"
 
@@ -72,29 +69,6 @@ PACKAGE_NORMALISATION = ((127 / 255,) * 3, (128 / 255,) * 3)
 """Mean and std per channel in [0, 1] of `PACKAGES`: (pixel - 127) / 128, as in TensorFlow's own EfficientNet-Lite."""
 
 
-def is_file(weights: str) -> bool:
-    """Whether `model.weights` means a file, by how it ends."""
-    return weights.endswith(SUFFIXES)
-
-
-def is_package(weights: str) -> bool:
-    """Whether `model.weights` means a package."""
-    return weights.startswith(PACKAGE_PREFIX)
-
-
-def find_file(weights: str, root: Path) -> Path:
-    """The file of weights that `model.weights` names, relative to `root`.
-
-    Raises:
-        ConfigError: there is no such file.
-    """
-    path = located(weights, root, "model.weights")
-    if path.is_file():
-        return path
-    beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise ConfigError(f"model.weights = {weights!r}: no file {path.absolute()}{did_you_mean(path.name, beside)}")
-
-
 def find_package(weights: str) -> Package:
     """The package that `model.weights` = `package:NAME` names.
 
@@ -144,17 +118,23 @@ def read_file(path: Path) -> dict[str, Tensor]:
     return _named_tensors(content, path)
 
 
-def fill(model: nn.Module, weights: str, heads: Sequence[str], root: Path) -> None:
-    """Fills a network from the file or the package that `model.weights` names.
+def fill(model: nn.Module, config: ModelConfig, heads: Sequence[str], file: Path | None) -> None:
+    """Fills a network with the weights of the file or the package that `model.weights` names.
+
+    Args:
+        model: changed in place.
+        config: `[model]`.
+        heads: see `load`.
+        file: where `model.weights` lies, if it names a file.
 
     Raises:
         InputError: see `read_file` and `load`.
     """
-    if is_package(weights):
-        tensors = in_order(read_file(find_package(weights).file()), list(model.state_dict()))
+    if file is None:
+        tensors = in_order(read_file(find_package(config.weights).file()), list(model.state_dict()))
     else:
-        tensors = read_file(find_file(weights, root))
-    load(model, tensors, heads, origin=f"model.weights = {weights!r}")
+        tensors = read_file(file)
+    load(model, tensors, heads, origin=f"model.weights = {config.weights!r}")
 
 
 def load(model: nn.Module, tensors: Mapping[str, Tensor], heads: Sequence[str], origin: str) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from imgcls.config.keys import ModelConfig
 from imgcls.errors import ConfigError
-from imgcls.models import pretrained_weights
 from imgcls.models.network import Library, Listed, Network, Normalisation
+from imgcls.models.pretrained_weights import fill
 from imgcls.models.random_encoder import RandomEncoderThenResNet
 from imgcls.models.resnet import ResNet32, ResNetOfAnyDepth
 from imgcls.models.timm_models import Timm
@@ -48,14 +48,13 @@ class ModelSummary:
     multiply_adds: int
 
 
-def resolve_model(config: ModelConfig, channels: int, image_size: int, *, root: Path = Path()) -> ModelConfig:
+def resolve_model(config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
     """Fills in what the model decides for itself, and refuses what it cannot do or has no use for.
 
     Args:
         config: as the user wrote it; a resolved one comes back as it is.
         channels: C of the images.
         image_size: H = W of the images.
-        root: what a relative path in `weights` is relative to.
 
     Returns:
         A config without zeros or `auto` where the network has a depth, a width or a stem, and with the name of the
@@ -67,10 +66,7 @@ def resolve_model(config: ModelConfig, channels: int, image_size: int, *, root: 
     """
     network = _network(config.name)
     _refuse_unused(config, network)
-    resolved = network.resolve(config, channels, image_size)
-    if pretrained_weights.is_file(resolved.weights):
-        pretrained_weights.find_file(resolved.weights, root)
-    return resolved
+    return network.resolve(config, channels, image_size)
 
 
 def build_model(
@@ -80,7 +76,7 @@ def build_model(
     image_size: int,
     seed: int,
     *,
-    root: Path = Path(),
+    file: Path | None = None,
     with_weights: bool = True,
 ) -> nn.Module:
     """Builds a network on the CPU, in training mode; torch's global random state stays as it is.
@@ -91,7 +87,7 @@ def build_model(
         channels: C of the images.
         image_size: H = W of the images.
         seed: of every weight that is drawn, but for the random encoder's, which has its own.
-        root: what a relative path in `weights` is relative to.
+        file: where `config.weights` lies, if it names a file; see `Project.weights`.
         with_weights: False leaves `config.weights` alone, for a network that a checkpoint fills anyway.
 
     Returns:
@@ -103,7 +99,7 @@ def build_model(
     import torch
 
     network = _network(config.name)
-    is_local = pretrained_weights.is_file(config.weights) or pretrained_weights.is_package(config.weights)
+    is_local = config.weights_are_a_file or config.weights_are_a_package
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would reach the GPUs' generators too.
         torch.default_generator.manual_seed(seed)
@@ -113,7 +109,7 @@ def build_model(
         else:
             model = network.build(config, num_classes, channels, image_size)
     if with_weights and is_local:
-        pretrained_weights.fill(model, config.weights, network.heads(model), root)
+        fill(model, config, network.heads(model), file)
     return model
 
 
@@ -123,7 +119,7 @@ def pretrained_normalisation(config: ModelConfig) -> Normalisation | None:
     Returns:
         (mean, std), three values each; None for random weights and for files, which do not say.
     """
-    if not config.weights or pretrained_weights.is_file(config.weights):
+    if not config.weights or config.weights_are_a_file:
         return None
     return _network(config.name).normalisation(config)
 
@@ -149,9 +145,7 @@ def closest_model(name: str) -> str:
     return full_names.get(nearest(name.rpartition(":")[2], full_names), "")
 
 
-def describe_model(
-    config: ModelConfig, channels: int, image_size: int, num_classes: int, *, root: Path = Path()
-) -> ModelSummary:
+def describe_model(config: ModelConfig, channels: int, image_size: int, num_classes: int) -> ModelSummary:
     """Builds a network with random weights and counts what one image costs; nothing is downloaded.
 
     Raises:
@@ -160,7 +154,7 @@ def describe_model(
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    config = resolve_model(config, channels, image_size, root=root)
+    config = resolve_model(config, channels, image_size)
     model = build_model(config, num_classes, channels, image_size, seed=0, with_weights=False).eval()
     images = torch.zeros(1, channels, image_size, image_size)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

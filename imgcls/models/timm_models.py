@@ -17,8 +17,6 @@ from imgcls.models.pretrained_weights import (
     PACKAGE_NORMALISATION,
     PACKAGES,
     find_package,
-    is_file,
-    is_package,
     packages_as_a_way_out,
     packages_for,
 )
@@ -42,11 +40,11 @@ class Timm(Library):
         name = self.bare(config)
         _check_name(name)
         config = _with_installed_package(config, name)
-        if not config.weights or is_file(config.weights):
+        if not config.weights or config.weights_are_a_file:
             return config
         if channels != 3:
             raise ConfigError(f"model.weights = {config.weights!r} want RGB images, not {channels} channel; {AS_RGB}")
-        if is_package(config.weights):
+        if config.weights_are_a_package:
             _check_package(config, name)
             return config
         return config.model_copy(update={"weights": _tag(name, config.weights)})
@@ -62,7 +60,7 @@ class Timm(Library):
             InputError: the weights could not be downloaded, or the network has no dropout.
         """
         del image_size  # any, or it is refused when it is tried
-        tag = "" if is_file(config.weights) or is_package(config.weights) else config.weights
+        tag = "" if config.weights_are_a_file or config.weights_are_a_package else config.weights
         options = {"drop_rate": config.dropout} if config.dropout else {}
         try:
             with asked_where_it_answers() if download else nullcontext():
@@ -93,7 +91,7 @@ class Timm(Library):
 
     def normalisation(self, config: ModelConfig) -> Normalisation:
         """As timm publishes it, or as the package's weights were trained."""
-        if is_package(config.weights):
+        if config.weights_are_a_package:
             return PACKAGE_NORMALISATION
         name = self.bare(config)
         published = _timm().get_pretrained_cfg(f"{name}.{_tag(name, config.weights)}")

@@ -8,7 +8,7 @@ from imgcls.config.keys import ModelConfig
 from imgcls.errors import ConfigError, InputError
 from imgcls.models.downloads import downloaded_from
 from imgcls.models.network import AS_RGB, Library, Listed, Normalisation
-from imgcls.models.pretrained_weights import find_package, is_file, is_package, packages_as_a_way_out
+from imgcls.models.pretrained_weights import find_package, packages_as_a_way_out
 from imgcls.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ class Torchvision(Library):
             )
         if channels != 3:
             raise ConfigError(f"model.name = '{config.name}' takes RGB images, not {channels} channel; {AS_RGB}")
-        if is_package(config.weights):
+        if config.weights_are_a_package:
             package = find_package(config.weights)
             raise ConfigError(
                 f"model.weights = {config.weights!r} are for model.name = 'timm:{package.timm_name}' alone"
             )
-        if not config.weights or is_file(config.weights):
+        if not config.weights or config.weights_are_a_file:
             return config
         return config.model_copy(update={"weights": _weights_name(name, config.weights)})
 

@@ -6,7 +6,6 @@ import logging
 from statistics import median
 
 from imgcls.data.splits import Dataset
-from imgcls.project import located
 from imgcls.record import Tag
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.images_overview import overview
@@ -30,7 +29,7 @@ def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "") -> None:
         runs: what is about to be trained, such as `20 trials`; "" for nothing.
     """
     data = prepared.experiment.data
-    place = str(located(data.path, prepared.root, "data.path")) if data.source == "folder" else data.source
+    place = str(prepared.project.images(data)) if data.source == "folder" else data.source
     if runs and (seconds := _seconds_expected(prepared, tracker)):
         each = "" if runs.startswith("1 ") else " each"
         about = duration(seconds) if seconds >= 1 else f"{seconds:.1g} s"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from imgcls.data.splits import SQUARES_FORMAT, Dataset, load_dataset
 from imgcls.errors import ConfigError
 from imgcls.metrics import BY_NAME, metric_named
 from imgcls.models.registry import build_model, pretrained_normalisation, resolve_model
+from imgcls.project import Project
 from imgcls.reporting.images_overview import too_few_to_score
 from imgcls.rng import derive_seed
 from imgcls.text import either
@@ -33,14 +33,14 @@ class Prepared:
         experiment: resolved: no `auto` and no "the model's own" is left of what affects the result.
         dataset: its images.
         device: where it computes.
-        root: the project's root.
+        project: where its paths start.
         warnings: what is to be said of the images, once; see `announce`.
     """
 
     experiment: Experiment
     dataset: Dataset
     device: Device
-    root: Path
+    project: Project
     warnings: tuple[str, ...] = ()
 
     def task(self) -> Task:
@@ -73,7 +73,7 @@ class Prepared:
             channels=self.dataset.channels,
             image_size=self.experiment.data.image_size,
             seed=derive_seed(self.experiment.train.seed, "weights"),
-            root=self.root,
+            file=self.project.weights(self.experiment.model) if with_weights else None,
             with_weights=with_weights,
         )
 
@@ -85,12 +85,12 @@ class Prepared:
         return torch.tensor(weights, dtype=torch.float32, device=self.device.torch_device)
 
 
-def prepare(experiment: Experiment, root: Path, squares: int = SQUARES_FORMAT) -> Prepared:
+def prepare(experiment: Experiment, project: Project, squares: int = SQUARES_FORMAT) -> Prepared:
     """Loads the data and resolves every `auto`; trains and records nothing.
 
     Args:
         experiment: as in its file, with overrides.
-        root: the project's root.
+        project: where its paths start.
         squares: format of the squares of val and test, `imgcls.squares` of the run that is to be repeated or judged.
 
     Raises:
@@ -98,11 +98,12 @@ def prepare(experiment: Experiment, root: Path, squares: int = SQUARES_FORMAT) -
     """
     # Cheap refusals first: a wrong depth should not wait for a thousand images to be decoded.
     channels = 1 if experiment.data.channels == 1 else 3
-    resolve_model(experiment.model, channels, experiment.data.image_size, root=root)
+    resolve_model(experiment.model, channels, experiment.data.image_size)
+    project.weights(experiment.model)
     device = prepare_device(experiment.train)
-    dataset, warnings = cached_dataset(experiment.data, experiment.augment, root, squares)
+    dataset, warnings = cached_dataset(experiment.data, experiment.augment, project, squares)
     _check_metric(experiment.search.metric, dataset)
-    model = resolve_model(experiment.model, dataset.channels, experiment.data.image_size, root=root)
+    model = resolve_model(experiment.model, dataset.channels, experiment.data.image_size)
     mean, std = dataset.mean, dataset.std
     if (pretrained := pretrained_normalisation(model)) is not None:
         mean = pretrained[0] if experiment.data.mean == "auto" else mean
@@ -120,7 +121,7 @@ def prepare(experiment: Experiment, root: Path, squares: int = SQUARES_FORMAT) -
             ),
         }
     )
-    return Prepared(resolved, dataset, device, root, warnings)
+    return Prepared(resolved, dataset, device, project, warnings)
 
 
 def _check_metric(name: str, dataset: Dataset) -> None:
@@ -140,9 +141,9 @@ def _check_metric(name: str, dataset: Dataset) -> None:
 
 @lru_cache(maxsize=2)
 def cached_dataset(
-    data: DataConfig, augment: AugmentConfig, root: Path, squares: int
+    data: DataConfig, augment: AugmentConfig, project: Project, squares: int
 ) -> tuple[Dataset, tuple[str, ...]]:
     """The images and what is to be warned of; the trials of a sweep that share their data load it once."""
     with held_warnings() as warnings:
-        dataset = load_dataset(data, augment, root, squares)
+        dataset = load_dataset(data, augment, project, squares)
     return dataset, tuple(filter(None, [*warnings, dataset.cut, too_few_to_score(dataset)]))

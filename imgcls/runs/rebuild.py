@@ -31,7 +31,7 @@ def rebuild(record: RunRecord, tracker: Tracker) -> Prepared:
         InputError: it left no config, or the config is impossible here.
     """
     experiment = recorded_experiment(record.run_id, tracker)
-    prepared = prepare(_on_this_machine(experiment), tracker.root, recorded_squares(record))
+    prepared = prepare(_on_this_machine(experiment), tracker.project, recorded_squares(record))
     _same_data(record, prepared)
     return prepared
 

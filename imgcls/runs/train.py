@@ -178,7 +178,7 @@ def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepa
         return prepared
     log.info("going on with %d threads in %s, as the run began", begun.threads, begun.precision)
     resolved = prepared.experiment.model_copy(update={"train": train})
-    return prepare(resolved, prepared.root, prepared.dataset.squares)
+    return prepare(resolved, prepared.project, prepared.dataset.squares)
 
 
 def _last_snapshot(tracker: Tracker, earlier: RunRecord, device: Device) -> dict[str, Any] | None:

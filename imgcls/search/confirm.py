@@ -128,7 +128,7 @@ class _Job:
 
     def prepare(self, tracker: Tracker) -> Prepared:
         """With the squares that the trial had."""
-        return prepare(self.experiment, tracker.root, recorded_squares(self.trial))
+        return prepare(self.experiment, tracker.project, recorded_squares(self.trial))
 
     def train(self, sweep: RunRecord, tracker: Tracker) -> RunRecord:
         """Does the job.

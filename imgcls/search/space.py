@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -15,6 +14,7 @@ from imgcls.config.ranges import Range
 from imgcls.config.search_space import Options, Scalar
 from imgcls.errors import ConfigError, InputError
 from imgcls.models.registry import resolve_model
+from imgcls.project import Project
 
 SPACE = "search.space"
 """Table of an experiment file that holds the search space."""
@@ -187,7 +187,7 @@ MOST_PAIRS = 4_000
 """Most pairs of values of two keys that are tried before a sweep begins; of ranges with more, only the ends are."""
 
 
-def check_space(experiment: Experiment, root: Path) -> None:
+def check_space(experiment: Experiment, project: Project) -> None:
     """Refuses a search space with impossible values, or pairs of values, before a trial fails in the night."""
     channels = 1 if experiment.data.channels == 1 else 3
     checked = set()
@@ -197,7 +197,8 @@ def check_space(experiment: Experiment, root: Path) -> None:
         if network not in checked:
             checked.add(network)
             try:
-                resolve_model(changed.model, channels, changed.data.image_size, root=root)
+                resolve_model(changed.model, channels, changed.data.image_size)
+                project.weights(changed.model)
             except InputError as error:
                 if len(values) == 1:
                     raise

@@ -81,10 +81,10 @@ class Sweep:
                 f"{experiment.name} has no [search.space]; name at least one key, such as "
                 '"train.lr" = { low = 1e-4, high = 1e-2, log = true }'
             )
-        check_space(experiment, tracker.root)
+        check_space(experiment, tracker.project)
         self.experiment = experiment
         self.tracker = tracker
-        self.prepared = prepare(experiment, tracker.root)
+        self.prepared = prepare(experiment, tracker.project)
         for values in single_values(experiment):
             changed = experiment.replace(values, origin=SPACE)
             refuse_colours_of_grey(changed.augment, self.prepared.dataset.channels)

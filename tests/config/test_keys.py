@@ -17,7 +17,7 @@ from imgcls.config.ranges import Range
 from imgcls.config.synonyms import OTHER_NAMES, key_called
 from imgcls.config.toml import parse_override
 from imgcls.errors import ConfigError
-from imgcls.project import find_experiment, project_root
+from imgcls.project import Project, find_experiment
 
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
 
@@ -697,15 +697,15 @@ def repository(tmp_path):
     ],
 )
 def test_a_name_or_a_path_is_found_and_the_root_is_the_projects(repository, name, cwd, found):
-    assert find_experiment(name, repository / cwd) == (repository / found, repository)
+    assert find_experiment(name, repository / cwd) == (repository / found, Project(repository))
 
 
 def test_an_absolute_path_brings_its_own_root(repository, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere").resolve()
     path = repository / "experiments" / "digits.toml"
-    assert find_experiment(str(path), elsewhere) == (path, repository)
+    assert find_experiment(str(path), elsewhere) == (path, Project(repository))
     (elsewhere / "loose.toml").touch()
-    assert find_experiment("loose.toml", elsewhere) == (elsewhere / "loose.toml", elsewhere)
+    assert find_experiment("loose.toml", elsewhere) == (elsewhere / "loose.toml", Project(elsewhere))
 
 
 def test_the_working_directory_is_the_one_given_not_the_process_s(repository, monkeypatch):
@@ -759,12 +759,12 @@ def test_where_there_is_no_experiment_at_all_the_folder_is_named(tmp_path):
 
 
 def test_the_project_root_is_the_nearest_folder_with_experiments(repository, tmp_path_factory):
-    assert project_root(repository) == project_root(repository / "deep" / "down") == repository
+    assert Project.around(repository) == Project.around(repository / "deep" / "down") == Project(repository)
     nested = repository / "deep" / "down"
     (nested / "experiments").mkdir()
-    assert project_root(nested / "experiments") == nested
+    assert Project.around(nested / "experiments").root == nested
     elsewhere = tmp_path_factory.mktemp("elsewhere").resolve()
-    assert project_root(elsewhere) == elsewhere
+    assert Project.around(elsewhere).root == elsewhere
 
 
 FORBIDDEN = """

@@ -7,8 +7,10 @@ import numpy as np
 from PIL import Image
 
 from imgcls.config.keys import AugmentConfig, DataConfig
+from imgcls.data import sources
 from imgcls.data.image_set import DecodedImages, Hashes
 from imgcls.data.splits import load_dataset
+from imgcls.project import Project
 
 NO_CROP = AugmentConfig()
 
@@ -47,7 +49,12 @@ def write_classes(root, sizes):
 def load(root, augment=NO_CROP, **settings):
     """`load_dataset` on a folder, at 8 pixels."""
     config = DataConfig(**({"source": "folder", "path": str(root), "image_size": 8} | settings))
-    return load_dataset(config, augment, Path("/"))
+    return load_dataset(config, augment, Project(Path("/")))
+
+
+def open_source(config, root):
+    """The source as `load_dataset` opens it in the project at `root`."""
+    return sources.open_source(config, Project(root).images(config))
 
 
 def decoded_images(pixels, labels, keys=None, at=None):

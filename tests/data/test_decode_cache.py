@@ -26,9 +26,8 @@ from imgcls.data.decode_on_demand import PixelsOnDemand
 from imgcls.data.held_out import Look
 from imgcls.data.loader import Loader
 from imgcls.data.sketches import sketches, thumbnail
-from imgcls.data.sources import open_source
 from imgcls.errors import ConfigError, DataError
-from tests.data.make import cached_files, digests, load, noise, write, write_class, write_classes
+from tests.data.make import cached_files, digests, load, noise, open_source, write, write_class, write_classes
 
 pytestmark = pytest.mark.usefixtures("cache_folder")
 
@@ -277,7 +276,8 @@ def read(path):
 
 folder.read_image = read
 from imgcls.data.splits import load_dataset
-load_dataset(DataConfig(source="folder", path=sys.argv[1], image_size=8), AugmentConfig(), Path("/"))
+from imgcls.project import Project
+load_dataset(DataConfig(source="folder", path=sys.argv[1], image_size=8), AugmentConfig(), Project(Path("/")))
 """
 
 
@@ -310,9 +310,10 @@ def read(path):
 
 folder.read_image = read
 from imgcls.data.splits import load_dataset
+from imgcls.project import Project
 from imgcls.machine_failures import explain
 try:
-    load_dataset(DataConfig(source="folder", path=sys.argv[1], image_size=8), AugmentConfig(), Path("/"))
+    load_dataset(DataConfig(source="folder", path=sys.argv[1], image_size=8), AugmentConfig(), Project(Path("/")))
 except RuntimeError as error:
     print(explain(error))
 """

@@ -6,10 +6,9 @@ import unicodedata
 import pytest
 
 from imgcls.config.keys import DataConfig
-from imgcls.data.sources import open_source
 from imgcls.data.sources.folder import ignored_in_words
 from imgcls.errors import DataError, UnreadableImagesError
-from tests.data.make import load, noise, write, write_class, write_classes
+from tests.data.make import load, noise, open_source, write, write_class, write_classes
 
 ALIKE = {"cat": 1, "dog": 1}
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
@@ -205,8 +204,8 @@ def test_groups_are_compared_in_one_normal_form(tmp_path):
     (tmp_path / "groups.csv").write_text("\n".join(["image,group", *rows]), encoding="utf-8")
     from imgcls.data.groups import with_groups
 
-    for setting in (str(tmp_path / "groups.csv"), f"({DECOMPOSED})_"):
-        table = with_groups(folder_source(tmp_path / "images"), setting, tmp_path).everything
+    for setting in (tmp_path / "groups.csv", f"({DECOMPOSED})_"):
+        table = with_groups(folder_source(tmp_path / "images"), setting).everything
         assert set(table.groups) == {COMPOSED}
 
 

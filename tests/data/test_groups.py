@@ -12,9 +12,9 @@ from imgcls.config.keys import DataConfig
 from imgcls.data import decode_cache
 from imgcls.data.groups import CLASS_TOLERANCE, SHARE_TOLERANCE, carve_groups, with_groups
 from imgcls.data.held_out import Look
-from imgcls.data.sources import open_source
 from imgcls.errors import DataError
-from tests.data.make import digests, load, noise, write
+from imgcls.project import Project
+from tests.data.make import digests, load, noise, open_source, write
 
 
 @pytest.fixture
@@ -34,7 +34,8 @@ def patients(images):
 
 def everything(root, groups, project="/"):
     config = DataConfig(source="folder", path=str(root), groups=groups)
-    return with_groups(open_source(config, root), groups, root.parent if project == "/" else project).everything
+    project = Project(root.parent if project == "/" else project)
+    return with_groups(open_source(config, root), project.groups(config)).everything
 
 
 def write_csv(path, rows, header="image,group"):

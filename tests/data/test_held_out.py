@@ -12,9 +12,8 @@ import pytest
 from imgcls.config.keys import AugmentConfig, DataConfig
 from imgcls.data import decode, decode_cache, decode_table
 from imgcls.data.held_out import HeldOut, Look
-from imgcls.data.sources import open_source
 from imgcls.errors import DataError, SealedError, UnreadableImagesError
-from tests.data.make import cached_files, digests, load, noise, write, write_class
+from tests.data.make import cached_files, digests, load, noise, open_source, write, write_class
 
 pytestmark = pytest.mark.usefixtures("cache_folder")
 

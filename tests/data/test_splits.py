@@ -18,6 +18,7 @@ from imgcls.data.decode import resize_squares, to_square
 from imgcls.data.held_out import Look
 from imgcls.data.splits import SQUARES_FORMAT, carve, decode_side, load_dataset, pixel_statistics, what_is_cut
 from imgcls.errors import ConfigError, DataError, UnreadableImagesError
+from imgcls.project import Project
 from tests.data.make import (
     NO_CROP,
     cached_files,
@@ -259,7 +260,7 @@ def test_a_missing_test_stays_missing(tmp_path):
 @pytest.fixture(scope="module")
 def solar_cells():
     config = DataConfig(source="elpv", image_size=16)
-    return [load_dataset(config.model_copy(update={"seed": seed}), NO_CROP, Path("/")) for seed in (0, 1)]
+    return [load_dataset(config.model_copy(update={"seed": seed}), NO_CROP, Project(Path("/"))) for seed in (0, 1)]
 
 
 @pytest.mark.slow
@@ -448,7 +449,7 @@ def test_format_1_makes_val_and_test_of_the_squares_that_train_is_kept_in(photos
     """As earlier versions did, whose runs are judged and repeated with these."""
     dataset = load_dataset(
         DataConfig(source="folder", path=str(photos), image_size=8),
-        AugmentConfig(random_resized_crop=(0.25, 1.0)), Path("/"), squares=1,
+        AugmentConfig(random_resized_crop=(0.25, 1.0)), Project(Path("/")), squares=1,
     )  # fmt: skip
     assert dataset.squares == 1 and dataset.train.pixels.shape[-1] == 16
     for images in [dataset.val] if dataset.test is None else [dataset.val, dataset.test.open(LOOK)]:

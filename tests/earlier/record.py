@@ -31,6 +31,7 @@ from imgcls.config.load import load_experiment
 from imgcls.data.held_out import Look
 from imgcls.errors import Interrupted
 from imgcls.evaluation.judge import evaluate
+from imgcls.project import Project
 from imgcls.runs.prepare import prepare
 from imgcls.runs.train import train_run
 from imgcls.search.sweep import Sweep
@@ -117,7 +118,7 @@ def experiment(name):
 
 
 def train(name, tracker):
-    train_run(prepare(experiment(name), ROOT), tracker, kind="train", name=name)
+    train_run(prepare(experiment(name), Project(ROOT)), tracker, kind="train", name=name)
 
 
 def stopped(work, num_steps):
@@ -143,7 +144,7 @@ def write_images():
 
 
 def write_squares():
-    dataset = prepare(experiment("photos"), ROOT).dataset
+    dataset = prepare(experiment("photos"), Project(ROOT)).dataset
     test = dataset.test.open(Look("the fixture", 1, lambda: True))
     np.savez_compressed(
         ROOT / "squares.npz",

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from imgcls import project as projects
 from imgcls.config.load import load_experiment
 from imgcls.data.held_out import Look
 from imgcls.errors import InputError
@@ -57,7 +58,9 @@ def only(project, experiment, **tags):
 
 
 def prepared(project, experiment, *overrides):
-    return prepare(load_experiment(project.root / "experiments" / f"{experiment}.toml", overrides), project.root)
+    return prepare(
+        load_experiment(project.root / "experiments" / f"{experiment}.toml", overrides), projects.Project(project.root)
+    )
 
 
 def train(project, experiment, *overrides):

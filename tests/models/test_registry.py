@@ -26,6 +26,7 @@ from imgcls.models.registry import (
 )
 from imgcls.models.resnet import resnet
 from imgcls.models.torchvision_models import Torchvision
+from imgcls.project import Project
 
 
 def config(name: str, **values: Any) -> ModelConfig:
@@ -35,8 +36,9 @@ def config(name: str, **values: Any) -> ModelConfig:
 def build(
     name: str, *, num_classes: int = 2, channels: int = 3, image_size: int = 32, root: Path = Path(), **values: Any
 ) -> nn.Module:
-    resolved = resolve_model(config(name, **values), channels, image_size, root=root)
-    return build_model(resolved, num_classes, channels, image_size, seed=0, root=root)
+    resolved = resolve_model(config(name, **values), channels, image_size)
+    file = Project(root).weights(resolved)
+    return build_model(resolved, num_classes, channels, image_size, seed=0, file=file)
 
 
 def same_state(one: nn.Module, other: nn.Module) -> bool:
@@ -146,7 +148,7 @@ def test_refusals_name_value_limit_and_remedy(
     name: str, values: dict[str, Any], channels: int, parts: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as refusal:
-        resolve_model(config(name, **values), channels, image_size=32)
+        Project(Path()).weights(resolve_model(config(name, **values), channels, image_size=32))
     for part in parts:
         assert part in str(refusal.value)
 

@@ -22,6 +22,7 @@ from imgcls.data.splits import load_dataset
 from imgcls.errors import TrainingError
 from imgcls.metrics import val_scores
 from imgcls.models.resnet import resnet
+from imgcls.project import Project
 from imgcls.rng import derive_seed, generator
 from imgcls.statistics.predictions import Predictions
 from imgcls.training import loop
@@ -41,7 +42,7 @@ EVERYTHING = AugmentConfig(
 
 def load_digits():
     """Real images: the first of the train and val splits of scikit-learn's digits."""
-    dataset = load_dataset(DataConfig(source="digits", image_size=8), PLAIN, Path())
+    dataset = load_dataset(DataConfig(source="digits", image_size=8), PLAIN, Project(Path()))
     return replace(dataset, train=dataset.train.rows(range(NUM_TRAIN)), val=dataset.val.rows(range(NUM_VAL)))
 
 

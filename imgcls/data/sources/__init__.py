@@ -11,7 +11,6 @@ from imgcls.data.sources.packaged import Digits, Elpv, FashionMnist
 from imgcls.data.sources.source import ImageSource, Source
 from imgcls.data.sources.torchvision import Torchvision
 from imgcls.errors import DataError
-from imgcls.project import located
 from imgcls.text import did_you_mean, either
 
 log = logging.getLogger(__name__)
@@ -20,12 +19,12 @@ SOURCES: tuple[ImageSource, ...] = (Folder(), Elpv(), Digits(), FashionMnist(), 
 """Every source that `data.source` can name."""
 
 
-def open_source(config: DataConfig, root: Path) -> Source:
+def open_source(config: DataConfig, folder: Path) -> Source:
     """Finds the images that `config.source` names.
 
     Args:
         config: the `[data]` table.
-        root: the project's root; a relative `data.path` starts there.
+        folder: where the images lie, or are downloaded to; see `Project.images`.
 
     Raises:
         DataError: an unknown source, a missing package or folder, no usable image; lists every offender.
@@ -41,5 +40,4 @@ def open_source(config: DataConfig, root: Path) -> Source:
         log.warning(
             'data.path = %r is not used: the images of data.source = "%s" lie in a package', config.path, config.source
         )
-    path = located(config.path, root, "data.path")
-    return source.open(config, path if config.path else root / "data")
+    return source.open(config, folder)
