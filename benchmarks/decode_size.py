@@ -17,7 +17,7 @@ from benchmarks.needs import require
 from imgcls.config.keys import Experiment
 from imgcls.config.load import load_experiment
 from imgcls.data import splits
-from imgcls.project import find_experiment
+from imgcls.project import Project, find_experiment
 from imgcls.runs.prepare import cached_dataset, prepare
 from imgcls.statistics.intervals import mean_interval
 from imgcls.training.loop import TrainState, fit
@@ -34,13 +34,13 @@ def main() -> None:
     path, project = find_experiment(arguments.experiment, Path.cwd())
     experiment = load_experiment(path, arguments.set)
     if experiment.data.source != "folder":
-        require([experiment.data.source], root)
+        require([experiment.data.source], project.root)
     rule = splits.decode_side(experiment.data.image_size, experiment.augment, None)
     found = {"kept": rule, "native": arguments.native_side}
     scores: dict[str, list[float]] = {name: [] for name in found}
     for seed in range(1, arguments.seeds + 1):
         for name, side in found.items():
-            scores[name].append(_best_accuracy(experiment.replace({"train.seed": seed}), root, side))
+            scores[name].append(_best_accuracy(experiment.replace({"train.seed": seed}), project, side))
             sys.stderr.write(f"seed {seed}, squares of {side} pixels: {scores[name][-1]:.4f}\n")
     differences = [kept - native for kept, native in zip(scores["kept"], scores["native"], strict=True)]
     interval = mean_interval(differences)
@@ -50,7 +50,7 @@ def main() -> None:
     sys.stdout.write(json.dumps(result) + "\n")
 
 
-def _best_accuracy(experiment: Experiment, root: Path, side: int) -> float:
+def _best_accuracy(experiment: Experiment, project: Project, side: int) -> float:
     rule = splits.decode_side
     splits.decode_side = lambda *_: side
     try:
