@@ -76,7 +76,9 @@ class Dataset:
         return int(self.train.stored.shape[1])
 
 
-def load_dataset(config: DataConfig, augment: AugmentConfig, project: Project, squares: int = SQUARES_FORMAT) -> Dataset:
+def load_dataset(
+    config: DataConfig, augment: AugmentConfig, project: Project, squares: int = SQUARES_FORMAT
+) -> Dataset:
     """Loads a data set as its splits: reads, splits and decodes it.
 
     What val and test look like, and the mean and deviation, depend on `config` alone.

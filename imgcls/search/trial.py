@@ -15,7 +15,6 @@ from optuna.storages import JournalStorage
 from imgcls.config.keys import Experiment
 from imgcls.errors import TrainingError
 from imgcls.metrics import ACCURACY, metric_named
-from imgcls.project import Project
 from imgcls.record import UNKNOWN, Artifact, Tag
 from imgcls.reporting.run_scores import best_interval
 from imgcls.runs.prepare import prepare
@@ -122,7 +121,7 @@ def _train(job: TrialJob, tracker: Tracker) -> Finished:
         return trial.should_prune()
 
     return train_run(
-        prepare(job.experiment, Project(job.study.root)),
+        prepare(job.experiment, tracker.project),
         tracker,
         kind="trial",
         name=f"trial {job.number}",

@@ -24,6 +24,7 @@ from mlflow.protos.databricks_pb2 import (
 from imgcls.errors import ImgclsError, InputError
 from imgcls.files import check_locks
 from imgcls.machine_failures import explain
+from imgcls.project import Project
 from imgcls.record import STATUS, UNKNOWN, Kind, Outcome, RunRecord, Tag
 from imgcls.signals import interruption
 from imgcls.tracking.artifact_places import MLRUNS, Places
@@ -58,7 +59,8 @@ class Tracker:
         root: the project's root.
 
     Attributes:
-        root: resolved.
+        root: of the project, resolved.
+        project: where its experiments' paths start.
         uri: of the store.
 
     Raises:
@@ -68,6 +70,7 @@ class Tracker:
     def __init__(self, root: Path) -> None:
         quieten()
         self.root = root.resolve()
+        self.project = Project(self.root)
         own = self.root / "mlflow.db"
         self.uri = for_mlflow(os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(own))
         check_address(self.uri)
