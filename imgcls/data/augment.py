@@ -225,15 +225,7 @@ class Augment:
 
 
 def refuse_colours_of_grey(config: AugmentConfig, channels: int) -> None:
-    """Grey images have neither saturation nor hue.
-
-    Args:
-        config: the `[augment]` table.
-        channels: of the images, 1 or 3.
-
-    Raises:
-        ConfigError: naming the key, the limit and the remedy.
-    """
+    """Refuses to change saturation or hue of grey images, which have neither."""
     for key, value in (("saturation", config.saturation), ("hue", config.hue)):
         if value and channels != 3:
             raise ConfigError(
@@ -376,11 +368,11 @@ def _bilinear(source: Tensor, grid: Tensor) -> Tensor:
 
 
 def _grid(maps: Tensor, side: int) -> Tensor:
-    """float32 (B, side, side, 2): torch's affine_grid, ten times as fast on a processor.
+    """float32 (B, side, side, 2): torch's affine_grid, but much faster on a processor.
 
     x * a + y * b + c, rounded after each step, is the outer sum of a row and a column. torch's matrix product gives
-    the same bits where it rounds so too; with fused multiply-add (Intel, 2026-11-25) it differs in the last bit. With
-    x and y a plane each, grid_sample reads the grid faster.
+    the same bits where it rounds so too; with fused multiply-add it differs in the last bit. With x and y a plane each,
+    grid_sample reads the grid faster.
     """
     # As affine_grid has it: evenly from -1 to 1, then moved from the pixels' corners to their centres.
     places = torch.linspace(-1, 1, side, device=maps.device) * (side - 1) / side if side > 1 else maps.new_zeros(1)

@@ -19,19 +19,19 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from imgcls.errors import ConfigError, DataError
 
 ASIDE = "building-"
-"""How the names begin of what is being built, and of what is being removed."""
+"""Beginning of the names of what is being built or removed."""
 
 ABANDONED_AFTER = 24 * 3600.0
-"""Seconds without a write after which what a killed process left half-built is cleared away."""
+"""Seconds without a write after which what a killed process left half-built is removed."""
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""What the system says of a disk that is full, or full for this user or process."""
+"""Error numbers of a disk that is full, or full for this user or process."""
 
 NOT_WRITABLE = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY,
     errno.ENAMETOOLONG, errno.ELOOP,
 }  # fmt: skip
-"""What it says of a folder that cannot be written to."""
+"""Error numbers of a folder that cannot be written to."""
 
 
 def cache_folder() -> Path:
@@ -60,9 +60,6 @@ def remember(name: str, make: Callable[[], str]) -> str:
     Args:
         name: of the file; it must name all that the text depends on.
         make: called where the file is not there.
-
-    Raises:
-        DataError: where the cache folder cannot be written.
     """
     path = cache_folder() / name
     if not path.is_file():
@@ -118,11 +115,11 @@ class Entry:
 
     @property
     def last_used(self) -> str:
-        """For people, in UTC like every other time that is printed."""
+        """Time of the last use in words, in UTC like every other time that is printed."""
         return f"{datetime.fromtimestamp(self.used, UTC):%Y-%m-%d %H:%M} UTC"
 
     def flat(self) -> dict[str, object]:
-        """For programs."""
+        """The entry as plain values for `--json`."""
         used = datetime.fromtimestamp(self.used, UTC).isoformat()
         return {"path": str(self.path), "num_bytes": self.num_bytes, "last_used": used, "about": self.about}
 
@@ -130,7 +127,7 @@ class Entry:
 def entries() -> list[Entry]:
     """What the cache folder holds, the most recently used first; what is being built is not among it."""
     folder = cache_folder()
-    found = [_entry(path) for path in (folder.iterdir() if folder.is_dir() else ()) if not _is_aside(path)]
+    found = [_entry(path) for path in (folder.iterdir() if folder.is_dir() else ()) if not path.name.startswith(ASIDE)]
     return sorted((entry for entry in found if entry is not None), key=lambda entry: -entry.used)
 
 
@@ -181,7 +178,9 @@ def parse_size(text: str, name: str) -> int:
     try:
         return int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError:
-        raise ConfigError(f"{name} = {text!r} is no size; write a number with a unit, such as 20GB or 512MiB") from None
+        raise ConfigError(
+            f"{name} = {text!r} is not a size; write a number with a unit, such as 20GB or 512MiB"
+        ) from None
 
 
 def _entry(path: Path) -> Entry | None:
@@ -207,10 +206,6 @@ def remove_entry(path: Path) -> None:
     with suppress(FileNotFoundError):
         path.rename(aside / "removed")
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def _is_aside(path: Path) -> bool:
-    return path.name.startswith(ASIDE)
 
 
 def abandoned() -> list[Path]:

@@ -207,10 +207,9 @@ def _limits(known: _Known, candidates: _Candidates, num_asked: int) -> NDArray[n
     return np.maximum(limits, np.float32(LEAST_LIMIT))
 
 
-def _others(agreement: NDArray[np.float32]) -> NDArray[np.float64]:
+def _others(agreement: NDArray[np.float32]) -> NDArray[np.float32]:
     """How near the others are, from correlations (M, `OTHERS`)."""
-    others: NDArray[np.float64] = np.quantile(agreement, QUANTILE, axis=1)
-    return others
+    return np.asarray(np.quantile(agreement, QUANTILE, axis=1))
 
 
 # --- crops ----------------------------------------------------------------------------------------------------------
@@ -266,8 +265,7 @@ def _first_of_each(number: NDArray[np.int64], key: NDArray[np.float32], num: int
 
 def _blurred(packed: NDArray[np.uint8]) -> NDArray[np.float32]:
     cells = as_relief(packed).reshape(-1, 8, SIDE // 8, 8, SIDE // 8).mean(axis=(2, 4)).reshape(-1, 64)
-    unit: NDArray[np.float32] = (cells / np.maximum(np.linalg.norm(cells, axis=1, keepdims=True), 1e-6)).astype("f4")
-    return unit
+    return np.asarray(cells / np.maximum(np.linalg.norm(cells, axis=1, keepdims=True), 1e-6), np.float32)
 
 
 def _best_aligned(
@@ -333,10 +331,8 @@ def _resampling(
 def _unit(relief: NDArray[np.floating[Any]], weight: NDArray[np.float32]) -> NDArray[np.float32]:
     relief = relief * weight
     norm = np.sqrt((relief**2).sum(axis=(1, 2), keepdims=True))
-    unit: NDArray[np.float32] = (relief / np.maximum(norm, 1e-6)).astype(np.float32)
-    return unit
+    return np.asarray(relief / np.maximum(norm, 1e-6), np.float32)
 
 
 def _halved(relief: NDArray[np.float32]) -> NDArray[np.float32]:
-    halved: NDArray[np.float32] = relief.reshape(len(relief), SIDE // 2, 2, SIDE // 2, 2).mean(axis=(2, 4))
-    return halved
+    return np.asarray(relief.reshape(len(relief), SIDE // 2, 2, SIDE // 2, 2).mean(axis=(2, 4)), np.float32)

@@ -1,4 +1,4 @@
-"""Decode once: every image of a table becomes uint8 on disk, memory-mapped ever after.
+"""The cache of decoded images: every image of a source becomes uint8 on disk once, and is memory-mapped afterwards.
 
 A cache entry is a folder named by what it was made from. It is written aside and renamed, so a reader sees a
 whole one or none, and its checksums are looked at when it is opened. Where an entry would not fit the budget, the
@@ -28,12 +28,10 @@ from numpy.typing import NDArray
 
 from imgcls.config.keys import Fit
 from imgcls.data.cache_folder import ASIDE, abandoned, budget, cache_folder, prune, remove_entry, size_in_words, writing
-from imgcls.data.decode import (
-    resize_squares,
-)
+from imgcls.data.decode import resize_squares
 from imgcls.data.decode_on_demand import PixelsOnDemand
-from imgcls.data.decode_table import Recipe, copy_rows, decode_into, in_order, mapped, write_header
-from imgcls.data.decode_workers import cores
+from imgcls.data.decode_source import Recipe, copy_rows, decode_into, mapped, write_header
+from imgcls.data.decode_workers import cores, in_order
 from imgcls.data.image_set import DecodedImages, Hashes, Pixels, SourceImages
 from imgcls.errors import DataError
 from imgcls.text import counted
@@ -41,10 +39,10 @@ from imgcls.text import counted
 log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 2**24
-"""What one checksum is of."""
+"""Bytes that one checksum is of."""
 
 CHECKED_BLOCKS = 16
-"""Blocks of a file that opening an entry reads, spread over it: all of 256 MiB, and a tenth of a second of more."""
+"""Number of blocks of a file that opening an entry checks, spread over it: all blocks up to 256 MiB."""
 
 
 @dataclass(frozen=True)
@@ -150,11 +148,7 @@ def decode_sides(
 
 
 def decode_and_forget(table: SourceImages, side: int, channels: int, *, fit: Fit = "crop", title: str = "") -> Decoded:
-    """Decodes a table and leaves nothing behind: its pixels are gone when the result is.
-
-    Raises:
-        DataError: where the cache folder cannot be written.
-    """
+    """Decodes a source and leaves nothing behind: its pixels are gone when the result is."""
     recipe = Recipe(table, side, channels, fit)
     with writing() as folder, tempfile.TemporaryFile(dir=folder) as file:
         hashes, (moments,), readable, unreadable = decode_into([file], [recipe], title)
@@ -165,9 +159,6 @@ def resized(images: DecodedImages, side: int) -> DecodedImages:
     """The same images at another size, made from these squares and not from the source; these very ones where they fit.
 
     They are mapped from a file without a name, so that they take no memory of their own.
-
-    Raises:
-        DataError: where the cache folder cannot be written.
     """
     stored = images.stored
     if stored.shape[-1] == side:

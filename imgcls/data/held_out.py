@@ -16,7 +16,7 @@ from imgcls.errors import DataError, SealedError, UnreadableImagesError
 
 @dataclass(frozen=True)
 class Look:
-    """An opening of a test split that the tracker already knows of.
+    """The key to a sealed test split: an opening of it that the tracker has written down.
 
     Attributes:
         run_id: the evaluation run under which the look was written down.
@@ -37,8 +37,6 @@ class HeldOut:
         class_names: name of each label.
         decode_side: of the squares that are made from the source, in pixels.
         image_size: side that the model sees, in pixels; it differs only where format 1 of `imgcls.squares` is repeated.
-        channels: 1 or 3.
-        fit: how an image becomes a square.
         skip_unreadable: leave unreadable images out instead of refusing them.
     """
 

@@ -236,9 +236,6 @@ def find_leaks(splits: Mapping[Split, HashedImages], class_names: Sequence[str])
     Args:
         splits: those that there are, train, val and test in this order.
         class_names: name of each label.
-
-    Raises:
-        DataError: where the cache folder cannot be written.
     """
     ordered = {split: images.in_content_order() for split, images in splits.items()}
     text = cache_folder.remember(

@@ -103,8 +103,7 @@ def _planes(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def as_relief(packed: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Relief of sketches, float32 (N, 32, 32), from their last 256 bytes: 1 lighter, -1 darker, 0 neither."""
     notable, lighter = _planes(packed).astype(np.int8)
-    relief: NDArray[np.float32] = (2 * lighter - notable).astype(np.float32)
-    return relief
+    return np.asarray(2 * lighter - notable, np.float32)
 
 
 def _shapes(of: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -150,8 +149,7 @@ def correlation(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[n
     both = notable_ours & notable_theirs
     num_both, num_against = _count(both), _count(both & (lighter_ours ^ lighter_theirs))
     norm = np.sqrt(np.maximum(1, _count(notable_ours) * _count(notable_theirs)))
-    correlation: NDArray[np.float32] = ((num_both - 2 * num_against) / norm).astype(np.float32)
-    return correlation
+    return np.asarray((num_both - 2 * num_against) / norm, np.float32)
 
 
 def _words(packed: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -161,5 +159,4 @@ def _words(packed: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.ui
 
 
 def _count(words: NDArray[np.uint64]) -> NDArray[np.float64]:
-    count: NDArray[np.float64] = np.bitwise_count(words).sum(axis=-1, dtype=np.float64)
-    return count
+    return np.asarray(np.bitwise_count(words).sum(axis=-1, dtype=np.float64), np.float64)

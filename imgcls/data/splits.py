@@ -132,7 +132,7 @@ def load_dataset(
     if test is not None:
         compared["test"] = test.hashes()
     leaks = find_leaks(compared, source.class_names)
-    heed(leaks, allowed=config.allow_leaks, origin=_origin(source))
+    heed(leaks, allowed=config.allow_leaks, origin=(source.everything or source.given["train"]).origin)
     mean, std = pixel_statistics(seen)
     return Dataset(
         class_names=source.class_names,
@@ -337,10 +337,6 @@ def _compare_share(split: Split, num_images: int, num_others: int, fraction: flo
             f"{split} has {share:.1%} of the images where data.{split}_fraction = {fraction} was asked for: "
             "groups are too few or too large to come nearer"
         )
-
-
-def _origin(source: Source) -> str:
-    return (source.everything or source.given["train"]).origin
 
 
 def _every_class_in_train(train: DecodedImages, class_names: tuple[str, ...]) -> None:

@@ -237,6 +237,6 @@ def test_cache_lists_what_is_kept_and_makes_room(project, monkeypatch, tmp_path)
     assert all(" UTC  " in line for line in listed[:-1])
     refused = imgcls(project, "cache", "--prune", "much")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "--prune = 'much' is no size" in refused.stderr
+    assert "--prune = 'much' is not a size" in refused.stderr
     assert "removed" in imgcls(project, "cache", "--prune", "0").stdout
     assert list(tmp_path.iterdir()) == []

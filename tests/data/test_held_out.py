@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from imgcls.config.keys import AugmentConfig, DataConfig
-from imgcls.data import decode, decode_cache, decode_table
+from imgcls.data import decode, decode_cache, decode_source
 from imgcls.data.held_out import HeldOut, Look
 from imgcls.errors import DataError, SealedError, UnreadableImagesError
 from tests.data.make import cached_files, digests, load, noise, open_source, write, write_class
@@ -38,7 +38,7 @@ def test_hashes_tell_which_images_and_nothing_of_their_pixels(root, cache_folder
     def refuse(*_):
         raise AssertionError("pixels were made")
 
-    monkeypatch.setattr(decode_table, "thumbnail_and_squares", refuse)
+    monkeypatch.setattr(decode_source, "thumbnail_and_squares", refuse)
     test = sealed(root)
     table = open_source(DataConfig(source="folder", path=str(root)), root).given["test"]
     hashes = test.hashes()

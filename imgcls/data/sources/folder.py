@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -164,10 +165,10 @@ def _why_ignored(path: Path) -> str:
         return ""
     if not may_be_image(name):
         return ending(name) or "~"
-    try:
-        return "" if path.is_file() and kind_inside(path) else "without an ending"
-    except OSError:
-        return "without an ending"
+    with suppress(OSError):
+        if path.is_file() and kind_inside(path):
+            return ""
+    return "without an ending"
 
 
 def _existing(written: Path) -> Path:

@@ -1,15 +1,14 @@
-"""One pass over a table: every image read once, hashed, and made a square of each size."""
+"""Decodes a whole source in one pass: every image is read once, hashed, and made a square of each size."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,44 +24,38 @@ from imgcls.data.decode import (
     shrunk,
     thumbnail_and_squares,
 )
-from imgcls.data.decode_workers import CAN_FORK, ahead, cores
+from imgcls.data.decode_workers import CAN_FORK, ahead, cores, in_order
 from imgcls.data.image_formats import FORMATS
 from imgcls.data.image_set import Hashes, SourceImages, gather, moments
 from imgcls.data.sketches import SIDE, sketches, thumbnail
 
 PIECE_BYTES = 2**22
-"""Squares that one piece of work makes."""
+"""Bytes of the squares that one piece of work makes."""
 
 SECONDS_PER_IMAGE, SECONDS_PER_PIXEL = 0.3e-3, 15e-9
-"""What decoding and hashing took on one core of an AMD EPYC: 0.33 ms of a 28 x 28 PNG, 2.3 ms of 300 x 300 grey, 3.1 ms
-of a 450 x 400 JPEG, 130 ms of 12 megapixels (2026-11-23)."""
+"""Seconds that decoding and hashing take on one core, roughly."""
 
 TYPICAL_PIXELS = 640 * 480
-"""Of an image of which nothing is known."""
+"""Number of pixels of an image of which nothing is known."""
 
 WORTH_PROCESSES = 1.0
-"""Seconds of work that pay for one more process: to start two took 0.1, and then the parent writes more slowly."""
+"""Seconds of work that are worth one more process, which takes time to start and slows the parent's writing."""
 
 WORTH_THREADS = 1e-3
-"""Seconds for an image from which on threads pay; with smaller ones they wait for one another, see `ahead`."""
-
-In = TypeVar("In")
-
-Out = TypeVar("Out")
+"""Seconds for one image from which on threads pay; for smaller images they wait for one another."""
 
 FORMAT = "10"
-"""Part of every key: raise it when the pixels or hashes that decoding gives change."""
+"""Version in the key of every cache entry: raise it when the pixels or hashes that decoding gives change."""
 
 
 class _Piece(NamedTuple):
-    """Some consecutive rows of a table, decoded.
+    """Some consecutive rows of a source, decoded.
 
     Attributes:
-        hashes: of each.
         moments: int64 (rows, C, 2) for each recipe.
-        squares: for each recipe, uint8 (C, side, side) of each that is readable, one after another.
+        squares: for each recipe, uint8 (C, side, side) of each readable image, one after another.
         unreadable: (row, reason) of the others.
-        num_pixels: of the sources.
+        num_pixels: of all the images as they were read.
     """
 
     hashes: Hashes
@@ -75,7 +68,7 @@ class _Piece(NamedTuple):
 def decode_into(
     files: Sequence[IO[bytes]], recipes: Sequence[Recipe], title: str
 ) -> tuple[Hashes, list[NDArray[np.int64]], NDArray[np.bool_], list[tuple[int, str]]]:
-    """Writes the squares of all readable images, those of each recipe to its file, as a .npy, in the table's order.
+    """Writes the squares of all readable images, those of each recipe to its file, as a .npy, in the source's order.
 
     Written and not mapped, because a full disk is an error to a write and the end of the process to a map.
 
@@ -172,18 +165,6 @@ def _pieces(num_rows: int, most: int) -> Iterator[range]:
         start += size
 
 
-def in_order(pool: ThreadPoolExecutor, work: Callable[[In], Out], pieces: Iterable[In]) -> Iterator[Out]:
-    """`pool.map`, but never more than a few pieces ahead of the reader, whose memory is not endless."""
-    # Threads: Pillow's decoders and filters and hashlib all release the GIL.
-    waiting: deque[Future[Out]] = deque()
-    for piece in pieces:
-        waiting.append(pool.submit(work, piece))
-        if len(waiting) > 2 * cores():
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
 def write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
     """Writes the header of a .npy of uint8, or changes its first number in place."""
     # NumPy pads its header so that the first number may change in place.
@@ -212,13 +193,10 @@ def copy_rows(decoded: IO[bytes], rows: NDArray[np.int64], path: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """What an entry is made from: the squares of a table at one size.
+    """What to decode, which names a cache entry: the squares of a source at one size.
 
     Attributes:
-        table: N images.
         side: of the squares, in pixels; 0 for hashes alone.
-        channels: 1 or 3.
-        fit: how an image becomes a square.
         keep_name: names the choice of rows whose pixels are kept.
         has_pixels: False where the budget has room for their hashes alone.
     """
@@ -232,7 +210,7 @@ class Recipe:
 
     @property
     def entry(self) -> Path:
-        """Its folder."""
+        """Folder of the cache entry."""
         squares = str(self.side), str(self.channels), self.fit
         parts = FORMAT, " ".join(FORMATS), self.table.stamp, *squares, self.keep_name
         key = hashlib.sha256("|".join(parts).encode()).hexdigest()[:32]
@@ -240,10 +218,10 @@ class Recipe:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one square."""
+        """Shape of one square."""
         return self.channels, self.side, self.side
 
     @property
     def num_bytes(self) -> int:
-        """Of all squares."""
+        """Bytes of all squares."""
         return len(self.table) * math.prod(self.shape)
