@@ -1,13 +1,12 @@
 import hashlib
 from itertools import product
-from typing import get_args
 
 import pytest
 import torch
 
-from imgcls.rng import Purpose, derive_seed, generator
+from imgcls.rng import derive_seed, generator
 
-PURPOSES = get_args(Purpose)
+PURPOSES = ("weights", "order", "augment", "cutout", "mixup", "cutmix", "forward")
 
 
 def draws(seed, epoch, step, purpose):

@@ -8,7 +8,7 @@ from imgcls.config.keys import Experiment
 from imgcls.data.splits import SQUARES_FORMAT, Dataset
 from imgcls.errors import InputError
 from imgcls.record import RunRecord, Tag
-from imgcls.training.loss import LOSS_DEFINITION, is_other_than_before
+from imgcls.training.loss import LOSS_DEFINITION
 
 
 def recorded_squares(record: RunRecord) -> int:
@@ -52,7 +52,9 @@ def other_loss(record: RunRecord, experiment: Experiment) -> str:
         record: of a run with these settings.
         experiment: its settings.
     """
-    if record.loss == LOSS_DEFINITION or not is_other_than_before(experiment.train, experiment.augment):
+    train, augment = experiment.train, experiment.augment
+    is_softened = train.label_smoothing or augment.mixup or augment.cutmix
+    if record.loss == LOSS_DEFINITION or train.class_weights == "none" or not is_softened:
         return ""
     return (
         f"its loss multiplied every class's share of a smoothed or mixed label by that class's weight ({Tag.LOSS} = "

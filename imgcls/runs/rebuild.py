@@ -13,7 +13,7 @@ from imgcls.runs.prepare import Prepared, prepare
 from imgcls.tracking.find_run import find_run
 from imgcls.tracking.provenance import versions
 from imgcls.tracking.store import Tracker
-from imgcls.training.device import is_named
+from imgcls.training.device import UNKNOWN_MODEL
 
 WHAT_MAKES_BITS = ("torch", "torchvision", "numpy", "pillow")
 """Packages whose other version may give other bits."""
@@ -76,7 +76,7 @@ def trained_record(run_id: str, tracker: Tracker) -> RunRecord:
 def same_place(record: RunRecord, prepared: Prepared) -> bool:
     """Whether this machine owes the run its exact bits: same processor, threads and versions."""
     device = str(prepared.device)
-    return not other_versions(record) and record.device == device and is_named(device)
+    return not other_versions(record) and record.device == device and UNKNOWN_MODEL not in device
 
 
 def other_versions(record: RunRecord) -> list[str]:

@@ -20,13 +20,13 @@ from imgcls.machine_failures import explain
 from imgcls.record import Artifact
 
 RECORD = re.compile(r"[^/\\.][^/\\]*/(data\.pkl|data/\d+|byteorder|version|\.\w+(/\w+)*)", re.ASCII)
-"""What `torch.save` calls the members of its archive: the pickle, the tensors' bytes, and facts about the format."""
+"""Pattern of the names that `torch.save` gives the members of its archive."""
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Writes tensors and plain values so that the file at `path` is at any instant whole: the old or the new one.
+    """Writes a checkpoint of tensors and plain values; the file at `path` is whole at any instant, the old or the new.
 
-    When it returns, the new one is on the disk under its name, and stays there if the power fails.
+    After the return it is on the disk, also if the power fails.
 
     Raises:
         TypeError: an object of any other kind, which `load_checkpoint` would refuse.
@@ -41,14 +41,14 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Reads what `save_checkpoint` wrote, after comparing every byte of it with the file's checksums.
+    """Reads a checkpoint that `save_checkpoint` wrote, and compares every byte of it with the file's checksums.
 
     Raises:
         InputError: a missing, truncated, damaged or foreign file, or one that would run code on loading.
         ResourceError: the machine does not let us read it, for want of permission, memory or a working disk.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep its reader waiting for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never end
             raise InputError(f"{path} cannot be read: it is a folder or a device, not a file; name a checkpoint")
         with path.open("rb") as file:
             _check_archive(file)
@@ -56,13 +56,11 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of pickles that it doubts and then refuses
                 content = torch.load(file, map_location=device, weights_only=True)
-    except InputError:
+    except (InputError, torch.OutOfMemoryError):  # the device's memory says nothing against the file
         raise
     except FileNotFoundError as error:
         raise InputError(f"there is no checkpoint {path}; name one that is there, or train the run again") from error
-    except torch.OutOfMemoryError:  # of the device, which says nothing against the file
-        raise
-    except OSError as error:  # a matter of the machine, which says nothing against the file
+    except OSError as error:  # nor does a failure of the machine
         raise explain(error) or InputError(
             f"{path} cannot be read: {error.strerror or error}; mend that, or name another checkpoint"
         ) from error
@@ -85,11 +83,7 @@ class _DamagedError(Exception):
 
 
 def _check_archive(file: IO[bytes]) -> None:
-    """Looks at all that torch takes on trust: sizes, names, and the CRC-32 of each member of the archive.
-
-    Raises:
-        Exception: of one kind or another, where the file is not such an archive in all its parts.
-    """
+    """Checks what torch does not: sizes, names, and the CRC-32 of each member; raises various errors."""
     if file.read(4) != b"PK\x03\x04":  # torch would take any other beginning for a bare pickle
         raise _DamagedError("it does not begin as one")
     archive = zipfile.ZipFile(file)
@@ -107,7 +101,7 @@ def _check_archive(file: IO[bytes]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A rename is in the folder, whose entry the disk must have as well."""
+    """Writes a folder to the disk, and with it the names of its files."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -16,15 +16,15 @@ from imgcls.errors import InputError
 from imgcls.training import weight_gradients
 
 _THREADS = torch.get_num_threads()
-"""What torch chose when this process began, before any run set another number."""
+"""Number of threads that torch chose when this process began."""
 
 UNKNOWN_MODEL = "unknown model"
-"""In the name of a processor that does not tell its own, as many of ARM."""
+"""Stands in the name of a processor that does not tell its model, as many ARM processors; two of them may differ."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where a run computes, as resolved.
+    """The device on which a run computes, with its precision and its threads.
 
     Attributes:
         torch_device: for tensors and modules.
@@ -39,14 +39,13 @@ class Device:
     name: str
 
     def __str__(self) -> str:
-        """As the record has it; equal where the same bits can be expected of equal versions."""
+        """Name in the record; where two are equal, equal versions can be expected to give the same bits."""
         return f"{self.torch_device}: {self.name}, {self.threads} threads"
 
     def place(self, model: nn.Module) -> nn.Module:
-        """The model on the device; its convolutions are channels-last, which oneDNN and cuDNN run faster.
+        """The model on the device, channels-last, which oneDNN and cuDNN run faster; see also `weight_gradients`.
 
-        Activations follow: a convolution takes the layout of its weights, whatever that of its images. On a processor
-        some compute the gradient of their weights in a faster way, see `convolution`.
+        Activations follow: the output of a convolution has the layout of its weights.
         """
         model = model.to(self.torch_device)
         if self.torch_device.type == "cpu" and any(map(_writes_out_of_bounds, model.modules())):
@@ -59,8 +58,8 @@ class Device:
     def seed(self, seed: int) -> None:
         """Seeds torch's global generators of the processor and of this device.
 
-        As torch.manual_seed does for all devices there are, which takes 0.3 ms where this takes 2 us: without a GPU
-        it notes each call, and where it came from, for the day when there is one.
+        torch.manual_seed does so for all devices, and is slow in every step: without a GPU it keeps the stack of each
+        call.
         """
         torch.default_generator.manual_seed(seed)
         if self.torch_device.type == "cuda":
@@ -69,7 +68,7 @@ class Device:
             torch.mps.manual_seed(seed)
 
     def forward_context(self) -> torch.autocast:
-        """Around every forward pass."""
+        """Context of every forward pass on the device: autocast to bfloat16 where the run asks for it."""
         return torch.autocast(self.torch_device.type, dtype=torch.bfloat16, enabled=self.autocast)
 
 
@@ -88,8 +87,7 @@ def prepare_device(config: TrainConfig) -> Device:
     # warn_only: a layer without a deterministic kernel says so instead of ending the run.
     # Not `use_deterministic_algorithms`, which imports torch's compiler: two to three seconds of each process's start.
     torch.set_deterministic_debug_mode("warn" if config.deterministic else "default")
-    # It would have every new tensor filled before it is written, which shows reads of what nobody wrote and costs 5 to
-    # 10 % of a step (ResNet-18 width 16, 2 cores of an AMD EPYC, 2026-11-23). What is computed keeps its bits.
+    # By default torch then fills every new tensor, to show reads of what nobody wrote. That costs 5 to 10 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not config.deterministic
     bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
@@ -110,11 +108,6 @@ def _writes_out_of_bounds(module: nn.Module) -> bool:
     )
 
 
-def is_named(device: str) -> bool:
-    """Whether the name of a device says which model it is: two that do not may be different ones."""
-    return UNKNOWN_MODEL not in device
-
-
 def _pick(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
@@ -131,11 +124,11 @@ def _pick(name: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """The name of a device for people; of a processor, the model that Linux tells."""
+    """Name of a device for people; of a processor, the model that Linux tells."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor() or f"{UNKNOWN_MODEL} of {platform.machine()}"  # two of them may differ
+        return platform.processor() or f"{UNKNOWN_MODEL} of {platform.machine()}"

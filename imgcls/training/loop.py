@@ -22,17 +22,17 @@ from imgcls.errors import Interrupted
 from imgcls.metrics import val_scores
 from imgcls.rng import derive_seed, generator
 from imgcls.statistics.predictions import Predictions
-from imgcls.training.averages import LossSum, WeightAverage, finite
+from imgcls.training.averages import WeightAverage
 from imgcls.training.device import Device
 from imgcls.training.epoch import EpochResult
-from imgcls.training.loss import loss_sum
+from imgcls.training.loss import LossSum, finite, loss_sum
 from imgcls.training.optimizer import make_optimizer
 from imgcls.training.schedule import lr_at
 
 
 @dataclass(frozen=True)
 class Task:
-    """What stays the same from the first step to the last.
+    """A task of the training loop: what stays the same from the first step to the last.
 
     Attributes:
         config: the `[train]` table.
@@ -73,7 +73,7 @@ class Task:
 
 @dataclass
 class TrainState:
-    """All that the next step depends on.
+    """State of the training loop: all that the next step depends on.
 
     Attributes:
         model: what is trained.
@@ -101,7 +101,7 @@ class TrainState:
 
     @classmethod
     def start(cls, model: nn.Module, config: TrainConfig, device: Device) -> TrainState:
-        """The state before the first step."""
+        """State before the first step."""
         model = device.place(model)
         average = WeightAverage(model, config.ema_decay) if config.ema_decay else None
         losses = LossSum(device.torch_device)
@@ -147,7 +147,7 @@ class TrainState:
         }
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Takes over what `snapshot` gave, its tensors included."""
+        """Takes over a snapshot of this state, its tensors included."""
         self.model.load_state_dict(snapshot["model"])
         self.optimizer.load_state_dict(snapshot["optimizer"])
         if self.average is not None:
@@ -164,7 +164,7 @@ def fit(
     should_stop: Callable[[], str | bool] = lambda: False,
     on_step: Callable[[TrainState], None] = lambda _: None,
 ) -> Iterator[EpochResult]:
-    """Trains from where `state` stands to the last epoch, the fixed one, or the one at which patience ends.
+    """The training loop, from where `state` stands to the last epoch, the fixed one, or the one at which patience ends.
 
     Args:
         task: what stays the same.

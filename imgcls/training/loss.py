@@ -1,11 +1,14 @@
-"""The loss that is optimised, in which labels may be smoothed, mixed and weighed at once."""
+"""The loss of a step, in which labels may be smoothed, mixed and weighed at once, and its sum over an epoch."""
 
 from __future__ import annotations
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imgcls.config.keys import AugmentConfig, TrainConfig
+from imgcls.errors import TrainingError
 
 LOSS_DEFINITION = 2
 """Definition of the loss, recorded as `imgcls.loss`. In definition 1 a class weight also multiplied that class's share
@@ -37,7 +40,63 @@ def loss_sum(logits: Tensor, targets: Tensor, class_weights: Tensor | None, smoo
     return (weights * losses).sum()
 
 
-def is_other_than_before(train: TrainConfig, augment: AugmentConfig) -> bool:
-    """Whether definition 1 gives these settings another loss than this one."""
-    softened = train.label_smoothing or augment.mixup or augment.cutmix
-    return train.class_weights != "none" and bool(softened)
+class LossSum:
+    """The loss of an epoch's steps, summed on the device, so that nobody waits for an accelerator.
+
+    Args:
+        device: where the losses are.
+
+    Attributes:
+        lost: on CUDA, a float32 scalar there: 1 once the loss of a step was not finite, else 0. On other devices None,
+            because `add` looks at each loss: on the CPU that costs nothing, and Metal's AdamW cannot skip a step.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        wide = torch.float32 if device.type == "mps" else torch.float64  # Metal has no float64
+        self._sum = torch.zeros((), dtype=wide, device=device)
+        self._num_finite = torch.zeros((), dtype=torch.int64, device=device)
+        self.lost = torch.zeros((), device=device) if device.type == "cuda" else None
+
+    def start(self, value: float = 0.0, steps: int = 0) -> None:
+        """Begins an epoch, or goes on with one after so many steps, whose finite losses have this sum."""
+        self._sum.fill_(value)
+        self._num_finite.fill_(steps)
+        if self.lost is not None:
+            self.lost.zero_()
+
+    def add(self, loss_sum: Tensor, epoch: int) -> None:
+        """Adds the loss of one step, a scalar in nats times images.
+
+        Raises:
+            TrainingError: the loss is not finite. On CUDA only `value` raises.
+        """
+        self._sum += loss_sum.detach()
+        self._num_finite += self._sum.isfinite()  # a sum that is not finite never becomes finite again
+        if self.lost is None:
+            self.value(epoch)
+        else:
+            self.lost.copy_(~self._sum.isfinite())
+
+    def value(self, epoch: int) -> float:
+        """The sum; this waits for the device.
+
+        Args:
+            epoch: under way, counted from 0; for the message.
+
+        Raises:
+            TrainingError: the loss of a step was not finite; names epoch and step.
+        """
+        return finite(float(self._sum), "the loss", epoch + 1, int(self._num_finite) + 1)
+
+
+def finite(value: float, name: str, epoch: int, step: int) -> float:
+    """The value of a loss or a score, unless it is infinite or not a number.
+
+    Raises:
+        TrainingError: naming epoch and step, both counted from 1.
+    """
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"{name} is {value} at epoch {epoch}, step {step}; lower train.lr, or lengthen train.warmup_epochs"
+        )
+    return value

@@ -1,4 +1,4 @@
-"""Learning rate at a step: linear warm-up, then cosine. Pure."""
+"""The schedule of the learning rate: linear warm-up, then cosine."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 
 
 def lr_at(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> float:
-    """The learning rate that optimizer step number `step` (from 0) uses.
+    """Learning rate of the schedule at a step, counted from 0.
 
-    It rises in a line to `peak`, reached by the last warm-up step, then follows half a cosine (Loshchilov and
-    Hutter 2017, arXiv 1608.03983) that would reach 0 at `total_steps`, one step after the last.
+    It rises in a line to `peak`, which the last warm-up step has. Then it follows half a cosine (Loshchilov and Hutter
+    2017, arXiv 1608.03983) that would reach 0 at `total_steps`, one step after the last.
 
     Args:
         step: in [0, total_steps).

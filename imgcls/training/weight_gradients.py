@@ -1,10 +1,7 @@
 """Convolutions whose weight gradient is one matrix product, where oneDNN is slow at it.
 
-On processors with AVX2, oneDNN takes up to thirteen times as long for it as such a product where maps are small and
-channels many, as in the last stages of a ResNet: 61 ms against 15 for 512 channels on 2 x 2 pixels in batches of 64, 91
-against 61 for 512 on 7 x 7 in batches of 32. A whole step of ResNet-18 at 64 pixels is 1.19 times as fast by it, of
-ResNet-50 at 224 pixels 1.16 (2 cores of an AMD EPYC, torch 2.15, 2026-11-23). The sums are the same, added in another
-order.
+On processors with AVX2, oneDNN takes up to thirteen times as long as such a product where maps are small and channels
+many, as in the last stages of a ResNet. The sums are the same, added in another order. docs/speed.md has the times.
 """
 
 from __future__ import annotations
@@ -18,33 +15,28 @@ from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 
 CHANNELS_PER_PIXEL = 32
-"""Of input and output for each pixel of the output map's side, from which on the product is faster: seen for 16 to 512
-channels, sides of 1 to 28, batches of 32 and 128, and kernels of 1 and 3."""
+"""Least number of channels, in and out, for each pixel of the output map's side, with which the product is faster."""
 
 LARGEST_SIDE = 8
-"""Of the output map, in pixels: the product unfolds its input, which then takes as many times the memory as the kernel
-has pixels."""
+"""Largest side of the output map, in pixels; the unfolded input has a copy of itself for each pixel of the kernel."""
 
 
 def speed_up(model: nn.Module) -> None:
-    """Has a channels-last model on a processor with AVX2 take the faster way; on others, which were not seen, not.
+    """Gives the convolutions of a channels-last model the faster weight gradients, on processors with AVX2.
 
-    The model keeps its parameters, their names, and what it computes.
+    The model keeps its parameters, their names, and what it computes. Other processors were not tried.
     """
     if torch.backends.cpu.get_cpu_capability() != "AVX2":
         return
     for module in model.modules():
-        # Exactly this class: others, such as timm's, pad or scale as they like.
-        if type(module) is nn.Conv2d and module.groups == 1 and module.dilation == (1, 1) and _pads_with_zeros(module):
+        if type(module) is not nn.Conv2d or isinstance(module.padding, str):  # timm's pad or scale in their own ways
+            continue
+        if (module.groups, module.dilation, module.padding_mode) == (1, (1, 1), "zeros"):
             module.__class__ = Conv2d
 
 
-def _pads_with_zeros(module: nn.Conv2d) -> bool:
-    return module.padding_mode == "zeros" and not isinstance(module.padding, str)
-
-
 class Conv2d(nn.Conv2d):
-    """torch's, but for how the gradient of its weights is computed."""
+    """torch's convolution with another way to compute the gradient of its weights."""
 
     padding: tuple[int, int]
 
@@ -91,8 +83,8 @@ def weight_gradient(
         images: input of the convolution, float32 (B, C, H, W).
         grad: of its output, float32 (B, O, h, w).
         shape: of its weights, (O, C, kh, kw).
-        stride: down and across.
-        padding: zeros at each side, down and across.
+        stride: down and across, as `padding`.
+        padding: zeros at each side.
 
     Returns:
         float32 (O, C, kh, kw), channels-last.

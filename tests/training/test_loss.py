@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from imgcls.config.keys import AugmentConfig, TrainConfig
+from imgcls.config.keys import AugmentConfig, Experiment, TrainConfig
 from imgcls.data.augment import Augment, Normalise, cutmix, mixup
 from imgcls.data.loader import Loader
+from imgcls.record import RunRecord
 from imgcls.rng import generator
+from imgcls.runs.earlier_versions import other_loss
 from imgcls.training.device import prepare_device
 from imgcls.training.loop import Task, TrainState, fit
-from imgcls.training.loss import is_other_than_before, loss_sum
+from imgcls.training.loss import loss_sum
 from tests.data.make import decoded_images
 
 W = torch.tensor([25.0, 0.5, 1.0, 0.1])
@@ -136,7 +138,10 @@ def test_the_earlier_loss_was_another_only_where_class_weights_met_soft_targets(
     class_weights, smoothing, augment, expected
 ):
     config = TrainConfig(class_weights=class_weights, label_smoothing=smoothing)
-    assert is_other_than_before(config, AugmentConfig(**augment)) == expected
+    experiment = Experiment(name="any", train=config, augment=AugmentConfig(**augment))
+    for tags, is_other in (({}, expected), ({"imgcls.loss": "2"}, False)):
+        record = RunRecord("id", "any", "run", "FINISHED", 0, {}, {}, tags)
+        assert bool(other_loss(record, experiment)) == is_other
     logits, labels = torch.randn(16, K, generator=torch.Generator().manual_seed(0)), torch.arange(16) % K
     given, targets = targets_of(next(iter(set(augment) & {"mixup", "cutmix"}), "none"), labels)
     before = torch.nn.functional.cross_entropy(
