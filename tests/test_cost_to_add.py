@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 ROOT = Path(__file__).parent.parent
-COST = {"augmentation": 2, "network": 2, "source": 2, "verb": 2}
+COST = {"metric": 1, "augmentation": 2, "network": 2, "source": 2, "verb": 2}
 """Files that an addition touches, tests and changelog aside."""
 NAMES = {"network": "linear", "source": "squares", "verb": "greet"}
 """The new files that are added here."""
@@ -208,9 +209,38 @@ class Squares(ImageSource):
     assert trained["best/val/accuracy"] > 0.9
 
 
+def metric(copy):
+    """The error of the worst class, of which less is better, selects the epoch and the trial."""
+    copy.change(
+        "imgcls/metrics.py",
+        (
+            "METRICS = (\n",
+            """def _worst_error(of):
+    hits, images, _ = of.counts
+    return float(1 - (hits / images).min())
+
+
+METRICS = (
+    Metric("worst_error", "error of the worst class", higher_is_better=False, each_epoch=True, compute=_worst_error),
+""",
+        ),
+    )
+    swept = json.loads(
+        copy.imgcls("sweep", "tiny", "--trials", "2", "--set", "search.metric=val/worst_error", "--json")
+    )
+    client = MlflowClient(f"sqlite:///{copy.project / 'mlflow.db'}")
+    sweep = client.get_run(swept["run_id"])
+    tag = "tags.`mlflow.parentRunId`"
+    trials = client.search_runs([sweep.info.experiment_id], f"{tag} = '{sweep.info.run_id}'")
+    epochs = [point.value for run in trials for point in client.get_metric_history(run.info.run_id, "val/worst_error")]
+    assert len(epochs) > 3
+    assert min(epochs) < max(epochs)
+    assert swept["best/val/worst_error"] == sweep.data.metrics["best/val/worst_error"] == min(epochs)
+
+
 @pytest.mark.parametrize(
     "add",
-    [verb, *(pytest.param(add, marks=pytest.mark.slow) for add in (augmentation, network, source))],
+    [verb, *(pytest.param(add, marks=pytest.mark.slow) for add in (augmentation, metric, network, source))],
     ids=lambda add: add.__name__,
 )
 def test_to_add_one_touches_the_files_that_the_map_names(copy, add):
