@@ -62,11 +62,7 @@ class Findings:
 
 
 def look_through(tracker: Tracker) -> Findings:
-    """Finds what `imgcls clean` may remove, in the record and beside it.
-
-    Args:
-        tracker: the record.
-    """
+    """Finds what `imgcls clean` may remove, in the record and beside it."""
     records = [record for record in tracker.find({}, with_deleted=True) if record.kind]
     needed, needed_by_active = _needed(records), _needed(record for record in records if not record.is_deleted)
     chosen_from = {r.run_id for r in records if r.best_run_id and r.outcome == "completed" and not r.is_deleted}

@@ -45,13 +45,8 @@ def lock(file: int, path: Path, *, wait: bool) -> bool:
 
     A record lock, not flock's: processes forked from here, such as those that decode, do not inherit it.
 
-    Args:
-        file: open for writing.
-        path: of the file, for the message.
-        wait: whether to wait until the lock is free.
-
     Returns:
-        Whether it is ours; False where another process holds it.
+        Whether it is ours; False where another process holds it and `wait` is not set.
 
     Raises:
         NoLocksError: the file system has none.
@@ -106,10 +101,6 @@ def check_locks(folder: Path) -> None:
 def link_or_copy(source: Path, target: Path) -> None:
     """Makes a hard link to a file, or a copy of it where the file system has no hard links.
 
-    Args:
-        source: a file.
-        target: must not exist.
-
     Raises:
         FileNotFoundError: there is no source.
         FileExistsError: there is a target.
@@ -148,7 +139,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 
     A block that fails leaves nothing; one whose process is killed leaves what `leftovers` finds.
     """
-    aside = path.with_name(f".{path.name}{_mark()}{os.getpid()}")
+    aside = path.with_name(f".{path.name}{mark_of_this_process()}")
     try:
         yield aside
         aside.replace(path)
@@ -157,20 +148,19 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Files in a folder that processes of this machine were writing aside when they were killed.
+    """Files and folders in a folder that processes of this machine were writing aside when they were killed.
 
     Those of other machines are left out: whether a process lives there cannot be seen from here.
     """
     found = []
     for path in sorted(folder.glob(".*")):
-        name, mark, pid = path.name.rpartition(_mark())
-        if mark and name and pid.isdecimal() and not is_alive(int(pid)):
+        name, mark, pid = path.name.rpartition(f".{socket.gethostname()}.")
+        if mark and name and pid.isdecimal() and not _is_alive(int(pid)):
             found.append(path)
     return found
 
 
-def is_alive(pid: int) -> bool:
-    """Whether the process that wrote a file is alive: whether this machine has one of this number."""
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -180,5 +170,6 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def _mark() -> str:
-    return f".{socket.gethostname()}."
+def mark_of_this_process() -> str:
+    """How the name ends of a file or folder that this process writes aside: with its machine and its number."""
+    return f".{socket.gethostname()}.{os.getpid()}"

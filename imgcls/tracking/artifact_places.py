@@ -39,11 +39,7 @@ class Places:
         self._root = own_root
 
     def to_read(self, uri: str) -> Path | None:
-        """The folder in which artifacts are read, also one outside of the project; None if it is not on this machine.
-
-        Args:
-            uri: as the store has it.
-        """
+        """The folder in which artifacts are read, perhaps outside of the project; None if not on this machine."""
         folder = local_path(uri)
         return folder and (self._here(folder) or folder)
 
@@ -107,13 +103,7 @@ class Places:
         return rewrite_places(self._root / "mlflow.db", partial(self._moved, self._root))
 
     def _moved(self, root: Path, uri: str | None, experiment: str) -> str | None:
-        """The address of where a place lies here; None where the store has it right or nothing lies here.
-
-        Args:
-            root: of the project.
-            uri: as the store has it.
-            experiment: its name, where the place is an experiment's.
-        """
+        """Where a place of a run, or of a named experiment, lies here; None if the store is right or nothing is here."""
         folder = local_path(uri or "")
         here = folder and self._here(folder)
         if folder and not here and experiment:

@@ -60,12 +60,8 @@ def create_database(database: Path, artifacts: Path) -> None:
     A process that is killed while MLflow itself creates a database leaves a file that never opens again, and several
     processes that create one at once collide. So one process makes it aside and then puts it in place.
 
-    Args:
-        database: does nothing where there is one.
-        artifacts: folder for the artifacts of its runs.
-
     Raises:
-        InputError: that folder holds a store of an earlier release of MLflow.
+        InputError: the folder of artifacts holds a store of an earlier release of MLflow.
     """
     if database.exists():
         return

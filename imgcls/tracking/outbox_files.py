@@ -31,7 +31,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from imgcls.files import is_alive, link_or_copy, lock, open_locked, whole_lines, written_aside
+from imgcls.files import (
+    leftovers,
+    link_or_copy,
+    lock,
+    mark_of_this_process,
+    open_locked,
+    whole_lines,
+    written_aside,
+)
 from imgcls.tracking.folder_identity import FolderIdentity
 
 Entry = dict[str, Any]
@@ -63,11 +71,7 @@ class Pending:
 
 
 class OutboxFiles:
-    """The files of the outbox for one server.
-
-    Args:
-        folder: where they lie; made when something is written.
-    """
+    """The files of the outbox for one server, in a folder that is made when something is written."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -77,23 +81,15 @@ class OutboxFiles:
     # --- writing ---
 
     def append(self, run_id: str, entry: Entry) -> None:
-        """Adds an entry; it is on the disk when this returns.
-
-        Args:
-            run_id: of the run that it belongs to.
-            entry: plain values, with an `op` that `deliver` knows.
-        """
+        """Adds an entry of a run, plain values with an `op`; it is on the disk when this returns."""
         with self._locked():
             self._write(self._run(run_id), entry)
         self._added()
 
     def append_artifact(self, run_id: str, name: str, path: Path) -> None:
-        """Adds a file, in the place of an older one of that name which is still here.
+        """Adds an artifact, in the place of an older one of that name which is still here.
 
-        Args:
-            run_id: of the run that it belongs to.
-            name: its path in the run.
-            path: copied; linked where it lies in a folder of `writing()`.
+        Its file is copied, or linked where it lies in a folder of `writing()`.
         """
         with self._locked():
             staged = self._artifact(run_id, name)
@@ -112,7 +108,7 @@ class OutboxFiles:
         """A folder on the same disk to write an artifact in."""
         parent = self.folder / "writing"
         parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f"{os.uname().nodename}-{os.getpid()}-", dir=parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=".", suffix=mark_of_this_process(), dir=parent) as folder:
             yield Path(folder)
 
     def _write(self, run: Path, entry: Entry) -> None:
@@ -184,9 +180,8 @@ class OutboxFiles:
 
     def clear_up(self) -> None:
         """Removes what processes of this machine that were killed had begun to write."""
-        for folder in self.folder.glob(f"writing/{os.uname().nodename}-*-*"):
-            if not is_alive(int(folder.name.split("-")[-2])):
-                shutil.rmtree(folder, ignore_errors=True)
+        for folder in leftovers(self.folder / "writing"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def set_copies_aside(self) -> int:
         """Sets aside what came with a copy of another folder, which sends it itself; gives the number of runs.

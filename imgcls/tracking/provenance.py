@@ -136,12 +136,7 @@ def _listed(paths: Sequence[str]) -> str:
 
 
 def _git(root: Path, verb: str, *arguments: str) -> str:
-    """What git prints.
-
-    Args:
-        root: where it runs.
-        verb: of git.
-        arguments: of the verb.
+    """What git prints when it runs in the project's root.
 
     Raises:
         _UnknownError: git is not there, fails or takes too long.

@@ -46,10 +46,6 @@ SETTINGS = {
 def connect(uri: str, root: Path) -> MlflowClient:
     """Connects a client to a tracking store, remote or not.
 
-    Args:
-        uri: of the store.
-        root: the project's root.
-
     Raises:
         InputError: a server that does not answer, or does not let us in.
     """
@@ -84,13 +80,6 @@ class RemoteClient(MlflowClient):
     What is written (`log_batch`, `log_inputs`, `log_artifact`, `update_run`, `set_terminated`) is on the disk when the
     call returns, and is sent in the background. What is asked waits until the server answers; what this project wrote
     before is sent first, so that it is part of the answer.
-
-    Args:
-        uri: http or https.
-        root: the project's root.
-
-    Raises:
-        InputError: the server does not answer, or does not let us in.
     """
 
     def __init__(self, uri: str, root: Path) -> None:

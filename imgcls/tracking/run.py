@@ -32,13 +32,9 @@ ARTIFACT_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
 
 
 class Run:
-    """A run of MLflow that is being written.
+    """A run of MLflow that is being written; it began at `started` milliseconds since 1970.
 
-    Args:
-        client: of its store.
-        run_id: MLflow's id.
-        folder: of its artifacts on this machine; None for a remote store.
-        started: when it began, in milliseconds since 1970.
+    The folder of its artifacts is None for a remote store.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, folder: Path | None, started: int) -> None:
@@ -62,13 +58,9 @@ class Run:
         tags: Mapping[str, str] | None = None,
         at: int | None = None,
     ) -> None:
-        """Logs metrics at one step, and tags, in a single call.
+        """Logs metrics after `step` completed epochs, and tags, in a single call.
 
-        Args:
-            metrics: name -> value.
-            step: completed epochs.
-            tags: name -> value.
-            at: milliseconds since 1970, by default now. The same point sent again, time and all, is stored once.
+        The time `at`, in milliseconds since 1970, is now by default. The same point with the same time is stored once.
         """
         now = int(time.time() * 1000) if at is None else at
         self._client.log_batch(

@@ -27,13 +27,7 @@ PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def answer(server: str, what: str, call: Callable[[], T], limit: float | None = None) -> T:
-    """Waits for the answer to a call, which is tried until the server gives one.
-
-    Args:
-        server: its address, without credentials.
-        what: needs the answer, for messages.
-        call: to the server.
-        limit: seconds in which an answer must come; None waits for ever.
+    """Waits for the answer to a call, which is tried until the server gives one, or for `limit` seconds.
 
     Raises:
         InputError: none came in time, or the server does not let us in.

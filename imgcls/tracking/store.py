@@ -55,11 +55,8 @@ ORPHANED = "its process died"
 class Tracker:
     """A tracking store: `MLFLOW_TRACKING_URI`, else `mlflow.db` at the project's root.
 
-    Args:
-        root: the project's root.
-
     Attributes:
-        root: of the project, resolved.
+        root: the project's root, resolved.
         project: where its experiments' paths start.
         uri: of the store.
 
@@ -162,12 +159,9 @@ class Tracker:
         self.close_run(run.run_id, run.outcome, "")
 
     def close_orphans(self) -> list[RunRecord]:
-        """Ends every RUNNING run of imgcls whose process is gone as interrupted.
+        """Ends every RUNNING run of imgcls whose process is gone as interrupted, and gives those runs.
 
-        Whoever types its command again takes it up where it stood.
-
-        Returns:
-            The runs that were closed.
+        Its command, given again, takes it up where it stood.
         """
         closed = []
         for record in self.find({}, status="RUNNING"):
@@ -349,12 +343,9 @@ class Tracker:
         return not own and not waiting_elsewhere(self.root, self._client)
 
     def relocate(self) -> int:
-        """Points artifact locations of a project that was copied or moved to where the files are now.
+        """Points the store to where the artifacts of a copied or moved project are now; gives how many places changed.
 
         With a tracking server, what came with a copy and waits to be sent is sent from here: its original is gone.
-
-        Returns:
-            How many locations changed.
 
         Raises:
             InputError: the store is not this project's own.
