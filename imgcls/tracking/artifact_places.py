@@ -103,7 +103,7 @@ class Places:
         return rewrite_places(self._root / "mlflow.db", partial(self._moved, self._root))
 
     def _moved(self, root: Path, uri: str | None, experiment: str) -> str | None:
-        """Where a place of a run, or of a named experiment, lies here; None if the store is right or nothing is here."""
+        """Where a place of a run or a named experiment lies here; None if the store is right or nothing is there."""
         folder = local_path(uri or "")
         here = folder and self._here(folder)
         if folder and not here and experiment:
