@@ -64,8 +64,6 @@ class TrainingError(ImgclsError):
 class Interrupted(ImgclsError):
     """Ctrl-C, SIGTERM or SIGHUP: the run stopped on purpose, after whole steps."""
 
-    exit_code = 1
-
 
 class ResourceError(ImgclsError):
     """The machine has run out of room, memory or files, or does not let us write."""

@@ -11,33 +11,26 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from imgcls.config.mistakes import key_text, mistakes, value_text, why_not_a_value, why_not_set
+from imgcls.config.ranges import Options, checked_options
 from imgcls.config.schema import Section, value_keys
-from imgcls.config.search_space import Options, checked_options
 from imgcls.config.toml import as_toml, toml_key
 from imgcls.errors import ConfigError
 from imgcls.metrics import ACCURACY, BY_NAME, LOSS
 from imgcls.text import either
 
 
-def _matching(pattern: str, remedy: str) -> AfterValidator:
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
+def _must_be(remedy: str, is_right: Callable[[Any], object]) -> AfterValidator:
+    def check(value: Any) -> Any:
+        if not is_right(value):
             raise ValueError(f"must be {remedy}")
-        return text
+        return value
 
     return AfterValidator(check)
 
@@ -54,12 +47,20 @@ else:
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Name = Annotated[
     str,
-    _matching(
-        "[A-Za-z0-9][A-Za-z0-9._-]{0,99}",
+    _must_be(
         "up to 100 letters, digits, dots, underscores and hyphens, the first a letter or digit",
+        re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}").fullmatch,
     ),
 ]
-Device = Annotated[str, _matching("auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?", '"auto", "cpu", "cuda", "cuda:N" or "mps"')]
+Device = Annotated[
+    str,
+    _must_be('"auto", "cpu", "cuda", "cuda:N" or "mps"', re.compile("auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?").fullmatch),
+]
+Ends = tuple[float, float]
+AreaRange = Annotated[
+    Ends, _must_be("[low, high] with 0 < low <= high <= 1", lambda ends: 0.0 < ends[0] <= ends[1] <= 1.0)
+]
+RatioRange = Annotated[Ends, _must_be("[low, high] with 0 < low <= high", lambda ends: 0.0 < ends[0] <= ends[1])]
 
 
 class DataConfig(Section):
@@ -158,9 +159,9 @@ class AugmentConfig(Section):
     A key whose value is false or 0 is off. `imgcls.data.augment` applies the keys, and reports name those that are on.
     """
 
-    random_resized_crop: tuple[float, float] = (1.0, 1.0)
+    random_resized_crop: AreaRange = (1.0, 1.0)
     """Range of the crop's area, as a share of the image. [1, 1]: no crop."""
-    aspect_ratio: tuple[float, float] = (0.75, 4 / 3)
+    aspect_ratio: RatioRange = (0.75, 4 / 3)
     """Range of the crop's width / height, drawn evenly in log; used where there is a crop."""
     horizontal_flip: Annotated[bool, Reported("horizontal flips")] = True
     """Mirror left and right in half of the images."""
@@ -186,20 +187,6 @@ class AugmentConfig(Section):
     """Alpha of mixup's Beta(alpha, alpha) (Zhang et al. 2018, arXiv 1710.09412). 0: off."""
     cutmix: Annotated[float, Reported("cutmix (alpha {:g})")] = Field(default=0.0, ge=0.0)
     """Alpha of cutmix's Beta(alpha, alpha) (Yun et al. 2019, arXiv 1905.04899). With mixup: half the batches each."""
-
-    @field_validator("random_resized_crop")
-    @classmethod
-    def _share_of_area(cls, area: tuple[float, float]) -> tuple[float, float]:
-        if not 0.0 < area[0] <= area[1] <= 1.0:
-            raise ValueError("must be [low, high] with 0 < low <= high <= 1")
-        return area
-
-    @field_validator("aspect_ratio")
-    @classmethod
-    def _positive_range(cls, ratio: tuple[float, float]) -> tuple[float, float]:
-        if not 0.0 < ratio[0] <= ratio[1]:
-            raise ValueError("must be [low, high] with 0 < low <= high")
-        return ratio
 
 
 class TrainConfig(Section):
@@ -329,14 +316,10 @@ class Experiment(Section):
 
     @classmethod
     def from_tables(cls, tree: Mapping[str, Any], origin: str) -> Experiment:
-        """An experiment from the tables of a file.
-
-        Args:
-            tree: as TOML gives them.
-            origin: where they come from, for the message.
+        """An experiment from the tables of a file, as TOML gives them.
 
         Raises:
-            ConfigError: naming every mistake with its key, its value and what would be right.
+            ConfigError: naming `origin`, and every mistake with its key, its value and what would be right.
         """
         if why := why_not_a_value(tree):
             raise ConfigError(f"{origin}: {why}")

@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from imgcls.config.ranges import Range
 from imgcls.config.schema import Section, fields_of, known_keys, value_keys
 from imgcls.config.synonyms import key_called
 from imgcls.config.toml import as_toml
@@ -134,7 +133,7 @@ def _unknown(key: str, schema: type[Section]) -> str:
         searched = table.removeprefix("search.space.")
         if any(known.startswith(f"{searched}.") for known in known_keys(schema)):
             return f'one key of [search.space], so write it in quotes: "{searched}.{name}" = …'
-        return f"unknown key{hint(key, [f'{table}.{field}' for field in Range.model_fields])}"
+        return f"unknown key{hint(key, [f'{table}.{field}' for field in ('low', 'high', 'log', 'step')])}"
     return f"unknown key{hint(key, known_keys(schema))}"
 
 

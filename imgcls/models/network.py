@@ -52,6 +52,9 @@ class Listed:
 class Network:
     """A network of this package. Each is a subclass in a file of its own, and `registry.NETWORKS` has an instance.
 
+    What is common to its methods: `config` is `[model]`, the images are (B, channels, image_size, image_size), and
+    logits are (B, num_classes).
+
     Attributes:
         name: `model.name`; for the networks of a library, what that begins with, such as `timm:`.
         about: one line for `imgcls models`.
@@ -63,12 +66,7 @@ class Network:
     keys: tuple[str, ...] = ()
 
     def resolve(self, config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
-        """Fills in what was left to the network, and refuses what it cannot do.
-
-        Args:
-            config: as the user wrote it, with defaults for all but `keys`.
-            channels: C of the images.
-            image_size: H = W of the images.
+        """Fills in what the user left to the network, and refuses what it cannot do.
 
         Raises:
             ConfigError: naming the key, its value and the remedy.
@@ -83,14 +81,7 @@ class Network:
         return config
 
     def build(self, config: ModelConfig, num_classes: int, channels: int, image_size: int) -> nn.Module:
-        """Builds the network with random weights: float32 images (B, C, H, W) -> logits (B, K).
-
-        Args:
-            config: as `resolve` gives it.
-            num_classes: K.
-            channels: C of the images.
-            image_size: H = W of the images.
-        """
+        """Builds the network of a resolved config with random weights: float32 images -> logits."""
         raise NotImplementedError
 
     def heads(self, model: nn.Module) -> list[str]:
@@ -105,7 +96,7 @@ class Network:
         return linear[-1:] or [name for name, module in modules if isinstance(module, nn.Conv2d)][-1:]
 
     def normalisation(self, config: ModelConfig) -> Normalisation | None:
-        """What the published weights of a config were trained with; None where none are published."""
+        """Mean and std that the network's published weights were trained with; None where none are published."""
         del config
         return None
 
@@ -114,7 +105,7 @@ class Network:
         return [self.name]
 
     def listed(self) -> list[Listed]:
-        """Every one of them, and where its weights are."""
+        """The same for `imgcls models`."""
         return [Listed(self.name, self.about)]
 
 
@@ -128,14 +119,7 @@ class Library(Network):
     def construct(
         self, config: ModelConfig, num_classes: int, channels: int, image_size: int, download: bool
     ) -> nn.Module:
-        """Builds the network, in training mode, with a head for `num_classes`.
-
-        Args:
-            config: as `resolve` gives it.
-            num_classes: K.
-            channels: C of the images.
-            image_size: H = W of the images.
-            download: whether to start from the published weights that `config.weights` names.
+        """Builds a network of the library; `download`: from the published weights that `config.weights` names.
 
         Raises:
             InputError: the weights could not be downloaded.
@@ -148,11 +132,14 @@ class Library(Network):
         """Constructs the network and tries it on one image, because many take images of some sizes alone.
 
         Raises:
-            InputError: the network refuses such images, or gives no logits (B, K).
+            InputError: the network refuses such images, or gives no logits.
         """
+        import torch
+
         try:
-            model = self.construct(config, num_classes, channels, image_size, download)
-            output_shape = _output_shape(model, channels, image_size)
+            model = self.construct(config, num_classes, channels, image_size, download).eval()
+            with torch.no_grad():
+                output_shape = tuple(model(torch.zeros(1, channels, image_size, image_size)).shape)
         except InputError:
             raise
         except Exception as error:  # a size is refused by an assert, by a kernel or by arithmetic
@@ -164,7 +151,7 @@ class Library(Network):
             raise InputError(
                 f"{config.name} gives {output_shape}, not logits (1, {num_classes}); choose another model.name"
             )
-        return model
+        return model.train()
 
 
 def refuse_other(config: ModelConfig, **always: Any) -> None:
@@ -180,13 +167,3 @@ def refuse_other(config: ModelConfig, **always: Any) -> None:
                 f"model.{key} = {given!r}: {config.name} always has {value!r}; leave it out, or choose it freely "
                 "with model.name = 'resnet'"
             )
-
-
-def _output_shape(model: nn.Module, channels: int, image_size: int) -> tuple[int, ...]:
-    import torch
-
-    model.eval()
-    with torch.no_grad():
-        logits = model(torch.zeros(1, channels, image_size, image_size))
-    model.train()
-    return tuple(logits.shape)

@@ -10,8 +10,7 @@ from typing import Any
 import optuna
 
 from imgcls.config.keys import Experiment
-from imgcls.config.ranges import Range
-from imgcls.config.search_space import Options, Scalar
+from imgcls.config.ranges import Options, Range, Scalar
 from imgcls.errors import ConfigError, InputError
 from imgcls.models.registry import resolve_model
 from imgcls.project import Project
