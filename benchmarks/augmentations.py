@@ -121,8 +121,10 @@ def _kornias(kornia: Any, inputs: Inputs) -> dict[str, Way]:
     """In kornia, which takes floats in [0, 1]; "resample" is the one way to crop a batch without a loop over it."""
     crop = kornia.AugmentationSequential(
         kornia.RandomResizedCrop((SIDE, SIDE), CROP, cropping_mode="resample", align_corners=False),
-        kornia.RandomHorizontalFlip(), kornia.RandomVerticalFlip(), same_on_batch=False,
-    )  # fmt: skip
+        kornia.RandomHorizontalFlip(),
+        kornia.RandomVerticalFlip(),
+        same_on_batch=False,
+    )
     jitter = kornia.AugmentationSequential(kornia.ColorJitter(**LIGHT, p=1.0), same_on_batch=False)
     erase = kornia.AugmentationSequential(kornia.RandomErasing((0.25, 0.25), (1.0, 1.0), p=1.0), same_on_batch=False)
     # A sequence refuses to mix classes, so these stand alone.

@@ -43,9 +43,9 @@ def cropped(left: float, upper: float, right: float, lower: float) -> Change:
 
     def change(image: Image.Image) -> Image.Image:
         width, height = image.size
-        return image.crop((
-            round(left * width), round(upper * height), width - round(right * width), height - round(lower * height)
-        ))  # fmt: skip
+        return image.crop(
+            (round(left * width), round(upper * height), width - round(right * width), height - round(lower * height))
+        )
 
     return change
 

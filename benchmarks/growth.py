@@ -213,8 +213,9 @@ def _fill(experiment: Experiment, root: Path, num_runs: int) -> tuple[Any, Any, 
     run_ids = [done.run_id, *copy_run(root / "mlflow.db", done.run_id, num_runs - 1)]
     study = sweep.study(parent)
     space: dict[str, Any] = {
-        "train.lr": FloatDistribution(1e-4, 1e-1, log=True), "train.warmup_epochs": IntDistribution(0, 3),
-    }  # fmt: skip
+        "train.lr": FloatDistribution(1e-4, 1e-1, log=True),
+        "train.warmup_epochs": IntDistribution(0, 3),
+    }
     draws = np.random.default_rng(0)
     values = draws.uniform(0.5, 0.9, num_runs)
     study.optuna.add_trials([

@@ -128,7 +128,7 @@ def _works(works: Results) -> str:
     if any(work["with_helpers_mb"] for work in works.values()):
         lines.append("### Memory in a warm epoch with all helper processes, MB at most (what they share counts once)")
         lines.append(_by_contestant(works, "with_helpers_mb"))
-    return _paragraphs(lines)
+    return _paragraphs(*lines)
 
 
 def _limit(speeds: Results) -> float | None:
@@ -157,7 +157,7 @@ def _gpu(works: Results) -> str:
         for name, work in works.items()
     ]  # fmt: skip
     head = ("work", "imgcls, images/s", "bare CUDA step, images/s", "share of the bare step")
-    return _paragraphs(["## On CUDA (bfloat16 autocast, both)", _table(head, rows)])
+    return _paragraphs("## On CUDA (bfloat16 autocast, both)", _table(head, rows))
 
 
 def _sweep(sweep: Results) -> str:
@@ -176,14 +176,14 @@ def _sweep(sweep: Results) -> str:
         for side in ("ours", "usual")
     ]
     head = ("", "wall time", "best val/accuracy (± standard error)", "trials", "pruned", "epochs", "of these")
-    return _paragraphs([
+    return _paragraphs(
         "## The same sweep",
         f"{sweep['what']}. Same sampler and seeds, pruner, schedule and starting weights; each side from an empty "
         "image cache and an empty store. imgcls also writes checkpoints each epoch, predictions, pictures, a report.",
         _table(head, rows),
         f"The usual sweep takes **{sweep['sweep_vs_usual']:.2f} times** as long; by the epoch trained (the two prune "
         f"by their own scores) {sweep['per_epoch_vs_usual']:.2f} times.",
-    ])  # fmt: skip
+    )
 
 
 def _tracker(tracker: Results) -> str:
@@ -191,14 +191,14 @@ def _tracker(tracker: Results) -> str:
     last = tracker["rounds"][-1]
     rows = [(name, f"{1000 * seconds:.0f}") for name, seconds in sorted(last["by_name"].items(), key=lambda i: -i[1])]
     rows.append(("checkpoints", f"{1000 * last['checkpoints']:.0f}"))
-    return _paragraphs([
+    return _paragraphs(
         "## What the record costs",
         f"{tracker['what']}. The tracker takes **{tracker['tracker_share']:.2%}** of the wall time of "
         f"`train_run`; writing the checkpoints, which any trainer does, another {tracker['checkpoints_share']:.2%}. "
         "Import and the opening of the store are left out.",
         f"Of a run of {last['wall']:.1f} s, milliseconds in:",
         _table(("", "ms"), rows),
-    ])  # fmt: skip
+    )
 
 
 def _verbs(verbs: Results) -> str:
@@ -207,11 +207,11 @@ def _verbs(verbs: Results) -> str:
         (f"`imgcls {name}`", f"{seconds:.2f}", _spread(verbs["rounds"][name]))
         for name, seconds in verbs["seconds"].items()
     ]
-    return _paragraphs([
+    return _paragraphs(
         "## Cold start of the verbs",
         "Seconds from the start of the process to its end, files in the system's cache.",
         _table(("", "median", "lowest to highest"), rows),
-    ])  # fmt: skip
+    )
 
 
 def _memory(memory: Results) -> str:
@@ -226,12 +226,12 @@ def _memory(memory: Results) -> str:
         "private in training, at most, MB",
         "resident at the peak, MB",
     )
-    return _paragraphs([
+    return _paragraphs(
         "## Memory of the training process",
         f"{memory['what']}. Private is Private_Clean + Private_Dirty of `/proc/self/smaps_rollup`; the decoded images "
         "are mapped from a file, and count only as resident.",
         _table(head, rows),
-    ])  # fmt: skip
+    )
 
 
 def _growth(growth: Results) -> str:
@@ -255,7 +255,7 @@ def _growth(growth: Results) -> str:
         ]
         head = (what, *(f"{int(size):,}" for size in sizes), "exponent", "last step", "linear at most, within noise")
         lines.append(_table(head, rows))
-    return _paragraphs(lines)
+    return _paragraphs(*lines)
 
 
 def _spread(values: Iterable[float]) -> str:
@@ -278,7 +278,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def _paragraphs(lines: Sequence[str]) -> str:
+def _paragraphs(*lines: str) -> str:
     """Blank lines between all but the items of one list."""
     text = lines[0]
     for before, line in pairwise(lines):

@@ -62,9 +62,12 @@ def val_loader(work: Work, num_workers: int) -> DataLoader[Any]:
 
 
 def train_one_epoch(
-    net: nn.Module, loader: DataLoader[Any], criterion: nn.Module, optimizer: torch.optim.Optimizer,
+    net: nn.Module,
+    loader: DataLoader[Any],
+    criterion: nn.Module,
+    optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
-) -> tuple[int, float]:  # fmt: skip
+) -> tuple[int, float]:
     """Trains once through the loader.
 
     Returns:

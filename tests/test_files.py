@@ -23,8 +23,11 @@ def run(program, *arguments, **environment):
     """Another process, with the folder of the tests among its modules."""
     return subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 WITHOUT_LINKS = """

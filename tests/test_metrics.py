@@ -52,7 +52,7 @@ def by_scikit_learn(logits, labels):
         "val/macro_f1": oracle.f1_score(labels, predictions, average="macro", zero_division=0),
         "val/auroc": auroc,
         "val/loss": oracle.log_loss(labels, probs, labels=range(num_classes)),
-    }  # fmt: skip
+    }
 
 
 def cases():
@@ -239,9 +239,11 @@ def test_too_few_groups_leave_the_accuracy_without_an_interval():
 
 def test_a_score_that_is_registered_without_an_interval_is_reported_without_one(monkeypatch):
     top2 = Metric(
-        "top2", "top-2 accuracy", higher_is_better=True,
+        "top2",
+        "top-2 accuracy",
+        higher_is_better=True,
         compute=lambda of: oracle.top_k_accuracy_score(of.labels, of.logits, k=2),
-    )  # fmt: skip
+    )
     monkeypatch.setattr("imgcls.metrics.METRICS", (*METRICS, top2))
     logits, labels = drawn(0, 90, 3)
     scores = scored(logits, labels)

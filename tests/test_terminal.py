@@ -74,8 +74,10 @@ def test_closed_streams_are_not_closed_for_the_processes_that_are_started(tmp_pa
 def test_a_character_that_the_encoding_lacks_is_spelt_out(tmp_path, encoding):
     done = subprocess.run(
         [sys.executable, "-c", TALK, str(tmp_path / "witness")],
-        env=os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"}, capture_output=True, check=False,
-    )  # fmt: skip
+        env=os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"},
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     first = "so viele wie möglich → 名 0".encode(encoding, "backslashreplace")
     assert done.stdout.splitlines()[0] == first

@@ -25,9 +25,7 @@ HEIC = "HEIC can be read once pillow-heif is installed: pip install pillow-heif"
 AVIF = "this Pillow was built without AVIF: pip install --upgrade pillow"
 CONVERT = "convert it to PNG, JPEG or TIFF"
 
-RAW = (
-    ".arw", ".cr2", ".cr3", ".crw", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".sr2", ".srw",
-)  # fmt: skip
+RAW = (".arw", ".cr2", ".cr3", ".crw", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".sr2", ".srw")
 OTHERS = {
     ".bpg": "BPG", ".cur": "CUR", ".dcm": "DICOM", ".dds": "DDS", ".dicom": "DICOM", ".emf": "EMF", ".eps": "EPS",
     ".exr": "OpenEXR", ".fit": "FITS", ".fits": "FITS", ".hdr": "Radiance HDR", ".icns": "ICNS", ".ico": "ICO",

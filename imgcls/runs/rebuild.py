@@ -84,9 +84,8 @@ def other_versions(record: RunRecord) -> list[str]:
     then, now = record.versions, versions()
     pairs = {name: (then.get(name, UNKNOWN), now[name]) for name in WHAT_MAKES_BITS}
     return [
-        f"{name} {before} -> {after}" for name, (before, after) in pairs.items()
-        if before != after or after == UNKNOWN
-    ]  # fmt: skip
+        f"{name} {before} -> {after}" for name, (before, after) in pairs.items() if before != after or after == UNKNOWN
+    ]
 
 
 def _on_this_machine(experiment: Experiment) -> Experiment:

@@ -83,9 +83,9 @@ def confirm(
         if done[job].started < 1000 * begun:  # taken up: its time now is only part of a run's
             pace = Pace(len(done))
         log.info("confirmed %d of %d runs, %s", len(done), len(jobs), pace.left(len(done), len(jobs)))
-    result = rank_confirmed([
-        Confirmed(trial, tuple(done[job] for job in jobs if job.trial is trial), metric) for trial in trials
-    ])  # fmt: skip
+    result = rank_confirmed(
+        [Confirmed(trial, tuple(done[job] for job in jobs if job.trial is trial), metric) for trial in trials]
+    )
     _record(run, sweep, result)
     write_report(run, tracker, result.winner.runs[0], result.best_trial.found_by)
     return result

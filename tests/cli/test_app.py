@@ -75,8 +75,10 @@ def test_a_run_that_fails_while_running_has_exit_code_1(project):
 def test_sigterm_ends_a_run_killed_and_says_so(project):
     process = subprocess.Popen(
         [sys.executable, "-m", "imgcls", "train", "tiny", "--set", "train.epochs=5000"],
-        cwd=project.root, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=project.root,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if "epoch   2/" in line:
@@ -193,8 +195,10 @@ def test_relative_paths_start_at_the_root_of_the_experiment_file(project, monkey
     monkeypatch.chdir(tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "imgcls", "train", str(path), "--json", "--set", "train.epochs=2"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert project.tracker.get(json.loads(done.stdout)["run_id"]).outcome == "completed"
     assert not (tmp_path / "mlflow.db").exists()

@@ -270,9 +270,12 @@ def grey_png(path, rows, num_bits, transparent):
     header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), num_bits, 0, 0, 0, 0)
     data = b"".join(b"\0" + packed(row, num_bits) for row in rows)
     path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"tRNS", struct.pack(">H", transparent))
-        + png_chunk(b"IDAT", zlib.compress(data)) + png_chunk(b"IEND", b"")
-    )  # fmt: skip
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"tRNS", struct.pack(">H", transparent))
+        + png_chunk(b"IDAT", zlib.compress(data))
+        + png_chunk(b"IEND", b"")
+    )
     return path
 
 
@@ -296,9 +299,12 @@ def test_a_transparent_colour_of_sixteen_bits_is_refused(tmp_path):
     """Pillow keeps the upper 8 bits of each value, so that which pixels are meant is lost."""
     header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
     (tmp_path / "image.png").write_bytes(
-        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"tRNS", struct.pack(">3H", 65535, 1, 0))
-        + png_chunk(b"IDAT", zlib.compress(b"\0" + struct.pack(">3H", 65535, 0, 0))) + png_chunk(b"IEND", b"")
-    )  # fmt: skip
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"tRNS", struct.pack(">3H", 65535, 1, 0))
+        + png_chunk(b"IDAT", zlib.compress(b"\0" + struct.pack(">3H", 65535, 0, 0)))
+        + png_chunk(b"IEND", b"")
+    )
     with pytest.raises(UnreadableImageError, match="a transparent colour of 16 bits"):
         read_image(tmp_path / "image.png")
 
@@ -337,9 +343,11 @@ def test_colours_of_sixteen_bits_that_are_crowded_are_refused(tmp_path, low, hig
     header = struct.pack(">IIBBBBB", 100, 1, 16, 2, 0, 0, 0)
     path = tmp_path / "image.png"
     path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(b"\0" + row))
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", zlib.compress(b"\0" + row))
         + png_chunk(b"IEND", b"")
-    )  # fmt: skip
+    )
     if is_read:
         assert read_image(path).size == (100, 1)
         return

@@ -272,9 +272,12 @@ def test_findings_are_kept_for_later_runs(root, cache_folder, monkeypatch):
 )
 def test_kept_findings_are_of_exactly_these_images(cache_folder, change):
     settings = {
-        "keys": ("a", "b"), "labels": np.array([0, 1]), "sketches": np.zeros((2, 272), np.uint8), "groups": ("g", "h"),
+        "keys": ("a", "b"),
+        "labels": np.array([0, 1]),
+        "sketches": np.zeros((2, 272), np.uint8),
+        "groups": ("g", "h"),
         "digests": np.arange(64, dtype=np.uint8).reshape(2, 32),
-    }  # fmt: skip
+    }
     for of_train in (settings, settings, settings | change):
         find_leaks({"train": hashed(**of_train), "val": hashed(**settings)}, ("cat", "dog"))
     assert len(list(cache_folder.iterdir())) == 2

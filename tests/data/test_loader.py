@@ -74,9 +74,7 @@ def test_an_epoch_taken_up_in_the_middle_is_the_tail_of_the_whole(num, batch_siz
 
 def test_epochs_and_seeds_have_orders_of_their_own():
     loader = Loader(numbered(50), 8, CPU)
-    orders = {
-        tuple(flat(numbers(loader.shuffled(seed, epoch)))) for seed in range(4) for epoch in range(4)
-    }  # fmt: skip
+    orders = {tuple(flat(numbers(loader.shuffled(seed, epoch)))) for seed in range(4) for epoch in range(4)}
     assert len(orders) == 16
     assert tuple(range(50)) not in orders
 

@@ -156,9 +156,7 @@ def test_equal_images_stay_together_whatever_they_are_called(tmp_path):
         write(tmp_path / other / f"{seed} by mistake.tif", noise(seed))
     for seed in range(3):
         dataset = load(tmp_path, seed=seed)
-        splits = {
-            split: {digest for _, digest in members} for split, members in splits_of(dataset).items()
-        }  # fmt: skip
+        splits = {split: {digest for _, digest in members} for split, members in splits_of(dataset).items()}
         assert not splits["train"] & splits["val"]
         assert not (splits["train"] | splits["val"]) & splits["test"]
         assert len(dataset.train) + len(dataset.val) + len(dataset.test) == 48
@@ -449,8 +447,10 @@ def test_format_1_makes_val_and_test_of_the_squares_that_train_is_kept_in(photos
     """As earlier versions did, whose runs are judged and repeated with these."""
     dataset = load_dataset(
         DataConfig(source="folder", path=str(photos), image_size=8),
-        AugmentConfig(random_resized_crop=(0.25, 1.0)), Project(Path("/")), squares=1,
-    )  # fmt: skip
+        AugmentConfig(random_resized_crop=(0.25, 1.0)),
+        Project(Path("/")),
+        squares=1,
+    )
     assert dataset.squares == 1 and dataset.train.pixels.shape[-1] == 16
     for images in [dataset.val] if dataset.test is None else [dataset.val, dataset.test.open(LOOK)]:
         for key, square in zip(images.keys, images.pixels, strict=True):

@@ -23,9 +23,11 @@ PREDICTIONS = np.repeat([0, 1, 1], [90, 40, 10])
 NAMES = ["functional", "defective"]
 CLASSES = per_class(LABELS, PREDICTIONS, NAMES)
 INTERVALS = {
-    "val/loss": (0.3, 0.46), "val/auroc": (0.914, 0.948),
-    "test/loss": (0.3776, 0.3858), "test/balanced_accuracy": (0.84, 0.88),
-}  # fmt: skip
+    "val/loss": (0.3, 0.46),
+    "val/auroc": (0.914, 0.948),
+    "test/loss": (0.3776, 0.3858),
+    "test/balanced_accuracy": (0.84, 0.88),
+}
 
 
 def single(**params):
@@ -155,7 +157,7 @@ def test_the_methods_paragraph_stands_alone():
         "The test split of 656 images was opened for the first time on record for this evaluation.",
         "Test accuracy was 0.87 (95% Wilson interval 0.85 to 0.90), balanced accuracy 0.86 (95% interval 0.84 to "
         "0.88), loss (nats) 0.382 (95% interval 0.378 to 0.386).",
-    ):  # fmt: skip
+    ):
         assert fact in paragraph
 
 

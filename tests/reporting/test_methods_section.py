@@ -41,7 +41,7 @@ def said(params=None, **tags):
         ({"augment.rotation": 10, "augment.shift": 0.1}, "rotations by up to 10 degrees, shifts by up to 0.1 of the"),
         ({"augment.brightness": 0.3, "augment.cutout": 0.5}, "brightness varied by up to 0.3, cutout of 0.5 of the"),
     ],
-)  # fmt: skip
+)
 def test_what_a_run_was_trained_with_is_named(params, words):
     assert words in said(params)
 
@@ -56,7 +56,7 @@ def test_what_a_run_was_trained_with_is_named(params, words):
         ({"git_commit": ""}, "at an unknown commit."),
         ({"git_commit": "unknown", "git_unknown": "no git"}, "at an unknown commit (no git)."),
     ],
-)  # fmt: skip
+)
 def test_where_it_ran_and_what_is_unknown_is_said(tags, words):
     assert words in said(**tags)
 

@@ -16,8 +16,10 @@ def test_luck_is_told_apart_from_skill(tmp_path):
     picture = tmp_path / "luck.png"
     done = subprocess.run(
         [sys.executable, str(ROOT / "docs" / "luck.py"), str(picture), "--trials", "30", "--seeds", "10"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert len(found["trials"]) == 30 and found["best_trial"] == max(found["trials"])

@@ -13,9 +13,9 @@ from imgcls.statistics.intervals import Interval
 from tests.reporting.records import record, trained
 
 TRIALS = (trained("run3", "trial", 264 / 300, trial=3), trained("run1", "trial", 0.8, trial=1, epoch=7))
-BOARD = pd.DataFrame({
-    "trial": [3, 1], "outcome": ["completed", "pruned"], "val/accuracy": [0.88, math.nan], "run_id": ["run3", "run1"],
-})  # fmt: skip
+BOARD = pd.DataFrame(
+    {"trial": [3, 1], "outcome": ["completed", "pruned"], "val/accuracy": [0.88, math.nan], "run_id": ["run3", "run1"]}
+)
 SEARCHED = {"train.lr": "0.0001 to 0.01, log"}
 
 

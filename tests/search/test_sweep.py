@@ -240,9 +240,12 @@ def test_a_grid_runs_each_point_once_after_the_own_values(project):
     space = "search.space.{}={}"
     result = sweep(
         project,
-        'search.sampler="grid"', "search.trials=50", "train.epochs=2",
-        space.format("train.lr", "[0.02, 0.01]"), space.format("train.warmup_epochs", "[1]"),
-    )  # fmt: skip
+        'search.sampler="grid"',
+        "search.trials=50",
+        "train.epochs=2",
+        space.format("train.lr", "[0.02, 0.01]"),
+        space.format("train.warmup_epochs", "[1]"),
+    )
     rows = [(row[1], row[2]) for row in trial_params(project, result)]
     assert rows[0] == ("0.02", "8")
     assert sorted(rows) == [("0.01", "14"), ("0.01", "8"), ("0.02", "14"), ("0.02", "8")]

@@ -76,9 +76,11 @@ def test_an_end_of_the_balanced_accuracy_solves_the_score_equation():
     for end, sign in ((interval.low, 1), (interval.high, -1)):
         # The lowest and the highest mean of recalls that the images do not contradict at 1.96 standard errors.
         found = minimize(
-            lambda recalls, sign=sign: sign * recalls.mean(), observed, bounds=[(0.01, 0.99)] * 2,
+            lambda recalls, sign=sign: sign * recalls.mean(),
+            observed,
+            bounds=[(0.01, 0.99)] * 2,
             constraints={"type": "ineq", "fun": lambda recalls: 1.959963985**2 - distance(recalls)},
-        )  # fmt: skip
+        )
         # The profile and its first-order direction differ in the third decimal.
         assert end == pytest.approx(found.x.mean(), abs=0.004)
 
@@ -105,8 +107,11 @@ def test_large_samples_have_delongs_auroc_interval():
     found = stats.bootstrap(
         (margin[labels == 0], margin[labels == 1]),
         lambda negative, positive: stats.mannwhitneyu(positive, negative).statistic / 9e6,
-        vectorized=False, n_resamples=400, method="percentile", rng=np.random.default_rng(0),
-    )  # fmt: skip
+        vectorized=False,
+        n_resamples=400,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
     assert interval.half_width == pytest.approx(1.96 * found.standard_error, rel=0.12)
 
 

@@ -268,8 +268,9 @@ def test_two_processes_never_send_the_same_run(make_outbox, port):
     )
     other = subprocess.Popen(
         [sys.executable, "-c", program, outbox.folder / "run-a" / "sender"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     other.stdout.readline()
     with listening(port) as taken:
         outbox.start()

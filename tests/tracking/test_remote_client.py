@@ -288,8 +288,11 @@ def test_training_goes_on_without_its_server_and_doctor_sends_the_rest(server, p
     overrides = ["--set", "train.epochs=12", "--set", "train.warmup_epochs=0"]
     training = subprocess.Popen(
         [sys.executable, "-P", "-m", "imgcls", "train", "tiny", "--json", *overrides],
-        cwd=project.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=project.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     said = []
     for line in training.stderr:
         said.append(line)

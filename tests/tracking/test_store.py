@@ -182,8 +182,10 @@ def test_git_state_is_recorded(project):
     def git(*arguments):
         subprocess.run(
             ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments],
-            cwd=project.root, check=True, capture_output=True,
-        )  # fmt: skip
+            cwd=project.root,
+            check=True,
+            capture_output=True,
+        )
 
     git("init")
     git("add", "experiments")

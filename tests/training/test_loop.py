@@ -252,8 +252,10 @@ def test_predictions_stand_in_the_order_of_the_split(make_task, digits):
     task = make_task()
     model = start(task).model
     logits = predict(model, task.val, task.normalise, task.device)
-    alone = [predict(model, Loader(digits.val.rows([i]), 1, torch.device("cpu")), task.normalise, task.device)
-             for i in (0, 31, 59)]  # fmt: skip
+    alone = [
+        predict(model, Loader(digits.val.rows([i]), 1, torch.device("cpu")), task.normalise, task.device)
+        for i in (0, 31, 59)
+    ]
     torch.testing.assert_close(logits[[0, 31, 59]], torch.cat(alone))
     assert logits.shape == (NUM_VAL, 10)
     assert logits.dtype == torch.float32
