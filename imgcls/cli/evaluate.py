@@ -40,7 +40,7 @@ def evaluate(
     if as_json:
         print_facts(result.flat(), as_json)
     else:
-        _write_scores(tracker.get(result.run_id), tracker.get(result.evaluated_run_id), tracker)
+        _write_scores(result.record, result.judged, tracker)
 
 
 def _write_scores(evaluation: RunRecord, judged: RunRecord, tracker: Tracker) -> None:

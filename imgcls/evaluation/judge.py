@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,44 +46,47 @@ IMAGES_PER_DIFFERENCE = 500
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a held-out evaluation gave.
+    """What the evaluation of a run on its held-out test split gave.
 
     Attributes:
-        run_id: of the evaluation.
-        evaluated_run_id: of the run that it judges.
-        look: ordinal of this opening of the test split, from 1.
-        val: scores on val of the same checkpoint.
-        test: scores on test.
-        metric: what selected the run, such as `val/accuracy`.
-        gap: that metric on val minus the same on test.
+        record: of the evaluation.
+        judged: the run that it judges.
         report: as Markdown.
-        caution_tags: tags of the run judged from which `cautions.cautions` makes its sentences.
         is_recorded: whether it is the result of an earlier evaluation, given again without a look.
     """
 
-    run_id: str
-    evaluated_run_id: str
-    look: int
-    val: Scores
-    test: Scores
-    metric: str
-    gap: float
+    record: RunRecord
+    judged: RunRecord
     report: str
-    caution_tags: Mapping[str, str] = field(default_factory=dict)
     is_recorded: bool = False
+
+    @property
+    def run_id(self) -> str:
+        """Of the evaluation."""
+        return self.record.run_id
+
+    @property
+    def val(self) -> Scores:
+        """On val, of the same checkpoint."""
+        return Scores.from_metrics(self.record.metrics, "val")
+
+    @property
+    def test(self) -> Scores:
+        """On test."""
+        return Scores.from_metrics(self.record.metrics, "test")
 
     def flat(self) -> dict[str, float | str | int]:
         """Under the record's names, for programs."""
-        on_val = self.val.metrics("val")
+        on_val, gap = self.val.metrics("val"), self.record.metrics[MetricName.VAL_TEST_GAP]
         return {
             "run_id": self.run_id,
-            Tag.EVALUATED_RUN_ID: self.evaluated_run_id,
-            Tag.TEST_LOOK: self.look,
-            **{best_name(name): on_val[name] for name in (ACCURACY.on_val, self.metric) if name in on_val},
+            Tag.EVALUATED_RUN_ID: self.judged.run_id,
+            Tag.TEST_LOOK: self.record.look,
+            **{best_name(name): on_val[name] for name in (ACCURACY.on_val, self.judged.metric) if name in on_val},
             **on_val,
             **self.test.metrics("test"),
-            **({} if math.isnan(self.gap) else {MetricName.VAL_TEST_GAP: self.gap}),
-            **flat_cautions(self.caution_tags),
+            **({} if math.isnan(gap) else {MetricName.VAL_TEST_GAP: gap}),
+            **flat_cautions(self.record.tags),
         }
 
 
@@ -132,7 +135,7 @@ def evaluate(run_id: str, tracker: Tracker, *, again: bool = False) -> Evaluatio
     with tracker.start_run(record.experiment, kind="evaluation", name=name, tags=tags) as run:
         look = _write_down(run, tracker, test)
         log.info("look %d at this test split of %d images", look.number, len(test))
-        return _judge(run, candidate, test.open(look), look.number, tracker)
+        return _judge(run, candidate, test.open(look), tracker)
 
 
 def _write_down(run: Run, tracker: Tracker, test: HeldOut) -> Look:
@@ -162,21 +165,10 @@ def _recorded(record: RunRecord, test: HeldOut, tracker: Tracker) -> Evaluation 
         "run %s was judged before (evaluation %s): its recorded result, and no new look; --again opens the split",
         record.run_id, earlier.run_id,
     )  # fmt: skip
-    return Evaluation(
-        run_id=earlier.run_id,
-        evaluated_run_id=record.run_id,
-        look=earlier.look,
-        val=Scores.from_metrics(earlier.metrics, "val"),
-        test=Scores.from_metrics(earlier.metrics, "test"),
-        metric=record.metric,
-        gap=earlier.metrics[MetricName.VAL_TEST_GAP],
-        report=tracker.read_text(earlier.run_id, Artifact.REPORT),
-        caution_tags=caution_tags(earlier.tags),
-        is_recorded=True,
-    )
+    return Evaluation(earlier, record, tracker.read_text(earlier.run_id, Artifact.REPORT), is_recorded=True)
 
 
-def _judge(run: Run, candidate: _Candidate, images: DecodedImages, look: int, tracker: Tracker) -> Evaluation:
+def _judge(run: Run, candidate: _Candidate, images: DecodedImages, tracker: Tracker) -> Evaluation:
     prepared, record = candidate.prepared, candidate.record
     names, val = prepared.dataset.class_names, prepared.dataset.val
     logits = _logits(candidate.model, prepared, images)
@@ -185,8 +177,9 @@ def _judge(run: Run, candidate: _Candidate, images: DecodedImages, look: int, tr
     on_val, on_test = score(Predictions(candidate.val_logits, val.labels, val.groups)), score(predictions)
     metric = metric_named(record.metric)
     gap = on_val[metric.name] - on_test[metric.name]
+    near_leaked = {name: num for name, num in record.metrics.items() if name == MetricName.NEAR_LEAKED}
     run.log_metrics({
-        **on_val.metrics("val"), **on_test.metrics("test"), MetricName.VAL_TEST_GAP: gap, **_near_leaked(record),
+        **on_val.metrics("val"), **on_test.metrics("test"), MetricName.VAL_TEST_GAP: gap, **near_leaked,
     })  # fmt: skip
     run.log_text(Artifact.TEST_PREDICTIONS, prediction_table(images, logits, names).to_csv(index=False))
     run.log_text(Artifact.PER_CLASS, classes.to_csv(index=False))
@@ -198,19 +191,13 @@ def _judge(run: Run, candidate: _Candidate, images: DecodedImages, look: int, tr
             Tag.NUM_VAL_GROUPS: str(on_val.num_groups), Tag.NUM_TEST_GROUPS: str(on_test.num_groups),
         })  # fmt: skip
     scores = {"test": on_test, "val": on_val}
-    report = evaluation_markdown(tracker.get(run.run_id), candidate.selection, classes, scores)
+    evaluation = tracker.get(run.run_id)
+    report = evaluation_markdown(evaluation, candidate.selection, classes, scores)
     run.log_text(Artifact.REPORT, report)
     title = f"{record.experiment}: held-out evaluation"
     run.log_text(Artifact.REPORT_HTML, html.render(report, list(pictures.values()), title=title))
     run.describe(report)
-    return Evaluation(
-        run.run_id, record.run_id, look, on_val, on_test, record.metric, gap, report, caution_tags(record.tags)
-    )
-
-
-def _near_leaked(record: RunRecord) -> dict[str, float]:
-    """The metric of the run judged, which stands beside its test scores too."""
-    return {name: record.metrics[name] for name in (Tag.NUM_NEAR_LEAKED,) if name in record.metrics}
+    return Evaluation(evaluation, record, report)
 
 
 def _pictures(
@@ -271,10 +258,7 @@ def _confirm_what_it_says(checkpoint: Mapping[str, object], record: RunRecord, p
     Raises:
         InputError: naming both.
     """
-    recorded = {
-        "epoch": record.best_epoch,
-        "class_names": list(prepared.dataset.class_names),
-    }
+    recorded = {"epoch": record.best_epoch, "class_names": list(prepared.dataset.class_names)}
     for name, expected in recorded.items():
         if checkpoint.get(name) != expected:
             raise InputError(

@@ -111,7 +111,7 @@ def test_a_run_without_the_tag_is_repeated_with_its_own_pixels(earlier, of, capl
     assert "is repeated with the val images that it had, and a new run of its config would have others" in caplog.text
     then, now = (predictions(earlier, run_id, "val") for run_id in (verdict.then.run_id, verdict.now.run_id))
     np.testing.assert_allclose(then["prob/fine"], now["prob/fine"], atol=1e-4)
-    assert evaluate(verdict.now.run_id, earlier.tracker).evaluated_run_id == verdict.now.run_id
+    assert evaluate(verdict.now.run_id, earlier.tracker).judged.run_id == verdict.now.run_id
     facts = verdict.flat()
     assert (facts["imgcls.squares"], facts["imgcls.loss"], facts["repeated/imgcls.loss"]) == (1, 2, 1)
 
@@ -139,7 +139,7 @@ def test_a_loss_of_an_earlier_definition_is_not_repeated_silently(earlier, caplo
     assert tags_of(earlier, verdict.now.run_id)["imgcls.loss"] == "2"
     assert said in earlier.tracker.read_text(verdict.now.run_id, "report/report.md")
     # Its scores are what they were, and may be judged.
-    assert evaluate(record.run_id, earlier.tracker).evaluated_run_id == record.run_id
+    assert evaluate(record.run_id, earlier.tracker).judged.run_id == record.run_id
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_an_earlier_sweep_is_confirmed_with_the_pixels_of_its_trials(earlier):
     sweep = only(earlier, "search", kind="sweep")
     result = confirm_sweep(sweep.run_id, earlier.tracker, top=1, seeds=1)
     assert tags_of(earlier, result.best_run_id)["imgcls.squares"] == "1"
-    assert evaluate(sweep.run_id, earlier.tracker).evaluated_run_id == result.best_run_id
+    assert evaluate(sweep.run_id, earlier.tracker).judged.run_id == result.best_run_id
 
 
 def test_a_trial_with_an_earlier_loss_is_not_confirmed(earlier):

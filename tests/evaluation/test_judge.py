@@ -82,7 +82,7 @@ def test_the_look_is_written_down_before_the_split_is_opened(project, monkeypatc
         judge(project, done.run_id)
     monkeypatch.undo()
     monkeypatch.chdir(project.root)
-    assert judge(project, done.run_id).look == 2  # a crash after the opening still counts
+    assert judge(project, done.run_id).record.look == 2  # a crash after the opening still counts
 
 
 @pytest.mark.slow
@@ -90,12 +90,12 @@ def test_looks_of_deleted_evaluations_count(project):
     done = project.train()
     first = judge(project, done.run_id)
     project.client.delete_run(first.run_id)
-    assert judge(project, project.train("train.seed=1").run_id).look == 2
+    assert judge(project, project.train("train.seed=1").run_id).record.look == 2
 
 
 def test_a_sweep_stands_for_its_winner(project):
     found = Sweep(project.experiment("search.trials=1"), project.tracker).run()
-    assert judge(project, found.run_id).evaluated_run_id == found.best_run_id
+    assert judge(project, found.run_id).judged.run_id == found.best_run_id
 
 
 def test_an_unknown_run_is_refused(project):
@@ -157,7 +157,7 @@ def test_elsewhere_one_image_in_500_may_differ(project, shift, accepted):
         content["model"]["fc.bias"][3] += shift
         torch.save(content, path)
     if accepted:
-        assert judge(project, done.run_id).look == 1
+        assert judge(project, done.run_id).record.look == 1
     else:
         refused(project, done.run_id, InputError, "images differ, where 1 may between machines")
 

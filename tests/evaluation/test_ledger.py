@@ -46,7 +46,7 @@ def test_the_second_evaluation_of_a_run_gives_the_recorded_result(project, monke
 def test_again_forces_a_further_look(project):
     done = project.train("train.epochs=1", "train.warmup_epochs=0")
     first, second = judge(project, done.run_id), judge(project, done.run_id, again=True)
-    assert (first.look, second.look) == (1, 2)
+    assert (first.record.look, second.record.look) == (1, 2)
     assert second.test == first.test
     assert "look 2" in second.report.lower()
     assert judge(project, done.run_id).run_id == second.run_id
@@ -58,7 +58,7 @@ def test_a_crashed_look_counts_and_has_no_result_to_give(project, monkeypatch):
         crashing.setattr("imgcls.evaluation.judge._judge", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             judge(project, done.run_id)
-    assert judge(project, done.run_id).look == 2
+    assert judge(project, done.run_id).record.look == 2
     crashed, whole = past_looks(project.tracker)
     assert (crashed.number, crashed.test) == (1, None)
     assert whole.number == 2 and whole.test is not None
@@ -68,7 +68,7 @@ def test_a_crashed_look_counts_and_has_no_result_to_give(project, monkeypatch):
 def test_neither_another_image_size_nor_another_experiment_starts_afresh(project):
     judge(project, project.train("train.epochs=1", "train.warmup_epochs=0").run_id)
     other = project.train("train.epochs=1", "train.warmup_epochs=0", "data.image_size=12", "name=another")
-    assert judge(project, other.run_id).look == 2
+    assert judge(project, other.run_id).record.look == 2
 
 
 @pytest.fixture
@@ -96,9 +96,9 @@ def look_at(project, folder):
 
 
 def test_a_look_counts_where_any_test_image_is_shared(project, photographs):
-    assert look_at(project, photographs / "mine").look == 1
-    assert look_at(project, photographs / "strangers").look == 1
-    assert look_at(project, photographs / "theirs").look == 2  # one image of mine, as another file
+    assert look_at(project, photographs / "mine").record.look == 1
+    assert look_at(project, photographs / "strangers").record.look == 1
+    assert look_at(project, photographs / "theirs").record.look == 2  # one image of mine, as another file
 
 
 @pytest.mark.slow
@@ -106,9 +106,9 @@ def test_looks_that_cannot_be_told_apart_count(project, photographs):
     first = look_at(project, photographs / "mine")
     with project.tracker.fetch(first.run_id, "report/test_images.txt") as path:
         path.unlink()
-    assert look_at(project, photographs / "strangers").look == 1, "the project remembers it"
+    assert look_at(project, photographs / "strangers").record.look == 1, "the project remembers it"
     (project.root / "mlruns" / ".looks" / f"{first.run_id}.npz").unlink()
-    assert look_at(project, photographs / "strangers").look == 3
+    assert look_at(project, photographs / "strangers").record.look == 3
 
 
 @pytest.mark.slow
@@ -156,8 +156,8 @@ def cut_a_column(image, path):
 
 @pytest.mark.parametrize("change", [save_as_jpeg, cut_a_column])
 def test_changing_the_files_does_not_start_the_count_again(project, pictures, tmp_path, change):
-    assert look_at(project, pictures).look == 1
-    assert look_at(project, changed(pictures, tmp_path / "changed", change)).look == 2
+    assert look_at(project, pictures).record.look == 1
+    assert look_at(project, changed(pictures, tmp_path / "changed", change)).record.look == 2
 
 
 @pytest.mark.slow
@@ -166,7 +166,7 @@ def test_a_few_images_that_look_alike_are_said_and_no_further_look(project, pict
     few = changed(pictures, tmp_path / "few", lambda _, path: write(path, picture(200 + int(path.stem))))
     write(few / "test" / "a" / "copy.jpg", picture(100), quality=90)
     result = look_at(project, few)
-    assert result.look == 1 and "1 of its images looks like images which earlier looks opened" in result.report
+    assert result.record.look == 1 and "1 of its images looks like images which earlier looks opened" in result.report
     assert project.tracker.get(result.run_id).tags["imgcls.num_test_alike"] == "1"
 
 
@@ -178,7 +178,7 @@ def test_looks_survive_their_runs(project, pictures):
         for table in ("metrics", "latest_metrics", "params", "tags", "runs"):
             database.execute(f"DELETE FROM {table} WHERE run_uuid = ?", (first.run_id,))
     shutil.rmtree(folder)
-    assert look_at(project, pictures).look == 2
+    assert look_at(project, pictures).record.look == 2
 
 
 @pytest.mark.slow
@@ -195,7 +195,7 @@ def test_looks_survive_mlflows_own_garbage_collection(project, pictures, tmp_pat
     assert not folder.exists()
     CliRunner().invoke(app, ["clean", "--yes"], catch_exceptions=False)
     result = look_at(project, changed(pictures, tmp_path / "again", save_as_jpeg))
-    assert result.look == 2 and result.flat()["imgcls.test_look"] == 2
+    assert result.record.look == 2 and result.flat()["imgcls.test_look"] == 2
     assert "this test split had been opened once before" in result.report
     assert "no earlier opening" not in result.report
 

@@ -270,6 +270,6 @@ def test_equal_means_go_by_the_lower_loss_and_then_by_the_number(metric, scores,
 
 
 def test_every_name_that_runs_of_all_kinds_leave_is_on_the_page(found):
-    evaluate(found.single, found.project.tracker, found.project.root)
+    evaluate(found.single, found.project.tracker)
     assert {record.kind for record in found.project.tracker.find({})} == set(ALL)
     assert off_the_page(found.project.client) == set()

@@ -82,7 +82,7 @@ def test_the_best_configurations_are_ranked_by_their_means(project, monkeypatch)
     assert parent.tags["imgcls.best_run_id"] == result.best_run_id == first.run_id
     top = str(found.leaderboard.iloc[0]["trial"])
     assert parent.metrics["confirm/optimism"] == pytest.approx(found.best_value - means[top])
-    assert evaluate(found.run_id, project.tracker).evaluated_run_id == first.run_id
+    assert evaluate(found.run_id, project.tracker).judged.run_id == first.run_id
 
 
 @pytest.mark.slow
