@@ -1,4 +1,4 @@
-"""The record: every public name that a run leaves in MLflow, and a run as it is read; docs/record.md is made here."""
+"""The record: the public names that a run leaves in MLflow, and a run as it is read; docs/record.md is made from it."""
 
 from __future__ import annotations
 

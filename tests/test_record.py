@@ -11,14 +11,11 @@ from imgcls.record import PUBLIC_NAMES, RunRecord
 from tests.test_architecture import MODULES, name_of
 
 DOCS = Path(__file__).parent.parent / "docs"
-PER_EPOCH = {"train/loss", "train/lr", "epoch_seconds", "images_per_second"}
-"""Metrics of an epoch, which lie with the epoch."""
-
-WHOLE = "|".join(re.escape(each.name) for each in PUBLIC_NAMES if each.name not in PER_EPOCH)
+WHOLE = "|".join(re.escape(each.name) for each in PUBLIC_NAMES)
 SPELT = re.compile(
     rf"^(?:{WHOLE})$"
-    r"|(?<![\w./])(?:imgcls\.[a-z_]+(?![\w.])|(?:best|best_trial|confirm|test|report|figures|checkpoints|predictions)/\w)"
-    r"|(?<![\w./])(?:imgcls\.|(?:best|best_trial|confirm|test|report|figures|checkpoints|predictions)/)$"
+    r"|(?<![\w./])(?:imgcls\.[a-z_]+(?![\w.])|(?:train|best|best_trial|confirm|test|report|figures|checkpoints|predictions)/\w)"
+    r"|(?<![\w./])(?:imgcls\.|(?:train|best|best_trial|confirm|test|report|figures|checkpoints|predictions)/)$"
 )
 """A name of the record, alone or within a sentence, or the beginning of one."""
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from imgcls import terminal
 from imgcls.metrics import ACCURACY, LOSS
+from imgcls.record import MetricName
 from imgcls.reporting.rounding import rounded, with_interval
 from imgcls.statistics.intervals import Interval
 from imgcls.training.epoch import EpochResult
@@ -102,8 +103,8 @@ class RunProgress:
         if self._metric not in (LOSS.on_val, ACCURACY.on_val):
             selecting = f"  {self._metric} {rounded(result.value(self._metric), interval)}"
         line = (
-            f"{self._title} epoch {result.epoch:>3}/{self._num_epochs}  train/loss {result.train_loss:.3f}  "
-            f"{LOSS.on_val} {rounded(result.val_loss, interval)}  "
+            f"{self._title} epoch {result.epoch:>3}/{self._num_epochs}  "
+            f"{MetricName.TRAIN_LOSS} {result.train_loss:.3f}  {LOSS.on_val} {rounded(result.val_loss, interval)}  "
             f"{ACCURACY.on_val} {with_interval(result.val_accuracy, interval)}{selecting}{' *' if is_best else '  '} "
             f"{result.images_per_second:6.0f} images/s  {self._pace.left(result.epoch, self._num_epochs)}"
         )

@@ -6,7 +6,7 @@ import logging
 from statistics import median
 
 from imgcls.data.splits import Dataset
-from imgcls.record import Tag
+from imgcls.record import MetricName, Tag
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.images_overview import overview
 from imgcls.reporting.methods_section import device_words
@@ -75,5 +75,5 @@ def _seconds_expected(prepared: Prepared, tracker: Tracker) -> float:
     # The store cannot search for every device's name.
     newest = tracker.find(tags, experiment=experiment.name, newest=NUM_NEWEST)
     earlier = [record for record in newest if record.device == str(prepared.device)]
-    took = [record.metrics["epoch_seconds"] for record in earlier if record.metrics.get("epoch_seconds")]
+    took = [seconds for record in earlier if (seconds := record.metrics.get(MetricName.EPOCH_SECONDS))]
     return median(took) * experiment.train.last_epoch if took else 0.0

@@ -19,6 +19,7 @@ from imgcls.machine_failures import explain
 from imgcls.record import (
     Artifact,
     Kind,
+    MetricName,
     RunRecord,
     Tag,
 )
@@ -183,7 +184,7 @@ def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepa
 
 def _last_snapshot(tracker: Tracker, earlier: RunRecord, device: Device) -> dict[str, Any] | None:
     if not tracker.has_artifact(earlier.run_id, Artifact.LAST):
-        if "train/loss" in earlier.metrics:  # a run that has no epoch yet has metrics of its images
+        if MetricName.TRAIN_LOSS in earlier.metrics:  # a run that has no epoch yet has metrics of its images
             raise DamagedError(f"run {earlier.run_id} has completed epochs and no {Artifact.LAST}")
         log.info("going on with run %s, which stopped before its first checkpoint", earlier.run_id)
         return None
