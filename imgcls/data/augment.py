@@ -29,13 +29,7 @@ Draw = Callable[[str], torch.Generator]
 
 
 class Normalise:
-    """uint8 (B, C, H, W) -> float32, with the mean and standard deviation of train.
-
-    Args:
-        mean: per channel, in [0, 1].
-        std: per channel, in [0, 1].
-        device: where batches are.
-    """
+    """uint8 (B, C, H, W) -> float32, with the mean and standard deviation of train, per channel in [0, 1]."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
         self._mean = torch.tensor(mean, device=device).mul_(255).view(1, -1, 1, 1)
@@ -191,7 +185,7 @@ class Augment:
         return not config.rotation and not config.shift and config.random_resized_crop[0] == 1
 
     def _permuted(self, images: Tensor, maps: Tensor) -> Tensor:
-        """What `_sampled` gives where the maps are but flips and quarter turns, without rounding."""
+        """What `_sampled` gives where the maps are only flips and quarter turns, without rounding."""
         config = self.config
         linear = send(maps[:, :, :2].round(), images.device)
         flip_x, flip_y = (linear.sum(dim=2) < 0).view(-1, 2, 1, 1, 1).unbind(1)
@@ -328,7 +322,7 @@ def _grey(views: Tensor) -> Tensor:
 def _with_hue_shifted(views: Tensor, turns: Tensor) -> Tensor:
     """Turns the hue of HSV by (B,) shares of the circle; value and chroma stay.
 
-    So there is no way to HSV and back: with the hue h in sixths of the circle, each channel is
+    Nothing is converted to HSV and back: with the hue h in sixths of the circle, each channel is
     value - chroma * (1 - its share), a trapezium over h (Smith 1978, "Color gamut transform pairs").
     """
     red, green, blue = views.unbind(1)

@@ -73,7 +73,7 @@ def remember(name: str, make: Callable[[], str]) -> str:
 
 @contextmanager
 def writing() -> Iterator[Path]:
-    """The folder, for writing to it; errors that come from the folder itself are told as such."""
+    """The cache folder, made if need be; an error of the folder itself, such as a full disk, becomes a DataError."""
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def writing() -> Iterator[Path]:
 
 
 def _is_of_folder(error: OSError, folder: Path) -> bool:
-    """Whether an error says something of the cache folder, and not of an image or of what this process may take."""
+    """Whether an error is about the cache folder, and not about an image or a limit of this process."""
     elsewhere = isinstance(error.filename, str) and not Path(error.filename).is_relative_to(folder)
     return error.errno in NO_ROOM | NOT_WRITABLE and not (elsewhere and folder.is_dir())
 
@@ -125,7 +125,7 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """What the cache folder holds, the most recently used first; what is being built is not among it."""
+    """Entries of the cache folder, the most recently used first, without those that are being built."""
     folder = cache_folder()
     found = [_entry(path) for path in (folder.iterdir() if folder.is_dir() else ()) if not path.name.startswith(ASIDE)]
     return sorted((entry for entry in found if entry is not None), key=lambda entry: -entry.used)
@@ -154,7 +154,7 @@ def budget() -> int:
     """Bytes that the cache may take: `IMGCLS_CACHE_BYTES`, else half of what its disk has left for it.
 
     Raises:
-        ConfigError: a value that is no size.
+        ConfigError: a value that is not a size.
     """
     if named := os.environ.get("IMGCLS_CACHE_BYTES"):
         return parse_size(named, "IMGCLS_CACHE_BYTES")
@@ -198,7 +198,7 @@ def _entry(path: Path) -> Entry | None:
 
 
 def remove_entry(path: Path) -> None:
-    """At once for whoever looks; then piece by piece."""
+    """Removes an entry: it loses its name at once, then its files one by one."""
     if path.is_file():
         path.unlink(missing_ok=True)
         return
@@ -209,7 +209,7 @@ def remove_entry(path: Path) -> None:
 
 
 def abandoned() -> list[Path]:
-    """What killed processes left half-built in the cache folder; the next decoding clears it away too."""
+    """What killed processes left half-built in the cache folder; the next decoding removes it too."""
     found = []
     for aside in cache_folder().glob(f"{ASIDE}*"):
         try:

@@ -156,7 +156,7 @@ class _Candidates(NamedTuple):
     distances: NDArray[np.float32]
 
     def of_other_labels(self, known: NDArray[np.int64], asked: NDArray[np.int64]) -> _Candidates:
-        """The same, where none of the same label may be a copy."""
+        """The same candidates, of which those with the label of the image asked about are no longer possible copies."""
         others = known[np.minimum(self.rows, len(known) - 1)] != asked[self.number, None]
         return self._replace(distances=np.where(others, self.distances, np.float32(np.inf)))
 

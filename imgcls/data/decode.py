@@ -26,7 +26,7 @@ SEVERAL_FRAMES = "several_frames"
 """Key in the `info` of an image whose file has further frames or pages: it is the first of them."""
 
 FEW_LEVELS = 32
-"""Number of grey levels below which an image is refused if its file has many more values, which lie close together."""
+"""Number of grey levels below which an image is refused if its file has many more values that lie close together."""
 
 ANIMATED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF", "HEIF")
 """Formats of several frames or pages. An MPO's second picture is a telephone's other view of the same."""
@@ -63,15 +63,15 @@ def read_image(path: Path) -> Image.Image:
     """Decodes a file to an upright 8-bit image.
 
     Returns:
-        Mode `L` for grey files, `RGB` for every other; see `canonical`. Of a file with several frames or pages, the
+        Mode `L` for grey files, `RGB` forevery other; see `canonical`. Of a file with several frames or pages, the
         first, with `SEVERAL_FRAMES` in its `info`.
 
     Raises:
-        UnreadableImageError: a missing, empty, truncated, foreign or oversized file, or what is no file at all.
+        UnreadableImageError: a missing, empty, truncated, foreign or oversized file, or what is not a file.
     """
     with refusing():
         about = path.stat()
-        if not stat.S_ISREG(about.st_mode):  # whoever opens a pipe or a terminal may wait for ever
+        if not stat.S_ISREG(about.st_mode):  # opening a pipe or a terminal may wait forever
             raise UnreadableImageError("a pipe, a device or a folder, not a file")
         if about.st_size == 0:
             raise UnreadableImageError("empty file")
@@ -89,7 +89,7 @@ def read_image(path: Path) -> Image.Image:
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Turns whatever goes wrong within into an UnreadableImageError that says why."""
+    """Turns every error of the block into an UnreadableImageError that says why the image cannot be read."""
     try:
         yield
     except UnidentifiedImageError as error:
@@ -133,13 +133,13 @@ def canonical(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class _Stored:
-    """What a file's header says of its pixels; decoding them loses it.
+    """What an image file's header says of its pixels; decoding loses it.
 
     Attributes:
         raw_mode: Pillow's name of their layout in the file, such as `L;4` or `RGB;16B`; "" where it is not known.
         num_bits: of a grey value.
         is_white_zero: whether 0 is white.
-        is_unsigned_32: whether values are of 32 bits without a sign, which Pillow reads as if they had one.
+        is_unsigned_32: whether values have 32 bits and no sign, which Pillow reads as if they had one.
     """
 
     raw_mode: str

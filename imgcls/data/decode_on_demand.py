@@ -43,7 +43,7 @@ class PixelsOnDemand:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of the array that this stands in for."""
+        """Shape of the array that this stands in for."""
         side = self.image_size or self.side
         return len(self.kept), self.channels, side, side
 
@@ -77,14 +77,7 @@ class PixelsOnDemand:
 
 
 def stream(images: PixelsOnDemand, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
-    """Batches decoded ahead of their use, by as many processes as torch has threads.
-
-    Args:
-        images: where they come from.
-        batches: rows of each batch, in the order in which they are wanted.
-
-    Returns:
-        uint8 (B, C, side, side), in that order.
+    """Batches uint8 (B, C, side, side) decoded ahead of their use, by as many processes as torch has threads.
 
     Raises:
         DataError: an image that has gone or changed since it was hashed.

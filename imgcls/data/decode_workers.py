@@ -27,17 +27,17 @@ CAN_FORK = "fork" in multiprocessing.get_all_start_methods()
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ahead(work: Callable[[In], Out], items: Sequence[In], num_processes: int) -> Iterator[Out]:
-    """`map(work, items)`, a few items per process ahead of whoever takes the results.
+    """`map(work, items)`, a few items per process ahead of the reader of the results.
 
     Args:
         work: done in a fork of this process, so that what it changes there is lost; its result is pickled.
-        items: what it is done to.
-        num_processes: 0 does it here.
+        items: the arguments of `work`.
+        num_processes: 0 does the work in this process.
 
     Raises:
         DataError: that `work` raised, with its own words alone.
@@ -57,7 +57,7 @@ def ahead(work: Callable[[In], Out], items: Sequence[In], num_processes: int) ->
 
 
 def in_order(pool: ThreadPoolExecutor, work: Callable[[In], Out], pieces: Iterable[In]) -> Iterator[Out]:
-    """`pool.map`, but never more than a few pieces ahead of whoever takes the results."""
+    """`pool.map`, but never more than a few pieces ahead of the reader of the results."""
     # Threads: Pillow's decoders and filters and hashlib all release the GIL.
     waiting: deque[Future[Out]] = deque()
     for piece in pieces:

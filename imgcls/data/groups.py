@@ -1,4 +1,4 @@
-"""Images that belong together (a patient, a panel, a burst): who they are, and a share of them that parts none."""
+"""Groups of images that belong together (a patient, a panel, a burst): their names, and splits that part no group."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from imgcls.errors import DataError
 from imgcls.text import listed, nfc
 
 SHARE_TOLERANCE = 0.02
-"""A share of the images this near to the one asked for is as good as any; one farther off is warned of."""
+"""Largest difference from the wanted share of the images that is as good as none; a larger one is warned of."""
 
 CLASS_TOLERANCE = 0.1
-"""The same of the share of each class, which is not warned of."""
+"""The same for the share of each class, of which nobody is warned."""
 
 MOST_FOLDS = 20
-"""More where the share is below a twentieth."""
+"""Largest number of folds; there are more where the share is below a twentieth."""
 
 MOST_LISTED = 20
-"""Images that an error lists."""
+"""Number of images that an error lists."""
 
 
 def with_groups(source: Source, setting: str | Path) -> Source:
-    """The source, each image with the name of its group.
+    """The source with the name of its group for each image.
 
     Args:
         source: whose keys are paths, or what else its images are called.
@@ -93,7 +93,7 @@ def _of_file(path: Path, keys: Sequence[str]) -> dict[str, str]:
 
 def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
     """(line, image, group) of each row."""
-    if path.exists() and not path.is_file():  # a pipe would keep its reader waiting for ever
+    if path.exists() and not path.is_file():  # a pipe would keep its reader waiting forever
         raise DataError(f"data.groups: {path} is not a file; name a .csv file")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -110,7 +110,7 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
     except OSError as error:
         raise DataError(f"data.groups: {path}: {error.strerror or error}") from error
     except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"data.groups: {path} is no CSV file in UTF-8: {error}") from error
+        raise DataError(f"data.groups: {path} is not a CSV file in UTF-8: {error}") from error
 
 
 def _refusal(headline: str, problems: Sequence[str]) -> DataError:

@@ -30,7 +30,7 @@ class Look:
 
 
 class HeldOut:
-    """Test images behind two doors: `hashes`, which is no look, and `open`, which is one.
+    """Test images behind two doors: `hashes`, which is not a look, and `open`, which is one.
 
     Args:
         table: the test images, undecoded.
@@ -63,7 +63,7 @@ class HeldOut:
         return len(self.hashes())
 
     def hashes(self) -> HashedImages:
-        """Names, classes and hashes of the readable images; no picture comes out of them.
+        """Names, classes and hashes of the readable test images; no picture comes out of them.
 
         Raises:
             UnreadableImagesError: naming every unreadable test image.

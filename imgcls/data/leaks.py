@@ -28,14 +28,13 @@ from imgcls.record import Artifact
 from imgcls.text import listed
 
 FORMAT = "5"
-"""Part of the key of kept findings: raise it when the search finds other things."""
-
+"""Version in the key of kept findings: raise it when the search finds other things."""
 
 SHOWN = 10
-"""Pairs that each figure shows."""
+"""Number of pairs that each figure shows."""
 
 NAMED = 3
-"""Pairs that the warning names; the artifact names all."""
+"""Number of pairs that the warning names; the artifact names all."""
 
 ONE_LABEL = "imgcls has one label an image, so keep each in one class, or give images of both a class of their own"
 """What to do about one image in two classes."""
@@ -43,13 +42,7 @@ ONE_LABEL = "imgcls has one label an image, so keep each in one class, or give i
 
 @dataclass(frozen=True)
 class Identical:
-    """One picture that stands in two splits, pixel by pixel.
-
-    Attributes:
-        splits: which two.
-        first: its names in the first of them.
-        second: its names in the second.
-    """
+    """One picture that stands in two splits, pixel by pixel, with its names in the first and in the second of them."""
 
     splits: tuple[Split, Split]
     first: tuple[str, ...]
@@ -58,12 +51,7 @@ class Identical:
 
 @dataclass(frozen=True)
 class Near:
-    """Images of two splits that look alike without being the same pixels.
-
-    Attributes:
-        splits: which two.
-        pairs: names of an image of the first and one of the second, each picture once.
-    """
+    """Images of two splits that look alike without being the same pixels: names of pairs, each picture once."""
 
     splits: tuple[Split, Split]
     pairs: tuple[tuple[str, str], ...]
@@ -71,13 +59,7 @@ class Near:
 
 @dataclass(frozen=True)
 class Disagreeing:
-    """Images of one split that look alike, are not the same pixels, and have different classes.
-
-    Attributes:
-        split: which one.
-        pairs: names of two images.
-        classes: of the same two images.
-    """
+    """Images of one split that look alike, are not the same pixels, and have different classes: names and classes."""
 
     split: Split
     pairs: tuple[tuple[str, str], ...]
@@ -94,7 +76,7 @@ class Spanning:
 
 @dataclass(frozen=True)
 class Leaks:
-    """What was found.
+    """The leaks and near duplicates that were found in a data set.
 
     Attributes:
         num_images: of each split.
@@ -163,7 +145,7 @@ class Leaks:
 
 
 def heed(leaks: Leaks, *, allowed: bool, origin: str) -> None:
-    """Stops on leaks, or says them where they are allowed; warns of what may be one.
+    """Stops on leaks, or warns of them where they are allowed; warns of near duplicates.
 
     Args:
         leaks: of a data set.
@@ -231,7 +213,7 @@ def near_duplicates_csv(leaks: Leaks) -> str:
 
 
 def find_leaks(splits: Mapping[Split, HashedImages], class_names: Sequence[str]) -> Leaks:
-    """Searches, or reads what an earlier search of the same images left in the cache folder.
+    """Finds the leaks of a data set, or reads what an earlier search of the same images left in the cache folder.
 
     Args:
         splits: those that there are, train, val and test in this order.

@@ -22,16 +22,16 @@ from imgcls.data.image_set import DecodedImages
 from imgcls.rng import generator
 
 RESIDENT_BYTES = 4 * 2**30
-"""Images of up to this size live on an accelerator whole; larger sets travel a batch at a time."""
+"""Bytes of images that live on an accelerator as a whole; larger sets travel a batch at a time."""
 
 
 MAPPED_BYTES = 2**28
-"""A memory map up to this size stays mapped. Pages of a larger one go back to the kernel, which keeps them as long as
-it can: mapped they count as the process's own memory, and a whole data set of them would look like a leak."""
+"""Bytes of a memory map that stay mapped. Pages of a larger map go back to the kernel, which keeps them as long as it
+can: mapped, they count as the process's own memory, and a whole data set of them would look like a leak."""
 
 
 ROWS_MAPPED = 256
-"""Images of a larger map that are read before its pages go back; Linux maps up to 1 MiB around each."""
+"""Number of images of a larger map that are read before its pages go back; Linux maps up to 1 MiB around each."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,7 @@ class Batch:
 
 
 class Loader:
-    """Batches of one split.
-
-    Args:
-        images: the split.
-        batch_size: images per batch; the last one may be smaller.
-        device: where batches go.
-    """
+    """Batches of one split on a device; the last batch of a pass may be smaller."""
 
     def __init__(self, images: DecodedImages, batch_size: int, device: torch.device) -> None:
         self._device = device

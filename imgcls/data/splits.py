@@ -30,8 +30,8 @@ SQUARES_FORMAT = 2
 without a tag `imgcls.squares` have format 1, which resized the squares of train's size once more."""
 
 MUCH_CUT = 0.05
-"""Share of an image's area beyond which a centre crop cuts off much. It is said if more than this share of the images
-loses so much."""
+"""Share of an image's area beyond which a centre crop cuts off much. It is reported if more than this share of the
+images lose so much."""
 
 
 @dataclass(frozen=True)
@@ -174,11 +174,7 @@ def decode_side(image_size: int, augment: AugmentConfig, native_side: int | None
 
 
 def what_is_cut(sizes: NDArray[np.int32]) -> str:
-    """What the centre crop takes away from images, in words; "" where it is next to nothing.
-
-    Args:
-        sizes: (N, 2), width and height of each image.
-    """
+    """What the centre crop takes away from images of these sizes (N, 2), in words; "" where it is next to nothing."""
     cut = 1 - sizes.min(axis=1) / sizes.max(axis=1)
     much = cut[cut > MUCH_CUT]
     if len(much) <= MUCH_CUT * len(cut):

@@ -112,8 +112,8 @@ def test_a_long_list_is_cut_and_counted(clinic):
         (b"image,group,age\na,b,9\n", "and has 'image', 'group', 'age'"),
         (b"", "and has none"),
         (b"image,group\nsick/a, b.png,g\n", "line 2: 3 values for 2 columns"),
-        (b"image,group\n\xff,g\n", "is no CSV file in UTF-8"),
-        (b'image,group\n"a"b,g\n', "is no CSV file in UTF-8"),
+        (b"image,group\n\xff,g\n", "is not a CSV file in UTF-8"),
+        (b'image,group\n"a"b,g\n', "is not a CSV file in UTF-8"),
     ],
 )
 def test_a_file_that_is_no_table_of_groups_is_refused(clinic, content, message):

@@ -69,10 +69,10 @@ class Folder(ImageSource):
 
 @dataclass
 class _Files:
-    """What is found below a root.
+    """The files that are found below a folder of images.
 
     Attributes:
-        root: to which names are relative.
+        root: the folder, to which keys are relative.
         problems: why the folder cannot be used, each with its path.
         ignored: kind of files that are not images of a class -> how many there are.
     """
@@ -172,7 +172,7 @@ def _why_ignored(path: Path) -> str:
 
 
 def _existing(written: Path) -> Path:
-    """The folder, in whichever normal form its accents are written.
+    """The folder of images at a path, in whichever normal form its accents are written.
 
     Raises:
         DataError: the folder does not exist; the message names the nearest one that does.
