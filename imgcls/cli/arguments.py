@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from imgcls.config.keys import Experiment
+    from imgcls.project import Project
     from imgcls.tracking.store import Tracker
 
 ExperimentName = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Name in experiments/, or a TOML file.")]
@@ -28,8 +30,10 @@ def open_tracker() -> Tracker:
     return Tracker(Project.around(Path.cwd()).root)
 
 
-def parse_overrides(texts: Iterable[str] | None) -> dict[str, object]:
-    """The keys and values of every `--set`."""
-    from imgcls.config.toml import parse_override
+def read_experiment(name: str, overrides: Iterable[str] | None) -> tuple[Experiment, Project]:
+    """The experiment that the user named, with every `--set`, and its project."""
+    from imgcls.config.load import load_experiment
+    from imgcls.project import find_experiment
 
-    return dict(parse_override(text) for text in texts or ())
+    path, project = find_experiment(name, Path.cwd())
+    return load_experiment(path, tuple(overrides or ())), project

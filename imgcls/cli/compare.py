@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.arguments import AsJson, open_tracker
-from imgcls.cli.output import print_facts, save, write
+from imgcls.cli.output import answer, save
 
 
 def compare(
@@ -29,9 +29,7 @@ def compare(
     from imgcls.reporting.html import render
 
     result = compared(run_ids, open_tracker())
+    markdown = comparison_markdown(result)
     if html is not None:
-        save(html, render(comparison_markdown(result), comparison_pictures(result), title="Comparison of runs"))
-    if as_json:
-        print_facts(result.flat(), as_json)
-    else:
-        write(comparison_markdown(result))
+        save(html, render(markdown, comparison_pictures(result), title="Comparison of runs"))
+    answer(result.flat(), markdown, as_json=as_json)

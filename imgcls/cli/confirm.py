@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.arguments import AsJson, open_tracker
-from imgcls.cli.output import print_facts, write
+from imgcls.cli.output import print_json, write
 from imgcls.cli.sweep import write_end
 
 
@@ -35,7 +35,7 @@ def confirm(
     with GracefulStop():
         result = confirm_sweep(sweep.run_id, tracker, top=top, seeds=seeds)
     if as_json:
-        print_facts(flat(tracker.get(sweep.run_id)), as_json)
+        print_json(flat(tracker.get(sweep.run_id)))
         return
     write(as_text(result))
     write_end(sweep.run_id, tracker)

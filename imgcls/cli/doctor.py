@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.arguments import AsJson, open_tracker
-from imgcls.cli.output import print_json, write
+from imgcls.cli.output import answer
 
 
 def doctor(
@@ -25,10 +25,7 @@ def doctor(
     tracker = open_tracker()
     if relocate:
         changed = tracker.relocate()
-        print_json({"num_relocated": changed}) if as_json else write(f"{changed} locations changed")
-        return
-    health = examine(tracker)
-    if as_json:
-        print_json(health.flat())
+        answer({"num_relocated": changed}, f"{changed} locations changed", as_json=as_json)
     else:
-        write(health.as_text())
+        health = examine(tracker)
+        answer(health.flat(), health.as_text(), as_json=as_json)

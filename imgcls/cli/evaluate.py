@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imgcls.cli.arguments import AsJson, open_tracker
-from imgcls.cli.output import print_facts, write, write_cautions
+from imgcls.cli.output import print_json, write, write_cautions
 from imgcls.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def evaluate(
     tracker = open_tracker()
     result = judge(run or run_id or "", tracker, again=again)
     if as_json:
-        print_facts(result.flat(), as_json)
+        print_json(result.flat())
     else:
         _write_scores(result.record, result.judged, tracker)
 

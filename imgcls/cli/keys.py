@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.arguments import AsJsonList
-from imgcls.cli.output import print_json, write
+from imgcls.cli.output import answer
 
 
 def keys(
@@ -21,8 +21,6 @@ def keys(
     from imgcls.config.load import keys_begun_by
 
     found = keys_begun_by(prefix)
-    if as_json:
-        print_json([{"key": key, "default": default, "meaning": meaning} for key, default, meaning in found])
-        return
-    for key, default, meaning in found:
-        write(f"{key} = {default}\n    {meaning}")
+    facts = [{"key": key, "default": default, "meaning": meaning} for key, default, meaning in found]
+    text = "\n".join(f"{key} = {default}\n    {meaning}" for key, default, meaning in found)
+    answer(facts, text, as_json=as_json)

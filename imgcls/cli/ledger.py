@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imgcls.cli.arguments import AsJsonList, open_tracker
-from imgcls.cli.output import print_json, write
+from imgcls.cli.output import answer
 
 
 def ledger(as_json: AsJsonList = False) -> None:
@@ -14,7 +14,4 @@ def ledger(as_json: AsJsonList = False) -> None:
     from imgcls.evaluation.ledger import as_text, past_looks
 
     looks = past_looks(open_tracker())
-    if as_json:
-        print_json([look.flat() for look in looks])
-    else:
-        write(as_text(looks))
+    answer([look.flat() for look in looks], as_text(looks), as_json=as_json)

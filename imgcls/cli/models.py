@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imgcls.cli.arguments import AsJson, Overrides, parse_overrides
-from imgcls.cli.output import hint, print_facts, print_json, write
+from imgcls.cli.arguments import AsJson, Overrides
+from imgcls.cli.output import answer, facts_text
 from imgcls.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,21 +33,21 @@ def models(
     Example: imgcls models resnet --image-size 64 --set model.depth=34
     """
     from imgcls.config.keys import Experiment
+    from imgcls.config.load import with_overrides
     from imgcls.models.registry import describe_model, listed_models, model_names
 
     if channels == 2:
         raise InputError("--channels 2: images have 1 channel (grey) or 3 (RGB)")
     found = listed_models(name or "")
     if found and (name is None or name not in model_names()):
-        print_json([model.flat() for model in found]) if as_json else write(_as_text(found))
+        answer([model.flat() for model in found], _as_text(found), as_json=as_json)
         return
     values: dict[str, object] = {"model.name": name or ""}
-    config = Experiment(name="model").replace(values).replace(parse_overrides(overrides), origin="--set").model
+    config = with_overrides(Experiment(name="model").replace(values), overrides or ()).model
     summary = describe_model(config, channels=channels, image_size=image_size, num_classes=num_classes)
     facts = {key: list(v) if isinstance(v, tuple) else v for key, v in vars(summary).items()}
-    print_facts(facts, as_json, title=summary.name)
-    if len(found) > 1:
-        hint(as_json, f"{len(found) - 1} other names hold {name!r}: imgcls models '*{name}*'")
+    others = f"{len(found) - 1} other names hold {name!r}: imgcls models '*{name}*'" if len(found) > 1 else ""
+    answer(facts, "\n".join(filter(None, [facts_text(summary.name, facts), others])), as_json=as_json)
 
 
 def _as_text(models: list[Listed]) -> str:

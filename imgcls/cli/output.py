@@ -12,19 +12,22 @@ from imgcls.errors import InputError, ResourceError
 from imgcls.terminal import undelivered
 from imgcls.text import printable
 
+Facts = Mapping[str, object]
 
-def print_facts(facts: Mapping[str, object], as_json: bool, title: str = "") -> None:
-    """Prints facts: one flat JSON object, or a table below a title."""
-    if as_json:
-        print_json(facts)
-        return
+
+def answer(facts: Facts | Sequence[Facts], text: str, *, as_json: bool) -> None:
+    """Prints the answer of a verb: JSON for a program, or text for a reader."""
+    print_json(facts) if as_json else write(text)
+
+
+def facts_text(title: str, facts: Facts) -> str:
+    """A table of facts below a title."""
     from imgcls.reporting.tables import terminal_table
 
-    write(title)
-    write(terminal_table([(key, str(value)) for key, value in facts.items()]))
+    return f"{title}\n{terminal_table([(key, str(value)) for key, value in facts.items()])}"
 
 
-def print_json(facts: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
+def print_json(facts: Facts | Sequence[Facts]) -> None:
     """Prints one flat object, or a list of them, as JSON that every parser accepts: NaN and infinity become null.
 
     Raises:
@@ -36,22 +39,16 @@ def print_json(facts: Mapping[str, object] | Sequence[Mapping[str, object]]) -> 
         raise ResourceError(f"the JSON could not be written to stdout: {why}; what was done is in the record")
 
 
-def _finite(facts: Mapping[str, object]) -> dict[str, object]:
+def _finite(facts: Facts) -> dict[str, object]:
     return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in facts.items()}
 
 
 def write_cautions(tags: Mapping[str, str]) -> None:
-    """Says what stands beside the scores of a run with these tags, a line a sentence."""
+    """Prints what stands beside the scores of a run with these tags, a line a sentence."""
     from imgcls.reporting.cautions import cautions
 
     for sentence in cautions(tags):
         write(f"Caution: {sentence}")
-
-
-def hint(as_json: bool, line: str) -> None:
-    """Says what to do next, to readers only."""
-    if not as_json:
-        write(line)
 
 
 def save(path: Path, text: str) -> None:

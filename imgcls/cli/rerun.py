@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.arguments import AsJson, open_tracker
-from imgcls.cli.output import print_facts, write
+from imgcls.cli.output import answer
 
 
 def rerun(
@@ -28,9 +28,6 @@ def rerun(
 
     with GracefulStop():
         verdict = repeat(run_id, open_tracker())
-    if as_json:
-        print_facts(verdict.flat(), as_json)
-    else:
-        write(verdict.markdown())
+    answer(verdict.flat(), verdict.markdown(), as_json=as_json)
     if verify and not verdict.is_verified:
         raise TrainingError(f"run {verdict.then.run_id} could not be repeated: {verdict.first_difference}")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.arguments import AsJsonList, open_tracker
-from imgcls.cli.output import print_json, write
+from imgcls.cli.output import answer
 from imgcls.errors import InputError
 from imgcls.text import did_you_mean
 
@@ -32,7 +32,5 @@ def runs(
         near = did_you_mean(experiment, with_runs)
         there = ", ".join(with_runs) or "none"
         raise InputError(f"no runs of an experiment {experiment!r} in this store{near}; experiments with runs: {there}")
-    if as_json:
-        print_json([run_facts(record) for record in records])
-    else:
-        write(runs_table(records) if records else "no runs yet; imgcls train EXPERIMENT makes one")
+    text = runs_table(records) if records else "no runs yet; imgcls train EXPERIMENT makes one"
+    answer([run_facts(record) for record in records], text, as_json=as_json)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imgcls.cli.arguments import AsJson, ExperimentName, Overrides
-from imgcls.cli.output import print_facts, write, write_cautions
+from imgcls.cli.arguments import AsJson, ExperimentName, Overrides, read_experiment
+from imgcls.cli.output import print_json, write, write_cautions
 
 if TYPE_CHECKING:
     from imgcls.tracking.store import Tracker
@@ -28,12 +27,8 @@ def sweep(
 
     Example: imgcls sweep digits --trials 10
     """
-    from imgcls.config.load import load_experiment
-    from imgcls.project import find_experiment
-
-    path, project = find_experiment(experiment, Path.cwd())
+    loaded, project = read_experiment(experiment, overrides)
     flags = {"search.trials": trials, "search.timeout": timeout, "search.workers": workers}
-    loaded = load_experiment(path, overrides or ())
     loaded = loaded.replace({key: value for key, value in flags.items() if value is not None}, origin="option")
 
     from imgcls.reporting.run_scores import with_intervals
@@ -48,7 +43,7 @@ def sweep(
     with GracefulStop():
         result = search.run()
     if as_json:
-        print_facts(flat(tracker.get(result.run_id)), as_json)
+        print_json(flat(tracker.get(result.run_id)))
         return
     board = with_intervals(result.leaderboard.head(10), result.num_val)
     write(board.to_string(index=False, na_rep=""))
@@ -58,7 +53,7 @@ def sweep(
 
 
 def write_end(sweep_run_id: str, tracker: Tracker) -> None:
-    """The winner with its own score, where everything lies, and the next verb."""
+    """Prints the end of `imgcls sweep` and `imgcls confirm`: the winner, where everything lies and the next verb."""
     from imgcls.evaluation.selection import selection_of, story
     from imgcls.reporting.run_scores import val_score
     from imgcls.reporting.tables import terminal_table

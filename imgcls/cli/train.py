@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from imgcls.cli.arguments import AsJson, ExperimentName, Overrides
-from imgcls.cli.output import hint, print_facts, write_cautions
+from imgcls.cli.arguments import AsJson, ExperimentName, Overrides, read_experiment
+from imgcls.cli.output import facts_text, print_json, write, write_cautions
 
 
 def train(
@@ -25,11 +24,7 @@ def train(
 
     Example: imgcls train digits --set train.lr=3e-3
     """
-    from imgcls.config.load import load_experiment
-    from imgcls.project import find_experiment
-
-    path, project = find_experiment(experiment, Path.cwd())
-    loaded = load_experiment(path, overrides or ())
+    loaded, project = read_experiment(experiment, overrides)
 
     from imgcls.metrics import ACCURACY, reported
     from imgcls.record import MetricName, best_name
@@ -52,13 +47,12 @@ def train(
         "run_id": done.run_id,
         MetricName.BEST_EPOCH: best.epoch,
         **{best_name(name): best.value(name) for name in names},
-        **(flat(done.caution_tags) if as_json else {}),
     }
-    if not as_json:
-        for name in names:
-            text = score_text(best.value(name), done.intervals.get(name), done.intervals[ACCURACY.on_val])
-            facts[best_name(name)] = text
-    print_facts(facts, as_json, title=f"Trained {prepared.experiment.name}")
-    if not as_json:
-        write_cautions(done.caution_tags)
-    hint(as_json, f"Final test scores, when you are done choosing: python evaluate.py --run-id {done.run_id}")
+    if as_json:
+        print_json(facts | flat(done.caution_tags))
+        return
+    for name in names:
+        facts[best_name(name)] = score_text(best.value(name), done.intervals.get(name), done.intervals[ACCURACY.on_val])
+    write(facts_text(f"Trained {prepared.experiment.name}", facts))
+    write_cautions(done.caution_tags)
+    write(f"Final test scores, when you are done choosing: python evaluate.py --run-id {done.run_id}")

@@ -30,15 +30,26 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     tree.setdefault("name", path.stem)
-    experiment = Experiment.from_tables(tree, str(path))
-    if not overrides:
-        return experiment
-    return experiment.replace(dict(parse_override(text) for text in overrides), origin="--set")
+    return with_overrides(Experiment.from_tables(tree, str(path)), overrides)
+
+
+def with_overrides(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
+    """Applies `KEY=VALUE` overrides to an experiment.
+
+    Raises:
+        ConfigError: naming the key, the value and what would be right.
+    """
+    values = dict(map(parse_override, overrides))
+    return experiment.replace(values, origin="--set") if values else experiment
 
 
 def config_table() -> list[tuple[str, str, str]]:
     """(dotted key, default as in a file, what it means) of every key, for `imgcls keys` and docs/keys.md."""
-    return [(key, as_toml(value), meaning) for key, value, meaning in fields_of(Experiment) if _is_value(key, value)]
+    return [
+        (key, as_toml(value), meaning)
+        for key, value, meaning in fields_of(Experiment)
+        if "." in key and not isinstance(value, Section)
+    ]
 
 
 def keys_begun_by(prefix: str) -> list[tuple[str, str, str]]:
@@ -54,7 +65,3 @@ def keys_begun_by(prefix: str) -> list[tuple[str, str, str]]:
     if not found:
         raise ConfigError(f"no key begins with {prefix!r}{hint(prefix, known_keys(Experiment))}")
     return found
-
-
-def _is_value(key: str, value: object) -> bool:
-    return "." in key and not isinstance(value, Section)
