@@ -29,7 +29,7 @@ class DataError(InputError):
 
 
 class SealedError(ImgclsError):
-    """The test split was to be opened without a look that the tracker holds."""
+    """The test split was to be opened without a recorded look."""
 
 
 class UnreadableImagesError(DataError):
@@ -47,18 +47,18 @@ class UnreadableImagesError(DataError):
 
 
 def unreadable_in_words(offenders: list[str]) -> str:
-    """Such as `41 unreadable images: 40 .HEIC, 1 .jpg`."""
+    """Counts unreadable images in words: `41 unreadable images: 40 .HEIC, 1 .jpg`."""
     return f"{counted(len(offenders), 'unreadable image')}: {_by_ending(offenders)}"
 
 
 def _by_ending(offenders: list[str]) -> str:
-    """Such as `40 .HEIC, 1 .jpg`: how many of the files that offenders begin with have which ending."""
+    """Counts the endings of the files that offenders begin with: `40 .HEIC, 1 .jpg`."""
     endings = Counter(PurePath(offender.split(": ")[0]).suffix or "without an ending" for offender in offenders)
     return ", ".join(f"{num} {suffix}" for suffix, num in endings.most_common())
 
 
 class TrainingError(ImgclsError):
-    """A run that had started could not go on."""
+    """A run that had started cannot go on."""
 
 
 class Interrupted(ImgclsError):
@@ -66,4 +66,4 @@ class Interrupted(ImgclsError):
 
 
 class ResourceError(ImgclsError):
-    """The machine has run out of room, memory or files, or does not let us write."""
+    """The machine ran out of disk, memory or files, or does not let us write."""

@@ -1,4 +1,4 @@
-"""Failures that come from the machine and not from us: full disks, read-only folders, limits, want of memory.
+"""Failures of the machine, not of this program: full disks, read-only folders, limits, too little memory.
 
 They surface as exceptions of five libraries, some with the cause only in their text. Here they become one error that
 says what ran out and what helps.
@@ -24,7 +24,7 @@ SMALLER = "a smaller train.batch_size or train.eval_batch_size, or fewer --worke
 
 
 def explain(error: BaseException) -> ResourceError | None:
-    """The failure of the machine behind an exception, in words; None for anything else, our own errors among it."""
+    """The failure of the machine behind an exception, in words; None for all others, such as our own errors."""
     if isinstance(error, ImgclsError):
         return None
     for cause in _causes(error):
@@ -35,11 +35,11 @@ def explain(error: BaseException) -> ResourceError | None:
 
 
 def death(exit_code: int | None, oom_kills_before: int | None) -> str:
-    """Why a process that answered nothing is gone, in words.
+    """Why a worker process died without an answer, in words.
 
     Args:
         exit_code: as Python gives it: the negative number of the signal that killed it.
-        oom_kills_before: `oom_kills()` of before it began.
+        oom_kills_before: what `oom_kills()` gave before the process was started.
     """
     text = f"its worker process died (exit code {exit_code}"
     if exit_code is None or exit_code >= 0:
@@ -54,7 +54,7 @@ def death(exit_code: int | None, oom_kills_before: int | None) -> str:
 
 
 def oom_kills() -> int | None:
-    """Processes that the kernel has killed for want of memory since it started; None where it does not say."""
+    """Number of processes that the kernel killed because memory ran out, since it started; None if it does not say."""
     try:
         found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(encoding="ascii"), re.MULTILINE)
     except OSError:
@@ -119,11 +119,11 @@ DATABASE = {
     "database is locked": "another process has kept it locked; see which, and end it",
     "database disk image is malformed": "its file is damaged; restore it from a copy",
 }
-"""What SQLite says -> what is the matter and what helps."""
+"""SQLite's message -> what is wrong and what helps."""
 
 
 def _of_database(error: BaseException) -> str:
-    """MLflow passes the database's words on in an exception of its own, from whatever store."""
+    """The failure of the tracking store; MLflow repeats the database's words in an exception of its own."""
     if not any(kind.__module__.startswith(("sqlite3", "sqlalchemy", "mlflow")) for kind in type(error).__mro__):
         return ""
     text = str(error)
@@ -165,5 +165,5 @@ def _number(error: BaseException) -> int | None:
 
 
 def _fullest() -> Path:
-    """Of the folders that we write to, the one with the least room: a failed write does not say where it was."""
+    """The folder with the least room, of those that we write to, because a failed write does not say where it was."""
     return min((Path.cwd(), Path(tempfile.gettempdir())), key=lambda folder: shutil.disk_usage(folder).free)

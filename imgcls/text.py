@@ -1,4 +1,4 @@
-"""Text as it may be shown: whatever a name or a message holds, a terminal only ever draws it."""
+"""Text for people: without control characters, lists and counts in words, and what a misspelt word may have meant."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What moves the cursor, colours, breaks lines or turns the direction of text, and half characters; not \\n and \\t."""
+"""Control characters: they move the cursor, colour, break lines or turn the direction of text; not \\n and \\t."""
 
 
 def printable(text: str) -> str:
@@ -30,7 +30,7 @@ def listed(items: Sequence[str], num: int | None = None, most: int | None = None
 
 
 def counted(number: int, noun: str) -> str:
-    """Such as `1 trial` or `2 trials`."""
+    """A number and its noun, such as `1 trial` or `2 trials`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
@@ -46,7 +46,7 @@ def spelt(name: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """The known word that is most like `word`, one of another case before all others; empty where none is.
+    """The known word that is most like `word`, first of all one that differs in case only; empty if none is alike.
 
     Args:
         word: what was typed.
@@ -71,5 +71,5 @@ def suggestion(*words: str) -> str:
 
 
 def either(words: Sequence[str]) -> str:
-    """`A, B or C`."""
+    """Words as a choice: `A, B or C`."""
     return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))

@@ -1,4 +1,4 @@
-"""Arguments and options that several verbs take, and what they act on: the project around the working directory."""
+"""Arguments and options that several verbs take, and what is opened for them: an experiment, the record."""
 
 from __future__ import annotations
 

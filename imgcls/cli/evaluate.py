@@ -44,7 +44,7 @@ def evaluate(
 
 
 def _write_scores(evaluation: RunRecord, judged: RunRecord, tracker: Tracker) -> None:
-    """The scores, what they are worth, where everything lies, and the next verb."""
+    """Prints the scores of an evaluation, what they are worth, where everything lies and the next verb."""
     import pandas as pd
 
     from imgcls.evaluation.report import look_words, score_rows

@@ -1,4 +1,4 @@
-"""How a verb writes: text for readers, or flat JSON objects; nothing else goes to stdout."""
+"""The output of a verb on stdout: text for readers, or flat JSON objects."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write_cautions(tags: Mapping[str, str]) -> None:
 
 
 def save(path: Path, text: str) -> None:
-    """Writes a file that the user named."""
+    """Saves text in a file that the user named."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

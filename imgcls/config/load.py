@@ -1,4 +1,4 @@
-"""Reads an experiment file, and explains its keys."""
+"""Loads an experiment file with its overrides, and explains its keys."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def with_overrides(experiment: Experiment, overrides: Sequence[str]) -> Experime
 
 
 def config_table() -> list[tuple[str, str, str]]:
-    """(dotted key, default as in a file, what it means) of every key, for `imgcls keys` and docs/keys.md."""
+    """The table of all keys, for `imgcls keys` and docs/keys.md: (dotted key, default as in a file, what it means)."""
     return [
         (key, as_toml(value), meaning)
         for key, value, meaning in fields_of(Experiment)

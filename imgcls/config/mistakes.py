@@ -45,7 +45,7 @@ Place = tuple[int | str, ...]
 
 
 def mistakes(error: ValidationError, tree: Any, schema: type[Section]) -> Iterator[str]:
-    """Pydantic's errors as one line a mistake: `key = value: what would be right`.
+    """The mistakes that pydantic found, one line each: `key = value: what would be right`.
 
     Args:
         error: what pydantic has against `tree`.
@@ -149,7 +149,7 @@ def why_not_set(key: str, value: Any, schema: type[Section]) -> str:
 
 
 def why_not_a_value(tree: Mapping[str, Any]) -> str:
-    """What no experiment may hold whatever the key, such as a date; "" where there is nothing like it."""
+    """What is wrong with a value that no key takes, such as a date; "" if there is none."""
     try:
         leaves = list(_leaves(tree))
     except RecursionError:
@@ -184,7 +184,7 @@ SEARCHABLE = ("data.image_size", "model.", "augment.", "train.")
 
 
 def why_not_searched(key: str, schema: type[Section]) -> str:
-    """Why no search space may name a key, with the remedy; "" where it may."""
+    """Why a search space may not name a key, with the remedy; "" if it may."""
     searchable = [known for known in known_keys(schema) if known.startswith(SEARCHABLE)]
     if key in searchable:
         return _has_lists(f"search.space.{key}", schema)
@@ -202,7 +202,7 @@ def _has_lists(place: str, schema: type[Section]) -> str:
 
 
 def hint(key: str, known: Sequence[str]) -> str:
-    """Suggests keys for an unknown one: what other tools' names stand for, then what is alike in its table, then all.
+    """Suggests what an unknown key was meant to be: a synonym, a similar key of its table, or a similar one anywhere.
 
     Args:
         key: dotted.

@@ -1,4 +1,4 @@
-"""What other tools and other people call the keys of an experiment: for the hint of an error, never accepted."""
+"""Synonyms of the keys of an experiment, as other tools have them: for hints in errors, never accepted."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ OTHER_NAMES = {
     "search.metric": "objective monitor target metric_for_best_model",
     "search.space": "search_space hyperparameters",
 }
-"""Dotted key -> other names of it."""
+"""Synonyms by dotted key, separated by spaces."""
 
 
 def _plain(name: str) -> str:
@@ -56,5 +56,5 @@ _KEYS = {_plain(word): key for key, words in OTHER_NAMES.items() for word in wor
 
 
 def key_called(name: str) -> str:
-    """The dotted key that others call `name`, whatever its case, hyphens and underscores; empty where none is."""
+    """The dotted key of which `name` is a synonym, whatever its case, hyphens and underscores; else empty."""
     return _KEYS.get(_plain(name), "")

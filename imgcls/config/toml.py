@@ -15,10 +15,10 @@ from pydantic import (
 from imgcls.errors import ConfigError
 
 MOST_CHARACTERS = 2**16
-"""Of an experiment file; the longest that imgcls writes have a tenth of it."""
+"""Largest length of an experiment file in characters; the longest that imgcls writes have a tenth of it."""
 
 MOST_DOTS = 200
-"""In a line that may hold a dotted key. The time that `tomllib` takes grows with the square of a key's parts."""
+"""Most dots in a line that may hold a dotted key; `tomllib` takes time that grows with the square of a key's parts."""
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -34,7 +34,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def _unquoted(key: str) -> str:
-    """A dotted key as TOML reads it, less its quotes; text that is not a key stays as it is, for an error to show."""
+    """A dotted key without its quotes; text that is not a key stays as it is, and an error shows it later."""
     node, parts = _toml_or_nothing(f"{key} = true"), []
     while isinstance(node, dict) and len(node) == 1:
         ((part, node),) = node.items()
@@ -50,12 +50,12 @@ def _toml_or_nothing(text: str) -> Any:
 
 
 def toml_key(key: str) -> str:
-    """A key as a file has it, in quotes where it needs them."""
+    """A key in TOML, in quotes where it needs them."""
     return key if re.fullmatch("[A-Za-z0-9_-]+", key) else as_toml(key)
 
 
 def as_toml(value: Any) -> str:
-    """A value as a file has it."""
+    """A value in TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -73,10 +73,10 @@ def as_toml(value: Any) -> str:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """TOML, but for what would keep its parser busy for minutes.
+    """Parses TOML, and refuses what would keep the parser busy for minutes.
 
     Raises:
-        ValueError: no TOML, or one of a size that no experiment has.
+        ValueError: not TOML, or larger than any experiment.
         RecursionError: nested too deeply.
     """
     if len(text) > MOST_CHARACTERS:

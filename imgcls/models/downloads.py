@@ -1,4 +1,4 @@
-"""Weights that others publish: what an earlier download left on this machine, and whether the hub answers at all."""
+"""Downloads of published weights: files that earlier ones left on this machine, and whether the hub answers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 SECONDS_TO_ANSWER = 5.0
-"""Seconds that the hub gets to answer; huggingface_hub itself would try for three quarters of a minute."""
+"""Seconds to wait for an answer of the hub; huggingface_hub itself would try for three quarters of a minute."""
 
 
 def downloaded(config: Any) -> Path | None:
-    """The file that an earlier download of timm's weights left on this machine.
+    """The file that an earlier download of weights of timm left on this machine; None if there is none.
 
     Args:
         config: timm's `PretrainedCfg` of the weights.
@@ -31,7 +31,7 @@ def downloaded(config: Any) -> Path | None:
 
 
 def downloaded_from(address: str | None) -> Path | None:
-    """The file that torch keeps of what it once downloaded from an address."""
+    """The file that torch downloaded from an address earlier; None if there is none."""
     import torch
 
     if not address:
@@ -42,7 +42,7 @@ def downloaded_from(address: str | None) -> Path | None:
 
 @contextmanager
 def asked_where_it_answers() -> Iterator[None]:
-    """Where the hub does not answer, what was downloaded before is used at once, and all else is refused at once."""
+    """Turns downloads off for a `with` block if the hub does not answer: only what is on this machine is used."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
@@ -54,7 +54,7 @@ def asked_where_it_answers() -> Iterator[None]:
 
 
 def why_not_had(error: Exception) -> str:
-    """What keeps weights from being downloaded: that the hub does not answer, or else the error itself."""
+    """Why a download of weights failed: the hub does not answer, or else the text of the error."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     is_for_want_of_the_hub = isinstance(error, LocalEntryNotFoundError)
@@ -63,7 +63,7 @@ def why_not_had(error: Exception) -> str:
 
 @lru_cache(maxsize=1)
 def why_unreachable() -> str:
-    """Why the hub does not answer; empty where it does. It is asked once in a process."""
+    """Why the hub cannot be reached for downloads; empty if it answers. It is asked once in a process."""
     from huggingface_hub import constants
 
     request = urllib.request.Request(constants.ENDPOINT, method="HEAD")

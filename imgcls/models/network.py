@@ -22,7 +22,7 @@ AS_RGB = "set data.channels = 3, which repeats grey three times"
 
 @dataclass(frozen=True)
 class Listed:
-    """A network as `imgcls models` lists it.
+    """A network in the list of `imgcls models`.
 
     Attributes:
         name: `model.name`.
@@ -39,7 +39,7 @@ class Listed:
     install: str = ""
 
     def flat(self) -> dict[str, object]:
-        """For programs."""
+        """A listed network as a flat JSON object."""
         return {
             "name": self.name,
             "about": self.about,
@@ -105,7 +105,7 @@ class Network:
         return [self.name]
 
     def listed(self) -> list[Listed]:
-        """The same for `imgcls models`."""
+        """This network, or every network of the library, as `imgcls models` lists it."""
         return [Listed(self.name, self.about)]
 
 

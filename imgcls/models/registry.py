@@ -1,6 +1,6 @@
-"""From `[model]` of an experiment to a network: what it resolves to, how it is built, what it costs.
+"""The registry of networks: resolves `[model]` of an experiment, builds the network, lists all, says what one costs.
 
-`resolve_model` runs before anything else of a run and needs torch only for the networks of other libraries.
+`resolve_model` runs before anything else of a run. It imports torch only for the networks of other libraries.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NETWORKS: tuple[Network, ...] = (ResNetOfAnyDepth(), ResNet32(), RandomEncoderTh
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """What a network is and costs.
+    """Shapes and costs of a network, as `imgcls models NAME` shows them.
 
     Attributes:
         name: `model.name`.
@@ -49,7 +49,7 @@ class ModelSummary:
 
 
 def resolve_model(config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
-    """Fills in what the model decides for itself, and refuses what it cannot do or has no use for.
+    """Resolves `[model]`: fills in what the network decides for itself, and refuses what it cannot do or does not use.
 
     Args:
         config: as the user wrote it; a resolved one comes back as it is.
@@ -86,9 +86,9 @@ def build_model(
         num_classes: K.
         channels: C of the images.
         image_size: H = W of the images.
-        seed: of every weight that is drawn, but for the random encoder's, which has its own.
+        seed: of every random weight, except those of the random encoder, which has its own seed.
         file: where `config.weights` lies, if it names a file; see `Project.weights`.
-        with_weights: False leaves `config.weights` alone, for a network that a checkpoint fills anyway.
+        with_weights: False does not load `config.weights`, for a network that a checkpoint fills anyway.
 
     Returns:
         A module: float32 images (B, C, H, W) -> logits (B, K).
@@ -125,7 +125,7 @@ def pretrained_normalisation(config: ModelConfig) -> Normalisation | None:
 
 
 def model_names() -> list[str]:
-    """Every value of `model.name`: this package's networks, torchvision's and, if it is installed, timm's."""
+    """Names of all networks, as `model.name` takes them: of this package, of torchvision and, if installed, of timm."""
     return [name for network in NETWORKS for name in network.names()]
 
 
@@ -139,7 +139,7 @@ def listed_models(pattern: str = "") -> list[Listed]:
 
 
 def closest_model(name: str) -> str:
-    """The model whose name, less its prefix, is most like `name`, less its prefix; empty where none is."""
+    """The model whose name is most like `name`, both without their prefixes; empty if none is alike."""
     # Reversed, so that our own come before torchvision's, and those before timm's, where several are called alike.
     full_names = {known.rpartition(":")[2]: known for known in reversed(model_names())}
     return full_names.get(nearest(name.rpartition(":")[2], full_names), "")
@@ -188,7 +188,7 @@ def _network(name: str) -> Network:
 
 
 def _refuse_unused(config: ModelConfig, network: Network) -> None:
-    """What is recorded must be what ran, so an option without effect is an error."""
+    """Refuses a key that the network does not use, because what is recorded must be what ran."""
     for key, field in ModelConfig.model_fields.items():
         if key not in ("name", *network.keys) and (value := getattr(config, key)) != field.default:
             raise ConfigError(

@@ -48,7 +48,7 @@ class ResNetOfAnyDepth(Network):
         return config.model_copy(update={"depth": depth, "width": width, "stem": stem})
 
     def build(self, config: ModelConfig, num_classes: int, channels: int, image_size: int) -> nn.Module:
-        """See `resnet`."""
+        """Builds it with `resnet`."""
         del image_size  # any will do
         return resnet(config.depth, config.width, config.stem, num_classes, channels, config.dropout)
 
@@ -60,7 +60,7 @@ class ResNet32(ResNetOfAnyDepth):
     about = "the small tutorial network: a ResNet-34 of basic blocks with the standard stem"
 
     def resolve(self, config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
-        """Only the width is free."""
+        """Depth 34 and the standard stem; only the width is free."""
         refuse_other(config, depth=34, stem="standard")
         return super().resolve(config.model_copy(update={"depth": 34, "stem": "standard"}), channels, image_size)
 
@@ -88,7 +88,7 @@ def resnet(depth: int, width: int, stem: str, num_classes: int, channels: int = 
 
 
 def check_depth(depth: int, stem: str) -> None:
-    """Checks that a residual network of this depth exists with this stem.
+    """Checks that a ResNet of this depth exists with this stem.
 
     Raises:
         ConfigError: listing the depths that work.

@@ -129,7 +129,7 @@ def is_installed() -> bool:
 
 
 def _tags() -> dict[str, list[str]]:
-    """Network -> the tags of the weights that timm publishes for it."""
+    """Tags of the weights that timm publishes: network -> its tags."""
     tags: dict[str, list[str]] = {}
     for tagged in _timm().list_pretrained():
         name, _, tag = tagged.partition(".")
@@ -152,7 +152,7 @@ def _check_name(name: str) -> None:
 
 
 def _with_installed_package(config: ModelConfig, name: str) -> ModelConfig:
-    """`pretrained` stands for the weights of a package where one is installed: they are here, and need no download."""
+    """Takes `pretrained` for the weights of an installed package, if there is one, because it needs no download."""
     package = next((key for key, package in packages_for(name).items() if package.files()), "")
     if config.weights != "pretrained" or not package:
         return config
@@ -194,7 +194,7 @@ def _tag(name: str, wanted: str) -> str:
 
 
 def _redraw(model: nn.Module, heads: list[str]) -> None:
-    """Draws last layers that came without weights as torch draws a Linear.
+    """Initialises last layers that came without weights as torch initialises a Linear.
 
     timm scales some by their outputs: EfficientNet's two-class head spans +-0.7, and its first loss is near 3 nats.
     """

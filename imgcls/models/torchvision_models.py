@@ -140,7 +140,7 @@ def _download(name: str, weights: str) -> nn.Module:
 
 
 def _simplify(model: nn.Module) -> None:
-    """Makes a network a function of images to logits alone, whatever its weights.
+    """Makes a network of torchvision return logits only, whatever its weights.
 
     Auxiliary heads would make it return more while it trains. With downloaded weights it would also turn ImageNet's
     normalisation into that by 0.5 and 0.5, and not do so when the same network is read from a checkpoint;
