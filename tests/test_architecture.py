@@ -91,6 +91,10 @@ def test_programs_beside_the_package_use_its_public_names(path):
     assert [module for module in imports(path) if module.startswith("imgcls.") and "._" in module] == []
 
 
+def test_no_file_is_longer_than_400_lines():
+    assert not {name_of(path): n for path in MODULES if (n := len(path.read_text().splitlines())) > 400}
+
+
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
