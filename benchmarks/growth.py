@@ -169,7 +169,7 @@ def with_runs(root: Path, num_runs: int, rounds: int) -> Times:
     sweep, study, run = _fill(experiment, root, num_runs)
     assert len(study.leaderboard()) == num_runs
     best = sweep.tracker.get(sweep._conclude(run, study).best_run_id)
-    from imgcls.search.report import write_report
+    from imgcls.search.sweep_report import write_report
 
     return {
         "sweep's start": _repeat(rounds, lambda: _time_start(experiment, root)),

@@ -25,7 +25,7 @@ def confirm(
     Example: imgcls confirm last --top 2 --seeds 3
     """
     from imgcls.search.confirm import confirm_sweep
-    from imgcls.search.report import as_text
+    from imgcls.search.sweep_report import as_text
     from imgcls.search.winner import flat
     from imgcls.signals import GracefulStop
     from imgcls.tracking.find_run import find_run

@@ -47,7 +47,7 @@ def _write_scores(evaluation: RunRecord, judged: RunRecord, tracker: Tracker) ->
     """Prints the scores of an evaluation, what they are worth, where everything lies and the next verb."""
     import pandas as pd
 
-    from imgcls.evaluation.report import look_words, score_rows
+    from imgcls.evaluation.evaluation_report import look_words, score_rows
     from imgcls.evaluation.selection import selection_of, story
     from imgcls.reporting.tables import terminal_table
     from imgcls.reporting.where_to_look import places

@@ -32,8 +32,8 @@ def sweep(
     loaded = loaded.replace({key: value for key, value in flags.items() if value is not None}, origin="option")
 
     from imgcls.reporting.run_scores import with_intervals
-    from imgcls.search.report import as_text
     from imgcls.search.sweep import Sweep
+    from imgcls.search.sweep_report import as_text
     from imgcls.search.winner import flat
     from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
@@ -58,7 +58,7 @@ def write_end(sweep_run_id: str, tracker: Tracker) -> None:
     from imgcls.reporting.run_scores import val_score
     from imgcls.reporting.tables import terminal_table
     from imgcls.reporting.where_to_look import places
-    from imgcls.search.report import evaluate_command
+    from imgcls.search.sweep_report import evaluate_command
 
     sweep = tracker.get(sweep_run_id)
     winner = tracker.get(sweep.best_run_id)

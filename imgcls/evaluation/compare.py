@@ -27,7 +27,7 @@ from imgcls.tracking.store import Tracker
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs on the same images.
+    """Two compared runs, paired on the same images.
 
     Attributes:
         first: its number in the comparison, from 1.
@@ -79,7 +79,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Split:
-    """What one split says about the runs.
+    """What one split says about the runs that are compared.
 
     Attributes:
         name: `val` or `test`.
@@ -125,7 +125,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs against each other.
+    """A comparison of runs.
 
     Attributes:
         runs: their records, in the order asked for; a sweep's winner stands for it. Numbers count from 1.

@@ -16,7 +16,7 @@ from imgcls.data.held_out import HeldOut, Look
 from imgcls.data.image_set import DecodedImages
 from imgcls.data.loader import Loader
 from imgcls.errors import DataError, InputError
-from imgcls.evaluation.report import evaluation_markdown
+from imgcls.evaluation.evaluation_report import evaluation_markdown
 from imgcls.evaluation.selection import Selection, selection_of
 from imgcls.metrics import ACCURACY, Scores, metric_named, reported, score, val_scores
 from imgcls.record import Artifact, MetricName, RunRecord, Tag, best_name

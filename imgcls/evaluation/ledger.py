@@ -17,7 +17,7 @@ from imgcls.tracking.store import Tracker
 
 @dataclass(frozen=True)
 class PastLook:
-    """One opening of a test split.
+    """A line of the ledger: one past opening of a test split.
 
     Attributes:
         evaluation: its run, deleted or not.
@@ -49,7 +49,7 @@ class PastLook:
 
 
 def past_looks(tracker: Tracker) -> list[PastLook]:
-    """Every look in the store, oldest first."""
+    """The ledger: every past look in the store, oldest first."""
     looks = []
     for record in _evaluations(tracker):
         number, metrics = record.tags.get(Tag.TEST_LOOK), record.metrics
@@ -59,7 +59,7 @@ def past_looks(tracker: Tracker) -> list[PastLook]:
 
 
 def as_text(looks: Sequence[PastLook]) -> str:
-    """The looks as a table for the shell."""
+    """The ledger of looks as a table for the shell."""
     if not looks:
         return "no test split was ever opened in this store"
     return pd.DataFrame([_row(look) for look in looks]).to_string(index=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from imgcls.errors import InputError
-from imgcls.evaluation.confirmation import (
+from imgcls.evaluation.fresh_seeds import (
     Confirmation,
     Confirmed,
     completed_trials,
@@ -29,7 +29,7 @@ ENDED = ("completed", "pruned", "failed")
 
 @dataclass(frozen=True)
 class Trial:
-    """A completed trial of a sweep.
+    """A completed trial among which val selected a run.
 
     Attributes:
         number: Optuna's.

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "") -> None:
-    """Says what was found and where it is computed: once, at the start of a verb that reads images.
+    """Announces what images were found and where they are computed, once, at the start of a verb that reads images.
 
     What is to be warned of is said in full where the record has no run of these images yet, and counted afterwards.
 

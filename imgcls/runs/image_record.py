@@ -17,7 +17,7 @@ from imgcls.tracking.store import Tracker
 
 
 class ImageRecord:
-    """What a run, or a sweep, writes of its images.
+    """What the record of a run, or of a sweep, says of its images.
 
     Args:
         dataset: its images.

@@ -27,7 +27,7 @@ from imgcls.training.loop import Task
 
 @dataclass(frozen=True)
 class Prepared:
-    """An experiment ready to run.
+    """A prepared experiment, ready to run.
 
     Attributes:
         experiment: resolved: no `auto` and no "the model's own" is left of what affects the result.
@@ -86,7 +86,7 @@ class Prepared:
 
 
 def prepare(experiment: Experiment, project: Project, squares: int = SQUARES_FORMAT) -> Prepared:
-    """Loads the data and resolves every `auto`; trains and records nothing.
+    """Prepares an experiment: loads its data and resolves every `auto`; trains and records nothing.
 
     Args:
         experiment: as in its file, with overrides.

@@ -20,7 +20,7 @@ WHAT_MAKES_BITS = ("torch", "torchvision", "numpy", "pillow")
 
 
 def rebuild(record: RunRecord, tracker: Tracker) -> Prepared:
-    """Prepares what a run was, with the pixels it saw, on the device it was on where this machine has it.
+    """Rebuilds a run from its record, with the pixels that it saw, on its device where this machine has it.
 
     Args:
         record: of a run that trained.

@@ -34,7 +34,7 @@ from imgcls.training.loss import LOSS_DEFINITION
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run gave.
+    """What a run that was trained gave, besides its record.
 
     Attributes:
         run_id: MLflow's id.
@@ -55,7 +55,7 @@ class Finished:
 
 
 def record_start(run: Run, prepared: Prepared, images: ImageRecord, recorded: Mapping[str, str]) -> None:
-    """Writes what is known before the first step; `recorded` are the params that the run has already."""
+    """Writes the record of a run before its first step; `recorded` are the params that the run has already."""
     experiment, dataset = prepared.experiment, prepared.dataset
     run.log_text(Artifact.CONFIG, experiment.to_toml())
     # Of a run that is taken up the device may be another of the same kind, and MLflow lets no param change.
@@ -77,13 +77,13 @@ def record_start(run: Run, prepared: Prepared, images: ImageRecord, recorded: Ma
 
 
 def save_last(run: Run, prepared: Prepared, state: TrainState) -> None:
-    """Writes the checkpoint from which an interrupted run goes on."""
+    """Writes the last checkpoint into a run's record, from which an interrupted run goes on."""
     with run.artifact(Artifact.LAST) as path:
         save_checkpoint(path, {"config": prepared.experiment.to_toml(), "state": state.snapshot()})
 
 
 def save_scored(run: Run, name: str, prepared: Prepared, state: TrainState) -> None:
-    """Writes the weights that val scored."""
+    """Writes the weights that val scored into a run's record, with what is needed to use them anywhere."""
     with run.artifact(name) as path:
         save_checkpoint(path, _scored_checkpoint(prepared, state))
 
@@ -102,7 +102,7 @@ def _scored_checkpoint(prepared: Prepared, state: TrainState) -> dict[str, objec
 def record_end(
     run: Run, prepared: Prepared, of_data: Mapping[str, str], state: TrainState, best_logits: NDArray[np.float32]
 ) -> Finished:
-    """Writes what is known after the last epoch; `best_logits`, (N, K), are of val at the epoch that was kept."""
+    """Writes the record of a run after its last epoch; `best_logits`, (N, K), are of val at the epoch that was kept."""
     best = state.kept(prepared.experiment.train, prepared.experiment.search.metric)
     metric, val = prepared.experiment.search.metric, prepared.dataset.val
     intervals = _val_intervals(Predictions(best_logits, val.labels, val.groups), metric)
@@ -147,7 +147,7 @@ def val_accuracy_interval(prepared: Prepared, logits: NDArray[np.float32]) -> In
 
 
 def prediction_table(images: DecodedImages, logits: NDArray[np.float32], class_names: tuple[str, ...]) -> pd.DataFrame:
-    """One row an image: its name and digest, its group where images have one, label, prediction, and probabilities.
+    """Table of predictions in a run's record: for each image its name, digest, group, label, prediction, probabilities.
 
     Args:
         images: N images of a split.

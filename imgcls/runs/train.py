@@ -62,7 +62,7 @@ def train_run(
     prune: Callable[[EpochResult], bool] = lambda _: False,
     fresh: bool = False,
 ) -> Finished:
-    """Trains, and leaves the whole record of it.
+    """Trains one run, and leaves its whole record.
 
     Where the newest run of the same work (config, data, tags) stopped before its end, it is taken up after the last
     step that its checkpoint holds, and ends with the same bits as if it had never stopped.

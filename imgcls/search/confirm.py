@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from imgcls.config.keys import Experiment
 from imgcls.errors import InputError
-from imgcls.evaluation.confirmation import Confirmation, Confirmed, fresh_seed, rank_confirmed, ranked_trials
+from imgcls.evaluation.fresh_seeds import Confirmation, Confirmed, fresh_seed, rank_confirmed, ranked_trials
 from imgcls.record import MetricName, RunRecord, Tag
 from imgcls.reporting.progress import Pace
 from imgcls.runs.announce import announce
@@ -21,8 +21,8 @@ from imgcls.runs.earlier_versions import other_loss, recorded_squares
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.train import train_run
-from imgcls.search.report import write_report
 from imgcls.search.study import only_one
+from imgcls.search.sweep_report import write_report
 from imgcls.search.winner import log_winner
 from imgcls.text import counted
 from imgcls.tracking.run import Run

@@ -26,7 +26,7 @@ MAX_LOSSES = 2
 
 
 class Driver:
-    """One sitting of a sweep: runs trials until there are enough, time is up, or a stop is requested.
+    """Drives the trials of a sweep until there are enough, time is up, or a stop is requested.
 
     Args:
         study: whose trials are run; this process holds its claim.

@@ -30,12 +30,12 @@ from imgcls.tracking.claims import ClaimedError
 from imgcls.tracking.credentials import guard_logs, scrubbed
 
 SECONDS_TO_LEAVE = 8.0
-"""So long workers have to finish their step, save and leave."""
+"""Seconds that workers get to finish their step, save and exit."""
 
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """What came of a job: a result, an error, or an interruption (a signal, a killed worker)."""
+    """What came of a trial in an engine: a result, an error, or an interruption (a signal, a killed worker)."""
 
     job: TrialJob
     finished: Finished | None = None
@@ -44,7 +44,7 @@ class TrialOutcome:
 
 
 class Engine(Protocol):
-    """Runs up to `capacity` jobs at a time."""
+    """Engine of a sweep: runs up to `capacity` trials at a time."""
 
     capacity: int
 
@@ -59,7 +59,7 @@ class Engine(Protocol):
 
 
 class ThisProcess:
-    """One trial at a time, here."""
+    """Engine that runs one trial at a time in this process."""
 
     capacity = 1
 
@@ -80,7 +80,9 @@ class ThisProcess:
 
 
 class LocalProcesses:
-    """Trials side by side on this machine; threads are divided, and each worker has its own GPU where there are some.
+    """Engine that runs trials side by side on this machine.
+
+    Threads are divided, and each worker has its own GPU where there are some.
 
     Args:
         num_workers: processes.
@@ -177,7 +179,7 @@ class _Worker:
 
 @contextmanager
 def _deaf_to_the_terminal() -> Iterator[None]:
-    """What is started here inherits that SIGINT and SIGHUP are ignored.
+    """Processes that are started within this block inherit that SIGINT and SIGHUP are ignored.
 
     Ctrl-C, and a terminal's end, reach every process of the terminal; the driver hears them, and passes them on as
     SIGTERM.
@@ -242,5 +244,5 @@ def _run(job: TrialJob) -> TrialOutcome:
 
 
 def make_engine(num_workers: int) -> Engine:
-    """The engine for so many workers."""
+    """Makes the engine of a sweep for a number of workers."""
     return ThisProcess() if num_workers == 1 else LocalProcesses(num_workers)

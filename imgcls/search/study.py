@@ -22,7 +22,7 @@ from imgcls.tracking.claims import claim
 
 
 class SweepStudy:
-    """An Optuna study whose trials have their values before they begin.
+    """The Optuna study of a sweep, whose trials have their values before they begin.
 
     Args:
         place: where it is.
@@ -152,7 +152,7 @@ class SweepStudy:
 
 
 def only_one(root: Path, study: str) -> AbstractContextManager[None]:
-    """Holds the study's claim; the kernel lets go of it however this process ends.
+    """Holds the claim of a sweep's study; the kernel lets go of it however this process ends.
 
     Raises:
         ClaimedError: another process holds it.

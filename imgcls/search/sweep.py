@@ -16,7 +16,7 @@ from imgcls.config.keys import Experiment
 from imgcls.data.augment import refuse_colours_of_grey
 from imgcls.data.splits import SQUARES_FORMAT
 from imgcls.errors import ConfigError, TrainingError
-from imgcls.evaluation.confirmation import Confirmation
+from imgcls.evaluation.fresh_seeds import Confirmation
 from imgcls.record import Artifact, MetricName, RunRecord, Tag
 from imgcls.rng import derive_seed
 from imgcls.runs.announce import announce
@@ -28,9 +28,9 @@ from imgcls.search import space as spaces
 from imgcls.search.confirm import confirm
 from imgcls.search.driver import Driver
 from imgcls.search.importances import importance_ranges, importances
-from imgcls.search.report import write_report
 from imgcls.search.space import SPACE, check_space, pruner_warmup_of, single_values
 from imgcls.search.study import SweepStudy, only_one
+from imgcls.search.sweep_report import write_report
 from imgcls.search.trial import StudyPlace
 from imgcls.search.winner import log_winner
 from imgcls.text import counted

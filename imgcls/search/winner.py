@@ -12,7 +12,7 @@ from imgcls.tracking.run import Run
 
 
 def flat(sweep: RunRecord) -> dict[str, object]:
-    """A sweep that has ended, under the record's names, for programs.
+    """The winner of a sweep, and its best trial, under the record's names, for programs.
 
     `best/...` is of the run `imgcls.best_run_id`, `best_trial/...` of `imgcls.best_trial_run_id`; `confirm/...` is
     there where a confirmation chose the winner.

@@ -1,4 +1,4 @@
-"""What a confirmation gave, read from the record: configurations of a sweep with fresh seeds, ranked by their means."""
+"""Configurations of a sweep with fresh seeds, read from the record and ranked by their means: its confirmation."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def rank_confirmed(confirmed: Sequence[Confirmed]) -> Confirmation:
 
 
 def fresh_seed(search_seed: int, index: int) -> int:
-    """The seed number `index`, from 0, with which every configuration of a sweep is trained again."""
+    """The fresh seed number `index`, from 0, with which every configuration of a sweep is trained again."""
     return derive_seed(search_seed, "confirm", index) % 2**31
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from imgcls.config.keys import Experiment
-from imgcls.evaluation.confirmation import (
+from imgcls.evaluation.fresh_seeds import (
     ONE_SEED,
     Confirmation,
     Confirmed,
@@ -45,7 +45,7 @@ def sweep_markdown(
     searched: Mapping[str, str],
     importances: Mapping[str, tuple[float, Interval]],
 ) -> str:
-    """The report of a sweep.
+    """The report of a sweep as Markdown.
 
     Args:
         sweep: its own record.
@@ -77,22 +77,22 @@ def sweep_markdown(
 
 
 def evaluate_command(run_id: str) -> str:
-    """The line that opens the test split for a run."""
+    """Command in a sweep's report that opens the test split for the winner."""
     return f"python evaluate.py --run-id {run_id}"
 
 
 def confirmation_rows(confirmation: Confirmation) -> list[tuple[str, ...]]:
-    """A row for each configuration, the best first, below `confirmation_header`."""
+    """Rows of the table of confirmed configurations in a sweep's report, the best first."""
     return [_confirmed_row(confirmed, confirmation) for confirmed in confirmation.ranked]
 
 
 def confirmation_header(confirmation: Confirmation) -> tuple[str, ...]:
-    """The titles of `confirmation_rows`."""
+    """Header of the table of confirmed configurations in a sweep's report."""
     return "trial", "epoch", "seeds", confirmation.metric, "95% interval", "std", "minus the best", "95% interval of it"
 
 
 def optimism_sentence(confirmation: Confirmation) -> str:
-    """What the best trial's score lost with fresh seeds."""
+    """Sentence of a sweep's report on what the best trial's score lost with fresh seeds."""
     best = confirmation.best_trial
     return (
         f"Optimism {optimism_words(best)}: the {confirmation.metric} of the best trial, trial {best.trial}, minus the "
@@ -225,11 +225,11 @@ def _confirmed_in_words(confirmation: Confirmation) -> str:
 
 
 NUM_CURVES = 5
-"""Trials whose curves are drawn over one another; more cannot be told apart."""
+"""Number of trials whose curves are drawn over one another; more cannot be told apart."""
 
 
 def write_report(run: Run, tracker: Tracker, winner: RunRecord, best_trial: RunRecord) -> None:
-    """Writes `report.md`, `report.html` and the description that MLflow's UI shows.
+    """Writes the report of a sweep: `report.md`, `report.html` and the description that MLflow's UI shows.
 
     Args:
         run: the sweep, whose winner, leaderboard and importances are recorded already.
@@ -295,6 +295,6 @@ def _history(run_id: str, metric: Metric, tracker: Tracker) -> pd.DataFrame:
 
 
 def as_text(confirmation: Confirmation) -> str:
-    """The confirmation as a table for the shell, with no more digits than each mean supports."""
+    """The table of confirmed configurations for the shell, with no more digits than each mean supports."""
     table = pd.DataFrame(confirmation_rows(confirmation), columns=list(confirmation_header(confirmation)))
     return f"{table.to_string(index=False)}\n\n{optimism_sentence(confirmation)}"
