@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from imgcls.config.keys import Fit
 from imgcls.data.decode import UnreadableImageError, digest, resize_squares, to_square
-from imgcls.data.decode_workers import ahead
 from imgcls.errors import DataError
 
 
@@ -74,12 +71,3 @@ class PixelsOnDemand:
         if digest(image) != self.digests[row].tobytes():
             raise DataError(f"{path} has changed since the run began; start again")
         return to_square(image, self.side, self.channels, self.fit)
-
-
-def stream(images: PixelsOnDemand, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
-    """Batches uint8 (B, C, side, side) decoded ahead of their use, by as many processes as torch has threads.
-
-    Raises:
-        DataError: an image that has gone or changed since it was hashed.
-    """
-    return ahead(lambda rows: torch.from_numpy(images[rows]), batches, torch.get_num_threads())
