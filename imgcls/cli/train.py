@@ -28,7 +28,7 @@ def train(
 
     from imgcls.metrics import ACCURACY, reported
     from imgcls.record import MetricName, best_name
-    from imgcls.reporting.cautions import flat
+    from imgcls.reporting.cautions import flat_cautions
     from imgcls.reporting.rounding import score_text
     from imgcls.runs.announce import announce
     from imgcls.runs.prepare import prepare
@@ -49,7 +49,7 @@ def train(
         **{best_name(name): best.value(name) for name in names},
     }
     if as_json:
-        print_json(facts | flat(done.caution_tags))
+        print_json(facts | flat_cautions(done.caution_tags))
         return
     for name in names:
         facts[best_name(name)] = score_text(best.value(name), done.intervals.get(name), done.intervals[ACCURACY.on_val])

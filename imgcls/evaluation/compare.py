@@ -15,7 +15,7 @@ from imgcls.errors import InputError
 from imgcls.evaluation.selection import selection_of
 from imgcls.metrics import ACCURACY, Metric, Scores, metric_named, reported
 from imgcls.record import Artifact, RunRecord, Tag, ends_of
-from imgcls.reporting.cautions import flat as flat_cautions
+from imgcls.reporting.cautions import flat_cautions
 from imgcls.reporting.rounding import UNDEFINED
 from imgcls.reporting.run_scores import best_interval
 from imgcls.runs.rebuild import trained_record

@@ -21,8 +21,7 @@ from imgcls.evaluation.selection import Selection, selection_of
 from imgcls.metrics import ACCURACY, Scores, metric_named, reported, score, val_scores
 from imgcls.record import Artifact, MetricName, RunRecord, Tag, best_name
 from imgcls.reporting import html, prediction_figures
-from imgcls.reporting.cautions import caution_tags
-from imgcls.reporting.cautions import flat as flat_cautions
+from imgcls.reporting.cautions import caution_tags, flat_cautions
 from imgcls.reporting.drawing import save_png
 from imgcls.runs.announce import announce
 from imgcls.runs.prepare import Prepared

@@ -10,7 +10,7 @@ import pandas as pd
 
 from imgcls.metrics import ACCURACY, Scores
 from imgcls.record import TEST, MetricName, RunRecord, Tag
-from imgcls.reporting.cautions import cautions, flat
+from imgcls.reporting.cautions import cautions, flat_cautions
 from imgcls.reporting.rounding import UNDEFINED, with_interval
 from imgcls.tracking.store import Tracker
 
@@ -44,7 +44,7 @@ class PastLook:
             Tag.HOST: tags.get(Tag.HOST),
             "is_deleted": record.is_deleted,
             **{name: value for name, value in record.metrics.items() if name.startswith(TEST)},
-            **flat(tags),
+            **flat_cautions(tags),
         }
 
 

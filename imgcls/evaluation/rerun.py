@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from imgcls.data.splits import SQUARES_FORMAT
 from imgcls.metrics import ACCURACY, BY_NAME, LOSS
 from imgcls.record import UNKNOWN, Artifact, MetricName, RunRecord, Tag, best_name
-from imgcls.reporting.cautions import cautions
-from imgcls.reporting.cautions import flat as flat_cautions
-from imgcls.reporting.rounding import accuracy_interval
+from imgcls.reporting.cautions import cautions, flat_cautions
 from imgcls.reporting.run_scores import val_score
 from imgcls.reporting.tables import markdown_table
 from imgcls.runs.announce import announce
@@ -20,6 +18,7 @@ from imgcls.runs.earlier_versions import is_kept_larger, other_loss
 from imgcls.runs.prepare import Prepared
 from imgcls.runs.rebuild import other_versions, rebuild, same_place, trained_record
 from imgcls.runs.train import train_run
+from imgcls.statistics.intervals import accuracy_interval
 from imgcls.tracking.store import Tracker
 
 log = logging.getLogger(__name__)

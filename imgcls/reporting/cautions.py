@@ -30,7 +30,7 @@ def cautions(tags: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def flat(tags: Mapping[str, str]) -> dict[str, str | int]:
+def flat_cautions(tags: Mapping[str, str]) -> dict[str, str | int]:
     """The same under the record's names, for programs; what the run does not say is left out."""
     leaks: dict[str, str | int] = {Tag.LEAKS: said} if (said := tags.get(Tag.LEAKS)) else {}
     numbers = {name: _number(tags, name) for name in (Tag.NUM_NEAR_LEAKED, Tag.NUM_OPENED_BEFORE)}

@@ -7,6 +7,7 @@ import warnings
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's palette, told apart by every common kind of colour blindness.
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#666666"
@@ -33,6 +34,18 @@ def save_png(figure: Figure, dpi: int = 150) -> bytes:
     return buffer.getvalue()
 
 
+def panels(width: float, height: float, num: int = 1) -> tuple[Figure, list[Axes]]:
+    """A new figure, its size in inches, with axes side by side."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, num, squeeze=False).flatten().tolist()
+
+
+def whole_numbers(axes: Axes, name: str) -> None:
+    """Names what is counted from left to right, such as epochs, and puts no tick between two whole numbers."""
+    axes.set_xlabel(name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
 def plain_axes(axes: Axes) -> None:
     """Small ticks, horizontal grid lines behind what is drawn, and no frame at the top and the right."""
     axes.spines[["top", "right"]].set_visible(False)
@@ -48,9 +61,9 @@ def plain_rows(axes: Axes) -> None:
     axes.grid(axis="x", color="#E5E5E5", linewidth=0.7)
 
 
-def legend_above(axes: Axes) -> None:
+def legend_above(axes: Axes, ncols: int = 3) -> None:
     """A legend above the axes, where it covers no curve."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=SMALL, frameon=False, borderaxespad=0.2)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=ncols, fontsize=SMALL, frameon=False, borderaxespad=0.2)
 
 
 def sentence(text: str) -> Figure:

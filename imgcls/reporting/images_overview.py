@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from imgcls.data.image_set import Split
 from imgcls.data.sources.folder import ignored_in_words
 from imgcls.data.splits import Dataset
-from imgcls.reporting.rounding import accuracy_interval
+from imgcls.statistics.intervals import accuracy_interval
 
 FEW_IMAGES = 10
 """A class with fewer images in val or test is warned of: the 95 % interval of its recall is half as wide as [0, 1]."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from imgcls.statistics.intervals import Interval, wilson
+from imgcls.statistics.intervals import Interval
 
 MAX_DECIMALS = 4
 """What `rounded` shows at most, however narrow the interval."""
@@ -52,11 +52,6 @@ def ends(interval: Interval) -> str:
     if math.isnan(interval.half_width):
         return UNDEFINED
     return f"{rounded(interval.low, interval)} to {rounded(interval.high, interval)}"
-
-
-def accuracy_interval(accuracy: float, num_images: int) -> Interval:
-    """Wilson's, of an accuracy that was counted on so many images, none of which come in groups."""
-    return wilson(round(accuracy * num_images), num_images)
 
 
 def score_text(value: float, interval: Interval | None, of_accuracy: Interval) -> str:

@@ -10,9 +10,9 @@ import pandas as pd
 from imgcls.metrics import ACCURACY, BY_NAME, Scores
 from imgcls.record import MetricName, RunRecord, Tag, best_name, ends_of
 from imgcls.reporting.cautions import cautions
-from imgcls.reporting.rounding import accuracy_interval, score_text, with_interval
+from imgcls.reporting.rounding import score_text, with_interval
 from imgcls.reporting.tables import escaped, shown
-from imgcls.statistics.intervals import NO_INTERVAL, Interval
+from imgcls.statistics.intervals import NO_INTERVAL, Interval, accuracy_interval
 
 
 def score_of(record: RunRecord) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from imgcls.record import RunRecord, Tag
-from imgcls.reporting.cautions import flat
+from imgcls.reporting.cautions import flat_cautions
 from imgcls.reporting.progress import duration
 from imgcls.reporting.run_scores import score_of
 
@@ -43,7 +43,7 @@ def run_facts(record: RunRecord) -> dict[str, object]:
         "seconds": None if record.ended is None else (record.ended - record.started) / 1000,
         **searched_values(record),
         **record.metrics,
-        **flat(record.tags),
+        **flat_cautions(record.tags),
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from imgcls.metrics import ACCURACY, LOSS, Metric
 from imgcls.record import MetricName
@@ -19,15 +19,15 @@ from imgcls.reporting.drawing import (
     SMALL,
     legend_above,
     legible,
+    panels,
     plain_axes,
     plain_rows,
     sentence,
+    whole_numbers,
 )
 from imgcls.statistics.intervals import Interval
 
 RUN_COLOURS = (BLUE, ORANGE, "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
-
-
 RUN_LINES = ("-", "--", ":", "-.")
 """Runs in one picture take each colour with the first style, then with the second: 28 looks."""
 
@@ -48,8 +48,7 @@ def learning_curves(
     table = pd.DataFrame(history)
     if table.empty:
         return sentence("No epoch was completed.")
-    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
-    loss, beside = figure.subplots(1, 2)
+    figure, (loss, beside) = panels(8.4, 3.6, num=2)
     second = _beside_the_loss(metric)
     marker = "o" if len(table) <= 40 else ""
     for axes, name, colour in (
@@ -63,9 +62,8 @@ def learning_curves(
     for axes in (loss, beside):
         if best_epoch is not None:
             axes.axvline(best_epoch, color=GREY, linestyle="--", linewidth=1, label=f"best epoch ({best_epoch})")
-        axes.set_xlabel("epoch")
         axes.set_xlim(table["epoch"].min() - 0.5, table["epoch"].max() + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        whole_numbers(axes, "epoch")
         plain_axes(axes)
         legend_above(axes)
     return figure
@@ -91,21 +89,19 @@ def overlaid_curves(
     tables = {name: table for name, rows in runs.items() if len(table := pd.DataFrame(rows))}
     if not tables:
         return sentence("No epoch was completed.")
-    num_legend_rows = math.ceil(len(tables) / 3)
-    figure = Figure(figsize=(8.4, 3.5 + 0.2 * num_legend_rows), layout="constrained")
-    panels = figure.subplots(1, 2)
+    figure, both = panels(8.4, 3.5 + 0.2 * math.ceil(len(tables) / 3), num=2)
     marker = "o" if max(map(len, tables.values())) <= 40 else ""
-    for axes, drawn in zip(panels, (_beside_the_loss(metric), LOSS), strict=True):
+    for axes, drawn in zip(both, (_beside_the_loss(metric), LOSS), strict=True):
         for i, (name, table) in enumerate(tables.items()):
             axes.plot(
                 table["epoch"], table[drawn.on_val], RUN_LINES[i // len(RUN_COLOURS) % len(RUN_LINES)],
                 color=RUN_COLOURS[i % len(RUN_COLOURS)], marker=marker, markersize=3, linewidth=1.5,
                 label=legible(name, 40),
             )  # fmt: skip
-        axes.set(xlabel="epoch", ylabel=f"{drawn.words} on val")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_ylabel(f"{drawn.words} on val")
+        whole_numbers(axes, "epoch")
         plain_axes(axes)
-    handles, labels = panels[0].get_legend_handles_labels()
+    handles, labels = both[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=SMALL, frameon=False)
     return figure
 
@@ -127,8 +123,7 @@ def search_history(
     table = pd.DataFrame({"trial": trials, "value": values, "outcome": outcomes}).sort_values("trial")
     if table.empty:
         return sentence("No trial has ended.")
-    figure = Figure(figsize=(7, 3.8), layout="constrained")
-    axes = figure.add_subplot()
+    figure, (axes,) = panels(7, 3.8)
     completed, pruned = (table[table["outcome"] == outcome] for outcome in ("completed", "pruned"))
     axes.plot(pruned["trial"], pruned["value"], "o", color=GREY, fillstyle="none", markersize=4, label="pruned")
     axes.plot(completed["trial"], completed["value"], "o", color=BLUE, markersize=4, label="completed")
@@ -138,10 +133,10 @@ def search_history(
     if len(lost):
         at_the_bottom = axes.get_xaxis_transform()
         axes.plot(lost, [0] * len(lost), "x", color=GREY, transform=at_the_bottom, clip_on=False, label="no score")
-    axes.set(xlabel="trial", ylabel=metric.on_val)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_ylabel(metric.on_val)
+    whole_numbers(axes, "trial")
     plain_axes(axes)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize=SMALL, frameon=False, borderaxespad=0.2)
+    legend_above(axes, ncols=4)
     return figure
 
 
@@ -157,8 +152,7 @@ def importances(shares: Mapping[str, tuple[float, Interval]]) -> Figure:
     if not shares:
         return sentence("There are too few completed trials to say what matters.")
     ordered = sorted(shares.items(), key=lambda item: item[1][0])
-    figure = Figure(figsize=(6, 0.9 + 0.32 * len(ordered)), layout="constrained")
-    axes = figure.add_subplot()
+    figure, (axes,) = panels(6, 0.9 + 0.32 * len(ordered))
     places = range(len(ordered))
     axes.barh(places, [share for _, (share, _) in ordered], 0.6, color=PALE_BLUE)
     axes.hlines(places, [r.low for _, (_, r) in ordered], [r.high for _, (_, r) in ordered], color=BLUE, linewidth=1.2)
@@ -194,8 +188,7 @@ def leaderboard_intervals(
         return sentence("No trial was completed.")
     shown = rows[:num]
     places = range(len(shown))
-    figure = Figure(figsize=(6, 1.1 + 0.26 * len(shown)), layout="constrained")
-    axes = figure.add_subplot()
+    figure, (axes,) = panels(6, 1.1 + 0.26 * len(shown))
     axes.hlines(places, [i.low for _, _, i in shown], [i.high for _, _, i in shown], color=BLUE, linewidth=1.2)
     axes.plot([value for _, value, _ in shown], places, "o", color=BLUE, markersize=4)
     axes.set_yticks(places, [legible(name, 40) for name, _, _ in shown])

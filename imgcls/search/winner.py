@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 
 from imgcls.record import BEST, BEST_TRIAL, CONFIRM, MetricName, RunRecord, Tag
-from imgcls.reporting.cautions import caution_tags
-from imgcls.reporting.cautions import flat as flat_cautions
+from imgcls.reporting.cautions import caution_tags, flat_cautions
 from imgcls.tracking.run import Run
 
 

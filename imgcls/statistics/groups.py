@@ -1,4 +1,4 @@
-"""The independent units of a sample: its images, or the groups (patients, panels, bursts) that they come in."""
+"""Groups of images as the independent units of a sample: patients, panels, bursts; or else the images themselves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
-from imgcls.statistics.intervals import normal_quantile
+from imgcls.statistics.intervals import CONFIDENCE, QUANTILE
 
 MIN_GROUPS = 10
 """Smallest number of groups for an interval: with 8, 95 % intervals held 92 to 99 % in simulations."""
@@ -18,9 +18,6 @@ MIN_EQUAL_GROUPS = 4
 
 TOO_FEW = f"fewer than {MIN_GROUPS} groups, or groups so unequal that they count as fewer than {MIN_EQUAL_GROUPS}"
 """Reason why there is no interval, in words for a report."""
-
-CONFIDENCE = 0.95
-"""Confidence of the intervals."""
 
 NEGLIGIBLE = 1e-12
 """Variance below which it is due to rounding alone."""
@@ -135,7 +132,7 @@ class Units:
         leave fewer, by Satterthwaite's formula with their kurtosis (Satterthwaite 1946, Biometrics Bulletin 2:110-114).
         """
         if not self.are_groups:
-            return normal_quantile(CONFIDENCE)
+            return QUANTILE
         num, squares = self.num, left_out**2
         freedom = self.effective - 1
         if (total := float(squares.sum())) > NEGLIGIBLE:

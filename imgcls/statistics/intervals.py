@@ -12,6 +12,12 @@ from scipy.special import ndtri
 from scipy.stats import sem
 from scipy.stats import t as student_t
 
+CONFIDENCE = 0.95
+"""Confidence of every interval."""
+
+QUANTILE = float(ndtri((1 + CONFIDENCE) / 2))
+"""Standard errors from a score to the ends of its interval: 1.96, the normal distribution's quantile."""
+
 SHARES = (0.0, 1.0)
 """The least and the greatest value of a share."""
 
@@ -37,28 +43,32 @@ class Interval:
         return (self.high - self.low) / 2
 
 
-def wilson(num_correct: int, num_images: int, confidence: float = 0.95) -> Interval:
+def wilson(num_correct: int, num_images: int, quantile: float = QUANTILE) -> Interval:
     """Wilson's score interval of a proportion, without continuity correction (Wilson 1927; Newcombe 1998, method 3).
 
     Args:
         num_correct: from 0 to `num_images`.
         num_images: at least 1.
-        confidence: in (0, 1).
+        quantile: number of standard errors from the proportion to either end.
 
     Returns:
         An interval within [0, 1].
 
     Raises:
-        ValueError: a count or the confidence out of range.
+        ValueError: a count out of range.
     """
     if not 0 <= num_correct <= num_images or num_images < 1:
         raise ValueError(
             f"{num_correct} right of {num_images} images is not a proportion: give 0 <= right <= images >= 1"
         )
-    quantile = normal_quantile(confidence)
     share, trials = np.full(2, num_correct / num_images), np.full(2, float(num_images))
     low, high = wilson_ends(share, trials, np.array([-quantile, quantile]))
     return Interval(float(low), float(high))
+
+
+def accuracy_interval(accuracy: float, num_images: int) -> Interval:
+    """Wilson's interval of an accuracy that was counted on so many images, none of which come in groups."""
+    return wilson(round(accuracy * num_images), num_images)
 
 
 def wilson_ends(
@@ -105,43 +115,36 @@ def difference_interval(first: float, first_interval: Interval, second: float, s
 
 
 def mean_interval(
-    values: Sequence[float],
-    confidence: float = 0.95,
-    *,
-    step: float = 0.0,
-    bounds: tuple[float, float] = (-math.inf, math.inf),
+    values: Sequence[float], *, step: float = 0.0, bounds: tuple[float, float] = (-math.inf, math.inf)
 ) -> Interval | None:
-    """Student's t interval of the mean that the values are drawn around, such as scores of several seeds.
+    """95% Student's t interval of the mean that the values are drawn around, such as scores of several seeds.
 
     A share of n images moves in steps of 1/n, and few seeds often agree to the step. Their spread is then unknown, not
-    0: a count that falls now on one and now on the next whole number has a standard deviation of up to half a step
+    0. A count that is sometimes one whole number and sometimes the next has a standard deviation of up to half a step
     (Popoviciu's inequality), so no smaller one is assumed.
 
     Args:
         values: at least two, finite.
-        confidence: in (0, 1).
         step: distance of neighbouring values, such as 1/n for shares of n images; 0 for values without steps.
-        bounds: the least and the greatest value that a mean can have. The interval ends there at the latest, which
-            takes nothing of its coverage.
+        bounds: the least and the greatest value that a mean can have. The interval ends there at the latest.
 
     Returns:
         The interval; None where values without steps are all equal, since nothing is known of their spread then.
 
     Raises:
-        ValueError: fewer than two values, one that is not finite or out of bounds, or the confidence out of range.
+        ValueError: fewer than two values, or one that is not finite or out of bounds.
     """
     if len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(f"values {list(values)} have no known spread: give at least two finite numbers")
     if min(values) < bounds[0] or max(values) > bounds[1]:
         raise ValueError(f"values {list(values)} leave the bounds {bounds}")
-    check_confidence(confidence)
     # The mean of equal values may round to something else, and their spread to something above 0.
     spread = 0.0 if min(values) == max(values) else float(sem(values))
     spread = max(spread, step / 2 / math.sqrt(len(values)))
     if spread == 0:
         return None
     mean = min(max(float(np.mean(values)), min(values)), max(values))
-    half_width = float(student_t.ppf((1 + confidence) / 2, len(values) - 1)) * spread
+    half_width = float(student_t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * spread
     return Interval(max(mean - half_width, bounds[0]), min(mean + half_width, bounds[1]))
 
 
@@ -165,26 +168,6 @@ def interval_over_seeds(
         return mean_interval(values)
     bounds = DIFFERENCES_OF_SHARES if of_differences else SHARES
     return mean_interval(values, step=1 / num_images, bounds=bounds)
-
-
-def normal_quantile(confidence: float) -> float:
-    """The normal distribution's quantile for two-sided intervals of this confidence: 1.96 for 0.95.
-
-    Raises:
-        ValueError: the confidence is out of range.
-    """
-    check_confidence(confidence)
-    return float(ndtri((1 + confidence) / 2))
-
-
-def check_confidence(confidence: float) -> None:
-    """Refuses what is not a confidence.
-
-    Raises:
-        ValueError: naming it.
-    """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence {confidence} is not between 0 and 1, such as 0.95")
 
 
 NO_INTERVAL = Interval(math.nan, math.nan)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from imgcls.statistics.groups import Units
-from imgcls.statistics.intervals import Interval, normal_quantile, wilson_ends
+from imgcls.statistics.intervals import QUANTILE, Interval, wilson_ends
 
 
 @dataclass(frozen=True)
@@ -62,37 +62,10 @@ def mcnemar(first_correct: NDArray[np.bool_], second_correct: NDArray[np.bool_],
     return McNemar(only_first, only_second, p_value)
 
 
-def paired_difference_interval(
-    both: int, only_first: int, only_second: int, neither: int, confidence: float = 0.95
-) -> Interval:
-    """Interval of the first classifier's accuracy minus the second's, on the same images.
-
-    Newcombe's hybrid score interval with the corrected correlation (Newcombe 1998, Statistics in Medicine
-    17:2635-2650, method 10). It does not narrow to a point where the two never differ.
-
-    Args:
-        both: images that both predict right, at least 0.
-        only_first: images that the first alone predicts right.
-        only_second: images that the second alone predicts right.
-        neither: images that both predict wrong. The four sum to at least 1.
-        confidence: in (0, 1).
-
-    Returns:
-        An interval within [-1, 1].
-
-    Raises:
-        ValueError: a count or the confidence out of range.
-    """
-    counts = (both, only_first, only_second, neither)
-    if min(counts) < 0 or sum(counts) < 1:
-        raise ValueError(f"counts {counts} are not of images: give four of at least 0 that sum to at least 1")
-    return _newcombe(*counts, normal_quantile(confidence))
-
-
 def paired_interval(
     first_correct: NDArray[np.bool_], second_correct: NDArray[np.bool_], groups: Sequence[str] = ()
 ) -> Interval | None:
-    """95% `paired_difference_interval` of two classifiers, with a design effect where images come in groups.
+    """95% interval of the difference of two classifiers' accuracies, with a design effect where images come in groups.
 
     The four counts are divided by the design effect of the difference (Rao & Scott 1992, Biometrics 48:577-585), and
     the quantile is Student's.
@@ -124,7 +97,7 @@ def paired_interval(
         ~first_correct & ~second_correct,
     )
     both, only_first, only_second, neither = (int(cell.sum()) / effect for cell in cells)
-    return _newcombe(both, only_first, only_second, neither, units.quantile(left_out))
+    return paired_difference_interval(both, only_first, only_second, neither, units.quantile(left_out))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -152,7 +125,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def _newcombe(both: float, only_first: float, only_second: float, neither: float, quantile: float) -> Interval:
+def paired_difference_interval(
+    both: float, only_first: float, only_second: float, neither: float, quantile: float = QUANTILE
+) -> Interval:
+    """Interval of the first classifier's accuracy minus the second's, from counts of images.
+
+    Newcombe's hybrid score interval with the corrected correlation (Newcombe 1998, Statistics in Medicine
+    17:2635-2650, method 10). It does not narrow to a point where the two never differ.
+
+    Args:
+        both: images that both predict right; counts need not be whole. The four sum to more than 0.
+        only_first: images that the first alone predicts right.
+        only_second: images that the second alone predicts right.
+        neither: images that both predict wrong.
+        quantile: standard errors from the difference to either end.
+    """
     num = both + only_first + only_second + neither
     shares, trials = np.array([both + only_first, both + only_second]) / num, np.full(2, num)
     lows, highs = (wilson_ends(shares, trials, np.full(2, q)) for q in (-quantile, quantile))

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from scipy.stats import norm
 from scipy.stats import t as student_t
 
 from imgcls.evaluation.compare import compare
@@ -33,7 +34,7 @@ def by_hand(table):
     balances = (hits - share).groupby(table["group"]).sum() / num
     groups = len(balances)
     effect = groups / (groups - 1) * (balances**2).sum() / (share * (1 - share) / num)
-    return wilson(round(share * num / effect), round(num / effect), 2 * student_t.cdf(2.1, groups - 1) - 1)
+    return wilson(round(share * num / effect), round(num / effect), norm.ppf(student_t.cdf(2.1, groups - 1)))
 
 
 def test_the_record_of_a_run_holds_its_groups_and_their_interval(grouped):

@@ -14,10 +14,11 @@ from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.rerun import rerun
 from imgcls.evaluation.selection import selection_of, story
 from imgcls.record import ALL
-from imgcls.reporting.rounding import accuracy_interval, with_interval
+from imgcls.reporting.rounding import with_interval
 from imgcls.search.confirm import confirm_sweep
 from imgcls.search.sweep import Sweep
 from imgcls.search.winner import flat
+from imgcls.statistics.intervals import accuracy_interval
 from tests.reporting.records import record, trained
 from tests.test_record import off_the_page
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imgcls.reporting.cautions import caution_tags, cautions, flat
+from imgcls.reporting.cautions import caution_tags, cautions, flat_cautions
 
 LEAKS, NEAR, OPENED = "imgcls.leaks", "imgcls.num_near_leaked", "imgcls.num_opened_before"
 
@@ -37,5 +37,5 @@ LEAKS, NEAR, OPENED = "imgcls.leaks", "imgcls.num_near_leaked", "imgcls.num_open
 )
 def test_a_run_says_in_words_and_in_numbers_what_its_tags_hold(tags, sentences, values):
     assert cautions(tags) == sentences
-    assert flat(tags) == values
+    assert flat_cautions(tags) == values
     assert caution_tags(tags | {"imgcls.kind": "train"}) == {k: v for k, v in tags.items() if k != "imgcls.kind"}

@@ -99,7 +99,7 @@ def test_paired_difference_is_narrower_than_that_of_independent_images():
     paired = paired_difference_interval(700, 60, 40, 200)
     independent = difference_interval(0.76, wilson(760, 1000), 0.74, wilson(740, 1000))
     assert paired.half_width < 0.6 * independent.half_width
-    assert paired_difference_interval(700, 60, 40, 200, 0.99).half_width > paired.half_width
+    assert paired_difference_interval(700, 60, 40, 200, 2.58).half_width > paired.half_width
 
 
 def test_groups_of_one_image_are_images():
@@ -138,17 +138,6 @@ def test_too_few_groups_have_no_interval():
     first, second = right_or_wrong(30, 10, 5, 5)
     assert paired_interval(first, second, [f"group {i % 9}" for i in range(50)]) is None
     assert paired_interval(first, second, [f"group {i % 10}" for i in range(50)]) is not None
-
-
-@pytest.mark.parametrize("counts", [(0, 0, 0, 0), (5, -1, 2, 3)])
-def test_paired_difference_refuses_impossible_counts(counts):
-    with pytest.raises(ValueError, match="sum to at least 1"):
-        paired_difference_interval(*counts)
-
-
-def test_paired_difference_refuses_impossible_confidence():
-    with pytest.raises(ValueError, match="confidence 95 is not between 0 and 1"):
-        paired_difference_interval(1, 2, 3, 4, 95)
 
 
 # From R's multtest, mt.rawp2adjp(proc="Holm"), as in the tests of statsmodels (test_multi.py, res_multtest1).
