@@ -159,7 +159,7 @@ KEEPERS_OF_THE_SEAL = (
     "data/sketches.py",
     "evaluation/judge.py",
     "evaluation/ledger.py",
-    "tracking/looks.py",
+    "tracking/recorded_looks.py",
 )
 
 

@@ -30,7 +30,7 @@ from imgcls.runs.record_writer import prediction_table
 from imgcls.statistics.calibration import reliability
 from imgcls.statistics.per_class import per_class
 from imgcls.statistics.predictions import Predictions
-from imgcls.tracking import looks
+from imgcls.tracking.recorded_looks import write_down
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint
@@ -138,7 +138,7 @@ def evaluate(run_id: str, tracker: Tracker, *, again: bool = False) -> Evaluatio
 
 
 def _write_down(run: Run, tracker: Tracker, test: HeldOut) -> Look:
-    count = looks.write_down(run, tracker, test.hashes())
+    count = write_down(run, tracker, test.hashes())
     number = count.number
     run.set_tags({Tag.TEST_LOOK: str(number), Tag.NUM_TEST_ALIKE: str(count.num_alike)})
 

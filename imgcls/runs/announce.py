@@ -12,7 +12,7 @@ from imgcls.reporting.images_overview import overview
 from imgcls.reporting.methods_section import device_words
 from imgcls.reporting.progress import duration
 from imgcls.runs.prepare import Prepared
-from imgcls.tracking.looks import num_opened_before
+from imgcls.tracking.recorded_looks import num_opened_before
 from imgcls.tracking.store import Tracker
 
 log = logging.getLogger(__name__)

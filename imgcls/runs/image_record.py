@@ -11,7 +11,7 @@ from imgcls.data.splits import Dataset
 from imgcls.record import UNKNOWN, Artifact, Tag
 from imgcls.reporting.drawing import save_png
 from imgcls.reporting.prediction_figures import near_duplicates
-from imgcls.tracking.looks import num_opened_before
+from imgcls.tracking.recorded_looks import num_opened_before
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 

@@ -19,7 +19,7 @@ from imgcls.evaluation.ledger import as_text, past_looks
 from imgcls.runs.announce import announce
 from imgcls.search.sweep import Sweep
 from imgcls.search.winner import flat
-from imgcls.tracking import looks
+from imgcls.tracking import recorded_looks as looks
 from tests.data.make import picture, write
 
 

@@ -1,4 +1,4 @@
-"""Every opening of a test split: which images it opened, recorded in the store and in a file of this project.
+"""Recorded looks at test splits: which images each opened, in the store and in a file of this project.
 
 The file stays after `mlflow gc` has removed the run, so the look still counts. Looks recorded in other stores are not
 known here.
