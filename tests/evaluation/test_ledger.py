@@ -19,7 +19,7 @@ from imgcls.evaluation.ledger import as_text, past_looks
 from imgcls.runs.announce import announce
 from imgcls.search.sweep import Sweep
 from imgcls.search.winner import flat
-from imgcls.tracking import recorded_looks as looks
+from imgcls.tracking import recorded_looks
 from tests.data.make import picture, write
 
 
@@ -218,7 +218,7 @@ def test_images_that_were_opened_before_are_said_from_the_start(project, picture
     assert tags["imgcls.num_opened_before"] == "8" and done.caution_tags["imgcls.num_opened_before"] == "8"
     assert "8 train and val images were opened as test images" in tags["mlflow.note.content"]
     with monkeypatch.context() as searched:  # which takes minutes for a large data set, and every trial asks
-        searched.setattr(looks, "copies", pytest.fail)
+        searched.setattr(recorded_looks, "copies", pytest.fail)
         again = project.train(*settings, "data.test_fraction=0", "train.seed=1")
     assert again.caution_tags == done.caution_tags
     announce(project.prepare(*settings), project.tracker, runs="1 run")
