@@ -48,13 +48,9 @@ class UnreadableImagesError(DataError):
 
 def unreadable_in_words(offenders: list[str]) -> str:
     """Counts unreadable images in words: `41 unreadable images: 40 .HEIC, 1 .jpg`."""
-    return f"{counted(len(offenders), 'unreadable image')}: {_by_ending(offenders)}"
-
-
-def _by_ending(offenders: list[str]) -> str:
-    """Counts the endings of the files that offenders begin with: `40 .HEIC, 1 .jpg`."""
     endings = Counter(PurePath(offender.split(": ")[0]).suffix or "without an ending" for offender in offenders)
-    return ", ".join(f"{num} {suffix}" for suffix, num in endings.most_common())
+    by_ending = ", ".join(f"{num} {suffix}" for suffix, num in endings.most_common())
+    return f"{counted(len(offenders), 'unreadable image')}: {by_ending}"
 
 
 class TrainingError(ImgclsError):

@@ -89,7 +89,7 @@ def _of_memory(error: BaseException) -> str:
             return ""
         return f"the memory of the GPU is used up{_asked_for(text)}; {SMALLER}; {GOES_ON}"
     is_torch = isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
-    if isinstance(error, MemoryError) or is_torch or _number(error) == errno.ENOMEM:
+    if isinstance(error, MemoryError) or is_torch or getattr(error, "errno", None) == errno.ENOMEM:
         return f"the memory of this machine, or what this process may take of it, is used up{_asked_for(text)}; " + (
             f"{SMALLER}; {GOES_ON}"
         )
@@ -134,10 +134,9 @@ def _of_database(error: BaseException) -> str:
 
 
 def _of_system(error: BaseException) -> str:
-    number = _number(error)
-    if not isinstance(error, OSError) or number is None:
+    if not isinstance(error, OSError) or error.errno is None:
         return ""
-    path = error.filename
+    number, path = error.errno, error.filename
     where = str(path) if path is not None else "a file"
     if number in (errno.ENOSPC, errno.EDQUOT):
         what = "no room is left on" if number == errno.ENOSPC else "the quota is used up of"
@@ -158,10 +157,6 @@ def _of_system(error: BaseException) -> str:
         errno.ENOLCK: f"the file system of {where} has no locks; put the project on a local disk",
     }.get(number, "")
     return told and f"{told}; {GOES_ON}"
-
-
-def _number(error: BaseException) -> int | None:
-    return error.errno if isinstance(error, OSError) else None
 
 
 def _fullest() -> Path:

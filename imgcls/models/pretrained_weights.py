@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from imgcls.config.keys import ModelConfig
 from imgcls.errors import ConfigError, InputError
-from imgcls.text import did_you_mean
+from imgcls.text import did_you_mean, listed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -118,46 +118,30 @@ def read_file(path: Path) -> dict[str, Tensor]:
     return _named_tensors(content, path)
 
 
-def fill(model: nn.Module, config: ModelConfig, heads: Sequence[str], file: Path | None) -> None:
-    """Fills a network with the weights of the file or the package that `model.weights` names.
+def load_weights(model: nn.Module, config: ModelConfig, heads: Sequence[str], file: Path | None) -> None:
+    """Loads the weights that `model.weights` names: every tensor, and into every place, except a head of another shape.
 
     Args:
         model: changed in place.
         config: `[model]`.
-        heads: see `load`.
-        file: where `model.weights` lies, if it names a file.
+        heads: names of the model's last layers; one whose shape differs is left as it is.
+        file: where `model.weights` lies, if it names a file; else it names a package.
 
     Raises:
-        InputError: see `read_file` and `load`.
+        InputError: listing up to ten tensors that are missing, unexpected or of another shape; or see `read_file`.
     """
     if file is None:
         tensors = in_order(read_file(find_package(config.weights).file()), list(model.state_dict()))
     else:
         tensors = read_file(file)
-    load(model, tensors, heads, origin=f"model.weights = {config.weights!r}")
-
-
-def load(model: nn.Module, tensors: Mapping[str, Tensor], heads: Sequence[str], origin: str) -> None:
-    """Loads weights into a network: every tensor, and into every place, except a head of another shape.
-
-    Args:
-        model: changed in place.
-        tensors: by name in its state_dict.
-        heads: names of its last layers; one whose shape differs is left as it is.
-        origin: where the tensors come from, for the message.
-
-    Raises:
-        InputError: listing up to ten tensors that are missing, unexpected or of another shape.
-    """
     wanted = model.state_dict()
     new_heads = [head for head in heads if _differs(head, tensors, wanted)]
     fitting = {name: tensor for name, tensor in tensors.items() if not _belongs(name, new_heads)}
     expected = {name: tensor for name, tensor in wanted.items() if not _belongs(name, new_heads)}
     problems = _misfits(fitting, expected)
     if problems:
-        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
-        listed = "".join(f"\n  {problem}" for problem in problems[:10])
-        raise InputError(f"{origin}: these weights are of another network than {type(model).__name__}:{listed}{more}")
+        which = f"model.weights = {config.weights!r}: these weights are of another network than {type(model).__name__}:"
+        raise InputError("\n".join([which, *listed(problems, most=10)]))
     model.load_state_dict(fitting, strict=False)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from imgcls.config.keys import ModelConfig
 from imgcls.errors import ConfigError
 from imgcls.models.network import Library, Listed, Network, Normalisation
-from imgcls.models.pretrained_weights import fill
+from imgcls.models.pretrained_weights import load_weights
 from imgcls.models.random_encoder import RandomEncoderThenResNet
 from imgcls.models.resnet import ResNet32, ResNetOfAnyDepth
 from imgcls.models.timm_models import Timm
@@ -109,7 +109,7 @@ def build_model(
         else:
             model = network.build(config, num_classes, channels, image_size)
     if with_weights and is_local:
-        fill(model, config, network.heads(model), file)
+        load_weights(model, config, network.heads(model), file)
     return model
 
 
@@ -134,7 +134,8 @@ def listed_models(pattern: str = "") -> list[Listed]:
 
     Those with weights on this machine come first, then those with weights in packages that are not installed.
     """
-    listed = [model for network in NETWORKS for model in network.listed() if _matches(model.name, pattern)]
+    pattern = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
+    listed = [model for network in NETWORKS for model in network.listed() if fnmatchcase(model.name, pattern)]
     return sorted(listed, key=lambda model: (not model.here, not model.packages))
 
 
@@ -194,7 +195,3 @@ def _refuse_unused(config: ModelConfig, network: Network) -> None:
             raise ConfigError(
                 f"model.{key} = {value!r}: {config.name} has no use for it; leave it out (it is {field.default!r} then)"
             )
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) if set(pattern) & set("*?[") else pattern in name

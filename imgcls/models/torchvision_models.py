@@ -71,12 +71,14 @@ class Torchvision(Library):
 
     def listed(self) -> list[Listed]:
         """Each with its weights, and with those of them that an earlier download left on this machine."""
-        return [_listed(f"{self.name}{name}", _weights(name)) for name in _network_names()]
-
-
-def _listed(name: str, published: type[WeightsEnum]) -> Listed:
-    here = tuple(weights.name for weights in published if downloaded_from(weights.url))
-    return Listed(name, f"weights: {', '.join(weights.name for weights in published)}", here)
+        return [
+            Listed(
+                f"{self.name}{name}",
+                f"weights: {', '.join(weights.name for weights in _weights(name))}",
+                here=tuple(weights.name for weights in _weights(name) if downloaded_from(weights.url)),
+            )
+            for name in _network_names()
+        ]
 
 
 def _network_names() -> list[str]:
