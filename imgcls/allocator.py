@@ -11,7 +11,7 @@ and M_TOP_PAD, in bytes."""
 
 
 def keep_freed_memory() -> None:
-    """Has glibc keep the memory that is freed, for this process to use again; elsewhere it does nothing.
+    """Has glibc's allocator keep the memory that this process frees, to use it again; elsewhere it does nothing.
 
     By default glibc gives large blocks back to the kernel, which maps and zeroes them again a moment later. Training
     and decoding are faster without that, and their results keep their bits.

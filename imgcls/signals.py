@@ -11,7 +11,7 @@ from imgcls.errors import Interrupted
 
 
 class GracefulStop:
-    """While entered, the first SIGINT, SIGTERM or SIGHUP is a request to stop; a second one interrupts at once.
+    """A block in which the first SIGINT, SIGTERM or SIGHUP is a request to stop; a second one interrupts at once.
 
     `stop_requested` tells everybody in this process of the request. The second signal leaves the block as a
     KeyboardInterrupt, also where native code has made another error of it, as torch.save does.
@@ -66,7 +66,7 @@ def stop_requested() -> str:
 
 
 def interruption(error: BaseException) -> BaseException | None:
-    """The request to stop behind an exception; None where it is a failure.
+    """The signal's request to stop that is behind an exception; None where the exception is a failure.
 
     After a second signal every exception counts as its KeyboardInterrupt.
     """

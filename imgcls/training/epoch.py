@@ -41,7 +41,7 @@ class EpochResult:
 
     @classmethod
     def restored(cls, values: Mapping[str, Any]) -> EpochResult:
-        """Of a checkpoint that holds the fields of an epoch."""
+        """Result of an epoch from the fields that a checkpoint holds."""
         values = dict(values)
         if "val" not in values:  # it was written by an earlier version
             values["val"] = {LOSS.on_val: values.pop("val_loss"), ACCURACY.on_val: values.pop("val_accuracy")}
@@ -49,7 +49,7 @@ class EpochResult:
 
     @classmethod
     def recorded(cls, epoch: int, metrics: Mapping[str, float]) -> EpochResult:
-        """As the record holds it: `metrics` by the record's names; when it ended is not known."""
+        """Result of an epoch from the metrics of the record; when it ended is not known."""
         return cls(
             epoch=epoch,
             train_loss=metrics[MetricName.TRAIN_LOSS],
@@ -67,11 +67,11 @@ class EpochResult:
 
     @property
     def val_accuracy(self) -> float:
-        """In [0, 1]."""
+        """Share of val that is classified right, in [0, 1]."""
         return self.val[ACCURACY.on_val]
 
     def metrics(self) -> dict[str, float]:
-        """Under the record's names."""
+        """Metrics of the epoch by their names in the record."""
         return {
             MetricName.TRAIN_LOSS: self.train_loss,
             **self.val,
@@ -94,5 +94,5 @@ class EpochResult:
         return self.val[metric]
 
     def rank(self, metric: str) -> tuple[float, float, int]:
-        """Sorts ascending from best to worst: by the metric, then lower val loss, then the earlier epoch."""
+        """Sort key of epochs, the best first: by the metric, then lower val loss, then the earlier epoch."""
         return metric_named(metric).rank(self.value(metric)), self.val_loss, self.epoch

@@ -109,7 +109,7 @@ class TrainState:
 
     @property
     def scored_model(self) -> nn.Module:
-        """What validation scores and the best checkpoint keeps."""
+        """Model that validation scores and the best checkpoint keeps: the average, where there is one."""
         return self.model if self.average is None else self.average.model
 
     @property
@@ -200,7 +200,7 @@ def predict(
     model: nn.Module, loader: Loader, normalise: Normalise, device: Device,
     should_stop: Callable[[], str | bool] = lambda: False,
 ) -> Tensor:  # fmt: skip
-    """Logits, float32 (N, K) on the CPU, of every image of a split in its order.
+    """The loop's forward pass over a split: logits, float32 (N, K) on the CPU, of every image in order.
 
     Raises:
         Interrupted: `should_stop`, asked between two batches, said so.

@@ -41,7 +41,7 @@ def loss_sum(logits: Tensor, targets: Tensor, class_weights: Tensor | None, smoo
 
 
 class LossSum:
-    """The loss of an epoch's steps, summed on the device, so that nobody waits for an accelerator.
+    """Sum of the loss over the steps of an epoch, kept on the device, so that nobody waits for an accelerator.
 
     Args:
         device: where the losses are.
@@ -90,7 +90,7 @@ class LossSum:
 
 
 def finite(value: float, name: str, epoch: int, step: int) -> float:
-    """The value of a loss or a score, unless it is infinite or not a number.
+    """Refuses a loss or a score that is infinite or not a number; otherwise gives it back.
 
     Raises:
         TrainingError: naming epoch and step, both counted from 1.

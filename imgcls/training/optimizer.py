@@ -9,7 +9,7 @@ from imgcls.config.keys import TrainConfig
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig, lost: Tensor | None) -> torch.optim.AdamW:
-    """AdamW over the parameters that are trained.
+    """The optimizer of a run: AdamW over the parameters that are trained.
 
     Norms and biases do not decay; they are the parameters of fewer than two dimensions.
 

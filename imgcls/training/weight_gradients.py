@@ -77,7 +77,7 @@ class _Convolution(torch.autograd.Function):
 def weight_gradient(
     images: Tensor, grad: Tensor, shape: torch.Size, stride: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
-    """The gradient of a convolution's weights, as one product of what each output pixel saw and its gradient.
+    """Gradient of a convolution's weights, as one matrix product of what each output pixel saw and its gradient.
 
     Args:
         images: input of the convolution, float32 (B, C, H, W).
