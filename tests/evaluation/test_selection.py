@@ -67,7 +67,7 @@ def found(make_project):
     numbers = {project.client.get_run(run).data.tags["imgcls.trial"]: run for run in trials}
     result = confirm(project, swept.run_id)
     fresh = {numbers[str(confirmed.trial)]: list(confirmed.run_ids) for confirmed in result.ranked}
-    return Found(project, swept.run_id, trials, fresh, pruned.run_id, single.run_id, repeat.run_id)
+    return Found(project, swept.run_id, trials, fresh, pruned.run_id, single.run_id, repeat.now.run_id)
 
 
 @contextmanager
