@@ -207,8 +207,8 @@ def _fill(experiment: Experiment, root: Path, num_runs: int) -> tuple[Any, Any, 
     sweep = Sweep(experiment, tracker)
     parent = tracker.find({"imgcls.kind": "sweep"})[0].run_id
     done = train_run(
-        prepare(experiment, Project(root)), tracker, kind="trial", name="trial 0", parent=parent,
-        tags={"imgcls.study": sweep.name, "imgcls.trial": "0"},
+        prepare(experiment, Project(root)), tracker, kind="trial", name="trial 0",
+        tags={"mlflow.parentRunId": parent, "imgcls.study": sweep.name, "imgcls.trial": "0"},
     )  # fmt: skip
     run_ids = [done.run_id, *copy_run(root / "mlflow.db", done.run_id, num_runs - 1)]
     study = sweep.study(parent)

@@ -135,8 +135,7 @@ def rerun(run_id: str, tracker: Tracker) -> Verdict:
         tracker,
         kind="rerun",
         name=f"rerun of {record.name}",
-        parent=record.run_id,
-        tags={Tag.REPEATED_RUN_ID: record.run_id},
+        tags={Tag.PARENT: record.run_id, Tag.REPEATED_RUN_ID: record.run_id},
     )
     verdict = Verdict(
         then=record,

@@ -16,13 +16,7 @@ from imgcls.config.keys import Experiment
 from imgcls.errors import InputError, Interrupted, TrainingError
 from imgcls.files import leftovers
 from imgcls.machine_failures import explain
-from imgcls.record import (
-    Artifact,
-    Kind,
-    MetricName,
-    RunRecord,
-    Tag,
-)
+from imgcls.record import Artifact, Kind, MetricName, RunRecord, Tag
 from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.progress import RunProgress
 from imgcls.rng import derive_seed
@@ -30,14 +24,7 @@ from imgcls.runs.earlier_versions import is_kept_larger, other_loss, other_squar
 from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.rebuild import recorded_experiment
-from imgcls.runs.record_writer import (
-    Finished,
-    record_end,
-    record_start,
-    save_last,
-    save_scored,
-    val_accuracy_interval,
-)
+from imgcls.runs.record_writer import Finished, record_end, record_start, save_last, save_scored, val_accuracy_interval
 from imgcls.signals import stop_requested
 from imgcls.tracking.heartbeat import heartbeat
 from imgcls.tracking.run import Run
@@ -57,7 +44,6 @@ def train_run(
     *,
     kind: Kind,
     name: str,
-    parent: str | None = None,
     tags: Mapping[str, str] | None = None,
     prune: Callable[[EpochResult], bool] = lambda _: False,
     fresh: bool = False,
@@ -72,8 +58,7 @@ def train_run(
         tracker: where the record goes.
         kind: of the run.
         name: of the run, for people.
-        parent: run under which this one stands.
-        tags: further tags.
+        tags: further tags, among them the run under which this one stands.
         prune: asked after each epoch, and about the last one once more when a run is taken up; True ends it as pruned.
         fresh: begin a new run even where there is one to take up.
 
@@ -81,11 +66,11 @@ def train_run(
         Interrupted: a stop was requested; the state after the last whole step is in the last checkpoint.
         TrainingError: the loss is not finite; the run is FAILED, with the reason as a tag.
     """
-    tags = {Tag.IDENTITY: _identity(prepared), **(tags or {}), **({} if parent is None else {Tag.PARENT: parent})}
+    tags = {Tag.IDENTITY: _identity(prepared), **(tags or {})}
     work = _Work(kind, name, ImageRecord(prepared.dataset, tracker), prune)
     earlier = None if fresh else _unfinished(prepared, tracker, {Tag.KIND: kind, **tags})
     # Another process may be training the same, so begin another run. Nobody else trains what is below a sweep or a run.
-    if earlier is not None and not (parent is None and tracker.is_running(earlier)):
+    if earlier is not None and (Tag.PARENT in tags or not tracker.is_running(earlier)):
         try:
             with tracker.reopen_run(earlier.run_id) as run:
                 _remove_leftovers(run)

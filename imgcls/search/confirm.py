@@ -141,8 +141,7 @@ class _Job:
             tracker,
             kind="confirm",
             name=f"confirm trial {self.trial.trial}, fresh seed {self.index + 1}",
-            parent=sweep.run_id,
-            tags={Tag.TRIAL: str(self.trial.trial), Tag.STUDY: sweep.study},
+            tags={Tag.PARENT: sweep.run_id, Tag.TRIAL: str(self.trial.trial), Tag.STUDY: sweep.study},
         )
         return tracker.get(done.run_id)
 

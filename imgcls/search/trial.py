@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
@@ -48,7 +48,7 @@ class StudyPlace:
         MLflow is the record; the journal only coordinates.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        path = journal_path(self.root, self.name)
+        path = self.root / "mlruns" / ".studies" / f"{self.name}.journal"  # no experiment's name begins with a dot
         path.parent.mkdir(parents=True, exist_ok=True)
         return optuna.create_study(
             storage=JournalStorage(Journal(path)),
@@ -85,11 +85,6 @@ def direction(experiment: Experiment) -> Literal["minimize", "maximize"]:
     return "maximize" if metric_named(experiment.search.metric).higher_is_better else "minimize"
 
 
-def journal_path(root: Path, study: str) -> Path:
-    """Where a study's journal is; the dot keeps it apart from every experiment."""
-    return root / "mlruns" / ".studies" / f"{study}.journal"
-
-
 def make_pruner(experiment: Experiment, warmup: int) -> BasePruner:
     """The experiment's pruner, which judges nothing before `warmup` completed epochs."""
     if experiment.search.pruner == "none" or warmup >= experiment.train.epochs:
@@ -115,6 +110,7 @@ def run_trial(job: TrialJob) -> Finished:
 
 def _train(job: TrialJob, tracker: Tracker) -> Finished:
     trial = attach(job.study.open(job.experiment), job.number)
+    values = ", ".join(f"{key} = {value}" for key, value in trial.params.items())
 
     def prune(result: EpochResult) -> bool:
         trial.report(result.value(job.experiment.search.metric), step=result.epoch)
@@ -125,8 +121,7 @@ def _train(job: TrialJob, tracker: Tracker) -> Finished:
         tracker,
         kind="trial",
         name=f"trial {job.number}",
-        parent=job.study.sweep_run_id,
-        tags={**job.tags, **_values_tag(trial.params)},
+        tags={**job.tags, Tag.PARENT: job.study.sweep_run_id, Tag.VALUES: values},
         prune=prune,
     )
 
@@ -165,7 +160,3 @@ def _recorded(job: TrialJob, tracker: Tracker) -> Finished | None:
 def _tracker(root: Path) -> Tracker:
     """A worker opens the store once, not once a trial."""
     return Tracker(root)
-
-
-def _values_tag(values: dict[str, Any]) -> dict[str, str]:
-    return {Tag.VALUES: ", ".join(f"{key} = {value}" for key, value in values.items())}

@@ -57,10 +57,8 @@ def set_scores(project, run_ids, accuracy):
 def found(make_project):
     project = make_project()
     swept = Sweep(project.experiment(*QUICK, *SPACE), project.tracker).run()
-    tags = {"imgcls.trial": "9", "imgcls.study": "none"}
-    pruned = project.train(
-        "train.epochs=2", "model.width=4", kind="trial", parent=swept.run_id, tags=tags, prune=lambda _: True
-    )
+    tags = {"imgcls.trial": "9", "imgcls.study": "none", "mlflow.parentRunId": swept.run_id}
+    pruned = project.train("train.epochs=2", "model.width=4", kind="trial", tags=tags, prune=lambda _: True)
     single = project.train(*QUICK[:2], "model.width=4")
     repeat = rerun(single.run_id, project.tracker)
     trials = swept.leaderboard["run_id"].tolist()
