@@ -38,7 +38,7 @@ class Ours:
         prepared = prepare(self._work.experiment, Project(self._work.root))
         task = prepared.task()
         state = TrainState.start(prepared.model(), task.config, task.device)
-        progress = RunProgress(self._work.name, task.config.last_epoch, task.train.steps_per_epoch)
+        progress = RunProgress(self._work.name, task.config.last_epoch, task.train.steps_per_epoch, task.metric)
         self._num_train = task.train.num_images
         self._epochs = fit(task, state, on_step=progress.on_step)
         result = next(self._epochs)

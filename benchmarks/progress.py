@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from imgcls.reporting.progress import duration
+from imgcls.text import duration
 
 
 class Progress:

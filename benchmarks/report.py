@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contestant import ALL, BARE, LIMITS
-from imgcls.reporting.progress import duration
+from imgcls.text import duration
 
 Results = dict[str, Any]
 

@@ -151,7 +151,7 @@ BY_NAME = {metric.on_val: metric for metric in METRICS if metric.may_select}
 
 
 def metric_named(name: str) -> Metric:
-    """The metric that `search.metric` names, such as `val/accuracy`.
+    """Finds the metric that `search.metric` names, such as `val/accuracy`.
 
     Raises:
         InputError: a name that this version does not know, which a record of a later version may have.
@@ -162,12 +162,12 @@ def metric_named(name: str) -> Metric:
 
 
 def reported(selecting: str) -> tuple[str, ...]:
-    """Metrics that stand beside each other for every run: accuracy, loss, and the one that selects."""
+    """Names of the metrics that reports show of every run: accuracy, loss, and the one that selects."""
     return tuple(dict.fromkeys((ACCURACY.on_val, LOSS.on_val, selecting)))
 
 
 def val_scores(of: Predictions, selecting: str) -> dict[str, float]:
-    """What an epoch is scored by, under the record's names, such as `val/loss`.
+    """Computes the metrics that an epoch tracks on val, by names such as `val/loss`.
 
     Args:
         of: predictions of val.
@@ -179,7 +179,7 @@ def val_scores(of: Predictions, selecting: str) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a split says about a classifier.
+    """All metrics of a classifier on one split, with their intervals.
 
     Attributes:
         values: name of a metric -> its value; one that is undefined is left out.
@@ -224,7 +224,7 @@ class Scores:
 
 
 def score(of: Predictions) -> Scores:
-    """All scores of the predictions on a split, with their intervals.
+    """Computes all metrics of the predictions on a split, with their intervals.
 
     `Metric.method` names the methods, and docs/intervals.md shows what each of them covers. The calibration error gets
     no interval, since it is biased upwards.

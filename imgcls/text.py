@@ -73,3 +73,13 @@ def suggestion(*words: str) -> str:
 def either(words: Sequence[str]) -> str:
     """Words as a choice: `A, B or C`."""
     return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def duration(seconds: float) -> str:
+    """A duration in words, such as `42 s`, `3 min 05 s` or `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -10,7 +10,7 @@ CAUTION_TAGS = (Tag.LEAKS, Tag.NUM_NEAR_LEAKED, Tag.NUM_OPENED_BEFORE)
 
 
 def cautions(tags: Mapping[str, str]) -> tuple[str, ...]:
-    """Whole sentences that stand beside every score of a run; none where there is nothing to say.
+    """Cautions as whole sentences that stand beside every score of a run; none where there is nothing to say.
 
     Args:
         tags: of the run. A tag that it does not have says nothing: runs of earlier versions lack some.
@@ -31,14 +31,14 @@ def cautions(tags: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def flat_cautions(tags: Mapping[str, str]) -> dict[str, str | int]:
-    """The same under the record's names, for programs; what the run does not say is left out."""
+    """Cautions under the record's names, for programs; what the run does not say is left out."""
     leaks: dict[str, str | int] = {Tag.LEAKS: said} if (said := tags.get(Tag.LEAKS)) else {}
     numbers = {name: _number(tags, name) for name in (Tag.NUM_NEAR_LEAKED, Tag.NUM_OPENED_BEFORE)}
     return leaks | {name: num for name, num in numbers.items() if num is not None}
 
 
 def caution_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Those of a run's tags that `cautions` reads: an evaluation takes them over from the run that it judges."""
+    """Tags of a run that hold its cautions; an evaluation takes them over from the run that it judges."""
     return {name: tags[name] for name in CAUTION_TAGS if name in tags}
 
 

@@ -20,7 +20,7 @@ MAX_NAME = 22
 
 
 def save_png(figure: Figure, dpi: int = 150) -> bytes:
-    """Renders a figure; the same figure gives the same bytes.
+    """Renders a drawn figure as PNG; the same figure gives the same bytes.
 
     Args:
         figure: from any function here.
@@ -47,7 +47,7 @@ def whole_numbers(axes: Axes, name: str) -> None:
 
 
 def plain_axes(axes: Axes) -> None:
-    """Small ticks, horizontal grid lines behind what is drawn, and no frame at the top and the right."""
+    """Draws axes with small ticks, horizontal grid lines, and no frame at the top and the right."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=SMALL)
     axes.grid(axis="y", color="#E5E5E5", linewidth=0.7)
@@ -55,26 +55,26 @@ def plain_axes(axes: Axes) -> None:
 
 
 def plain_rows(axes: Axes) -> None:
-    """The same with vertical grid lines, for one row a name."""
+    """Draws axes with vertical grid lines, for one row a name."""
     plain_axes(axes)
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x", color="#E5E5E5", linewidth=0.7)
 
 
 def legend_above(axes: Axes, ncols: int = 3) -> None:
-    """A legend above the axes, where it covers no curve."""
+    """Draws a legend above the axes, where it covers no curve."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=ncols, fontsize=SMALL, frameon=False, borderaxespad=0.2)
 
 
 def sentence(text: str) -> Figure:
-    """A sentence in place of a figure that has nothing to show."""
+    """Draws a sentence in place of a figure that has nothing to show."""
     figure = Figure(figsize=(6, 1.2))
     figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=10)
     return figure
 
 
 def legible(name: str, limit: int = MAX_NAME) -> str:
-    """One line, its middle left out where it is long, since long names differ at either end."""
+    """A name as a figure has room for it: one line, whose middle is left out where it is long."""
     line = " ".join(name.split())
     if len(line) > limit:
         line = f"{line[: limit // 2]}…{line[-((limit - 1) // 2) :]}"
@@ -82,5 +82,5 @@ def legible(name: str, limit: int = MAX_NAME) -> str:
 
 
 def verbatim(text: str) -> str:
-    """A text as it is: Matplotlib would read what stands between two dollars as mathematics."""
+    """A text that is drawn as it is: Matplotlib would read what stands between two dollars as mathematics."""
     return text.replace("$", r"\$")

@@ -35,7 +35,7 @@ figcaption { font-size: 0.9rem; }
 
 
 def render(markdown: str, pictures: Sequence[tuple[str, bytes]], title: str) -> str:
-    """Makes a self-contained HTML 5 page.
+    """Renders a report as a self-contained HTML 5 page.
 
     Markup in names stays text: HTML, links and images of the Markdown are not rendered, so the pictures given are the
     only ones and nothing in the page has an address.

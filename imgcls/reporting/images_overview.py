@@ -21,7 +21,7 @@ Counts = dict[Split, NDArray[np.int64]]
 
 
 def overview(dataset: Dataset, place: str, device: str, *, work: str = "") -> str:
-    """One line: classes, images of each split and where it came from, the smallest class, what was ignored, the device.
+    """An overview of the images in one line: classes, sizes and origins of the splits, what was ignored, the device.
 
     Args:
         dataset: the images. Of test, only what labels and hashes tell.
@@ -49,7 +49,7 @@ def overview(dataset: Dataset, place: str, device: str, *, work: str = "") -> st
 
 
 def too_few_to_score(dataset: Dataset) -> str:
-    """Names the classes of which val or test has too few images; "" where there are none."""
+    """A warning that names the classes of which val or test has too few images to score; "" where there are none."""
     counts = _counts(dataset)
     scored = np.stack([num for split, num in counts.items() if split != "train"])
     small = [row for row in np.argsort(scored.min(axis=0), kind="stable") if scored[:, row].min() < FEW_IMAGES]

@@ -17,7 +17,7 @@ UNNAMED = ("imgcls", "mlflow", "optuna")
 
 
 def model_words(run: RunRecord) -> str:
-    """Such as `resnet, 18 layers, width 64`."""
+    """Words for the model in a methods section, such as `resnet, 18 layers, width 64`."""
     params = run.params
     words = params["model.name"]
     if params.get("model.depth", "0") != "0":
@@ -26,7 +26,7 @@ def model_words(run: RunRecord) -> str:
 
 
 def methods(run: RunRecord) -> list[str]:
-    """Whole sentences: start, optimiser, schedule, regularisation, augmentation, images, software and hardware."""
+    """The methods section of a run in sentences: optimiser, schedule, augmentation, images, software and hardware."""
     start = start_words(run.params.get("model.weights", ""))
     return [
         f"Training started {start[0].lower()}{start[1:]}.",
@@ -39,7 +39,7 @@ def methods(run: RunRecord) -> list[str]:
 
 
 def split_words(run: RunRecord, evaluation: RunRecord | None = None) -> str:
-    """How many images each split of a run has, and where the splits came from, as far as the record says.
+    """Words for the splits of a run in a methods section: their images, and where they came from if that is recorded.
 
     Args:
         run: that trained.
@@ -56,7 +56,7 @@ def split_words(run: RunRecord, evaluation: RunRecord | None = None) -> str:
 
 
 def schedule_words(params: Mapping[str, str]) -> str:
-    """Such as `30 epochs, of which the first 3 are warm-up`."""
+    """Words for the schedule, such as `30 epochs, of which the first 3 are warm-up`."""
     epochs, warmup, last = (int(params.get(f"train.{key}", "0")) for key in ("epochs", "warmup_epochs", "score_epoch"))
     words = counted(epochs, "epoch")
     if warmup:
@@ -67,7 +67,7 @@ def schedule_words(params: Mapping[str, str]) -> str:
 
 
 def start_words(weights: str) -> str:
-    """Such as `From random weights`; `weights` as `model.weights` has them."""
+    """Words for the first weights, such as `From random weights`; `weights` is `model.weights`."""
     return f'From the weights "{weights}"' if weights else "From random weights"
 
 
@@ -150,12 +150,12 @@ def _machine(run: RunRecord) -> Iterator[str]:
 
 
 def device_words(device: str) -> str:
-    """A device as a sentence has it: the record says `1 threads`, which has to stay equal between versions."""
+    """Words for the device in a sentence; the record says `1 threads`, which has to stay equal between versions."""
     return device.removesuffix("s") if device.endswith(" 1 threads") else device
 
 
 def commit_words(tags: Mapping[str, str]) -> str:
-    """Which commit a run's code was, and whether files differed from it, as far as that is known."""
+    """Words for the commit of a run's code in a methods section, and whether files differed from it."""
     commit = tags.get(Tag.GIT_COMMIT, UNKNOWN)
     if commit in ("", UNKNOWN):
         reason = tags.get(Tag.GIT_UNKNOWN)

@@ -35,7 +35,7 @@ MAX_NAMED_CLASSES = 100
 
 
 def confusion_matrix(matrix: NDArray[np.integer], class_names: Sequence[str]) -> Figure:
-    """Draws who is taken for whom: colour is the share of the true class, text the count and that share.
+    """Draws the confusion matrix of predictions: colour is the share of the true class, text the count and that share.
 
     Cells carry text up to 20 classes. From there on the colour scale is a square root, which lets rare mistakes show,
     and beyond 100 classes not every one is named.
@@ -122,7 +122,7 @@ def worst_mistakes(
     class_names: Sequence[str],
     num: int = 24,
 ) -> Figure:
-    """Shows the wrong predictions of highest confidence, each under truth → prediction (confidence).
+    """Draws the images predicted wrong with the highest confidence, each under truth → prediction (confidence).
 
     Args:
         pixels: uint8 (N, C, H, W), C = 1 (grey) or 3 (RGB). Only the rows shown are read.
@@ -160,7 +160,7 @@ def near_duplicates(
     above: NDArray[np.uint8], below: NDArray[np.uint8], keys: Sequence[tuple[str, str]], num_pairs: int,
     title: str = "Near duplicates, train above val",
 ) -> Figure:  # fmt: skip
-    """Shows images, each above the one that looks like it.
+    """Draws pairs of images, each above the one that looks like it.
 
     Args:
         above: uint8 (N, C, H, W), C = 1 (grey) or 3 (RGB), N at least 1.

@@ -13,6 +13,7 @@ from imgcls.metrics import ACCURACY, LOSS
 from imgcls.record import MetricName
 from imgcls.reporting.rounding import rounded, with_interval
 from imgcls.statistics.intervals import Interval
+from imgcls.text import duration
 from imgcls.training.epoch import EpochResult
 from imgcls.training.loop import TrainState
 
@@ -20,7 +21,7 @@ SECONDS_BETWEEN_UPDATES = 0.2
 
 
 class Pace:
-    """Time left, going by what this sitting has done since it began, and not by what earlier ones did.
+    """Estimates the time left of a run or sweep, by what this sitting has done and not by what earlier ones did.
 
     Args:
         done: what earlier sittings did, in epochs, trials or whatever is counted.
@@ -47,7 +48,7 @@ class Pace:
 
 
 class RunProgress:
-    """Shows one run.
+    """Shows the progress of one run.
 
     Args:
         title: what the run is called.
@@ -71,7 +72,7 @@ class RunProgress:
         self._pace = Pace(done, now)
 
     def on_step(self, state: TrainState) -> None:
-        """Moves the bar, a few times a second."""
+        """Moves the progress bar, a few times a second."""
         now = time.perf_counter()
         if not terminal.stderr().isatty() or (
             now - self._updated < SECONDS_BETWEEN_UPDATES and state.step < self._steps
@@ -91,7 +92,7 @@ class RunProgress:
         )
 
     def on_epoch(self, result: EpochResult, is_best: bool, interval: Interval) -> None:
-        """Prints the epoch's line.
+        """Prints the line of an epoch that is complete.
 
         Args:
             result: of the epoch.
@@ -111,17 +112,7 @@ class RunProgress:
         tqdm.write(line, file=terminal.stderr())
 
     def close(self) -> None:
-        """Takes the bar off the screen."""
+        """Takes the progress bar off the screen."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-def duration(seconds: float) -> str:
-    """Such as `42 s`, `3 min 05 s` or `2 h 10 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -17,7 +17,7 @@ DECIMALS_WITHOUT_INTERVAL = 2
 
 
 def rounded(value: float, interval: Interval) -> str:
-    """A score with no more digits than its interval supports.
+    """Rounds a score to the digits that its interval supports.
 
     The last decimal shown is that of the half-width's first significant digit, the half-width itself being rounded to
     one digit first: 0.8742 +- 0.025 is "0.87", 0.8742 +- 0.0031 is "0.874", 0.8742 +- 0.2 is "0.9". Between 0 and
@@ -43,19 +43,19 @@ def _is_perfect(shown: str, value: float, floor: float) -> bool:
 
 
 def with_interval(value: float, interval: Interval) -> str:
-    """A score as `0.85 (0.81 to 0.89)`, with the digits that the interval supports."""
+    """A rounded score with its interval, as `0.85 (0.81 to 0.89)`."""
     return f"{rounded(value, interval)} ({ends(interval)})"
 
 
 def ends(interval: Interval) -> str:
-    """An interval as `0.81 to 0.89`, with the digits that it supports; a dash for `NO_INTERVAL`."""
+    """The rounded ends of an interval, as `0.81 to 0.89`; a dash for `NO_INTERVAL`."""
     if math.isnan(interval.half_width):
         return UNDEFINED
     return f"{rounded(interval.low, interval)} to {rounded(interval.high, interval)}"
 
 
 def score_text(value: float, interval: Interval | None, of_accuracy: Interval) -> str:
-    """A score with its interval, or where it has none with as many digits as the accuracy on the same images.
+    """A rounded score with its interval, or with the digits of the accuracy on the same images where it has none.
 
     Args:
         value: the score.

@@ -16,7 +16,7 @@ from imgcls.statistics.intervals import NO_INTERVAL, Interval, accuracy_interval
 
 
 def score_of(record: RunRecord) -> str:
-    """A run's accuracy for people: on test where it was judged there, else on val; empty where it has none.
+    """A run's accuracy in words: on test where it was judged there, else on val; empty where it has none.
 
     With its 95% interval, and with the run's cautions.
     """
@@ -43,7 +43,7 @@ def warned(paragraph: str, sentences: Sequence[str]) -> str:
 
 
 def val_score(record: RunRecord, metric: str) -> str:
-    """A run's val metric at the epoch that it kept, for people.
+    """A run's val score in words: a metric at the epoch that it kept, with its interval.
 
     Args:
         record: of a run that trained, or of a sweep, which has its winner's.
@@ -53,7 +53,7 @@ def val_score(record: RunRecord, metric: str) -> str:
 
 
 def best_interval(record: RunRecord, metric: str) -> Interval | None:
-    """95% interval of a run's val metric at the epoch that it kept; None where the record has none.
+    """95% interval of a run's val score at the epoch that it kept; None where the record has none.
 
     Args:
         record: of a run that trained, or of a sweep, which has its winner's.
@@ -65,7 +65,7 @@ def best_interval(record: RunRecord, metric: str) -> Interval | None:
 
 
 def best_accuracy_interval(record: RunRecord) -> Interval:
-    """Of the accuracy; `NO_INTERVAL` where images come in too few groups, or in groups that are not known."""
+    """95% interval of a run's val accuracy; `NO_INTERVAL` where images come in too few groups or in unknown ones."""
     if recorded := _ends(record.metrics, best_name(ACCURACY.on_val)):
         return recorded
     if record.has_groups:
@@ -79,7 +79,7 @@ def _ends(metrics: Mapping[str, float], name: str) -> Interval | None:
 
 
 def leaderboard_intervals(leaderboard: pd.DataFrame, metric: str, num_val: int) -> list[Interval | None]:
-    """Of each trial's metric; None where it has none. An accuracy always has one: `NO_INTERVAL` in too few groups.
+    """95% interval of each trial's score in a leaderboard, or None; an accuracy has `NO_INTERVAL` in too few groups.
 
     Args:
         leaderboard: a row a trial. The ends of an interval are in columns such as `val/loss_low` and `val/loss_high`;
@@ -103,7 +103,7 @@ def leaderboard_intervals(leaderboard: pd.DataFrame, metric: str, num_val: int) 
 
 
 def with_intervals(leaderboard: pd.DataFrame, num_val: int) -> pd.DataFrame:
-    """A leaderboard for people: each score with its interval, or with as many digits as the accuracy's has.
+    """A leaderboard with its scores in words: each with its interval, or with the digits of the accuracy's.
 
     Args:
         leaderboard: as in `leaderboard_intervals`, with any further columns.

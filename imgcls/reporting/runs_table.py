@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from imgcls.record import RunRecord, Tag
 from imgcls.reporting.cautions import flat_cautions
-from imgcls.reporting.progress import duration
 from imgcls.reporting.run_scores import score_of
+from imgcls.text import duration
 
 SPACE = "search.space."
 """How the parameters begin that say what a sweep searched."""
@@ -18,7 +18,7 @@ COLUMNS = ("run", "kind", "outcome", "started (UTC)", "start to end", "experimen
 
 
 def runs_table(records: Sequence[RunRecord]) -> str:
-    """A header and a line for each run, in aligned columns."""
+    """The table of `imgcls runs`: a header and a line for each run, in aligned columns."""
     rows = [COLUMNS, *(_row(record) for record in records)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     return "\n".join(
@@ -27,7 +27,7 @@ def runs_table(records: Sequence[RunRecord]) -> str:
 
 
 def run_facts(record: RunRecord) -> dict[str, object]:
-    """A run under the record's names: what it is, when it ran, what was searched and drawn for it, its last metrics.
+    """A run as `imgcls runs --json` has it, under the record's names: when it ran, what was drawn for it, its metrics.
 
     Times are ISO 8601 in UTC; `seconds` and `end_time` are None of a run that goes on.
     """
@@ -48,7 +48,7 @@ def run_facts(record: RunRecord) -> dict[str, object]:
 
 
 def searched_values(record: RunRecord) -> dict[str, object]:
-    """Dotted key -> value of what a sweep searched, for a trial and for a confirmation's run; empty for others."""
+    """Values that a sweep drew for a run, by dotted key; empty for runs that are not a trial's or a confirmation's."""
     if record.kind not in ("trial", "confirm"):
         return {}
     keys = [name.removeprefix(SPACE) for name in record.params if name.startswith(SPACE)]

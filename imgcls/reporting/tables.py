@@ -22,7 +22,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def terminal_table(rows: Sequence[tuple[str, str]]) -> str:
-    """Two aligned columns for the shell, without a line break at the end.
+    """A table of two aligned columns for the terminal, without a line break at the end.
 
     Args:
         rows: (name, value); further lines of a value are indented to its column.
@@ -33,7 +33,7 @@ def terminal_table(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def document(*blocks: str) -> str:
-    """Blocks of Markdown as one text."""
+    """Joins blocks of Markdown, such as tables, to one text."""
     return "\n\n".join(blocks) + "\n"
 
 
@@ -51,16 +51,16 @@ def shown(value: object) -> str:
 
 
 def fetch_config(run_id: str) -> str:
-    """The line that gets the whole configuration of a run, which feeds a new run as it is."""
+    """The command that fetches the whole configuration of a run, which feeds a new run as it is."""
     return f"mlflow artifacts download --run-id {run_id} --artifact-path config.toml --dst-path ."
 
 
 def shell(command: str) -> str:
-    """A command in Markdown."""
+    """A shell command in Markdown."""
     return f"```sh\n{command}\n```"
 
 
 def escaped(text: str) -> str:
-    """One line in which Markdown finds no markup; underscores within a word are none."""
+    """A text as one line of a Markdown table or paragraph, with its markup escaped."""
     line = " ".join(text.split())
     return re.sub(r"[\\`*<>\[\]|]|&(?=#?\w+;)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", line)

@@ -35,7 +35,7 @@ RUN_LINES = ("-", "--", ":", "-.")
 def learning_curves(
     history: pd.DataFrame | Sequence[Mapping[str, float]], best_epoch: int | None = None, metric: Metric = ACCURACY
 ) -> Figure:
-    """Draws the loss, and beside it the metric that selects or the accuracy, over the epochs.
+    """Draws the learning curves of a run: the loss, and the metric that selects or the accuracy, over the epochs.
 
     Args:
         history: a row per epoch with `epoch` (completed epochs, from 1), `train/loss`, and the metrics on val.
@@ -76,7 +76,7 @@ def _beside_the_loss(metric: Metric) -> Metric:
 def overlaid_curves(
     runs: Mapping[str, pd.DataFrame | Sequence[Mapping[str, float]]], metric: Metric = ACCURACY
 ) -> Figure:
-    """Draws the val scores of several runs over one another.
+    """Draws the learning curves of several runs over one another, on val.
 
     Args:
         runs: name -> a row per epoch with `epoch` (completed epochs, from 1), `val/loss` and the metric that selects,

@@ -11,7 +11,7 @@ from imgcls.tracking.store import Tracker
 
 
 def place_of(record: RunRecord, name: str) -> str:
-    """Where an artifact lies: a path that a shell here understands, or for a store elsewhere the line that gets it."""
+    """Where to look for an artifact: its path, or for a store elsewhere the command that gets it."""
     if record.folder is None:
         return f"mlflow artifacts download --run-id {record.run_id} --artifact-path {name}"
     path = record.folder / name
@@ -19,7 +19,7 @@ def place_of(record: RunRecord, name: str) -> str:
 
 
 def how_to_look(uri: str, root: Path) -> str:
-    """The line that shows the record in MLflow's UI, or the address of the server that shows it.
+    """How to look at the record: the command that starts MLflow's UI, or the server's address.
 
     Args:
         uri: of the store.
@@ -33,7 +33,7 @@ def how_to_look(uri: str, root: Path) -> str:
 
 
 def places(report_of: RunRecord, weights_of: RunRecord, tracker: Tracker) -> list[tuple[str, str]]:
-    """(what, where) of a report, of the weights that it is about, and of the UI.
+    """Where to look for a report, the weights that it is about, and the UI: rows of (what, where).
 
     Args:
         report_of: the run that holds the report.

@@ -10,8 +10,8 @@ from imgcls.record import MetricName, Tag
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.images_overview import overview
 from imgcls.reporting.methods_section import device_words
-from imgcls.reporting.progress import duration
 from imgcls.runs.prepare import Prepared
+from imgcls.text import duration
 from imgcls.tracking.recorded_looks import num_opened_before
 from imgcls.tracking.store import Tracker
 

@@ -18,7 +18,7 @@ PRIOR_PLACEMENTS = 10
 
 
 def auroc(of: Predictions) -> float:
-    """Of class 1 for two classes, else the mean of K classes, each against the rest; NaN where a class has no images.
+    """AUROC of class 1 for two classes, else the mean of K classes against the rest; NaN where a class has no images.
 
     It is the share of pairs of a positive and a negative image in which the positive has the higher probability; a tie
     counts half (Hanley & McNeil 1982, Radiology 143:29-36).
@@ -33,7 +33,7 @@ def auroc(of: Predictions) -> float:
 
 
 def auroc_interval(of: Predictions) -> Interval | str:
-    """95% interval of `auroc`, or why there is none."""
+    """95% interval of the AUROC, or why there is none."""
     labels, units = of.labels, of.units
     if not of.counts[1].all():
         return "a class has no images"

@@ -13,7 +13,7 @@ NUM_BINS = 15
 
 @dataclass(frozen=True)
 class Reliability:
-    """Confidence against accuracy, in B equal-width bins of confidence.
+    """Calibration of a classifier: confidence against accuracy, in B equal-width bins of confidence.
 
     Attributes:
         edges: float64 (B + 1,), from 0 to 1. A bin holds its right edge, not its left.
@@ -29,7 +29,7 @@ class Reliability:
 
 
 def reliability(confidence: NDArray[np.floating], hits: NDArray[np.bool_], num_bins: int = NUM_BINS) -> Reliability:
-    """Bins images by confidence (Guo et al. 2017, arXiv 1706.04599).
+    """Computes the calibration of a classifier in bins of confidence (Guo et al. 2017, arXiv 1706.04599).
 
     Args:
         confidence: float (N,), the highest probability of each image.
@@ -56,7 +56,7 @@ def reliability(confidence: NDArray[np.floating], hits: NDArray[np.bool_], num_b
 
 
 def expected_calibration_error(bins: Reliability) -> float:
-    """Mean distance of confidence to accuracy, each bin weighted by its images, in [0, 1].
+    """Expected calibration error: mean distance of confidence to accuracy, each bin weighted by its images.
 
     Equation 3 of Guo et al. 2017, arXiv 1706.04599.
     """

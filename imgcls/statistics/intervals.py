@@ -27,7 +27,7 @@ DIFFERENCES_OF_SHARES = (-1.0, 1.0)
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval, both ends included.
+    """A 95% confidence interval, both ends included.
 
     Attributes:
         low: in the unit of the score.

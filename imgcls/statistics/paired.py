@@ -101,7 +101,7 @@ def paired_interval(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusts p-values of several tests for their number.
+    """Adjusts p-values of several paired tests for their number, by Holm's method.
 
     Holm's step-down procedure (Holm 1979, Scandinavian Journal of Statistics 6:65-70): rejecting where the adjusted
     value is at most a rejects one true hypothesis or more with probability at most a, however the tests depend on each

@@ -19,7 +19,7 @@ VALUES_AT_ONCE = 10**6
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The logits of a classifier, and what several scores take from them, which is computed once.
+    """Predictions of a classifier on the images of a split, beside the truth; what scores share is computed once.
 
     Attributes:
         logits: float (N, K), K >= 2, finite; probabilities are computed in float64 whatever their type.
@@ -32,7 +32,7 @@ class Predictions:
     groups: Sequence[str] = ()
 
     def check(self) -> None:
-        """Refuses what cannot be scored.
+        """Refuses predictions that cannot be scored.
 
         Raises:
             ValueError: other shapes than (N, K) and (N,), N >= 1, K >= 2; a label out of range; values that are not
@@ -110,7 +110,7 @@ class Predictions:
 
 
 def check_classes(name: str, classes: NDArray[np.integer], num_classes: int) -> None:
-    """Refuses whatever does not name a class for each image.
+    """Refuses labels or predictions that do not name a class for each image.
 
     Args:
         name: of the classes in the message, such as `labels`.

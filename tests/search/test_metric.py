@@ -8,13 +8,17 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
+from imgcls.errors import ConfigError
+from imgcls.evaluation.compare import compare
+from imgcls.evaluation.comparison_report import comparison_markdown, comparison_pictures
 from imgcls.metrics import BY_NAME, metric_named
 from imgcls.reporting.run_scores import with_intervals
+from imgcls.search.confirm import confirm_sweep
 from imgcls.search.leaderboard import make_leaderboard
 from imgcls.search.sweep import Sweep
 from imgcls.search.trial import StudyPlace
-from imgcls.signals import GracefulStop
-from tests.data.make import write
+from imgcls.search.winner import flat
+from tests.data.make import write, write_class
 
 SCORES = {"val/accuracy": 0.9, "val/balanced_accuracy": 0.5, "val/macro_f1": 0.4, "val/auroc": 0.6, "val/loss": 0.3}
 
@@ -107,7 +111,7 @@ def test_a_sweep_over_unbalanced_images_selects_another_trial_by_macro_f1_than_b
     found = {}
     for metric in ("val/accuracy", "val/macro_f1"):
         experiment = project.experiment(*unbalanced, f"search.metric={metric}")
-        found[metric] = Sweep(experiment, project.root, project.tracker, GracefulStop()).run()
+        found[metric] = Sweep(experiment, project.tracker).run()
     by_accuracy, by_macro_f1 = found.values()
     assert by_accuracy.leaderboard["trial"].tolist() == [0, 1]
     assert by_macro_f1.leaderboard["trial"].tolist() == [1, 0]
@@ -124,6 +128,31 @@ def test_a_sweep_over_unbalanced_images_selects_another_trial_by_macro_f1_than_b
     assert len(history) == 6 and max(history.values()) == winner.metrics["best/val/macro_f1"]
     best_by_accuracy = project.tracker.get(by_accuracy.best_run_id)
     assert "best/val/macro_f1" not in best_by_accuracy.metrics and "val/macro_f1" in best_by_accuracy.metrics
+    facts = flat(sweep)
+    assert facts["best/val/macro_f1"] == winner.metrics["best/val/macro_f1"] and "best/val/macro_f1_low" in facts
     report = project.tracker.read_text(sweep.run_id, "report/report.md")
     assert "searched for the best `val/macro_f1`" in report
     assert "The interval of the macro-F1: Wilson's score interval of each class's F1" in report
+    compared = compare(by_macro_f1.leaderboard["run_id"].tolist(), project.tracker)
+    facts = compared.flat()
+    assert facts["val/macro_f1_1"] == winner.metrics["best/val/macro_f1"] > facts["val/macro_f1_2"]
+    assert facts["val/macro_f1_low_1"] == winner.metrics["best/val/macro_f1_low"]
+    assert "macro-F1, which selected on val, 95% interval" in comparison_markdown(compared)
+    assert len(comparison_pictures(compared)) == 1
+    confirmation = confirm_sweep(sweep.run_id, project.tracker, top=2, seeds=1)
+    assert [confirmed.trial for confirmed in confirmation.ranked] == [1, 0]
+    fresh = project.tracker.get(confirmation.best_run_id)
+    assert confirmation.winner.mean == fresh.metrics["best/val/macro_f1"]
+
+
+def test_a_metric_that_is_undefined_on_these_val_images_is_refused_before_training(project):
+    for split, kind, seeds in (("train", "cat", 3), ("train", "dog", 3), ("val", "cat", 2)):
+        write_class(
+            project.root / "images" / split / kind, range(10 * seeds + len(split), 10 * seeds + len(split) + seeds)
+        )
+    settings = "data.source=folder", "data.path=images", "data.test_fraction=0"
+    with pytest.raises(
+        ConfigError, match=r"search\.metric = val/auroc is undefined on val, where class 'dog' has no images"
+    ):
+        project.prepare(*settings, "search.metric=val/auroc")
+    project.prepare(*settings, "search.metric=val/balanced_accuracy")
