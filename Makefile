@@ -38,7 +38,8 @@ test-lowest:  ## the everyday tests with the lowest versions that pyproject.toml
 	.venv-lowest/bin/python -m pip install --quiet uv
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
 		--editable '.[solar,pretrained,heic,dev]'
-	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist worksteal -m "not slow" -W default::DeprecationWarning
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist worksteal -m "not slow" \
+		-W default::DeprecationWarning -W "default:The epoch parameter"
 
 fuzz: setup  ## give 10,000 hostile files and options, new ones each time, to the readers of configs, images and checkpoints
 	IMGCLS_FUZZ=long OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz
