@@ -30,21 +30,21 @@ def overview(dataset: Dataset, place: str, device: str, *, work: str = "") -> st
         work: what is about to be done, such as `20 trials`.
     """
     counts = _counts(dataset)
-    splits = [f"{_number(int(num.sum()))} {split}{_origin(dataset, split)}" for split, num in counts.items()]
+    origins = {split: f" ({words})" for split, words in dataset.origins.items()}
+    splits = [f"{num.sum():,} {split}{origins.get(split, '')}" for split, num in counts.items()]
+    smallest = int(np.argmin(sum(counts.values())))
     parts = [
         f"{place}: {len(dataset.class_names)} classes",
         ", ".join(splits) + ("" if "test" in counts else ", no test"),
-        f"smallest class {_of_class(dataset, counts, _smallest(counts))}",
+        f"smallest class {_of_class(dataset, counts, smallest)}",
     ]
     if dataset.ignored:
         num = sum(dataset.ignored.values())
-        parts.append(f"ignored {_number(num)} file{'' if num == 1 else 's'}: {ignored_in_words(dataset.ignored)}")
+        parts.append(f"ignored {num:,} file{'' if num == 1 else 's'}: {ignored_in_words(dataset.ignored)}")
     if dataset.num_skipped:
-        parts.append(f"left out {_number(dataset.num_skipped)} unreadable")
+        parts.append(f"left out {dataset.num_skipped:,} unreadable")
     if num := dataset.num_several_frames:
-        parts.append(
-            f"{_number(num)} file{' has' if num == 1 else 's have'} several frames or pages: the first is used"
-        )
+        parts.append(f"{num:,} file{' has' if num == 1 else 's have'} several frames or pages: the first is used")
     return "; ".join([*parts, f"on {device}", *([work] if work else [])])
 
 
@@ -73,18 +73,6 @@ def _counts(dataset: Dataset) -> Counts:
     return {split: np.bincount(of, minlength=num_classes) for split, of in labels.items()}  # type: ignore[misc]
 
 
-def _smallest(counts: Counts) -> int:
-    return int(np.argmin(sum(counts.values())))
-
-
 def _of_class(dataset: Dataset, counts: Counts, row: int) -> str:
     """Such as `hat (12 train, 3 val, 5 test)`."""
     return f"{dataset.class_names[row]} ({', '.join(f'{num[row]} {split}' for split, num in counts.items())})"
-
-
-def _origin(dataset: Dataset, split: Split) -> str:
-    return f" ({dataset.origins[split]})" if split in dataset.origins else ""
-
-
-def _number(num: int) -> str:
-    return f"{num:,}"

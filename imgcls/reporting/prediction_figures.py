@@ -21,6 +21,7 @@ from imgcls.reporting.drawing import (
     TINY,
     legend_above,
     legible,
+    panels,
     plain_axes,
     sentence,
     verbatim,
@@ -55,8 +56,7 @@ def confusion_matrix(matrix: NDArray[np.integer], class_names: Sequence[str]) ->
     names = [legible(name) for name in class_names]
     cell = _cell_inches(num_classes)
     margin = 0.9 + 0.065 * max(map(len, names))
-    figure = Figure(figsize=(num_classes * cell + margin + 0.9, num_classes * cell + margin), layout="constrained")
-    axes = figure.add_subplot()
+    figure, (axes,) = panels(num_classes * cell + margin + 0.9, num_classes * cell + margin)
     image = axes.imshow(
         shares,
         cmap=colormaps["Blues"].with_extremes(bad="#E5E5E5"),
@@ -145,10 +145,10 @@ def worst_mistakes(
     # Three columns at least, so that the title has room.
     figure = Figure(figsize=(1.75 * max(num_columns, 3), 2.35 * num_rows + 0.4), layout="constrained")
     figure.suptitle(f"Mistakes of highest confidence: {len(shown)} of {len(mistakes)}", fontsize=10)
-    panels = figure.subplots(num_rows, num_columns, squeeze=False).flatten().tolist()
-    for axes in panels:
+    cells = figure.subplots(num_rows, num_columns, squeeze=False).flatten().tolist()
+    for axes in cells:
         axes.set_axis_off()
-    for axes, row in zip(panels, shown, strict=False):
+    for axes, row in zip(cells, shown, strict=False):
         truth, prediction = class_names[labels[row]], class_names[predictions[row]]
         _show_image(axes, pixels[row])
         axes.set_title(f"{legible(truth)} →\n{legible(prediction, 15)} ({confidence[row]:.1%})", fontsize=SMALL)
@@ -206,15 +206,9 @@ def _cell_inches(num_classes: int) -> float:
 def _annotate(axes: Axes, matrix: NDArray[np.integer], shares: NDArray[np.float64]) -> None:
     for row, column in zip(*np.nonzero(matrix), strict=True):
         share = shares[row, column]
-        axes.text(
-            column,
-            row,
-            f"{matrix[row, column]}\n{share:.0%}",
-            color="white" if share > 0.7 else "black",
-            fontsize=SMALL,
-            ha="center",
-            va="center",
-        )
+        colour = "white" if share > 0.7 else "black"
+        text = f"{matrix[row, column]}\n{share:.0%}"
+        axes.text(column, row, text, color=colour, fontsize=SMALL, ha="center", va="center")
 
 
 def _name_cells(axes: Axes, names: Sequence[str], cell: float) -> None:
@@ -235,10 +229,8 @@ def _name_cells(axes: Axes, names: Sequence[str], cell: float) -> None:
 
 
 def _show_image(axes: Axes, image: NDArray[np.uint8]) -> None:
-    if image.shape[0] == 1:
-        axes.imshow(image[0], cmap="gray", vmin=0, vmax=255)
-    else:
-        axes.imshow(image.transpose(1, 2, 0))
+    grey_or_rgb = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    axes.imshow(grey_or_rgb, cmap="gray", vmin=0, vmax=255)  # RGB takes no notice of the last three
 
 
 def _name_below(axes: Axes, key: str) -> None:
