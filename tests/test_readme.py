@@ -105,7 +105,7 @@ def ask(url, body=None):
 @pytest.mark.skipif(not (ROOT / ".venv" / ".installed").exists(), reason="needs the environment of `make setup`")
 def test_the_commands_run_as_written(clone):
     readme = (ROOT / "README.md").read_text()
-    for command in ("make sweep EXPERIMENT=digits ", "mlflow ui ", "evaluate.py --run-id best ", "--run-id RUN_ID "):
+    for command in ("make sweep EXPERIMENT=digits TRIALS=", "mlflow ui ", "evaluate.py --run-id best ", "id RUN_ID "):
         assert command in readme
     shown = shell(clone, "make sweep EXPERIMENT=digits TRIALS=2")
     line = next(line for line in shown.splitlines() if "evaluate.py" in line)
