@@ -30,6 +30,7 @@ from imgcls.search.sweep import Sweep
 from tests.conftest import Project
 
 RECORDED_IN = "/tmp/project"
+SCORES = ("loss", "accuracy", "balanced_accuracy", "macro_f1")
 LOOK = Look("fixture", 1, lambda: True)
 
 
@@ -169,6 +170,9 @@ def test_an_unfinished_run_in_which_nothing_was_otherwise_goes_on(earlier):
             database.execute("UPDATE params SET value = ? WHERE run_uuid = ? AND key = ?", (value, before.run_id, key))
     database.close()
     assert train(earlier, "weighing", "train.class_weights=none").run_id == before.run_id
+    steps = {name: {step for step, _ in earlier.tracker.history(before.run_id, f"val/{name}")} for name in SCORES}
+    assert steps["loss"] == steps["accuracy"] == {1, 2}
+    assert steps["balanced_accuracy"] == steps["macro_f1"] < {1, 2}  # what was not measured is not made up
     assert train(earlier, "weighing", "train.class_weights=none", "data.fit=pad").run_id != before.run_id
 
 
