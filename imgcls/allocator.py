@@ -1,7 +1,5 @@
 """How glibc's allocator treats the memory that a process frees."""
 
-from __future__ import annotations
-
 import ctypes
 import platform
 

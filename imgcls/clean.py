@@ -4,8 +4,6 @@ No run, metric or tag is changed, and the predictions, reports and config of eve
 evaluated runs keep all of their files, and so does every run that may go on.
 """
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Iterable, Iterator

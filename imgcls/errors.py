@@ -1,7 +1,5 @@
 """Errors meant for the user: each names the value, the limit and the remedy."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import PurePath
 

@@ -1,7 +1,5 @@
 """Files: written aside, locked, linked, read up to the last whole line; also on file systems without locks or links."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

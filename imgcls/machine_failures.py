@@ -4,8 +4,6 @@ They surface as exceptions of five libraries, some with the cause only in their 
 says what ran out and what helps.
 """
 
-from __future__ import annotations
-
 import errno
 import re
 import shutil

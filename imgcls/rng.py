@@ -4,8 +4,6 @@ A draw is named by (seed, epoch, step, purpose). So a run that stops after any s
 the same, and no generator's state has to be kept.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

@@ -1,7 +1,5 @@
 """Output to a terminal, a pipe or a log: a write that fails never ends the work."""
 
-from __future__ import annotations
-
 import io
 import os
 import select

@@ -1,7 +1,5 @@
 """Text for people: without control characters, lists and counts in words, and what a misspelt word may have meant."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence

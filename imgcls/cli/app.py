@@ -3,8 +3,6 @@
 Each verb imports what it needs when it needs it: `--help` answers at once, and so does a refused experiment file.
 """
 
-from __future__ import annotations
-
 import inspect
 import logging
 import shlex

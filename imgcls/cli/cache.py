@@ -1,7 +1,5 @@
 """The decoded images that are kept."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Compare runs without opening the test split."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

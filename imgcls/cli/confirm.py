@@ -1,7 +1,5 @@
 """Confirm what a sweep found."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

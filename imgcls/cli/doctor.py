@@ -1,7 +1,5 @@
 """Check the record."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

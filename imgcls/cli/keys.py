@@ -1,7 +1,5 @@
 """Explain the keys of an experiment file."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

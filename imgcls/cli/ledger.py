@@ -1,7 +1,5 @@
 """List who opened a test split."""
 
-from __future__ import annotations
-
 from imgcls.cli.arguments import AsJsonList, open_tracker
 from imgcls.cli.output import answer
 

@@ -1,7 +1,5 @@
 """The output of a verb on stdout: text for readers, or flat JSON objects."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys

@@ -1,7 +1,5 @@
 """Train a run."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """Loads an experiment file with its overrides, and explains its keys."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

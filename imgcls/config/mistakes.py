@@ -1,7 +1,5 @@
 """What is wrong with a key or a value of an experiment file, and what would be right."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import defaultdict

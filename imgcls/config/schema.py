@@ -1,7 +1,5 @@
 """The schema of an experiment file: the base of its tables, and a walk through the tables and keys of it."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Synonyms of the keys of an experiment, as other tools have them: for hints in errors, never accepted."""
 
-from __future__ import annotations
-
 OTHER_NAMES = {
     "data.source": "dataset dataset_name data_source",
     "data.path": "root data_dir data_path data_root dir directory folder image_dir image_folder img_dir train_dir",

@@ -1,7 +1,5 @@
 """Values as TOML, as an experiment file and an override have them."""
 
-from __future__ import annotations
-
 import json
 import re
 import tomllib

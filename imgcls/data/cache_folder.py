@@ -1,7 +1,5 @@
 """The folder of decoded images: its entries, its budget, and what is removed from it."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -4,8 +4,6 @@ Processes for small images: threads would wait for one another, because each of 
 interpreter's lock and asks for it again.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

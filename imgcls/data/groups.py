@@ -1,7 +1,5 @@
 """Groups of images that belong together (a patient, a panel, a burst): their names, and splits that part no group."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import math

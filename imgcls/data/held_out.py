@@ -1,7 +1,5 @@
 """The sealed test split. This module alone reads its images, and only `evaluation/judge.py` may call `open`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property

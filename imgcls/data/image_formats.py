@@ -1,7 +1,5 @@
 """Which files are images: by what they are called, and by how they begin."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 from functools import cache

@@ -1,7 +1,5 @@
 """Warnings about the images of a run, which can be held until it is known whether they were given before."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager

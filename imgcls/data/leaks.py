@@ -4,8 +4,6 @@ Identical images and groups in several splits are leaks. Near duplicates may be.
 or look alike, and disagree on their class are not a leak, but worth a look.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

@@ -4,8 +4,6 @@ They come from memory on the device, from a memory map, or, where the cache had 
 ahead. Which of the three is a matter of speed alone: the batches are the same.
 """
 
-from __future__ import annotations
-
 import math
 import mmap
 import warnings

@@ -4,8 +4,6 @@ A sketch says where the image is lighter or darker than its surroundings on a gr
 of its coarsest shape. Test images are compared by their sketches, so nobody has to see them.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """train, val and test: given by the source or carved by content, searched for leaks, fingerprinted, normalised."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Runs against each other, paired image by image, from the predictions that they left. No test split is opened."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """A comparison as a text with tables, and its curves."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from imgcls.evaluation.compare import Comparison, Pair, Split

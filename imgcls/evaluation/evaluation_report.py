@@ -1,7 +1,5 @@
 """The report of a held-out evaluation, from the records of the evaluation, of the run judged and of its sweep."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """One held-out evaluation of one run: checks the run, writes the look down, opens the test split, scores, records."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Who opened which test images, when, and how often before: the looks, as the tracker remembers them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """A run trained again from its record alone, and compared with what it left the first time."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Mapping

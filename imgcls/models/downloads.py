@@ -1,7 +1,5 @@
 """Downloads of published weights: files that earlier ones left on this machine, and whether the hub answers."""
 
-from __future__ import annotations
-
 import urllib.error
 import urllib.request
 from collections.abc import Iterator

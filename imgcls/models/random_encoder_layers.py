@@ -1,7 +1,5 @@
 """Layers of `random-encoder`: a frozen random projection of image patches, and a ResNet-18 that is trained on it."""
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 

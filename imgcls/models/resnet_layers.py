@@ -3,8 +3,6 @@
 At width 64 with the standard stem, depths 18, 34, 50 and 101 take torchvision's state_dict as it is.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """What is said beside every score of a run because its images may flatter it: in sentences, and for programs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from imgcls.record import Tag

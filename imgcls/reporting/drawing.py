@@ -1,7 +1,5 @@
 """What all figures share: colours, sizes, axes and names. pyplot and its global state stay out."""
 
-from __future__ import annotations
-
 import io
 import warnings
 

@@ -1,7 +1,5 @@
 """A report as one page that needs nothing else: no network, no script, no second file."""
 
-from __future__ import annotations
-
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape

@@ -1,7 +1,5 @@
 """What a verb says of its images before it begins: one line, and a warning of classes too small to score."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

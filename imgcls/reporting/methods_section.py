@@ -1,7 +1,5 @@
 """How a run was trained, in sentences for a methods section, from its params and tags alone."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 

@@ -1,7 +1,5 @@
 """Figures of a classifier's predictions, and of images. Each function gives a new `Figure`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

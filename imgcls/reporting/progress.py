@@ -1,7 +1,5 @@
 """Progress of a run for a person: a bar per epoch on a terminal, one line an epoch elsewhere; all on stderr."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Scores as people read them: with as many digits as their intervals support."""
 
-from __future__ import annotations
-
 import math
 
 from imgcls.statistics.intervals import Interval

@@ -1,7 +1,5 @@
 """The scores of a run in words, with their intervals and what is to be said beside them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Runs as `imgcls runs` lists them: a table for people, flat facts for programs."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Sequence
 from datetime import UTC, datetime

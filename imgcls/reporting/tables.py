@@ -1,7 +1,5 @@
 """Tables and paragraphs in Markdown, tables for the shell."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 

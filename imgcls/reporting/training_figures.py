@@ -1,7 +1,5 @@
 """Figures of runs and sweeps: curves over the epochs, trials, importances. Each function gives a new `Figure`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

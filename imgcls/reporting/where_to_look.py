@@ -1,7 +1,5 @@
 """Where a run's report and weights lie, how to look at them, and what to do next: lines for the end of a verb."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 

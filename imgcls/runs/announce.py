@@ -1,7 +1,5 @@
 """What a verb says before it begins: the images, the device, the time it will take, and what to be warned of."""
 
-from __future__ import annotations
-
 import logging
 from statistics import median
 

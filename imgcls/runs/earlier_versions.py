@@ -1,7 +1,5 @@
 """Runs that earlier versions recorded: what was made otherwise in them, so that it is never mixed silently."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from imgcls.config.keys import Experiment

@@ -1,7 +1,5 @@
 """What the record of a run says of its images, and those among them that look alike."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 

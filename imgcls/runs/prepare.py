@@ -1,7 +1,5 @@
 """An experiment made ready: its data loaded, every `auto` resolved."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

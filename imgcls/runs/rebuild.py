@@ -1,7 +1,5 @@
 """A run made again from its record alone: its config, its data (checked by fingerprint), its device."""
 
-from __future__ import annotations
-
 import torch
 
 from imgcls.config.keys import Experiment

@@ -1,7 +1,5 @@
 """What a run writes into its record: tags, params, metrics, checkpoints, predictions, figures and its description."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

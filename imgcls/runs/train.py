@@ -1,7 +1,5 @@
 """One tracked run: taken up or begun, trained, ended."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing

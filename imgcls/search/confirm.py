@@ -4,8 +4,6 @@ The best of many trials is partly the luckiest. What of its score stays when the
 what goes is its optimism. The luck of the val images stays in both, and only the test split is free of it.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The loop over the trials of a sweep: asks for values, gives jobs to the engine, tells what came of them."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections import Counter

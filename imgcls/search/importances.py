@@ -1,7 +1,5 @@
 """How much each searched key matters for the metric, and how far that depends on the trials that there are."""
 
-from __future__ import annotations
-
 import numpy as np
 from optuna.importance import get_param_importances
 from optuna.study import Study, create_study

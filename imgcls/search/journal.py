@@ -1,7 +1,5 @@
 """Optuna's journal file, made safe against the death of whoever writes it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock

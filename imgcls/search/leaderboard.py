@@ -1,7 +1,5 @@
 """The leaderboard of a sweep: one row a trial, best first."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

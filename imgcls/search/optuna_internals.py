@@ -1,7 +1,5 @@
 """The only place that reaches Optuna's private parts: a trial's id, and the values that a trial was enqueued with."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How far a sweep is, for whoever watches."""
 
-from __future__ import annotations
-
 from tqdm import tqdm
 
 from imgcls import terminal

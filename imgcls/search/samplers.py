@@ -1,7 +1,5 @@
 """The sampler of a trial."""
 
-from __future__ import annotations
-
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 from imgcls.config.keys import Experiment

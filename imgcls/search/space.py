@@ -1,7 +1,5 @@
 """The search space of an experiment, in Optuna's terms."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator, Mapping

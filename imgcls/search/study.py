@@ -1,7 +1,5 @@
 """The trials of a sweep's study: which are planned, the values that each has, and what came of them."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 

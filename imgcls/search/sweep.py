@@ -1,7 +1,5 @@
 """A sweep: one Optuna study together with its parent run."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable, Iterator

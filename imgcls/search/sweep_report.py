@@ -1,7 +1,5 @@
 """The report of a sweep, from its record, its winner's and its trials'; every score in it is of validation."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections import Counter

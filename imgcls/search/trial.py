@@ -1,7 +1,5 @@
 """One trial, in whatever process runs it: attaches to the study, trains, reports each epoch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path

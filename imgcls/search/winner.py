@@ -1,7 +1,5 @@
 """The winner of a sweep, as the sweep's own record names it: its id, and its own scores beside it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """Confidence against accuracy."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

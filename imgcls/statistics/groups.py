@@ -1,7 +1,5 @@
 """Groups of images as the independent units of a sample: patients, panels, bursts; or else the images themselves."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The score interval of a mean of scores that are measured on the same images, such as the recalls of all classes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

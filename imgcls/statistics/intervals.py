@@ -1,7 +1,5 @@
 """Intervals of a proportion, of a difference of two, and of a mean over seeds."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Two classifiers on the same images: tests, and the interval of the difference of their accuracies."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Precision, recall and F1 of each class."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import compress

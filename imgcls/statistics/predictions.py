@@ -1,7 +1,5 @@
 """What a classifier says of the images of a split, beside the truth."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

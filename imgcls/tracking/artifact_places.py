@@ -1,7 +1,5 @@
 """Where the artifacts of a store lie, also in a project that was copied or moved."""
 
-from __future__ import annotations
-
 import logging
 import os
 from functools import partial

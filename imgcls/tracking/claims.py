@@ -3,8 +3,6 @@
 MLflow has no compare-and-set, so runs and studies are claimed here, and two processes never write the same one.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterator

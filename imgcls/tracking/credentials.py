@@ -1,7 +1,5 @@
 """Removes credentials from addresses, messages and logs before anybody sees or keeps them."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -1,7 +1,5 @@
 """Finds the run that a user means: by its id or the beginning of it, as `last` or as `best`."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Callable

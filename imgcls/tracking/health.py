@@ -1,7 +1,5 @@
 """The health of a record: what `imgcls doctor` finds in it and mends."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from imgcls.record import RunRecord

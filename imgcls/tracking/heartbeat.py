@@ -1,7 +1,5 @@
 """The heartbeat of a run: how other machines see that its process lives."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

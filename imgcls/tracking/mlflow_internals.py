@@ -1,7 +1,5 @@
 """What imgcls takes from the private parts of MLflow; tests/test_private_parts.py fails where a release changes one."""
 
-from __future__ import annotations
-
 import logging
 import sqlite3
 import tempfile

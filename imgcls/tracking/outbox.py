@@ -4,8 +4,6 @@ A process may die at any instant: what stands in a journal stays there until som
 does no harm.
 """
 
-from __future__ import annotations
-
 import atexit
 import json
 import logging

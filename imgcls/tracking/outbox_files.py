@@ -16,8 +16,6 @@ A process may die at any instant: what stands in a journal stays there until som
 does no harm. The locks are lockf's, which a forked worker does not keep alive as it would those of flock.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Where a run comes from: who runs it, on what, with which versions, from which commit; unknown is said as such."""
 
-from __future__ import annotations
-
 import getpass
 import json
 import logging

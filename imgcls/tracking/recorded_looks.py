@@ -4,8 +4,6 @@ The file stays after `mlflow gc` has removed the run, so the look still counts. 
 known here.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A run that is being written: its params, metrics, tags, data sets and artifacts."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import posixpath

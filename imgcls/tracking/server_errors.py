@@ -1,7 +1,5 @@
 """Errors of a tracking server: try again, use other credentials, or give up."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import requests

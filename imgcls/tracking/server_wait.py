@@ -1,7 +1,5 @@
 """Waiting for a tracking server: how often it is tried, for how long, and what is said meanwhile."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

@@ -1,7 +1,5 @@
 """The tracking store: opens, ends and finds runs, and reads what they left."""
 
-from __future__ import annotations
-
 import logging
 import os
 import posixpath

@@ -1,7 +1,5 @@
 """The address of a tracking store: which there are, and the SQLite file behind one."""
 
-from __future__ import annotations
-
 import os
 from importlib.metadata import entry_points
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The average of a model's weights, which is scored in the place of the model."""
 
-from __future__ import annotations
-
 import copy
 
 import torch

@@ -1,7 +1,5 @@
 """Checkpoints: tensors and plain values only, written aside and renamed, checked and loaded without unpickling code."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat

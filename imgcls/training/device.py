@@ -1,7 +1,5 @@
 """The one place that picks a device, its precision and its threads."""
 
-from __future__ import annotations
-
 import os
 import platform
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The loss of a step, in which labels may be smoothed, mixed and weighed at once, and its sum over an epoch."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """The optimizer of every run: torch's fused AdamW, whose kernel can leave a step out."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

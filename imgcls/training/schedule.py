@@ -1,7 +1,5 @@
 """The schedule of the learning rate: linear warm-up, then cosine."""
 
-from __future__ import annotations
-
 import math
 
 

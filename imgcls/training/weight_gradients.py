@@ -4,8 +4,6 @@ On processors with AVX2, oneDNN takes up to thirteen times as long as such a pro
 many, as in the last stages of a ResNet. The sums are the same, added in another order. docs/speed.md has the times.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

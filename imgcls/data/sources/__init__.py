@@ -1,7 +1,5 @@
 """Where images come from: a folder, a package, or torchvision."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A folder of images: CLASS/IMAGE, or SPLIT/CLASS/IMAGE. Every file in it is used, refused by name or counted."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping

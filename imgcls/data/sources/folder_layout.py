@@ -1,7 +1,5 @@
 """Which folders of a folder of images are splits, which are classes, and which are neither."""
 
-from __future__ import annotations
-
 import os
 import re
 import unicodedata

@@ -1,7 +1,5 @@
 """Data sets that packages bring with their images."""
 
-from __future__ import annotations
-
 import gzip
 import importlib.util
 import zlib

@@ -1,7 +1,5 @@
 """What every source of images is and brings: names of classes, and a set of images for each split or one to carve."""
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping

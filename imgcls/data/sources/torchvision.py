@@ -1,7 +1,5 @@
 """Any classification data set of torchvision."""
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import operator
