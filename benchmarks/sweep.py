@@ -121,9 +121,8 @@ def run_usual(work: Work) -> Outcome:
     import mlflow
     import optuna
 
-    from imgcls.search.samplers import make_sampler
     from imgcls.search.space import own_values
-    from imgcls.search.trial import make_pruner
+    from imgcls.search.study import make_pruner, make_sampler
     from imgcls.tracking.store import Tracker
 
     experiment = work.experiment

@@ -1,22 +1,62 @@
-"""The trials of a sweep's study: which are planned, the values that each has, and what came of them."""
+"""The Optuna study of a sweep: its sampler and pruner, its trials and their values, and what came of them."""
 
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import optuna
 import pandas as pd
-from optuna.study import create_study
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from imgcls.config.keys import Experiment
 from imgcls.errors import ConfigError
+from imgcls.metrics import metric_named
+from imgcls.rng import derive_seed
 from imgcls.runs.record_writer import Finished, interval_ends
 from imgcls.search import space as spaces
+from imgcls.search.journal import Journal
 from imgcls.search.leaderboard import make_leaderboard
 from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values
-from imgcls.search.samplers import make_sampler
 from imgcls.search.space import SPACE
-from imgcls.search.trial import StudyPlace, direction
 from imgcls.tracking.claims import claim
+
+
+@dataclass(frozen=True)
+class StudyPlace:
+    """Where the study of a sweep is, and what all of its trials share.
+
+    Attributes:
+        root: the project's root.
+        name: of the study.
+        sweep_run_id: of the parent run.
+        pruner_warmup: epochs before which no trial is judged.
+    """
+
+    root: Path
+    name: str
+    sweep_run_id: str
+    pruner_warmup: int
+
+    def open(self, experiment: Experiment) -> optuna.Study:
+        """Creates the study's journal below `mlruns/`, or opens it.
+
+        MLflow is the record; the journal only coordinates.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        path = self.root / "mlruns" / ".studies" / f"{self.name}.journal"  # no experiment's name begins with a dot
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return optuna.create_study(
+            storage=JournalStorage(Journal(path)),
+            study_name=self.name,
+            direction=direction(experiment),
+            sampler=RandomSampler(seed=0),  # it has nothing to draw: a trial's values are enqueued
+            pruner=make_pruner(experiment, self.pruner_warmup),
+            load_if_exists=True,
+        )
 
 
 class SweepStudy:
@@ -102,7 +142,7 @@ class SweepStudy:
         one again, with a sampler that has not drawn the first.
         """
         trials = self._trials()
-        copy = create_study(
+        copy = optuna.create_study(
             study_name=self.place.name,
             direction=direction(self.experiment),
             sampler=make_sampler(self.experiment, len(trials)),
@@ -147,6 +187,28 @@ class SweepStudy:
 
     def _ended(self) -> list[FrozenTrial]:
         return [trial for trial in self._trials() if trial.state.is_finished()]
+
+
+def direction(experiment: Experiment) -> Literal["minimize", "maximize"]:
+    """Optuna's word for which way the metric gets better."""
+    return "maximize" if metric_named(experiment.search.metric).higher_is_better else "minimize"
+
+
+def make_pruner(experiment: Experiment, warmup: int) -> BasePruner:
+    """The experiment's pruner, which judges nothing before `warmup` completed epochs."""
+    if experiment.search.pruner == "none" or warmup >= experiment.train.epochs:
+        return NopPruner()
+    if experiment.search.pruner == "median":
+        return MedianPruner(n_startup_trials=5, n_warmup_steps=warmup)
+    return HyperbandPruner(min_resource=max(1, warmup), max_resource=experiment.train.epochs, reduction_factor=3)
+
+
+def make_sampler(experiment: Experiment, number: int) -> BaseSampler:
+    """The sampler of one trial, seeded by the study's seed and the trial's number."""
+    seed = derive_seed(experiment.search.seed, "sampler", number) % 2**32
+    if experiment.search.sampler == "tpe":
+        return TPESampler(seed=seed)
+    return RandomSampler(seed=seed)  # a grid's trials are planned beforehand and never drawn
 
 
 def only_one(root: Path, study: str) -> AbstractContextManager[None]:

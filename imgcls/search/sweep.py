@@ -27,9 +27,8 @@ from imgcls.search.confirm import confirm
 from imgcls.search.driver import Driver
 from imgcls.search.importances import importance_ranges, importances
 from imgcls.search.space import SPACE, check_space, pruner_warmup_of, single_values
-from imgcls.search.study import SweepStudy, only_one
+from imgcls.search.study import StudyPlace, SweepStudy, only_one
 from imgcls.search.sweep_report import write_report
-from imgcls.search.trial import StudyPlace
 from imgcls.search.winner import log_winner
 from imgcls.text import counted
 from imgcls.tracking.run import Run

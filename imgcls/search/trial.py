@@ -3,59 +3,19 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
-
-import optuna
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import RandomSampler
-from optuna.storages import JournalStorage
 
 from imgcls.config.keys import Experiment
 from imgcls.errors import TrainingError
-from imgcls.metrics import ACCURACY, metric_named
+from imgcls.metrics import ACCURACY
 from imgcls.record import UNKNOWN, Artifact, Tag
 from imgcls.reporting.run_scores import best_interval
 from imgcls.runs.prepare import prepare
 from imgcls.runs.record_writer import Finished
 from imgcls.runs.train import train_run
-from imgcls.search.journal import Journal
 from imgcls.search.optuna_internals import attach
+from imgcls.search.study import StudyPlace
 from imgcls.tracking.store import Tracker
 from imgcls.training.epoch import EPOCH_METRICS, EpochResult
-
-
-@dataclass(frozen=True)
-class StudyPlace:
-    """Where the study of a sweep is, and what all of its trials share.
-
-    Attributes:
-        root: the project's root.
-        name: of the study.
-        sweep_run_id: of the parent run.
-        pruner_warmup: epochs before which no trial is judged.
-    """
-
-    root: Path
-    name: str
-    sweep_run_id: str
-    pruner_warmup: int
-
-    def open(self, experiment: Experiment) -> optuna.Study:
-        """Creates the study's journal below `mlruns/`, or opens it.
-
-        MLflow is the record; the journal only coordinates.
-        """
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        path = self.root / "mlruns" / ".studies" / f"{self.name}.journal"  # no experiment's name begins with a dot
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return optuna.create_study(
-            storage=JournalStorage(Journal(path)),
-            study_name=self.name,
-            direction=direction(experiment),
-            sampler=RandomSampler(seed=0),  # it has nothing to draw: a trial's values are enqueued
-            pruner=make_pruner(experiment, self.pruner_warmup),
-            load_if_exists=True,
-        )
 
 
 @dataclass(frozen=True)
@@ -76,20 +36,6 @@ class TrialJob:
     def tags(self) -> dict[str, str]:
         """By which the record names the trial."""
         return {Tag.STUDY: self.study.name, Tag.TRIAL: str(self.number)}
-
-
-def direction(experiment: Experiment) -> Literal["minimize", "maximize"]:
-    """Optuna's word for which way the metric gets better."""
-    return "maximize" if metric_named(experiment.search.metric).higher_is_better else "minimize"
-
-
-def make_pruner(experiment: Experiment, warmup: int) -> BasePruner:
-    """The experiment's pruner, which judges nothing before `warmup` completed epochs."""
-    if experiment.search.pruner == "none" or warmup >= experiment.train.epochs:
-        return NopPruner()
-    if experiment.search.pruner == "median":
-        return MedianPruner(n_startup_trials=5, n_warmup_steps=warmup)
-    return HyperbandPruner(min_resource=max(1, warmup), max_resource=experiment.train.epochs, reduction_factor=3)
 
 
 def run_trial(job: TrialJob) -> Finished:

@@ -15,8 +15,8 @@ from imgcls.metrics import BY_NAME, metric_named
 from imgcls.reporting.run_scores import with_intervals
 from imgcls.search.confirm import confirm_sweep
 from imgcls.search.leaderboard import make_leaderboard
+from imgcls.search.study import StudyPlace
 from imgcls.search.sweep import Sweep
-from imgcls.search.trial import StudyPlace
 from imgcls.search.winner import flat
 from tests.data.make import write, write_class
 

@@ -16,8 +16,8 @@ from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
 from imgcls.record import Artifact
 from imgcls.search.engines import LocalProcesses
 from imgcls.search.space import _pairs_of_values, suggest
+from imgcls.search.study import make_pruner
 from imgcls.search.sweep import Sweep
-from imgcls.search.trial import make_pruner
 from imgcls.signals import GracefulStop
 from imgcls.tracking.run import Run
 from tests.stops import StopAfter, insist_while_saving
