@@ -117,16 +117,19 @@ class Augment:
         Raises:
             ConfigError: saturation or hue of grey images.
         """
-        refuse_colours_of_grey(self.config, images.shape[1])
+        config = self.config
+        refuse_colours_of_grey(config, images.shape[1])
         drawn = Draws.of(len(images), draws)
         maps = self.affine_maps(drawn)
         same_size = images.shape[-1] == self.image_size
+        moves_whole_pixels = not config.rotation and not config.shift and config.random_resized_crop[0] == 1
         if maps is None and same_size:
             views = images.float()
-        elif maps is not None and same_size and self._moves_whole_pixels():
+        elif maps is not None and same_size and moves_whole_pixels:
             views = self._permuted(images, maps).float()
         else:
-            views = _sampled(images, _identity(len(images)) if maps is None else maps, self.image_size)
+            still = torch.eye(2, 3).expand(len(images), 2, 3)
+            views = _sampled(images, still if maps is None else maps, self.image_size)
         return self._photometric(views, drawn)
 
     def affine_maps(self, drawn: Draws) -> Tensor | None:
@@ -179,10 +182,6 @@ class Augment:
         rows, first = np.arange(len(u)), fits.argmax(axis=1)
         found, whole = fits[rows, first], np.float32(1)
         return np.where(found, width[rows, first], whole), np.where(found, height[rows, first], whole)
-
-    def _moves_whole_pixels(self) -> bool:
-        config = self.config
-        return not config.rotation and not config.shift and config.random_resized_crop[0] == 1
 
     def _permuted(self, images: Tensor, maps: Tensor) -> Tensor:
         """What `_sampled` gives where the maps are only flips and quarter turns, without rounding."""
@@ -373,7 +372,3 @@ def _grid(maps: Tensor, side: int) -> Tensor:
     across, down = maps[:, :, 0, None] * places, maps[:, :, 1, None] * places
     planes = across[:, :, None, :] + down[:, :, :, None]
     return planes.add_(maps[:, :, 2, None, None]).permute(0, 2, 3, 1)
-
-
-def _identity(num_images: int) -> Tensor:
-    return torch.eye(2, 3).expand(num_images, 2, 3)

@@ -53,12 +53,7 @@ def cache_folder() -> Path:
 
 
 def remember(name: str, make: Callable[[], str]) -> str:
-    """The text under a name in the cache folder; made and kept where there is none yet.
-
-    Args:
-        name: of the file; it must name all that the text depends on.
-        make: called where the file is not there.
-    """
+    """The text under a name in the cache folder, made where it is not there; the name tells all that it depends on."""
     path = cache_folder() / name
     if not path.is_file():
         text = make()

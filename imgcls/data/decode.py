@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from imgcls.config.keys import Fit
 from imgcls.data.image_formats import FORMATS, why_not, why_unknown
@@ -31,11 +32,8 @@ FEW_LEVELS = 32
 ANIMATED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF", "HEIF")
 """Formats of several frames or pages. An MPO's second picture is a telephone's other view of the same."""
 
-BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
-"""Tags of TIFF 6.0."""
-
 WHITE_IS_ZERO, SIGNED = 0, 2
-"""A value of PHOTOMETRIC, and one of SAMPLE_FORMAT."""
+"""Values of TIFF's tags PHOTOMETRIC_INTERPRETATION and SAMPLEFORMAT."""
 
 # Pillow warns of half as many pixels as it refuses, and of broken EXIF beside sound pixels. Here a file is read or
 # refused. The filter is for the whole process, since one for a block is not safe among threads.
@@ -63,7 +61,7 @@ def read_image(path: Path) -> Image.Image:
     """Decodes a file to an upright 8-bit image.
 
     Returns:
-        Mode `L` for grey files, `RGB` forevery other; see `canonical`. Of a file with several frames or pages, the
+        Mode `L` for grey files, `RGB` for every other; see `canonical`. Of a file with several frames or pages, the
         first, with `SEVERAL_FRAMES` in its `info`.
 
     Raises:
@@ -127,7 +125,9 @@ def canonical(image: Image.Image) -> Image.Image:
     if image.mode in ("1", "L"):
         return image.convert("L")
     if image.mode in ("RGBA", "LA", "La", "RGBa", "PA"):
-        return _over_white(image.convert("RGBA"))
+        # What lies under transparent pixels is whatever the program that wrote the file left there.
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -158,11 +158,11 @@ class _Stored:
         arguments = tiles[0][3] if tiles else ""
         raw_mode = arguments if isinstance(arguments, str) else str(arguments[0]) if arguments else ""
         tags = getattr(image, "tag_v2", {})
-        num_bits = max(tags.get(BITS_PER_SAMPLE, (16,)))
-        if SIGNED in tags.get(SAMPLE_FORMAT, ()) and num_bits <= 16:
+        num_bits = max(tags.get(BITSPERSAMPLE, (16,)))
+        if SIGNED in tags.get(SAMPLEFORMAT, ()) and num_bits <= 16:
             raise UnreadableImageError("signed values, whose black and white are not known; save unsigned ones")
-        is_unsigned_32 = num_bits == 32 and image.mode == "I" and SIGNED not in tags.get(SAMPLE_FORMAT, ())
-        return cls(raw_mode, min(16, num_bits), tags.get(PHOTOMETRIC) == WHITE_IS_ZERO, is_unsigned_32)
+        is_unsigned_32 = num_bits == 32 and image.mode == "I" and SIGNED not in tags.get(SAMPLEFORMAT, ())
+        return cls(raw_mode, min(16, num_bits), tags.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO, is_unsigned_32)
 
     @property
     def is_sixteen_bits(self) -> bool:
@@ -231,12 +231,6 @@ def _refuse_crowded_colours(image: Image.Image) -> None:
         f"its colours of 16 bits would become fewer than {FEW_LEVELS} of 256 levels, since 0 is the darkest and 65535 "
         "the brightest; rescale the values of all files alike"
     )
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    # What lies under transparent pixels is whatever the program that wrote the file left there.
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
 
 
 def digest(image: Image.Image) -> bytes:

@@ -83,18 +83,9 @@ Keep = Callable[[NDArray[np.uint8], NDArray[np.bool_]], NDArray[np.bool_]]
 """(digests (N, 32), readable (N,)) -> which rows' pixels to keep."""
 
 
-def decode(
-    table: SourceImages,
-    side: int,
-    channels: int,
-    *,
-    fit: Fit = "crop",
-    keep: Keep | None = None,
-    keep_name: str = "all",
-    title: str = "",
-) -> Decoded:
-    """Decodes a table to squares of one size; see `decode_sides`."""
-    (decoded,) = decode_sides(table, (side,), channels, fit=fit, keep=keep, keep_name=keep_name, title=title)
+def decode(table: SourceImages, side: int, channels: int, *, fit: Fit = "crop", title: str = "") -> Decoded:
+    """Decodes a table to squares of one size, or maps the cache entry that an earlier call left; see `decode_sides`."""
+    (decoded,) = decode_sides(table, (side,), channels, fit=fit, title=title)
     return decoded
 
 
@@ -164,7 +155,7 @@ def resized(images: DecodedImages, side: int) -> DecodedImages:
     if stored.shape[-1] == side:
         return images
     if isinstance(stored, PixelsOnDemand):
-        return replace(images, stored=stored.resized(side), known_moments=None)
+        return replace(images, stored=replace(stored, image_size=side), known_moments=None)
     with writing() as folder, tempfile.TemporaryFile(dir=folder) as file, ThreadPoolExecutor(cores()) as pool:
         write_header(file, (len(images), stored.shape[1], side, side))
         for squares in in_order(pool, lambda chunk: resize_squares(chunk, side), images.chunks()):

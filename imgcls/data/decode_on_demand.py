@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,10 +57,6 @@ class PixelsOnDemand:
         for square, row in zip(squares, rows, strict=True):
             square[:] = self._square(int(row))
         return resize_squares(squares, self.shape[-1])
-
-    def resized(self, side: int) -> PixelsOnDemand:
-        """The same images at another size, made from these squares."""
-        return replace(self, image_size=side)
 
     def _square(self, row: int) -> NDArray[np.uint8]:
         path = self.path(int(self.kept[row]))

@@ -17,13 +17,7 @@ from tqdm import tqdm
 from imgcls import terminal
 from imgcls.config.keys import Fit
 from imgcls.data.cache_folder import cache_folder
-from imgcls.data.decode import (
-    SEVERAL_FRAMES,
-    UnreadableImageError,
-    digest,
-    shrunk,
-    thumbnail_and_squares,
-)
+from imgcls.data.decode import SEVERAL_FRAMES, UnreadableImageError, digest, shrunk, thumbnail_and_squares
 from imgcls.data.decode_workers import CAN_FORK, ahead, cores, in_order
 from imgcls.data.image_formats import FORMATS
 from imgcls.data.image_set import Hashes, SourceImages, gather, moments

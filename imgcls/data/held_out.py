@@ -73,10 +73,6 @@ class HeldOut:
         """`path: reason` of each test image that cannot be decoded."""
         return list(self._hashed.unreadable.values())
 
-    def num_several_frames(self) -> int:
-        """Of the readable test images, how many are the first frame or page of several."""
-        return self._hashed.images.num_several_frames
-
     def fingerprint(self) -> str:
         """Content hash of the test split: sixteen hex digits over (class, source pixels) of its images."""
         return fingerprint({"test": self.hashes()}, self._class_names)

@@ -143,15 +143,10 @@ class Leaks:
 
 
 def heed(leaks: Leaks, *, allowed: bool, origin: str) -> None:
-    """Stops on leaks, or warns of them where they are allowed; warns of near duplicates.
-
-    Args:
-        leaks: of a data set.
-        allowed: `data.allow_leaks`.
-        origin: what the names of images are relative to.
+    """Stops on the leaks of a data set, or warns of them where they are allowed; warns of near duplicates.
 
     Raises:
-        DataError: listing every leak, where they are not allowed.
+        DataError: leaks that are not allowed, each listed, by names that are relative to `origin`.
     """
     if leaks.summary and not allowed:
         where = f" (paths in {origin})" if origin else ""
@@ -213,9 +208,7 @@ def near_duplicates_csv(leaks: Leaks) -> str:
 def find_leaks(splits: Mapping[Split, HashedImages], class_names: Sequence[str]) -> Leaks:
     """Finds the leaks of a data set, or reads what an earlier search of the same images left in the cache folder.
 
-    Args:
-        splits: those that there are, train, val and test in this order.
-        class_names: name of each label.
+    The splits that there are stand in the order train, val, test.
     """
     ordered = {split: images.in_content_order() for split, images in splits.items()}
     text = cache_folder.remember(
@@ -284,10 +277,9 @@ def _conflicts(
 
 
 def _spanning(splits: Mapping[Split, HashedImages]) -> tuple[Spanning, ...]:
-    counts = {split: Counter(images.groups) for split, images in splits.items()}
     homes: dict[str, dict[Split, int]] = defaultdict(dict)
-    for split, of_split in counts.items():
-        for group, num in of_split.items():
+    for split, images in splits.items():
+        for group, num in Counter(images.groups).items():
             homes[group][split] = num
     return tuple(Spanning(group, homes[group]) for group in sorted(homes) if len(homes[group]) > 1)
 

@@ -23,11 +23,9 @@ from imgcls.rng import generator
 RESIDENT_BYTES = 4 * 2**30
 """Bytes of images that live on an accelerator as a whole; larger sets travel a batch at a time."""
 
-
 MAPPED_BYTES = 2**28
 """Bytes of a memory map that stay mapped. Pages of a larger map go back to the kernel, which keeps them as long as it
 can: mapped, they count as the process's own memory, and a whole data set of them would look like a leak."""
-
 
 ROWS_MAPPED = 256
 """Number of images of a larger map that are read before its pages go back; Linux maps up to 1 MiB around each."""

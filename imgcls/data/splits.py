@@ -280,10 +280,8 @@ def _carved(table: SourceImages, config: DataConfig, sides: tuple[int, int], cha
     if not config.test_fraction:
         return pieces
     # What was not kept, instead of carving again: no other version of a library can put an image on both sides.
-    in_test = np.ones(len(table), bool)
-    in_test[large.kept] = False
-    in_test[list(large.unreadable)] = False
-    return replace(pieces, test=table.rows(np.flatnonzero(in_test)))
+    in_test = np.setdiff1d(np.arange(len(table)), [*large.kept, *large.unreadable])
+    return replace(pieces, test=table.rows(in_test))
 
 
 def _name_of_test(table: SourceImages, config: DataConfig) -> str:

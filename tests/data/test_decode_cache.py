@@ -134,11 +134,11 @@ def test_a_second_call_decodes_nothing(table):
     assert first.unreadable == second.unreadable
 
 
-@pytest.mark.parametrize("change", [{"side": 7}, {"channels": 1}, {"keep_name": "other"}])
+@pytest.mark.parametrize("change", [{"sides": (7,)}, {"channels": 1}, {"keep_name": "other"}])
 def test_another_request_is_another_entry(table, change):
     table, rows = counting(table)
-    decode_cache.decode(table, side=6, channels=3)
-    decode_cache.decode(table, **({"side": 6, "channels": 3} | change))
+    decode_cache.decode_sides(table, (6,), 3)
+    decode_cache.decode_sides(table, **({"sides": (6,), "channels": 3} | change))
     assert len(rows) == 24
 
 
@@ -176,7 +176,7 @@ def test_keep_chooses_what_stays(table):
         asked.append((digests.shape, np.flatnonzero(readable).tolist()))
         return np.isin(np.arange(12), [*kept, 3])  # row 3 cannot be read, whoever wants it
 
-    decoded = decode_cache.decode(table, 6, 3, keep=keep, keep_name="some")
+    (decoded,) = decode_cache.decode_sides(table, (6,), 3, keep=keep, keep_name="some")
     assert asked == [((12, 32), READABLE)]
     assert decoded.kept.tolist() == kept
     assert np.array_equal(decoded.images.stored, np.stack([to_square(table.read(row), 6, 3) for row in kept]))
@@ -186,7 +186,7 @@ def test_keep_chooses_what_stays(table):
 @pytest.mark.parametrize("keep", [None, keep_none])
 @pytest.mark.parametrize("side", [0, 6])
 def test_nothing_to_keep_is_no_special_case(table, side, keep):
-    decoded = decode_cache.decode(table, side, 3, keep=keep, keep_name=str(keep))
+    (decoded,) = decode_cache.decode_sides(table, (side,), 3, keep=keep, keep_name=str(keep))
     assert decoded.images.stored.shape == (0 if keep else 10, 3, side, side)
     assert np.flatnonzero(decoded.hashes.digests.any(axis=1)).tolist() == READABLE
     empty = decode_cache.decode(table.rows([]), side, 3)
@@ -252,9 +252,10 @@ def test_a_crash_half_way_leaves_no_entry(table, cache_folder, error, keep):
         return table.read(row)
 
     with pytest.raises(error):
-        decode_cache.decode(replace(table, read=read), 6, 3, keep=keep)
+        decode_cache.decode_sides(replace(table, read=read), (6,), 3, keep=keep)
     assert list(cache_folder.iterdir()) == []
-    assert decode_cache.decode(table, 6, 3, keep=keep).kept.tolist() == READABLE
+    (decoded,) = decode_cache.decode_sides(table, (6,), 3, keep=keep)
+    assert decoded.kept.tolist() == READABLE
 
 
 KILLED = """
@@ -394,7 +395,7 @@ def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(table, cache_fol
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
         with pytest.raises(DataError, match="make room, or name another folder in IMGCLS_CACHE"):
-            decode_cache.decode(table, 64, 3, keep=keep)
+            decode_cache.decode_sides(table, (64,), 3, keep=keep)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(cache_folder.iterdir()) == []
@@ -431,7 +432,8 @@ def test_over_the_budget_images_are_decoded_anew_and_are_the_same(table, monkeyp
     assert anew.unreadable == kept.unreadable
     rows = np.array([9, 0, 3])
     assert np.array_equal(anew.images.stored[rows], kept.images.stored[rows])
-    assert np.array_equal(anew.images.stored.resized(4)[rows], resize_squares(np.asarray(kept.images.stored[rows]), 4))
+    small = replace(anew.images.stored, image_size=4)
+    assert np.array_equal(small[rows], resize_squares(np.asarray(kept.images.stored[rows]), 4))
     assert sum(path.stat().st_size for path in cached_files(cache_folder) if path.name == "images.npy") == 0
 
     reads.clear()

@@ -56,7 +56,7 @@ def test_no_other_door_gives_pixels(root):
     """Whatever is public, but `open`, gives no array that could hold an image."""
     test = sealed(root)
     public = [name for name, _ in inspect.getmembers(test) if not name.startswith("_")]
-    assert sorted(public) == ["fingerprint", "hashes", "num_several_frames", "open", "unreadable"]
+    assert sorted(public) == ["fingerprint", "hashes", "open", "unreadable"]
 
 
 @pytest.mark.parametrize(

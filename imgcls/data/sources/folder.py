@@ -42,22 +42,18 @@ class Folder(ImageSource):
         splits = find_splits(root)
         if not config.follow_symlinks:
             refuse_links_out(root, splits.values() if splits else [root])
-        folders = {split: class_folders(folder) for split, folder in splits.items()} if splits else {}
+        folders = {split: class_folders(folder) for split, folder in splits.items()}
         classes = folders["train"] if splits else class_folders(root)
         refuse_splits_below_classes(classes, root, has_groups=bool(config.groups))
         files = _Files(root)
         names = tuple(classes)
         given: dict[Split, SourceImages] = {}
-        if not splits:
-            everything: SourceImages | None = files.table(classes, names)
-            files.ignore_beside(root, classes.values())
-        else:
-            everything = None
-            files.ignore_beside(root, splits.values())
-            for split, folder in splits.items():
-                files.problems += strangers(folder, folders[split], names)
-                given[split] = files.table(folders[split], names)
-                files.ignore_beside(folder, folders[split].values())
+        everything = None if splits else files.table(classes, names)
+        files.ignore_beside(root, splits.values() if splits else classes.values())
+        for split, folder in splits.items():
+            files.problems += strangers(folder, folders[split], names)
+            given[split] = files.table(folders[split], names)
+            files.ignore_beside(folder, folders[split].values())
         stop_on(files.problems, f"{root} cannot be used")
         return Source(
             names, given, everything, channels=3, ignored=dict(files.ignored),
@@ -85,7 +81,7 @@ class _Files:
         for label, name in enumerate(names):
             if name not in classes:
                 continue
-            found = sorted((self._key(path), path) for path in self._images(classes[name]))
+            found = sorted((nfc(path.relative_to(self.root).as_posix()), path) for path in self._images(classes[name]))
             if not found:
                 self.problems.append(f"{classes[name]}: no image in this class{self._ignored_there(classes[name])}")
             for key, path in found:
@@ -113,9 +109,6 @@ class _Files:
             else:
                 label = _why_ignored(path) or f"{ending(path.name) or 'images'} outside of the class folders"
                 self.ignored[label] += 1
-
-    def _key(self, path: Path) -> str:
-        return nfc(path.relative_to(self.root).as_posix())
 
     def _images(self, folder: Path) -> Iterator[Path]:
         """Images at any depth, links followed as ImageFolder does, but for a link back to a folder it lies in."""
