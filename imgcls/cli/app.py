@@ -23,7 +23,7 @@ from imgcls.cli.evaluate import evaluate
 from imgcls.cli.keys import keys
 from imgcls.cli.ledger import ledger
 from imgcls.cli.models import models
-from imgcls.cli.output import version, write
+from imgcls.cli.output import write
 from imgcls.cli.rerun import rerun
 from imgcls.cli.runs import runs
 from imgcls.cli.sweep import sweep
@@ -57,8 +57,13 @@ app = typer.Typer(
 
 
 def _answer_version(asked: bool) -> None:
+    from importlib.metadata import PackageNotFoundError, version
+
     if asked:
-        write(f"imgcls {version()}")
+        try:
+            write(f"imgcls {version('imgcls')}")
+        except PackageNotFoundError:
+            write("imgcls of a folder that is not installed; run: make setup")
         raise typer.Exit
 
 

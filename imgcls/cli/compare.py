@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.arguments import AsJson, open_tracker
-from imgcls.cli.output import answer, save
+from imgcls.cli.output import answer
+from imgcls.errors import InputError
 
 
 def compare(
@@ -29,5 +30,10 @@ def compare(
     result = compared(run_ids, open_tracker())
     markdown = comparison_markdown(result)
     if html is not None:
-        save(html, render(markdown, comparison_pictures(result), title="Comparison of runs"))
+        page = render(markdown, comparison_pictures(result), title="Comparison of runs")
+        try:
+            html.write_text(page, encoding="utf-8")
+        except OSError as error:
+            why = f"{html} cannot be written: {error.strerror}"
+            raise InputError(f"{why}; name a file in a folder that exists") from error
     answer(result.flat(), markdown, as_json=as_json)

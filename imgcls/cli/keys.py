@@ -16,9 +16,9 @@ def keys(
 
     Example: imgcls keys data
     """
-    from imgcls.config.load import keys_begun_by
+    from imgcls.config.load import config_table
 
-    found = keys_begun_by(prefix)
+    found = config_table(prefix)
     facts = [{"key": key, "default": default, "meaning": meaning} for key, default, meaning in found]
     text = "\n".join(f"{key} = {default}\n    {meaning}" for key, default, meaning in found)
     answer(facts, text, as_json=as_json)

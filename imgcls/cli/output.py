@@ -4,9 +4,8 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from imgcls.errors import InputError, ResourceError
+from imgcls.errors import ResourceError
 from imgcls.terminal import undelivered
 from imgcls.text import printable
 
@@ -49,25 +48,6 @@ def write_cautions(tags: Mapping[str, str]) -> None:
         write(f"Caution: {sentence}")
 
 
-def save(path: Path, text: str) -> None:
-    """Saves text in a file that the user named."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}; name a file in a folder that exists") from error
-
-
 def write(text: str) -> None:
     """Writes one text to stdout, with characters that would move the cursor made visible."""
     sys.stdout.write(printable(text) + "\n")
-
-
-def version() -> str:
-    """The version of imgcls that is installed."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("imgcls")
-    except PackageNotFoundError:
-        return "of a folder that is not installed; run: make setup"

@@ -11,11 +11,7 @@ from imgcls.errors import ConfigError
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Reads an experiment file and applies `KEY=VALUE` overrides.
-
-    Args:
-        path: the TOML file.
-        overrides: such as `train.lr=3e-3`; the value is TOML, or a bare word for a string.
+    """Loads an experiment from its TOML file, and applies `KEY=VALUE` overrides such as `train.lr=3e-3`.
 
     Raises:
         ConfigError: naming the file, the key, the value and what would be right.
@@ -32,7 +28,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def with_overrides(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
-    """Applies `KEY=VALUE` overrides to an experiment.
+    """Applies `KEY=VALUE` overrides to an experiment; a value is TOML, or a bare word for a string.
 
     Raises:
         ConfigError: naming the key, the value and what would be right.
@@ -41,23 +37,21 @@ def with_overrides(experiment: Experiment, overrides: Sequence[str]) -> Experime
     return experiment.replace(values, origin="--set") if values else experiment
 
 
-def config_table() -> list[tuple[str, str, str]]:
-    """The table of all keys, for `imgcls keys` and docs/keys.md: (dotted key, default as in a file, what it means)."""
-    return [
-        (key, as_toml(value), meaning)
-        for key, value, meaning in fields_of(Experiment)
-        if "." in key and not isinstance(value, Section)
-    ]
+def config_table(prefix: str = "") -> list[tuple[str, str, str]]:
+    """The table of the keys of an experiment file, for `imgcls keys` and docs/keys.md.
 
+    Args:
+        prefix: of the keys that are wanted; where no dotted key begins so, of their last parts.
 
-def keys_begun_by(prefix: str) -> list[tuple[str, str, str]]:
-    """The rows of `config_table` whose dotted key begins with `prefix`; where there are none, whose last part does.
+    Returns:
+        Rows of (dotted key, default as in a file, what it means).
 
     Raises:
         ConfigError: there is none, naming the key that may have been meant.
     """
-    rows = config_table()
     begun = prefix.lower()
+    fields = (field for field in fields_of(Experiment) if "." in field[0] and not isinstance(field[1], Section))
+    rows = [(key, as_toml(value), meaning) for key, value, meaning in fields]
     found = [row for row in rows if row[0].startswith(begun)]
     found = found or [row for row in rows if row[0].rpartition(".")[2].startswith(begun)]
     if not found:

@@ -43,13 +43,7 @@ Place = tuple[int | str, ...]
 
 
 def mistakes(error: ValidationError, tree: Any, schema: type[Section]) -> Iterator[str]:
-    """The mistakes that pydantic found, one line each: `key = value: what would be right`.
-
-    Args:
-        error: what pydantic has against `tree`.
-        tree: what the user wrote: tables, or the value of one key.
-        schema: the sections and keys there are.
-    """
+    """The mistakes in a `tree` of an experiment, or in the value of a key: `key = value: what would be right`, each."""
     groups: dict[Place, list[tuple[Place, ErrorDetails]]] = defaultdict(list)
     for details in error.errors():
         place, union = _place(details, tree, schema)
@@ -200,12 +194,7 @@ def _has_lists(place: str, schema: type[Section]) -> str:
 
 
 def hint(key: str, known: Sequence[str]) -> str:
-    """Suggests what an unknown key was meant to be: a synonym, a similar key of its table, or a similar one anywhere.
-
-    Args:
-        key: dotted.
-        known: keys that may be suggested.
-    """
+    """The known key that an unknown one was meant to be: a synonym, a similar key of its table, or one anywhere."""
     table, _, name = key.rpartition(".")
     if (meant := key_called(name)) in known:
         return suggestion(meant)

@@ -78,11 +78,6 @@ Options = Range | Annotated[tuple[Scalar, ...], Field(min_length=1)]
 def checked_options(key: str, options: Options, schema: type[Section]) -> Options:
     """Checks the list or range of values of a searched key, and gives it in the key's own type: 0 for a share is 0.0.
 
-    Args:
-        key: dotted.
-        options: as the user wrote them.
-        schema: the sections and keys there are.
-
     Raises:
         ValueError: a key that cannot be searched, or a value that the key itself would refuse.
     """

@@ -6,9 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import (
-    BaseModel,
-)
+from pydantic import BaseModel
 
 from imgcls.errors import ConfigError
 

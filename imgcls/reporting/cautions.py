@@ -4,8 +4,6 @@ from collections.abc import Mapping
 
 from imgcls.record import Tag
 
-CAUTION_TAGS = (Tag.LEAKS, Tag.NUM_NEAR_LEAKED, Tag.NUM_OPENED_BEFORE)
-
 
 def cautions(tags: Mapping[str, str]) -> tuple[str, ...]:
     """Cautions as whole sentences that stand beside every score of a run; none where there is nothing to say.
@@ -37,7 +35,7 @@ def flat_cautions(tags: Mapping[str, str]) -> dict[str, str | int]:
 
 def caution_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags of a run that hold its cautions; an evaluation takes them over from the run that it judges."""
-    return {name: tags[name] for name in CAUTION_TAGS if name in tags}
+    return {name: tags[name] for name in (Tag.LEAKS, Tag.NUM_NEAR_LEAKED, Tag.NUM_OPENED_BEFORE) if name in tags}
 
 
 def _number(tags: Mapping[str, str], name: str) -> int | None:

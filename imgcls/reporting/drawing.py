@@ -2,10 +2,13 @@
 
 import io
 import warnings
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from imgcls.statistics.intervals import Interval
 
 # Okabe and Ito's palette, told apart by every common kind of colour blindness.
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#666666"
@@ -13,17 +16,9 @@ PALE_BLUE = "#A6CEE3"
 SMALL, TINY = 8, 6
 """Font sizes in points; titles take 10."""
 
-MAX_NAME = 22
-"""Characters of a class name that a figure shows."""
-
 
 def save_png(figure: Figure, dpi: int = 150) -> bytes:
-    """Renders a drawn figure as PNG; the same figure gives the same bytes.
-
-    Args:
-        figure: from any function here.
-        dpi: pixels per inch.
-    """
+    """Renders a drawn figure as PNG with `dpi` pixels per inch; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # A name in a script that the font lacks shows as boxes; the tables beside the figure have it in full.
@@ -52,8 +47,11 @@ def plain_axes(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def plain_rows(axes: Axes) -> None:
-    """Draws axes with vertical grid lines, for one row a name."""
+def rows_with_intervals(axes: Axes, names: Sequence[str], intervals: Sequence[Interval]) -> None:
+    """Draws a row for each name, with its interval as a line, and vertical grid lines."""
+    places = range(len(names))
+    axes.hlines(places, [i.low for i in intervals], [i.high for i in intervals], color=BLUE, linewidth=1.2)
+    axes.set_yticks(places, names)
     plain_axes(axes)
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x", color="#E5E5E5", linewidth=0.7)
@@ -71,7 +69,7 @@ def sentence(text: str) -> Figure:
     return figure
 
 
-def legible(name: str, limit: int = MAX_NAME) -> str:
+def legible(name: str, limit: int = 22) -> str:
     """A name as a figure has room for it: one line, whose middle is left out where it is long."""
     line = " ".join(name.split())
     if len(line) > limit:

@@ -28,8 +28,6 @@ from imgcls.statistics.calibration import Reliability
 from imgcls.statistics.intervals import wilson
 
 MAX_ANNOTATED_CLASSES = 20
-
-
 MAX_NAMED_CLASSES = 100
 
 
@@ -49,7 +47,8 @@ def confusion_matrix(matrix: NDArray[np.integer], class_names: Sequence[str]) ->
     num_classes = len(class_names)
     if matrix.shape != (num_classes, num_classes):
         raise ValueError(f"a confusion matrix {matrix.shape} for {num_classes} class names: give one row per name")
-    shares = _row_shares(matrix)
+    totals = matrix.sum(axis=1, keepdims=True)
+    shares = np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
     annotated = num_classes <= MAX_ANNOTATED_CLASSES
     names = [legible(name) for name in class_names]
     cell = _cell_inches(num_classes)
@@ -188,13 +187,6 @@ def near_duplicates(
     return figure
 
 
-def _row_shares(matrix: NDArray[np.integer]) -> NDArray[np.float64]:
-    totals = matrix.sum(axis=1, keepdims=True)
-    shares = np.full(matrix.shape, np.nan)
-    np.divide(matrix, totals, out=shares, where=totals > 0)
-    return shares
-
-
 def _cell_inches(num_classes: int) -> float:
     if num_classes <= 4:
         return 1.1
@@ -232,9 +224,6 @@ def _show_image(axes: Axes, image: NDArray[np.uint8]) -> None:
 
 
 def _name_below(axes: Axes, key: str) -> None:
-    axes.text(0.5, -0.04, _tail(key), transform=axes.transAxes, fontsize=TINY, color=GREY, ha="center", va="top")
-
-
-def _tail(key: str, limit: int = 30) -> str:
     line = " ".join(key.split())
-    return verbatim(line if len(line) <= limit else f"…{line[1 - limit :]}")
+    tail = verbatim(line if len(line) <= 30 else f"…{line[-29:]}")
+    axes.text(0.5, -0.04, tail, transform=axes.transAxes, fontsize=TINY, color=GREY, ha="center", va="top")

@@ -53,13 +53,7 @@ def ends(interval: Interval) -> str:
 
 
 def score_text(value: float, interval: Interval | None, of_accuracy: Interval) -> str:
-    """A rounded score with its interval, or with the digits of the accuracy on the same images where it has none.
-
-    Args:
-        value: the score.
-        interval: its own; None where it was not recorded.
-        of_accuracy: that of the accuracy.
-    """
+    """A rounded score with its interval, or with the digits of the accuracy on the same images where it has none."""
     return rounded(value, of_accuracy) if interval is None else with_interval(value, interval)
 
 

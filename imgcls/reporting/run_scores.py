@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -41,12 +42,7 @@ def warned(paragraph: str, sentences: Sequence[str]) -> str:
 
 
 def val_score(record: RunRecord, metric: str) -> str:
-    """A run's val score in words: a metric at the epoch that it kept, with its interval.
-
-    Args:
-        record: of a run that trained, or of a sweep, which has its winner's.
-        metric: such as `val/accuracy`.
-    """
+    """A run's val score in words, with its interval: a metric at the epoch that it kept. A sweep has its winner's."""
     return score_text(record.best(metric), best_interval(record, metric), best_accuracy_interval(record))
 
 
@@ -85,19 +81,19 @@ def leaderboard_intervals(leaderboard: pd.DataFrame, metric: str, num_val: int) 
         metric: such as `val/accuracy`, which is a column.
         num_val: images behind its scores.
     """
-    values = leaderboard[metric].astype(float)
-    if set(ends_of(metric)) <= set(leaderboard.columns):
-        ends = leaderboard[list(ends_of(metric))].to_numpy(float)
-        found = [Interval(float(low), float(high)) for low, high in ends]
-    elif metric == ACCURACY.on_val:
-        found = [NO_INTERVAL if math.isnan(value) else accuracy_interval(value, num_val) for value in values]
-    else:
-        return [None] * len(leaderboard)
+    low, high = ends_of(metric)
     is_accuracy = metric == ACCURACY.on_val
-    return [
-        None if math.isnan(value) or (math.isnan(interval.low) and not is_accuracy) else interval
-        for value, interval in zip(values, found, strict=True)
-    ]
+
+    def interval(trial: Mapping[Any, float]) -> Interval | None:
+        if math.isnan(trial[metric]):
+            return None
+        if not {low, high} <= trial.keys():
+            return accuracy_interval(trial[metric], num_val) if is_accuracy else None
+        found = Interval(trial[low], trial[high])
+        return None if math.isnan(found.low) and not is_accuracy else found
+
+    columns = leaderboard.columns.intersection([metric, low, high])
+    return [interval(trial) for trial in leaderboard[columns].astype(float).to_dict("records")]
 
 
 def with_intervals(leaderboard: pd.DataFrame, num_val: int) -> pd.DataFrame:

@@ -1,12 +1,13 @@
 """Runs as `imgcls runs` lists them: a table for people, flat facts for programs."""
 
-import tomllib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from imgcls.config.toml import parse_override
 from imgcls.record import RunRecord, Tag
 from imgcls.reporting.cautions import flat_cautions
 from imgcls.reporting.run_scores import score_of
+from imgcls.reporting.tables import shown
 from imgcls.text import duration
 
 SPACE = "search.space."
@@ -50,7 +51,7 @@ def searched_values(record: RunRecord) -> dict[str, object]:
     if record.kind not in ("trial", "confirm"):
         return {}
     keys = [name.removeprefix(SPACE) for name in record.params if name.startswith(SPACE)]
-    return {key: _value(record.params[key]) for key in keys if key in record.params}
+    return dict(parse_override(f"{key}={record.params[key]}") for key in keys if key in record.params)
 
 
 def _row(record: RunRecord) -> tuple[str, ...]:
@@ -62,22 +63,10 @@ def _row(record: RunRecord) -> tuple[str, ...]:
         "goes on" if record.ended is None else duration((record.ended - record.started) / 1000),
         record.experiment,
         record.name,
-        ", ".join(f"{key} = {_short(value)}" for key, value in searched_values(record).items()),
+        ", ".join(f"{key} = {shown(value)}" for key, value in searched_values(record).items()),
         score_of(record),
     )
 
 
 def _moment(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _value(text: str) -> object:
-    """A parameter as it was before MLflow made it text: numbers, flags and lists are TOML, and the rest is text."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

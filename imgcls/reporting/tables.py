@@ -9,22 +9,13 @@ from imgcls.reporting.rounding import UNDEFINED
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; whatever would be read as markup in a cell is escaped.
-
-    Args:
-        header: C titles.
-        rows: of C cells each.
-    """
+    """A table in Markdown of a header and rows; whatever would be read as markup in a cell is escaped."""
     body = [f"| {' | '.join(escaped(cell) for cell in row)} |" for row in (header, *rows)]
     return "\n".join((body[0], f"|{' --- |' * len(header)}", *body[1:]))
 
 
 def terminal_table(rows: Sequence[tuple[str, str]]) -> str:
-    """A table of two aligned columns for the terminal, without a line break at the end.
-
-    Args:
-        rows: (name, value); further lines of a value are indented to its column.
-    """
+    """A table of (name, value) in two columns for the terminal; further lines of a value are indented to its column."""
     width = max((len(name) for name, _ in rows), default=0)
     line_break = "\n" + " " * (width + 2)
     return "\n".join(f"{name:<{width}}  {value}".rstrip().replace("\n", line_break) for name, value in rows)

@@ -19,7 +19,7 @@ from imgcls.reporting.drawing import (
     legible,
     panels,
     plain_axes,
-    plain_rows,
+    rows_with_intervals,
     sentence,
     whole_numbers,
 )
@@ -151,24 +151,19 @@ def importances(shares: Mapping[str, tuple[float, Interval]]) -> Figure:
         return sentence("There are too few completed trials to say what matters.")
     ordered = sorted(shares.items(), key=lambda item: item[1][0])
     figure, (axes,) = panels(6, 0.9 + 0.32 * len(ordered))
-    places = range(len(ordered))
-    axes.barh(places, [share for _, (share, _) in ordered], 0.6, color=PALE_BLUE)
-    axes.hlines(places, [r.low for _, (_, r) in ordered], [r.high for _, (_, r) in ordered], color=BLUE, linewidth=1.2)
-    axes.set_yticks(places, [f"{legible(key, 40)}  {share:.0%}" for key, (share, _) in ordered])
+    axes.barh(range(len(ordered)), [share for _, (share, _) in ordered], 0.6, color=PALE_BLUE)
+    names = [f"{legible(key, 40)}  {share:.0%}" for key, (share, _) in ordered]
+    rows_with_intervals(axes, names, [interval for _, (_, interval) in ordered])
     axes.set_xlabel("share of the metric's variation; lines: in 90% of resamples of the trials")
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.margins(x=0.12)
-    plain_rows(axes)
     return figure
 
 
 def leaderboard_intervals(
-    names: Sequence[str],
-    values: Sequence[float],
-    intervals: Sequence[Interval],
-    metric: Metric = ACCURACY,
+    names: Sequence[str], values: Sequence[float], intervals: Sequence[Interval], metric: Metric = ACCURACY,
     num: int = 20,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Draws the best trials with their 95% intervals, so that one sees which cannot be told apart.
 
     Args:
@@ -181,17 +176,13 @@ def leaderboard_intervals(
     Returns:
         A dot with its whiskers a row, or a sentence where there are no trials.
     """
-    rows = list(zip(names, values, intervals, strict=True))
-    if not rows:
+    if not names:
         return sentence("No trial was completed.")
-    shown = rows[:num]
-    places = range(len(shown))
+    shown = [legible(name, 40) for name in names[:num]]
     figure, (axes,) = panels(6, 1.1 + 0.26 * len(shown))
-    axes.hlines(places, [i.low for _, _, i in shown], [i.high for _, _, i in shown], color=BLUE, linewidth=1.2)
-    axes.plot([value for _, value, _ in shown], places, "o", color=BLUE, markersize=4)
-    axes.set_yticks(places, [legible(name, 40) for name, _, _ in shown])
+    rows_with_intervals(axes, shown, intervals[:num])
+    axes.plot(values[:num], range(len(shown)), "o", color=BLUE, markersize=4)
     axes.invert_yaxis()
     axes.set_xlabel(f"{metric.on_val}, 95% interval")
-    axes.set_title(f"The best {len(shown)} of {len(rows)} trials", fontsize=10)
-    plain_rows(axes)
+    axes.set_title(f"The best {len(shown)} of {len(names)} trials", fontsize=10)
     return figure

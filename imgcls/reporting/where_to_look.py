@@ -17,12 +17,7 @@ def place_of(record: RunRecord, name: str) -> str:
 
 
 def how_to_look(uri: str, root: Path) -> str:
-    """How to look at the record: the command that starts MLflow's UI, or the server's address.
-
-    Args:
-        uri: of the store.
-        root: the project's root.
-    """
+    """How to look at the record: the command that starts MLflow's UI, or the server's address."""
     if uri.startswith("http"):
         return redacted(uri)
     if uri == f"sqlite:///{root.resolve() / 'mlflow.db'}":
@@ -31,13 +26,7 @@ def how_to_look(uri: str, root: Path) -> str:
 
 
 def places(report_of: RunRecord, weights_of: RunRecord, tracker: Tracker) -> list[tuple[str, str]]:
-    """Where to look for a report, the weights that it is about, and the UI: rows of (what, where).
-
-    Args:
-        report_of: the run that holds the report.
-        weights_of: the run that holds the weights.
-        tracker: the record that they are in.
-    """
+    """Where to look for a report, the weights that it is about, and the UI: rows of (what, where)."""
     return [
         ("Report", place_of(report_of, Artifact.REPORT_HTML)),
         ("Weights", place_of(weights_of, Artifact.BEST)),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from imgcls.config.keys import AugmentConfig, DataConfig, Experiment, ModelConfig, SearchConfig, TrainConfig
-from imgcls.config.load import config_table, keys_begun_by, load_experiment
+from imgcls.config.load import config_table, load_experiment
 from imgcls.config.ranges import Range
 from imgcls.config.synonyms import OTHER_NAMES, key_called
 from imgcls.config.toml import parse_override
@@ -593,16 +593,16 @@ def test_every_other_name_stands_for_a_key_that_there_is_and_is_no_key_itself():
     ],
 )
 def test_keys_are_found_by_how_they_begin(prefix, first, number):
-    found = [key for key, _, _ in keys_begun_by(prefix)]
+    found = [key for key, _, _ in config_table(prefix)]
     assert found[0] == first
     assert len(found) == (number or len(config_table()))
 
 
 def test_a_key_that_is_called_otherwise_is_named():
     with pytest.raises(ConfigError, match=r"^no key begins with 'learning_rate'; did you mean 'train\.lr'\?$"):
-        keys_begun_by("learning_rate")
+        config_table("learning_rate")
     with pytest.raises(ConfigError, match=r"^no key begins with 'trainn'; did you mean 'train'\?$"):
-        keys_begun_by("trainn")
+        config_table("trainn")
 
 
 @pytest.mark.parametrize("section", ["train", "search", "search.confirm"])
