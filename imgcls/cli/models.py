@@ -52,7 +52,7 @@ def models(
 
 def _as_text(models: list[Listed]) -> str:
     """A line a network, in up to three sections with a heading."""
-    here = [(model.name, ", ".join(model.here)) for model in models if model.here]
+    here = [(model.name, ", ".join(model.weights_here)) for model in models if model.weights_here]
     packages = [(model.name, f"{', '.join(model.packages)}: {model.install}") for model in models if model.packages]
     sections = [
         ("with weights on this machine (model.weights = ...):", here),

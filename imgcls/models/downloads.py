@@ -13,11 +13,7 @@ SECONDS_TO_ANSWER = 5.0
 
 
 def downloaded(config: Any) -> Path | None:
-    """The file that an earlier download of weights of timm left on this machine; None if there is none.
-
-    Args:
-        config: timm's `PretrainedCfg` of the weights.
-    """
+    """The file that an earlier download of weights of timm, a `PretrainedCfg`, left here; None if there is none."""
     if not config.hf_hub_id:
         return downloaded_from(config.url)
     from huggingface_hub import try_to_load_from_cache

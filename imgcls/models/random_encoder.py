@@ -24,7 +24,12 @@ class RandomEncoderThenResNet(Network):
         refuse_other(config, depth=18, stem="small")
         if channels != 3:
             raise ConfigError(f"model.name = 'random-encoder' takes RGB images, not {channels} channel; {AS_RGB}")
-        check_patch(config.patch, image_size)
+        if image_size % config.patch:
+            sides = [str(side) for side in range(1, image_size + 1) if image_size % side == 0]
+            raise ConfigError(
+                f"model.patch = {config.patch} does not divide data.image_size = {image_size}; "
+                f"patches that do: {', '.join(sides)}; or choose a multiple of {config.patch} for data.image_size"
+            )
         return config.model_copy(update={"depth": 18, "width": config.width or 64, "stem": "small"})
 
     def build(self, config: ModelConfig, num_classes: int, channels: int, image_size: int) -> nn.Module:
@@ -33,18 +38,3 @@ class RandomEncoderThenResNet(Network):
 
         del channels, image_size  # checked before
         return RandomEncoderResNet(num_classes, config.width, config.patch, config.encoder_seed, config.dropout)
-
-
-def check_patch(patch: int, image_size: int) -> None:
-    """Checks that square patches of side `patch` tile the image.
-
-    Raises:
-        ConfigError: listing the sides that do.
-    """
-    if patch >= 1 and image_size % patch == 0:
-        return
-    sides = [str(side) for side in range(1, image_size + 1) if image_size % side == 0]
-    raise ConfigError(
-        f"model.patch = {patch} does not divide data.image_size = {image_size}; "
-        f"patches that do: {', '.join(sides)}; or choose a multiple of {patch} for data.image_size"
-    )

@@ -136,7 +136,7 @@ def listed_models(pattern: str = "") -> list[Listed]:
     """
     pattern = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
     listed = [model for network in NETWORKS for model in network.listed() if fnmatchcase(model.name, pattern)]
-    return sorted(listed, key=lambda model: (not model.here, not model.packages))
+    return sorted(listed, key=lambda model: (not model.weights_here, not model.packages))
 
 
 def closest_model(name: str) -> str:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from torch import nn
     from torchvision.models import WeightsEnum
 
-
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
 
@@ -75,7 +74,7 @@ class Torchvision(Library):
             Listed(
                 f"{self.name}{name}",
                 f"weights: {', '.join(weights.name for weights in _weights(name))}",
-                here=tuple(weights.name for weights in _weights(name) if downloaded_from(weights.url)),
+                weights_here=tuple(weights.name for weights in _weights(name) if downloaded_from(weights.url)),
             )
             for name in _network_names()
         ]

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.statistics.groups import too_few_groups
-from imgcls.statistics.interval_of_mean import correlations, interval_of_mean
-from imgcls.statistics.intervals import Interval
+from imgcls.statistics.intervals import Interval, correlations, interval_of_mean
 from imgcls.statistics.predictions import Predictions
 
 PRIOR_PLACEMENTS = 10

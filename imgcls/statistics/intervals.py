@@ -1,7 +1,7 @@
-"""Intervals of a proportion, of a difference of two, and of a mean over seeds."""
+"""Intervals of a proportion, of a difference of two, of a mean of scores of the same images, of a mean over seeds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,15 @@ SHARES = (0.0, 1.0)
 DIFFERENCES_OF_SHARES = (-1.0, 1.0)
 """The least and the greatest value of a difference of two shares."""
 
+MAX_ROUNDS = 50
+"""Largest number of rounds of the iteration; it takes about five."""
+
+TOLERANCE = 1e-7
+"""Change of an end, in the unit of the score, below which the iteration ends."""
+
+Ends = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""(K,) signed quantiles -> (K,) ends of the scores' own intervals at these quantiles."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -41,6 +50,10 @@ class Interval:
         return (self.high - self.low) / 2
 
 
+NO_INTERVAL = Interval(math.nan, math.nan)
+"""Stands where a score has no interval, such as that of images in too few groups."""
+
+
 def wilson(num_correct: int, num_images: int, quantile: float = QUANTILE) -> Interval:
     """Wilson's score interval of a proportion, without continuity correction (Wilson 1927; Newcombe 1998, method 3).
 
@@ -48,9 +61,6 @@ def wilson(num_correct: int, num_images: int, quantile: float = QUANTILE) -> Int
         num_correct: from 0 to `num_images`.
         num_images: at least 1.
         quantile: number of standard errors from the proportion to either end.
-
-    Returns:
-        An interval within [0, 1].
 
     Raises:
         ValueError: a count out of range.
@@ -96,20 +106,68 @@ def difference_interval(first: float, first_interval: Interval, second: float, s
     """Interval of `first - second`, two independent proportions, from their Wilson intervals.
 
     Newcombe's hybrid score interval (Newcombe 1998, Statistics in Medicine 17:873-890, method 10), at the
-    confidence of the two intervals given.
-
-    Args:
-        first: a proportion in [0, 1].
-        first_interval: its Wilson interval.
-        second: a proportion of other images.
-        second_interval: its Wilson interval.
-
-    Returns:
-        An interval within [-1, 1].
+    confidence of the two intervals given. It lies within [-1, 1].
     """
     below = math.hypot(first - first_interval.low, second_interval.high - second)
     above = math.hypot(first_interval.high - first, second - second_interval.low)
     return Interval(first - second - below, first - second + above)
+
+
+def correlations(left_out: NDArray[np.float64], between_unmoved: float = 0.0) -> NDArray[np.float64]:
+    """Correlations of K scores, by how much each of them falls when a unit is left out.
+
+    Args:
+        left_out: float64 (K, U).
+        between_unmoved: correlation of any two scores that no unit moves, such as those without a mistake. A score that
+            no unit moves is independent of one that is moved.
+
+    Returns:
+        float64 (K, K).
+    """
+    products = left_out @ left_out.T
+    lengths = np.sqrt(np.diag(products))
+    is_moved = lengths > 1e-12
+    found = np.where(np.outer(~is_moved, ~is_moved), between_unmoved, 0.0)
+    np.divide(products, np.outer(lengths, lengths), out=found, where=np.outer(is_moved, is_moved))
+    np.fill_diagonal(found, 1)
+    return found
+
+
+def interval_of_mean(
+    values: NDArray[np.float64], ends: Ends, correlation: NDArray[np.float64], quantile: float
+) -> Interval:
+    """Joins the score intervals of K scores to that of their mean.
+
+    An end is the mean of K values that together lie `quantile` standard errors from the observed ones, in the direction
+    in which the mean moves most: each score goes to the end of its own interval at a smaller quantile, and the standard
+    errors are those at the ends. One score keeps its own interval. The idea is that of MOVER (Zou & Donner 2008,
+    Statistics in Medicine 27:1693-1702), which goes to the ends at the whole quantile and thereby overstates the
+    skewness of a mean of many; for independent proportions it is the score interval of Martín Andrés, Álvarez Hernández
+    & Herranz Tejedor (2011, Statistical Methods in Medical Research 20:369-387).
+
+    Args:
+        values: float64 (K,), the scores.
+        ends: gives the ends of their own intervals.
+        correlation: float64 (K, K), of the scores.
+        quantile: above 0.
+    """
+
+    def end(sign: int) -> float:
+        steps = np.full(len(values), 1 / math.sqrt(len(values)))  # of one standard error in all, as if independent
+        reached, before = math.inf, math.nan
+        for _ in range(MAX_ROUNDS):
+            quantiles = sign * quantile * steps
+            moved = ends(quantiles)
+            reached = float(moved.mean())
+            errors = np.divide(moved - values, quantiles, out=np.zeros_like(values), where=quantiles != 0)
+            pulls = correlation @ np.maximum(errors, 0)
+            spread = math.sqrt(max(0.0, float(errors @ pulls)))
+            if spread == 0 or abs(reached - before) < TOLERANCE:
+                break
+            before, steps = reached, pulls / spread
+        return reached
+
+    return Interval(end(-1), end(1))
 
 
 def mean_interval(
@@ -166,7 +224,3 @@ def interval_over_seeds(
         return mean_interval(values)
     bounds = DIFFERENCES_OF_SHARES if of_differences else SHARES
     return mean_interval(values, step=1 / num_images, bounds=bounds)
-
-
-NO_INTERVAL = Interval(math.nan, math.nan)
-"""Stands where a score has no interval, such as that of images in too few groups."""

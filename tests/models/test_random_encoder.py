@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from imgcls.config.keys import Experiment, ModelConfig
 from imgcls.errors import InputError
-from imgcls.models.random_encoder import check_patch
 from imgcls.models.random_encoder_layers import RandomEncoder, RandomEncoderResNet
+from imgcls.models.registry import resolve_model
 
 
 def reference(patch: int, seed: int) -> nn.Conv2d:
@@ -93,7 +94,12 @@ def test_the_resnet_behind_it_trains() -> None:
     assert trained == {name for name, _ in model.named_parameters() if name.startswith("resnet.")}
 
 
-@pytest.mark.parametrize("patch", [5, 64, 0])
+@pytest.mark.parametrize("patch", [5, 64])
 def test_patches_that_do_not_tile_the_image_are_refused_with_those_that_do(patch: int) -> None:
     with pytest.raises(InputError, match=rf"model\.patch = {patch} .* data\.image_size = 28; .* 1, 2, 4, 7, 14, 28;"):
-        check_patch(patch, image_size=28)
+        resolve_model(ModelConfig(name="random-encoder", patch=patch), channels=3, image_size=28)
+
+
+def test_a_patch_without_pixels_is_refused() -> None:
+    with pytest.raises(InputError, match=r"model\.patch = 0: must be at least 1"):
+        Experiment(name="x").replace({"model.patch": 0})
