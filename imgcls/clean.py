@@ -29,13 +29,7 @@ DELETED = "artifacts of deleted runs"
 
 @dataclass(frozen=True)
 class Item:
-    """A file or folder that `imgcls clean` may remove.
-
-    Attributes:
-        kind: why, in words.
-        path: of it.
-        num_bytes: that it takes.
-    """
+    """A file or folder that `imgcls clean` may remove: why, in words, and how large it is."""
 
     kind: str
     path: Path

@@ -23,7 +23,6 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV}
 """Error numbers where a file cannot have a hard link: on FAT and exFAT, on some network mounts, after too many."""
 
-
 WRITTEN_ASIDE = re.compile(r"\..+\.\d+")
 """Name of a file that `written_aside` writes: the number of its process stands at the end."""
 

@@ -167,12 +167,7 @@ def reported(selecting: str) -> tuple[str, ...]:
 
 
 def val_scores(of: Predictions, selecting: str) -> dict[str, float]:
-    """Computes the metrics that an epoch tracks on val, by names such as `val/loss`.
-
-    Args:
-        of: predictions of val.
-        selecting: `search.metric`.
-    """
+    """Computes the metrics that an epoch tracks on val, by names such as `val/loss`; one of them selects."""
     tracked = [metric for metric in METRICS if metric.each_epoch or metric.on_val == selecting]
     return {metric.on_val: metric.compute(of) for metric in tracked}
 

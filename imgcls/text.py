@@ -46,10 +46,7 @@ def spelt(name: str) -> str:
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """The known word that is most like `word`, first of all one that differs in case only; empty if none is alike.
 
-    Args:
-        word: what was typed.
-        known: what there is.
-        cutoff: difflib's ratio, from 0 (any will do) to 1 (the same word).
+    The cutoff is a ratio of difflib, from 0 (any will do) to 1 (the same word).
     """
     known = list(known)
     if same := [other for other in known if other.casefold() == word.casefold()]:

@@ -20,11 +20,7 @@ def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "") -> None:
     """Announces what images were found and where they are computed, once, at the start of a verb that reads images.
 
     What is to be warned of is said in full where the record has no run of these images yet, and counted afterwards.
-
-    Args:
-        prepared: what is about to run.
-        tracker: where earlier runs may tell how long training will take.
-        runs: what is about to be trained, such as `20 trials`; "" for nothing.
+    `runs` is what is about to be trained, such as `20 trials`; earlier runs may tell how long that will take.
     """
     data = prepared.experiment.data
     place = str(prepared.project.images(data)) if data.source == "folder" else data.source

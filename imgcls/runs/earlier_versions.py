@@ -29,12 +29,7 @@ def is_kept_larger(dataset: Dataset) -> bool:
 
 
 def other_squares(record: RunRecord, dataset: Dataset) -> str:
-    """How the val images of a run differ from those of `dataset`, in words; "" where they do not.
-
-    Args:
-        record: of a run with the same settings.
-        dataset: as it is prepared now.
-    """
+    """How the val images of an earlier version's run differ from those that are made now, or ""."""
     if record.squares == dataset.squares or not is_kept_larger(dataset):
         return ""
     return (
@@ -44,12 +39,7 @@ def other_squares(record: RunRecord, dataset: Dataset) -> str:
 
 
 def other_loss(record: RunRecord, experiment: Experiment) -> str:
-    """How the loss of a run differs from the one of today, in words; "" where it does not.
-
-    Args:
-        record: of a run with these settings.
-        experiment: its settings.
-    """
+    """How the loss of an earlier version's run differs from that of today, in words; "" where it does not."""
     train, augment = experiment.train, experiment.augment
     is_softened = train.label_smoothing or augment.mixup or augment.cutmix
     if record.loss == LOSS_DEFINITION or train.class_weights == "none" or not is_softened:
@@ -61,14 +51,9 @@ def other_loss(record: RunRecord, experiment: Experiment) -> str:
 
 
 def same_work(records: Sequence[RunRecord], experiment: Experiment, ignored: Iterable[str]) -> RunRecord | None:
-    """The newest run with the same settings, if an earlier version recorded it.
+    """The newest run with the same settings but for the `ignored` keys, if an earlier version recorded it.
 
-    A key that is new since then, which its record lacks, must have its default.
-
-    Args:
-        records: the oldest first.
-        experiment: resolved.
-        ignored: dotted keys that may differ.
+    A key that is new since then, which its record lacks, must have its default. The oldest of `records` comes first.
     """
     unset = Experiment(name=experiment.name).params()
     asked = {key: value for key, value in experiment.params().items() if key not in ignored}

@@ -86,10 +86,7 @@ class Prepared:
 def prepare(experiment: Experiment, project: Project, squares: int = SQUARES_FORMAT) -> Prepared:
     """Prepares an experiment: loads its data and resolves every `auto`; trains and records nothing.
 
-    Args:
-        experiment: as in its file, with overrides.
-        project: where its paths start.
-        squares: format of the squares of val and test, `imgcls.squares` of the run that is to be repeated or judged.
+    `squares` is the format of the squares of val and test: `imgcls.squares` of a run that is to be repeated or judged.
 
     Raises:
         InputError: whatever makes the experiment impossible here.

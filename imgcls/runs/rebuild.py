@@ -20,10 +20,6 @@ WHAT_MAKES_BITS = ("torch", "torchvision", "numpy", "pillow")
 def rebuild(record: RunRecord, tracker: Tracker) -> Prepared:
     """Rebuilds a run from its record, with the pixels that it saw, on its device where this machine has it.
 
-    Args:
-        record: of a run that trained.
-        tracker: where its config is.
-
     Raises:
         DataError: the images are not those that the run was trained on.
         InputError: it left no config, or the config is impossible here.
@@ -45,11 +41,7 @@ def recorded_experiment(run_id: str, tracker: Tracker) -> Experiment:
 
 
 def trained_record(run_id: str, tracker: Tracker) -> RunRecord:
-    """The record of a run that trained to its end; a sweep stands for its winner.
-
-    Args:
-        run_id: whatever `find_run` takes for one.
-        tracker: the record.
+    """The record of a run that trained to its end, by whatever `find_run` takes; a sweep stands for its winner.
 
     Raises:
         InputError: an unknown id, an evaluation, a run of somebody else's, an unfinished one.

@@ -82,19 +82,15 @@ def save_last(run: Run, prepared: Prepared, state: TrainState) -> None:
 
 def save_scored(run: Run, name: str, prepared: Prepared, state: TrainState) -> None:
     """Writes the weights that val scored into a run's record, with what is needed to use them anywhere."""
-    with run.artifact(name) as path:
-        save_checkpoint(path, _scored_checkpoint(prepared, state))
-
-
-def _scored_checkpoint(prepared: Prepared, state: TrainState) -> dict[str, object]:
-    """The weights that val scored, with what is needed to use them anywhere."""
-    return {
+    content = {
         "config": prepared.experiment.to_toml(),
         "class_names": list(prepared.dataset.class_names),
         "epoch": state.epoch,
         "metrics": state.history[-1].metrics(),
         "model": state.scored_model.state_dict(),
     }
+    with run.artifact(name) as path:
+        save_checkpoint(path, content)
 
 
 def record_end(

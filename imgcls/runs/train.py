@@ -188,13 +188,7 @@ def _remove_leftovers(run: Run) -> None:
 
 
 class _Training:
-    """A run as it trains.
-
-    Args:
-        run: being written.
-        prepared: what it trains.
-        work: what is asked of it.
-    """
+    """A run as it trains."""
 
     def __init__(self, run: Run, prepared: Prepared, work: _Work) -> None:
         self._run = run

@@ -47,11 +47,6 @@ def heartbeat() -> dict[str, str]:
     return {Tag.HEARTBEAT: f"{time.time():.0f}"}
 
 
-def is_beating(tags: Mapping[str, str]) -> bool:
-    """Whether the last heartbeat of a run is recent."""
-    return seconds_to_silence(tags) > 0
-
-
 def seconds_to_silence(tags: Mapping[str, str]) -> float:
-    """Seconds until a run's process counts as gone if no heartbeat follows; negative once it does."""
+    """Seconds until a run's process counts as gone if no further heartbeat follows; not above 0 once it does."""
     return float(tags.get(Tag.HEARTBEAT, 0)) + SILENT_SECONDS - time.time()

@@ -1,8 +1,4 @@
-"""Sends what a tracking server has not got yet, in order and in the background, from whichever process can.
-
-A process may die at any instant: what stands in a journal stays there until somebody has sent it, and sending it twice
-does no harm.
-"""
+"""Sends what a tracking server has not got yet, in order and in the background, from whichever process can."""
 
 import atexit
 import json
@@ -28,12 +24,9 @@ FAREWELL = 5.0
 
 
 class Outbox(OutboxFiles):
-    """The outbox for a tracking server: its files, and the thread that sends them.
+    """The outbox for a tracking server: its files, and the thread that sends them by `deliver`.
 
-    Args:
-        folder: where they lie; made when something is written.
-        server: its name in messages, without credentials.
-        deliver: sends one entry.
+    Messages name the server by `server`, which has no credentials.
     """
 
     def __init__(self, folder: Path, server: str, deliver: Deliver) -> None:

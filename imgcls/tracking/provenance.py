@@ -77,12 +77,8 @@ class _UnknownError(Exception):
 def git_tags(root: Path) -> dict[str, str]:
     """Provenance tags of a run: the git commit of its project, and whether files differ from it.
 
-    Args:
-        root: the project's root; it may lie below the top of its repository.
-
-    Returns:
-        Nothing where no repository holds the project. A file that git does not track counts as a change only if it is
-        code: an experiment or a folder of images does not.
+    There are none where no repository holds the project. A file that git does not track counts as a change only if it
+    is code: an experiment or a folder of images does not.
     """
     top = next((folder for folder in (root, *root.parents) if os.path.lexists(folder / ".git")), None)
     if top is None:

@@ -7,7 +7,7 @@ known here.
 import hashlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -43,7 +43,7 @@ class Opening:
     run_id: str
     started: int
     names: frozenset[str] | None
-    sketches: NDArray[np.uint8]
+    sketches: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, SKETCH_BYTES), np.uint8))
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,12 @@ def _from_store(tracker: Tracker, record: RunRecord) -> Opening:
     try:
         names = frozenset(tracker.read_text(run_id, Artifact.TEST_IMAGES).split())
     except InputError:  # written by an earlier version, or its files are gone
-        return Opening(run_id, started, None, _no_sketches())
+        return Opening(run_id, started, None)
     try:
         with tracker.fetch(run_id, Artifact.TEST_SKETCHES) as path:
             return Opening(run_id, started, names, np.load(path))
     except (InputError, OSError, ValueError, EOFError):
-        return Opening(run_id, started, names, _no_sketches())
+        return Opening(run_id, started, names)
 
 
 def _of_file(path: Path) -> Opening | None:
@@ -145,11 +145,7 @@ def _of_file(path: Path) -> Opening | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # what cannot be told apart counts
-        return Opening(path.stem, 0, None, _no_sketches())
-
-
-def _no_sketches() -> NDArray[np.uint8]:
-    return np.empty((0, SKETCH_BYTES), np.uint8)
+        return Opening(path.stem, 0, None)
 
 
 def _folder(tracker: Tracker) -> Path:

@@ -50,11 +50,7 @@ class Run:
             self._client.log_batch(self.run_id, params=entities[start : start + PARAMS_PER_CALL])
 
     def log_metrics(
-        self,
-        metrics: Mapping[str, float],
-        step: int = 0,
-        tags: Mapping[str, str] | None = None,
-        at: int | None = None,
+        self, metrics: Mapping[str, float], step: int = 0, tags: Mapping[str, str] | None = None, at: int | None = None
     ) -> None:
         """Logs metrics after `step` completed epochs, and tags, in a single call.
 
@@ -134,15 +130,9 @@ def fitted_tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def fitted(value: str, most: int, rest: str) -> str:
-    """Shortens a param or tag of a run to what MLflow keeps, which cuts off the end by itself.
+    """Shortens a param or tag of a run to `most` characters; MLflow would cut off its end without a word.
 
-    Args:
-        value: of any length.
-        most: number of characters that are kept.
-        rest: where the rest is, in words.
-
-    Returns:
-        The value, or its beginning with its length and digest, so that two different ones stay different.
+    What is left says how long it was, its digest, so that two different ones stay different, and where the rest is.
     """
     if len(value) <= most:
         return value

@@ -28,7 +28,7 @@ from imgcls.signals import interruption
 from imgcls.tracking.artifact_places import MLRUNS, Places
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed, out_of_sight
 from imgcls.tracking.credentials import redacted, scrubbed
-from imgcls.tracking.heartbeat import beating, is_beating, seconds_to_silence
+from imgcls.tracking.heartbeat import beating, seconds_to_silence
 from imgcls.tracking.mlflow_internals import create_database, quieten
 from imgcls.tracking.provenance import git_tags, who_runs
 from imgcls.tracking.remote_client import RemoteClient, connect, unsent_artifact, waiting_elsewhere
@@ -89,12 +89,7 @@ class Tracker:
 
     @contextmanager
     def start_run(
-        self,
-        experiment: str,
-        *,
-        kind: Kind,
-        name: str,
-        tags: Mapping[str, str] | None = None,
+        self, experiment: str, *, kind: Kind, name: str, tags: Mapping[str, str] | None = None
     ) -> Iterator[Run]:
         """Creates a run and ends it with the status that its block deserves.
 
@@ -182,7 +177,7 @@ class Tracker:
         if record.status != "RUNNING":
             return False
         if record.tags.get(Tag.CLAIMS) != claims_id(self.root):
-            return is_beating(record.tags)
+            return seconds_to_silence(record.tags) > 0
         opening = _opening(record.tags[Tag.HOST], record.tags[Tag.PID])
         # In this order: a run that is being opened is claimed before its opening is over.
         return is_claimed(self.root, opening) or is_claimed(self.root, record.run_id)
