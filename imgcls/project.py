@@ -11,6 +11,9 @@ from imgcls.config.mistakes import value_text
 from imgcls.errors import ConfigError
 from imgcls.text import did_you_mean
 
+MLRUNS = "mlruns"
+"""Folder at a project's root with the artifacts of its own store; hidden folders in it coordinate processes."""
+
 
 @dataclass(frozen=True)
 class Project:

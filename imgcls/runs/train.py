@@ -65,7 +65,7 @@ def train_run(
         TrainingError: the loss is not finite; the run is FAILED, with the reason as a tag.
     """
     tags = {Tag.IDENTITY: _identity(prepared), **(tags or {})}
-    work = _Work(kind, name, ImageRecord(prepared.dataset, tracker), prune)
+    work = _Work(tracker, kind, name, ImageRecord(prepared.dataset, tracker), prune)
     earlier = None if fresh else _unfinished(prepared, tracker, {Tag.KIND: kind, **tags})
     # Another process may be training the same, so begin another run. Nobody else trains what is below a sweep or a run.
     if earlier is not None and (Tag.PARENT in tags or not tracker.is_running(earlier)):
@@ -86,6 +86,7 @@ def train_run(
 class _Work:
     """What is asked of a run, whether it begins or is taken up; see `train_run`."""
 
+    tracker: Tracker
     kind: Kind
     name: str
     images: ImageRecord
@@ -278,6 +279,6 @@ class _Training:
         """Val's logits of the best checkpoint, which an earlier sitting wrote, as they were then."""
         device, task = self._prepared.device, self._task
         model = device.place(self._prepared.model(with_weights=False))
-        with self._run.written(Artifact.BEST) as path:
+        with self._work.tracker.fetch(self._run.run_id, Artifact.BEST) as path:
             model.load_state_dict(load_checkpoint(path, device.torch_device)["model"])
         return predict(model, task.val, task.normalise, task.device)

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from imgcls.config.keys import Experiment
 from imgcls.errors import ConfigError
 from imgcls.metrics import metric_named
+from imgcls.project import MLRUNS
 from imgcls.rng import derive_seed
 from imgcls.runs.record_writer import Finished, interval_ends
 from imgcls.search import space as spaces
@@ -47,7 +48,7 @@ class StudyPlace:
         MLflow is the record; the journal only coordinates.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        path = self.root / "mlruns" / ".studies" / f"{self.name}.journal"  # no experiment's name begins with a dot
+        path = self.root / MLRUNS / ".studies" / f"{self.name}.journal"  # no experiment's name begins with a dot
         path.parent.mkdir(parents=True, exist_ok=True)
         return optuna.create_study(
             storage=JournalStorage(Journal(path)),

@@ -7,12 +7,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from imgcls.errors import InputError
+from imgcls.project import MLRUNS
 from imgcls.tracking.mlflow_internals import rewrite_places
 
 log = logging.getLogger(__name__)
-
-MLRUNS = "mlruns"
-"""Folder at a project's root that holds the artifacts of its own store."""
 
 
 def local_path(uri: str) -> Path | None:

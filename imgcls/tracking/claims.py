@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from imgcls.errors import InputError
 from imgcls.files import lock, open_locked
+from imgcls.project import MLRUNS
 from imgcls.tracking.folder_identity import FolderIdentity
 
 SECONDS_OF_A_LOOK = 0.1
@@ -138,4 +139,4 @@ def _stands(file: int, path: Path) -> bool:
 
 
 def _path(root: Path, name: str) -> Path:
-    return root.resolve() / "mlruns" / ".claims" / f"{name}.lock"
+    return root.resolve() / MLRUNS / ".claims" / f"{name}.lock"

@@ -21,6 +21,7 @@ from imgcls.data.leaks import FORMAT
 from imgcls.data.sketches import SKETCH_BYTES
 from imgcls.errors import InputError
 from imgcls.files import written_aside
+from imgcls.project import MLRUNS
 from imgcls.record import Artifact, RunRecord, Tag
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
@@ -149,7 +150,7 @@ def _of_file(path: Path) -> Opening | None:
 
 
 def _folder(tracker: Tracker) -> Path:
-    return tracker.root / "mlruns" / ".looks"
+    return tracker.root / MLRUNS / ".looks"
 
 
 def _file(tracker: Tracker, run_id: str) -> Path:

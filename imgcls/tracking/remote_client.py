@@ -8,8 +8,8 @@ import os
 import posixpath
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -22,11 +22,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
+from imgcls.project import MLRUNS
 from imgcls.record import Tag
 from imgcls.tracking.outbox import Outbox
 from imgcls.tracking.outbox_files import ARTIFACT, Entry, OutboxFiles
 from imgcls.tracking.server_errors import Refused, Unsent, classify, reason
-from imgcls.tracking.server_wait import Patience, Progress, answer
+from imgcls.tracking.server_wait import Patience, answer, while_progressing
 
 log = logging.getLogger(__name__)
 
@@ -133,17 +134,11 @@ class RemoteClient(MlflowClient):
 
     def delete_tag(self, run_id: str, key: str) -> None:
         """Removes a tag, once all that was written to the run is sent."""
-        delete = super().delete_tag
-        self._flush(f"taking up run {run_id}", run_id)
-
-        def delete_once() -> None:
-            try:
-                delete(run_id, key)
-            except MlflowException as error:
-                if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):  # else an answer was lost
-                    raise
-
-        self._ask(f"taking up run {run_id}", delete_once)
+        try:
+            self._ask_to_delete_tag(run_id, key)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):  # else an answer was lost
+                raise
 
     def log_artifact(self, run_id: str, local_path: str, artifact_path: str | None = None) -> None:
         """Puts a file into the outbox."""
@@ -184,22 +179,8 @@ class RemoteClient(MlflowClient):
     search_runs = _asked("search_runs", "reading runs", after="all")
     get_metric_history = _asked("get_metric_history", "reading run {}", after="run")
     list_artifacts = _asked("list_artifacts", "looking for artifacts of run {}")
-
-    def download_artifacts(self, run_id: str, path: str, dst_path: str | None = None) -> str:
-        """Downloads an artifact.
-
-        Raises:
-            MlflowException: the run has none of this name.
-        """
-        found, download = super().list_artifacts, super().download_artifacts
-
-        def fetch() -> str:
-            # MLflow words a missing file like a broken connection, and only one of them is worth waiting for.
-            if path not in [file.path for file in found(run_id, posixpath.dirname(path) or None)]:
-                raise MlflowException(f"run {run_id} has no artifact {path}", RESOURCE_DOES_NOT_EXIST)
-            return download(run_id, path, dst_path)
-
-        return self._ask(f"reading {path} of run {run_id}", fetch)
+    download_artifacts = _asked("download_artifacts", "reading {1} of run {0}")
+    _ask_to_delete_tag = _asked("delete_tag", "taking up run {}", after="run")
 
     # --- waiting ---
 
@@ -210,20 +191,19 @@ class RemoteClient(MlflowClient):
         """Waits until what is in the outbox now has been sent, by whatever process."""
         last = self.outbox.last_entries(run_id)
         patience = Patience(self.name, what)
-        progress = Progress(self.outbox)
-        while not self.outbox.have_left(last):
-            patience.spend(self.outbox.trouble, self.outbox.num_failures)
-            if progress.has_ended():
-                log.warning("%s goes on without what is unsent: %s", what, self.outbox.pending())
+        for _ in while_progressing(self.outbox):
+            if self.outbox.have_left(last):
+                patience.end()
                 return
-        patience.end()
+            patience.spend(self.outbox.trouble, self.outbox.num_failures)
+        log.warning("%s goes on without what is unsent: %s", what, self.outbox.pending())
 
     def send_unsent(self) -> list[str]:
         """Sends what waits, also what was refused before; says what was sent and what is left, a line each."""
         self.outbox.take_up_refused()
-        progress = Progress(self.outbox)
-        while self.outbox.pending().num_entries and self.outbox.num_failures < 2 and not progress.has_ended():
-            pass
+        for _ in while_progressing(self.outbox):
+            if not self.outbox.pending().num_entries or self.outbox.num_failures >= 2:
+                break
         left = self.outbox.pending()
         lines = [f"{self.outbox.num_sent} entries sent to the tracking server {self.name}"]
         if left.num_entries:
@@ -250,44 +230,29 @@ def public_uri(uri: str) -> str:
 
 def outbox_folder(root: Path, uri: str) -> Path:
     """Folder of the outbox for a remote server, whose name says which server."""
-    return root / "mlruns" / ".outbox" / quote(public_uri(uri), safe="")
+    return root / MLRUNS / ".outbox" / quote(public_uri(uri), safe="")
 
 
 def waiting_elsewhere(root: Path, client: MlflowClient) -> list[str]:
     """What waits in outboxes for servers other than this client's, a line each."""
     own = client.outbox.folder if isinstance(client, RemoteClient) else None
-    lines = []
-    for folder in sorted((root / "mlruns" / ".outbox").glob("*")):
-        if folder == own:
-            continue
-        pending = OutboxFiles(folder).pending()
-        if pending.num_entries:
-            lines.append(
-                f"unsent: {pending}, for the tracking server {unquote(folder.name)}; set MLFLOW_TRACKING_URI to it, "
-                "and `imgcls doctor` sends them"
-            )
-    return lines
+    others = [folder for folder in sorted((root / MLRUNS / ".outbox").glob("*")) if folder != own]
+    return [
+        f"unsent: {pending}, for the tracking server {unquote(folder.name)}; set MLFLOW_TRACKING_URI to it, and "
+        "`imgcls doctor` sends them"
+        for folder in others
+        if (pending := OutboxFiles(folder).pending()).num_entries
+    ]
 
 
-@contextmanager
-def folder_to_write_in(client: MlflowClient) -> Iterator[Path]:
-    """A temporary folder for an artifact that a client is about to log."""
-    if isinstance(client, RemoteClient):
-        with client.outbox.writing() as folder:
-            yield folder
-        return
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
+def folder_to_write_in(client: MlflowClient) -> AbstractContextManager[Path | str]:
+    """A temporary folder for an artifact that a client, remote or not, is about to log."""
+    return client.outbox.writing() if isinstance(client, RemoteClient) else tempfile.TemporaryDirectory()
 
 
-@contextmanager
-def unsent_artifact(client: MlflowClient, run_id: str, name: str) -> Iterator[Path | None]:
+def unsent_artifact(client: MlflowClient, run_id: str, name: str) -> AbstractContextManager[Path | None]:
     """An artifact that a client has not sent to the remote server yet, for the length of the block; else None."""
-    if isinstance(client, RemoteClient):
-        with client.outbox.staged(run_id, name) as path:
-            yield path
-        return
-    yield None
+    return client.outbox.staged(run_id, name) if isinstance(client, RemoteClient) else nullcontext()
 
 
 @cache

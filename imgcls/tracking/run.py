@@ -4,7 +4,6 @@ import hashlib
 import json
 import posixpath
 import re
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from imgcls.errors import InputError
 from imgcls.files import written_aside
 from imgcls.record import Artifact, Outcome, Tag
 from imgcls.tracking.mlflow_internals import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH, is_duplicate_row
-from imgcls.tracking.remote_client import folder_to_write_in, unsent_artifact
+from imgcls.tracking.remote_client import folder_to_write_in
 
 PARAMS_PER_CALL = 100
 """MLflow's limit for one log_batch call."""
@@ -101,18 +100,9 @@ class Run:
             yield path
             return
         with folder_to_write_in(self._client) as folder:
-            path = folder / Path(name).name
+            path = Path(folder) / Path(name).name
             yield path
             self._client.log_artifact(self.run_id, str(path), posixpath.dirname(name) or None)
-
-    @contextmanager
-    def written(self, name: str) -> Iterator[Path]:
-        """An artifact that this run has written before, for the length of the block."""
-        if self.folder is not None:
-            yield self.folder / name
-            return
-        with unsent_artifact(self._client, self.run_id, name) as unsent, tempfile.TemporaryDirectory() as folder:
-            yield unsent or Path(self._client.download_artifacts(self.run_id, name, folder))
 
     def log_text(self, name: str, text: str) -> None:
         """Writes a text artifact; at any instant it is whole or not there."""

@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from typing import Generic, TypeVar
 
 from imgcls.errors import InputError, Interrupted
@@ -35,13 +36,13 @@ def answer(server: str, what: str, call: Callable[[], T], limit: float | None = 
     attempts = _Attempts(call)
     patience = Patience(server, what, limit)
     try:
-        while not attempts.over.wait(0.2):
+        while not wait([attempts.answer], timeout=0.2).done:
             patience.spend(attempts.trouble, attempts.num_failures)
     finally:
         attempts.abandoned.set()
     patience.end()
     try:
-        return attempts.result()
+        return attempts.answer.result()
     except Denied as error:
         raise InputError(
             f"the tracking server {server} {error}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
@@ -53,33 +54,26 @@ class _Attempts(Generic[T]):
     """A call that is tried on a thread of its own, so that whoever waits for it may leave at any moment."""
 
     def __init__(self, call: Callable[[], T]) -> None:
-        self.over = threading.Event()
+        self.answer: Future[T] = Future()
         self.abandoned = threading.Event()
         self.trouble: Unsent | None = None
         self.num_failures = 0
         self._call = call
-        self._error: Exception | None = None
         threading.Thread(target=self._try, name="asking the tracking server", daemon=True).start()
-
-    def result(self) -> T:
-        if self._error is not None:
-            raise self._error
-        return self._result
 
     def _try(self) -> None:
         while not self.abandoned.is_set():
             try:
-                self._result = self._call()
+                self.answer.set_result(self._call())
+                return
             except Exception as error:
                 known = classify(error)
-                if isinstance(known, Unsent) and not isinstance(known, Denied):
-                    self.trouble = known
-                    self.num_failures += 1
-                    self.abandoned.wait(PAUSES[min(self.num_failures, len(PAUSES)) - 1])
-                    continue
-                self._error = known if isinstance(known, Denied) else error
-            self.over.set()
-            return
+                if not isinstance(known, Unsent) or isinstance(known, Denied):
+                    self.answer.set_exception(known if isinstance(known, Denied) else error)
+                    return
+                self.trouble = known
+            self.num_failures += 1
+            self.abandoned.wait(PAUSES[min(self.num_failures, len(PAUSES)) - 1])
 
 
 class Patience:
@@ -121,23 +115,17 @@ class Patience:
             log.warning("%s goes on after %.0f s", self._what, time.monotonic() - self._started)
 
 
-class Progress:
-    """A wait for an outbox, which ends when it does not get emptier although its server answers."""
-
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
-        self._started = self._moved = self._rung = time.monotonic()
-        self._pending: object = None
-        outbox.hurry()
-
-    def has_ended(self) -> bool:
-        """Waits a little, then looks."""
+def while_progressing(outbox: Outbox) -> Iterator[None]:
+    """Waits for a server to take an outbox, a little at a time; ends when nothing is taken although it answers."""
+    outbox.hurry()
+    started = moved = rung = now = time.monotonic()
+    before = outbox.pending()
+    while now - moved <= NO_PROGRESS:
+        yield
+        time.sleep(0.02 if now - started < 1 else 0.2)
         now = time.monotonic()
-        time.sleep(0.02 if now - self._started < 1 else 0.2)
-        if now - self._rung > 2:
-            self._rung = now
-            self._outbox.hurry()
-        pending = self._outbox.pending()
-        if pending != self._pending or isinstance(self._outbox.trouble, Away):
-            self._pending, self._moved = pending, now
-        return now - self._moved > NO_PROGRESS
+        if now - rung > 2:
+            rung = now
+            outbox.hurry()
+        if (pending := outbox.pending()) != before or isinstance(outbox.trouble, Away):
+            before, moved = pending, now

@@ -22,10 +22,10 @@ from mlflow.protos.databricks_pb2 import (
 from imgcls.errors import ImgclsError, InputError
 from imgcls.files import check_locks
 from imgcls.machine_failures import explain
-from imgcls.project import Project
+from imgcls.project import MLRUNS, Project
 from imgcls.record import STATUS, UNKNOWN, Kind, Outcome, RunRecord, Tag
 from imgcls.signals import interruption
-from imgcls.tracking.artifact_places import MLRUNS, Places
+from imgcls.tracking.artifact_places import Places
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed, out_of_sight
 from imgcls.tracking.credentials import redacted, scrubbed
 from imgcls.tracking.heartbeat import beating, seconds_to_silence
@@ -301,7 +301,8 @@ class Tracker:
                 raise InputError(f"run {run_id} has no artifact {name}{self._places.why_missing(uri)}")
             yield folder / name
             return
-        if not self._is_listed(run_id, name):  # asked first: MLflow words this like a connection that broke
+        # Asked first: MLflow words a missing file like a broken connection, which is worth waiting for.
+        if not self._is_listed(run_id, name):
             raise InputError(f"run {run_id} has no artifact {name}")
         with tempfile.TemporaryDirectory() as temporary:
             yield Path(self._client.download_artifacts(run_id, name, temporary))
