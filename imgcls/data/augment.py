@@ -42,9 +42,10 @@ class Normalise:
 
 @dataclass(frozen=True)
 class Draws:
-    """All that a step draws for the views of its N images, evenly from [0, 1), float32 on the CPU.
+    """Random numbers of the augmentation: all that a step draws for the views of its N images.
 
-    What came later stands after what was there, so that adding to it moves no earlier draw.
+    They are drawn evenly from [0, 1), float32 on the CPU. What came later stands after what was there, so that adding
+    to it moves no earlier draw.
 
     Attributes:
         tries: (N, 10, 2): area and aspect of ten tries of a crop.
@@ -218,7 +219,7 @@ class Augment:
 
 
 def refuse_colours_of_grey(config: AugmentConfig, channels: int) -> None:
-    """Refuses to change saturation or hue of grey images, which have neither."""
+    """Refuses an augmentation of saturation or hue where images are grey, which have neither."""
     for key, value in (("saturation", config.saturation), ("hue", config.hue)):
         if value and channels != 3:
             raise ConfigError(
@@ -270,14 +271,7 @@ def cutmix(images: Tensor, targets: Tensor, alpha: float, draws: torch.Generator
     Each image has a box of its own, where the paper has one a batch. Its area is a share of Beta(alpha, alpha) and its
     centre is drawn evenly from the image's pixels; labels are mixed by what is left of it within the image.
 
-    Args:
-        images: float32 (B, C, S, S).
-        targets: float32 (B, K), rows that sum to 1.
-        alpha: of the Beta(alpha, alpha).
-        draws: the generator of this step.
-
-    Returns:
-        Mixed images and targets, of the same shapes.
+    Arguments and results have the shapes of those of `mixup`; images are square.
     """
     num_images, side = len(images), images.shape[-1]
     area = _beta(alpha, num_images, draws)

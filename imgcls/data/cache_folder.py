@@ -33,7 +33,7 @@ NOT_WRITABLE = {
 
 
 def cache_folder() -> Path:
-    """`IMGCLS_CACHE`, else `imgcls` in the user's cache folder.
+    """The folder of the cache: `IMGCLS_CACHE`, else `imgcls` in the user's cache folder.
 
     Raises:
         DataError: there is none, because this user, or the one who is named, has no home folder.
@@ -92,7 +92,7 @@ def _is_of_folder(error: OSError, folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Entry:
-    """Something that the cache folder holds.
+    """An entry of the cache folder.
 
     Attributes:
         path: of its folder, or of its file.
@@ -158,12 +158,12 @@ def budget() -> int:
 
 
 def size_in_words(num_bytes: int) -> str:
-    """A number of bytes in words, such as `1.2GB`."""
+    """Bytes of a cache entry in words, such as `1.2GB`."""
     return ByteSize(num_bytes).human_readable(decimal=True)
 
 
 def parse_size(text: str, name: str) -> int:
-    """Bytes of a size such as `20GB`, `512MiB` or `0`.
+    """Bytes of a size of the cache, such as `20GB`, `512MiB` or `0`.
 
     Raises:
         ConfigError: naming where the text stands.

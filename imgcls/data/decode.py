@@ -247,7 +247,7 @@ def digest(image: Image.Image) -> bytes:
 
 
 def shrunk(image: Image.Image) -> Image.Image:
-    """A large image averaged in square blocks, its shorter side 600 to 1199 pixels; a smaller one as it is.
+    """A decoded image, averaged in square blocks to a shorter side of 600 to 1199 pixels; a smaller one as it is.
 
     `to_square` gives the same result from it as from the image, and `sketches.thumbnail` nearly so; so one pass over a
     large image serves both. Pixels at the right and lower edge that fill no block, less than 1/600 of a side, are left
@@ -261,7 +261,7 @@ def shrunk(image: Image.Image) -> Image.Image:
 
 
 def to_square(image: Image.Image, side: int, channels: int, fit: Fit = "crop") -> NDArray[np.uint8]:
-    """The image as a square: uint8 (channels, side, side), straight from the source's pixels.
+    """A decoded image as a square: uint8 (channels, side, side), straight from the source's pixels.
 
     Pillow's bilinear filter averages over all source pixels when it shrinks, so nothing aliases. What shrinks to less
     than a sixth is averaged in blocks first; the result is "indistinguishable from fair resampling in most cases"

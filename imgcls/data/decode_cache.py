@@ -17,7 +17,6 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from imgcls.data.cache_folder import ASIDE, abandoned, budget, cache_folder, pru
 from imgcls.data.decode import resize_squares
 from imgcls.data.decode_on_demand import PixelsOnDemand
 from imgcls.data.decode_source import Recipe, copy_rows, decode_into, mapped, write_header
-from imgcls.data.decode_workers import cores, in_order
+from imgcls.data.decode_workers import in_threads
 from imgcls.data.image_set import DecodedImages, Hashes, Pixels, SourceImages
 from imgcls.errors import DataError
 from imgcls.text import counted
@@ -47,7 +46,7 @@ CHECKED_BLOCKS = 16
 
 @dataclass(frozen=True)
 class Decoded:
-    """What decoding a source's N images gave.
+    """What the decode cache gives for a source's N images.
 
     Attributes:
         images: those whose pixels are kept.
@@ -139,7 +138,7 @@ def decode_sides(
 
 
 def decode_and_forget(table: SourceImages, side: int, channels: int, *, fit: Fit = "crop", title: str = "") -> Decoded:
-    """Decodes a source and leaves nothing behind: its pixels are gone when the result is."""
+    """Decodes a table and leaves nothing in the cache: its pixels are gone when the result is."""
     recipe = Recipe(table, side, channels, fit)
     with writing() as folder, tempfile.TemporaryFile(dir=folder) as file:
         hashes, (moments,), readable, unreadable = decode_into([file], [recipe], title)
@@ -147,7 +146,7 @@ def decode_and_forget(table: SourceImages, side: int, channels: int, *, fit: Fit
 
 
 def resized(images: DecodedImages, side: int) -> DecodedImages:
-    """The same images at another size, made from these squares and not from the source; these very ones where they fit.
+    """Decoded images at another size, made from these squares and not from the source; these very ones where they fit.
 
     They are mapped from a file without a name, so that they take no memory of their own.
     """
@@ -156,20 +155,18 @@ def resized(images: DecodedImages, side: int) -> DecodedImages:
         return images
     if isinstance(stored, PixelsOnDemand):
         return replace(images, stored=replace(stored, image_size=side), known_moments=None)
-    with writing() as folder, tempfile.TemporaryFile(dir=folder) as file, ThreadPoolExecutor(cores()) as pool:
+    with writing() as folder, tempfile.TemporaryFile(dir=folder) as file:
         write_header(file, (len(images), stored.shape[1], side, side))
-        for squares in in_order(pool, lambda chunk: resize_squares(chunk, side), images.chunks()):
+        for squares in in_threads(lambda chunk: resize_squares(chunk, side), images.chunks()):
             file.write(squares.tobytes())
         file.flush()
         return replace(images, stored=mapped(file), at=np.arange(len(images)), known_moments=None)
 
 
 def _within_budget(recipes: Sequence[Recipe], beside: Sequence[Recipe]) -> list[Recipe]:
-    """The same, but with hashes alone where the budget has no room for pixels; older entries leave if they must.
+    """Recipes in order of priority, with hashes alone where the budget has no room for pixels beside what has to stay.
 
-    Args:
-        recipes: to be made, in order of priority.
-        beside: entries that are there and have to stay.
+    Older entries leave if they must.
     """
     most = budget()
     room = most - sum(recipe.num_bytes for recipe in beside)

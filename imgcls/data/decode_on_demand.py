@@ -16,7 +16,7 @@ from imgcls.errors import DataError
 
 @dataclass(frozen=True)
 class PixelsOnDemand:
-    """Stands in for a uint8 array (M, C, side, side), and gives the same numbers.
+    """Pixels that are decoded on demand: stands in for a uint8 array (M, C, side, side), and gives the same numbers.
 
     Attributes:
         read: row of the source -> image.

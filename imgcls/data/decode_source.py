@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -18,7 +17,7 @@ from imgcls import terminal
 from imgcls.config.keys import Fit
 from imgcls.data.cache_folder import cache_folder
 from imgcls.data.decode import SEVERAL_FRAMES, UnreadableImageError, digest, shrunk, thumbnail_and_squares
-from imgcls.data.decode_workers import CAN_FORK, ahead, cores, in_order
+from imgcls.data.decode_workers import CAN_FORK, ahead, cores, in_threads
 from imgcls.data.image_formats import FORMATS
 from imgcls.data.image_set import Hashes, SourceImages, gather, moments
 from imgcls.data.sketches import SIDE, sketches, thumbnail
@@ -62,7 +61,7 @@ class _Piece(NamedTuple):
 def decode_into(
     files: Sequence[IO[bytes]], recipes: Sequence[Recipe], title: str
 ) -> tuple[Hashes, list[NDArray[np.int64]], NDArray[np.bool_], list[tuple[int, str]]]:
-    """Writes the squares of all readable images, those of each recipe to its file, as a .npy, in the source's order.
+    """Decodes a source: writes the squares of all readable images in order, those of each recipe to its file, a .npy.
 
     Written and not mapped, because a full disk is an error to a write and the end of the process to a map.
 
@@ -139,8 +138,7 @@ def _spread(work: Callable[[range], _Piece], pieces: Sequence[range], num_images
     if CAN_FORK and num_paid:
         yield from ahead(work, pieces[1:], min(cores(), 1 + num_paid))
     elif seconds >= WORTH_THREADS:
-        with ThreadPoolExecutor(cores()) as pool:
-            yield from in_order(pool, work, pieces[1:])
+        yield from in_threads(work, pieces[1:])
     else:
         yield from map(work, pieces[1:])
 
@@ -160,13 +158,13 @@ def _pieces(num_rows: int, most: int) -> Iterator[range]:
 
 
 def write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
-    """Writes the header of a .npy of uint8, or changes its first number in place."""
+    """Writes the header of a .npy of decoded squares, uint8, or changes its first number in place."""
     # NumPy pads its header so that the first number may change in place.
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def mapped(file: IO[bytes]) -> NDArray[np.uint8]:
-    """Maps the .npy in an open file, which may have no name and may be closed afterwards."""
+    """Maps the .npy of decoded squares in an open file, which may have no name and may be closed afterwards."""
     file.seek(0)
     np.lib.format.read_magic(file)
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
@@ -174,7 +172,7 @@ def mapped(file: IO[bytes]) -> NDArray[np.uint8]:
 
 
 def copy_rows(decoded: IO[bytes], rows: NDArray[np.int64], path: Path) -> None:
-    """Writes some of the squares in an open file, a .npy, to another."""
+    """Copies some of the decoded squares in an open file, a .npy, to another."""
     images = mapped(decoded)
     with path.open("wb") as file:
         write_header(file, (len(rows), *images.shape[1:]))
@@ -187,7 +185,7 @@ def copy_rows(decoded: IO[bytes], rows: NDArray[np.int64], path: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """What to decode, which names a cache entry: the squares of a source at one size.
+    """What to decode of a source, which names a cache entry: its squares at one size.
 
     Attributes:
         side: of the squares, in pixels; 0 for hashes alone.

@@ -25,12 +25,12 @@ CAN_FORK = "fork" in multiprocessing.get_all_start_methods()
 
 
 def cores() -> int:
-    """Number of processors that this process may use."""
+    """Number of workers that can decode at once: the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ahead(work: Callable[[In], Out], items: Sequence[In], num_processes: int) -> Iterator[Out]:
-    """`map(work, items)`, a few items per process ahead of the reader of the results.
+    """Work of decoding done by processes: `map(work, items)`, a few items each ahead of the reader of the results.
 
     Args:
         work: done in a fork of this process, so that what it changes there is lost; its result is pickled.
@@ -54,16 +54,17 @@ def ahead(work: Callable[[In], Out], items: Sequence[In], num_processes: int) ->
         yield result
 
 
-def in_order(pool: ThreadPoolExecutor, work: Callable[[In], Out], pieces: Iterable[In]) -> Iterator[Out]:
-    """`pool.map`, but never more than a few pieces ahead of the reader of the results."""
+def in_threads(work: Callable[[In], Out], pieces: Iterable[In]) -> Iterator[Out]:
+    """Work of decoding done by threads: `map(work, pieces)`, a few pieces ahead of the reader of the results."""
     # Threads: Pillow's decoders and filters and hashlib all release the GIL.
     waiting: deque[Future[Out]] = deque()
-    for piece in pieces:
-        waiting.append(pool.submit(work, piece))
-        if len(waiting) > 2 * cores():
+    with ThreadPoolExecutor(cores()) as pool:
+        for piece in pieces:
+            waiting.append(pool.submit(work, piece))
+            if len(waiting) > 2 * cores():
+                yield waiting.popleft().result()
+        while waiting:
             yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 class _Items(Dataset[Any], Generic[In, Out]):

@@ -36,9 +36,7 @@ MOST_LISTED = 20
 def with_groups(source: Source, setting: str | Path) -> Source:
     """The source with the name of its group for each image.
 
-    Args:
-        source: whose keys are paths, or what else its images are called.
-        setting: `data.groups`: a regular expression, a .csv file, or ""; see `Project.groups`.
+    `setting` is `data.groups`: a regular expression for the source's keys, a .csv file, or ""; see `Project.groups`.
 
     Raises:
         DataError: images without a group, a file that cannot be used, rows that name no image; offenders are listed.
@@ -121,23 +119,14 @@ def _refusal(headline: str, problems: Sequence[str]) -> DataError:
 def carve_groups(
     digests: NDArray[np.uint8], labels: NDArray[np.int64], groups: Sequence[str], fraction: float, salt: str
 ) -> NDArray[np.bool_]:
-    """Chooses about a share of the images, nearly stratified, by their content alone, and parts no group.
+    """Carves a split out of images that come in groups: about a share of them, nearly stratified, and no group parted.
 
     scikit-learn's StratifiedGroupKFold deals the groups to folds, and a run of neighbours is taken: the first whose
     shares of all images and of each class are within `SHARE_TOLERANCE` and `CLASS_TOLERANCE` of the fraction, else the
     one that exceeds these least. Groups are numbered and folds ordered by SHA-256(salt, digests of a group's images),
     so neither the names of groups and files nor the order of either matter. Groups that share an image are one group.
-    No class gives its last group.
-
-    Args:
-        digests: uint8 (N, 32).
-        labels: int64 (N,).
-        groups: N names.
-        fraction: in (0, 1).
-        salt: another salt, another choice where there is one.
-
-    Returns:
-        bool (N,): chosen or not; at least one image is.
+    No class gives its last group. `digests`, `labels`, `salt` and the result are those of `splits.carve`; `groups` are
+    N names, and at least one image is chosen.
 
     Raises:
         DataError: where no group can be spared.

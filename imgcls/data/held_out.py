@@ -82,9 +82,6 @@ class HeldOut:
 
         Nothing of them stays in the cache, where the next reader would need no look.
 
-        Args:
-            look: the record that the tracker already holds.
-
         Raises:
             SealedError: the tracker does not hold the look.
             DataError: where they are no longer those that `hashes` and `fingerprint` saw.

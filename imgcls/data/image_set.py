@@ -30,7 +30,7 @@ CHUNK_BYTES = 2**24
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images, one in each row.
+    """A set of labelled images, one in each row.
 
     Attributes:
         keys: a stable name for each image: a path relative to the source, or an index.
@@ -68,7 +68,7 @@ def _chosen(column: Any, rows: NDArray[np.int64]) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class SourceImages(ImageSet):
-    """Images that a source lists and can read; nothing is decoded before it is asked for.
+    """A set of images that a source lists and can read; nothing is decoded before it is asked for.
 
     Attributes:
         read: row -> upright 8-bit image, mode `L` or `RGB`; raises UnreadableImageError.
@@ -91,8 +91,15 @@ class SourceImages(ImageSet):
         return str(Path(self.origin, self.keys[row]))
 
 
+def array_table(images: NDArray[np.uint8], labels: NDArray[Any], stamp: str, prefix: str = "") -> SourceImages:
+    """A set of source images that are in memory already: uint8 (N, H, W) or (N, H, W, 3)."""
+    keys = tuple(f"{prefix}{i}" for i in range(len(images)))
+    stamp = hash_of(stamp, hashlib.sha256(images.tobytes()).hexdigest())
+    return SourceImages(keys, np.asarray(labels, np.int64), lambda i: Image.fromarray(images[i]), stamp)
+
+
 class Hashes(NamedTuple):
-    """What is known of images without their pixels; zeros where an image cannot be read.
+    """What is known of a set of images without their pixels; zeros where an image cannot be read.
 
     Attributes:
         digests: uint8 (N, 32), SHA-256 of the source pixels.
@@ -123,7 +130,7 @@ class Hashes(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class HashedImages(ImageSet):
-    """Readable images of which only hashes are known."""
+    """A set of readable images of which only hashes are known."""
 
     COLUMNS: ClassVar[tuple[str, ...]] = (*ImageSet.COLUMNS, "hashes")
 
@@ -152,7 +159,7 @@ class HashedImages(ImageSet):
 
 @dataclass(frozen=True, eq=False)
 class DecodedImages(HashedImages):
-    """One split with its pixels. A selection of its rows shares them: a memory map stays one.
+    """A set of images with its pixels, such as a split. A selection of its rows shares them: a memory map stays one.
 
     Attributes:
         stored: uint8 (M, C, side, side).
@@ -190,14 +197,14 @@ def moments(square: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def gather(images: Pixels, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-    """`images[rows]`, a few megabytes at a time."""
+    """Pixels of some images of a set, `images[rows]`, a few megabytes at a time."""
     size = max(1, CHUNK_BYTES // max(1, math.prod(images.shape[1:])))
     for start in range(0, len(rows), size):
         yield images[rows[start : start + size]]
 
 
 def fingerprint(splits: Mapping[Split, HashedImages], class_names: Sequence[str]) -> str:
-    """Sixteen hex digits of SHA-256 over (split, class, digest) of every image, whatever their order."""
+    """Fingerprint of sets of images: 16 hex digits of SHA-256 over (split, class, digest) of each, in any order."""
     lines = sorted(
         f"{split}\t{class_names[label]}\t{digest.tobytes().hex()}"
         for split, images in splits.items()

@@ -40,7 +40,7 @@ ONE_LABEL = "imgcls has one label an image, so keep each in one class, or give i
 
 @dataclass(frozen=True)
 class Identical:
-    """One picture that stands in two splits, pixel by pixel, with its names in the first and in the second of them."""
+    """A leak: one picture that stands in two splits, pixel by pixel, with its names in both of them."""
 
     splits: tuple[Split, Split]
     first: tuple[str, ...]
@@ -49,7 +49,7 @@ class Identical:
 
 @dataclass(frozen=True)
 class Near:
-    """Images of two splits that look alike without being the same pixels: names of pairs, each picture once."""
+    """Possible leaks: names of pairs of images of two splits that look alike and differ in pixels, each picture once."""
 
     splits: tuple[Split, Split]
     pairs: tuple[tuple[str, str], ...]
@@ -66,7 +66,7 @@ class Disagreeing:
 
 @dataclass(frozen=True)
 class Spanning:
-    """A group that stands in several splits: how many of its images are in each."""
+    """A leak: a group that stands in several splits, and how many of its images are in each."""
 
     group: str
     num_images: dict[Split, int]
@@ -188,7 +188,7 @@ def _found(splits: str, num: int) -> str:
 
 
 def near_duplicates_csv(leaks: Leaks) -> str:
-    """Every pair of images that look alike, by split and name; header `split,image,other_split,other_image`.
+    """Possible leaks as a table: every pair that looks alike, with header `split,image,other_split,other_image`.
 
     Those of two splits come first, then those of one split and two classes.
     """

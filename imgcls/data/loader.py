@@ -33,7 +33,7 @@ ROWS_MAPPED = 256
 
 @dataclass(frozen=True)
 class Batch:
-    """Images uint8 (B, C, H, W) and labels int64 (B,), on the device."""
+    """A batch of the loader: images uint8 (B, C, H, W) and labels int64 (B,), on the device."""
 
     images: Tensor
     labels: Tensor
@@ -126,7 +126,7 @@ def _large_map(stored: NDArray[np.uint8]) -> mmap.mmap | None:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device, without waiting for what the device is doing.
+    """A batch's tensor on the device, sent there without waiting for what the device is doing.
 
     A copy to CUDA from ordinary memory waits for all work before it; from pinned memory it takes its turn.
     """

@@ -104,13 +104,6 @@ def as_relief(packed: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(2 * lighter - notable, np.float32)
 
 
-def _shapes(of: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """float32 (N, 4, 4): the coarsest DCT coefficients, the mean left out."""
-    shapes = np.zeros((len(of), SHAPE), np.float32)
-    shapes[:, 1:] = np.ascontiguousarray(of[:, : SHAPE - 1]).view(np.int8).astype(np.float32) / 127
-    return shapes.reshape(len(of), 4, 4)
-
-
 def _oriented(squares: NDArray[Any], number: int, *, signed: bool = False) -> NDArray[Any]:
     """One of the eight orientations of squares (N, G, G), 0 to 7, upright first; of DCT coefficients if signed.
 
@@ -125,8 +118,9 @@ def _oriented(squares: NDArray[Any], number: int, *, signed: bool = False) -> ND
 
 def turned_shapes(of: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Coarsest shapes of sketches, uint8 (N, 272), in each of the eight orientations: float32 (8, N, 4, 4)."""
-    shapes = _shapes(of)
-    return np.stack([_oriented(shapes, number, signed=True) for number in range(8)])
+    shapes = np.zeros((len(of), SHAPE), np.float32)  # DCT coefficients; the first, the mean, is left out
+    shapes[:, 1:] = np.ascontiguousarray(of[:, : SHAPE - 1]).view(np.int8).astype(np.float32) / 127
+    return np.stack([_oriented(shapes.reshape(-1, 4, 4), number, signed=True) for number in range(8)])
 
 
 def turned_reliefs(of: NDArray[np.uint8], way: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -34,7 +34,7 @@ images lose so much."""
 
 @dataclass(frozen=True)
 class Dataset:
-    """Everything a run needs of its images.
+    """A data set as its splits: everything a run needs of its images.
 
     Attributes:
         class_names: name of each label.
@@ -117,13 +117,12 @@ def load_dataset(
             carved = split == "test" and source.everything is not None
             remedy = f"; raise data.test_fraction = {config.test_fraction}, or let 0 mean no test" if carved else ""
             raise DataError(f"{split} is left without a readable image{remedy}")
-    if test is not None and source.everything is not None and train.groups:
-        _compare_share("test", len(test), len(train), config.test_fraction)
+    if test is not None and source.everything is not None:
+        _compare_share("test", len(test), train, config.test_fraction)
     if val is None:
         rest, chosen = _carve_val(train, config)
         train, seen, val = train.rows(rest), seen.rows(rest), seen.rows(chosen)
-        if train.groups:
-            _compare_share("val", len(val), len(train), config.val_fraction)
+        _compare_share("val", len(val), train, config.val_fraction)
     _every_class_in_train(train, source.class_names)
     train, val = train.in_content_order(), val.in_content_order()
     compared: dict[Split, HashedImages] = {"train": train, "val": val}
@@ -162,7 +161,7 @@ def _origins(source: Source, config: DataConfig) -> dict[Split, str]:
 
 
 def decode_side(image_size: int, augment: AugmentConfig, native_side: int | None) -> int:
-    """Side of the squares of train in a data set's splits: large enough that the smallest crop is not scaled up.
+    """Side at which the train split is decoded: large enough that the smallest crop is not scaled up.
 
     The smallest crop covers a share `low` of the area, so its side is sqrt(low) of the image's. Sources whose
     images are small are not kept larger than they are, nor smaller than the model sees.
@@ -172,7 +171,7 @@ def decode_side(image_size: int, augment: AugmentConfig, native_side: int | None
 
 
 def what_is_cut(sizes: NDArray[np.int32]) -> str:
-    """What the centre crop takes away from images of these sizes (N, 2), in words; "" where it is next to nothing."""
+    """What of a split the centre crop cuts off, by its images' sizes (N, 2), in words; "" for next to nothing."""
     cut = 1 - sizes.min(axis=1) / sizes.max(axis=1)
     much = cut[cut > MUCH_CUT]
     if len(much) <= MUCH_CUT * len(cut):
@@ -184,7 +183,7 @@ def what_is_cut(sizes: NDArray[np.int32]) -> str:
 
 
 def carve(digests: NDArray[np.uint8], labels: NDArray[np.int64], fraction: float, salt: str) -> NDArray[np.bool_]:
-    """Chooses a stratified share of the images by their content alone.
+    """Carves a split: chooses a stratified share of the images by their content alone.
 
     Images are ranked within their class by SHA-256(salt, digest) and the first ones are taken; the counts per class
     are the largest-remainder rounding of the class sizes, so their sum is round(fraction * N), but that no class is
@@ -228,7 +227,7 @@ def _quotas(labels: NDArray[np.int64], fraction: float) -> dict[int, int]:
 
 
 def pixel_statistics(images: DecodedImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel in [0, 1].
+    """Mean and standard deviation of a split's pixels, for each channel in [0, 1].
 
     From the moments that decoding counted in whole numbers, so the result depends on no order, and costs no pass over
     the pixels.
@@ -321,10 +320,10 @@ def _carve_val(images: DecodedImages, config: DataConfig) -> tuple[NDArray[np.in
     return np.flatnonzero(~in_val), np.flatnonzero(in_val)
 
 
-def _compare_share(split: Split, num_images: int, num_others: int, fraction: float) -> None:
+def _compare_share(split: Split, num_images: int, others: DecodedImages, fraction: float) -> None:
     """Whole groups can make a split smaller or larger than was asked for."""
-    share = num_images / (num_images + num_others)
-    if abs(share - fraction) > SHARE_TOLERANCE:
+    share = num_images / (num_images + len(others))
+    if others.groups and abs(share - fraction) > SHARE_TOLERANCE:
         log.warning(
             f"{split} has {share:.1%} of the images where data.{split}_fraction = {fraction} was asked for: "
             "groups are too few or too large to come nearer"

@@ -71,7 +71,7 @@ class Device:
 
 
 def prepare_device(config: TrainConfig) -> Device:
-    """Resolves `device`, `precision` and `threads`, and sets torch's global switches to them.
+    """Prepares the device of a run: resolves `device`, `precision` and `threads`, and sets torch's switches to them.
 
     Raises:
         InputError: a device that this machine does not have.

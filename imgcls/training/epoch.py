@@ -18,7 +18,7 @@ EPOCH_METRICS = (
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one completed epoch gave.
+    """The result of one completed epoch of training.
 
     Attributes:
         epoch: number of completed epochs, from 1.

@@ -14,7 +14,7 @@ of every smoothed or mixed target, so that a rare class was right for every imag
 
 
 def loss_sum(logits: Tensor, targets: Tensor, class_weights: Tensor | None, smoothing: float) -> Tensor:
-    """Sum over images of their weighted cross-entropy, in nats.
+    """The loss of a batch: sum over its images of their weighted cross-entropy, in nats.
 
     The target is smoothed first. Then the image counts with the weight of its own class; where two images are mixed,
     with their two weights in the same mixture.
@@ -39,10 +39,7 @@ def loss_sum(logits: Tensor, targets: Tensor, class_weights: Tensor | None, smoo
 
 
 class LossSum:
-    """Sum of the loss over the steps of an epoch, kept on the device, so that nobody waits for an accelerator.
-
-    Args:
-        device: where the losses are.
+    """The training loss, summed over the steps of an epoch on the device, so that nobody waits for an accelerator.
 
     Attributes:
         lost: on CUDA, a float32 scalar there: 1 once the loss of a step was not finite, else 0. On other devices None,
@@ -76,10 +73,7 @@ class LossSum:
             self.lost.copy_(~self._sum.isfinite())
 
     def value(self, epoch: int) -> float:
-        """The sum; this waits for the device.
-
-        Args:
-            epoch: under way, counted from 0; for the message.
+        """The sum of the losses of the epoch under way, counted from 0; this waits for the device.
 
         Raises:
             TrainingError: the loss of a step was not finite; names epoch and step.

@@ -9,13 +9,8 @@ from imgcls.config.keys import TrainConfig
 def make_optimizer(model: nn.Module, config: TrainConfig, lost: Tensor | None) -> torch.optim.AdamW:
     """The optimizer of a run: AdamW over the parameters that are trained.
 
-    Norms and biases do not decay; they are the parameters of fewer than two dimensions.
-
-    Args:
-        model: on its device.
-        config: has `lr`, the first learning rate, and `weight_decay`.
-        lost: float32 scalar on the same device; while it is 1, a step changes no parameter and no state. The device
-            reads it, so nobody waits.
+    Norms and biases do not decay; they are the parameters of fewer than two dimensions. While `lost`, a float32 scalar
+    on the model's device, is 1, a step changes no parameter and no state. The device reads it, so nobody waits.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [

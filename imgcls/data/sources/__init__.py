@@ -18,11 +18,7 @@ SOURCES: tuple[ImageSource, ...] = (Folder(), Elpv(), Digits(), FashionMnist(), 
 
 
 def open_source(config: DataConfig, folder: Path) -> Source:
-    """Finds the images that `config.source` names.
-
-    Args:
-        config: the `[data]` table.
-        folder: where the images lie, or are downloaded to; see `Project.images`.
+    """Opens the source that `data.source` names; its images lie in the folder or are downloaded to it.
 
     Raises:
         DataError: an unknown source, a missing package or folder, no usable image; lists every offender.

@@ -117,12 +117,9 @@ def class_folders(folder: Path) -> dict[str, Path]:
 
 
 def refuse_splits_below_classes(classes: Mapping[str, Path], root: Path, *, has_groups: bool) -> None:
-    """Refuses CLASS/SPLIT/IMAGE, and folders whose classes probably lie one level deeper.
+    """Refuses a layout CLASS/SPLIT/IMAGE, and folders whose classes probably lie one level deeper.
 
-    Args:
-        classes: name -> folder.
-        root: of the images.
-        has_groups: the folders below classes are groups, which may be the same in every class.
+    With `has_groups`, the folders below classes may be the same in every class.
 
     Raises:
         DataError: naming what was found and what is expected.
@@ -186,13 +183,13 @@ def same_name(one: Path, other: Path) -> str:
 
 
 def stop_on(problems: Sequence[str], headline: str) -> None:
-    """Raises a DataError that lists the problems, where there are any."""
+    """Raises a DataError that lists the problems of a folder's layout, where there are any."""
     if problems:
         raise DataError("\n".join([f"{headline}:", *listed(problems)]))
 
 
 def refuse_links_out(root: Path, folders: Iterable[Path]) -> None:
-    """Refuses links that lead out of a folder of images: somebody else's folder may link to private files.
+    """Refuses a layout with links that lead out of the folder: somebody else's folder may link to private files.
 
     Raises:
         DataError: naming each link and where it leads.

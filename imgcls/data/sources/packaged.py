@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from imgcls.config.keys import DataConfig
 from imgcls.data.decode import read_image
-from imgcls.data.image_set import SourceImages, Split
-from imgcls.data.sources.source import ImageSource, Source, array_table
+from imgcls.data.image_set import SourceImages, Split, array_table
+from imgcls.data.sources.source import ImageSource, Source
 from imgcls.data.sources.torchvision import Torchvision
 from imgcls.errors import DataError
 

@@ -1,15 +1,10 @@
 """What every source of images is and brings: names of classes, and a set of images for each split or one to carve."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from typing import ClassVar, Literal
 
 from imgcls.config.keys import DataConfig
 from imgcls.data.image_set import SourceImages, Split, hash_of
@@ -62,15 +57,8 @@ class ImageSource(ABC):
         """
 
 
-def array_table(images: NDArray[np.uint8], labels: NDArray[Any], stamp: str, prefix: str = "") -> SourceImages:
-    """Images that are in memory already: uint8 (N, H, W) or (N, H, W, 3)."""
-    keys = tuple(f"{prefix}{i}" for i in range(len(images)))
-    stamp = hash_of(stamp, hashlib.sha256(images.tobytes()).hexdigest())
-    return SourceImages(keys, np.asarray(labels, np.int64), lambda i: Image.fromarray(images[i]), stamp)
-
-
 def files_stamp(paths: Iterable[Path]) -> str:
-    """Changes when a file is moved, replaced or written to, even by a program that sets the old time again."""
+    """Stamp of a source's files; it changes when one is moved, replaced or written to, even if its time is set back."""
     lines = []
     for path in paths:
         try:
