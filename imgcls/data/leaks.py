@@ -49,7 +49,7 @@ class Identical:
 
 @dataclass(frozen=True)
 class Near:
-    """Possible leaks: names of pairs of images of two splits that look alike and differ in pixels, each picture once."""
+    """Possible leaks: names of image pairs of two splits that look alike and differ in pixels, each picture once."""
 
     splits: tuple[Split, Split]
     pairs: tuple[tuple[str, str], ...]
