@@ -22,8 +22,8 @@ def confirm(
 
     Example: imgcls confirm last --top 2 --seeds 3
     """
+    from imgcls.evaluation.fresh_seeds import confirmation_text
     from imgcls.search.confirm import confirm_sweep
-    from imgcls.search.sweep_report import as_text
     from imgcls.search.winner import flat
     from imgcls.signals import GracefulStop
     from imgcls.tracking.find_run import find_run
@@ -35,5 +35,5 @@ def confirm(
     if as_json:
         print_json(flat(tracker.get(sweep.run_id)))
         return
-    write(as_text(result))
+    write(confirmation_text(result))
     write_end(sweep.run_id, tracker)

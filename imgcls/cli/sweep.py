@@ -31,9 +31,9 @@ def sweep(
     flags = {"search.trials": trials, "search.timeout": timeout, "search.workers": workers}
     loaded = loaded.replace({key: value for key, value in flags.items() if value is not None}, origin="option")
 
+    from imgcls.evaluation.fresh_seeds import confirmation_text
     from imgcls.reporting.run_scores import with_intervals
     from imgcls.search.sweep import Sweep
-    from imgcls.search.sweep_report import as_text
     from imgcls.search.winner import flat
     from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
@@ -48,7 +48,7 @@ def sweep(
     board = with_intervals(result.leaderboard.head(10), result.num_val)
     write(board.to_string(index=False, na_rep=""))
     if result.confirmation:
-        write(f"\n{as_text(result.confirmation)}")
+        write(f"\n{confirmation_text(result.confirmation)}")
     write_end(result.run_id, tracker)
 
 

@@ -6,9 +6,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from imgcls.metrics import LOSS, metric_named
 from imgcls.record import MetricName, RunRecord, Tag
-from imgcls.reporting.rounding import rounded, with_interval
+from imgcls.reporting.rounding import UNDEFINED, ends, rounded, with_interval
 from imgcls.reporting.run_scores import best_accuracy_interval, best_interval
 from imgcls.rng import derive_seed
 from imgcls.statistics.intervals import Interval, interval_over_seeds
@@ -175,13 +177,11 @@ def recorded_confirmation(sweep: RunRecord, tracker: Tracker) -> Confirmation | 
     """A sweep's latest confirmation; None where there is none, or where a run of it was deleted since."""
     if not sweep.confirmed_trials:
         return None
-    metric, numbers = sweep.metric, sweep.confirmed_trials
     num_seeds = int(sweep.metrics[MetricName.CONFIRM_NUM_SEEDS])
     seeds = [fresh_seed(int(sweep.params["search.seed"]), i) for i in range(num_seeds)]
-    found_by = ranked_trials(completed_trials(sweep, numbers, tracker), metric)
-    fresh = [r for r in tracker.children(sweep.run_id, "confirm") if r.outcome == "completed"]
-    confirmed = [Confirmed(trial, tuple(_with_seeds(trial, seeds, fresh)), metric) for trial in found_by]
-    if len(confirmed) < len(numbers) or any(len(each.runs) < len(seeds) for each in confirmed):
+    found_by = ranked_trials(completed_trials(sweep, sweep.confirmed_trials, tracker), sweep.metric)
+    confirmed = [Confirmed(trial, _with_seeds(trial, seeds, tracker), sweep.metric) for trial in found_by]
+    if len(confirmed) < len(sweep.confirmed_trials) or any(len(each.runs) < num_seeds for each in confirmed):
         return None
     return rank_confirmed(confirmed)
 
@@ -192,15 +192,16 @@ def completed_trials(sweep: RunRecord, numbers: Sequence[int], tracker: Tracker)
     return [record for number in numbers for record in tracker.find({**below, Tag.TRIAL: str(number)})]
 
 
-def fresh_runs_of(trial: RunRecord, runs: Sequence[RunRecord]) -> list[RunRecord]:
-    """Those among fresh runs that trained a trial's configuration up to its best epoch."""
-    epoch = f"{trial.best_epoch}"
-    return [r for r in runs if r.trial == trial.trial and r.params.get("train.score_epoch") == epoch]
+def fresh_runs_of(trial: RunRecord, tracker: Tracker) -> list[RunRecord]:
+    """The completed fresh runs of a trial's configuration, trained up to the trial's best epoch, oldest first."""
+    of_trial = {Tag.PARENT: trial.parent, Tag.KIND: "confirm", Tag.OUTCOME: "completed", Tag.TRIAL: str(trial.trial)}
+    epoch = str(trial.best_epoch)
+    return [run for run in tracker.find(of_trial) if run.params.get("train.score_epoch") == epoch]
 
 
-def _with_seeds(trial: RunRecord, seeds: Sequence[int], runs: Sequence[RunRecord]) -> list[RunRecord]:
-    first = {int(run.params["train.seed"]): run for run in reversed(fresh_runs_of(trial, runs))}
-    return [first[seed] for seed in seeds if seed in first]
+def _with_seeds(trial: RunRecord, seeds: Sequence[int], tracker: Tracker) -> tuple[RunRecord, ...]:
+    oldest = {int(run.params["train.seed"]): run for run in reversed(fresh_runs_of(trial, tracker))}
+    return tuple(oldest[seed] for seed in seeds if seed in oldest)
 
 
 # --- in words ---------------------------------------------------------------------------------------------------
@@ -209,29 +210,66 @@ ONE_SEED = "one seed, no interval"
 """What stands where the interval over seeds would be."""
 
 
+def confirmation_table(confirmation: Confirmation) -> pd.DataFrame:
+    """Table of a confirmation in words: one row a configuration, the best first, with its mean over fresh seeds."""
+    return pd.DataFrame([_row(confirmed, confirmation.winner) for confirmed in confirmation.ranked])
+
+
+def _row(confirmed: Confirmed, best: Confirmed) -> dict[str, str]:
+    difference, of_difference = confirmed.minus(best)
+    is_best = confirmed is best
+    return {
+        "trial": str(confirmed.trial),
+        "epoch": str(confirmed.epoch),
+        "seeds": str(len(confirmed.runs)),
+        confirmed.metric: rounded(confirmed.mean, confirmed.digits),
+        "95% interval": _ends(confirmed.interval),
+        "std": _std_words(confirmed),
+        "minus the best": UNDEFINED if is_best else rounded(difference, of_difference or _around_0(confirmed.digits)),
+        "95% interval of it": UNDEFINED if is_best else _ends(of_difference),
+    }
+
+
+def _ends(interval: Interval | None) -> str:
+    return ends(interval) if interval else ONE_SEED
+
+
+def optimism_sentence(confirmation: Confirmation) -> str:
+    """Sentence on what the score of a sweep's best trial lost with fresh seeds."""
+    best = confirmation.best_trial
+    return (
+        f"Optimism {optimism_words(best)}: the {confirmation.metric} of the best trial, trial {best.trial}, minus the "
+        "mean of its own configuration with fresh seeds."
+    )
+
+
+def confirmation_text(confirmation: Confirmation) -> str:
+    """A confirmation for the shell: its table, and what the best trial's score lost with fresh seeds."""
+    return f"{confirmation_table(confirmation).to_string(index=False)}\n\n{optimism_sentence(confirmation)}"
+
+
 def mean_words(confirmed: Confirmed) -> str:
-    """Such as `0.88 (0.85 to 0.91), standard deviation 0.012, 3 fresh seeds`."""
+    """Mean of a configuration over fresh seeds: `0.88 (0.85 to 0.91), standard deviation 0.012, 3 fresh seeds`."""
     if confirmed.interval is None:
         return f"{rounded(confirmed.mean, confirmed.digits)} ({ONE_SEED})"
     return (
         f"{with_interval(confirmed.mean, confirmed.interval)}, standard deviation "
-        f"{std_words(confirmed)}, {counted(len(confirmed.runs), 'fresh seed')}"
+        f"{_std_words(confirmed)}, {counted(len(confirmed.runs), 'fresh seed')}"
     )
 
 
-def std_words(confirmed: Confirmed) -> str:
-    """The standard deviation over seeds with the digits of the mean, but never as 0 where it is more."""
+def _std_words(confirmed: Confirmed) -> str:
+    """With the digits of the mean, but never as 0 where it is more; a dash for a single seed."""
     return rounded(confirmed.std, Interval(0, 2 * confirmed.digits.half_width))
 
 
 def optimism_words(confirmed: Confirmed) -> str:
-    """The trial's score minus the mean, with its interval over seeds."""
-    interval = confirmed.optimism_interval
-    if interval is None:
-        return f"{rounded(confirmed.optimism, around_0(confirmed.digits))} ({ONE_SEED})"
-    return with_interval(confirmed.optimism, interval)
+    """The optimism of a configuration: its trial's score minus the mean over fresh seeds, with its interval."""
+    if confirmed.optimism_interval is None:
+        return f"{rounded(confirmed.optimism, _around_0(confirmed.digits))} ({ONE_SEED})"
+    return with_interval(confirmed.optimism, confirmed.optimism_interval)
 
 
-def around_0(interval: Interval) -> Interval:
+def _around_0(interval: Interval) -> Interval:
     """An interval as wide as another, for a difference of two scores, which may be 0."""
     return Interval(-interval.half_width, interval.half_width)

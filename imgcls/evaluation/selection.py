@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -28,63 +28,41 @@ ENDED = ("completed", "pruned", "failed")
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A completed trial among which val selected a run.
-
-    Attributes:
-        number: Optuna's.
-        run_id: of its run.
-    """
-
-    number: int
-    run_id: str
-
-
-@dataclass(frozen=True)
 class Trials:
     """The trials of a sweep that ended, which val chose from.
 
     Attributes:
-        ranked: the completed ones, best first.
+        ranked: run id -> number of each completed one, best first.
         num: of every outcome.
-        outcomes: (outcome, number of trials) of each that there is.
+        outcomes: outcome -> number of trials.
     """
 
-    ranked: tuple[Trial, ...] = ()
+    ranked: Mapping[str, int] = field(default_factory=dict)
     num: int = 0
-    outcomes: tuple[tuple[str, int], ...] = ()
+    outcomes: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of_leaderboard(cls, board: pd.DataFrame) -> Trials:
-        """As a leaderboard ranks them, the completed ones first."""
-        counts = Counter(board["outcome"])
+        """The trials of a sweep as its leaderboard ranks them, the completed ones first."""
         completed = board[board["outcome"] == "completed"]
         return cls(
-            ranked=tuple(
-                Trial(int(n), str(run)) for n, run in zip(completed["trial"], completed["run_id"], strict=True)
-            ),
-            num=len(board),
-            outcomes=tuple((outcome, counts[outcome]) for outcome in ENDED if counts[outcome]),
+            dict(zip(completed["run_id"], completed["trial"], strict=True)), len(board), Counter(board["outcome"])
         )
 
     @classmethod
     def of_sweep(cls, sweep: RunRecord, metric: str, tracker: Tracker) -> Trials:
-        """As the record has them, also where the sweep has not ended."""
+        """The trials of a sweep as the record has them, also where the sweep has not ended."""
         ended = [trial for trial in tracker.children(sweep.run_id, "trial") if trial.outcome in ENDED]
-        counts = Counter(trial.outcome for trial in ended)
         # A trial that failed before it had a run is known to the sweep alone.
         num = max(len({trial.trial for trial in ended}), int(sweep.metrics.get(MetricName.NUM_TRIALS, 0)))
-        return cls(
-            ranked=tuple(Trial(t.trial, t.run_id) for t in ranked_trials(ended, metric)),
-            num=num,
-            outcomes=tuple((outcome, counts[outcome]) for outcome in ENDED if counts[outcome]),
-        )
+        ranked = {trial.run_id: trial.trial for trial in ranked_trials(ended, metric)}
+        return cls(ranked, num, Counter(trial.outcome for trial in ended))
 
     @property
     def in_words(self) -> str:
-        """Such as `6 trials (4 completed, 2 pruned)`."""
-        kinds = ", ".join(f"{number} {outcome}" for outcome, number in self.outcomes)
-        return counted(self.num, "trial") + (f" ({kinds})" if len(self.outcomes) > 1 else "")
+        """How many trials a sweep had, such as `6 trials (4 completed, 2 pruned)`."""
+        kinds = [f"{self.outcomes[outcome]} {outcome}" for outcome in ENDED if self.outcomes.get(outcome)]
+        return counted(self.num, "trial") + (f" ({', '.join(kinds)})" if len(kinds) > 1 else "")
 
 
 @dataclass(frozen=True)
@@ -120,14 +98,9 @@ class Selection:
         return self.sweep.best_run_id if self.sweep else ""
 
     @property
-    def is_winner(self) -> bool:
-        """Whether the sweep names this run as its winner."""
-        return self.winner_id == self.run.run_id
-
-    @property
     def place(self) -> int | None:
         """Place of a trial among the completed ones, from 1; None for any other run."""
-        ids = [trial.run_id for trial in self.trials.ranked]
+        ids = list(self.trials.ranked)
         return ids.index(self.run.run_id) + 1 if self.run.run_id in ids else None
 
     @property
@@ -182,7 +155,7 @@ def selection_of(run: RunRecord, tracker: Tracker, trials: Trials | None = None)
         metric,
         sweep=parent,
         trials=trials or Trials.of_sweep(parent, metric, tracker),
-        confirmed=_confirmed(run, parent, metric, confirmation, tracker) if run.kind == "confirm" else None,
+        confirmed=_confirmed(run, parent, confirmation, tracker) if run.kind == "confirm" else None,
         confirmation=confirmation,
     )
 
@@ -195,16 +168,13 @@ def _parent(run: RunRecord, tracker: Tracker) -> RunRecord | None:
 
 
 def _confirmed(
-    run: RunRecord, sweep: RunRecord, metric: str, confirmation: Confirmation | None, tracker: Tracker
+    run: RunRecord, sweep: RunRecord, confirmation: Confirmation | None, tracker: Tracker
 ) -> Confirmed | None:
     """The fresh run's configuration: as the latest confirmation compared it, else with all its fresh runs."""
     if confirmation and (place := confirmation.place_of(run.run_id)):
         return confirmation.ranked[place - 1]
     found_by = completed_trials(sweep, [run.trial], tracker)
-    if not found_by:
-        return None
-    fresh = [r for r in tracker.children(sweep.run_id, "confirm") if r.outcome == "completed"]
-    return Confirmed(found_by[-1], tuple(fresh_runs_of(found_by[-1], fresh)), metric)
+    return Confirmed(found_by[-1], tuple(fresh_runs_of(found_by[-1], tracker)), run.metric) if found_by else None
 
 
 # --- in words ---------------------------------------------------------------------------------------------------
@@ -220,14 +190,13 @@ def story(selection: Selection, subject: str = "This run") -> Iterator[str]:
     kind = selection.run.kind
     if kind == "rerun":
         yield from _story_of_a_repeat(selection, subject)
-    elif kind in ("trial", "confirm") and selection.sweep is None:
-        yield f"{subject} is part of a sweep that is not in this store any more, so how it was chosen is not known."
-    elif kind == "trial":
-        yield from _story_of_a_trial(selection, subject)
-    elif kind == "confirm":
-        yield from _story_of_a_fresh_run(selection, subject)
-    else:
+    elif kind not in ("trial", "confirm"):
         yield f"{subject} is a single one: no sweep chose its configuration."
+    elif selection.sweep is None:
+        yield f"{subject} is part of a sweep that is not in this store any more, so how it was chosen is not known."
+    else:
+        of_kind = _story_of_a_trial if kind == "trial" else _story_of_a_fresh_run
+        yield from of_kind(selection, f"the sweep `{selection.sweep.run_id}`", subject)
 
 
 def _story_of_a_repeat(selection: Selection, subject: str) -> Iterator[str]:
@@ -239,10 +208,10 @@ def _story_of_a_repeat(selection: Selection, subject: str) -> Iterator[str]:
         yield from story(selection.repeated, f"{original[0].upper()}{original[1:]}")
 
 
-def _story_of_a_trial(selection: Selection, subject: str) -> Iterator[str]:
+def _story_of_a_trial(selection: Selection, sweep: str, subject: str) -> Iterator[str]:
     number, metric = selection.run.trial, selection.metric
     so_far = "" if selection.winner_id else ", which had not ended"
-    yield f"{subject} is trial {number} of the sweep `{_id_of(selection.sweep)}`{so_far}."
+    yield f"{subject} is trial {number} of {sweep}{so_far}."
     if selection.place is None:
         yield f"It was not completed ({selection.run.outcome}), so it was not chosen."
     elif selection.place == 1 and len(selection.trials.ranked) == 1:
@@ -253,29 +222,28 @@ def _story_of_a_trial(selection: Selection, subject: str) -> Iterator[str]:
             "partly the luckiest, so this score is optimistic."
         )
     else:
-        best = selection.trials.ranked[0].number
+        best = next(iter(selection.trials.ranked.values()))
         yield (
             f"By {metric} it came in place {selection.place} of the {len(selection.trials.ranked)} trials that were "
             f"completed, of {selection.trials.num} in all; trial {best} came first. It was not chosen."
         )
-    if selection.winner_id and not selection.is_winner:
+    if selection.winner_id not in ("", selection.run.run_id):
         again = "It was not chosen in the end: the" if selection.place == 1 else "The"
         yield f"{again} sweep's winner is {_winner(selection)}."
 
 
-def _story_of_a_fresh_run(selection: Selection, subject: str) -> Iterator[str]:
-    confirmed, place = selection.confirmed, selection.place_of_mean
-    number = selection.run.trial
+def _story_of_a_fresh_run(selection: Selection, sweep: str, subject: str) -> Iterator[str]:
+    confirmation, place = selection.confirmation, selection.place_of_mean
     yield (
-        f"{subject} trained the configuration of trial {number} of the sweep `{_id_of(selection.sweep)}` again with a "
+        f"{subject} trained the configuration of trial {selection.run.trial} of {sweep} again with a "
         f"fresh seed, up to epoch {selection.run.params['train.score_epoch']}, which that trial had fixed."
     )
-    if confirmed is None or place is None or selection.confirmation is None:
+    if confirmation is None or place is None:
         yield "It is not part of the sweep's latest confirmation. It was not chosen."
     else:
-        yield from _place_of_configuration(selection, selection.confirmation, place)
-    if selection.is_winner:
-        if selection.confirmation is not None and selection.confirmation.num_seeds > 1:
+        yield from _place_of_configuration(selection, confirmation, place)
+    if selection.winner_id == selection.run.run_id:
+        if confirmation is not None and confirmation.num_seeds > 1:
             yield "Of the fresh seeds it is the first; it was chosen by this place and not by its own score."
         yield from _fall(selection)
     elif selection.winner_id and place is not None:
@@ -328,14 +296,8 @@ def _fall(selection: Selection) -> Iterator[str]:
 
 def _winner(selection: Selection) -> str:
     winner = f"run `{selection.winner_id}`"
-    for trial in selection.trials.ranked:
-        if trial.run_id == selection.winner_id:
-            return f"{winner}, trial {trial.number}"
-    confirmation = selection.confirmation
-    if confirmation and (place := confirmation.place_of(selection.winner_id)):
+    if (number := selection.trials.ranked.get(selection.winner_id)) is not None:
+        return f"{winner}, trial {number}"
+    if (confirmation := selection.confirmation) and (place := confirmation.place_of(selection.winner_id)):
         return f"{winner}, a fresh seed of trial {confirmation.ranked[place - 1].trial}'s configuration"
     return winner
-
-
-def _id_of(record: RunRecord | None) -> str:
-    return record.run_id if record else "unknown"

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 from imgcls.config.keys import Experiment
 from imgcls.errors import InputError
-from imgcls.evaluation.fresh_seeds import Confirmation, Confirmed, fresh_seed, rank_confirmed, ranked_trials
+from imgcls.evaluation.fresh_seeds import (
+    Confirmation,
+    Confirmed,
+    fresh_runs_of,
+    fresh_seed,
+    rank_confirmed,
+    ranked_trials,
+)
 from imgcls.record import MetricName, RunRecord, Tag
 from imgcls.reporting.progress import Pace
 from imgcls.runs.announce import announce
@@ -69,7 +76,7 @@ def confirm(
     trials = _best_trials(tracker.children(sweep.run_id, "trial"), metric, top)
     fresh_seeds = [fresh_seed(experiment.search.seed, index) for index in range(seeds)]
     jobs = [job for trial in trials for job in _jobs(trial, recorded_experiment(trial.run_id, tracker), fresh_seeds)]
-    done = {job: record for job in jobs if (record := job.recorded(sweep, tracker))}
+    done = {job: record for job in jobs if (record := job.recorded(tracker))}
     missing = [job for job in jobs if job not in done]
     if not missing:
         log.info("all of this confirmation is on record (%s): nothing is trained", counted(len(jobs), "run"))
@@ -116,13 +123,10 @@ class _Job:
     index: int
     experiment: Experiment
 
-    def recorded(self, sweep: RunRecord, tracker: Tracker) -> RunRecord | None:
+    def recorded(self, tracker: Tracker) -> RunRecord | None:
         """The run of an earlier sitting that did this job."""
-        tags = {
-            Tag.PARENT: sweep.run_id, Tag.KIND: "confirm", Tag.OUTCOME: "completed", Tag.TRIAL: str(self.trial.trial),
-        }  # fmt: skip
         wanted = {key: str(value) for key, value in self.experiment.params().items() if key.startswith("train.")}
-        return next((record for record in tracker.find(tags) if wanted.items() <= record.params.items()), None)
+        return next((run for run in fresh_runs_of(self.trial, tracker) if wanted.items() <= run.params.items()), None)
 
     def prepare(self, tracker: Tracker) -> Prepared:
         """With the squares that the trial had."""

@@ -213,7 +213,7 @@ def make_sampler(experiment: Experiment, number: int) -> BaseSampler:
 
 
 def only_one(root: Path, study: str) -> AbstractContextManager[None]:
-    """Holds the claim of a sweep's study; the kernel lets go of it however this process ends.
+    """Holds the study of a sweep for this process alone; the kernel lets go of it however the process ends.
 
     Raises:
         ClaimedError: another process holds it.

@@ -2,21 +2,12 @@
 
 import io
 import json
-from collections import Counter
 from collections.abc import Mapping
 
 import pandas as pd
 
 from imgcls.config.keys import Experiment
-from imgcls.evaluation.fresh_seeds import (
-    ONE_SEED,
-    Confirmation,
-    Confirmed,
-    around_0,
-    mean_words,
-    optimism_words,
-    std_words,
-)
+from imgcls.evaluation.fresh_seeds import Confirmation, confirmation_table, mean_words, optimism_sentence
 from imgcls.evaluation.selection import Selection, Trials, selection_of, story
 from imgcls.metrics import ACCURACY, Metric, metric_named, reported
 from imgcls.record import Artifact, RunRecord, Tag
@@ -24,7 +15,6 @@ from imgcls.reporting import html, training_figures
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.drawing import save_png
 from imgcls.reporting.methods_section import methods, model_words, split_words
-from imgcls.reporting.rounding import UNDEFINED, ends, rounded
 from imgcls.reporting.run_scores import leaderboard_intervals, val_score, warned, with_intervals
 from imgcls.reporting.tables import document, escaped, fetch_config, frame_table, markdown_table, shell
 from imgcls.runs.rebuild import recorded_experiment
@@ -56,7 +46,7 @@ def sweep_markdown(
     metric = selection.metric
     return document(
         f"# {escaped(sweep.study)}: sweep",
-        f"Run `{sweep.run_id}` searched for the best `{metric}` in {_trials_in_words(leaderboard)}. They were compared "
+        f"Run `{sweep.run_id}` searched for the best `{metric}` in {selection.trials.in_words}. They were compared "
         "on val alone.",
         "## Winner",
         *_winner(sweep, selection),
@@ -77,30 +67,6 @@ def sweep_markdown(
 def evaluate_command(run_id: str) -> str:
     """Command in a sweep's report that opens the test split for the winner."""
     return f"python evaluate.py --run-id {run_id}"
-
-
-def confirmation_rows(confirmation: Confirmation) -> list[tuple[str, ...]]:
-    """Rows of the table of confirmed configurations in a sweep's report, the best first."""
-    return [_confirmed_row(confirmed, confirmation) for confirmed in confirmation.ranked]
-
-
-def confirmation_header(confirmation: Confirmation) -> tuple[str, ...]:
-    """Header of the table of confirmed configurations in a sweep's report."""
-    return "trial", "epoch", "seeds", confirmation.metric, "95% interval", "std", "minus the best", "95% interval of it"
-
-
-def optimism_sentence(confirmation: Confirmation) -> str:
-    """Sentence of a sweep's report on what the best trial's score lost with fresh seeds."""
-    best = confirmation.best_trial
-    return (
-        f"Optimism {optimism_words(best)}: the {confirmation.metric} of the best trial, trial {best.trial}, minus the "
-        "mean of its own configuration with fresh seeds."
-    )
-
-
-def _trials_in_words(leaderboard: pd.DataFrame) -> str:
-    outcomes = ", ".join(f"{number} {outcome}" for outcome, number in Counter(leaderboard["outcome"]).items())
-    return f"{counted(len(leaderboard), 'trial')} ({outcomes})"
 
 
 def _winner(sweep: RunRecord, selection: Selection) -> tuple[str, ...]:
@@ -133,7 +99,7 @@ def _confirmation(sweep: RunRecord, selection: Selection) -> tuple[str, ...]:
         return ()
     return (
         "## Confirmation with fresh seeds",
-        markdown_table(confirmation_header(confirmation), confirmation_rows(confirmation)),
+        frame_table(confirmation_table(confirmation)),
         "Each epoch was fixed beforehand by the trial that found the configuration, since choosing it again in each "
         "run would bias these scores upwards. Intervals are of the mean over seeds; differences are paired by seed.",
         optimism_sentence(confirmation),
@@ -142,25 +108,6 @@ def _confirmation(sweep: RunRecord, selection: Selection) -> tuple[str, ...]:
             cautions(sweep.tags),
         ),
     )
-
-
-def _confirmed_row(confirmed: Confirmed, confirmation: Confirmation) -> tuple[str, ...]:
-    digits, is_best = confirmed.digits, confirmed is confirmation.winner
-    difference, of_difference = confirmed.minus(confirmation.winner)
-    return (
-        str(confirmed.trial),
-        str(confirmed.epoch),
-        str(len(confirmed.runs)),
-        rounded(confirmed.mean, digits),
-        _shown_ends(confirmed.interval),
-        UNDEFINED if confirmed.interval is None else std_words(confirmed),
-        UNDEFINED if is_best else rounded(difference, of_difference or around_0(digits)),
-        UNDEFINED if is_best else _shown_ends(of_difference),
-    )
-
-
-def _shown_ends(interval: Interval | None) -> str:
-    return ends(interval) if interval else ONE_SEED
 
 
 def _leaderboard(sweep: RunRecord, selection: Selection, board: pd.DataFrame) -> tuple[str, ...]:
@@ -290,9 +237,3 @@ def _pictures(
 def _history(run_id: str, metric: Metric, tracker: Tracker) -> pd.DataFrame:
     columns = {name: dict(tracker.history(run_id, name)) for name in reported(metric.on_val)}
     return pd.DataFrame(columns).rename_axis("epoch").reset_index()
-
-
-def as_text(confirmation: Confirmation) -> str:
-    """The table of confirmed configurations for the shell, with no more digits than each mean supports."""
-    table = pd.DataFrame(confirmation_rows(confirmation), columns=list(confirmation_header(confirmation)))
-    return f"{table.to_string(index=False)}\n\n{optimism_sentence(confirmation)}"
