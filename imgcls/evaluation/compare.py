@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from imgcls.errors import InputError
 from imgcls.evaluation.selection import selection_of
-from imgcls.metrics import ACCURACY, Metric, Scores, metric_named, reported
+from imgcls.metrics import ACCURACY, Metric, Scores, metric_named
 from imgcls.record import Artifact, RunRecord, Tag, ends_of
 from imgcls.reporting.cautions import flat_cautions
 from imgcls.reporting.rounding import UNDEFINED
-from imgcls.reporting.run_scores import best_interval
+from imgcls.reporting.run_scores import best_interval, history_table
 from imgcls.runs.rebuild import trained_record
 from imgcls.statistics.intervals import Interval
 from imgcls.statistics.paired import holm, mcnemar, paired_interval
@@ -49,24 +49,15 @@ class Pair:
     p_value: float
 
     @property
-    def num_images(self) -> int:
-        """In the split."""
-        return self.both + self.only_first + self.only_second + self.neither
-
-    @property
     def difference(self) -> float:
         """Accuracy of the first minus accuracy of the second."""
-        return (self.only_first - self.only_second) / self.num_images
+        num_images = self.both + self.only_first + self.only_second + self.neither
+        return (self.only_first - self.only_second) / num_images
 
     def flat(self, prefix: str) -> dict[str, float]:
-        """Under names for programs."""
-        ends = self.interval and {
-            f"{prefix}accuracy_difference_low": self.interval.low,
-            f"{prefix}accuracy_difference_high": self.interval.high,
-        }
+        """The two compared runs under names for programs."""
         return {
-            f"{prefix}accuracy_difference": self.difference,
-            **(ends or {}),
+            **_with_ends(f"{prefix}accuracy_difference", self.difference, self.interval),
             f"{prefix}mcnemar_p": self.p_value,
             f"{prefix}both_right": self.both,
             f"{prefix}only_first_right": self.only_first,
@@ -86,8 +77,8 @@ class Split:
         intervals: number of a run -> 95% interval of its accuracy; None where there are too few groups for one.
         num_groups: groups that the images come in; None where every image stands for itself.
         pairs: every two of the runs.
-        metric: what selected all of the runs, where one and the same did and it is not the accuracy.
-        scores: number of a run -> that metric with its 95% interval, or None where none is recorded.
+        metric: what selected all of the runs; the accuracy where they were selected by different ones.
+        scores: number of a run -> that metric with its 95% interval, or None; empty where it is the accuracy.
     """
 
     name: str
@@ -96,8 +87,8 @@ class Split:
     intervals: dict[int, Interval | None]
     num_groups: int | None
     pairs: tuple[Pair, ...]
-    metric: Metric | None = None
-    scores: Mapping[int, tuple[float, Interval | None]] = field(default_factory=dict)
+    metric: Metric
+    scores: Mapping[int, tuple[float, Interval | None]]
 
     @property
     def holm_p_values(self) -> list[float]:
@@ -105,20 +96,24 @@ class Split:
         return holm([pair.p_value for pair in self.pairs])
 
     def flat(self) -> dict[str, float]:
-        """Under names for programs; where there are several pairs, each name says which."""
+        """The runs compared on this split, under names for programs; of several pairs, each name says which."""
         facts: dict[str, float] = {f"{self.name}/num_images": self.num_images}
         facts |= {} if self.num_groups is None else {f"{self.name}/num_groups": self.num_groups}
         facts |= {f"{self.name}/accuracy_{run}": right / self.num_images for run, right in self.num_right.items()}
         for run, (value, interval) in self.scores.items():
-            name = f"{self.name}/{self.metric.name}" if self.metric else self.name
-            ends = dict(zip(ends_of(name), (interval.low, interval.high), strict=True)) if interval else {}
-            facts |= {f"{each}_{run}": number for each, number in {name: value, **ends}.items()}
+            own = _with_ends(f"{self.name}/{self.metric.name}", value, interval)
+            facts |= {f"{name}_{run}": number for name, number in own.items()}
         if len(self.pairs) == 1:
             return facts | self.pairs[0].flat(f"{self.name}/")
         for pair, holm_p in zip(self.pairs, self.holm_p_values, strict=True):
             prefix = f"{self.name}/{pair.first}_vs_{pair.second}/"
             facts |= pair.flat(prefix) | {f"{prefix}mcnemar_p_holm": holm_p}
         return facts
+
+
+def _with_ends(name: str, value: float, interval: Interval | None) -> dict[str, float]:
+    low, high = ends_of(name)
+    return {name: value} | ({low: interval.low, high: interval.high} if interval else {})
 
 
 @dataclass(frozen=True)
@@ -133,7 +128,6 @@ class Comparison:
         differences: config key -> its value in each run, for keys that differ; a dash where a run has no such key.
             Beside the keys, `imgcls.squares` and `imgcls.loss`.
         chosen: run id -> what val chose of it besides its epoch, `trial` or `configuration`; "" for nothing.
-        metric: what selected all of the runs; the accuracy where they were selected by different ones.
         histories: a table for each run with `epoch`, `val/accuracy`, `val/loss` and the metric.
     """
 
@@ -143,8 +137,7 @@ class Comparison:
     test_note: str
     differences: dict[str, tuple[str, ...]]
     histories: tuple[pd.DataFrame, ...]
-    metric: Metric = ACCURACY
-    chosen: Mapping[str, str] = field(default_factory=dict)
+    chosen: Mapping[str, str]
 
     def selected_by_val(self, run: RunRecord) -> list[str]:
         """What the val images chose of a run before it is compared on them."""
@@ -153,7 +146,7 @@ class Comparison:
         return [*epoch, chosen] if chosen else epoch
 
     def flat(self) -> dict[str, float | str]:
-        """Under names for programs; `_1`, `_2` and so on are the runs in the order asked for."""
+        """The comparison under names for programs; `_1`, `_2` and so on are the runs in the order asked for."""
         facts: dict[str, float | str] = {f"run_id_{i}": run.run_id for i, run in enumerate(self.runs, 1)}
         facts |= {f"val_selected_{i}": ", ".join(self.selected_by_val(run)) for i, run in enumerate(self.runs, 1)}
         facts |= self.val.flat()
@@ -179,23 +172,17 @@ def compare(run_ids: Sequence[str], tracker: Tracker) -> Comparison:
     runs = tuple(trained_record(run_id, tracker) for run_id in run_ids)
     _refuse_repeats(run_ids, runs)
     _refuse_other_splits(runs)
-    numbered = dict(enumerate(runs, 1))
-    val = _split(
-        "val",
-        {i: _hits(run, Artifact.VAL_PREDICTIONS, tracker, has_groups=run.has_groups) for i, run in numbered.items()},
-        numbered,
-    )
-    test, test_note, evaluations = _test(numbered, tracker)
     metric = metric_named(runs[0].metric) if len({run.metric for run in runs}) == 1 else ACCURACY
-    if metric is not ACCURACY:
-        name = metric.on_val
-        val = replace(
-            val, metric=metric, scores={i: (r.best(name), best_interval(r, name)) for i, r in numbered.items()}
-        )
-        test = test and replace(test, metric=metric, scores=_scores_on_test(evaluations, metric))
-    histories = tuple(_history(run, metric, tracker) for run in runs)
+    name, numbered = metric.on_val, dict(enumerate(runs, 1))
+    tables = {
+        i: _hits(run, Artifact.VAL_PREDICTIONS, tracker, has_groups=run.has_groups) for i, run in numbered.items()
+    }
+    scores = {i: (run.best(name), best_interval(run, name)) for i, run in numbered.items()}
+    val = _split("val", tables, numbered, metric, scores)
+    test, test_note = _test(numbered, metric, tracker)
+    histories = tuple(history_table(run.run_id, metric, tracker) for run in runs)
     chosen = {run.run_id: _chosen_by_val(run, tracker) for run in runs}
-    return Comparison(runs, val, test, test_note, _differences(runs), histories, metric, chosen)
+    return Comparison(runs, val, test, test_note, _differences(runs), histories, chosen)
 
 
 # --- which runs -------------------------------------------------------------------------------------------------
@@ -246,7 +233,13 @@ def _hits(run: RunRecord, name: str, tracker: Tracker, *, has_groups: bool) -> p
     return table.set_index(["digest", "label", "occurrence"])[["hit", "group"]].sort_index()
 
 
-def _split(name: str, tables: dict[int, pd.DataFrame], runs: dict[int, RunRecord]) -> Split:
+def _split(
+    name: str,
+    tables: dict[int, pd.DataFrame],
+    runs: dict[int, RunRecord],
+    metric: Metric,
+    scores: Mapping[int, tuple[float, Interval | None]],
+) -> Split:
     number, reference = next(iter(tables.items()))
     for other, table in tables.items():
         if num_alone := len(reference.index.symmetric_difference(table.index)):
@@ -264,6 +257,8 @@ def _split(name: str, tables: dict[int, pd.DataFrame], runs: dict[int, RunRecord
         intervals={run: hits_interval(right, groups) for run, right in hits.items()},
         num_groups=len(set(groups)) or None,
         pairs=tuple(_pair(first, second, hits[first], hits[second], groups) for first, second in combinations(hits, 2)),
+        metric=metric,
+        scores={} if metric is ACCURACY else scores,
     )
 
 
@@ -272,41 +267,32 @@ def _pair(
 ) -> Pair:
     test = mcnemar(hits, other_hits, groups)
     both, neither = int((hits & other_hits).sum()), int((~hits & ~other_hits).sum())
-    cells = (both, test.only_first, test.only_second, neither)
-    return Pair(first, second, *cells, paired_interval(hits, other_hits, groups), test.p_value)
+    interval = paired_interval(hits, other_hits, groups)
+    return Pair(first, second, both, test.only_first, test.only_second, neither, interval, test.p_value)
 
 
-def _scores_on_test(evaluations: Mapping[int, RunRecord], metric: Metric) -> dict[int, tuple[float, Interval | None]]:
-    scores = {i: Scores.from_metrics(evaluation.metrics, "test") for i, evaluation in evaluations.items()}
-    return {i: (one[metric.name], one.intervals.get(metric.name)) for i, one in scores.items()}
-
-
-def _test(runs: dict[int, RunRecord], tracker: Tracker) -> tuple[Split | None, str, dict[int, RunRecord]]:
-    """On the predictions of evaluations that are there already; which runs have none; and the evaluations."""
+def _test(runs: dict[int, RunRecord], metric: Metric, tracker: Tracker) -> tuple[Split | None, str]:
+    """On the predictions of evaluations that are there already; and which runs have none."""
     evaluations = {i: found for i, run in runs.items() if (found := _evaluation(run, tracker)) is not None}
     missing = [f"run {i}" for i in runs if i not in evaluations]
     note = f"Not evaluated yet: {', '.join(missing)}; a comparison opens no test split." if missing else ""
     if len(evaluations) < 2:
-        return None, note, {}
+        return None, note
     fingerprints = {run.test_fingerprint for run in evaluations.values()}
     if len(fingerprints) > 1:
-        return None, f"Evaluated on different test splits (fingerprints {', '.join(sorted(fingerprints))}).", {}
-    hits = {
+        return None, f"Evaluated on different test splits (fingerprints {', '.join(sorted(fingerprints))})."
+    on_test = {i: Scores.from_metrics(run.metrics, "test") for i, run in evaluations.items()}
+    scores = {i: (one[metric.name], one.intervals.get(metric.name)) for i, one in on_test.items()}
+    tables = {
         i: _hits(run, Artifact.TEST_PREDICTIONS, tracker, has_groups=runs[i].has_groups)
         for i, run in evaluations.items()
     }
-    return _split("test", hits, evaluations), note, evaluations
+    return _split("test", tables, evaluations, metric, scores), note
 
 
 def _evaluation(run: RunRecord, tracker: Tracker) -> RunRecord | None:
-    tags = {Tag.KIND: "evaluation", Tag.EVALUATED_RUN_ID: run.run_id, Tag.OUTCOME: "completed"}
-    found = tracker.find(tags)
+    found = tracker.find({Tag.KIND: "evaluation", Tag.EVALUATED_RUN_ID: run.run_id, Tag.OUTCOME: "completed"})
     return found[-1] if found else None
-
-
-def _history(run: RunRecord, metric: Metric, tracker: Tracker) -> pd.DataFrame:
-    columns = {name: dict(tracker.history(run.run_id, name)) for name in reported(metric.on_val)}
-    return pd.DataFrame(columns).rename_axis("epoch").sort_index().reset_index()
 
 
 def _differences(runs: Sequence[RunRecord]) -> dict[str, tuple[str, ...]]:

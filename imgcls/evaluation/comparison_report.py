@@ -27,7 +27,7 @@ def comparison_pictures(comparison: Comparison) -> list[tuple[str, bytes]]:
     """(caption, PNG) of the curves of all runs, overlaid."""
     named = zip(comparison.runs, comparison.histories, strict=True)
     curves = {f"{i} {run.name}": history for i, (run, history) in enumerate(named, 1)}
-    metric = ACCURACY if comparison.metric is LOSS else comparison.metric
+    metric = ACCURACY if comparison.val.metric is LOSS else comparison.val.metric
     caption = f"{metric.words[0].upper()}{metric.words[1:]} and loss on val over the epochs"
     return [(caption, save_png(training_figures.overlaid_curves(curves, metric)))]
 
@@ -66,7 +66,7 @@ def _split_blocks(split: Split) -> Iterator[str]:
         for i, right in split.num_right.items()
     ]
     yield markdown_table(("", "accuracy, 95% interval", "images right"), accuracies)
-    if split.metric is not None:
+    if split.scores:
         scores = [
             (f"run {i}", score_text(value, interval, split.intervals[i] or NO_INTERVAL))
             for i, (value, interval) in split.scores.items()
@@ -98,11 +98,10 @@ def _about_groups(split: Split) -> str:
 
 
 def _pair_row(pair: Pair) -> tuple[str, ...]:
-    counts = (pair.both, pair.only_first, pair.only_second, pair.neither)
     return (
         f"run {pair.first} and run {pair.second}",
         with_interval(pair.difference, pair.interval or NO_INTERVAL),
-        *map(str, counts),
+        *map(str, (pair.both, pair.only_first, pair.only_second, pair.neither)),
         _shown_p(pair.p_value),
     )
 

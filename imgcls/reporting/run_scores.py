@@ -6,12 +6,13 @@ from typing import Any
 
 import pandas as pd
 
-from imgcls.metrics import ACCURACY, BY_NAME, Scores
+from imgcls.metrics import ACCURACY, BY_NAME, Metric, Scores, reported
 from imgcls.record import MetricName, RunRecord, Tag, best_name, ends_of
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.rounding import score_text, with_interval
 from imgcls.reporting.tables import escaped, shown
 from imgcls.statistics.intervals import NO_INTERVAL, Interval, accuracy_interval
+from imgcls.tracking.store import Tracker
 
 
 def score_of(record: RunRecord) -> str:
@@ -70,6 +71,12 @@ def best_accuracy_interval(record: RunRecord) -> Interval:
 def _ends(metrics: Mapping[str, float], name: str) -> Interval | None:
     low, high = (metrics.get(end) for end in ends_of(name))
     return None if low is None or high is None else Interval(low, high)
+
+
+def history_table(run_id: str, metric: Metric, tracker: Tracker) -> pd.DataFrame:
+    """The scores of a run by epoch, as curves show them: `epoch`, `val/accuracy`, `val/loss` and a metric."""
+    columns = {name: dict(tracker.history(run_id, name)) for name in reported(metric.on_val)}
+    return pd.DataFrame(columns).rename_axis("epoch").sort_index().reset_index()
 
 
 def leaderboard_intervals(leaderboard: pd.DataFrame, metric: str, num_val: int) -> list[Interval | None]:

@@ -9,13 +9,13 @@ import pandas as pd
 from imgcls.config.keys import Experiment
 from imgcls.evaluation.fresh_seeds import Confirmation, confirmation_table, mean_words, optimism_sentence
 from imgcls.evaluation.selection import Selection, Trials, selection_of, story
-from imgcls.metrics import ACCURACY, Metric, metric_named, reported
+from imgcls.metrics import ACCURACY, metric_named
 from imgcls.record import Artifact, RunRecord, Tag
 from imgcls.reporting import html, training_figures
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.drawing import save_png
 from imgcls.reporting.methods_section import methods, model_words, split_words
-from imgcls.reporting.run_scores import leaderboard_intervals, val_score, warned, with_intervals
+from imgcls.reporting.run_scores import history_table, leaderboard_intervals, val_score, warned, with_intervals
 from imgcls.reporting.tables import document, escaped, fetch_config, frame_table, markdown_table, shell
 from imgcls.runs.rebuild import recorded_experiment
 from imgcls.search import space as spaces
@@ -217,7 +217,7 @@ def _pictures(
         "What mattered": training_figures.importances(importances),
         "The best trials on val": training_figures.overlaid_curves(
             {
-                f"trial {row.trial}": _history(str(row.run_id), metric, tracker)
+                f"trial {row.trial}": history_table(str(row.run_id), metric, tracker)
                 for row in completed[:NUM_CURVES].itertuples()
             },
             metric,
@@ -232,8 +232,3 @@ def _pictures(
             metric,
         )
     return [(caption, save_png(figure)) for caption, figure in drawn.items()]
-
-
-def _history(run_id: str, metric: Metric, tracker: Tracker) -> pd.DataFrame:
-    columns = {name: dict(tracker.history(run_id, name)) for name in reported(metric.on_val)}
-    return pd.DataFrame(columns).rename_axis("epoch").reset_index()
