@@ -54,7 +54,7 @@ is the brightest or darkest part of a picture. It is the same for all data, so t
 
 
 class UnreadableImageError(Exception):
-    """This one image cannot be used; the message says why. Collected into one DataError by the caller."""
+    """This one image cannot be decoded or used; the message says why. Collected into one DataError by the caller."""
 
 
 def read_image(path: Path) -> Image.Image:
@@ -87,7 +87,7 @@ def read_image(path: Path) -> Image.Image:
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Turns every error of the block into an UnreadableImageError that says why the image cannot be read."""
+    """Turns every error of decoding in the block into an UnreadableImageError that says why."""
     try:
         yield
     except UnidentifiedImageError as error:

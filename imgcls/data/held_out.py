@@ -14,7 +14,7 @@ from imgcls.errors import DataError, SealedError, UnreadableImagesError
 
 @dataclass(frozen=True)
 class Look:
-    """The key to a sealed test split: an opening of it that the tracker has written down.
+    """The key to a held-out test split: an opening of it that the tracker has written down.
 
     Attributes:
         run_id: the evaluation run under which the look was written down.
@@ -28,7 +28,7 @@ class Look:
 
 
 class HeldOut:
-    """Test images behind two doors: `hashes`, which is not a look, and `open`, which is one.
+    """Held-out test images behind two doors: `hashes`, which is not a look, and `open`, which is one.
 
     Args:
         table: the test images, undecoded.

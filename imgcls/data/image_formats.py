@@ -72,7 +72,7 @@ def image_suffixes() -> frozenset[str]:
 
 
 def ending(name: str) -> str:
-    """The ending of a file's name as it is written, such as `.JPG`; "" where it has none."""
+    """The ending of a file's name, which tells an image's format, as written, such as `.JPG`; "" where it has none."""
     found = re.search(r"(?<=[^.])\.[A-Za-z][A-Za-z0-9]{0,9}$", name)
     return found[0] if found else ""
 
@@ -100,7 +100,7 @@ def kind_inside(path: Path) -> str:
 
 
 def why_not(path: Path) -> str:
-    """Why a file of this name cannot be read, and the remedy; "" where it has to be tried.
+    """Why the image format that a file's name tells cannot be read, and the remedy; "" where it has to be tried.
 
     The content is not asked: many raw files are TIFFs, of which Pillow would read the thumbnail.
     """
@@ -109,7 +109,7 @@ def why_not(path: Path) -> str:
 
 
 def why_unknown(path: Path) -> str:
-    """What to say of a file that Pillow does not identify."""
+    """What to say of a file whose image format Pillow does not identify."""
     kind = kind_inside(path)
     if kind in FORMATS:
         return f"a {kind} of a kind that Pillow cannot read, or broken; save it as PNG with 8 or 16 bits"

@@ -214,5 +214,5 @@ def fingerprint(splits: Mapping[Split, HashedImages], class_names: Sequence[str]
 
 
 def hash_of(*parts: str) -> str:
-    """SHA-256 of the parts, in hexadecimal."""
+    """Hash by which a set of images is known: SHA-256 of the parts, in hexadecimal."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -49,7 +49,7 @@ class Identical:
 
 @dataclass(frozen=True)
 class Near:
-    """Possible leaks: names of image pairs of two splits that look alike and differ in pixels, each picture once."""
+    """Possible leaks: near duplicates in two splits, as names of pairs whose pixels differ, each picture once."""
 
     splits: tuple[Split, Split]
     pairs: tuple[tuple[str, str], ...]
@@ -57,7 +57,7 @@ class Near:
 
 @dataclass(frozen=True)
 class Disagreeing:
-    """Images of one split that look alike, are not the same pixels, and have different classes: names and classes."""
+    """Near duplicates in one split whose classes differ, beside the leaks: names of pairs, and their classes."""
 
     split: Split
     pairs: tuple[tuple[str, str], ...]
@@ -188,7 +188,7 @@ def _found(splits: str, num: int) -> str:
 
 
 def near_duplicates_csv(leaks: Leaks) -> str:
-    """Possible leaks as a table: every pair that looks alike, with header `split,image,other_split,other_image`.
+    """Near duplicates of the leaks as CSV: every pair by name, with header `split,image,other_split,other_image`.
 
     Those of two splits come first, then those of one split and two classes.
     """

@@ -42,7 +42,7 @@ CHUNK = 512
 
 
 def thumbnail(image: Image.Image) -> NDArray[np.float32]:
-    """Grey levels of an image squeezed to 32 x 32, float32 (32, 32)."""
+    """Grey levels from which an image's sketch is made: the image squeezed to 32 x 32, float32 (32, 32)."""
     width, height = image.size
     steps = max(1, width // (4 * SIDE)), max(1, height // (4 * SIDE))  # averaged first: one cheap pass over a large one
     small = image.reduce(steps).convert("L").convert("F")

@@ -149,7 +149,7 @@ def refuse_splits_below_classes(classes: Mapping[str, Path], root: Path, *, has_
 
 
 def strangers(folder: Path, theirs: Iterable[str], known: Sequence[str]) -> list[str]:
-    """Problems: classes that train lacks, each with the name that was probably meant."""
+    """Problems of a layout: classes that train lacks, each with the name that was probably meant."""
     problems = []
     for name in sorted(set(theirs) - set(known)):
         near = nearest(name, known)
@@ -159,7 +159,7 @@ def strangers(folder: Path, theirs: Iterable[str], known: Sequence[str]) -> list
 
 
 def illegible(root: Path, names: Iterable[str]) -> list[str]:
-    """Problems: names that the record, a table or a terminal would show as something else."""
+    """Problems of a layout: names that the record, a table or a terminal would show as something else."""
     return [
         f"{str(root / name)!r}: control characters, or not UTF-8; rename it"
         for name in names
@@ -178,7 +178,7 @@ def _same_in_nfc(paths: Iterable[Path]) -> list[str]:
 
 
 def same_name(one: Path, other: Path) -> str:
-    """The problem of two files or folders whose names differ only in their code points."""
+    """The problem of a layout with two files or folders whose names differ only in their code points."""
     return f"{one.parent}: {spelt(one.name)} and {spelt(other.name)} are the same name in Unicode's NFC; rename one"
 
 
