@@ -23,7 +23,7 @@ AsJsonList = Annotated[bool, typer.Option("--json", help="Print a JSON list of f
 
 
 def open_tracker() -> Tracker:
-    """The record of the project in which the working directory lies."""
+    """Opens, for a verb, the record of the project in which the working directory lies."""
     from imgcls.project import Project
     from imgcls.tracking.store import Tracker
 
@@ -31,7 +31,7 @@ def open_tracker() -> Tracker:
 
 
 def read_experiment(name: str, overrides: Iterable[str] | None) -> tuple[Experiment, Project]:
-    """The experiment that the user named, with every `--set`, and its project."""
+    """Reads, from the arguments of a verb, the experiment that they name, with every `--set`, and its project."""
     from imgcls.config.load import load_experiment
     from imgcls.project import find_experiment
 

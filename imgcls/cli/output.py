@@ -18,7 +18,7 @@ def answer(facts: Facts | Sequence[Facts], text: str, *, as_json: bool) -> None:
 
 
 def facts_text(title: str, facts: Facts) -> str:
-    """A table of facts below a title."""
+    """The output of facts as text: a table below a title."""
     from imgcls.reporting.tables import terminal_table
 
     return f"{title}\n{terminal_table([(key, str(value)) for key, value in facts.items()])}"
@@ -41,7 +41,7 @@ def _finite(facts: Facts) -> dict[str, object]:
 
 
 def write_cautions(tags: Mapping[str, str]) -> None:
-    """Prints what stands beside the scores of a run with these tags, a line a sentence."""
+    """Writes the cautions beside the scores of a run with these tags to stdout, a line a sentence."""
     from imgcls.reporting.cautions import cautions
 
     for sentence in cautions(tags):

@@ -32,7 +32,7 @@ def sweep(
     loaded = loaded.replace({key: value for key, value in flags.items() if value is not None}, origin="option")
 
     from imgcls.evaluation.fresh_seeds import confirmation_text
-    from imgcls.reporting.run_scores import with_intervals
+    from imgcls.search.leaderboard import with_intervals
     from imgcls.search.sweep import Sweep
     from imgcls.search.winner import flat
     from imgcls.signals import GracefulStop

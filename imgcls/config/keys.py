@@ -64,7 +64,7 @@ RatioRange = Annotated[Ends, _must_be("[low, high] with 0 < low <= high", lambda
 
 
 class DataConfig(Section):
-    """Where the images come from and how they are split."""
+    """The keys of [data]: where the images come from and how they are split."""
 
     source: str = "folder"
     """`folder`, `torchvision:NAME`, or a known data set such as `digits`; a name that is not known lists them."""
@@ -116,7 +116,7 @@ class DataConfig(Section):
 
 
 class ModelConfig(Section):
-    """Which network."""
+    """The keys of [model]: which network."""
 
     name: str = "resnet"
     """`resnet`, `resnet32`, `random-encoder`, `torchvision:NAME` or `timm:NAME`; see `imgcls models`."""
@@ -148,13 +148,13 @@ class ModelConfig(Section):
 
 @dataclass(frozen=True)
 class Reported:
-    """How a report names an augmentation that is on, after "Train images were augmented by"; `{}` is its value."""
+    """How a report names a key of [augment] that is on, after "Train images were augmented by"; `{}` is its value."""
 
     words: str
 
 
 class AugmentConfig(Section):
-    """What happens to train images, a batch at a time; val and test are never augmented.
+    """The keys of [augment]: what happens to train images, a batch at a time; val and test are never augmented.
 
     A key whose value is false or 0 is off. `imgcls.data.augment` applies the keys, and reports name those that are on.
     """
@@ -190,7 +190,7 @@ class AugmentConfig(Section):
 
 
 class TrainConfig(Section):
-    """How the network is trained."""
+    """The keys of [train]: how the network is trained."""
 
     epochs: int = Field(default=30, ge=1)
     """Passes over train."""
@@ -254,7 +254,7 @@ class TrainConfig(Section):
 
 
 class ConfirmConfig(Section):
-    """Whether a sweep ends by training its best configurations again with fresh seeds; see `imgcls confirm`."""
+    """The keys of [search.confirm]: whether a sweep ends by training its best again; see `imgcls confirm`."""
 
     top: int = Field(default=3, ge=1)
     """Configurations that are trained again, the best first."""
@@ -263,7 +263,7 @@ class ConfirmConfig(Section):
 
 
 class SearchConfig(Section):
-    """How a sweep searches; a single `imgcls train` uses `metric` alone."""
+    """The keys of [search]: how a sweep searches; a single `imgcls train` uses `metric` alone."""
 
     trials: int = Field(default=20, ge=1)
     """Trials in all, earlier sittings of the same sweep included."""
@@ -293,7 +293,7 @@ class SearchConfig(Section):
 
 
 class Experiment(Section):
-    """One experiment: the whole file."""
+    """All keys of one experiment: the whole file."""
 
     name: Name
     """Letters, digits, `.`, `_`, `-`; the experiment's name in MLflow."""

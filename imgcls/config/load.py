@@ -38,7 +38,7 @@ def with_overrides(experiment: Experiment, overrides: Sequence[str]) -> Experime
 
 
 def config_table(prefix: str = "") -> list[tuple[str, str, str]]:
-    """The table of the keys of an experiment file, for `imgcls keys` and docs/keys.md.
+    """Loads the explanations of the keys of an experiment file, for `imgcls keys` and docs/keys.md.
 
     Args:
         prefix: of the keys that are wanted; where no dotted key begins so, of their last parts.

@@ -130,7 +130,7 @@ def _unknown(key: str, schema: type[Section]) -> str:
 
 
 def why_not_set(key: str, value: Any, schema: type[Section]) -> str:
-    """Why an override cannot set `key` to `value`; "" for a key that holds a value."""
+    """The mistake in the key of an override that cannot set it to `value`; "" for a key that holds a value."""
     known, with_values = known_keys(schema), value_keys(schema)
     if key not in known:
         return f"unknown key{hint(key, known if isinstance(value, Mapping) else with_values)}"
@@ -141,7 +141,7 @@ def why_not_set(key: str, value: Any, schema: type[Section]) -> str:
 
 
 def why_not_a_value(tree: Mapping[str, Any]) -> str:
-    """What is wrong with a value that no key takes, such as a date; "" if there is none."""
+    """The mistake in a value that no key takes, such as a date; "" if there is none."""
     try:
         leaves = list(_leaves(tree))
     except RecursionError:
@@ -176,7 +176,7 @@ SEARCHABLE = ("data.image_size", "model.", "augment.", "train.")
 
 
 def why_not_searched(key: str, schema: type[Section]) -> str:
-    """Why a search space may not name a key, with the remedy; "" if it may."""
+    """The mistake in a search space that names a key which it may not, with the remedy; "" if it may."""
     searchable = [known for known in known_keys(schema) if known.startswith(SEARCHABLE)]
     if key in searchable:
         return _has_lists(f"search.space.{key}", schema)
@@ -194,7 +194,7 @@ def _has_lists(place: str, schema: type[Section]) -> str:
 
 
 def hint(key: str, known: Sequence[str]) -> str:
-    """The known key that an unknown one was meant to be: a synonym, a similar key of its table, or one anywhere."""
+    """The known key that a mistaken one was meant to be: a synonym, a similar key of its table, or one anywhere."""
     table, _, name = key.rpartition(".")
     if (meant := key_called(name)) in known:
         return suggestion(meant)
@@ -208,13 +208,13 @@ def hint(key: str, known: Sequence[str]) -> str:
 
 
 def key_text(key: str) -> str:
-    """A key as an error shows it: on one line, not too long."""
+    """A key as the text of a mistake shows it: on one line, not too long."""
     text = key if key.isprintable() else json.dumps(key)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def value_text(value: object) -> str:
-    """A value as it stands in a file, not too long."""
+    """A value as the text of a mistake shows it, as in a file but not too long."""
     try:
         text = repr(value) if value is None else as_toml(value)
     except RecursionError:

@@ -18,7 +18,7 @@ MOST_DOTS = 200
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """`KEY=VALUE` -> (key, value); the value is TOML, or a bare word for a string.
+    """Parses an override: `KEY=VALUE` -> (key, value); the value is TOML, or a bare word for a string.
 
     The key may have quotes where a file would have them, as in `search.space."train.lr"`.
     """

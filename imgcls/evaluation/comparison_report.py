@@ -6,10 +6,9 @@ from imgcls.evaluation.compare import Comparison, Pair, Split
 from imgcls.metrics import ACCURACY, LOSS
 from imgcls.record import RunRecord
 from imgcls.reporting import training_figures
-from imgcls.reporting.cautions import cautions
+from imgcls.reporting.cautions import cautions, warning
 from imgcls.reporting.drawing import save_png
 from imgcls.reporting.rounding import UNDEFINED, score_text, with_interval
-from imgcls.reporting.run_scores import warning
 from imgcls.reporting.tables import markdown_table
 from imgcls.statistics.groups import TOO_FEW
 from imgcls.statistics.intervals import NO_INTERVAL

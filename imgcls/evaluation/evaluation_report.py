@@ -10,11 +10,12 @@ from imgcls.evaluation.fresh_seeds import mean_words, optimism_words
 from imgcls.evaluation.selection import Selection, story
 from imgcls.metrics import ACCURACY, METRICS, Metric, Scores, metric_named
 from imgcls.record import MetricName, RunRecord, Tag
-from imgcls.reporting.cautions import cautions
+from imgcls.reporting.cautions import cautions, warned, warning
 from imgcls.reporting.methods_section import commit_words, device_words, methods, model_words, split_words
 from imgcls.reporting.rounding import UNDEFINED, ends, rounded, score_text, with_interval
-from imgcls.reporting.run_scores import val_score, warned, warning
-from imgcls.reporting.tables import document, escaped, fetch_config, markdown_table, shell
+from imgcls.reporting.run_scores import val_score
+from imgcls.reporting.tables import document, escaped, markdown_table, shell
+from imgcls.reporting.where_to_look import fetch_config
 from imgcls.statistics.groups import about_groups
 from imgcls.statistics.intervals import Interval, difference_interval
 

@@ -22,7 +22,7 @@ AS_RGB = "set data.channels = 3, which repeats grey three times"
 
 @dataclass(frozen=True)
 class Listed:
-    """A network in the list of `imgcls models`.
+    """What a network declares about itself for the list of `imgcls models`.
 
     Attributes:
         name: `model.name`.
@@ -149,7 +149,7 @@ class Library(Network):
 
 
 def refuse_other(config: ModelConfig, **always: Any) -> None:
-    """Refuses other values than those that a network always has.
+    """Refuses other values of [model] than those that a network declares to have always.
 
     Raises:
         ConfigError: naming the key, its value and the remedy.

@@ -70,7 +70,7 @@ PACKAGE_NORMALISATION = ((127 / 255,) * 3, (128 / 255,) * 3)
 
 
 def find_package(weights: str) -> Package:
-    """The package that `model.weights` = `package:NAME` names.
+    """The package of pretrained weights that `model.weights` = `package:NAME` names.
 
     Raises:
         ConfigError: listing the packages there are.
@@ -83,12 +83,12 @@ def find_package(weights: str) -> Package:
 
 
 def packages_for(timm_name: str) -> dict[str, Package]:
-    """Packages with weights for a network of timm: `package:NAME` -> the package."""
+    """Packages with pretrained weights for a network of timm: `package:NAME` -> the package."""
     return {f"{PACKAGE_PREFIX}{key}": package for key, package in PACKAGES.items() if package.timm_name == timm_name}
 
 
 def packages_as_a_way_out() -> str:
-    """The end of an error about weights that could not be downloaded: weights in packages, installed ones first."""
+    """The end of an error about a failed download: pretrained weights in packages, installed ones first."""
     ready = {key: package for key, package in PACKAGES.items() if package.files()}
     offered = ready or PACKAGES
     settings = "; ".join(
@@ -102,7 +102,7 @@ def packages_as_a_way_out() -> str:
 
 
 def read_file(path: Path) -> dict[str, Tensor]:
-    """Reads a file of weights: tensors by name, on the CPU.
+    """Reads a file of pretrained weights: tensors by name, on the CPU.
 
     Args:
         path: a .safetensors file, or a .pt/.pth file that holds tensors by name, as it is or under the key
@@ -119,7 +119,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, config: ModelConfig, heads: Sequence[str], file: Path | None) -> None:
-    """Loads the weights that `model.weights` names: every tensor, and into every place, except a head of another shape.
+    """Copies the pretrained weights of `model.weights` into a network, each tensor but a head of another shape.
 
     Args:
         model: changed in place.
@@ -146,7 +146,7 @@ def load_weights(model: nn.Module, config: ModelConfig, heads: Sequence[str], fi
 
 
 def in_order(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-    """Renames the tensors of a file of weights by their order: the nth gets the nth name.
+    """Renames the tensors of a file of pretrained weights by their order: the nth gets the nth name.
 
     Raises:
         InputError: the tensors are not as many, or not of the same kinds in the same order.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class RandomEncoderThenResNet(Network):
-    """`random-encoder`: width and patch are free."""
+    """The network `random-encoder`, whose width and patch are free."""
 
     name = "random-encoder"
     about = "frozen random projection of patches, then a ResNet-18 with the small stem"

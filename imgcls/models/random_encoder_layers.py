@@ -11,7 +11,7 @@ from imgcls.models.resnet_layers import BasicBlock, ResNet
 
 
 class RandomEncoder(nn.Module):
-    """Images (B, 3, S, S) -> codes of the same shape, through weights that are drawn once and never trained.
+    """The frozen layer of `random-encoder`: images (B, 3, S, S) -> codes of the same shape, never trained.
 
     `Conv2d(3, 3 p^2, kernel_size=p, stride=p, bias=False)`, its output (B, 3 p^2, S / p, S / p) read in memory order
     as (B, 3, S, S), dropout of 0.1 and batch norm. The batch norm's running statistics are all that is in the
@@ -48,7 +48,7 @@ class RandomEncoder(nn.Module):
 
 
 class RandomEncoderResNet(nn.Sequential):
-    """`RandomEncoder`, then a ResNet-18 with the small stem: images (B, 3, S, S) -> logits (B, num_classes).
+    """All layers of `random-encoder`, a ResNet-18 last: images (B, 3, S, S) -> logits (B, num_classes).
 
     Args:
         num_classes: K.

@@ -79,7 +79,7 @@ def build_model(
     file: Path | None = None,
     with_weights: bool = True,
 ) -> nn.Module:
-    """Builds a network on the CPU, in training mode; torch's global random state stays as it is.
+    """Builds the registered network that `[model]` names, on the CPU; torch's global random state stays as it is.
 
     Args:
         config: as `resolve_model` gives it.
@@ -91,7 +91,7 @@ def build_model(
         with_weights: False does not load `config.weights`, for a network that a checkpoint fills anyway.
 
     Returns:
-        A module: float32 images (B, C, H, W) -> logits (B, K).
+        A module in training mode: float32 images (B, C, H, W) -> logits (B, K).
 
     Raises:
         InputError: weights that are of another network or cannot be had, or a network that refuses this image size.
@@ -114,7 +114,7 @@ def build_model(
 
 
 def pretrained_normalisation(config: ModelConfig) -> Normalisation | None:
-    """Mean and std per channel in [0, 1] that the weights of a resolved config were trained with.
+    """Mean and std per channel in [0, 1] that the registered network declares for the weights of a resolved config.
 
     Returns:
         (mean, std), three values each; None for random weights and for files, which do not say.
@@ -125,12 +125,12 @@ def pretrained_normalisation(config: ModelConfig) -> Normalisation | None:
 
 
 def model_names() -> list[str]:
-    """Names of all networks, as `model.name` takes them: of this package, of torchvision and, if installed, of timm."""
+    """Names of all registered networks, as `model.name` takes them; those of timm only if it is installed."""
     return [name for network in NETWORKS for name in network.names()]
 
 
 def listed_models(pattern: str = "") -> list[Listed]:
-    """Networks whose name has `pattern` in it, or matches it where it has `*`, `?` or `[`; in the order of the list.
+    """Lists registered networks whose name has `pattern` in it, or matches it where it has `*`, `?` or `[`.
 
     Those with weights on this machine come first, then those with weights in packages that are not installed.
     """
@@ -140,14 +140,14 @@ def listed_models(pattern: str = "") -> list[Listed]:
 
 
 def closest_model(name: str) -> str:
-    """The model whose name is most like `name`, both without their prefixes; empty if none is alike."""
+    """The registered network whose name is most like `name`, both without prefixes; empty if none is alike."""
     # Reversed, so that our own come before torchvision's, and those before timm's, where several are called alike.
     full_names = {known.rpartition(":")[2]: known for known in reversed(model_names())}
     return full_names.get(nearest(name.rpartition(":")[2], full_names), "")
 
 
 def describe_model(config: ModelConfig, channels: int, image_size: int, num_classes: int) -> ModelSummary:
-    """Builds a network with random weights and counts what one image costs; nothing is downloaded.
+    """Says what a registered network costs for one image, built with random weights; nothing is downloaded.
 
     Raises:
         InputError: as `build_model`.

@@ -31,7 +31,7 @@ RESNET_DEPTHS = tuple(depth for depth in BLOCKS_PER_STAGE if depth not in CIFAR_
 
 
 class ResNetOfAnyDepth(Network):
-    """`resnet`: depth, width and stem are free."""
+    """The network `resnet`, whose depth, width and stem are free."""
 
     name = "resnet"
     about = "ResNet of model.depth layers, model.width channels and either model.stem"
@@ -54,7 +54,7 @@ class ResNetOfAnyDepth(Network):
 
 
 class ResNet32(ResNetOfAnyDepth):
-    """`resnet32`: what a tutorial calls so has 34 layers."""
+    """The network `resnet32`: what a tutorial calls so has 34 layers."""
 
     name = "resnet32"
     about = "the small tutorial network: a ResNet-34 of basic blocks with the standard stem"
@@ -66,7 +66,7 @@ class ResNet32(ResNetOfAnyDepth):
 
 
 def resnet(depth: int, width: int, stem: str, num_classes: int, channels: int = 3, dropout: float = 0.0) -> ResNet:
-    """A residual network: float32 images (B, channels, H, W) of any size -> logits (B, num_classes).
+    """Builds a ResNet: float32 images (B, channels, H, W) of any size -> logits (B, num_classes).
 
     Args:
         depth: weighted layers: 10, 18, 34 (basic blocks), 50, 101 (bottlenecks); with the small stem also the

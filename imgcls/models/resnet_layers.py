@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut: (B, in_channels, H, W) -> (B, width, H / stride, W / stride)."""
+    """ResNet block of two 3x3 convolution layers: (B, in_channels, H, W) -> (B, width, H / stride, W / stride)."""
 
     expansion = 1
 
@@ -32,7 +32,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut: (B, in_channels, H, W) -> (B, 4 width, H / stride, W / stride).
+    """ResNet block of 1x1, 3x3, 1x1 convolution layers: (B, in_channels, H, W) -> (B, 4 width, H / stride, W / stride).
 
     The 3x3 convolution has the stride, not the first 1x1 as in the paper: torchvision's "v1.5".
     """
@@ -60,7 +60,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Sequential):
-    """Images (B, channels, H, W) of any size -> logits (B, num_classes), both float32; `resnet` explains the arguments.
+    """All layers of a ResNet: float32 images (B, channels, H, W) -> logits (B, num_classes); see `resnet`.
 
     Convolutions start as in He et al. 2015 (arXiv 1502.01852, fan-out). Each residual starts at zero, so every block
     starts as its shortcut (Goyal et al. 2017, arXiv 1706.02677, section 5.1).

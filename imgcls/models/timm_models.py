@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Timm(Library):
-    """`timm:NAME`."""
+    """The networks of timm, as `timm:NAME`."""
 
     name = "timm:"
     keys = ("weights", "dropout")

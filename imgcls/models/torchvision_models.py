@@ -19,7 +19,7 @@ _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
 
 class Torchvision(Library):
-    """`torchvision:NAME`."""
+    """The networks of torchvision, as `torchvision:NAME`."""
 
     name = "torchvision:"
     keys = ("weights",)

@@ -1,8 +1,9 @@
 """What is said beside every score of a run because its images may flatter it: in sentences, and for programs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from imgcls.record import Tag
+from imgcls.reporting.tables import escaped
 
 
 def cautions(tags: Mapping[str, str]) -> tuple[str, ...]:
@@ -41,3 +42,13 @@ def caution_tags(tags: Mapping[str, str]) -> dict[str, str]:
 def _number(tags: Mapping[str, str], name: str) -> int | None:
     value = tags.get(name, "")
     return int(value) if value.isdecimal() else None
+
+
+def warning(sentences: Sequence[str]) -> tuple[str, ...]:
+    """A paragraph of cautions, which stands beside a score; none where there are no sentences."""
+    return (f"**Warning:** {escaped(' '.join(sentences))}",) if sentences else ()
+
+
+def warned(paragraph: str, sentences: Sequence[str]) -> str:
+    """A paragraph with a score in it, followed by its cautions."""
+    return " ".join((paragraph, *warning(sentences)))

@@ -28,13 +28,13 @@ def save_png(figure: Figure, dpi: int = 150) -> bytes:
 
 
 def panels(width: float, height: float, num: int = 1) -> tuple[Figure, list[Axes]]:
-    """A new figure, its size in inches, with axes side by side."""
+    """A new figure to draw on, its size in inches, with axes side by side."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(1, num, squeeze=False).flatten().tolist()
 
 
 def whole_numbers(axes: Axes, name: str) -> None:
-    """Names what is counted from left to right, such as epochs, and puts no tick between two whole numbers."""
+    """Draws an x axis of whole numbers, such as epochs, with their name and no tick between two of them."""
     axes.set_xlabel(name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
@@ -70,7 +70,7 @@ def sentence(text: str) -> Figure:
 
 
 def legible(name: str, limit: int = 22) -> str:
-    """A name as a figure has room for it: one line, whose middle is left out where it is long."""
+    """A name as a drawing has room for it: one line, whose middle is left out where it is long."""
     line = " ".join(name.split())
     if len(line) > limit:
         line = f"{line[: limit // 2]}…{line[-((limit - 1) // 2) :]}"
@@ -78,5 +78,5 @@ def legible(name: str, limit: int = 22) -> str:
 
 
 def verbatim(text: str) -> str:
-    """A text that is drawn as it is: Matplotlib would read what stands between two dollars as mathematics."""
+    """A text for a drawing, as it is: Matplotlib would read what stands between two dollars as mathematics."""
     return text.replace("$", r"\$")

@@ -54,7 +54,7 @@ def split_words(run: RunRecord, evaluation: RunRecord | None = None) -> str:
 
 
 def schedule_words(params: Mapping[str, str]) -> str:
-    """Words for the schedule, such as `30 epochs, of which the first 3 are warm-up`."""
+    """Words for the schedule in a methods section, such as `30 epochs, of which the first 3 are warm-up`."""
     epochs, warmup, last = (int(params.get(f"train.{key}", "0")) for key in ("epochs", "warmup_epochs", "score_epoch"))
     words = counted(epochs, "epoch")
     if warmup:
@@ -65,7 +65,7 @@ def schedule_words(params: Mapping[str, str]) -> str:
 
 
 def start_words(weights: str) -> str:
-    """Words for the first weights, such as `From random weights`; `weights` is `model.weights`."""
+    """Words for the first weights, `model.weights`, in a methods section, such as `From random weights`."""
     return f'From the weights "{weights}"' if weights else "From random weights"
 
 
@@ -148,7 +148,7 @@ def _machine(run: RunRecord) -> Iterator[str]:
 
 
 def device_words(device: str) -> str:
-    """Words for the device in a sentence; the record says `1 threads`, which has to stay equal between versions."""
+    """Words for the device in a methods section; the record says `1 threads`, which stays equal between versions."""
     return device.removesuffix("s") if device.endswith(" 1 threads") else device
 
 

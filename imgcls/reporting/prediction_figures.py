@@ -73,7 +73,7 @@ def confusion_matrix(matrix: NDArray[np.integer], class_names: Sequence[str]) ->
 
 
 def reliability_diagram(reliability: Reliability, ece: float, *, has_intervals: bool = True) -> Figure:
-    """Draws accuracy against confidence, over a histogram of confidence.
+    """Draws the reliability of predictions: accuracy against confidence, over a histogram of confidence.
 
     A point stands at its bin's mean confidence, so its distance to the diagonal is the bin's share in the calibration
     error; its bar is the 95% Wilson interval, where there is one.
@@ -119,7 +119,7 @@ def worst_mistakes(
     class_names: Sequence[str],
     num: int = 24,
 ) -> Figure:
-    """Draws the images predicted wrong with the highest confidence, each under truth → prediction (confidence).
+    """Draws images with wrong predictions of the highest confidence, each under truth → prediction (confidence).
 
     Args:
         pixels: uint8 (N, C, H, W), C = 1 (grey) or 3 (RGB). Only the rows shown are read.
@@ -157,7 +157,7 @@ def near_duplicates(
     above: NDArray[np.uint8], below: NDArray[np.uint8], keys: Sequence[tuple[str, str]], num_pairs: int,
     title: str = "Near duplicates, train above val",
 ) -> Figure:  # fmt: skip
-    """Draws pairs of images, each above the one that looks like it.
+    """Draws a figure of pairs of images, each above the one that looks like it.
 
     Args:
         above: uint8 (N, C, H, W), C = 1 (grey) or 3 (RGB), N at least 1.

@@ -19,7 +19,7 @@ SECONDS_BETWEEN_UPDATES = 0.2
 
 
 class Pace:
-    """Estimates the time left of a run or sweep, by what this sitting has done and not by what earlier ones did.
+    """The pace of progress: estimates the time left of a run or sweep, by what this sitting alone has done.
 
     Args:
         done: what earlier sittings did, in epochs, trials or whatever is counted.

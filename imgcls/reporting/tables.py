@@ -22,7 +22,7 @@ def terminal_table(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def document(*blocks: str) -> str:
-    """Joins blocks of Markdown, such as tables, to one text."""
+    """Joins tables and other blocks of Markdown to one text."""
     return "\n\n".join(blocks) + "\n"
 
 
@@ -39,13 +39,8 @@ def shown(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def fetch_config(run_id: str) -> str:
-    """The command that fetches the whole configuration of a run, which feeds a new run as it is."""
-    return f"mlflow artifacts download --run-id {run_id} --artifact-path config.toml --dst-path ."
-
-
 def shell(command: str) -> str:
-    """A shell command in Markdown."""
+    """A shell command as a block of Markdown, like a table."""
     return f"```sh\n{command}\n```"
 
 

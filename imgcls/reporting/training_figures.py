@@ -107,7 +107,7 @@ def overlaid_curves(
 def search_history(
     trials: Sequence[int], values: Sequence[float], outcomes: Sequence[str], metric: Metric = ACCURACY
 ) -> Figure:
-    """Draws what each trial of a sweep reached, and the best of the completed ones so far.
+    """Draws the figure of a search: what each trial reached, and the best of the completed ones so far.
 
     Args:
         trials: their numbers, in any order.
@@ -139,7 +139,7 @@ def search_history(
 
 
 def importances(shares: Mapping[str, tuple[float, Interval]]) -> Figure:
-    """Draws how much each searched key matters for the metric, the most important on top.
+    """Draws the figure of importances: how much each searched key matters for the metric, the most important on top.
 
     Args:
         shares: dotted key -> share of the metric's variation, in [0, 1], and the range of that.
@@ -164,7 +164,7 @@ def leaderboard_intervals(
     names: Sequence[str], values: Sequence[float], intervals: Sequence[Interval], metric: Metric = ACCURACY,
     num: int = 20,
 ) -> Figure:  # fmt: skip
-    """Draws the best trials with their 95% intervals, so that one sees which cannot be told apart.
+    """Draws a figure of the best trials with their 95% intervals, so that one sees which cannot be told apart.
 
     Args:
         names: of the trials, best first.

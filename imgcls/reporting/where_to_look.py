@@ -32,3 +32,8 @@ def places(report_of: RunRecord, weights_of: RunRecord, tracker: Tracker) -> lis
         ("Weights", place_of(weights_of, Artifact.BEST)),
         ("UI", how_to_look(tracker.uri, tracker.root)),
     ]
+
+
+def fetch_config(run_id: str) -> str:
+    """Where to look for the whole configuration of a run: the command that fetches it, ready to feed a new run."""
+    return f"mlflow artifacts download --run-id {run_id} --artifact-path config.toml --dst-path ."

@@ -1,20 +1,24 @@
-"""The leaderboard of a sweep: one row a trial, best first."""
+"""The leaderboard of a sweep: one row a trial, best first; its scores with their intervals."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
-from imgcls.metrics import ACCURACY, LOSS, metric_named, reported
+from imgcls.metrics import ACCURACY, BY_NAME, LOSS, metric_named, reported
 from imgcls.record import MetricName, ends_of
+from imgcls.reporting.rounding import score_text
+from imgcls.reporting.tables import shown
+from imgcls.statistics.intervals import Interval, accuracy_interval
 
 OUTCOMES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 """Words for the states of trials that have ended, in the order of the leaderboard."""
 
 
 def make_leaderboard(trials: Iterable[FrozenTrial], metric: str, *, has_groups: bool) -> pd.DataFrame:
-    """One row for each trial that has ended, best first; pruned and failed ones behind, whatever their score.
+    """Makes the leaderboard of a sweep: a row for each trial that has ended, best first, pruned and failed ones behind.
 
     Args:
         trials: of one study.
@@ -37,3 +41,47 @@ def _row(trial: FrozenTrial, scores: Iterable[str]) -> dict[str, Any]:
         **{name: attrs.get(name) for name in scores},
         MetricName.BEST_EPOCH: attrs.get("best_epoch"), **trial.params, "run_id": attrs.get("run_id", ""),
     }  # fmt: skip
+
+
+def leaderboard_intervals(leaderboard: pd.DataFrame, metric: str, num_val: int) -> list[Interval | None]:
+    """95% interval of each trial's score in a leaderboard, or None; an accuracy has `NO_INTERVAL` in too few groups.
+
+    Args:
+        leaderboard: a row a trial. The ends of an interval are in columns such as `val/loss_low` and `val/loss_high`;
+            without them an accuracy has Wilson's.
+        metric: such as `val/accuracy`, which is a column.
+        num_val: images behind its scores.
+    """
+    low, high = ends_of(metric)
+    is_accuracy = metric == ACCURACY.on_val
+
+    def interval(trial: Mapping[Any, float]) -> Interval | None:
+        if math.isnan(trial[metric]):
+            return None
+        if not {low, high} <= trial.keys():
+            return accuracy_interval(trial[metric], num_val) if is_accuracy else None
+        found = Interval(trial[low], trial[high])
+        return None if math.isnan(found.low) and not is_accuracy else found
+
+    columns = leaderboard.columns.intersection([metric, low, high])
+    return [interval(trial) for trial in leaderboard[columns].astype(float).to_dict("records")]
+
+
+def with_intervals(leaderboard: pd.DataFrame, num_val: int) -> pd.DataFrame:
+    """A leaderboard with its scores in words: each with its interval, or with the digits of the accuracy's.
+
+    Args:
+        leaderboard: as in `leaderboard_intervals`, with any further columns.
+        num_val: images behind its scores.
+    """
+    metrics = [name for name in BY_NAME if name in leaderboard]
+    if ACCURACY.on_val not in metrics:
+        return leaderboard
+    ends = [end for name in metrics for end in ends_of(name)]
+    board = leaderboard.drop(columns=ends, errors="ignore").astype(object)
+    of_accuracy = leaderboard_intervals(leaderboard, ACCURACY.on_val, num_val)
+    for name in metrics:
+        own = leaderboard_intervals(leaderboard, name, num_val)
+        cells = zip(leaderboard[name], own, of_accuracy, strict=True)
+        board[name] = [shown(value) if of is None else score_text(value, one, of) for value, one, of in cells]
+    return board

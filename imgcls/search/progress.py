@@ -6,8 +6,8 @@ from imgcls import terminal
 from imgcls.metrics import ACCURACY
 from imgcls.reporting.progress import Pace
 from imgcls.reporting.rounding import score_text
-from imgcls.reporting.run_scores import with_intervals
 from imgcls.search.engines import TrialOutcome
+from imgcls.search.leaderboard import with_intervals
 from imgcls.search.study import SweepStudy
 
 

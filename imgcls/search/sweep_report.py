@@ -12,13 +12,15 @@ from imgcls.evaluation.selection import Selection, Trials, selection_of, story
 from imgcls.metrics import ACCURACY, metric_named
 from imgcls.record import Artifact, RunRecord, Tag
 from imgcls.reporting import html, training_figures
-from imgcls.reporting.cautions import cautions
+from imgcls.reporting.cautions import cautions, warned
 from imgcls.reporting.drawing import save_png
 from imgcls.reporting.methods_section import methods, model_words, split_words
-from imgcls.reporting.run_scores import history_table, leaderboard_intervals, val_score, warned, with_intervals
-from imgcls.reporting.tables import document, escaped, fetch_config, frame_table, markdown_table, shell
+from imgcls.reporting.run_scores import history_table, val_score
+from imgcls.reporting.tables import document, escaped, frame_table, markdown_table, shell
+from imgcls.reporting.where_to_look import fetch_config
 from imgcls.runs.rebuild import recorded_experiment
 from imgcls.search import space as spaces
+from imgcls.search.leaderboard import leaderboard_intervals, with_intervals
 from imgcls.statistics.intervals import NO_INTERVAL, Interval
 from imgcls.text import counted
 from imgcls.tracking.run import Run

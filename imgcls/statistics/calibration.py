@@ -1,4 +1,4 @@
-"""Confidence against accuracy."""
+"""Calibration of a classifier: confidence against accuracy."""
 
 from dataclasses import dataclass
 

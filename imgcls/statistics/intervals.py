@@ -114,7 +114,7 @@ def difference_interval(first: float, first_interval: Interval, second: float, s
 
 
 def correlations(left_out: NDArray[np.float64], between_unmoved: float = 0.0) -> NDArray[np.float64]:
-    """Correlations of K scores, by how much each of them falls when a unit is left out.
+    """Correlations of K scores, for the interval of their mean, by how much each falls when a unit is left out.
 
     Args:
         left_out: float64 (K, U).
@@ -136,7 +136,7 @@ def correlations(left_out: NDArray[np.float64], between_unmoved: float = 0.0) ->
 def interval_of_mean(
     values: NDArray[np.float64], ends: Ends, correlation: NDArray[np.float64], quantile: float
 ) -> Interval:
-    """Joins the score intervals of K scores to that of their mean.
+    """Joins the intervals of K scores of the same images to that of their mean.
 
     An end is the mean of K values that together lie `quantile` standard errors from the observed ones, in the direction
     in which the mean moves most: each score goes to the end of its own interval at a smaller quantile, and the standard

@@ -126,7 +126,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def paired_difference_interval(
     both: float, only_first: float, only_second: float, neither: float, quantile: float = QUANTILE
 ) -> Interval:
-    """Interval of the first classifier's accuracy minus the second's, from counts of images.
+    """Interval of the difference of two paired accuracies, the first minus the second, from counts of images.
 
     Newcombe's hybrid score interval with the corrected correlation (Newcombe 1998, Statistics in Medicine
     17:2635-2650, method 10). It does not narrow to a point where the two never differ.

@@ -11,7 +11,8 @@ from scipy.stats import t as student_t
 from imgcls.evaluation.compare import compare
 from imgcls.evaluation.comparison_report import comparison_markdown
 from imgcls.evaluation.judge import evaluate
-from imgcls.reporting.run_scores import score_of, with_intervals
+from imgcls.reporting.run_scores import score_of
+from imgcls.search.leaderboard import with_intervals
 from imgcls.search.sweep import Sweep
 from imgcls.statistics.intervals import wilson
 

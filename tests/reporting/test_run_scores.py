@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 from imgcls.reporting.rounding import with_interval
-from imgcls.reporting.run_scores import score_of, val_score, with_intervals
+from imgcls.reporting.run_scores import score_of, val_score
 from imgcls.reporting.tables import markdown_table, terminal_table
+from imgcls.search.leaderboard import with_intervals
 from imgcls.statistics.intervals import Interval, wilson
 from tests.reporting.records import trained
 

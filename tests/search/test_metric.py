@@ -12,9 +12,8 @@ from imgcls.errors import ConfigError
 from imgcls.evaluation.compare import compare
 from imgcls.evaluation.comparison_report import comparison_markdown, comparison_pictures
 from imgcls.metrics import BY_NAME, metric_named
-from imgcls.reporting.run_scores import with_intervals
 from imgcls.search.confirm import confirm_sweep
-from imgcls.search.leaderboard import make_leaderboard
+from imgcls.search.leaderboard import make_leaderboard, with_intervals
 from imgcls.search.study import StudyPlace
 from imgcls.search.sweep import Sweep
 from imgcls.search.winner import flat
