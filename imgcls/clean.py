@@ -74,7 +74,7 @@ def look_through(tracker: Tracker) -> Findings:
 
 
 def remove(findings: Findings) -> None:
-    """Removes the files that nobody needs any more.
+    """Removes the files that `imgcls clean` found, which nobody needs any more.
 
     Raises:
         OSError: what this user may not remove.

@@ -13,25 +13,25 @@ class ImgclsError(Exception):
 
 
 class InputError(ImgclsError, ValueError):
-    """What was asked for cannot be done as asked; nothing was started, nothing was logged."""
+    """Error for what cannot be done as it was asked; nothing was started, nothing was logged."""
 
     exit_code = 2
 
 
 class ConfigError(InputError):
-    """An experiment file or an override is wrong."""
+    """Error in an experiment file or an override."""
 
 
 class DataError(InputError):
-    """The images cannot be used as they are."""
+    """Error of images that cannot be used as they are."""
 
 
 class SealedError(ImgclsError):
-    """The test split was to be opened without a recorded look."""
+    """Error of opening the test split without a recorded look."""
 
 
 class UnreadableImagesError(DataError):
-    """Images that cannot be decoded; `offenders` names each with its reason."""
+    """Error of images that cannot be decoded; `offenders` names each with its reason."""
 
     def __init__(self, offenders: list[str]) -> None:
         self.offenders = offenders
@@ -52,12 +52,12 @@ def unreadable_in_words(offenders: list[str]) -> str:
 
 
 class TrainingError(ImgclsError):
-    """A run that had started cannot go on."""
+    """Error of a run that had started and cannot go on."""
 
 
 class Interrupted(ImgclsError):
-    """Ctrl-C, SIGTERM or SIGHUP: the run stopped on purpose, after whole steps."""
+    """Error of a run that stopped on purpose, after whole steps, for Ctrl-C, SIGTERM or SIGHUP."""
 
 
 class ResourceError(ImgclsError):
-    """The machine ran out of disk, memory or files, or does not let us write."""
+    """Error of a machine that ran out of disk, memory or files, or does not let us write."""

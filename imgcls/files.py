@@ -112,7 +112,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def put_in_place(aside: Path, path: Path) -> None:
-    """Renames a file, unless there is a file of the new name.
+    """Renames a file that was written aside, unless there is a file of the new name.
 
     Hold a lock: where the file system has no hard links, another process could make that file between the look and the
     renaming.

@@ -33,7 +33,7 @@ def explain(error: BaseException) -> ResourceError | None:
 
 
 def death(exit_code: int | None, oom_kills_before: int | None) -> str:
-    """Why a worker process died without an answer, in words.
+    """The failure by which a worker process died without an answer, in words, such as the machine's want of memory.
 
     Args:
         exit_code: as Python gives it: the negative number of the signal that killed it.

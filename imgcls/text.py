@@ -60,7 +60,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def suggestion(*words: str) -> str:
-    """`; did you mean 'X' or 'Y'?`; empty words are left out, and without any nothing is said."""
+    """The end of a message with a suggestion, `; did you mean 'X' or 'Y'?`; "" without a word that is not empty."""
     meant = [repr(word) for word in words if word]
     return f"; did you mean {either(meant)}?" if meant else ""
 

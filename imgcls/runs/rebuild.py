@@ -31,7 +31,7 @@ def rebuild(record: RunRecord, tracker: Tracker) -> Prepared:
 
 
 def recorded_experiment(run_id: str, tracker: Tracker) -> Experiment:
-    """The experiment that a run recorded, resolved.
+    """The experiment with which a run is rebuilt: the resolved one that it recorded.
 
     Raises:
         InputError: it left no config.
@@ -41,7 +41,7 @@ def recorded_experiment(run_id: str, tracker: Tracker) -> Experiment:
 
 
 def trained_record(run_id: str, tracker: Tracker) -> RunRecord:
-    """The record of a run that trained to its end, by whatever `find_run` takes; a sweep stands for its winner.
+    """The record of a run to be rebuilt or judged, which has trained to its end; a sweep stands for its winner.
 
     Raises:
         InputError: an unknown id, an evaluation, a run of somebody else's, an unfinished one.
@@ -64,13 +64,13 @@ def trained_record(run_id: str, tracker: Tracker) -> RunRecord:
 
 
 def same_place(record: RunRecord, prepared: Prepared) -> bool:
-    """Whether this machine owes the run its exact bits: same processor, threads and versions."""
+    """Whether a run that is rebuilt here must give its exact bits again: same processor, threads and versions."""
     device = str(prepared.device)
     return not other_versions(record) and record.device == device and UNKNOWN_MODEL not in device
 
 
 def other_versions(record: RunRecord) -> list[str]:
-    """`torch 2.14.1 -> 2.15.0` for each package that is another one now, or may be: one of the two is unknown."""
+    """Packages of another version than a rebuilt run had, or an unknown one, each as `torch 2.14.1 -> 2.15.0`."""
     then, now = record.versions, versions()
     pairs = {name: (then.get(name, UNKNOWN), now[name]) for name in WHAT_MAKES_BITS}
     return [

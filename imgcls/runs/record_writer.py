@@ -22,7 +22,6 @@ from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared
 from imgcls.statistics.intervals import NO_INTERVAL, Interval
 from imgcls.statistics.predictions import Predictions
-from imgcls.statistics.score_intervals import hits_interval
 from imgcls.tracking.run import Run
 from imgcls.training.checkpoint import save_checkpoint
 from imgcls.training.epoch import EpochResult
@@ -32,7 +31,7 @@ from imgcls.training.loss import LOSS_DEFINITION
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run that was trained gave, besides its record.
+    """What a trained run gave, besides what was written into its record.
 
     Attributes:
         run_id: MLflow's id.
@@ -52,69 +51,103 @@ class Finished:
     caution_tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def record_start(run: Run, prepared: Prepared, images: ImageRecord, recorded: Mapping[str, str]) -> None:
-    """Writes the record of a run before its first step; `recorded` are the params that the run has already."""
-    experiment, dataset = prepared.experiment, prepared.dataset
-    run.log_text(Artifact.CONFIG, experiment.to_toml())
-    # Of a run that is taken up the device may be another of the same kind, and MLflow lets no param change.
-    run.log_params({key: value for key, value in experiment.params().items() if key not in recorded})
-    further = {Tag.CONFIG_HASH: experiment.config_hash(), Tag.DEVICE: str(prepared.device)}
-    images.write(run, {**further, Tag.LOSS: str(LOSS_DEFINITION)})
-    for split, of_split in (("train", dataset.train), ("val", dataset.val)):
-        counts = np.bincount(of_split.labels, minlength=len(dataset.class_names))
-        of_classes = dict(zip(dataset.class_names, counts.tolist(), strict=True))
-        profile = {"num_images": len(of_split), "num_images_per_class": of_classes}
-        run.log_dataset(
-            f"{experiment.name}/{split}",
-            context=split,
-            digest=dataset.fingerprint,
-            source=json.dumps({"source": experiment.data.source, "path": experiment.data.path}),
-            profile=profile,
+class RecordWriter:
+    """Writes the record of a run: what is known at its start, its checkpoints, and its end."""
+
+    def __init__(self, run: Run, prepared: Prepared, images: ImageRecord) -> None:
+        self._run, self._prepared, self._images = run, prepared, images
+
+    def start(self, recorded: Mapping[str, str]) -> None:
+        """Writes the record of a run before its first step; `recorded` are the params that the run has already."""
+        experiment, dataset, run = self._prepared.experiment, self._prepared.dataset, self._run
+        run.log_text(Artifact.CONFIG, experiment.to_toml())
+        # Of a run that is taken up the device may be another of the same kind, and MLflow lets no param change.
+        run.log_params({key: value for key, value in experiment.params().items() if key not in recorded})
+        further = {Tag.CONFIG_HASH: experiment.config_hash(), Tag.DEVICE: str(self._prepared.device)}
+        self._images.write(run, {**further, Tag.LOSS: str(LOSS_DEFINITION)})
+        for split, of_split in (("train", dataset.train), ("val", dataset.val)):
+            counts = np.bincount(of_split.labels, minlength=len(dataset.class_names))
+            of_classes = dict(zip(dataset.class_names, counts.tolist(), strict=True))
+            profile = {"num_images": len(of_split), "num_images_per_class": of_classes}
+            run.log_dataset(
+                f"{experiment.name}/{split}",
+                context=split,
+                digest=dataset.fingerprint,
+                source=json.dumps({"source": experiment.data.source, "path": experiment.data.path}),
+                profile=profile,
+            )
+        self._describe()
+
+    def save_last(self, state: TrainState) -> None:
+        """Writes the last checkpoint into the record, from which an interrupted run goes on."""
+        with self._run.artifact(Artifact.LAST) as path:
+            save_checkpoint(path, {"config": self._prepared.experiment.to_toml(), "state": state.snapshot()})
+
+    def save_scored(self, name: str, state: TrainState) -> None:
+        """Writes the weights that val scored into the record, with what is needed to use them anywhere."""
+        content = {
+            "config": self._prepared.experiment.to_toml(),
+            "class_names": list(self._prepared.dataset.class_names),
+            "epoch": state.epoch,
+            "metrics": state.history[-1].metrics(),
+            "model": state.scored_model.state_dict(),
+        }
+        with self._run.artifact(name) as path:
+            save_checkpoint(path, content)
+
+    def end(self, state: TrainState, best_logits: NDArray[np.float32]) -> Finished:
+        """Writes the record of a run after its last epoch; `best_logits`, (N, K), are of val at the kept epoch."""
+        experiment, dataset, run = self._prepared.experiment, self._prepared.dataset, self._run
+        metric, val = experiment.search.metric, dataset.val
+        best = state.kept(experiment.train, metric)
+        intervals = _val_intervals(Predictions(best_logits, val.labels, val.groups), metric)
+        scores = {name: best.value(name) for name in reported(metric)}
+        scores |= interval_ends(intervals, has_groups=bool(val.groups))
+        run.log_metrics(
+            {MetricName.BEST_EPOCH: best.epoch, **{best_name(name): value for name, value in scores.items()}},
+            step=state.epoch,
+            at=state.history[-1].ended,
         )
-    run.describe(_description(prepared, images.tags))
+        table = prediction_table(val, best_logits, dataset.class_names)
+        run.log_text(Artifact.VAL_PREDICTIONS, table.to_csv(index=False))
+        history = [{"epoch": float(result.epoch), **result.metrics()} for result in state.history]
+        run.log_bytes(
+            Artifact.CURVES, save_png(training_figures.learning_curves(history, best.epoch, metric_named(metric)))
+        )
+        self._describe(self._best_in_words(best, intervals))
+        return Finished(run.run_id, run.outcome, best, state.epoch, intervals, caution_tags(self._images.tags))
 
+    def _best_in_words(self, best: EpochResult, intervals: Mapping[str, Interval]) -> str:
+        """Such as `val/accuracy **0.87 (0.84 to 0.90)**, val/loss 0.35`, with the metric that selects in bold."""
+        epoch, chosen = "Best epoch", "This epoch was chosen by val, so its val score is not an unbiased one."
+        if self._prepared.experiment.train.score_epoch:
+            epoch, chosen = "Epoch", "This epoch was fixed before the run began."
+        words, metric = [], self._prepared.experiment.search.metric
+        for name in reported(metric):
+            text = score_text(best.value(name), intervals.get(name), intervals[ACCURACY.on_val])
+            words.append(f"{name} **{text}**" if name == metric else f"{name} {text}")
+        return f"{epoch} {best.epoch}: {', '.join(words)}. {chosen}"
 
-def save_last(run: Run, prepared: Prepared, state: TrainState) -> None:
-    """Writes the last checkpoint into a run's record, from which an interrupted run goes on."""
-    with run.artifact(Artifact.LAST) as path:
-        save_checkpoint(path, {"config": prepared.experiment.to_toml(), "state": state.snapshot()})
-
-
-def save_scored(run: Run, name: str, prepared: Prepared, state: TrainState) -> None:
-    """Writes the weights that val scored into a run's record, with what is needed to use them anywhere."""
-    content = {
-        "config": prepared.experiment.to_toml(),
-        "class_names": list(prepared.dataset.class_names),
-        "epoch": state.epoch,
-        "metrics": state.history[-1].metrics(),
-        "model": state.scored_model.state_dict(),
-    }
-    with run.artifact(name) as path:
-        save_checkpoint(path, content)
-
-
-def record_end(
-    run: Run, prepared: Prepared, of_data: Mapping[str, str], state: TrainState, best_logits: NDArray[np.float32]
-) -> Finished:
-    """Writes the record of a run after its last epoch; `best_logits`, (N, K), are of val at the epoch that was kept."""
-    best = state.kept(prepared.experiment.train, prepared.experiment.search.metric)
-    metric, val = prepared.experiment.search.metric, prepared.dataset.val
-    intervals = _val_intervals(Predictions(best_logits, val.labels, val.groups), metric)
-    scores = {name: best.value(name) for name in reported(metric)}
-    scores |= interval_ends(intervals, has_groups=bool(val.groups))
-    run.log_metrics(
-        {MetricName.BEST_EPOCH: best.epoch, **{best_name(name): value for name, value in scores.items()}},
-        step=state.epoch,
-        at=state.history[-1].ended,
-    )
-    table = prediction_table(prepared.dataset.val, best_logits, prepared.dataset.class_names)
-    run.log_text(Artifact.VAL_PREDICTIONS, table.to_csv(index=False))
-    history = [{"epoch": float(result.epoch), **result.metrics()} for result in state.history]
-    run.log_bytes(
-        Artifact.CURVES, save_png(training_figures.learning_curves(history, best.epoch, metric_named(metric)))
-    )
-    run.describe(_description(prepared, of_data, _best_in_words(prepared, best, intervals)))
-    return Finished(run.run_id, run.outcome, best, state.epoch, intervals, caution_tags(of_data))
+    def _describe(self, best: str = "") -> None:
+        """Writes what MLflow's UI shows on the run's page; `best` are the scores of the kept epoch, in words."""
+        experiment, dataset = self._prepared.experiment, self._prepared.dataset
+        model = experiment.model
+        size = experiment.data.image_size
+        layers = f", {model.depth} layers, width {model.width}" if model.depth else ""
+        lines = [
+            f"**{experiment.name}**: `{model.name}`{layers}, on {len(dataset.train)} train and {len(dataset.val)} val "
+            f"images of {size} x {size} pixels in {len(dataset.class_names)} classes ({experiment.data.source}).",
+            f"{start_words(model.weights)}, {schedule_words(experiment.params())}, lr {experiment.train.lr:g}, batches "
+            f"of {experiment.train.batch_size}, seed {experiment.train.seed}.",
+        ]
+        if best:
+            lines.append(best)
+        if said := cautions(self._images.tags):
+            lines.append(f"**Caution:** {' '.join(said)} These scores may flatter.")
+        if dataset.num_skipped:
+            were = "image was" if dataset.num_skipped == 1 else "images were"
+            lines.append(f"{dataset.num_skipped} unreadable {were} left out.")
+        self._run.describe("\n\n".join(lines))
 
 
 def _val_intervals(of: Predictions, metric: str) -> dict[str, Interval]:
@@ -123,7 +156,7 @@ def _val_intervals(of: Predictions, metric: str) -> dict[str, Interval]:
 
 
 def interval_ends(intervals: Mapping[str, Interval], *, has_groups: bool) -> dict[str, float]:
-    """The ends of those intervals that the record has to hold, by names such as `val/macro_f1_low`.
+    """The ends of intervals that a run's record has to hold, by names such as `val/macro_f1_low`.
 
     That of the accuracy of images alone is left out, since it follows from their number.
     """
@@ -132,12 +165,6 @@ def interval_ends(intervals: Mapping[str, Interval], *, has_groups: bool) -> dic
         if not math.isnan(interval.low) and (has_groups or name != ACCURACY.on_val):
             ends |= zip(ends_of(name), (interval.low, interval.high), strict=True)
     return ends
-
-
-def val_accuracy_interval(prepared: Prepared, logits: NDArray[np.float32]) -> Interval:
-    """Of the val accuracy of these logits, (N, K)."""
-    val = prepared.dataset.val
-    return hits_interval(logits.argmax(axis=1) == val.labels, val.groups) or NO_INTERVAL
 
 
 def prediction_table(images: DecodedImages, logits: NDArray[np.float32], class_names: tuple[str, ...]) -> pd.DataFrame:
@@ -158,37 +185,3 @@ def prediction_table(images: DecodedImages, logits: NDArray[np.float32], class_n
     }
     columns |= {f"prob/{name}": probs[:, i] for i, name in enumerate(class_names)}
     return pd.DataFrame(columns)
-
-
-def _best_in_words(prepared: Prepared, best: EpochResult, intervals: Mapping[str, Interval]) -> str:
-    """Such as `val/accuracy **0.87 (0.84 to 0.90)**, val/loss 0.35`, with the metric that selects in bold."""
-    epoch, chosen = "Best epoch", "This epoch was chosen by val, so its val score is not an unbiased one."
-    if prepared.experiment.train.score_epoch:
-        epoch, chosen = "Epoch", "This epoch was fixed before the run began."
-    words, metric = [], prepared.experiment.search.metric
-    for name in reported(metric):
-        text = score_text(best.value(name), intervals.get(name), intervals[ACCURACY.on_val])
-        words.append(f"{name} **{text}**" if name == metric else f"{name} {text}")
-    return f"{epoch} {best.epoch}: {', '.join(words)}. {chosen}"
-
-
-def _description(prepared: Prepared, of_data: Mapping[str, str], best: str = "") -> str:
-    """What MLflow's UI shows on the run's page; `best` are the scores of the epoch that is kept, in words."""
-    experiment, dataset = prepared.experiment, prepared.dataset
-    model = experiment.model
-    size = experiment.data.image_size
-    layers = f", {model.depth} layers, width {model.width}" if model.depth else ""
-    lines = [
-        f"**{experiment.name}**: `{model.name}`{layers}, on {len(dataset.train)} train and {len(dataset.val)} val "
-        f"images of {size} x {size} pixels in {len(dataset.class_names)} classes ({experiment.data.source}).",
-        f"{start_words(model.weights)}, {schedule_words(experiment.params())}, lr {experiment.train.lr:g}, batches of "
-        f"{experiment.train.batch_size}, seed {experiment.train.seed}.",
-    ]
-    if best:
-        lines.append(best)
-    if said := cautions(of_data):
-        lines.append(f"**Caution:** {' '.join(said)} These scores may flatter.")
-    if dataset.num_skipped:
-        were = "image was" if dataset.num_skipped == 1 else "images were"
-        lines.append(f"{dataset.num_skipped} unreadable {were} left out.")
-    return "\n\n".join(lines)

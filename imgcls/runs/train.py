@@ -22,8 +22,10 @@ from imgcls.runs.earlier_versions import is_kept_larger, other_loss, other_squar
 from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.rebuild import recorded_experiment
-from imgcls.runs.record_writer import Finished, record_end, record_start, save_last, save_scored, val_accuracy_interval
+from imgcls.runs.record_writer import Finished, RecordWriter
 from imgcls.signals import stop_requested
+from imgcls.statistics.intervals import NO_INTERVAL
+from imgcls.statistics.score_intervals import hits_interval
 from imgcls.tracking.heartbeat import heartbeat
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
@@ -94,7 +96,7 @@ class _Work:
 
 
 class DamagedError(TrainingError):
-    """The last checkpoint of a run that is to be taken up cannot be read."""
+    """Error of a run whose training cannot go on, because its last checkpoint cannot be read."""
 
 
 MADE_BY_THE_MACHINE = ("train.device", "train.precision", "train.threads")
@@ -195,12 +197,13 @@ class _Training:
         self._run = run
         self._prepared = prepared
         self._work = work
+        self._record = RecordWriter(run, prepared, work.images)
         self._task = prepared.task()
         self._best_logits: Tensor | None = None
 
     def begin(self, recorded: Mapping[str, str]) -> Finished:
         """Trains from the first step; `recorded` are the params that the run has already."""
-        record_start(self._run, self._prepared, self._work.images, recorded)
+        self._record.start(recorded)
         if self._work.kind == "train":
             self._work.images.write_near_duplicates(self._run)
         return self._train(self._start(with_weights=True))
@@ -232,11 +235,11 @@ class _Training:
         if self._loop(state):
             self._run.outcome = "pruned"
         elif by := stop_requested():
-            save_last(self._run, self._prepared, state)
+            self._record.save_last(state)
             after = f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"epoch {state.epoch}"
             raise Interrupted(f"stopped by {by} after {after}")
         logits = self._predict_with_best() if self._best_logits is None else self._best_logits
-        return record_end(self._run, self._prepared, self._work.images.tags, state, logits.numpy())
+        return self._record.end(state, logits.numpy())
 
     def _loop(self, state: TrainState) -> bool:
         """Trains until the last epoch, a stop or the pruner ends it.
@@ -244,7 +247,7 @@ class _Training:
         Returns:
             Whether the run is pruned.
         """
-        task, steps = self._task, self._task.train.steps_per_epoch
+        task, steps, val = self._task, self._task.train.steps_per_epoch, self._prepared.dataset.val
         done = state.epoch + state.step / steps
         with closing(RunProgress(self._work.name, task.config.last_epoch, steps, task.metric, done)) as progress:
             # A process that was killed after it wrote its checkpoint may not have done the rest.
@@ -253,10 +256,11 @@ class _Training:
             for result in fit(task, state, stop_requested, progress.on_step):
                 is_best = state.kept(task.config, task.metric) is result
                 assert state.val_logits is not None
-                progress.on_epoch(result, is_best, val_accuracy_interval(self._prepared, state.val_logits.numpy()))
+                hits = state.val_logits.numpy().argmax(axis=1) == val.labels
+                progress.on_epoch(result, is_best, hits_interval(hits, val.groups) or NO_INTERVAL)
                 if is_best:
                     self._best_logits = state.val_logits
-                save_last(self._run, self._prepared, state)
+                self._record.save_last(state)
                 if self._after_epoch(state):
                     return True
         return False
@@ -269,9 +273,9 @@ class _Training:
         """
         config, result = self._task.config, state.history[-1]
         if state.kept(config, self._task.metric) is result:
-            save_scored(self._run, Artifact.BEST, self._prepared, state)
+            self._record.save_scored(Artifact.BEST, state)
         if 0 < config.save_from_epoch <= state.epoch:
-            save_scored(self._run, Artifact.EPOCH.format(state.epoch), self._prepared, state)
+            self._record.save_scored(Artifact.EPOCH.format(state.epoch), state)
         self._run.log_metrics(result.metrics(), step=result.epoch, tags=heartbeat(), at=result.ended)
         return result.epoch < config.last_epoch and self._work.prune(result)
 

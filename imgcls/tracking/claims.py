@@ -26,7 +26,7 @@ class ClaimedError(InputError):
 
 
 def out_of_sight(what: str, host: str, pid: str, seconds: float) -> ClaimedError:
-    """The error for a run that a process out of sight may be writing, which counts as gone in so many seconds."""
+    """The error for a claim that a process out of sight may hold; it counts as gone in so many seconds."""
     return ClaimedError(
         f"{what} may be running: process {pid} of {host} cannot be seen from here (another machine, or another copy of "
         f"this folder) and was alive not long ago; it counts as gone in {seconds:.0f} s unless it says that it lives"

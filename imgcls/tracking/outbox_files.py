@@ -51,7 +51,7 @@ RUN_ID = re.compile(r"[\w-]+")
 
 @dataclass(frozen=True)
 class Pending:
-    """What waits in an outbox.
+    """What waits in the files of an outbox.
 
     Attributes:
         num_entries: in all journals.

@@ -49,7 +49,7 @@ class Opening:
 
 @dataclass(frozen=True)
 class LookCount:
-    """What recorded looks mean for a new one.
+    """The count of recorded looks at a test split, for a new one.
 
     Attributes:
         number: ordinal of this opening of the test split, from 1.
