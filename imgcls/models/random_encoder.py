@@ -20,7 +20,7 @@ class RandomEncoderThenResNet(Network):
     keys = ("depth", "width", "stem", "dropout", "patch", "encoder_seed")
 
     def resolve(self, config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
-        """A ResNet-18 with the small stem and 64 channels."""
+        """Resolves `random-encoder`: its ResNet is a ResNet-18 with the small stem and 64 channels."""
         refuse_other(config, depth=18, stem="small")
         if channels != 3:
             raise ConfigError(f"model.name = 'random-encoder' takes RGB images, not {channels} channel; {AS_RGB}")
@@ -33,7 +33,7 @@ class RandomEncoderThenResNet(Network):
         return config.model_copy(update={"depth": 18, "width": config.width or 64, "stem": "small"})
 
     def build(self, config: ModelConfig, num_classes: int, channels: int, image_size: int) -> nn.Module:
-        """A `RandomEncoderResNet`."""
+        """Builds the layers of `random-encoder`."""
         from imgcls.models.random_encoder_layers import RandomEncoderResNet
 
         del channels, image_size  # checked before

@@ -32,7 +32,7 @@ class RandomEncoder(nn.Module):
         self.bn = nn.BatchNorm2d(3).requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Projects each patch, then drops and normalises."""
+        """Projects each patch of the images, then drops and normalises."""
         # Patches do not overlap, so the convolution is one product of matrices: at p = 64, two to five times faster.
         codes = F.linear(self._patches(images), self.weight)
         codes = codes.transpose(1, 2).reshape(images.shape)

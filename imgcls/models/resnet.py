@@ -38,7 +38,7 @@ class ResNetOfAnyDepth(Network):
     keys = ("depth", "width", "stem", "weights", "dropout")
 
     def resolve(self, config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
-        """Depth 18, the stem that the depth calls for, and 64 channels, or 16 with three stages."""
+        """Resolves `resnet`: depth 18, the stem that the depth calls for, and 64 channels, or 16 with three stages."""
         config = super().resolve(config, channels, image_size)
         depth = config.depth or 18
         has_three_stages = depth in CIFAR_DEPTHS
@@ -60,7 +60,7 @@ class ResNet32(ResNetOfAnyDepth):
     about = "the small tutorial network: a ResNet-34 of basic blocks with the standard stem"
 
     def resolve(self, config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
-        """Depth 34 and the standard stem; only the width is free."""
+        """Resolves `resnet32`: depth 34 and the standard stem; only the width is free."""
         refuse_other(config, depth=34, stem="standard")
         return super().resolve(config.model_copy(update={"depth": 34, "stem": "standard"}), channels, image_size)
 

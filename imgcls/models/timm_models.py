@@ -35,7 +35,7 @@ class Timm(Library):
     keys = ("weights", "dropout")
 
     def resolve(self, config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
-        """Fills in the tag, or the installed package, of the weights that `pretrained` stands for today."""
+        """Fills in the tag, or the installed package, of the weights of timm that `pretrained` stands for today."""
         del image_size  # seen when the network is built
         name = self.bare(config)
         _check_name(name)
@@ -52,7 +52,7 @@ class Timm(Library):
     def construct(
         self, config: ModelConfig, num_classes: int, channels: int, image_size: int, download: bool
     ) -> nn.Module:
-        """A network of timm.
+        """Constructs a network of timm.
 
         Without its weights their tag still decides what little of the shapes it does.
 
@@ -85,12 +85,12 @@ class Timm(Library):
         return model
 
     def heads(self, model: nn.Module) -> list[str]:
-        """Distilled networks have two, bare encoders none."""
+        """Names of the last layers of a network of timm: distilled ones have two, bare encoders none."""
         classifier = model.pretrained_cfg["classifier"]  # type: ignore[index]
         return [classifier] if isinstance(classifier, str) else list(classifier or ())
 
     def normalisation(self, config: ModelConfig) -> Normalisation:
-        """As timm publishes it, or as the package's weights were trained."""
+        """Mean and std as timm publishes them, or as the package's weights were trained."""
         if config.weights_are_a_package:
             return PACKAGE_NORMALISATION
         name = self.bare(config)
@@ -102,7 +102,7 @@ class Timm(Library):
         return [f"{self.name}{name}" for name in _timm().list_models()] if is_installed() else []
 
     def listed(self) -> list[Listed]:
-        """Each with its weights, where they are; without timm only those with weights in packages."""
+        """Networks of timm, each with its weights, where they are; without timm only those with weights in packages."""
         if not is_installed():
             return [self._listed(package.timm_name, "needs timm") for package in PACKAGES.values()]
         tags = _tags()

@@ -25,7 +25,7 @@ class Torchvision(Library):
     keys = ("weights",)
 
     def resolve(self, config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
-        """Fills in the name of the weights that `pretrained` stands for today."""
+        """Fills in the name of the weights of torchvision that `pretrained` stands for today."""
         del image_size  # seen when the network is built
         name = self.bare(config)
         if name not in (known := _network_names()):
@@ -47,7 +47,7 @@ class Torchvision(Library):
     def construct(
         self, config: ModelConfig, num_classes: int, channels: int, image_size: int, download: bool
     ) -> nn.Module:
-        """A network of torchvision that gives logits alone."""
+        """Constructs a network of torchvision that gives logits alone."""
         del channels  # always 3
         name = self.bare(config)
         model = _download(name, config.weights) if download else _from_scratch(name, num_classes, image_size)
@@ -57,7 +57,7 @@ class Torchvision(Library):
         return model
 
     def normalisation(self, config: ModelConfig) -> Normalisation:
-        """As torchvision publishes it."""
+        """Mean and std as torchvision publishes them."""
         name = self.bare(config)
         if name in _WITH_AUXILIARY_HEADS:
             return (0.5,) * 3, (0.5,) * 3
@@ -69,7 +69,7 @@ class Torchvision(Library):
         return [f"{self.name}{name}" for name in _network_names()]
 
     def listed(self) -> list[Listed]:
-        """Each with its weights, and with those of them that an earlier download left on this machine."""
+        """Networks of torchvision, each with its weights, and with those that a download left on this machine."""
         return [
             Listed(
                 f"{self.name}{name}",

@@ -32,12 +32,7 @@ class Pace:
         self._begun = now()
 
     def left(self, done: float, total: float) -> str:
-        """The time left in words.
-
-        Args:
-            done: what all sittings have done by now.
-            total: what there is to do in all.
-        """
+        """The time left in words, where all sittings together have done `done` of `total`."""
         if done >= total:
             return "0 s left"
         if done <= self._done:
@@ -90,13 +85,7 @@ class RunProgress:
         )
 
     def on_epoch(self, result: EpochResult, is_best: bool, interval: Interval) -> None:
-        """Prints the line of an epoch that is complete.
-
-        Args:
-            result: of the epoch.
-            is_best: whether it is the best one so far.
-            interval: of its val accuracy; the scores are shown with the digits that it supports.
-        """
+        """Prints the line of a completed epoch; `interval` is that of its val accuracy and rounds its scores."""
         self.close()
         selecting = ""
         if self._metric not in (LOSS.on_val, ACCURACY.on_val):

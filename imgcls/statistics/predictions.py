@@ -47,7 +47,7 @@ class Predictions:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """K, the classes that predictions are among."""
         return int(self.logits.shape[1])
 
     @cached_property

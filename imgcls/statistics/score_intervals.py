@@ -108,7 +108,7 @@ class _Shares:
         return cls(values, num_trials, left_out)
 
     def ends(self, quantiles: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Wilson's."""
+        """Ends of the shares' Wilson intervals at signed quantiles, (K,)."""
         return wilson_ends(self.values, self.num_trials, quantiles)
 
     def interval_of_mean(self, units: Units) -> Interval:

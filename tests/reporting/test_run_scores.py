@@ -1,25 +1,14 @@
-import math
-
-import pandas as pd
 import pytest
 
 from imgcls.reporting.rounding import with_interval
 from imgcls.reporting.run_scores import score_of, val_score
 from imgcls.reporting.tables import markdown_table, terminal_table
-from imgcls.search.leaderboard import with_intervals
-from imgcls.statistics.intervals import Interval, wilson
+from imgcls.statistics.intervals import Interval
 from tests.reporting.records import trained
 
 
 def test_with_interval_has_the_digits_of_the_interval():
     assert with_interval(0.8512, Interval(0.8079, 0.8861)) == "0.85 (0.81 to 0.89)"
-
-
-def test_a_leaderboard_for_people_has_intervals_and_as_many_digits_of_the_loss():
-    board = pd.DataFrame({"trial": [3, 1], "val/accuracy": [0.88123, math.nan], "val/loss": [0.34567, 0.9]})
-    shown, interval = with_intervals(board, 300), wilson(round(0.88123 * 300), 300)
-    assert shown["val/accuracy"].tolist() == [f"0.88 ({interval.low:.2f} to {interval.high:.2f})", "–"]
-    assert shown["val/loss"].tolist() == ["0.35", "0.9"]
 
 
 @pytest.mark.parametrize(("metric", "words"), [("val/accuracy", "0.88 (0.84 to 0.91)"), ("val/loss", "0.35")])
