@@ -111,7 +111,10 @@ def score_rows(evaluation: RunRecord) -> list[tuple[str, str, str, str, str]]:
 
 def look_words(evaluation: RunRecord) -> str:
     """Which opening of the test split this was, and what follows from earlier ones."""
-    look, alike = evaluation.look, _alike_words(evaluation)
+    look, num_alike, alike = evaluation.look, int(evaluation.tags.get(Tag.NUM_TEST_ALIKE, "0")), ""
+    if num_alike:
+        images = "1 of its images looks" if num_alike == 1 else f"{num_alike} of its images look"
+        alike = f" {images} like images which earlier looks opened that are not counted here."
     if look == 1:
         return f"Look 1: no earlier opening of this test split is recorded in this store.{alike}"
     earlier = "once" if look == 2 else f"{look - 1} times"
@@ -119,14 +122,6 @@ def look_words(evaluation: RunRecord) -> str:
         f"Look {look}: this test split had been opened {earlier} before. What was chosen after seeing its earlier "
         f"scores makes these look better than they are.{alike}"
     )
-
-
-def _alike_words(evaluation: RunRecord) -> str:
-    num = int(evaluation.tags.get(Tag.NUM_TEST_ALIKE, "0"))
-    if not num:
-        return ""
-    images = "1 of its images looks" if num == 1 else f"{num} of its images look"
-    return f" {images} like images which earlier looks opened that are not counted here."
 
 
 def _cells(evaluation: RunRecord, split: str, metric: Metric) -> tuple[str, str]:
@@ -213,19 +208,16 @@ def _about_gap(interval: Interval, metric: Metric) -> str:
 def _methods(evaluation: RunRecord, selection: Selection, num_classes: int) -> str:
     """One paragraph that reads without the rest of the report."""
     judged, metric = selection.run, _plain(selection.metric)
-    size = judged.params["data.image_size"]
-    look = evaluation.look
+    size, look = judged.params["data.image_size"], evaluation.look
     val = Scores.from_metrics(evaluation.metrics, "val")
     on_val = _accuracy_stated(val, wilson=Tag.NUM_VAL_GROUPS not in evaluation.tags)
-    selecting = metric_named(selection.metric)
-    if selecting is not ACCURACY:
-        on_val += _other_stated(selecting, val)
+    if selection.metric != ACCURACY.on_val:
+        on_val += _other_stated(metric_named(selection.metric), val)
     flattered = "; measured on the images that selected, it is optimistic" if selection.is_flattered else ""
-    confirmed = (
-        [f"The configuration, trained again, had a mean validation {metric} of {mean_words(selection.confirmed)}."]
-        if selection.confirmed
-        else []
-    )
+    confirmed = ""
+    if selection.confirmed:
+        confirmed = f" The configuration, trained again, had a mean validation {metric} of "
+        confirmed += f"{mean_words(selection.confirmed)}."
     nth = "for the first time on record" if look == 1 else f"for time number {look}"
     return " ".join(
         (
@@ -234,8 +226,7 @@ def _methods(evaluation: RunRecord, selection: Selection, num_classes: int) -> s
             *map(escaped, methods(judged)),
             _epoch(selection),
             *story(selection),
-            f"Validation accuracy was {on_val}{flattered}.",
-            *confirmed,
+            f"Validation accuracy was {on_val}{flattered}.{confirmed}",
             f"The test split of {evaluation.num_test} images was opened {nth} for this evaluation.",
             _test_scores(evaluation),
         )

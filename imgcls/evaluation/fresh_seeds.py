@@ -23,7 +23,7 @@ SAME_MEAN = 12
 
 @dataclass(frozen=True)
 class Confirmed:
-    """One configuration with fresh seeds.
+    """One configuration of a sweep, trained again with fresh seeds.
 
     Attributes:
         found_by: the trial that found it.

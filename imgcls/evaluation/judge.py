@@ -36,7 +36,6 @@ from imgcls.training.loop import predict
 
 log = logging.getLogger(__name__)
 
-
 IMAGES_PER_DIFFERENCE = 500
 """Elsewhere than where the run was trained, at most one val image in so many may be judged differently."""
 
@@ -73,7 +72,7 @@ class Evaluation:
         return Scores.from_metrics(self.record.metrics, "test")
 
     def flat(self) -> dict[str, float | str | int]:
-        """Under the record's names, for programs."""
+        """The evaluation under the record's names, for programs."""
         on_val, gap = self.val.metrics("val"), self.record.metrics[MetricName.VAL_TEST_GAP]
         return {
             "run_id": self.run_id,
@@ -148,13 +147,8 @@ def _write_down(run: Run, tracker: Tracker, test: HeldOut) -> Look:
 
 def _recorded(record: RunRecord, test: HeldOut, tracker: Tracker) -> Evaluation | None:
     """The latest look at this run on these test images that has a result."""
-    tags = {
-        Tag.KIND: "evaluation",
-        Tag.OUTCOME: "completed",
-        Tag.EVALUATED_RUN_ID: record.run_id,
-        Tag.TEST_FINGERPRINT: test.fingerprint(),
-    }
-    found = tracker.find(tags)
+    tags = {Tag.EVALUATED_RUN_ID: record.run_id, Tag.TEST_FINGERPRINT: test.fingerprint()}
+    found = tracker.find({Tag.KIND: "evaluation", Tag.OUTCOME: "completed", **tags})
     if not found:
         return None
     earlier = found[-1]
@@ -250,11 +244,7 @@ def _admit(record: RunRecord, prepared: Prepared, tracker: Tracker) -> _Candidat
 
 
 def _confirm_what_it_says(checkpoint: Mapping[str, object], record: RunRecord, prepared: Prepared) -> None:
-    """What a checkpoint says of itself must be what the record and the images say: it is used elsewhere too.
-
-    Raises:
-        InputError: naming both.
-    """
+    """What a checkpoint says of itself must be what the record and the images say: it is used elsewhere too."""
     recorded = {"epoch": record.best_epoch, "class_names": list(prepared.dataset.class_names)}
     for name, expected in recorded.items():
         if checkpoint.get(name) != expected:

@@ -28,7 +28,7 @@ class PastLook:
     test: Scores | None
 
     def flat(self) -> dict[str, object]:
-        """For programs, under the record's names; what is not known is None."""
+        """The look for programs, under the record's names; what is not known is None."""
         record, tags = self.evaluation, self.evaluation.tags
         return {
             "run_id": record.run_id,
@@ -49,7 +49,7 @@ class PastLook:
 def past_looks(tracker: Tracker) -> list[PastLook]:
     """The ledger: every past look in the store, oldest first."""
     looks = []
-    for record in _evaluations(tracker):
+    for record in tracker.find({Tag.KIND: "evaluation"}, with_deleted=True):
         number, metrics = record.tags.get(Tag.TEST_LOOK), record.metrics
         scores = Scores.from_metrics(metrics, "test") if MetricName.TEST_ACCURACY in metrics else None
         looks.append(PastLook(record, int(number) if number else None, scores))
@@ -83,7 +83,3 @@ def _score(look: PastLook) -> str:
     if look.test is None:
         return f"{UNDEFINED} ({look.evaluation.outcome})"
     return with_interval(look.test[ACCURACY.name], look.test.interval(ACCURACY.name))
-
-
-def _evaluations(tracker: Tracker) -> list[RunRecord]:
-    return tracker.find({Tag.KIND: "evaluation"}, with_deleted=True)

@@ -80,10 +80,16 @@ class Verdict:
     @property
     def causes(self) -> list[str]:
         """What differs between the two: loss, code, versions, hardware; in words."""
-        return [*([f"loss: {self.other_loss}"] if self.other_loss else []), *_causes(self.then, self.now)]
+        before, after = self.then.device, self.now.device
+        return [
+            *([f"loss: {self.other_loss}"] if self.other_loss else []),
+            *_other_code(self.then, self.now),
+            *(f"version: {change}" for change in other_versions(self.then)),
+            *([f"hardware: {before} -> {after}"] if before != after else []),
+        ]
 
     def flat(self) -> dict[str, object]:
-        """Under the record's names, for programs."""
+        """How the rerun compares with its original, under the record's names, for programs."""
         return {
             "run_id": self.now.run_id,
             "repeated_run_id": self.then.run_id,
@@ -99,7 +105,7 @@ class Verdict:
         }
 
     def markdown(self) -> str:
-        """For people."""
+        """Report of a rerun as Markdown."""
         rows = [
             ("verified", self.word),
             *(
@@ -173,15 +179,6 @@ def first_difference(original: History, repeat: History) -> str:
             if before != after:
                 return f"epoch {epoch}, {name}: {before!r} -> {after!r}"
     return ""
-
-
-def _causes(then: RunRecord, now: RunRecord) -> list[str]:
-    causes = _other_code(then, now)
-    causes += [f"version: {change}" for change in other_versions(then)]
-    devices = then.device, now.device
-    if devices[0] != devices[1]:
-        causes.append(f"hardware: {devices[0]} -> {devices[1]}")
-    return causes
 
 
 def _other_code(then: RunRecord, now: RunRecord) -> list[str]:

@@ -6,7 +6,7 @@ from collections import Counter
 
 from imgcls.errors import ConfigError, Interrupted, TrainingError
 from imgcls.record import Tag
-from imgcls.search.engines import Engine, TrialOutcome, make_engine
+from imgcls.search.engines import Engine, LocalProcesses, ThisProcess, TrialOutcome
 from imgcls.search.progress import SweepProgress
 from imgcls.search.space import SPACE
 from imgcls.search.study import SweepStudy
@@ -51,7 +51,8 @@ class Driver:
         """
         if ended := self._study.num_ended():
             log.info("%d of %d trials have ended already", ended, self._study.num_wanted())
-        engine = make_engine(min(self._search.workers, self._search.trials))
+        num_workers = min(self._search.workers, self._search.trials)
+        engine = ThisProcess() if num_workers == 1 else LocalProcesses(num_workers)
         try:
             self._run_trials(engine)
             self._take_last_outcomes(engine)
@@ -122,17 +123,14 @@ class Driver:
         return True
 
     def _tell(self, outcome: TrialOutcome) -> None:
-        if outcome.interrupted:
-            self._close_run_of_lost(outcome)
+        if outcome.interrupted:  # its worker was lost, and nobody else will end its run
+            for record in self._tracker.find({Tag.KIND: "trial", **outcome.job.tags}):
+                if record.outcome in ("running", "interrupted"):
+                    self._tracker.close_run(record.run_id, "failed", outcome.error)
         if outcome.finished is None:
             self._study.tell_of_failure(outcome.job.number, outcome.error)
         else:
             self._study.tell(outcome.job.number, outcome.finished)
-
-    def _close_run_of_lost(self, outcome: TrialOutcome) -> None:
-        for record in self._tracker.find({Tag.KIND: "trial", **outcome.job.tags}):
-            if record.outcome in ("running", "interrupted"):
-                self._tracker.close_run(record.run_id, "failed", outcome.error)
 
     def _stop_on_alike_failures(self) -> None:
         errors = self._study.last_errors(ALIKE_FAILURES)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -43,23 +43,8 @@ class TrialOutcome:
     interrupted: bool = False
 
 
-class Engine(Protocol):
-    """Engine of a sweep: runs up to `capacity` trials at a time."""
-
-    capacity: int
-
-    def submit(self, job: TrialJob) -> None:
-        """Takes a job; at most `capacity` may be open."""
-
-    def wait(self) -> list[TrialOutcome]:
-        """Blocks until at least one job has ended."""
-
-    def close(self) -> None:
-        """Ends what is still running."""
-
-
 class ThisProcess:
-    """Engine that runs one trial at a time in this process."""
+    """Engine that runs the trials of a sweep in this process, one at a time."""
 
     capacity = 1
 
@@ -80,7 +65,7 @@ class ThisProcess:
 
 
 class LocalProcesses:
-    """Engine that runs trials side by side on this machine.
+    """Engine that runs the trials of a sweep side by side on this machine, `capacity` at most.
 
     Threads are divided, and each worker has its own GPU where there are some.
 
@@ -95,14 +80,14 @@ class LocalProcesses:
         self._workers = [self._start(index) for index in range(num_workers)]
 
     def submit(self, job: TrialJob) -> None:
-        """Hands the job to an idle worker."""
+        """Hands the job to an idle worker, of which there has to be one."""
         worker = next(worker for worker in self._workers if worker.job is None)
         worker.job = job
         with suppress(OSError):  # it died while it was idle; `_collect` finds out how
             worker.pipe.send(job)
 
     def wait(self) -> list[TrialOutcome]:
-        """Waits for workers to answer or to die."""
+        """Waits until at least one worker has answered or died."""
         while True:
             busy = [worker for worker in self._workers if worker.job is not None]
             wait([w.pipe for w in busy] + [w.process.sentinel for w in busy], timeout=0.2)
@@ -159,6 +144,10 @@ class LocalProcesses:
             process.start()
         there.close()
         return _Worker(index, process, here)
+
+
+Engine = ThisProcess | LocalProcesses
+"""Engine of a sweep: takes up to `capacity` jobs, and blocks until at least one has ended."""
 
 
 @dataclass
@@ -241,8 +230,3 @@ def _run(job: TrialJob) -> TrialOutcome:
             return TrialOutcome(job, error=scrubbed(str(explained)))
         terminal.stderr().write(scrubbed(traceback.format_exc()))
         return TrialOutcome(job, error=scrubbed(f"{type(error).__name__}: {error}"))
-
-
-def make_engine(num_workers: int) -> Engine:
-    """Makes the engine of a sweep for a number of workers."""
-    return ThisProcess() if num_workers == 1 else LocalProcesses(num_workers)

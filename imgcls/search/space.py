@@ -106,9 +106,6 @@ def grid(space: Space, most: int | None = None) -> list[Values]:
     Args:
         space: lists, and ranges that have steps.
         most: combinations to return at most, since a grid may have billions; None for all.
-
-    Raises:
-        ConfigError: a continuous or a logarithmic range, which has no grid.
     """
     size = grid_size(space)
     return [_grid_point(space, number) for number in range(size if most is None else min(size, most))]

@@ -45,8 +45,7 @@ class SweepResult:
     Attributes:
         run_id: of the parent run.
         best_run_id: of the winner.
-        metric: what selected it.
-        best_value: the best trial's metric at its best epoch.
+        best_value: the metric of the best trial at its best epoch.
         leaderboard: one row a trial, best first.
         num_val: images behind its scores.
         confirmation: with fresh seeds, where `search.confirm` asks for it.
@@ -54,7 +53,6 @@ class SweepResult:
 
     run_id: str
     best_run_id: str
-    metric: str
     best_value: float
     leaderboard: pd.DataFrame
     num_val: int
@@ -106,8 +104,11 @@ class Sweep:
             study = self.study(run.run_id)
             study.plan(self._planned)
             Driver(study, len(self.prepared.dataset.val), self.tracker).run()
-            result = self._conclude(run, study)
-            return self._confirm(run, result) if self.experiment.search.confirm.seeds else result
+            result, asked = self._conclude(run, study), self.experiment.search.confirm
+            if not asked.seeds:
+                return result
+            found = confirm(run, self.tracker.get(run.run_id), self.tracker, top=asked.top, seeds=asked.seeds)
+            return replace(result, best_run_id=found.best_run_id, confirmation=found)
 
     def study(self, run_id: str) -> SweepStudy:
         """The study of this sweep, whose parent run is `run_id`."""
@@ -173,19 +174,19 @@ class Sweep:
         board = study.leaderboard()
         if board.empty or board.iloc[0]["outcome"] != "completed":
             raise TrainingError("no trial of this sweep was completed, so there is no winner")
-        first, metric = board.iloc[0], self.experiment.search.metric
+        first = board.iloc[0]
         sweep, best_trial = self.tracker.get(run.run_id), self.tracker.get(str(first["run_id"]))
         winner = self._confirmed_winner(sweep, best_trial) or best_trial
         log_winner(run, sweep, winner, best_trial, {MetricName.NUM_TRIALS: float(len(board))})
         run.log_text(Artifact.LEADERBOARD, board.to_csv(index=False))
-        run.log_text(Artifact.IMPORTANCES, json.dumps(importances(study.optuna)))
-        ranges = {key: (shares.low, shares.high) for key, shares in importance_ranges(study.optuna).items()}
+        shares = importances(study.optuna)
+        run.log_text(Artifact.IMPORTANCES, json.dumps(shares))
+        ranges = {key: (of.low, of.high) for key, of in importance_ranges(study.optuna).items()}
         run.log_text(Artifact.IMPORTANCE_RANGES, json.dumps(ranges))
-        self._log_plots(run, study.optuna)
+        self._log_plots(run, study.optuna, with_importances=bool(shares))
         write_report(run, self.tracker, winner, best_trial)
-        return SweepResult(
-            run.run_id, winner.run_id, metric, float(first[metric]), board, len(self.prepared.dataset.val)
-        )
+        best_value = float(first[self.experiment.search.metric])
+        return SweepResult(run.run_id, winner.run_id, best_value, board, len(self.prepared.dataset.val))
 
     def _confirmed_winner(self, sweep: RunRecord, best_trial: RunRecord) -> RunRecord | None:
         """The run that an earlier confirmation chose; None if there is none, or if a better trial has come since."""
@@ -198,12 +199,7 @@ class Sweep:
             )  # fmt: skip
         return None
 
-    def _confirm(self, run: Run, result: SweepResult) -> SweepResult:
-        asked = self.experiment.search.confirm
-        confirmation = confirm(run, self.tracker.get(run.run_id), self.tracker, top=asked.top, seeds=asked.seeds)
-        return replace(result, best_run_id=confirmation.best_run_id, confirmation=confirmation)
-
-    def _log_plots(self, run: Run, study: Study) -> None:
+    def _log_plots(self, run: Run, study: Study, *, with_importances: bool) -> None:
         """Optuna's plots as pages that need no network."""
         from optuna import visualization
 
@@ -213,11 +209,10 @@ class Sweep:
             Artifact.SLICE_PLOT: visualization.plot_slice,
             Artifact.PARALLEL_PLOT: visualization.plot_parallel_coordinate,
         }
-        name = self.experiment.search.metric
-        if not importances(study):
+        if not with_importances:
             del plots[Artifact.IMPORTANCES_PLOT]
         for artifact, plot in plots.items():
-            page = plot(study, target_name=name).to_html(include_plotlyjs=True)
+            page = plot(study, target_name=self.experiment.search.metric).to_html(include_plotlyjs=True)
             run.log_text(artifact, page)
 
 
