@@ -68,7 +68,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Split:
-    """What one split says about the runs that are compared.
+    """One split in a comparison: what it says about the compared runs.
 
     Attributes:
         name: `val` or `test`.

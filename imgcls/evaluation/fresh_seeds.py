@@ -112,7 +112,7 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The best configurations of a sweep, ranked by their confirmed means.
+    """A confirmation of a sweep: its best configurations, ranked by their means over fresh seeds.
 
     Attributes:
         metric: what is compared.
@@ -150,7 +150,7 @@ class Confirmation:
 
 
 def ranked_trials(trials: Sequence[RunRecord], metric: str) -> list[RunRecord]:
-    """The completed ones among a sweep's trials, best first: by the metric, then lower val/loss, then the number."""
+    """Completed trials in the order in which fresh seeds confirm them: by the metric, val/loss, the number."""
 
     def rank(record: RunRecord) -> tuple[float, float, int]:
         return metric_named(metric).rank(record.best(metric)), record.best(LOSS.on_val), record.trial
@@ -159,7 +159,7 @@ def ranked_trials(trials: Sequence[RunRecord], metric: str) -> list[RunRecord]:
 
 
 def rank_confirmed(confirmed: Sequence[Confirmed]) -> Confirmation:
-    """Ranks configurations by their means.
+    """Ranks configurations by their means over fresh seeds.
 
     Args:
         confirmed: at least one, in the order of the trials that found them, the best trial's first.
@@ -174,7 +174,7 @@ def fresh_seed(search_seed: int, index: int) -> int:
 
 
 def recorded_confirmation(sweep: RunRecord, tracker: Tracker) -> Confirmation | None:
-    """A sweep's latest confirmation; None where there is none, or where a run of it was deleted since."""
+    """A sweep's latest confirmation with fresh seeds; None where there is none, or where a run of it was deleted."""
     if not sweep.confirmed_trials:
         return None
     num_seeds = int(sweep.metrics[MetricName.CONFIRM_NUM_SEEDS])
@@ -187,7 +187,7 @@ def recorded_confirmation(sweep: RunRecord, tracker: Tracker) -> Confirmation | 
 
 
 def completed_trials(sweep: RunRecord, numbers: Sequence[int], tracker: Tracker) -> list[RunRecord]:
-    """The completed ones among the trials of a sweep with these numbers."""
+    """Completed trials of a sweep with these numbers, whose configurations fresh seeds confirm."""
     below = {Tag.PARENT: sweep.run_id, Tag.KIND: "trial", Tag.OUTCOME: "completed"}
     return [record for number in numbers for record in tracker.find({**below, Tag.TRIAL: str(number)})]
 

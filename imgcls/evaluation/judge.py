@@ -42,7 +42,7 @@ IMAGES_PER_DIFFERENCE = 500
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the evaluation of a run on its held-out test split gave.
+    """What the judge found in the evaluation of a run on its held-out test split.
 
     Attributes:
         record: of the evaluation.
@@ -98,7 +98,7 @@ class _Candidate:
 
 
 def evaluate(run_id: str, tracker: Tracker, *, again: bool = False) -> Evaluation:
-    """Judges a run on its test split. This is a look, and it is written down before an image is read.
+    """Judges a run on its test split; this is a look, which is written down before an image is read.
 
     A run that was judged before on the same images keeps its result: the recorded one is given, without a look.
 

@@ -33,7 +33,7 @@ History = Mapping[str, Mapping[int, float]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the repeat of a run compares with the original.
+    """Verdict on a rerun: how the repeat of a run compares with the original.
 
     Attributes:
         then: the original.
@@ -169,7 +169,7 @@ def _history(tracker: Tracker, run_id: str) -> dict[str, dict[int, float]]:
 
 
 def first_difference(original: History, repeat: History) -> str:
-    """The earliest epoch, and the metric in it, where two histories differ in any bit; "" where they do not."""
+    """Earliest epoch, and metric in it, where a rerun's history differs in any bit; "" where it does not."""
     epochs = sorted({epoch for history in (original, repeat) for points in history.values() for epoch in points})
     for epoch in epochs:
         for name in original:

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def confirm_sweep(run_id: str, tracker: Tracker, *, top: int, seeds: int) -> Confirmation:
-    """Confirms a sweep that has ended; see `confirm`.
+    """Confirms the best configurations of a sweep that has ended; see `confirm`.
 
     Raises:
         InputError: no such sweep, none with a winner, or one that is running now.
@@ -56,7 +56,7 @@ def confirm_sweep(run_id: str, tracker: Tracker, *, top: int, seeds: int) -> Con
 def confirm(
     run: Run, sweep: RunRecord, tracker: Tracker, *, top: int, seeds: int, announces: bool = False
 ) -> Confirmation:
-    """Trains the best configurations again, and makes the best of their means the sweep's winner.
+    """Confirms a sweep: trains its best configurations again, and makes the best of their means its winner.
 
     Fresh runs that exist already are not trained again, so a stopped confirmation goes on where it was.
 

@@ -8,7 +8,7 @@ from imgcls.files import open_locked, whole_lines
 
 
 class Journal(JournalFileBackend):
-    """Optuna's own file, under a lock that the kernel frees, without the torn line of a killed writer.
+    """Optuna's journal file, under a lock that the kernel frees, without the torn line of a killed writer.
 
     Optuna's locks are files that stay when their holder is killed: everybody waits 30 seconds, then breaks them. And
     what is appended to half a line can never be read again.

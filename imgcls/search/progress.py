@@ -12,7 +12,7 @@ from imgcls.search.study import SweepStudy
 
 
 class SweepProgress:
-    """A bar over trials on a terminal, a line a trial elsewhere.
+    """Progress of a sweep: a bar over its trials on a terminal, a line a trial elsewhere.
 
     Args:
         study: whose trials.

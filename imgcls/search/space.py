@@ -73,7 +73,7 @@ ROUNDING = 1e-12
 
 
 def own_values(resolved: Experiment, space: Space) -> Values:
-    """The experiment's own values of the searched keys, which trial 0 runs.
+    """The experiment's own values of the keys in its search space, which trial 0 runs.
 
     Raises:
         ConfigError: a value that lies outside its own search space, or between two of its steps.
@@ -145,7 +145,7 @@ def extremes(options: Options) -> tuple[Scalar, ...]:
 
 
 def to_be_checked(key: str, options: Options) -> tuple[Scalar, ...]:
-    """The values of one searched key from which it can be told whether all of them are possible.
+    """Values of one key of the search space from which it can be told whether all of them are possible.
 
     For most keys these are the least and the greatest. A network may be possible with both and impossible in between.
     """
@@ -201,7 +201,7 @@ def check_space(experiment: Experiment, project: Project) -> None:
 
 
 def single_values(experiment: Experiment) -> Iterator[Values]:
-    """Each value of each searched key that has to be checked, by itself."""
+    """Each value of the search space that has to be checked, by itself."""
     for key, options in experiment.search.space.items():
         yield from ({key: value} for value in to_be_checked(key, options))
 

@@ -191,12 +191,12 @@ class SweepStudy:
 
 
 def direction(experiment: Experiment) -> Literal["minimize", "maximize"]:
-    """Optuna's word for which way the metric gets better."""
+    """Direction of a study in Optuna's words: which way its metric gets better."""
     return "maximize" if metric_named(experiment.search.metric).higher_is_better else "minimize"
 
 
 def make_pruner(experiment: Experiment, warmup: int) -> BasePruner:
-    """The experiment's pruner, which judges nothing before `warmup` completed epochs."""
+    """Pruner of a sweep's study, which judges no trial before `warmup` completed epochs."""
     if experiment.search.pruner == "none" or warmup >= experiment.train.epochs:
         return NopPruner()
     if experiment.search.pruner == "median":
@@ -205,7 +205,7 @@ def make_pruner(experiment: Experiment, warmup: int) -> BasePruner:
 
 
 def make_sampler(experiment: Experiment, number: int) -> BaseSampler:
-    """The sampler of one trial, seeded by the study's seed and the trial's number."""
+    """Sampler of a study for one trial, seeded by the study's seed and the trial's number."""
     seed = derive_seed(experiment.search.seed, "sampler", number) % 2**32
     if experiment.search.sampler == "tpe":
         return TPESampler(seed=seed)

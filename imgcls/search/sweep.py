@@ -60,7 +60,7 @@ class SweepResult:
 
 
 class Sweep:
-    """One study under one parent run, taken up where it stopped.
+    """A sweep: one study under one parent run, taken up where it stopped.
 
     Args:
         experiment: as in its file, with overrides.

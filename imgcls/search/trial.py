@@ -20,7 +20,7 @@ from imgcls.training.epoch import EPOCH_METRICS, EpochResult
 
 @dataclass(frozen=True)
 class TrialJob:
-    """One trial to run.
+    """One trial of a sweep, to be run.
 
     Attributes:
         study: that it belongs to.
@@ -39,7 +39,7 @@ class TrialJob:
 
 
 def run_trial(job: TrialJob) -> Finished:
-    """Trains one trial under its sweep's run.
+    """Runs one trial: trains it under its sweep's run.
 
     Raises:
         Interrupted: a stop was requested.
