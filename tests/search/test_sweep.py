@@ -14,6 +14,7 @@ import pytest
 from imgcls.data.held_out import HeldOut
 from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
 from imgcls.record import Artifact
+from imgcls.search.driver import Driver
 from imgcls.search.engines import LocalProcesses
 from imgcls.search.space import _pairs_of_values, suggest
 from imgcls.search.study import make_pruner
@@ -161,7 +162,7 @@ def test_a_sweep_killed_before_it_was_told_of_a_trial_reads_it_from_the_record(p
     def kill(*_):
         raise KilledError
 
-    monkeypatch.setattr(Sweep, "_tell", kill)
+    monkeypatch.setattr(Driver, "_tell", kill)
     with pytest.raises(KilledError):
         sweep(project)
     monkeypatch.undo()
