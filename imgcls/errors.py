@@ -1,5 +1,7 @@
 """Errors meant for the user: each names the value, the limit and the remedy."""
 
+from __future__ import annotations
+
 from collections import Counter
 from pathlib import PurePath
 
@@ -28,6 +30,10 @@ class DataError(InputError):
 
 class SealedError(ImgclsError):
     """Error of opening the test split without a recorded look."""
+
+
+class UnreadableImageError(Exception):
+    """Error of one image that cannot be decoded; callers collect these into an `UnreadableImagesError`."""
 
 
 class UnreadableImagesError(DataError):

@@ -23,7 +23,7 @@ AsJsonList = Annotated[bool, typer.Option("--json", help="Print a JSON list of f
 
 
 def open_tracker() -> Tracker:
-    """Opens, for a verb, the record of the project in which the working directory lies."""
+    """Opens the record that a verb without an EXPERIMENT argument works on: that of the project around the working folder."""
     from imgcls.project import Project
     from imgcls.tracking.store import Tracker
 

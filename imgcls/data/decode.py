@@ -20,41 +20,47 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPL
 from imgcls.config.keys import Fit
 from imgcls.data.image_formats import FORMATS, why_not, why_unknown
 from imgcls.data.sketches import thumbnail
+from imgcls.errors import UnreadableImageError
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+
 
 SEVERAL_FRAMES = "several_frames"
 """Key in the `info` of an image whose file has further frames or pages: it is the first of them."""
 
+
 FEW_LEVELS = 32
 """Number of grey levels below which an image is refused if its file has many more values that lie close together."""
+
 
 ANIMATED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF", "HEIF")
 """Formats of several frames or pages. An MPO's second picture is a telephone's other view of the same."""
 
+
 WHITE_IS_ZERO, SIGNED = 0, 2
 """Values of TIFF's tags PHOTOMETRIC_INTERPRETATION and SAMPLEFORMAT."""
+
 
 # Pillow warns of half as many pixels as it refuses, and of broken EXIF beside sound pixels. Here a file is read or
 # refused. The filter is for the whole process, since one for a block is not safe among threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
+
 STRIP_PIXELS = 2**16
 """Number of pixels that `digest` hashes at a time, so that they stay in the processor's cache."""
+
 
 REDUCING_GAP = 3.0
 """Of Pillow's `resize`: what it averages in blocks keeps this many times the side that is asked for."""
 
+
 SHRUNK_SIDE = 600
 """Pixels of the shorter side that `shrunk` keeps at least."""
+
 
 PAD_LEVEL = 128
 """Level, 0 to 255, of the bars beside a padded image, in every channel. It is the middle of the range, so that no bar
 is the brightest or darkest part of a picture. It is the same for all data, so that a model can be used without it."""
-
-
-class UnreadableImageError(Exception):
-    """This one image cannot be decoded or used; the message says why. Collected into one DataError by the caller."""
 
 
 def read_image(path: Path) -> Image.Image:

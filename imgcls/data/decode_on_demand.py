@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgcls.config.keys import Fit
-from imgcls.data.decode import UnreadableImageError, digest, resize_squares, to_square
-from imgcls.errors import DataError
+from imgcls.data.decode import digest, resize_squares, to_square
+from imgcls.errors import DataError, UnreadableImageError
 
 
 @dataclass(frozen=True)

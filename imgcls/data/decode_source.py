@@ -16,11 +16,12 @@ from tqdm import tqdm
 from imgcls import terminal
 from imgcls.config.keys import Fit
 from imgcls.data.cache_folder import cache_folder
-from imgcls.data.decode import SEVERAL_FRAMES, UnreadableImageError, digest, shrunk, thumbnail_and_squares
+from imgcls.data.decode import SEVERAL_FRAMES, digest, shrunk, thumbnail_and_squares
 from imgcls.data.decode_workers import CAN_FORK, ahead, cores, in_threads
 from imgcls.data.image_formats import FORMATS
 from imgcls.data.image_set import Hashes, SourceImages, gather, moments
 from imgcls.data.sketches import SIDE, sketches, thumbnail
+from imgcls.errors import UnreadableImageError
 
 PIECE_BYTES = 2**22
 """Bytes of the squares that one piece of work makes."""

@@ -35,7 +35,7 @@ def val_score(record: RunRecord, metric: str) -> str:
 
 
 def best_interval(record: RunRecord, metric: str) -> Interval | None:
-    """95% interval of a run's val score at the epoch that it kept; None where the record has none.
+    """The 95% interval beside a run's recorded val score; None where the record has none.
 
     Args:
         record: of a run that trained, or of a sweep, which has its winner's.
@@ -47,7 +47,7 @@ def best_interval(record: RunRecord, metric: str) -> Interval | None:
 
 
 def best_accuracy_interval(record: RunRecord) -> Interval:
-    """95% interval of a run's val accuracy; `NO_INTERVAL` where images come in too few groups or in unknown ones."""
+    """The 95% interval beside a run's recorded val accuracy; `NO_INTERVAL` for too few or unknown groups."""
     if recorded := _ends(record.metrics, best_name(ACCURACY.on_val)):
         return recorded
     if record.has_groups:

@@ -47,7 +47,7 @@ def run_facts(record: RunRecord) -> dict[str, object]:
 
 
 def searched_values(record: RunRecord) -> dict[str, object]:
-    """Values that a sweep drew for a run, by dotted key; empty for runs that are not a trial's or a confirmation's."""
+    """Cells of the table of runs: the values that a sweep drew for a run, by dotted key; empty for other kinds of runs."""
     if record.kind not in ("trial", "confirm"):
         return {}
     keys = [name.removeprefix(SPACE) for name in record.params if name.startswith(SPACE)]

@@ -114,7 +114,7 @@ def difference_interval(first: float, first_interval: Interval, second: float, s
 
 
 def correlations(left_out: NDArray[np.float64], between_unmoved: float = 0.0) -> NDArray[np.float64]:
-    """Correlations of K scores, for the interval of their mean, by how much each falls when a unit is left out.
+    """Correlations that `interval_of_mean` needs: of K scores, by how much each falls when a unit is left out.
 
     Args:
         left_out: float64 (K, U).

@@ -13,7 +13,6 @@ from torchvision.transforms import functional as TF
 
 from imgcls.data.decode import (
     SEVERAL_FRAMES,
-    UnreadableImageError,
     digest,
     read_image,
     resize_squares,
@@ -22,7 +21,7 @@ from imgcls.data.decode import (
     to_square,
 )
 from imgcls.data.sketches import thumbnail
-from imgcls.errors import UnreadableImagesError
+from imgcls.errors import UnreadableImageError, UnreadableImagesError
 from tests.data.make import load, noise, picture, write, write_class
 
 RED, HALF_RED = (255, 0, 0), (255, 127, 127)

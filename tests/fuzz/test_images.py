@@ -10,8 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from imgcls.data.decode import UnreadableImageError, digest, read_image, to_square
+from imgcls.data.decode import digest, read_image, to_square
 from imgcls.data.sketches import thumbnail
+from imgcls.errors import UnreadableImageError
 from imgcls.text import printable
 from tests.data.make import noise, picture
 from tests.fuzz.profiles import EDIT, FUZZ, damaged, edited, no_hang_no_warning

@@ -19,10 +19,9 @@ from PIL import Image
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from imgcls.config.keys import DataConfig
-from imgcls.data.decode import UnreadableImageError
 from imgcls.data.sources import packaged
 from imgcls.data.sources.packaged import FASHION_CLASSES, FASHION_FOLDER
-from imgcls.errors import ConfigError, DataError
+from imgcls.errors import ConfigError, DataError, UnreadableImageError
 from tests.data.make import noise, open_source, write, write_class, write_classes
 
 
