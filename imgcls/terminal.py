@@ -23,7 +23,7 @@ def guard_streams() -> None:
 
 
 def undelivered(stream: TextIO) -> str:
-    """Why text did not reach the terminal, pipe or log behind a guarded stream; "" if all of it did, as far as is known."""
+    """Why text did not reach the terminal, pipe or log behind a guarded stream; "" if it did, as far as is known."""
     stream.flush()
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
     return raw.undelivered if isinstance(raw, _Forgiving) else ""

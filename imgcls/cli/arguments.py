@@ -23,7 +23,7 @@ AsJsonList = Annotated[bool, typer.Option("--json", help="Print a JSON list of f
 
 
 def open_tracker() -> Tracker:
-    """Opens the record that a verb without an EXPERIMENT argument works on: that of the project around the working folder."""
+    """Opens the record for a verb without an EXPERIMENT argument: that of the project around the working folder."""
     from imgcls.project import Project
     from imgcls.tracking.store import Tracker
 

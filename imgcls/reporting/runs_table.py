@@ -47,7 +47,7 @@ def run_facts(record: RunRecord) -> dict[str, object]:
 
 
 def searched_values(record: RunRecord) -> dict[str, object]:
-    """Cells of the table of runs: the values that a sweep drew for a run, by dotted key; empty for other kinds of runs."""
+    """Cells of the table of runs: values that a sweep drew for a run, by dotted key; empty for other kinds."""
     if record.kind not in ("trial", "confirm"):
         return {}
     keys = [name.removeprefix(SPACE) for name in record.params if name.startswith(SPACE)]
