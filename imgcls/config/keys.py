@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from imgcls.config.key_names import Section, value_keys
 from imgcls.config.mistakes import key_text, mistakes, value_text, why_not_a_value, why_not_set
 from imgcls.config.ranges import Options, checked_options
-from imgcls.config.schema import Section, value_keys
 from imgcls.config.toml import as_toml, toml_key
 from imgcls.errors import ConfigError
 from imgcls.metrics import ACCURACY, BY_NAME, LOSS

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from imgcls.config.key_names import Section, fields_of, known_keys
 from imgcls.config.keys import Experiment
 from imgcls.config.mistakes import hint
-from imgcls.config.schema import Section, fields_of, known_keys
 from imgcls.config.toml import MOST_CHARACTERS, as_toml, parse_override, parse_toml
 from imgcls.errors import ConfigError
 

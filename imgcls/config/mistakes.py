@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from imgcls.config.schema import Section, fields_of, known_keys, value_keys
+from imgcls.config.key_names import Section, fields_of, known_keys, value_keys
 from imgcls.config.synonyms import key_called
 from imgcls.config.toml import as_toml
 from imgcls.text import did_you_mean, either, nearest, suggestion

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from imgcls.config.key_names import Section
 from imgcls.config.mistakes import mistakes, value_text, why_not_searched
-from imgcls.config.schema import Section
 
 Scalar = bool | int | float | str
 

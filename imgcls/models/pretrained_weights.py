@@ -83,7 +83,7 @@ def find_package(weights: str) -> Package:
 
 
 def packages_for(timm_name: str) -> dict[str, Package]:
-    """Packages with pretrained weights for a network of timm: `package:NAME` -> the package."""
+    """Pretrained weights that packages bring for a network of timm: `package:NAME` -> the package."""
     return {f"{PACKAGE_PREFIX}{key}": package for key, package in PACKAGES.items() if package.timm_name == timm_name}
 
 

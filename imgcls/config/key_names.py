@@ -1,4 +1,4 @@
-"""The schema of an experiment file: the base of its tables, and a walk through the tables and keys of it."""
+"""The names of all tables and keys of an experiment file, found by a walk through the schema."""
 
 import functools
 from collections.abc import Iterator
