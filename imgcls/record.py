@@ -132,7 +132,7 @@ class Tag:
 
 
 class MetricName:
-    """Names of the metrics in the record of a run; the step of each is the number of completed epochs."""
+    """The record's names of metrics; the step of each is the number of completed epochs."""
 
     TRAIN_LOSS = _metric("train/loss", TRAINED, "each epoch: mean loss in nats over train, as optimised")
     TRAIN_LR = _metric("train/lr", TRAINED, "each epoch: learning rate of its last step")

@@ -126,7 +126,7 @@ def _large_map(stored: NDArray[np.uint8]) -> mmap.mmap | None:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A batch's tensor on the device, sent there without waiting for what the device is doing.
+    """The loader's way to the device: sends a tensor without waiting for what the device is doing.
 
     A copy to CUDA from ordinary memory waits for all work before it; from pinned memory it takes its turn.
     """

@@ -187,7 +187,7 @@ def recorded_confirmation(sweep: RunRecord, tracker: Tracker) -> Confirmation | 
 
 
 def completed_trials(sweep: RunRecord, numbers: Sequence[int], tracker: Tracker) -> list[RunRecord]:
-    """Completed trials of a sweep with these numbers, whose configurations fresh seeds confirm."""
+    """The completed trials that fresh seeds confirm: those of a sweep with these numbers."""
     below = {Tag.PARENT: sweep.run_id, Tag.KIND: "trial", Tag.OUTCOME: "completed"}
     return [record for number in numbers for record in tracker.find({**below, Tag.TRIAL: str(number)})]
 

@@ -31,7 +31,7 @@ from imgcls.training.loss import LOSS_DEFINITION
 
 @dataclass(frozen=True)
 class Finished:
-    """What a trained run gave, besides what was written into its record.
+    """What the record writer hands back of a run that ended.
 
     Attributes:
         run_id: MLflow's id.

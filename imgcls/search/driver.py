@@ -7,9 +7,9 @@ from collections import Counter
 from imgcls.errors import ConfigError, Interrupted, TrainingError
 from imgcls.record import Tag
 from imgcls.search.engines import Engine, LocalProcesses, ThisProcess, TrialOutcome
-from imgcls.search.progress import SweepProgress
 from imgcls.search.space import SPACE
 from imgcls.search.study import SweepStudy
+from imgcls.search.sweep_progress import SweepProgress
 from imgcls.search.trial import TrialJob
 from imgcls.signals import stop_requested
 from imgcls.tracking.store import Tracker
