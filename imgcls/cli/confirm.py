@@ -22,7 +22,7 @@ def confirm(
 
     Example: imgcls confirm last --top 2 --seeds 3
     """
-    from imgcls.evaluation.fresh_seeds import confirmation_text
+    from imgcls.evaluation.confirmation import confirmation_text
     from imgcls.search.confirm import confirm_sweep
     from imgcls.search.winner import flat
     from imgcls.signals import GracefulStop

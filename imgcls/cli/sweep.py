@@ -31,7 +31,7 @@ def sweep(
     flags = {"search.trials": trials, "search.timeout": timeout, "search.workers": workers}
     loaded = loaded.replace({key: value for key, value in flags.items() if value is not None}, origin="option")
 
-    from imgcls.evaluation.fresh_seeds import confirmation_text
+    from imgcls.evaluation.confirmation import confirmation_text
     from imgcls.search.leaderboard import with_intervals
     from imgcls.search.sweep import Sweep
     from imgcls.search.winner import flat

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import pandas as pd
 
-from imgcls.evaluation.fresh_seeds import mean_words, optimism_words
+from imgcls.evaluation.confirmation import mean_words, optimism_words
 from imgcls.evaluation.selection import Selection, story
 from imgcls.metrics import ACCURACY, METRICS, Metric, Scores, metric_named
 from imgcls.record import MetricName, RunRecord, Tag

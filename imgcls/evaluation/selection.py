@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from imgcls.errors import InputError
-from imgcls.evaluation.fresh_seeds import (
+from imgcls.evaluation.confirmation import (
     Confirmation,
     Confirmed,
     completed_trials,

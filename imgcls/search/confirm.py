@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from imgcls.config.keys import Experiment
 from imgcls.errors import InputError
-from imgcls.evaluation.fresh_seeds import (
+from imgcls.evaluation.confirmation import (
     Confirmation,
     Confirmed,
     fresh_runs_of,

@@ -14,7 +14,7 @@ from imgcls.config.keys import Experiment
 from imgcls.data.augment import refuse_colours_of_grey
 from imgcls.data.splits import SQUARES_FORMAT
 from imgcls.errors import ConfigError, TrainingError
-from imgcls.evaluation.fresh_seeds import Confirmation
+from imgcls.evaluation.confirmation import Confirmation
 from imgcls.record import Artifact, MetricName, RunRecord, Tag
 from imgcls.rng import derive_seed
 from imgcls.runs.announce import announce

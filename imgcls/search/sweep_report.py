@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from imgcls.config.keys import Experiment
-from imgcls.evaluation.fresh_seeds import Confirmation, confirmation_table, mean_words, optimism_sentence
+from imgcls.evaluation.confirmation import Confirmation, confirmation_table, mean_words, optimism_sentence
 from imgcls.evaluation.selection import Selection, Trials, selection_of, story
 from imgcls.metrics import ACCURACY, metric_named
 from imgcls.record import Artifact, RunRecord, Tag

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
+from imgcls.evaluation.confirmation import Confirmed
 from imgcls.evaluation.evaluation_report import evaluation_markdown
-from imgcls.evaluation.fresh_seeds import Confirmed
 from imgcls.evaluation.selection import Selection
 from imgcls.metrics import Scores
 from imgcls.statistics.intervals import Interval, wilson

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from imgcls.evaluation.compare import compare
-from imgcls.evaluation.fresh_seeds import Confirmed, rank_confirmed
+from imgcls.evaluation.confirmation import Confirmed, rank_confirmed
 from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.rerun import rerun
 from imgcls.evaluation.selection import selection_of, story

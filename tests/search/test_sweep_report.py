@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 
-from imgcls.evaluation.fresh_seeds import Confirmed, rank_confirmed
+from imgcls.evaluation.confirmation import Confirmed, rank_confirmed
 from imgcls.evaluation.selection import Selection, Trials
 from imgcls.search.sweep_report import sweep_markdown
 from imgcls.statistics.intervals import Interval
