@@ -61,6 +61,10 @@ class TrainingError(ImgclsError):
     """Error of a run that had started and cannot go on."""
 
 
+class DamagedError(TrainingError):
+    """Error of a run whose training cannot go on, because its last checkpoint cannot be read."""
+
+
 class Interrupted(ImgclsError):
     """Error of a run that stopped on purpose, after whole steps, for Ctrl-C, SIGTERM or SIGHUP."""
 

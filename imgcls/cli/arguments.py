@@ -23,7 +23,7 @@ AsJsonList = Annotated[bool, typer.Option("--json", help="Print a JSON list of f
 
 
 def open_tracker() -> Tracker:
-    """Opens the record for a verb without an EXPERIMENT argument: that of the project around the working folder."""
+    """Where a verb's arguments name no experiment: opens the record of the project around the working folder."""
     from imgcls.project import Project
     from imgcls.tracking.store import Tracker
 
@@ -31,7 +31,7 @@ def open_tracker() -> Tracker:
 
 
 def read_experiment(name: str, overrides: Iterable[str] | None) -> tuple[Experiment, Project]:
-    """Reads, from the arguments of a verb, the experiment that they name, with every `--set`, and its project."""
+    """Reads the arguments of a verb: the experiment that they name, with every `--set`, and its project."""
     from imgcls.config.load import load_experiment
     from imgcls.project import find_experiment
 

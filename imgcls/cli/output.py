@@ -13,19 +13,19 @@ Facts = Mapping[str, object]
 
 
 def answer(facts: Facts | Sequence[Facts], text: str, *, as_json: bool) -> None:
-    """Prints the answer of a verb: JSON for a program, or text for a reader."""
+    """Outputs what a verb has to say: JSON for a program, or text for a reader."""
     print_json(facts) if as_json else write(text)
 
 
 def facts_text(title: str, facts: Facts) -> str:
-    """The output of facts as text: a table below a title."""
+    """Output as text of facts: a table below a title."""
     from imgcls.reporting.tables import terminal_table
 
     return f"{title}\n{terminal_table([(key, str(value)) for key, value in facts.items()])}"
 
 
 def print_json(facts: Facts | Sequence[Facts]) -> None:
-    """Prints one flat object, or a list of them, as JSON that every parser accepts: NaN and infinity become null.
+    """Outputs one flat object, or a list of them, as JSON that every parser accepts: NaN and infinity become null.
 
     Raises:
         ResourceError: it did not arrive; text for readers may get lost, the answer to a program may not.
@@ -41,7 +41,7 @@ def _finite(facts: Facts) -> dict[str, object]:
 
 
 def write_cautions(tags: Mapping[str, str]) -> None:
-    """Writes the cautions beside the scores of a run with these tags to stdout, a line a sentence."""
+    """Outputs to stdout, a line a sentence, what is to be said beside the scores of a run with these tags."""
     from imgcls.reporting.cautions import cautions
 
     for sentence in cautions(tags):
@@ -49,5 +49,5 @@ def write_cautions(tags: Mapping[str, str]) -> None:
 
 
 def write(text: str) -> None:
-    """Writes one text to stdout, with characters that would move the cursor made visible."""
+    """Outputs one text to stdout, with characters that would move the cursor made visible."""
     sys.stdout.write(printable(text) + "\n")

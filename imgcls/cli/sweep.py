@@ -53,7 +53,7 @@ def sweep(
 
 
 def write_end(sweep_run_id: str, tracker: Tracker) -> None:
-    """Prints the end of `imgcls sweep` and `imgcls confirm`: the winner, where everything lies and the next verb."""
+    """The end of what `imgcls sweep` prints, and `imgcls confirm`: the winner, where all lies and the next verb."""
     from imgcls.evaluation.selection import selection_of, story
     from imgcls.reporting.run_scores import val_score
     from imgcls.reporting.tables import terminal_table

@@ -25,7 +25,7 @@ from imgcls.tracking.store import Tracker
 
 @dataclass(frozen=True)
 class Pair:
-    """Two compared runs, paired on the same images.
+    """Two runs compared: how many of the same images both, one or neither of them predicts right.
 
     Attributes:
         first: its number in the comparison, from 1.
@@ -68,7 +68,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Split:
-    """One split in a comparison: what it says about the compared runs.
+    """Runs compared on one split: what it says about each and about every two of them.
 
     Attributes:
         name: `val` or `test`.
@@ -118,7 +118,7 @@ def _with_ends(name: str, value: float, interval: Interval | None) -> dict[str, 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of runs.
+    """Runs compared: what came of it.
 
     Attributes:
         runs: their records, in the order asked for; a sweep's winner stands for it. Numbers count from 1.
@@ -157,7 +157,7 @@ class Comparison:
 
 
 def compare(run_ids: Sequence[str], tracker: Tracker) -> Comparison:
-    """Compares runs on the images of their common val split, and on test where it was already opened for them.
+    """Compares runs image by image on their common val split, and on test where it was already opened for them.
 
     Args:
         run_ids: two or more completed runs; a sweep stands for its winner.

@@ -18,12 +18,12 @@ SMALLEST_P = 1e-4
 
 
 def comparison_markdown(comparison: Comparison) -> str:
-    """Report of a comparison as Markdown."""
+    """The comparison report as Markdown."""
     return "\n\n".join(_blocks(comparison)) + "\n"
 
 
 def comparison_pictures(comparison: Comparison) -> list[tuple[str, bytes]]:
-    """Pictures of a comparison's report: (caption, PNG) of the curves of all runs, overlaid."""
+    """The comparison report's pictures: (caption, PNG) of the curves of all runs, overlaid."""
     named = zip(comparison.runs, comparison.histories, strict=True)
     curves = {f"{i} {run.name}": history for i, (run, history) in enumerate(named, 1)}
     metric = ACCURACY if comparison.val.metric is LOSS else comparison.val.metric

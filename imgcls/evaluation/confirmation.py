@@ -23,7 +23,7 @@ SAME_MEAN = 12
 
 @dataclass(frozen=True)
 class Confirmed:
-    """One configuration of a sweep, trained again with fresh seeds.
+    """One configuration in the confirmation of a sweep, which was trained again with fresh seeds.
 
     Attributes:
         found_by: the trial that found it.
@@ -150,7 +150,7 @@ class Confirmation:
 
 
 def ranked_trials(trials: Sequence[RunRecord], metric: str) -> list[RunRecord]:
-    """Completed trials in the order in which fresh seeds confirm them: by the metric, val/loss, the number."""
+    """A confirmation's order of a sweep's completed trials: by the metric, val/loss, the number."""
 
     def rank(record: RunRecord) -> tuple[float, float, int]:
         return metric_named(metric).rank(record.best(metric)), record.best(LOSS.on_val), record.trial
@@ -159,7 +159,7 @@ def ranked_trials(trials: Sequence[RunRecord], metric: str) -> list[RunRecord]:
 
 
 def rank_confirmed(confirmed: Sequence[Confirmed]) -> Confirmation:
-    """Ranks configurations by their means over fresh seeds.
+    """A confirmation's ranks: its configurations by their means over fresh seeds.
 
     Args:
         confirmed: at least one, in the order of the trials that found them, the best trial's first.
@@ -169,12 +169,12 @@ def rank_confirmed(confirmed: Sequence[Confirmed]) -> Confirmation:
 
 
 def fresh_seed(search_seed: int, index: int) -> int:
-    """The fresh seed number `index`, from 0, with which every configuration of a sweep is trained again."""
+    """A confirmation's fresh seed number `index`, from 0, with which each of its configurations is trained again."""
     return derive_seed(search_seed, "confirm", index) % 2**31
 
 
 def recorded_confirmation(sweep: RunRecord, tracker: Tracker) -> Confirmation | None:
-    """A sweep's latest confirmation with fresh seeds; None where there is none, or where a run of it was deleted."""
+    """The latest confirmation of a sweep as recorded; None where there is none, or where a run of it was deleted."""
     if not sweep.confirmed_trials:
         return None
     num_seeds = int(sweep.metrics[MetricName.CONFIRM_NUM_SEEDS])
@@ -187,13 +187,13 @@ def recorded_confirmation(sweep: RunRecord, tracker: Tracker) -> Confirmation | 
 
 
 def completed_trials(sweep: RunRecord, numbers: Sequence[int], tracker: Tracker) -> list[RunRecord]:
-    """The completed trials that fresh seeds confirm: those of a sweep with these numbers."""
+    """The completed trials that a confirmation is of: those of a sweep with these numbers."""
     below = {Tag.PARENT: sweep.run_id, Tag.KIND: "trial", Tag.OUTCOME: "completed"}
     return [record for number in numbers for record in tracker.find({**below, Tag.TRIAL: str(number)})]
 
 
 def fresh_runs_of(trial: RunRecord, tracker: Tracker) -> list[RunRecord]:
-    """The completed fresh runs of a trial's configuration, trained up to the trial's best epoch, oldest first."""
+    """A confirmation's completed runs of a trial's configuration, up to the trial's best epoch, oldest first."""
     of_trial = {Tag.PARENT: trial.parent, Tag.KIND: "confirm", Tag.OUTCOME: "completed", Tag.TRIAL: str(trial.trial)}
     epoch = str(trial.best_epoch)
     return [run for run in tracker.find(of_trial) if run.params.get("train.score_epoch") == epoch]
@@ -211,7 +211,7 @@ ONE_SEED = "one seed, no interval"
 
 
 def confirmation_table(confirmation: Confirmation) -> pd.DataFrame:
-    """Table of a confirmation in words: one row a configuration, the best first, with its mean over fresh seeds."""
+    """A confirmation as a table: one row a configuration, the best first, with its mean over fresh seeds in words."""
     return pd.DataFrame([_row(confirmed, confirmation.winner) for confirmed in confirmation.ranked])
 
 
@@ -235,7 +235,7 @@ def _ends(interval: Interval | None) -> str:
 
 
 def optimism_sentence(confirmation: Confirmation) -> str:
-    """Sentence on what the score of a sweep's best trial lost with fresh seeds."""
+    """A confirmation's sentence on what the score of a sweep's best trial lost with fresh seeds."""
     best = confirmation.best_trial
     return (
         f"Optimism {optimism_words(best)}: the {confirmation.metric} of the best trial, trial {best.trial}, minus the "
@@ -249,7 +249,7 @@ def confirmation_text(confirmation: Confirmation) -> str:
 
 
 def mean_words(confirmed: Confirmed) -> str:
-    """Mean of a configuration over fresh seeds: `0.88 (0.85 to 0.91), standard deviation 0.012, 3 fresh seeds`."""
+    """A confirmation's mean in words: `0.88 (0.85 to 0.91), standard deviation 0.012, 3 fresh seeds`."""
     if confirmed.interval is None:
         return f"{rounded(confirmed.mean, confirmed.digits)} ({ONE_SEED})"
     return (
@@ -264,7 +264,7 @@ def _std_words(confirmed: Confirmed) -> str:
 
 
 def optimism_words(confirmed: Confirmed) -> str:
-    """The optimism of a configuration: its trial's score minus the mean over fresh seeds, with its interval."""
+    """A confirmation's optimism in words: a trial's score minus the mean over fresh seeds, with its interval."""
     if confirmed.optimism_interval is None:
         return f"{rounded(confirmed.optimism, _around_0(confirmed.digits))} ({ONE_SEED})"
     return with_interval(confirmed.optimism, confirmed.optimism_interval)

@@ -37,7 +37,7 @@ def evaluation_markdown(
     classes: pd.DataFrame,
     intervals: Mapping[str, Scores] = MappingProxyType({}),
 ) -> str:
-    """Report of one held-out evaluation, as Markdown.
+    """The evaluation report as Markdown.
 
     A score carries no more digits than its 95% interval supports, one without an interval no more than the accuracy's
     on the same images; those of a class, no more than its recall's.
@@ -82,7 +82,7 @@ def evaluation_markdown(
 
 
 def about_intervals(intervals: Mapping[str, Scores]) -> str:
-    """Words of an evaluation's report on how its intervals are made, and why a score has none.
+    """The evaluation report's words on how its intervals are made, and why a score has none.
 
     Args:
         intervals: `test` or `val` -> the intervals on it.
@@ -103,14 +103,14 @@ def about_intervals(intervals: Mapping[str, Scores]) -> str:
 
 
 def score_rows(evaluation: RunRecord) -> list[tuple[str, str, str, str, str]]:
-    """Rows of an evaluation's score table: (score, on test, its 95% interval, on val, its 95% interval)."""
+    """The evaluation report's rows of scores: (score, on test, its 95% interval, on val, its 95% interval)."""
     return [
         (metric.words, *_cells(evaluation, "test", metric), *_cells(evaluation, "val", metric)) for metric in METRICS
     ]
 
 
 def look_words(evaluation: RunRecord) -> str:
-    """Words of an evaluation's report on which opening of the test split it was, and what follows from earlier ones."""
+    """The evaluation report's words on which opening of the test split it was, and what follows from earlier ones."""
     look, num_alike, alike = evaluation.look, int(evaluation.tags.get(Tag.NUM_TEST_ALIKE, "0")), ""
     if num_alike:
         images = "1 of its images looks" if num_alike == 1 else f"{num_alike} of its images look"

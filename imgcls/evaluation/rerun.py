@@ -120,7 +120,7 @@ class Verdict:
 
 
 def rerun(run_id: str, tracker: Tracker) -> Verdict:
-    """Trains a run again as a run of kind `rerun`, and compares every epoch's metrics, timings aside.
+    """Reruns a run: trains it again as a run of kind `rerun`, and compares every epoch's metrics, timings aside.
 
     Args:
         run_id: of a run that trained to its end; a sweep stands for its winner.
@@ -169,7 +169,7 @@ def _history(tracker: Tracker, run_id: str) -> dict[str, dict[int, float]]:
 
 
 def first_difference(original: History, repeat: History) -> str:
-    """Earliest epoch, and metric in it, where a rerun's history differs in any bit; "" where it does not."""
+    """A rerun's first difference: the earliest epoch, and metric in it, where its history has other bits; else ""."""
     epochs = sorted({epoch for history in (original, repeat) for points in history.values() for epoch in points})
     for epoch in epochs:
         for name in original:

@@ -29,7 +29,7 @@ ENDED = ("completed", "pruned", "failed")
 
 @dataclass(frozen=True)
 class Trials:
-    """Trials among which val selected: those of a sweep that ended.
+    """A selection's trials: those of an ended sweep, among which val selected.
 
     Attributes:
         ranked: run id -> number of each completed one, best first.
@@ -67,7 +67,7 @@ class Trials:
 
 @dataclass(frozen=True)
 class Selection:
-    """Selection of a run: what the record knows about its choice.
+    """The selection of a run: what the record knows about its choice.
 
     Attributes:
         run: the run in question.
@@ -136,7 +136,7 @@ class Selection:
 
 
 def selection_of(run: RunRecord, tracker: Tracker, trials: Trials | None = None) -> Selection:
-    """Selection of a run that trained: what the record knows about its choice.
+    """The selection of a run that trained: reads what the record knows about its choice.
 
     Args:
         run: of any kind but a sweep or an evaluation.
@@ -181,7 +181,7 @@ def _confirmed(
 
 
 def story(selection: Selection, subject: str = "This run") -> Iterator[str]:
-    """Sentences on the selection of a run: how it came to be chosen, or that it was not.
+    """The selection of a run in sentences: how it came to be chosen, or that it was not.
 
     Args:
         selection: of the run.

@@ -58,7 +58,7 @@ def rows_with_intervals(axes: Axes, names: Sequence[str], intervals: Sequence[In
 
 
 def legend_above(axes: Axes, ncols: int = 3) -> None:
-    """Draws a legend above the axes, where it covers no curve."""
+    """Draws a legend above the axes, where it covers no line of the drawing."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=ncols, fontsize=SMALL, frameon=False, borderaxespad=0.2)
 
 

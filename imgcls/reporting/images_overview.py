@@ -47,7 +47,7 @@ def overview(dataset: Dataset, place: str, device: str, *, work: str = "") -> st
 
 
 def too_few_to_score(dataset: Dataset) -> str:
-    """A warning that names the classes of which val or test has too few images to score; "" where there are none."""
+    """The images overview's warning of classes with too few in val or test to be scored; "" where there are none."""
     counts = _counts(dataset)
     scored = np.stack([num for split, num in counts.items() if split != "train"])
     small = [row for row in np.argsort(scored.min(axis=0), kind="stable") if scored[:, row].min() < FEW_IMAGES]

@@ -32,7 +32,7 @@ MAX_NAMED_CLASSES = 100
 
 
 def confusion_matrix(matrix: NDArray[np.integer], class_names: Sequence[str]) -> Figure:
-    """Draws the confusion matrix of predictions: colour is the share of the true class, text the count and that share.
+    """Figure of predictions, a confusion matrix: colour is the share of the true class, text the count and that share.
 
     Cells carry text up to 20 classes. From there on the colour scale is a square root, which lets rare mistakes show,
     and beyond 100 classes not every one is named.
@@ -73,7 +73,7 @@ def confusion_matrix(matrix: NDArray[np.integer], class_names: Sequence[str]) ->
 
 
 def reliability_diagram(reliability: Reliability, ece: float, *, has_intervals: bool = True) -> Figure:
-    """Draws the reliability of predictions: accuracy against confidence, over a histogram of confidence.
+    """Figure of predictions by their confidence: the accuracy against it, over its histogram.
 
     A point stands at its bin's mean confidence, so its distance to the diagonal is the bin's share in the calibration
     error; its bar is the 95% Wilson interval, where there is one.
@@ -119,7 +119,7 @@ def worst_mistakes(
     class_names: Sequence[str],
     num: int = 24,
 ) -> Figure:
-    """Draws images with wrong predictions of the highest confidence, each under truth → prediction (confidence).
+    """Figure of the wrong predictions of the highest confidence: images, each under truth → prediction (confidence).
 
     Args:
         pixels: uint8 (N, C, H, W), C = 1 (grey) or 3 (RGB). Only the rows shown are read.
@@ -157,7 +157,7 @@ def near_duplicates(
     above: NDArray[np.uint8], below: NDArray[np.uint8], keys: Sequence[tuple[str, str]], num_pairs: int,
     title: str = "Near duplicates, train above val",
 ) -> Figure:  # fmt: skip
-    """Draws a figure of pairs of images, each above the one that looks like it.
+    """Figure of images, as for predictions, in pairs: each above the one that looks like it.
 
     Args:
         above: uint8 (N, C, H, W), C = 1 (grey) or 3 (RGB), N at least 1.

@@ -41,7 +41,7 @@ class Pace:
 
 
 class RunProgress:
-    """Shows the progress of one run.
+    """The progress of one run, shown to a person.
 
     Args:
         title: what the run is called.

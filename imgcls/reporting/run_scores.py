@@ -13,7 +13,7 @@ from imgcls.tracking.store import Tracker
 
 
 def score_of(record: RunRecord) -> str:
-    """A run's accuracy in words: on test where it was judged there, else on val; empty where it has none.
+    """A run's score in words: its accuracy on test where it was judged there, else on val; empty where it has none.
 
     With its 95% interval, and with the run's cautions.
     """
@@ -30,12 +30,12 @@ def score_of(record: RunRecord) -> str:
 
 
 def val_score(record: RunRecord, metric: str) -> str:
-    """A run's val score in words, with its interval: a metric at the epoch that it kept. A sweep has its winner's."""
+    """A run's score on val in words, with its interval: a metric at the kept epoch. A sweep has its winner's."""
     return score_text(record.best(metric), best_interval(record, metric), best_accuracy_interval(record))
 
 
 def best_interval(record: RunRecord, metric: str) -> Interval | None:
-    """The 95% interval beside a run's recorded val score; None where the record has none.
+    """A run's score on val: the 95% interval recorded beside it; None where the record has none.
 
     Args:
         record: of a run that trained, or of a sweep, which has its winner's.
@@ -47,7 +47,7 @@ def best_interval(record: RunRecord, metric: str) -> Interval | None:
 
 
 def best_accuracy_interval(record: RunRecord) -> Interval:
-    """The 95% interval beside a run's recorded val accuracy; `NO_INTERVAL` for too few or unknown groups."""
+    """A run's scored accuracy on val: the 95% interval beside it; `NO_INTERVAL` for too few or unknown groups."""
     if recorded := _ends(record.metrics, best_name(ACCURACY.on_val)):
         return recorded
     if record.has_groups:
@@ -61,6 +61,6 @@ def _ends(metrics: Mapping[str, float], name: str) -> Interval | None:
 
 
 def history_table(run_id: str, metric: Metric, tracker: Tracker) -> pd.DataFrame:
-    """The scores of a run by epoch, as curves show them: `epoch`, `val/accuracy`, `val/loss` and a metric."""
+    """A run's scores by epoch, as curves show them: `epoch`, `val/accuracy`, `val/loss` and a metric."""
     columns = {name: dict(tracker.history(run_id, name)) for name in reported(metric.on_val)}
     return pd.DataFrame(columns).rename_axis("epoch").sort_index().reset_index()

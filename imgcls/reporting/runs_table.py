@@ -17,7 +17,7 @@ COLUMNS = ("run", "kind", "outcome", "started (UTC)", "start to end", "experimen
 
 
 def runs_table(records: Sequence[RunRecord]) -> str:
-    """The table of `imgcls runs`: a header and a line for each run, in aligned columns."""
+    """The runs table: a header and a line for each run, in aligned columns."""
     rows = [COLUMNS, *(_row(record) for record in records)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     return "\n".join(
@@ -26,7 +26,7 @@ def runs_table(records: Sequence[RunRecord]) -> str:
 
 
 def run_facts(record: RunRecord) -> dict[str, object]:
-    """A run as `imgcls runs --json` has it, under the record's names: when it ran, what was drawn for it, its metrics.
+    """The runs table's line for one run as facts for programs: when it ran, what was drawn for it, its metrics.
 
     Times are ISO 8601 in UTC; `seconds` and `end_time` are None of a run that goes on.
     """
@@ -47,7 +47,7 @@ def run_facts(record: RunRecord) -> dict[str, object]:
 
 
 def searched_values(record: RunRecord) -> dict[str, object]:
-    """Cells of the table of runs: values that a sweep drew for a run, by dotted key; empty for other kinds."""
+    """The runs table's cells for what a sweep drew for a run, by dotted key; empty for other kinds."""
     if record.kind not in ("trial", "confirm"):
         return {}
     keys = [name.removeprefix(SPACE) for name in record.params if name.startswith(SPACE)]

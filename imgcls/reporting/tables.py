@@ -40,7 +40,7 @@ def shown(value: object) -> str:
 
 
 def shell(command: str) -> str:
-    """A shell command as a block of Markdown, like a table."""
+    """A block of Markdown that stands beside tables: a shell command."""
     return f"```sh\n{command}\n```"
 
 

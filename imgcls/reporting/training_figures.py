@@ -33,7 +33,7 @@ RUN_LINES = ("-", "--", ":", "-.")
 def learning_curves(
     history: pd.DataFrame | Sequence[Mapping[str, float]], best_epoch: int | None = None, metric: Metric = ACCURACY
 ) -> Figure:
-    """Draws the learning curves of a run: the loss, and the metric that selects or the accuracy, over the epochs.
+    """Training figure of a run's learning curves: the loss, and the metric that selects or the accuracy, over epochs.
 
     Args:
         history: a row per epoch with `epoch` (completed epochs, from 1), `train/loss`, and the metrics on val.
@@ -74,7 +74,7 @@ def _beside_the_loss(metric: Metric) -> Metric:
 def overlaid_curves(
     runs: Mapping[str, pd.DataFrame | Sequence[Mapping[str, float]]], metric: Metric = ACCURACY
 ) -> Figure:
-    """Draws the learning curves of several runs over one another, on val.
+    """Training figure of the learning curves of several runs over one another, on val.
 
     Args:
         runs: name -> a row per epoch with `epoch` (completed epochs, from 1), `val/loss` and the metric that selects,
@@ -107,7 +107,7 @@ def overlaid_curves(
 def search_history(
     trials: Sequence[int], values: Sequence[float], outcomes: Sequence[str], metric: Metric = ACCURACY
 ) -> Figure:
-    """Draws the figure of a search: what each trial reached, and the best of the completed ones so far.
+    """Training figure of a search: what each trial reached, and the best of the completed ones so far.
 
     Args:
         trials: their numbers, in any order.
@@ -139,7 +139,7 @@ def search_history(
 
 
 def importances(shares: Mapping[str, tuple[float, Interval]]) -> Figure:
-    """Draws the figure of importances: how much each searched key matters for the metric, the most important on top.
+    """Training figure of how much each searched key matters for the metric, the most important on top.
 
     Args:
         shares: dotted key -> share of the metric's variation, in [0, 1], and the range of that.
@@ -164,7 +164,7 @@ def leaderboard_intervals(
     names: Sequence[str], values: Sequence[float], intervals: Sequence[Interval], metric: Metric = ACCURACY,
     num: int = 20,
 ) -> Figure:  # fmt: skip
-    """Draws a figure of the best trials with their 95% intervals, so that one sees which cannot be told apart.
+    """Training figure of the best trials with their 95% intervals: one sees which of them cannot be told apart.
 
     Args:
         names: of the trials, best first.

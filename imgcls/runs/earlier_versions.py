@@ -10,7 +10,7 @@ from imgcls.training.loss import LOSS_DEFINITION
 
 
 def recorded_squares(record: RunRecord) -> int:
-    """The format in which a run's images became squares, to prepare its data again.
+    """An earlier version's format, in which a run's images became squares, to prepare its data again.
 
     Raises:
         InputError: a format of a later version.
@@ -24,12 +24,12 @@ def recorded_squares(record: RunRecord) -> int:
 
 
 def is_kept_larger(dataset: Dataset) -> bool:
-    """Whether train's squares are larger than val's; where they are not, every format has the same val images."""
+    """Whether an earlier version may have other val images: only where train's squares are larger than val's."""
     return bool(dataset.train.stored.shape[-1] > dataset.val.stored.shape[-1])
 
 
 def other_squares(record: RunRecord, dataset: Dataset) -> str:
-    """How the val images of an earlier version's run differ from those that are made now, or ""."""
+    """An earlier version's val images: how those of a run differ from those that are made now, or ""."""
     if record.squares == dataset.squares or not is_kept_larger(dataset):
         return ""
     return (
@@ -39,7 +39,7 @@ def other_squares(record: RunRecord, dataset: Dataset) -> str:
 
 
 def other_loss(record: RunRecord, experiment: Experiment) -> str:
-    """How the loss of an earlier version's run differs from that of today, in words; "" where it does not."""
+    """An earlier version's loss: how that of a run differs from that of today, in words; "" where it does not."""
     train, augment = experiment.train, experiment.augment
     is_softened = train.label_smoothing or augment.mixup or augment.cutmix
     if record.loss == LOSS_DEFINITION or train.class_weights == "none" or not is_softened:
@@ -51,7 +51,7 @@ def other_loss(record: RunRecord, experiment: Experiment) -> str:
 
 
 def same_work(records: Sequence[RunRecord], experiment: Experiment, ignored: Iterable[str]) -> RunRecord | None:
-    """The newest run with the same settings but for the `ignored` keys, if an earlier version recorded it.
+    """An earlier version's run: the newest with the same settings but for the `ignored` keys, if it is such a run.
 
     A key that is new since then, which its record lacks, must have its default. The oldest of `records` comes first.
     """

@@ -15,7 +15,7 @@ from imgcls.tracking.store import Tracker
 
 
 class ImageRecord:
-    """What the record of a run, or of a sweep, says of its images; `tags` are those that describe them."""
+    """The image record of a run, or of a sweep: what it says of its images; `tags` are those that describe them."""
 
     def __init__(self, dataset: Dataset, tracker: Tracker) -> None:
         self._dataset = dataset

@@ -138,7 +138,7 @@ def _check_metric(name: str, dataset: Dataset) -> None:
 def cached_dataset(
     data: DataConfig, augment: AugmentConfig, project: Project, squares: int
 ) -> tuple[Dataset, tuple[str, ...]]:
-    """The images of an experiment to be prepared, and their warnings; trials that share their data load it once."""
+    """Prepares the images of an experiment, and their warnings; trials that share their data load it once."""
     with held_warnings() as warnings:
         dataset = load_dataset(data, augment, project, squares)
     return dataset, tuple(filter(None, [*warnings, dataset.cut, too_few_to_score(dataset)]))

@@ -31,7 +31,7 @@ def rebuild(record: RunRecord, tracker: Tracker) -> Prepared:
 
 
 def recorded_experiment(run_id: str, tracker: Tracker) -> Experiment:
-    """The experiment with which a run is rebuilt: the resolved one that it recorded.
+    """Rebuilds the experiment of a run: the resolved one that it recorded.
 
     Raises:
         InputError: it left no config.
@@ -41,7 +41,7 @@ def recorded_experiment(run_id: str, tracker: Tracker) -> Experiment:
 
 
 def trained_record(run_id: str, tracker: Tracker) -> RunRecord:
-    """The record of a run to be rebuilt or judged, which has trained to its end; a sweep stands for its winner.
+    """The record from which a run is rebuilt or judged, which has trained to its end; a sweep stands for its winner.
 
     Raises:
         InputError: an unknown id, an evaluation, a run of somebody else's, an unfinished one.
@@ -64,13 +64,13 @@ def trained_record(run_id: str, tracker: Tracker) -> RunRecord:
 
 
 def same_place(record: RunRecord, prepared: Prepared) -> bool:
-    """Whether a run that is rebuilt here must give its exact bits again: same processor, threads and versions."""
+    """Whether a rebuilt run must give its exact bits again here: same processor, threads and versions."""
     device = str(prepared.device)
     return not other_versions(record) and record.device == device and UNKNOWN_MODEL not in device
 
 
 def other_versions(record: RunRecord) -> list[str]:
-    """Packages of another version than a rebuilt run had, or an unknown one, each as `torch 2.14.1 -> 2.15.0`."""
+    """A rebuilt run's packages that are another version here, or an unknown one, each as `torch 2.14.1 -> 2.15.0`."""
     then, now = record.versions, versions()
     pairs = {name: (then.get(name, UNKNOWN), now[name]) for name in WHAT_MAKES_BITS}
     return [

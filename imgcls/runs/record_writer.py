@@ -31,7 +31,7 @@ from imgcls.training.loss import LOSS_DEFINITION
 
 @dataclass(frozen=True)
 class Finished:
-    """What the record writer hands back of a run that ended.
+    """The record writer's last word on a run: its outcome, best epoch, intervals and cautions.
 
     Attributes:
         run_id: MLflow's id.
@@ -52,7 +52,7 @@ class Finished:
 
 
 class RecordWriter:
-    """Writes the record of a run: what is known at its start, its checkpoints, and its end."""
+    """The record writer of a run: writes what is known at its start, its checkpoints, and its end."""
 
     def __init__(self, run: Run, prepared: Prepared, images: ImageRecord) -> None:
         self._run, self._prepared, self._images = run, prepared, images
@@ -156,7 +156,7 @@ def _val_intervals(of: Predictions, metric: str) -> dict[str, Interval]:
 
 
 def interval_ends(intervals: Mapping[str, Interval], *, has_groups: bool) -> dict[str, float]:
-    """The ends of intervals that a run's record has to hold, by names such as `val/macro_f1_low`.
+    """The record writer's ends of intervals, as far as a record has to hold them, by names such as `val/macro_f1_low`.
 
     That of the accuracy of images alone is left out, since it follows from their number.
     """
@@ -168,7 +168,7 @@ def interval_ends(intervals: Mapping[str, Interval], *, has_groups: bool) -> dic
 
 
 def prediction_table(images: DecodedImages, logits: NDArray[np.float32], class_names: tuple[str, ...]) -> pd.DataFrame:
-    """Table of predictions in a run's record: for each image its name, digest, group, label, prediction, probabilities.
+    """The record writer's table of predictions: each image's name, digest, group, label, prediction, probabilities.
 
     Args:
         images: N images of a split.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from imgcls.config.keys import Experiment
-from imgcls.errors import InputError, Interrupted, TrainingError
+from imgcls.errors import DamagedError, InputError, Interrupted
 from imgcls.files import leftovers
 from imgcls.machine_failures import explain
 from imgcls.record import Artifact, Kind, MetricName, RunRecord, Tag
@@ -93,10 +93,6 @@ class _Work:
     name: str
     images: ImageRecord
     prune: Callable[[EpochResult], bool]
-
-
-class DamagedError(TrainingError):
-    """Error of a run whose training cannot go on, because its last checkpoint cannot be read."""
 
 
 MADE_BY_THE_MACHINE = ("train.device", "train.precision", "train.threads")

@@ -35,7 +35,7 @@ SECONDS_TO_LEAVE = 8.0
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """What came of a trial in an engine: a result, an error, or an interruption (a signal, a killed worker)."""
+    """An engine's answer for one trial: a result, an error, or an interruption (a signal, a killed worker)."""
 
     job: TrialJob
     finished: Finished | None = None
@@ -44,7 +44,7 @@ class TrialOutcome:
 
 
 class ThisProcess:
-    """Engine that runs the trials of a sweep in this process, one at a time."""
+    """The engine that runs the trials of a sweep in this process, one at a time."""
 
     capacity = 1
 
@@ -65,7 +65,7 @@ class ThisProcess:
 
 
 class LocalProcesses:
-    """Engine that runs the trials of a sweep side by side on this machine, `capacity` at most.
+    """The engine that runs the trials of a sweep side by side on this machine, `capacity` at most.
 
     Threads are divided, and each worker has its own GPU where there are some.
 

@@ -17,12 +17,12 @@ there are, the less their shares vary."""
 
 
 def importances(study: Study) -> dict[str, float]:
-    """Importance of each searched key: its share of the metric's variation, in [0, 1]; empty with too few trials."""
+    """The importances of the searched keys: shares of the metric's variation, in [0, 1]; empty with too few trials."""
     return _shares(study) if len(_completed(study)) >= MIN_TRIALS else {}
 
 
 def importance_ranges(study: Study) -> dict[str, Interval]:
-    """Range of each key's importance in nine of ten resamples of the trials; empty where `importances` is.
+    """The importances' ranges in nine of ten resamples of the trials, one a key; empty where `importances` is.
 
     The percentile bootstrap over trials (Efron and Tibshirani 1993, chapter 13). It shows how much the shares depend on
     the trials that were drawn, and nothing of how the metric would vary with the seed.

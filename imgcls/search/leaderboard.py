@@ -44,7 +44,7 @@ def _row(trial: FrozenTrial, scores: Iterable[str]) -> dict[str, Any]:
 
 
 def leaderboard_intervals(leaderboard: pd.DataFrame, metric: str, num_val: int) -> list[Interval | None]:
-    """95% interval of each trial's score in a leaderboard, or None; an accuracy has `NO_INTERVAL` in too few groups.
+    """The leaderboard's 95% intervals, one a trial, or None; an accuracy has `NO_INTERVAL` in too few groups.
 
     Args:
         leaderboard: a row a trial. The ends of an interval are in columns such as `val/loss_low` and `val/loss_high`;
@@ -68,7 +68,7 @@ def leaderboard_intervals(leaderboard: pd.DataFrame, metric: str, num_val: int) 
 
 
 def with_intervals(leaderboard: pd.DataFrame, num_val: int) -> pd.DataFrame:
-    """A leaderboard with its scores in words: each with its interval, or with the digits of the accuracy's.
+    """The leaderboard with its scores in words: each with its interval, or with the digits of the accuracy's.
 
     Args:
         leaderboard: as in `leaderboard_intervals`, with any further columns.

@@ -11,17 +11,17 @@ PLANNED = "fixed_params"
 
 
 def attach(study: Study, number: int) -> Trial:
-    """A trial that has begun, by Optuna's internals; its public interface gives one only to whoever asked for it."""
+    """By Optuna's internals, a trial that has begun; the public interface gives one only to whoever asked for it."""
     trial = next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
     return Trial(study, trial._trial_id)
 
 
 def planned_values(trial: FrozenTrial) -> dict[str, Any]:
-    """Values that a trial was enqueued with, from Optuna's internals: dotted key -> value; empty where it was not."""
+    """From Optuna's internals: the values a trial was enqueued with, dotted key -> value; empty where it was not."""
     return dict(trial.system_attrs.get(PLANNED, {}))
 
 
 def plan_otherwise(study: Study, number: int, values: Mapping[str, Any]) -> None:
-    """Replaces the values that a trial was enqueued with in Optuna's internals, as far as it has not taken them yet."""
+    """In Optuna's internals: replaces the values a trial was enqueued with, as far as it has not taken them yet."""
     trial = attach(study, number)
     trial.storage.set_trial_system_attr(trial._trial_id, PLANNED, dict(values))

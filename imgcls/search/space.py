@@ -26,7 +26,7 @@ def draw(trial: optuna.Trial, space: Space) -> Values:
 
 
 def suggest(trial: optuna.Trial, space: Space) -> Values:
-    """Takes the values of the search space that the study holds for a trial, planned beforehand."""
+    """The search space's values for one trial, which were planned beforehand: takes them from the study."""
     return {key: _suggest_one(trial, key, options) for key, options in space.items()}
 
 
@@ -39,7 +39,7 @@ def _suggest_one(trial: optuna.Trial, key: str, options: Options) -> Scalar:
 
 
 def as_written(options: Options, value: object) -> Scalar:
-    """The value of a search space that equals `value` up to floating point's rounding.
+    """The search space's value that equals `value` up to floating point's rounding.
 
     Raises:
         ValueError: there is none.
@@ -73,7 +73,7 @@ ROUNDING = 1e-12
 
 
 def own_values(resolved: Experiment, space: Space) -> Values:
-    """The experiment's own values of the keys in its search space, which trial 0 runs.
+    """The search space's keys with the values that the experiment itself gives them, which trial 0 runs.
 
     Raises:
         ConfigError: a value that lies outside its own search space, or between two of its steps.
@@ -101,7 +101,7 @@ def _neighbours(options: Options, value: Any) -> str:
 
 
 def grid(space: Space, most: int | None = None) -> list[Values]:
-    """Every combination of a search space's values, the last key changing fastest.
+    """The search space as a grid: every combination of its values, the last key changing fastest.
 
     Args:
         space: lists, and ranges that have steps.
@@ -112,7 +112,7 @@ def grid(space: Space, most: int | None = None) -> list[Values]:
 
 
 def grid_size(space: Space) -> int:
-    """Number of combinations of a search space's values.
+    """The search space's size as a grid: the number of combinations of its values.
 
     Raises:
         ConfigError: a continuous or a logarithmic range, which has no grid.
@@ -140,12 +140,12 @@ def _length(key: str, options: Options) -> int:
 
 
 def extremes(options: Options) -> tuple[Scalar, ...]:
-    """The ends of a range of a search space, or every listed value."""
+    """The search space's extremes for one key: the ends of its range, or every listed value."""
     return (options.low, options.high) if isinstance(options, Range) else options
 
 
 def to_be_checked(key: str, options: Options) -> tuple[Scalar, ...]:
-    """Values of one key of the search space from which it can be told whether all of them are possible.
+    """The search space's values of one key from which it can be told whether all of them are possible.
 
     For most keys these are the least and the greatest. A network may be possible with both and impossible in between.
     """
@@ -201,7 +201,7 @@ def check_space(experiment: Experiment, project: Project) -> None:
 
 
 def single_values(experiment: Experiment) -> Iterator[Values]:
-    """Each value of the search space that has to be checked, by itself."""
+    """The search space's values that have to be checked, each by itself."""
     for key, options in experiment.search.space.items():
         yield from ({key: value} for value in to_be_checked(key, options))
 
@@ -221,7 +221,7 @@ def _table(key: str) -> str:
 
 
 def pruner_warmup_of(resolved: Experiment) -> int:
-    """Epochs of every trial that the pruner does not judge: no fewer than the longest warm-up in the search space."""
+    """The search space's warm-up at its longest, or more: the epochs of every trial that the pruner does not judge."""
     warmups = resolved.search.space.get("train.warmup_epochs", (resolved.train.warmup_epochs,))
     longest = max(int(epochs) for epochs in extremes(warmups))
     asked = resolved.search.pruner_warmup_epochs

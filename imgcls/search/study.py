@@ -28,7 +28,7 @@ from imgcls.tracking.claims import claim
 
 @dataclass(frozen=True)
 class StudyPlace:
-    """Where the study of a sweep is, and what all of its trials share.
+    """The study's place, and what all of its trials share.
 
     Attributes:
         root: the project's root.
@@ -191,12 +191,12 @@ class SweepStudy:
 
 
 def direction(experiment: Experiment) -> Literal["minimize", "maximize"]:
-    """Direction of a study in Optuna's words: which way its metric gets better."""
+    """The study's direction in Optuna's words: which way its metric gets better."""
     return "maximize" if metric_named(experiment.search.metric).higher_is_better else "minimize"
 
 
 def make_pruner(experiment: Experiment, warmup: int) -> BasePruner:
-    """Pruner of a sweep's study, which judges no trial before `warmup` completed epochs."""
+    """The study's pruner, which judges no trial before `warmup` completed epochs."""
     if experiment.search.pruner == "none" or warmup >= experiment.train.epochs:
         return NopPruner()
     if experiment.search.pruner == "median":
@@ -205,7 +205,7 @@ def make_pruner(experiment: Experiment, warmup: int) -> BasePruner:
 
 
 def make_sampler(experiment: Experiment, number: int) -> BaseSampler:
-    """Sampler of a study for one trial, seeded by the study's seed and the trial's number."""
+    """The study's sampler for one trial, seeded by the study's own seed and the trial's number."""
     seed = derive_seed(experiment.search.seed, "sampler", number) % 2**32
     if experiment.search.sampler == "tpe":
         return TPESampler(seed=seed)
@@ -213,7 +213,7 @@ def make_sampler(experiment: Experiment, number: int) -> BaseSampler:
 
 
 def only_one(root: Path, study: str) -> AbstractContextManager[None]:
-    """Holds the study of a sweep for this process alone; the kernel lets go of it however the process ends.
+    """The study of a sweep, held by this process alone; the kernel lets go of it however the process ends.
 
     Raises:
         ClaimedError: another process holds it.

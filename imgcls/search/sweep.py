@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep found.
+    """What came of a sweep.
 
     Attributes:
         run_id: of the parent run.

@@ -35,7 +35,7 @@ def sweep_markdown(
     searched: Mapping[str, str],
     importances: Mapping[str, tuple[float, Interval]],
 ) -> str:
-    """The report of a sweep as Markdown.
+    """The sweep report as Markdown.
 
     Args:
         sweep: its own record.
@@ -67,7 +67,7 @@ def sweep_markdown(
 
 
 def evaluate_command(run_id: str) -> str:
-    """Command in a sweep's report that opens the test split for the winner."""
+    """The sweep report's command that opens the test split for the winner."""
     return f"python evaluate.py --run-id {run_id}"
 
 
@@ -176,7 +176,7 @@ NUM_CURVES = 5
 
 
 def write_report(run: Run, tracker: Tracker, winner: RunRecord, best_trial: RunRecord) -> None:
-    """Writes the report of a sweep: `report.md`, `report.html` and the description that MLflow's UI shows.
+    """Writes the sweep report: `report.md`, `report.html` and the description that MLflow's UI shows.
 
     Args:
         run: the sweep, whose winner, leaderboard and importances are recorded already.

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def local_path(uri: str) -> Path | None:
-    """The folder of an artifact place given as a `file:` URI or a plain path; None for anything remote."""
+    """The artifact place that a `file:` URI or a plain path names, as a folder; None for anything remote."""
     parts = urlsplit(uri)
     if parts.scheme == "file":
         return Path(unquote(parts.path, errors="surrogateescape"))
@@ -22,7 +22,7 @@ def local_path(uri: str) -> Path | None:
 
 
 class Places:
-    """The places of artifacts of a store: as the store says, or for a project's own store always below its root.
+    """The artifact places of a store: as the store says, or for a project's own store always below its root.
 
     MLflow stores absolute places, so in a project that was copied they lead to the original. What lay below its
     `mlruns/` is looked for at the same place below ours, and nothing outside of our root is written or removed.

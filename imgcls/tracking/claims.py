@@ -26,7 +26,7 @@ class ClaimedError(InputError):
 
 
 def out_of_sight(what: str, host: str, pid: str, seconds: float) -> ClaimedError:
-    """The error for a claim that a process out of sight may hold; it counts as gone in so many seconds."""
+    """A claim that a process out of sight may hold: the error, which says in how many seconds it counts as gone."""
     return ClaimedError(
         f"{what} may be running: process {pid} of {host} cannot be seen from here (another machine, or another copy of "
         f"this folder) and was alive not long ago; it counts as gone in {seconds:.0f} s unless it says that it lives"
@@ -82,7 +82,7 @@ def is_claimed(root: Path, name: str) -> bool:
 
 
 def claims_id(root: Path) -> str:
-    """Id of a project's claims on this machine; a copy of the project has another id.
+    """A project's claims on this machine have this id; a copy of the project has another.
 
     A run whose tag has another id is not claimed here.
     """

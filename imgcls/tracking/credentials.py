@@ -29,7 +29,7 @@ LEAST_SECRET, LEAST_TOKEN = 4, 8
 
 
 def redacted(uri: str) -> str:
-    """An address whose credentials are masked, so that it may be shown.
+    """Masks credentials in an address, so that it may be shown.
 
     Where an `@` stands behind the host, the password may hold the `/`, `?` or `#` that seems to end it: then nothing
     but the scheme is left.
@@ -48,7 +48,7 @@ def redacted(uri: str) -> str:
 
 
 def scrubbed(text: str) -> str:
-    """A text, such as a client library's message, from which credentials are removed.
+    """Removes credentials from a text, such as a client library's message.
 
     Removed are the secrets of every address in the environment (`MLFLOW_TRACKING_URI` among them) and of every
     variable like `MLFLOW_TRACKING_PASSWORD`, as they are written there and decoded, and those of every address in the

@@ -58,7 +58,7 @@ class FolderIdentity:
 
 @cache
 def machine() -> str:
-    """Id of this machine, as part of a folder's identity; its processes see the same locks of a file."""
+    """The part of a folder's identity that says which machine; its processes see the same locks of a file."""
     for path in MACHINE_ID:
         try:
             name = path.read_text(encoding="ascii", errors="replace").strip()

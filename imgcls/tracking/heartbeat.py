@@ -48,5 +48,5 @@ def heartbeat() -> dict[str, str]:
 
 
 def seconds_to_silence(tags: Mapping[str, str]) -> float:
-    """Seconds until a run's process counts as gone if no further heartbeat follows; not above 0 once it does."""
+    """The heartbeat's seconds left until a run counts as gone if no further one follows; not above 0 once it does."""
     return float(tags.get(Tag.HEARTBEAT, 0)) + SILENT_SECONDS - time.time()

@@ -48,12 +48,12 @@ def quieten() -> None:
 
 
 def is_duplicate_row(error: MlflowException) -> bool:
-    """Whether MLflow's error says that its table holds the same row already, which another process wrote first."""
+    """Whether MLflow's internal error is that the same row is there already, which another process wrote first."""
     return "IntegrityError" in str(error)
 
 
 def create_database(database: Path, artifacts: Path) -> None:
-    """Creates MLflow's tables in a new SQLite database with its internal store class: all of them, or no file.
+    """MLflow's internal store class creates the tables of a new SQLite database: all of them, or no file.
 
     A process that is killed while MLflow itself creates a database leaves a file that never opens again, and several
     processes that create one at once collide. So one process makes it aside and then puts it in place.
@@ -89,7 +89,7 @@ def _make_database(database: Path, artifacts: Path) -> None:
 
 
 def rewrite_places(database: Path, moved: Callable[[str | None, str], str | None]) -> int:
-    """Rewrites the addresses of artifacts in MLflow's tables; gives how many rows changed.
+    """MLflow's internal tables get other addresses of artifacts; gives how many rows changed.
 
     Args:
         database: SQLite's file.

@@ -24,7 +24,7 @@ FAREWELL = 5.0
 
 
 class Outbox(OutboxFiles):
-    """The outbox for a tracking server: its files, and the thread that sends them by `deliver`.
+    """The outbox for a tracking server, with the thread that sends what waits in it by `deliver`.
 
     Messages name the server by `server`, which has no credentials.
     """

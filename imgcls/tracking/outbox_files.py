@@ -51,7 +51,7 @@ RUN_ID = re.compile(r"[\w-]+")
 
 @dataclass(frozen=True)
 class Pending:
-    """What waits in the files of an outbox.
+    """What waits in the outbox files.
 
     Attributes:
         num_entries: in all journals.
@@ -69,7 +69,7 @@ class Pending:
 
 
 class OutboxFiles:
-    """The files of the outbox for one server, in a folder that is made when something is written."""
+    """The outbox files for one server, in a folder that is made when something is written."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -268,7 +268,7 @@ class OutboxFiles:
 
 
 def waiting_entries(run: Path) -> list[tuple[Entry, int]]:
-    """The entries in the outbox's journal of a run that wait, each with the byte at which it ends."""
+    """The outbox files' entries of a run that wait, from its journal, each with the byte at which it ends."""
     if not (run / JOURNAL).exists():
         return []
     content = (run / JOURNAL).read_bytes()
@@ -292,13 +292,13 @@ def _parsed(line: bytes) -> Entry:
 
 
 def note_sent(run: Path, position: int) -> None:
-    """Notes in the outbox that a run's journal has been sent up to this byte."""
+    """Notes in the outbox files that a run's journal has been sent up to this byte."""
     with written_aside(run / POSITION) as aside:
         aside.write_text(str(position))
 
 
 def remove_sent(run: Path) -> None:
-    """Removes from the outbox what has been sent of a run; what was refused stays."""
+    """Removes from the outbox files what has been sent of a run; what was refused stays."""
     # The position first: a journal without one is sent again, a new journal with an old one would lose entries.
     for name in (POSITION, JOURNAL, SENDER):
         (run / name).unlink(missing_ok=True)

@@ -93,7 +93,7 @@ def _count(earlier: Sequence[Opening], own: frozenset[str], images: HashedImages
 
 
 def num_opened_before(tracker: Tracker, *splits: HashedImages) -> int:
-    """Number of images in these splits that a recorded look opened as test images, or that look like such an image.
+    """Recorded looks opened so many of these splits' images as test images, or images that look like them.
 
     Every trial of a sweep asks this again, so the answer is kept in the cache folder.
     """

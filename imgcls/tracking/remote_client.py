@@ -45,7 +45,7 @@ SETTINGS = {
 
 
 def connect(uri: str, root: Path) -> MlflowClient:
-    """Connects a client to a tracking store, remote or not.
+    """The client for a tracking store, a remote one where it is a server.
 
     Raises:
         InputError: a server that does not answer, or does not let us in.
@@ -76,7 +76,7 @@ def _asked(name: str, what: str, after: Literal["", "run", "all"] = "") -> Calla
 
 
 class RemoteClient(MlflowClient):
-    """MLflow's client, for a server that may be away for a while.
+    """The client of a remote server that may be away for a while; otherwise it is MLflow's own.
 
     What is written (`log_batch`, `log_inputs`, `log_artifact`, `update_run`, `set_terminated`) is on the disk when the
     call returns, and is sent in the background. What is asked waits until the server answers; what this project wrote
@@ -222,19 +222,19 @@ class RemoteClient(MlflowClient):
 
 
 def public_uri(uri: str) -> str:
-    """The address of a remote server without user, password and query, which may be secret."""
+    """A remote client's server: its address without user, password and query, which may be secret."""
     parts = urlsplit(uri)
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{parts.hostname}{port}{parts.path}".rstrip("/")
 
 
 def outbox_folder(root: Path, uri: str) -> Path:
-    """Folder of the outbox for a remote server, whose name says which server."""
+    """A remote client's folder for its outbox, whose name says which server."""
     return root / MLRUNS / ".outbox" / quote(public_uri(uri), safe="")
 
 
 def waiting_elsewhere(root: Path, client: MlflowClient) -> list[str]:
-    """What waits in outboxes for servers other than this client's, a line each."""
+    """A remote client's lines on what waits in outboxes for servers other than its own."""
     own = client.outbox.folder if isinstance(client, RemoteClient) else None
     others = [folder for folder in sorted((root / MLRUNS / ".outbox").glob("*")) if folder != own]
     return [
@@ -246,12 +246,12 @@ def waiting_elsewhere(root: Path, client: MlflowClient) -> list[str]:
 
 
 def folder_to_write_in(client: MlflowClient) -> AbstractContextManager[Path | str]:
-    """A temporary folder for an artifact that a client, remote or not, is about to log."""
+    """A client's temporary folder for an artifact that the client, remote or not, is about to log."""
     return client.outbox.writing() if isinstance(client, RemoteClient) else tempfile.TemporaryDirectory()
 
 
 def unsent_artifact(client: MlflowClient, run_id: str, name: str) -> AbstractContextManager[Path | None]:
-    """An artifact that a client has not sent to the remote server yet, for the length of the block; else None."""
+    """A remote client's artifact that it has not sent to the server yet, for the length of the block; else None."""
     return client.outbox.staged(run_id, name) if isinstance(client, RemoteClient) else nullcontext()
 
 

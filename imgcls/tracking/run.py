@@ -115,12 +115,12 @@ class Run:
 
 
 def fitted_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags of a run, shortened to what MLflow keeps."""
+    """A run's tags, shortened to what MLflow keeps."""
     return {key: fitted(value, MAX_TAG_VAL_LENGTH, "cut off here") for key, value in tags.items()}
 
 
 def fitted(value: str, most: int, rest: str) -> str:
-    """Shortens a param or tag of a run to `most` characters; MLflow would cut off its end without a word.
+    """A run's param or tag, shortened to `most` characters; MLflow would cut off its end without a word.
 
     What is left says how long it was, its digest, so that two different ones stay different, and where the rest is.
     """
@@ -132,7 +132,7 @@ def fitted(value: str, most: int, rest: str) -> str:
 
 
 def check_artifact_name(name: str) -> None:
-    """Refuses a name for an artifact that could lead out of the run's folder.
+    """Refuses, before a run logs an artifact, a name for it that could lead out of the run's folder.
 
     Raises:
         InputError: naming what may stand there.

@@ -9,23 +9,23 @@ from imgcls.tracking.credentials import scrubbed
 
 
 class Unsent(Exception):
-    """Error of a server that did not take an entry now: it is sent again. The text goes on from the server's name."""
+    """Server error: an entry was not taken now, and is sent again. The text goes on from the server's name."""
 
 
 class Away(Unsent):
-    """Error of a server that does not answer at all."""
+    """Server error: there is no answer at all."""
 
 
 class Denied(Unsent):
-    """Error of a server that wants other credentials."""
+    """Server error: other credentials are wanted."""
 
 
 class Refused(Exception):
-    """Error of a server that will never take an entry."""
+    """Server error: an entry will never be taken."""
 
 
 def classify(error: Exception) -> Unsent | Refused | None:
-    """The server error behind an exception of MLflow's client; None if it says nothing about the server.
+    """Server error behind an exception of MLflow's client; None if it says nothing about the server.
 
     Returns:
         Away where nobody answers, Denied where other credentials are wanted, Unsent for trouble that may pass
@@ -49,7 +49,7 @@ def classify(error: Exception) -> Unsent | Refused | None:
 
 
 def reason(error: BaseException) -> str:
-    """Reason of a server error in words: the innermost one that the system gives, else the message's first line."""
+    """Server error in words: the innermost reason that the system gives, else the message's first line."""
     system = [link.strerror for link in _chain(error) if isinstance(link, OSError) and link.strerror]
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return scrubbed(system[-1] if system else lines[0])[:300]

@@ -28,7 +28,7 @@ DRIVERS = {
 
 
 def check_address(uri: str) -> None:
-    """Refuses the address of a store that imgcls cannot keep a record in.
+    """Refuses a store's address where imgcls cannot keep a record in it.
 
     Raises:
         InputError: naming the addresses that there are.
@@ -51,7 +51,7 @@ def check_address(uri: str) -> None:
 
 
 def missing_driver(error: BaseException | None) -> str:
-    """How to install the driver for a store's address if its lack is this error; "" for any other error."""
+    """A store's address needs a driver: how to install it, if its lack is this error; "" for any other error."""
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return ""
     package = DRIVERS.get(error.name.partition(".")[0])
@@ -59,7 +59,7 @@ def missing_driver(error: BaseException | None) -> str:
 
 
 def sqlite_address(database: Path) -> str:
-    """The store address of a SQLite file, whatever characters its path has.
+    """A store's address for a SQLite file, whatever characters its path has.
 
     Raises:
         InputError: a path that no address can hold, or that SQLite does not open.
@@ -74,7 +74,7 @@ def sqlite_address(database: Path) -> str:
 
 
 def for_mlflow(uri: str) -> str:
-    """A store address as MLflow needs it.
+    """A store's address as MLflow needs it.
 
     MLflow makes the folder of a SQLite file and takes the address for a path, so that an encoded character makes a
     second folder beside the project. It does not do so for an address that names the driver.
@@ -83,7 +83,7 @@ def for_mlflow(uri: str) -> str:
 
 
 def database_behind(uri: str) -> Path | None:
-    """The SQLite file behind a store address; None for any other address, and for SQLite's own `file:` form.
+    """A store's address as the SQLite file behind it; None for any other, and for SQLite's own `file:` form.
 
     Raises:
         InputError: it names no file, and SQLite would keep the record in this process's memory.
