@@ -18,7 +18,7 @@ def answer(facts: Facts | Sequence[Facts], text: str, *, as_json: bool) -> None:
 
 
 def facts_text(title: str, facts: Facts) -> str:
-    """Output as text of facts: a table below a title."""
+    """The output of facts as text: a table below a title."""
     from imgcls.reporting.tables import terminal_table
 
     return f"{title}\n{terminal_table([(key, str(value)) for key, value in facts.items()])}"

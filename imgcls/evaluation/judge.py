@@ -42,7 +42,7 @@ IMAGES_PER_DIFFERENCE = 500
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the judge found in the evaluation of a run on its held-out test split.
+    """What the judge of a run found on its held-out test split.
 
     Attributes:
         record: of the evaluation.

@@ -50,5 +50,5 @@ def warning(sentences: Sequence[str]) -> tuple[str, ...]:
 
 
 def warned(paragraph: str, sentences: Sequence[str]) -> str:
-    """A paragraph with a score in it, followed by its cautions."""
+    """Cautions behind a paragraph with a score in it: both together."""
     return " ".join((paragraph, *warning(sentences)))

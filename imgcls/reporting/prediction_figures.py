@@ -157,7 +157,7 @@ def near_duplicates(
     above: NDArray[np.uint8], below: NDArray[np.uint8], keys: Sequence[tuple[str, str]], num_pairs: int,
     title: str = "Near duplicates, train above val",
 ) -> Figure:  # fmt: skip
-    """Figure of images, as for predictions, in pairs: each above the one that looks like it.
+    """Figure beside those of predictions: pairs of images, each above the one that looks like it.
 
     Args:
         above: uint8 (N, C, H, W), C = 1 (grey) or 3 (RGB), N at least 1.

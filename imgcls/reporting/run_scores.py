@@ -47,7 +47,7 @@ def best_interval(record: RunRecord, metric: str) -> Interval | None:
 
 
 def best_accuracy_interval(record: RunRecord) -> Interval:
-    """A run's scored accuracy on val: the 95% interval beside it; `NO_INTERVAL` for too few or unknown groups."""
+    """A run's score on val in accuracy: its 95% interval; `NO_INTERVAL` for too few or unknown groups."""
     if recorded := _ends(record.metrics, best_name(ACCURACY.on_val)):
         return recorded
     if record.has_groups:

@@ -24,7 +24,7 @@ MAX_LOSSES = 2
 
 
 class Driver:
-    """Drives the trials of a sweep until there are enough, time is up, or a stop is requested.
+    """The driver of a sweep's trials: goes on until there are enough, time is up, or a stop is requested.
 
     Args:
         study: whose trials are run; this process holds its claim.

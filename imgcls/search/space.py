@@ -221,7 +221,7 @@ def _table(key: str) -> str:
 
 
 def pruner_warmup_of(resolved: Experiment) -> int:
-    """The search space's warm-up at its longest, or more: the epochs of every trial that the pruner does not judge."""
+    """The search space's longest warm-up, or more: the epochs of every trial that the pruner does not judge."""
     warmups = resolved.search.space.get("train.warmup_epochs", (resolved.train.warmup_epochs,))
     longest = max(int(epochs) for epochs in extremes(warmups))
     asked = resolved.search.pruner_warmup_epochs

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What came of a sweep.
+    """The sweep's result: what came of it.
 
     Attributes:
         run_id: of the parent run.

@@ -93,7 +93,7 @@ def _count(earlier: Sequence[Opening], own: frozenset[str], images: HashedImages
 
 
 def num_opened_before(tracker: Tracker, *splits: HashedImages) -> int:
-    """Recorded looks opened so many of these splits' images as test images, or images that look like them.
+    """Recorded looks at these splits: the number of images that one opened as test images, or that look like one.
 
     Every trial of a sweep asks this again, so the answer is kept in the cache folder.
     """

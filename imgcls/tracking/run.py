@@ -115,7 +115,7 @@ class Run:
 
 
 def fitted_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """A run's tags, shortened to what MLflow keeps."""
+    """A run's own tags as they are written, shortened to what MLflow keeps."""
     return {key: fitted(value, MAX_TAG_VAL_LENGTH, "cut off here") for key, value in tags.items()}
 
 
@@ -132,7 +132,7 @@ def fitted(value: str, most: int, rest: str) -> str:
 
 
 def check_artifact_name(name: str) -> None:
-    """Refuses, before a run logs an artifact, a name for it that could lead out of the run's folder.
+    """A run takes no artifact whose name could lead out of its folder: such a name is refused.
 
     Raises:
         InputError: naming what may stand there.

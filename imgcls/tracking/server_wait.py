@@ -26,7 +26,7 @@ PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def answer(server: str, what: str, call: Callable[[], T], limit: float | None = None) -> T:
-    """Waits for the answer to a call, which is tried until the server gives one, or for `limit` seconds.
+    """Waits for a server's answer to a call, which is tried until there is one, or for `limit` seconds.
 
     Raises:
         InputError: none came in time, or the server does not let us in.
