@@ -29,7 +29,7 @@ DELETED = "artifacts of deleted runs"
 
 @dataclass(frozen=True)
 class Item:
-    """A file or folder that `imgcls clean` may remove: why, in words, and how large it is."""
+    """One thing to clean away: a file or folder, why it may go, in words, and how large it is."""
 
     kind: str
     path: Path
@@ -42,7 +42,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Findings:
-    """What `imgcls clean` may remove.
+    """All that there is to clean away.
 
     Attributes:
         items: in no particular order.
@@ -54,7 +54,7 @@ class Findings:
 
 
 def look_through(tracker: Tracker) -> Findings:
-    """Finds what `imgcls clean` may remove, in the record and beside it."""
+    """Finds what there is to clean away, in the record and beside it."""
     records = [record for record in tracker.find({}, with_deleted=True) if record.kind]
     needed, needed_by_active = _needed(records), _needed(record for record in records if not record.is_deleted)
     chosen_from = {r.run_id for r in records if r.best_run_id and r.outcome == "completed" and not r.is_deleted}
@@ -74,7 +74,7 @@ def look_through(tracker: Tracker) -> Findings:
 
 
 def remove(findings: Findings) -> None:
-    """Removes the files that `imgcls clean` found, which nobody needs any more.
+    """Cleans away the files that were found, which nobody needs any more.
 
     Raises:
         OSError: what this user may not remove.
@@ -87,7 +87,7 @@ def remove(findings: Findings) -> None:
 
 
 def as_text(findings: Findings) -> str:
-    """What `imgcls clean` may remove, as text: a line for each kind, the largest first."""
+    """What there is to clean away, as text: a line for each kind, the largest first."""
     by_kind: dict[str, list[int]] = {}
     for item in findings.items:
         by_kind.setdefault(item.kind, []).append(item.num_bytes)

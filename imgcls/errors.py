@@ -51,7 +51,7 @@ class UnreadableImagesError(DataError):
 
 
 def unreadable_in_words(offenders: list[str]) -> str:
-    """Counts unreadable images in words: `41 unreadable images: 40 .HEIC, 1 .jpg`."""
+    """The error of unreadable images in a few words: `41 unreadable images: 40 .HEIC, 1 .jpg`."""
     endings = Counter(PurePath(offender.split(": ")[0]).suffix or "without an ending" for offender in offenders)
     by_ending = ", ".join(f"{num} {suffix}" for suffix, num in endings.most_common())
     return f"{counted(len(offenders), 'unreadable image')}: {by_ending}"

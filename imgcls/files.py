@@ -28,7 +28,7 @@ WRITTEN_ASIDE = re.compile(r"\..+\.\d+")
 
 
 class NoLocksError(ResourceError):
-    """Error of a file system without file locks."""
+    """A file cannot be locked: its file system has no locks."""
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(
@@ -86,7 +86,7 @@ def whole_lines(file: IO[bytes]) -> int:
 
 
 def check_locks(folder: Path) -> None:
-    """Checks that files in a folder can be locked, and leaves nothing there.
+    """A file is made in a folder and locked, to see whether files can be locked there; nothing is left of it.
 
     Raises:
         NoLocksError: the file system has none.
@@ -132,7 +132,7 @@ def put_in_place(aside: Path, path: Path) -> None:
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; the file of that name replaces `path` when the block ends.
+    """A file written aside: gives a name beside `path`, whose file replaces `path` when the block ends.
 
     A block that fails leaves nothing; one whose process is killed leaves what `leftovers` finds.
     """
@@ -168,5 +168,5 @@ def _is_alive(pid: int) -> bool:
 
 
 def mark_of_this_process() -> str:
-    """How the name ends of a file or folder that this process writes aside: with its machine and its number."""
+    """The ending of a file's name while this process writes it aside: its machine and its number."""
     return f".{socket.gethostname()}.{os.getpid()}"

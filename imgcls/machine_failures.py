@@ -33,7 +33,7 @@ def explain(error: BaseException) -> ResourceError | None:
 
 
 def death(exit_code: int | None, oom_kills_before: int | None) -> str:
-    """The failure by which a worker process died without an answer, in words, such as the machine's want of memory.
+    """The machine's failure by which a worker process died without an answer, in words, such as want of memory.
 
     Args:
         exit_code: as Python gives it: the negative number of the signal that killed it.
@@ -52,7 +52,7 @@ def death(exit_code: int | None, oom_kills_before: int | None) -> str:
 
 
 def oom_kills() -> int | None:
-    """Number of processes that the kernel killed because memory ran out, since it started; None if it does not say."""
+    """The machine's failures for want of memory: processes that the kernel killed since it started; None if unknown."""
     try:
         found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(encoding="ascii"), re.MULTILINE)
     except OSError:

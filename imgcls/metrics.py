@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Metric:
-    """A score of a classifier on the images of a split.
+    """A metric: one score of a classifier on the images of a split, and how it is computed.
 
     Attributes:
         name: in the record, below the split: `macro_f1` of `val/macro_f1`.
@@ -162,12 +162,12 @@ def metric_named(name: str) -> Metric:
 
 
 def reported(selecting: str) -> tuple[str, ...]:
-    """Names of the metrics that reports show of every run: accuracy, loss, and the one that selects."""
+    """The metrics to show of every run, by name: accuracy, loss, and the one that selects."""
     return tuple(dict.fromkeys((ACCURACY.on_val, LOSS.on_val, selecting)))
 
 
 def val_scores(of: Predictions, selecting: str) -> dict[str, float]:
-    """Computes the metrics that an epoch tracks on val, by names such as `val/loss`; one of them selects."""
+    """The metrics that are tracked on val, computed by names such as `val/loss`; one of them selects."""
     tracked = [metric for metric in METRICS if metric.each_epoch or metric.on_val == selecting]
     return {metric.on_val: metric.compute(of) for metric in tracked}
 

@@ -73,7 +73,7 @@ class Project:
 
 
 def find_experiment(name: str, cwd: Path) -> tuple[Path, Project]:
-    """Finds the experiment file that the user typed, and its project.
+    """Finds the project of the experiment file that the user typed, and the file.
 
     Args:
         name: a name in `experiments/`, or a path to a TOML file.

@@ -57,7 +57,7 @@ _tag, _metric, _artifact = partial(_named, "tag"), partial(_named, "metric"), pa
 
 
 class Tag:
-    """Names of the tags in the record of a run."""
+    """The record's names of tags, of a run."""
 
     # What it is
     KIND = _tag("imgcls.kind", ALL, "sweep, trial, train, confirm, evaluation or rerun")
@@ -162,7 +162,7 @@ class MetricName:
 
 
 class Artifact:
-    """Names of the artifacts in the record of a run."""
+    """The record's names of artifacts, of a run."""
 
     CONFIG = _artifact("config.toml", WITH_IMAGES, "the whole configuration, which feeds a new run as it is")
     BEST = _artifact("checkpoints/best.pt", TRAINED, "weights of the epoch that is kept")
@@ -198,12 +198,12 @@ BEST, BEST_TRIAL, CONFIRM, TEST = "best/", "best_trial/", "confirm/", "test/"
 
 
 def ends_of(name: str) -> tuple[str, str]:
-    """Names of the ends of a score's 95% interval: `val/loss_low` and `val/loss_high` for `val/loss`."""
+    """The record's names for the ends of a score's interval: `val/loss_low` and `val/loss_high` for `val/loss`."""
     return f"{name}_low", f"{name}_high"
 
 
 def best_name(metric: str) -> str:
-    """Name in the record of a val metric at the kept epoch: `best/val/accuracy` for `val/accuracy`."""
+    """The record's name of a val metric at the kept epoch: `best/val/accuracy` for `val/accuracy`."""
     return BEST + metric
 
 

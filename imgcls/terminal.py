@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 
 def guard_streams() -> None:
-    """Replaces stdout and stderr of this process by streams to which a write never fails.
+    """Guards the terminal's streams: replaces stdout and stderr of this process by ones to which a write never fails.
 
     What cannot be delivered is lost: where the reader has left (`| head`), the terminal has gone, the stream was closed
     (`>&-`) or the disk is full. `undelivered` tells why. A character that the locale's encoding lacks is spelt out.
@@ -30,7 +30,7 @@ def undelivered(stream: TextIO) -> str:
 
 
 class Unfailing:
-    """An output stream to which a write never fails, around one that is not ours to replace.
+    """A terminal's stream to which a write never fails, around one that is not ours to replace.
 
     Args:
         stream: such as the stderr of a program that uses imgcls; None is what Python has for a closed one.

@@ -15,7 +15,7 @@ def printable(text: str) -> str:
 
 
 def listed(items: Sequence[str], num: int | None = None, most: int | None = None) -> list[str]:
-    """Indented lines, one an item; where there are more than are shown, a last line says how many.
+    """Text of a list: indented lines, one an item; where there are more than are shown, a last line says how many.
 
     Args:
         items: what to list, or its beginning.
@@ -28,7 +28,7 @@ def listed(items: Sequence[str], num: int | None = None, most: int | None = None
 
 
 def counted(number: int, noun: str) -> str:
-    """A number and its noun, such as `1 trial` or `2 trials`."""
+    """Text of a number and its noun, such as `1 trial` or `2 trials`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
@@ -38,13 +38,13 @@ def nfc(text: str) -> str:
 
 
 def spelt(name: str) -> str:
-    """A name and the code points of what is not ASCII in it, for names that look alike."""
+    """The text with the code points of what is not ASCII in it, for names that look alike."""
     points = " ".join(f"U+{ord(letter):04X}" for letter in name if not letter.isascii())
     return f"{name!r} ({points})" if points else repr(name)
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """The known word that is most like `word`, first of all one that differs in case only; empty if none is alike.
+    """The text most like `word` among known words, first of all one that differs in case only; empty if none is alike.
 
     The cutoff is a ratio of difflib, from 0 (any will do) to 1 (the same word).
     """
@@ -55,23 +55,23 @@ def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown word: `; did you mean 'X'?`, or nothing where no known word is like it."""
+    """Text to end a message about an unknown word: `; did you mean 'X'?`, or nothing where no known word is like it."""
     return suggestion(nearest(word, known))
 
 
 def suggestion(*words: str) -> str:
-    """The end of a message with a suggestion, `; did you mean 'X' or 'Y'?`; "" without a word that is not empty."""
+    """Text to end a message with a suggestion, `; did you mean 'X' or 'Y'?`; "" without a word that is not empty."""
     meant = [repr(word) for word in words if word]
     return f"; did you mean {either(meant)}?" if meant else ""
 
 
 def either(words: Sequence[str]) -> str:
-    """Words as a choice: `A, B or C`."""
+    """Text of a choice: `A, B or C`."""
     return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def duration(seconds: float) -> str:
-    """A duration in words, such as `42 s`, `3 min 05 s` or `2 h 10 min`."""
+    """Text of a duration, such as `42 s`, `3 min 05 s` or `2 h 10 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """The base class of every table of an experiment file."""
+    """The names of keys are those of its fields: the base class of every table of an experiment file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def fields_of(section: type[Section], table: str = "") -> Iterator[tuple[str, Any, str]]:
-    """The fields of a schema, in the order of the file: (dotted key, default, description) of every table and key."""
+    """The names of a schema's keys and tables, in the order of the file: (dotted name, default, description), each."""
     for name, field in section.model_fields.items():
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         yield f"{table}{name}", default, field.description or ""
@@ -24,11 +24,11 @@ def fields_of(section: type[Section], table: str = "") -> Iterator[tuple[str, An
 
 @functools.cache
 def known_keys(schema: type[Section]) -> tuple[str, ...]:
-    """Every table and every dotted key of a schema, in the order of the file."""
+    """The dotted names of a schema's keys and of its tables, in the order of the file."""
     return tuple(key for key, _, _ in fields_of(schema))
 
 
 @functools.cache
 def value_keys(schema: type[Section]) -> tuple[str, ...]:
-    """Every dotted key of a schema that is not a table, in the order of the file."""
+    """The dotted names of a schema's keys alone, without its tables, in the order of the file."""
     return tuple(key for key, default, _ in fields_of(schema) if not isinstance(default, Section))

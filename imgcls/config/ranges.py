@@ -19,7 +19,7 @@ MOST_IN_A_FLOAT = 2**53
 
 
 class Range(Section):
-    """A numeric range of values to search."""
+    """A range of numbers, from `low` to `high`, as the values of a searched key."""
 
     low: int | float
     """Smallest value."""
@@ -76,7 +76,7 @@ Options = Range | Annotated[tuple[Scalar, ...], Field(min_length=1)]
 
 
 def checked_options(key: str, options: Options, schema: type[Section]) -> Options:
-    """Checks the list or range of values of a searched key, and gives it in the key's own type: 0 for a share is 0.0.
+    """Checks the range or list of values of a searched key, and gives it in the key's own type: 0 for a share is 0.0.
 
     Raises:
         ValueError: a key that cannot be searched, or a value that the key itself would refuse.

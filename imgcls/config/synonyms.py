@@ -54,5 +54,5 @@ _KEYS = {_plain(word): key for key, words in OTHER_NAMES.items() for word in wor
 
 
 def key_called(name: str) -> str:
-    """The dotted key of which `name` is a synonym, whatever its case, hyphens and underscores; else empty."""
+    """The key of the synonym `name`, whatever the case, hyphens and underscores of it; empty where it is none."""
     return _KEYS.get(_plain(name), "")

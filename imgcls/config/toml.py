@@ -18,7 +18,7 @@ MOST_DOTS = 200
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Parses an override: `KEY=VALUE` -> (key, value); the value is TOML, or a bare word for a string.
+    """Parses the TOML of an override: `KEY=VALUE` -> (key, value); the value may be a bare word for a string.
 
     The key may have quotes where a file would have them, as in `search.space."train.lr"`.
     """
@@ -46,12 +46,12 @@ def _toml_or_nothing(text: str) -> Any:
 
 
 def toml_key(key: str) -> str:
-    """A key in TOML, in quotes where it needs them."""
+    """The TOML of a key, in quotes where it needs them."""
     return key if re.fullmatch("[A-Za-z0-9_-]+", key) else as_toml(key)
 
 
 def as_toml(value: Any) -> str:
-    """A value in TOML."""
+    """The TOML of a value."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):

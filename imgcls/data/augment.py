@@ -29,7 +29,7 @@ Draw = Callable[[str], torch.Generator]
 
 
 class Normalise:
-    """uint8 (B, C, H, W) -> float32, with the mean and standard deviation of train, per channel in [0, 1]."""
+    """Augmentation's last step, for val and test the only one: uint8 -> float32, by train's mean and deviation."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
         self._mean = torch.tensor(mean, device=device).mul_(255).view(1, -1, 1, 1)
@@ -67,7 +67,7 @@ class Draws:
 
 
 class Augment:
-    """Turns a batch of train images into what the model is trained on.
+    """Augments a batch of train images: makes of it what the model is trained on.
 
     Args:
         config: the `[augment]` table.
@@ -229,7 +229,7 @@ def refuse_colours_of_grey(config: AugmentConfig, channels: int) -> None:
 
 
 def cutout(images: Tensor, share: float, draws: torch.Generator) -> Tensor:
-    """Blanks one square of each image (DeVries & Taylor 2017, arXiv 1708.04552).
+    """Augments by cutout: blanks one square of each image (DeVries & Taylor 2017, arXiv 1708.04552).
 
     Its centre is drawn evenly from the image's pixels, so up to three quarters of it lie beyond the border.
 
@@ -249,7 +249,7 @@ def cutout(images: Tensor, share: float, draws: torch.Generator) -> Tensor:
 
 
 def mixup(images: Tensor, targets: Tensor, alpha: float, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mixes each image with another of its batch (Zhang et al. 2018, arXiv 1710.09412).
+    """Augments by mixup: mixes each image with another of its batch (Zhang et al. 2018, arXiv 1710.09412).
 
     Args:
         images: float32 (B, C, H, W).
@@ -266,7 +266,7 @@ def mixup(images: Tensor, targets: Tensor, alpha: float, draws: torch.Generator)
 
 
 def cutmix(images: Tensor, targets: Tensor, alpha: float, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pastes a box of another image of its batch into each (Yun et al. 2019, arXiv 1905.04899).
+    """Augments by cutmix: pastes a box of another image of its batch into each (Yun et al. 2019, arXiv 1905.04899).
 
     Each image has a box of its own, where the paper has one a batch. Its area is a share of Beta(alpha, alpha) and its
     centre is drawn evenly from the image's pixels; labels are mixed by what is left of it within the image.

@@ -33,7 +33,7 @@ NOT_WRITABLE = {
 
 
 def cache_folder() -> Path:
-    """The folder of the cache: `IMGCLS_CACHE`, else `imgcls` in the user's cache folder.
+    """The cache folder: `IMGCLS_CACHE`, else `imgcls` in the user's own folder for caches.
 
     Raises:
         DataError: there is none, because this user, or the one who is named, has no home folder.
@@ -53,7 +53,7 @@ def cache_folder() -> Path:
 
 
 def remember(name: str, make: Callable[[], str]) -> str:
-    """The text under a name in the cache folder, made where it is not there; the name tells all that it depends on."""
+    """The cache folder's text under a name, made where it is not there; the name tells all that it depends on."""
     path = cache_folder() / name
     if not path.is_file():
         text = make()
@@ -125,7 +125,7 @@ def entries() -> list[Entry]:
 
 
 def prune(most_bytes: int) -> list[Entry]:
-    """Removes the least recently used entries until the others take no more than so many bytes.
+    """Prunes the cache folder: removes its least recently used entries until the others take no more than so much.
 
     A process that is reading one of them goes on: its map outlives the file's name.
 
@@ -144,7 +144,7 @@ def prune(most_bytes: int) -> list[Entry]:
 
 
 def budget() -> int:
-    """Bytes that the cache may take: `IMGCLS_CACHE_BYTES`, else half of what its disk has left for it.
+    """Bytes that the cache folder may take: `IMGCLS_CACHE_BYTES`, else half of what its disk has left for it.
 
     Raises:
         ConfigError: a value that is not a size.
@@ -158,12 +158,12 @@ def budget() -> int:
 
 
 def size_in_words(num_bytes: int) -> str:
-    """Bytes of a cache entry in words, such as `1.2GB`."""
+    """The size of the cache folder, or of an entry, in words, such as `1.2GB`."""
     return ByteSize(num_bytes).human_readable(decimal=True)
 
 
 def parse_size(text: str, name: str) -> int:
-    """Bytes of a size of the cache, such as `20GB`, `512MiB` or `0`.
+    """The size of the cache folder, as `20GB`, `512MiB` or `0`, in bytes.
 
     Raises:
         ConfigError: naming where the text stands.
@@ -191,7 +191,7 @@ def _entry(path: Path) -> Entry | None:
 
 
 def remove_entry(path: Path) -> None:
-    """Removes an entry: it loses its name at once, then its files one by one."""
+    """Removes an entry of the cache folder: it loses its name at once, then its files one by one."""
     if path.is_file():
         path.unlink(missing_ok=True)
         return
@@ -202,7 +202,7 @@ def remove_entry(path: Path) -> None:
 
 
 def abandoned() -> list[Path]:
-    """What killed processes left half-built in the cache folder; the next decoding removes it too."""
+    """The cache folder's half-built entries, which killed processes left; the next decoding removes them too."""
     found = []
     for aside in cache_folder().glob(f"{ASIDE}*"):
         try:

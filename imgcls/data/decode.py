@@ -93,7 +93,7 @@ def read_image(path: Path) -> Image.Image:
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Turns every error of decoding in the block into an UnreadableImageError that says why."""
+    """Decoding in the block: every error in it becomes an UnreadableImageError that says why."""
     try:
         yield
     except UnidentifiedImageError as error:
@@ -109,7 +109,7 @@ def refusing() -> Iterator[None]:
 
 
 def canonical(image: Image.Image) -> Image.Image:
-    """Any Pillow image -> upright, mode `L` (grey) or `RGB`.
+    """A decoded image of any mode of Pillow -> upright, mode `L` (grey) or `RGB`.
 
     EXIF orientation is applied, and transparency is laid over white. Grey of more than 8 bits is scaled: 0 becomes 0,
     and the largest value of its kind (65535 of 16 bits, 4095 of 12 bits, 1.0 of floats) becomes 255; the other way
@@ -240,7 +240,7 @@ def _refuse_crowded_colours(image: Image.Image) -> None:
 
 
 def digest(image: Image.Image) -> bytes:
-    """Digest of a decoded image: SHA-256 (32 bytes) of its pixels as RGB, before any resizing.
+    """A decoded image's digest: SHA-256 (32 bytes) of its pixels as RGB, before any resizing.
 
     Grey files and their RGB copies, and the same pixels in another file format, share a digest.
     """
@@ -316,7 +316,7 @@ def _padded(image: Image.Image, side: int) -> Image.Image:
 def thumbnail_and_squares(
     image: Image.Image, sides: Sequence[int], channels: int, fit: Fit = "crop"
 ) -> tuple[NDArray[np.float32], list[NDArray[np.uint8]]]:
-    """`sketches.thumbnail`, and `to_square` for each side, in one pass over a large image."""
+    """A decoded image's `sketches.thumbnail`, and its `to_square` for each side, in one pass over a large image."""
     small = shrunk(image)
     squares = [to_square(small if _shrunk_is_enough(side) else image, side, channels, fit) for side in sides]
     return thumbnail(small), squares
@@ -331,7 +331,7 @@ def _as_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def resize_squares(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Resizes decoded squares, uint8 (N, C, D, D) -> (N, C, side, side), with the filter of `to_square`.
+    """Decoded squares at another side: uint8 (N, C, D, D) -> (N, C, side, side), with the filter of `to_square`.
 
     Format 1 of `imgcls.squares` made val and test so, from squares of train's size.
     """

@@ -83,7 +83,7 @@ Keep = Callable[[NDArray[np.uint8], NDArray[np.bool_]], NDArray[np.bool_]]
 
 
 def decode(table: SourceImages, side: int, channels: int, *, fit: Fit = "crop", title: str = "") -> Decoded:
-    """Decodes a table to squares of one size, or maps the cache entry that an earlier call left; see `decode_sides`."""
+    """The decode cache's squares of a table at one size, decoded now or by an earlier call; see `decode_sides`."""
     (decoded,) = decode_sides(table, (side,), channels, fit=fit, title=title)
     return decoded
 
@@ -98,7 +98,7 @@ def decode_sides(
     keep_name: str = "all",
     title: str = "",
 ) -> tuple[Decoded, ...]:
-    """Decodes a table to squares of each of these sides in one pass, or maps what earlier calls left.
+    """The decode cache's squares of a table at each of these sides, decoded in one pass or by earlier calls.
 
     Args:
         table: N images.
@@ -138,7 +138,7 @@ def decode_sides(
 
 
 def decode_and_forget(table: SourceImages, side: int, channels: int, *, fit: Fit = "crop", title: str = "") -> Decoded:
-    """Decodes a table and leaves nothing in the cache: its pixels are gone when the result is."""
+    """Leaves nothing in the decode cache: decodes a table, whose pixels are gone when the result is."""
     recipe = Recipe(table, side, channels, fit)
     with writing() as folder, tempfile.TemporaryFile(dir=folder) as file:
         hashes, (moments,), readable, unreadable = decode_into([file], [recipe], title)
@@ -146,7 +146,7 @@ def decode_and_forget(table: SourceImages, side: int, channels: int, *, fit: Fit
 
 
 def resized(images: DecodedImages, side: int) -> DecodedImages:
-    """Decoded images at another size, made from these squares and not from the source; these very ones where they fit.
+    """The decode cache's squares at another size, made from these and not from the source; as they are where they fit.
 
     They are mapped from a file without a name, so that they take no memory of their own.
     """

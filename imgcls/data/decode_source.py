@@ -159,13 +159,13 @@ def _pieces(num_rows: int, most: int) -> Iterator[range]:
 
 
 def write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
-    """Writes the header of a .npy of decoded squares, uint8, or changes its first number in place."""
+    """Writes the header of a decoded source's file, a .npy of uint8, or changes its first number in place."""
     # NumPy pads its header so that the first number may change in place.
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def mapped(file: IO[bytes]) -> NDArray[np.uint8]:
-    """Maps the .npy of decoded squares in an open file, which may have no name and may be closed afterwards."""
+    """Maps a decoded source's squares, a .npy in an open file, which may have no name and may be closed afterwards."""
     file.seek(0)
     np.lib.format.read_magic(file)
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
@@ -173,7 +173,7 @@ def mapped(file: IO[bytes]) -> NDArray[np.uint8]:
 
 
 def copy_rows(decoded: IO[bytes], rows: NDArray[np.int64], path: Path) -> None:
-    """Copies some of the decoded squares in an open file, a .npy, to another."""
+    """Copies some of a decoded source's squares from an open file, a .npy, to another."""
     images = mapped(decoded)
     with path.open("wb") as file:
         write_header(file, (len(rows), *images.shape[1:]))

@@ -25,12 +25,12 @@ CAN_FORK = "fork" in multiprocessing.get_all_start_methods()
 
 
 def cores() -> int:
-    """Number of workers that can decode at once: the processors that this process may use."""
+    """The number of decode workers that can be at work at once: the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ahead(work: Callable[[In], Out], items: Sequence[In], num_processes: int) -> Iterator[Out]:
-    """Work of decoding done by processes: `map(work, items)`, a few items each ahead of the reader of the results.
+    """Decode workers that are processes: `map(work, items)`, a few items each ahead of the reader of the results.
 
     Args:
         work: done in a fork of this process, so that what it changes there is lost; its result is pickled.
@@ -55,7 +55,7 @@ def ahead(work: Callable[[In], Out], items: Sequence[In], num_processes: int) ->
 
 
 def in_threads(work: Callable[[In], Out], pieces: Iterable[In]) -> Iterator[Out]:
-    """Work of decoding done by threads: `map(work, pieces)`, a few pieces ahead of the reader of the results."""
+    """Decode workers that are threads: `map(work, pieces)`, a few pieces ahead of the reader of the results."""
     # Threads: Pillow's decoders and filters and hashlib all release the GIL.
     waiting: deque[Future[Out]] = deque()
     with ThreadPoolExecutor(cores()) as pool:

@@ -34,7 +34,7 @@ MOST_LISTED = 20
 
 
 def with_groups(source: Source, setting: str | Path) -> Source:
-    """The source with the name of its group for each image.
+    """Groups the images of a source as `data.groups` says: gives it the name of the group of each image.
 
     `setting` is `data.groups`: a regular expression for the source's keys, a .csv file, or ""; see `Project.groups`.
 
@@ -119,7 +119,7 @@ def _refusal(headline: str, problems: Sequence[str]) -> DataError:
 def carve_groups(
     digests: NDArray[np.uint8], labels: NDArray[np.int64], groups: Sequence[str], fraction: float, salt: str
 ) -> NDArray[np.bool_]:
-    """Carves a split out of images that come in groups: about a share of them, nearly stratified, and no group parted.
+    """Groups of images, dealt whole to a split that is carved: about a share of the images, nearly stratified.
 
     scikit-learn's StratifiedGroupKFold deals the groups to folds, and a run of neighbours is taken: the first whose
     shares of all images and of each class are within `SHARE_TOLERANCE` and `CLASS_TOLERANCE` of the fraction, else the

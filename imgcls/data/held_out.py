@@ -14,7 +14,7 @@ from imgcls.errors import DataError, SealedError, UnreadableImagesError
 
 @dataclass(frozen=True)
 class Look:
-    """The key to a held-out test split: an opening of it that the tracker has written down.
+    """The held-out test split's key: an opening of it that the tracker has written down.
 
     Attributes:
         run_id: the evaluation run under which the look was written down.

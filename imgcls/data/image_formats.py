@@ -63,7 +63,7 @@ MAGIC_BYTES = 16
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Endings, in small letters, of the formats that are read: those that Pillow knows for each, and two more.
+    """Image formats that are read, by their endings in small letters: those that Pillow knows for each, and two more.
 
     A .dib may be a BMP, and an .mpo is a JPEG with a second picture after it.
     """
@@ -72,24 +72,24 @@ def image_suffixes() -> frozenset[str]:
 
 
 def ending(name: str) -> str:
-    """The ending of a file's name, which tells an image's format, as written, such as `.JPG`; "" where it has none."""
+    """The image format that a file's name tells: its ending as written, such as `.JPG`; "" where it has none."""
     found = re.search(r"(?<=[^.])\.[A-Za-z][A-Za-z0-9]{0,9}$", name)
     return found[0] if found else ""
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file's name ends like an image's, of a format that is read or not."""
+    """Whether a file's name tells an image format, one that is read or not."""
     suffix = ending(name).lower()
     return suffix in UNREADABLE or suffix in image_suffixes()
 
 
 def may_be_image(name: str) -> bool:
-    """Whether a file has to be opened to know: it is called like an image, or has no ending. `a.jpg~` is a backup."""
+    """Whether an image format may be inside: the file is called like one, or has no ending. `a.jpg~` is a backup."""
     return is_image_name(name) or not (ending(name) or name.endswith("~"))
 
 
 def kind_inside(path: Path) -> str:
-    """The format of a file by its first bytes; "" where it is not a known one.
+    """The image format of a file by its first bytes; "" where it is not a known one.
 
     Raises:
         OSError: it cannot be read.
@@ -109,7 +109,7 @@ def why_not(path: Path) -> str:
 
 
 def why_unknown(path: Path) -> str:
-    """What to say of a file whose image format Pillow does not identify."""
+    """What to say of an image format that Pillow does not identify."""
     kind = kind_inside(path)
     if kind in FORMATS:
         return f"a {kind} of a kind that Pillow cannot read, or broken; save it as PNG with 8 or 16 bits"

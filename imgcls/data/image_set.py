@@ -30,7 +30,7 @@ CHUNK_BYTES = 2**24
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """A set of labelled images, one in each row.
+    """An image set: labelled images, one in each row.
 
     Attributes:
         keys: a stable name for each image: a path relative to the source, or an index.
@@ -68,7 +68,7 @@ def _chosen(column: Any, rows: NDArray[np.int64]) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class SourceImages(ImageSet):
-    """A set of images that a source lists and can read; nothing is decoded before it is asked for.
+    """An image set that a source lists and can read; nothing is decoded before it is asked for.
 
     Attributes:
         read: row -> upright 8-bit image, mode `L` or `RGB`; raises UnreadableImageError.
@@ -92,14 +92,14 @@ class SourceImages(ImageSet):
 
 
 def array_table(images: NDArray[np.uint8], labels: NDArray[Any], stamp: str, prefix: str = "") -> SourceImages:
-    """A set of source images that are in memory already: uint8 (N, H, W) or (N, H, W, 3)."""
+    """An image set of a source's arrays, which are in memory already: uint8 (N, H, W) or (N, H, W, 3)."""
     keys = tuple(f"{prefix}{i}" for i in range(len(images)))
     stamp = hash_of(stamp, hashlib.sha256(images.tobytes()).hexdigest())
     return SourceImages(keys, np.asarray(labels, np.int64), lambda i: Image.fromarray(images[i]), stamp)
 
 
 class Hashes(NamedTuple):
-    """What is known of a set of images without their pixels; zeros where an image cannot be read.
+    """What is known of an image set without its pixels; zeros where an image cannot be read.
 
     Attributes:
         digests: uint8 (N, 32), SHA-256 of the source pixels.
@@ -130,7 +130,7 @@ class Hashes(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class HashedImages(ImageSet):
-    """A set of readable images of which only hashes are known."""
+    """An image set of readable images of which only hashes are known."""
 
     COLUMNS: ClassVar[tuple[str, ...]] = (*ImageSet.COLUMNS, "hashes")
 
@@ -159,7 +159,7 @@ class HashedImages(ImageSet):
 
 @dataclass(frozen=True, eq=False)
 class DecodedImages(HashedImages):
-    """A set of images with its pixels, such as a split. A selection of its rows shares them: a memory map stays one.
+    """An image set with its pixels, such as a split. A selection of its rows shares them: a memory map stays one.
 
     Attributes:
         stored: uint8 (M, C, side, side).
@@ -191,20 +191,20 @@ class DecodedImages(HashedImages):
 
 
 def moments(square: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """int64 (C, 2): sum and sum of squares of the levels of each channel of a square, uint8 (C, side, side)."""
+    """An image set's moments, of one image: int64 (C, 2), sum and sum of squares of the levels of each channel."""
     levels = square.reshape(len(square), -1).astype(np.int64)
     return np.stack((levels.sum(axis=1), (levels * levels).sum(axis=1)), axis=1)
 
 
 def gather(images: Pixels, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-    """Pixels of some images of a set, `images[rows]`, a few megabytes at a time."""
+    """An image set's pixels in some rows, `images[rows]`, gathered a few megabytes at a time."""
     size = max(1, CHUNK_BYTES // max(1, math.prod(images.shape[1:])))
     for start in range(0, len(rows), size):
         yield images[rows[start : start + size]]
 
 
 def fingerprint(splits: Mapping[Split, HashedImages], class_names: Sequence[str]) -> str:
-    """Fingerprint of sets of images: 16 hex digits of SHA-256 over (split, class, digest) of each, in any order."""
+    """An image set's fingerprint, or several's: 16 hex digits of SHA-256 over (split, class, digest), in any order."""
     lines = sorted(
         f"{split}\t{class_names[label]}\t{digest.tobytes().hex()}"
         for split, images in splits.items()
@@ -214,5 +214,5 @@ def fingerprint(splits: Mapping[Split, HashedImages], class_names: Sequence[str]
 
 
 def hash_of(*parts: str) -> str:
-    """Hash by which a set of images is known: SHA-256 of the parts, in hexadecimal."""
+    """An image set's hash, by which it is known: SHA-256 of the parts, in hexadecimal."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def held_warnings() -> Iterator[list[str]]:
-    """Collects the warnings about images in the block instead of logging them; if the block fails, they are logged."""
+    """Image warnings, collected in the block instead of logged; if the block fails, they are logged."""
     held: list[logging.LogRecord] = []
     texts: list[str] = []
 

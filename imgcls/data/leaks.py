@@ -57,7 +57,7 @@ class Near:
 
 @dataclass(frozen=True)
 class Disagreeing:
-    """Near duplicates in one split whose classes differ, beside the leaks: names of pairs, and their classes."""
+    """Not leaks, but found beside them: near duplicates in one split whose classes differ, with these classes."""
 
     split: Split
     pairs: tuple[tuple[str, str], ...]
@@ -188,7 +188,7 @@ def _found(splits: str, num: int) -> str:
 
 
 def near_duplicates_csv(leaks: Leaks) -> str:
-    """Near duplicates of the leaks as CSV: every pair by name, with header `split,image,other_split,other_image`.
+    """Leaks as CSV, the near duplicates: every pair by name, with header `split,image,other_split,other_image`.
 
     Those of two splits come first, then those of one split and two classes.
     """

@@ -40,7 +40,7 @@ class Batch:
 
 
 class Loader:
-    """Batches of one split on a device; the last batch of a pass may be smaller."""
+    """The loader of one split: its batches on a device; the last batch of a pass may be smaller."""
 
     def __init__(self, images: DecodedImages, batch_size: int, device: torch.device) -> None:
         self._device = device

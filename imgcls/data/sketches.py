@@ -42,7 +42,7 @@ CHUNK = 512
 
 
 def thumbnail(image: Image.Image) -> NDArray[np.float32]:
-    """Grey levels from which an image's sketch is made: the image squeezed to 32 x 32, float32 (32, 32)."""
+    """What a sketch is made from: the image's grey levels, squeezed to 32 x 32, float32 (32, 32)."""
     width, height = image.size
     steps = max(1, width // (4 * SIDE)), max(1, height // (4 * SIDE))  # averaged first: one cheap pass over a large one
     small = image.reduce(steps).convert("L").convert("F")
@@ -76,12 +76,12 @@ def sketches(thumbnails: NDArray[np.float32], shorter_sides: NDArray[np.int64]) 
 
 
 def says_something(of: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Bool (N,): which of these sketches, uint8 (N, 272), can be compared at all."""
+    """Which sketches, uint8 (N, 272), can be compared at all: bool (N,)."""
     return (of[:, SHAPE - 1] & HAS_SKETCH) > 0
 
 
 def of_large_images(of: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Bool (N,): which of these sketches are of images that are large enough to look for their crops."""
+    """Which sketches are of images that are large enough to look for their crops: bool (N,)."""
     return (of[:, SHAPE - 1] & IS_LARGE) > 0
 
 
@@ -99,7 +99,7 @@ def _planes(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def as_relief(packed: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Relief of sketches, float32 (N, 32, 32), from their last 256 bytes: 1 lighter, -1 darker, 0 neither."""
+    """Sketches as reliefs, float32 (N, 32, 32), from their last 256 bytes: 1 lighter, -1 darker, 0 neither."""
     notable, lighter = _planes(packed).astype(np.int8)
     return np.asarray(2 * lighter - notable, np.float32)
 
@@ -117,14 +117,14 @@ def _oriented(squares: NDArray[Any], number: int, *, signed: bool = False) -> ND
 
 
 def turned_shapes(of: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Coarsest shapes of sketches, uint8 (N, 272), in each of the eight orientations: float32 (8, N, 4, 4)."""
+    """Sketches, uint8 (N, 272), as their coarsest shapes in each of the eight orientations: float32 (8, N, 4, 4)."""
     shapes = np.zeros((len(of), SHAPE), np.float32)  # DCT coefficients; the first, the mean, is left out
     shapes[:, 1:] = np.ascontiguousarray(of[:, : SHAPE - 1]).view(np.int8).astype(np.float32) / 127
     return np.stack([_oriented(shapes.reshape(-1, 4, 4), number, signed=True) for number in range(8)])
 
 
 def turned_reliefs(of: NDArray[np.uint8], way: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """The last 256 bytes of sketches, uint8 (N, 256), each turned to the orientation of its number in `way`."""
+    """Sketches' last 256 bytes, uint8 (N, 256), each turned to the orientation of its number in `way`."""
     turned = np.empty((len(of), SKETCH_BYTES - SHAPE), np.uint8)
     for number in range(8):
         those = np.flatnonzero(way == number)
@@ -135,7 +135,7 @@ def turned_reliefs(of: NDArray[np.uint8], way: NDArray[np.int64]) -> NDArray[np.
 
 
 def correlation(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Correlation of the last 256 bytes of sketches, cell by cell; shapes are broadcast."""
+    """Sketches' correlation, of their last 256 bytes cell by cell; shapes are broadcast."""
     notable_ours, lighter_ours = _words(ours)
     notable_theirs, lighter_theirs = _words(theirs)
     both = notable_ours & notable_theirs

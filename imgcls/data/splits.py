@@ -161,7 +161,7 @@ def _origins(source: Source, config: DataConfig) -> dict[Split, str]:
 
 
 def decode_side(image_size: int, augment: AugmentConfig, native_side: int | None) -> int:
-    """Side at which the train split is decoded: large enough that the smallest crop is not scaled up.
+    """The train split's side when decoded: large enough that the smallest crop is not scaled up.
 
     The smallest crop covers a share `low` of the area, so its side is sqrt(low) of the image's. Sources whose
     images are small are not kept larger than they are, nor smaller than the model sees.
@@ -171,7 +171,7 @@ def decode_side(image_size: int, augment: AugmentConfig, native_side: int | None
 
 
 def what_is_cut(sizes: NDArray[np.int32]) -> str:
-    """What of a split the centre crop cuts off, by its images' sizes (N, 2), in words; "" for next to nothing."""
+    """The part of a split that the centre crop cuts off, by images' sizes (N, 2), in words; "" for next to nothing."""
     cut = 1 - sizes.min(axis=1) / sizes.max(axis=1)
     much = cut[cut > MUCH_CUT]
     if len(much) <= MUCH_CUT * len(cut):
@@ -227,7 +227,7 @@ def _quotas(labels: NDArray[np.int64], fraction: float) -> dict[int, int]:
 
 
 def pixel_statistics(images: DecodedImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of a split's pixels, for each channel in [0, 1].
+    """A split's mean and standard deviation of pixels, for each channel in [0, 1].
 
     From the moments that decoding counted in whole numbers, so the result depends on no order, and costs no pass over
     the pixels.

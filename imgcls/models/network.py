@@ -149,7 +149,7 @@ class Library(Network):
 
 
 def refuse_other(config: ModelConfig, **always: Any) -> None:
-    """Refuses other values of [model] than those that a network declares to have always.
+    """A network refuses other values of [model] than those that it declares to have always.
 
     Raises:
         ConfigError: naming the key, its value and the remedy.

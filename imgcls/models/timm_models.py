@@ -120,7 +120,7 @@ class Timm(Library):
 
 
 def is_installed() -> bool:
-    """Whether timm can be imported."""
+    """Whether timm, whose models these are, can be imported."""
     try:
         _timm()
     except InputError:

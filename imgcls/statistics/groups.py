@@ -22,12 +22,12 @@ NEGLIGIBLE = 1e-12
 
 
 def too_few_groups(what: str) -> str:
-    """Why there is no interval: too few groups, said of a subject such as `a class is`."""
+    """Too few groups for an interval: why there is none, said of a subject such as `a class is`."""
     return f"{what} in {TOO_FEW}"
 
 
 def about_groups(num_groups: int, *, has_intervals: bool) -> str:
-    """A sentence about groups for a report: how many there are, and what follows for the intervals."""
+    """Statistics of groups in a sentence: how many there are, and what follows for the intervals."""
     said = "the intervals count groups as independent, by a design effect (Rao and Scott 1992) with Student's t"
     if not has_intervals:
         said = f"there is no interval, since none holds with {TOO_FEW}"
@@ -35,7 +35,7 @@ def about_groups(num_groups: int, *, has_intervals: bool) -> str:
 
 
 class Units:
-    """Groups of images, or single images, as the independent units of a sample, and how a score varies between them.
+    """Statistics of groups, or of single images, as independent units of a sample: how a score varies between them.
 
     The influence of an image is how much the image moves a score. Influences sum to 0, and the variance of the score is
     the sum of squares over independent units.

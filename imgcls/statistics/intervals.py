@@ -55,7 +55,7 @@ NO_INTERVAL = Interval(math.nan, math.nan)
 
 
 def wilson(num_correct: int, num_images: int, quantile: float = QUANTILE) -> Interval:
-    """Wilson's score interval of a proportion, without continuity correction (Wilson 1927; Newcombe 1998, method 3).
+    """Interval of a proportion by Wilson, without continuity correction (Wilson 1927; Newcombe 1998, method 3).
 
     Args:
         num_correct: from 0 to `num_images`.
@@ -75,14 +75,14 @@ def wilson(num_correct: int, num_images: int, quantile: float = QUANTILE) -> Int
 
 
 def accuracy_interval(accuracy: float, num_images: int) -> Interval:
-    """Wilson's interval of an accuracy that was counted on so many images, none of which come in groups."""
+    """Interval of a proportion by Wilson's method: an accuracy of so many images, none of which come in groups."""
     return wilson(round(accuracy * num_images), num_images)
 
 
 def wilson_ends(
     shares: NDArray[np.float64], num_trials: NDArray[np.float64], quantiles: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Ends of Wilson's score intervals of K proportions: each lies so many standard errors from the observed share.
+    """Ends of intervals of K proportions by Wilson's method: each lies so many standard errors from the observed share.
 
     Args:
         shares: float64 (K,), in [0, 1].
@@ -114,7 +114,7 @@ def difference_interval(first: float, first_interval: Interval, second: float, s
 
 
 def correlations(left_out: NDArray[np.float64], between_unmoved: float = 0.0) -> NDArray[np.float64]:
-    """Correlations that `interval_of_mean` needs: of K scores, by how much each falls when a unit is left out.
+    """Intervals of K scores are joined by these correlations, of how much each score falls when a unit is left out.
 
     Args:
         left_out: float64 (K, U).
@@ -136,7 +136,7 @@ def correlations(left_out: NDArray[np.float64], between_unmoved: float = 0.0) ->
 def interval_of_mean(
     values: NDArray[np.float64], ends: Ends, correlation: NDArray[np.float64], quantile: float
 ) -> Interval:
-    """Joins the intervals of K scores of the same images to that of their mean.
+    """Interval of the mean of K scores of the same images, joined from their intervals.
 
     An end is the mean of K values that together lie `quantile` standard errors from the observed ones, in the direction
     in which the mean moves most: each score goes to the end of its own interval at a smaller quantile, and the standard
@@ -173,7 +173,7 @@ def interval_of_mean(
 def mean_interval(
     values: Sequence[float], *, step: float = 0.0, bounds: tuple[float, float] = (-math.inf, math.inf)
 ) -> Interval | None:
-    """95% Student's t interval of the mean that the values are drawn around, such as scores of several seeds.
+    """Interval of the mean that values are drawn around, such as scores of several seeds: Student's t, 95%.
 
     A share of n images moves in steps of 1/n, and few seeds often agree to the step. Their spread is then unknown, not
     0. A count that is sometimes one whole number and sometimes the next has a standard deviation of up to half a step
@@ -207,7 +207,7 @@ def mean_interval(
 def interval_over_seeds(
     values: Sequence[float], num_images: int, *, is_share: bool, of_differences: bool = False
 ) -> Interval | None:
-    """The 95 % interval of the mean of a metric over seeds, each of which was scored on the same images.
+    """Interval of the mean of a metric over seeds, each of which was scored on the same images: 95%.
 
     Args:
         values: the metric of each seed.

@@ -14,7 +14,7 @@ from imgcls.statistics.intervals import QUANTILE, Interval, wilson_ends
 
 @dataclass(frozen=True)
 class McNemar:
-    """McNemar's test of two classifiers on the same images.
+    """McNemar's paired test of two classifiers on the same images.
 
     Attributes:
         only_first: images that the first alone predicts right.
@@ -28,7 +28,7 @@ class McNemar:
 
 
 def mcnemar(first_correct: NDArray[np.bool_], second_correct: NDArray[np.bool_], groups: Sequence[str] = ()) -> McNemar:
-    """Tests whether two classifiers are right equally often, by the images on which exactly one of them is.
+    """The paired test whether two classifiers are right equally often, by the images on which exactly one of them is.
 
     The exact conditional test: such an image is the first's or the second's with probability 1/2 each (McNemar 1947,
     Psychometrika 12:153-157, with the binomial in place of its approximation). Images of a group are not independent,
@@ -63,7 +63,7 @@ def mcnemar(first_correct: NDArray[np.bool_], second_correct: NDArray[np.bool_],
 def paired_interval(
     first_correct: NDArray[np.bool_], second_correct: NDArray[np.bool_], groups: Sequence[str] = ()
 ) -> Interval | None:
-    """95% interval of the difference of two classifiers' accuracies, with a design effect where images come in groups.
+    """Paired accuracies' difference: its 95% interval, with a design effect where images come in groups.
 
     The four counts are divided by the design effect of the difference (Rao & Scott 1992, Biometrics 48:577-585), and
     the quantile is Student's.
@@ -99,7 +99,7 @@ def paired_interval(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusts p-values of several paired tests for their number, by Holm's method.
+    """Paired tests, several at once: adjusts their p-values for their number, by Holm's method.
 
     Holm's step-down procedure (Holm 1979, Scandinavian Journal of Statistics 6:65-70): rejecting where the adjusted
     value is at most a rejects one true hypothesis or more with probability at most a, however the tests depend on each
@@ -126,7 +126,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def paired_difference_interval(
     both: float, only_first: float, only_second: float, neither: float, quantile: float = QUANTILE
 ) -> Interval:
-    """Interval of the difference of two paired accuracies, the first minus the second, from counts of images.
+    """Paired accuracies' difference from counts of images: its interval, the first minus the second.
 
     Newcombe's hybrid score interval with the corrected correlation (Newcombe 1998, Statistics in Medicine
     17:2635-2650, method 10). It does not narrow to a point where the two never differ.

@@ -20,7 +20,7 @@ def per_class(
     class_names: Sequence[str],
     groups: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Precision, recall and F1 of each class against the rest.
+    """Scores per class: precision, recall and F1 of each against the rest.
 
     Args:
         labels: int64 (N,), in [0, K).

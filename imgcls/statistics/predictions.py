@@ -108,7 +108,7 @@ class Predictions:
 
 
 def check_classes(name: str, classes: NDArray[np.integer], num_classes: int) -> None:
-    """Refuses labels or predictions that do not name a class for each image.
+    """Refuses predictions, or labels, that do not name a class for each image.
 
     Args:
         name: of the classes in the message, such as `labels`.

@@ -25,12 +25,12 @@ MIN_MINORITY_FOR_LOSS = 8
 
 
 def of_accuracy(of: Predictions) -> Interval | str:
-    """95% interval of the accuracy of predictions, or why there is none."""
+    """A score's 95% interval: the accuracy's, from predictions, or why there is none."""
     return _accuracy(of.hits, of.units)
 
 
 def hits_interval(hits: NDArray[np.bool_], groups: Sequence[str] = ()) -> Interval | None:
-    """95% interval of the accuracy behind hits: Wilson's, with a design effect where images come in groups.
+    """A score's 95% interval: the accuracy's, from hits, with a design effect where images come in groups.
 
     Args:
         hits: bool (N,), N >= 1, whether each image is predicted right.
@@ -53,7 +53,7 @@ def _accuracy(hits: NDArray[np.bool_], units: Units) -> Interval | str:
 
 
 def of_balanced_accuracy(of: Predictions) -> Interval | str:
-    """95% interval of the balanced accuracy, or why there is none."""
+    """A score's 95% interval: the balanced accuracy's, or why there is none."""
     is_of = [of.labels == label for label in np.unique(of.labels)]
     if not of.units.are_enough(is_of):
         return too_few_groups("a class is")
@@ -61,7 +61,7 @@ def of_balanced_accuracy(of: Predictions) -> Interval | str:
 
 
 def of_macro_f1(of: Predictions) -> Interval | str:
-    """95% interval of the macro-F1, or why there is none.
+    """A score's 95% interval: the macro-F1's, or why there is none.
 
     F1 is 2 J / (1 + J), with Jaccard's J: the share of hits among the images that are or are called of a class.
     """
@@ -118,7 +118,7 @@ class _Shares:
 
 
 def of_loss(of: Predictions) -> Interval | str:
-    """95% interval of the loss, or why there is none."""
+    """A score's 95% interval: the loss's, or why there is none."""
     losses, labels, units = -of.log_probs(of.labels), of.labels, of.units
     everything = np.ones(len(losses), np.bool_)
     if not units.are_enough([everything]):

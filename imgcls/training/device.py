@@ -122,7 +122,7 @@ def _pick(name: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """Name of a device for people; of a processor, the model that Linux tells."""
+    """The device's name for people; of a processor, the model that Linux tells."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:

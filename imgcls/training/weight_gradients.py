@@ -34,7 +34,7 @@ def speed_up(model: nn.Module) -> None:
 
 
 class Conv2d(nn.Conv2d):
-    """torch's convolution with another way to compute the gradient of its weights."""
+    """Weight gradients computed another way, in torch's convolution."""
 
     padding: tuple[int, int]
 
@@ -75,7 +75,7 @@ class _Convolution(torch.autograd.Function):
 def weight_gradient(
     images: Tensor, grad: Tensor, shape: torch.Size, stride: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
-    """Gradient of a convolution's weights, as one matrix product of what each output pixel saw and its gradient.
+    """Weight gradient of a convolution, as one matrix product of what each output pixel saw and its gradient.
 
     Args:
         images: input of the convolution, float32 (B, C, H, W).

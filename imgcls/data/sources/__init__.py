@@ -18,7 +18,7 @@ SOURCES: tuple[ImageSource, ...] = (Folder(), Elpv(), Digits(), FashionMnist(), 
 
 
 def open_source(config: DataConfig, folder: Path) -> Source:
-    """Opens the source that `data.source` names; its images lie in the folder or are downloaded to it.
+    """Of all sources, opens the one that `data.source` names; its images lie in the folder or are downloaded to it.
 
     Raises:
         DataError: an unknown source, a missing package or folder, no usable image; lists every offender.

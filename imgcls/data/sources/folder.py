@@ -30,7 +30,7 @@ from imgcls.text import nearest, nfc
 
 
 class Folder(ImageSource):
-    """All images below a folder, in the splits that its folders name, or in one set."""
+    """A folder as the source: all images below it, in the splits that its subfolders name, or in one set."""
 
     name = "folder"
 
@@ -143,7 +143,7 @@ class _Files:
 
 
 def ignored_in_words(ignored: Mapping[str, int]) -> str:
-    """Ignored files in words, the most frequent kind first: `40 .HEIC, 1 .txt`."""
+    """A folder's ignored files in words, the most frequent kind first: `40 .HEIC, 1 .txt`."""
     return ", ".join(f"{num} {kind}" for kind, num in sorted(ignored.items(), key=lambda item: (-item[1], item[0])))
 
 

@@ -35,19 +35,19 @@ FORMULA = re.compile(r"[=@]|[+-].*[(|!]")
 
 
 def split_of(name: str) -> Split | None:
-    """The split that a folder of this name is, in upper or lower case; None for any other name."""
+    """The split that a folder of the layout is by its name, in upper or lower case; None for any other name."""
     plain = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
     found = SPLIT_NAME.fullmatch(plain)
     return next((split for split in SPLIT_WORDS if found[split]), None) if found else None
 
 
 def is_set_aside(name: str) -> bool:
-    """Whether a file or folder is hidden, or left behind by a program."""
+    """Whether the layout of a folder leaves a name out: it is hidden, or left behind by a program."""
     return name.startswith(".") or name.casefold() in LEFTOVERS
 
 
 def find_splits(root: Path) -> dict[Split, Path]:
-    """The split folders of `root`; none where it holds the class folders themselves.
+    """The layout's split folders in `root`; none where it holds the class folders themselves.
 
     Raises:
         DataError: folders that are called like splits and cannot be taken as such.
@@ -101,7 +101,7 @@ def _refuse_beside_classes(root: Path, splits: Mapping[Split, Path], folders: Se
 
 
 def class_folders(folder: Path) -> dict[str, Path]:
-    """Name of each class, in NFC and sorted -> its folder.
+    """The layout's class folders: name of each class, in NFC and sorted -> its folder.
 
     Raises:
         DataError: no class folders, or names that cannot be a class's.
@@ -183,7 +183,7 @@ def same_name(one: Path, other: Path) -> str:
 
 
 def stop_on(problems: Sequence[str], headline: str) -> None:
-    """Raises a DataError that lists the problems of a folder's layout, where there are any."""
+    """Stops on the problems of a folder's layout, where there are any: raises a DataError that lists them."""
     if problems:
         raise DataError("\n".join([f"{headline}:", *listed(problems)]))
 
@@ -231,7 +231,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one; `entry.is_dir` raises where links lead in a circle."""
+    """Whether an entry of a layout is a folder or a link to one; `entry.is_dir` raises where links lead in a circle."""
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112
 
 

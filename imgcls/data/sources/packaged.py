@@ -18,7 +18,7 @@ from imgcls.errors import DataError
 
 
 class Elpv(ImageSource):
-    """Deitsch et al. 2019, arXiv 1807.02894: 2,624 solar cells, 300x300 grey, in the package elpv-dataset."""
+    """Packaged in elpv-dataset: 2,624 solar cells, 300x300 grey (Deitsch et al. 2019, arXiv 1807.02894)."""
 
     name = "elpv"
     uses_path = False
@@ -40,7 +40,7 @@ class Elpv(ImageSource):
 
 
 class Digits(ImageSource):
-    """scikit-learn's copy of the UCI digits: 1,797 real 8x8 scans with 17 grey levels."""
+    """Packaged with scikit-learn: the UCI digits, 1,797 real 8x8 scans with 17 grey levels."""
 
     name = "digits"
     uses_path = False
@@ -63,7 +63,7 @@ FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
 
 class FashionMnist(ImageSource):
-    """Xiao et al. 2017, arXiv 1708.07747: 70,000 pictures of clothes, 28x28 grey."""
+    """Packaged by Debian, else downloaded: 70,000 clothes, 28x28 grey (Xiao et al. 2017, arXiv 1708.07747)."""
 
     name = "fashion-mnist"
 
