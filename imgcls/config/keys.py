@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from imgcls.config.key_names import Section, fields_of, known_keys, value_keys
-from imgcls.config.mistakes import hint, key_text, mistakes, value_text, why_not_a_value, why_not_set
+from imgcls.config.key_names import Section, value_keys
+from imgcls.config.mistakes import key_text, mistakes, value_text, why_not_a_value, why_not_set
 from imgcls.config.ranges import Options, checked_options
 from imgcls.config.toml import as_toml, toml_key
 from imgcls.errors import ConfigError
@@ -388,25 +388,3 @@ def _by_key(tree: Mapping[str, Any], table: str = "") -> Iterator[tuple[str, Any
             yield from _by_key(value, f"{key}.")
         else:
             yield key, value
-
-
-def config_table(prefix: str = "") -> list[tuple[str, str, str]]:
-    """All keys of an experiment file, explained for people; see docs/keys.md.
-
-    Args:
-        prefix: of the keys that are wanted; where no dotted key begins so, of their last parts.
-
-    Returns:
-        Rows of (dotted key, default as in a file, what it means).
-
-    Raises:
-        ConfigError: there is none, naming the key that may have been meant.
-    """
-    begun = prefix.lower()
-    fields = (field for field in fields_of(Experiment) if "." in field[0] and not isinstance(field[1], Section))
-    rows = [(key, as_toml(value), meaning) for key, value, meaning in fields]
-    found = [row for row in rows if row[0].startswith(begun)]
-    found = found or [row for row in rows if row[0].rpartition(".")[2].startswith(begun)]
-    if not found:
-        raise ConfigError(f"no key begins with {prefix!r}{hint(prefix, known_keys(Experiment))}")
-    return found
