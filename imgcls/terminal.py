@@ -63,7 +63,7 @@ class Unfailing:
 
 
 def stderr() -> Unfailing:
-    """The terminal output of progress: stderr, to which a write never fails."""
+    """The terminal's stderr, for progress: a stream to which a write never fails."""
     return Unfailing(sys.stderr)
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """The names of keys are those of its fields: the base class of every table of an experiment file."""
+    """Names its keys by its fields: the base class of every table of an experiment file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 

@@ -194,7 +194,7 @@ def _has_lists(place: str, schema: type[Section]) -> str:
 
 
 def hint(key: str, known: Sequence[str]) -> str:
-    """The hint in a mistake in a key: the known one that was meant, a synonym, a similar key of its table, or any."""
+    """The hint on a mistaken key: the known one that was meant, a synonym, a similar key of its table, or any."""
     table, _, name = key.rpartition(".")
     if (meant := key_called(name)) in known:
         return suggestion(meant)
@@ -208,13 +208,13 @@ def hint(key: str, known: Sequence[str]) -> str:
 
 
 def key_text(key: str) -> str:
-    """The text of a mistake for a key: on one line, not too long."""
+    """A key in the text of a mistake: on one line, not too long."""
     text = key if key.isprintable() else json.dumps(key)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def value_text(value: object) -> str:
-    """The text of a mistake for a value: as in a file, but not too long."""
+    """A value in the text of a mistake: as in a file, but not too long."""
     try:
         text = repr(value) if value is None else as_toml(value)
     except RecursionError:

@@ -46,7 +46,7 @@ CHECKED_BLOCKS = 16
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the decode cache gives for a source's N images.
+    """The decode cache's answer for a source's N images.
 
     Attributes:
         images: those whose pixels are kept.

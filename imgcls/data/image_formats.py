@@ -84,7 +84,7 @@ def is_image_name(name: str) -> bool:
 
 
 def may_be_image(name: str) -> bool:
-    """Whether an image format may be inside: the file is called like one, or has no ending. `a.jpg~` is a backup."""
+    """Whether a file may be of an image format: it is called like one, or has no ending. `a.jpg~` is a backup."""
     return is_image_name(name) or not (ending(name) or name.endswith("~"))
 
 

@@ -22,7 +22,7 @@ AS_RGB = "set data.channels = 3, which repeats grey three times"
 
 @dataclass(frozen=True)
 class Listed:
-    """What a network declares about itself for the list of `imgcls models`.
+    """A network's declaration of what it is, for lists of networks.
 
     Attributes:
         name: `model.name`.

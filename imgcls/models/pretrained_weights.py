@@ -88,7 +88,7 @@ def packages_for(timm_name: str) -> dict[str, Package]:
 
 
 def packages_as_a_way_out() -> str:
-    """Pretrained weights in packages, installed ones first, as the way out at the end of an error."""
+    """Pretrained weights in packages, installed ones first, as the way out at the end of an error about a download."""
     ready = {key: package for key, package in PACKAGES.items() if package.files()}
     offered = ready or PACKAGES
     settings = "; ".join(

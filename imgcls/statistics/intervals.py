@@ -114,7 +114,7 @@ def difference_interval(first: float, first_interval: Interval, second: float, s
 
 
 def correlations(left_out: NDArray[np.float64], between_unmoved: float = 0.0) -> NDArray[np.float64]:
-    """Intervals of K scores are joined by these correlations, of how much each score falls when a unit is left out.
+    """Intervals of K scores, joined to their mean's, need these correlations: of how much each falls without a unit.
 
     Args:
         left_out: float64 (K, U).

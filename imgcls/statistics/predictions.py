@@ -108,7 +108,7 @@ class Predictions:
 
 
 def check_classes(name: str, classes: NDArray[np.integer], num_classes: int) -> None:
-    """Refuses predictions, or labels, that do not name a class for each image.
+    """Checks predictions, or labels: refuses those that do not name a class for each image.
 
     Args:
         name: of the classes in the message, such as `labels`.
