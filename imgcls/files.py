@@ -145,7 +145,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Files and folders in a folder that processes of this machine were writing aside when they were killed.
+    """Files and folders written aside that were left in a folder by processes of this machine, when they were killed.
 
     Those of other machines are left out: whether a process lives there cannot be seen from here.
     """

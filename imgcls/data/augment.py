@@ -42,7 +42,7 @@ class Normalise:
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers of the augmentation: all that a step draws for the views of its N images.
+    """The augmentation's random numbers: all that a step draws for the views of its N images.
 
     They are drawn evenly from [0, 1), float32 on the CPU. What came later stands after what was there, so that adding
     to it moves no earlier draw.

@@ -143,7 +143,7 @@ class Leaks:
 
 
 def heed(leaks: Leaks, *, allowed: bool, origin: str) -> None:
-    """Stops on the leaks of a data set, or warns of them where they are allowed; warns of near duplicates.
+    """Leaks of a data set stop it, or are warned of where they are allowed; near duplicates are warned of.
 
     Raises:
         DataError: leaks that are not allowed, each listed, by names that are relative to `origin`.

@@ -171,7 +171,7 @@ def decode_side(image_size: int, augment: AugmentConfig, native_side: int | None
 
 
 def what_is_cut(sizes: NDArray[np.int32]) -> str:
-    """The part of a split that the centre crop cuts off, by images' sizes (N, 2), in words; "" for next to nothing."""
+    """A split's images as the centre crop cuts them: what is lost, by sizes (N, 2), in words; "" for almost none."""
     cut = 1 - sizes.min(axis=1) / sizes.max(axis=1)
     much = cut[cut > MUCH_CUT]
     if len(much) <= MUCH_CUT * len(cut):
