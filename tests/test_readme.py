@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from imgcls.cli import app
-from imgcls.config.load import config_table
+from imgcls.config.key_table import config_table
 
 ROOT = Path(__file__).parent.parent
 

@@ -16,7 +16,7 @@ def keys(
 
     Example: imgcls keys data
     """
-    from imgcls.config.load import config_table
+    from imgcls.config.key_table import config_table
 
     found = config_table(prefix)
     facts = [{"key": key, "default": default, "meaning": meaning} for key, default, meaning in found]

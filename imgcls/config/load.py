@@ -1,12 +1,10 @@
-"""Loads an experiment file with its overrides, and explains its keys."""
+"""Loads an experiment file, with its overrides."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from imgcls.config.key_names import Section, fields_of, known_keys
 from imgcls.config.keys import Experiment
-from imgcls.config.mistakes import hint
-from imgcls.config.toml import MOST_CHARACTERS, as_toml, parse_override, parse_toml
+from imgcls.config.toml import MOST_CHARACTERS, parse_override, parse_toml
 from imgcls.errors import ConfigError
 
 
@@ -35,25 +33,3 @@ def with_overrides(experiment: Experiment, overrides: Sequence[str]) -> Experime
     """
     values = dict(map(parse_override, overrides))
     return experiment.replace(values, origin="--set") if values else experiment
-
-
-def config_table(prefix: str = "") -> list[tuple[str, str, str]]:
-    """Loads an experiment file's explanation: of every key its default and what it means.
-
-    Args:
-        prefix: of the keys that are wanted; where no dotted key begins so, of their last parts.
-
-    Returns:
-        Rows of (dotted key, default as in a file, what it means).
-
-    Raises:
-        ConfigError: there is none, naming the key that may have been meant.
-    """
-    begun = prefix.lower()
-    fields = (field for field in fields_of(Experiment) if "." in field[0] and not isinstance(field[1], Section))
-    rows = [(key, as_toml(value), meaning) for key, value, meaning in fields]
-    found = [row for row in rows if row[0].startswith(begun)]
-    found = found or [row for row in rows if row[0].rpartition(".")[2].startswith(begun)]
-    if not found:
-        raise ConfigError(f"no key begins with {prefix!r}{hint(prefix, known_keys(Experiment))}")
-    return found

@@ -176,7 +176,7 @@ SEARCHABLE = ("data.image_size", "model.", "augment.", "train.")
 
 
 def why_not_searched(key: str, schema: type[Section]) -> str:
-    """The mistake in a search space that names a key which it may not, with the remedy; "" if it may."""
+    """The mistake of searching a key that cannot be searched, with the remedy; "" if it can be."""
     searchable = [known for known in known_keys(schema) if known.startswith(SEARCHABLE)]
     if key in searchable:
         return _has_lists(f"search.space.{key}", schema)

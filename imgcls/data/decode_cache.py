@@ -29,16 +29,18 @@ from imgcls.config.keys import Fit
 from imgcls.data.cache_folder import ASIDE, abandoned, budget, cache_folder, prune, remove_entry, size_in_words, writing
 from imgcls.data.decode import resize_squares
 from imgcls.data.decode_on_demand import PixelsOnDemand
-from imgcls.data.decode_source import Recipe, copy_rows, decode_into, mapped, write_header
+from imgcls.data.decode_source import Recipe, decode_into, mapped, write_header
 from imgcls.data.decode_workers import in_threads
-from imgcls.data.image_set import DecodedImages, Hashes, Pixels, SourceImages
+from imgcls.data.image_set import DecodedImages, Hashes, Pixels, SourceImages, gather
 from imgcls.errors import DataError
 from imgcls.text import counted
 
 log = logging.getLogger(__name__)
 
+
 BLOCK_BYTES = 2**24
 """Bytes that one checksum is of."""
+
 
 CHECKED_BLOCKS = 16
 """Number of blocks of a file that opening an entry checks, spread over it: all blocks up to 256 MiB."""
@@ -235,7 +237,7 @@ def _build(recipes: Sequence[Recipe], keep: Keep | None, title: str) -> None:
         kept = readable & keep(hashes.digests, readable) if keep else readable
         for recipe, aside, file, of_squares in zip(recipes, asides, files, moments, strict=True):
             if recipe.has_pixels and keep is not None:
-                copy_rows(file, np.flatnonzero(kept[readable]), aside / "images.npy")
+                _copy_rows(file, np.flatnonzero(kept[readable]), aside / "images.npy")
             # Of what is not kept, hashes alone may stay.
             of_squares[~kept], hashes.sizes[~kept] = 0, 0
             arrays = hashes._asdict() | {"moments": of_squares, "kept": np.flatnonzero(kept)}
@@ -289,3 +291,12 @@ def _matches(path: Path, checksums: list[int]) -> bool:
             if zlib.crc32(file.read(BLOCK_BYTES)) != of_blocks[block]:
                 return False
     return True
+
+
+def _copy_rows(decoded: IO[bytes], rows: NDArray[np.int64], path: Path) -> None:
+    """Copies the squares that a cache entry keeps from an open .npy to the entry's file."""
+    images = mapped(decoded)
+    with path.open("wb") as file:
+        write_header(file, (len(rows), *images.shape[1:]))
+        for chunk in gather(images, rows):
+            file.write(chunk.tobytes())

@@ -19,24 +19,29 @@ from imgcls.data.cache_folder import cache_folder
 from imgcls.data.decode import SEVERAL_FRAMES, digest, shrunk, thumbnail_and_squares
 from imgcls.data.decode_workers import CAN_FORK, ahead, cores, in_threads
 from imgcls.data.image_formats import FORMATS
-from imgcls.data.image_set import Hashes, SourceImages, gather, moments
+from imgcls.data.image_set import Hashes, SourceImages, moments
 from imgcls.data.sketches import SIDE, sketches, thumbnail
 from imgcls.errors import UnreadableImageError
 
 PIECE_BYTES = 2**22
 """Bytes of the squares that one piece of work makes."""
 
+
 SECONDS_PER_IMAGE, SECONDS_PER_PIXEL = 0.3e-3, 15e-9
 """Seconds that decoding and hashing take on one core, roughly."""
+
 
 TYPICAL_PIXELS = 640 * 480
 """Number of pixels of an image of which nothing is known."""
 
+
 WORTH_PROCESSES = 1.0
 """Seconds of work that are worth one more process, which takes time to start and slows the parent's writing."""
 
+
 WORTH_THREADS = 1e-3
 """Seconds for one image from which on threads pay; for smaller images they wait for one another."""
+
 
 FORMAT = "10"
 """Version in the key of every cache entry: raise it when the pixels or hashes that decoding gives change."""
@@ -170,15 +175,6 @@ def mapped(file: IO[bytes]) -> NDArray[np.uint8]:
     np.lib.format.read_magic(file)
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     return np.memmap(file, dtype, "r", file.tell(), shape)
-
-
-def copy_rows(decoded: IO[bytes], rows: NDArray[np.int64], path: Path) -> None:
-    """Copies some of a decoded source's squares from an open file, a .npy, to another."""
-    images = mapped(decoded)
-    with path.open("wb") as file:
-        write_header(file, (len(rows), *images.shape[1:]))
-        for chunk in gather(images, rows):
-            file.write(chunk.tobytes())
 
 
 # --- one entry ------------------------------------------------------------------------------------------------------

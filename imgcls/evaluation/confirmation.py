@@ -169,7 +169,7 @@ def rank_confirmed(confirmed: Sequence[Confirmed]) -> Confirmation:
 
 
 def fresh_seed(search_seed: int, index: int) -> int:
-    """A confirmation's fresh seed number `index`, from 0, with which each of its configurations is trained again."""
+    """The confirmation's seed number `index`, from 0; every configuration is trained again with the same seeds."""
     return derive_seed(search_seed, "confirm", index) % 2**31
 
 
@@ -187,7 +187,7 @@ def recorded_confirmation(sweep: RunRecord, tracker: Tracker) -> Confirmation | 
 
 
 def completed_trials(sweep: RunRecord, numbers: Sequence[int], tracker: Tracker) -> list[RunRecord]:
-    """The completed trials that a confirmation is of: those of a sweep with these numbers."""
+    """The trials behind a confirmation: the completed ones of a sweep with these numbers."""
     below = {Tag.PARENT: sweep.run_id, Tag.KIND: "trial", Tag.OUTCOME: "completed"}
     return [record for number in numbers for record in tracker.find({**below, Tag.TRIAL: str(number)})]
 

@@ -7,7 +7,7 @@ import pytest
 from mlflow.entities import Metric, Param, RunTag
 
 from imgcls.cli import app
-from imgcls.config.load import config_table
+from imgcls.config.key_table import config_table
 
 BEGAN = 1_700_000_000_000  # 2023-11-14 22:13:20 UTC
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from imgcls.config.key_table import config_table
 from imgcls.config.keys import AugmentConfig, DataConfig, Experiment, ModelConfig, SearchConfig, TrainConfig
-from imgcls.config.load import config_table, load_experiment
+from imgcls.config.load import load_experiment
 from imgcls.config.ranges import Range
 from imgcls.config.synonyms import OTHER_NAMES, key_called
 from imgcls.config.toml import parse_override

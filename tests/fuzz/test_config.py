@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgcls.config.load import config_table, load_experiment
+from imgcls.config.key_table import config_table
+from imgcls.config.load import load_experiment
 from imgcls.errors import ConfigError
 from imgcls.text import printable
 from tests.fuzz.profiles import FUZZ, damaged, no_hang_no_warning
