@@ -12,7 +12,7 @@ from pathlib import Path
 
 from imgcls.data.cache_folder import abandoned, size_in_words
 from imgcls.files import WRITTEN_ASIDE
-from imgcls.record import Artifact, RunRecord
+from imgcls.record import Artifact, RunRecord, Tag
 from imgcls.tracking.mlflow_internals import HALF_MADE
 from imgcls.tracking.store import Tracker
 
@@ -106,17 +106,17 @@ def as_text(findings: Findings) -> str:
 def _needed(records: Iterable[RunRecord]) -> set[str]:
     """Ids of runs that others refer to: winners, confirmed and evaluated runs, and parents."""
     needed: set[str] = set()
-    confirmed: set[tuple[str, int]] = set()
+    confirmed: set[tuple[str, str]] = set()
     trials = []
     for record in records:
         needed |= {record.best_run_id, record.evaluated_run_id, record.parent}
-        confirmed |= {(record.run_id, number) for number in record.confirmed_trials}
+        confirmed |= {(record.run_id, str(number)) for number in record.confirmed_trials}
         if record.kind == "confirm":
             needed.add(record.run_id)
-            confirmed.add((record.parent, record.trial))
+            confirmed.add((record.parent, record.tags.get(Tag.TRIAL, "")))
         if record.kind == "trial":
             trials.append(record)
-    return needed | {trial.run_id for trial in trials if (trial.parent, trial.trial) in confirmed}
+    return needed | {trial.run_id for trial in trials if (trial.parent, trial.tags.get(Tag.TRIAL)) in confirmed}
 
 
 def _may_go_on(record: RunRecord) -> bool:

@@ -32,6 +32,7 @@ class Metric:
             known.
         method: of that interval, in words for a report.
         is_share: whether values lie in [0, 1]; else a value is at least 0.
+        is_count: whether a value is a number of images over the number of all, so that it moves in whole images.
         may_select: whether `search.metric` may name it.
         each_epoch: whether every run tracks it on val; the others are tracked where they select.
         needs_every_class: whether it is undefined where a class has no images.
@@ -44,6 +45,7 @@ class Metric:
     explained_interval: Callable[[Predictions], Interval | str] | None = None
     method: str = ""
     is_share: bool = True
+    is_count: bool = False
     may_select: bool = True
     each_epoch: bool = False
     needs_every_class: bool = False
@@ -114,7 +116,7 @@ def _loss(of: Predictions) -> float:
 
 
 ACCURACY = Metric(
-    "accuracy", "accuracy", higher_is_better=True, each_epoch=True,
+    "accuracy", "accuracy", higher_is_better=True, is_count=True, each_epoch=True,
     compute=lambda of: int(of.hits.sum()) / len(of.labels),
     explained_interval=lambda of: _intervals().of_accuracy(of), method="Wilson's score interval",
 )  # fmt: skip

@@ -141,7 +141,11 @@ class MetricName:
     IMAGES_PER_SECOND = _metric("images_per_second", TRAINED, "each epoch: train images in a second of training")
     BEST_EPOCH = _metric("best/epoch", WITH_IMAGES, "the epoch whose weights are kept; of a sweep, its winner's")
     BEST = _metric("best/val/SCORE", WITH_IMAGES, "`val/SCORE` at that epoch; of a sweep, its winner's")
-    BEST_LOW = _metric("best/val/SCORE_low", WITH_IMAGES, "lower end of its 95 % interval, where it selects")
+    BEST_LOW = _metric(
+        "best/val/SCORE_low",
+        WITH_IMAGES,
+        "lower end of its 95 % interval; of the metric that selects, and with groups of the accuracy",
+    )
     BEST_HIGH = _metric("best/val/SCORE_high", WITH_IMAGES, "upper end of that interval")
     NEAR_LEAKED = _metric(Tag.NUM_NEAR_LEAKED, ALL, "the tag as a number, by which MLflow's UI sorts")
     NUM_TRIALS = _metric("num_trials", SWEEP, "trials that have ended")
@@ -158,7 +162,11 @@ class MetricName:
     TEST_ACCURACY = _metric("test/accuracy", JUDGED, "share of the test images predicted right")
     LOW = _metric("SPLIT/SCORE_low", JUDGED, "lower end of the 95 % interval of a score on val or test")
     HIGH = _metric("SPLIT/SCORE_high", JUDGED, "upper end of that interval")
-    VAL_TEST_GAP = _metric("val_test_gap", JUDGED, "score that selected the run, on val minus on test")
+    VAL_TEST_GAP = _metric(
+        "val_test_gap",
+        JUDGED,
+        "score that selected the run, on val minus on test; of earlier versions, always the accuracy",
+    )
 
 
 class Artifact:
@@ -179,7 +187,7 @@ class Artifact:
     PER_CLASS = _artifact("report/per_class.csv", JUDGED, "precision, recall and F1 of each class on test")
     TEST_IMAGES = _artifact("report/test_images.txt", JUDGED, "16 hex digits of the digest of each image, a line each")
     TEST_SKETCHES = _artifact("report/test_sketches.npy", JUDGED, "uint8 (N, 272), sketches that show copies of them")
-    CURVES = _artifact("figures/curves.png", TRAINED, "loss and accuracy of each epoch")
+    CURVES = _artifact("figures/curves.png", TRAINED, "the loss and the metric that selects, of each epoch")
     NEAR_DUPLICATES_FIGURE = _artifact("figures/near_duplicates.png", ("sweep", "train"), "those of train and val")
     DIFFERENT_CLASSES = _artifact(
         "figures/different_classes_{}.png", ("sweep", "train"), "those of a split, two classes"

@@ -177,7 +177,8 @@ def compare(run_ids: Sequence[str], tracker: Tracker) -> Comparison:
     tables = {
         i: _hits(run, Artifact.VAL_PREDICTIONS, tracker, has_groups=run.has_groups) for i, run in numbered.items()
     }
-    scores = {i: (run.best(name), best_interval(run, name)) for i, run in numbered.items()}
+    selecting = {} if metric is ACCURACY else numbered
+    scores = {i: (run.best(name), best_interval(run, name)) for i, run in selecting.items()}
     val = _split("val", tables, numbered, metric, scores)
     test, test_note = _test(numbered, metric, tracker)
     histories = tuple(history_table(run.run_id, metric, tracker) for run in runs)
@@ -258,7 +259,7 @@ def _split(
         num_groups=len(set(groups)) or None,
         pairs=tuple(_pair(first, second, hits[first], hits[second], groups) for first, second in combinations(hits, 2)),
         metric=metric,
-        scores={} if metric is ACCURACY else scores,
+        scores=scores,
     )
 
 
@@ -281,7 +282,8 @@ def _test(runs: dict[int, RunRecord], metric: Metric, tracker: Tracker) -> tuple
     fingerprints = {run.test_fingerprint for run in evaluations.values()}
     if len(fingerprints) > 1:
         return None, f"Evaluated on different test splits (fingerprints {', '.join(sorted(fingerprints))})."
-    on_test = {i: Scores.from_metrics(run.metrics, "test") for i, run in evaluations.items()}
+    selecting = {} if metric is ACCURACY else evaluations
+    on_test = {i: Scores.from_metrics(run.metrics, "test") for i, run in selecting.items()}
     scores = {i: (one[metric.name], one.intervals.get(metric.name)) for i, one in on_test.items()}
     tables = {
         i: _hits(run, Artifact.TEST_PREDICTIONS, tracker, has_groups=runs[i].has_groups)

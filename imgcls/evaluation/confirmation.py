@@ -73,7 +73,7 @@ class Confirmed:
     @property
     def interval(self) -> Interval | None:
         """95% interval of the mean over seeds; None of a single seed."""
-        return interval_over_seeds(self.values, self.num_val, is_share=metric_named(self.metric).is_share)
+        return self._interval_of(self.values)
 
     @property
     def num_val(self) -> int:
@@ -105,9 +105,14 @@ class Confirmed:
     def minus(self, other: Confirmed) -> tuple[float, Interval | None]:
         """The mean minus the other's, paired by seed, with its 95% interval; None of a single seed."""
         differences = [mine - theirs for mine, theirs in zip(self.values, other.values, strict=True)]
-        is_share = metric_named(self.metric).is_share
-        interval = interval_over_seeds(differences, self.num_val, is_share=is_share, of_differences=True)
-        return self.mean - other.mean, interval
+        return self.mean - other.mean, self._interval_of(differences, of_differences=True)
+
+    def _interval_of(self, values: Sequence[float], *, of_differences: bool = False) -> Interval | None:
+        metric = metric_named(self.metric)
+        num_counted = self.num_val if metric.is_count else None
+        return interval_over_seeds(
+            values, is_share=metric.is_share, num_counted=num_counted, of_differences=of_differences
+        )
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def run_facts(record: RunRecord) -> dict[str, object]:
         "name": record.name,
         Tag.KIND: record.kind,
         Tag.OUTCOME: record.outcome,
-        Tag.PARENT: record.parent,
+        Tag.PARENT: record.parent or None,
         "start_time": _moment(record.started).isoformat(),
         "end_time": None if record.ended is None else _moment(record.ended).isoformat(),
         "seconds": None if record.ended is None else (record.ended - record.started) / 1000,

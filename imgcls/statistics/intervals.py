@@ -205,14 +205,14 @@ def mean_interval(
 
 
 def interval_over_seeds(
-    values: Sequence[float], num_images: int, *, is_share: bool, of_differences: bool = False
+    values: Sequence[float], *, is_share: bool, num_counted: int | None = None, of_differences: bool = False
 ) -> Interval | None:
     """Interval of the mean of a metric over seeds, each of which was scored on the same images: 95%.
 
     Args:
         values: the metric of each seed.
-        num_images: behind each value.
         is_share: whether values of the metric lie in [0, 1].
+        num_counted: images of which each value is a count, as an accuracy is; None for other metrics.
         of_differences: the values are differences of the metric between two configurations, paired by seed.
 
     Returns:
@@ -223,4 +223,4 @@ def interval_over_seeds(
     if not is_share:
         return mean_interval(values)
     bounds = DIFFERENCES_OF_SHARES if of_differences else SHARES
-    return mean_interval(values, step=1 / num_images, bounds=bounds)
+    return mean_interval(values, step=1 / num_counted if num_counted else 0.0, bounds=bounds)

@@ -166,12 +166,12 @@ class OutboxFiles:
 
     def _run(self, run_id: str) -> Path:
         if not RUN_ID.fullmatch(run_id):
-            raise ValueError(f"{run_id!r} is no run id")
+            raise ValueError(f"{run_id!r} is not a run id")
         return self.folder / run_id
 
     def _artifact(self, run_id: str, name: str) -> Path:
         if not name or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ValueError(f"{name!r} is no name for an artifact")
+            raise ValueError(f"{name!r} is not a name for an artifact")
         return self._run(run_id) / "artifacts" / name
 
     # --- what others left ---

@@ -290,4 +290,4 @@ def _send(client: MlflowClient, run_id: str, entry: Entry, path: Path | None) ->
     elif entry["op"] == ARTIFACT:
         client.log_artifact(run_id, str(path), posixpath.dirname(entry["name"]) or None)
     else:
-        raise Refused(f"it is no entry: {entry['op']}")
+        raise Refused(f"it is not an entry: {entry['op']}")

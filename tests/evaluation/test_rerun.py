@@ -73,9 +73,9 @@ def test_what_is_unknown_on_both_sides_is_not_equal(monkeypatch, tmp_path):
     assert _other_code(then, of_tags(git_commit="abc", git_dirty="false")) == [
         "code: whether files changed since the commit is unknown (then: git did not tell)"
     ]
-    then = of_tags(git_commit="abc", git_dirty="true", git_changed="imgcls/run.py")
+    then = of_tags(git_commit="abc", git_dirty="true", git_changed="imgcls/rng.py")
     assert _other_code(then, of_tags(git_commit="abc", git_dirty="false")) == [
-        "code: files changed since the commit (then: imgcls/run.py)"
+        "code: files changed since the commit (then: imgcls/rng.py)"
     ]
     monkeypatch.undo()
     then = of_tags(versions=json.dumps(provenance.versions()), device=str(unnamed))

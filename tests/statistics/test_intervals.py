@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from imgcls.metrics import METRICS
 from imgcls.statistics.intervals import SHARES, difference_interval, interval_over_seeds, mean_interval, wilson
 
 
@@ -101,10 +102,16 @@ def test_values_out_of_bounds_are_refused():
 
 
 def test_each_metric_over_seeds_has_its_own_interval():
-    assert interval_over_seeds([0.9], 60, is_share=True) is None
-    assert interval_over_seeds([0.9, 0.9], 60, is_share=True).half_width > 0
-    assert interval_over_seeds([0.9, 1.7], 60, is_share=False).high > 1
-    assert interval_over_seeds([-0.9, 0.1], 60, is_share=True, of_differences=True).low == -1
+    assert interval_over_seeds([0.9], is_share=True, num_counted=60) is None
+    assert interval_over_seeds([0.9, 0.9], is_share=True, num_counted=60).half_width > 0
+    assert interval_over_seeds([0.9, 1.7], is_share=False).high > 1
+    assert interval_over_seeds([-0.9, 0.1], is_share=True, num_counted=60, of_differences=True).low == -1
+
+
+def test_only_a_count_of_images_has_a_spread_where_all_seeds_agree():
+    """An image of a rare class moves a balanced accuracy more than an accuracy: nothing is known of its spread."""
+    assert interval_over_seeds([0.85] * 3, is_share=True) is None
+    assert [metric.name for metric in METRICS if metric.is_count] == ["accuracy"]
 
 
 @pytest.mark.parametrize("values", [[], [0.9], [0.9, math.nan], [0.9, math.inf]])

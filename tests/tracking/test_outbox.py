@@ -334,7 +334,7 @@ def test_the_end_says_what_is_unsent_and_how_to_send_it(make_outbox, caplog):
 @pytest.mark.parametrize("run_id", ["", "..", "a/b", "../../etc"])
 def test_a_run_id_that_is_a_path_is_no_run_id(make_outbox, run_id):
     outbox = make_outbox()
-    with pytest.raises(ValueError, match="is no run id"):
+    with pytest.raises(ValueError, match="is not a run id"):
         outbox.append(run_id, {"op": "metric"})
     assert outbox.last_entries(run_id) == {}
     with outbox.staged(run_id, "passwd") as path:
@@ -344,7 +344,7 @@ def test_a_run_id_that_is_a_path_is_no_run_id(make_outbox, run_id):
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../../x"])
 def test_an_artifact_stays_in_its_run(make_outbox, tmp_path, name):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ValueError, match="is no name for an artifact"):
+    with pytest.raises(ValueError, match="is not a name for an artifact"):
         make_outbox().append_artifact("run", name, tmp_path / "file")
 
 

@@ -111,7 +111,7 @@ class _Files:
                 self.ignored[label] += 1
 
     def _images(self, folder: Path) -> Iterator[Path]:
-        """Images at any depth, links followed as ImageFolder does, but for a link back to a folder it lies in."""
+        """Images at any depth, links followed as ImageFolder does, except a link back to a folder it lies in."""
 
         def note(error: OSError) -> None:
             self.problems.append(f"{error.filename}: {error.strerror}")
