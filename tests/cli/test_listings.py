@@ -99,6 +99,7 @@ def test_runs_are_facts_of_the_record_the_newest_first(project, store, shell):
     assert (trial["start_time"], trial["seconds"]) == ("2023-11-14T22:13:30+00:00", 65.0)
     going = rows[1]
     assert (going["end_time"], going["seconds"], "train.lr" in going) == (None, None, False)
+    assert going["mlflow.parentRunId"] is None
 
 
 def test_runs_have_a_header_dates_durations_and_the_values_of_trials(store, shell):
@@ -131,6 +132,15 @@ def test_keys_are_those_that_begin_so(shell):
         "search.trials",
         "search.timeout",
     ]
+
+
+def test_clean_goes_on_beside_a_trial_that_has_no_number(project, shell):
+    client = project.client
+    experiment = client.create_experiment("birds", (project.root / "mlruns" / "birds").as_uri())
+    for kind in ("trial", "confirm"):
+        run = client.create_run(experiment)
+        client.log_batch(run.info.run_id, tags=[RunTag("imgcls.kind", kind), RunTag("imgcls.outcome", "completed")])
+    assert json.loads(shell("clean", "--json")) == []
 
 
 def test_clean_lists_each_file_and_says_whether_it_is_gone(project, shell):
