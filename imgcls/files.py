@@ -99,7 +99,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     """Makes a hard link to a file, or a copy of it where the file system has no hard links.
 
     Raises:
-        FileNotFoundError: there is no source.
+        FileNotFoundError: the source does not exist.
         FileExistsError: there is a target.
     """
     try:

@@ -43,7 +43,7 @@ class Project:
         """The file that `model.weights` names; None where it names something else.
 
         Raises:
-            ConfigError: there is no such file.
+            ConfigError: the file does not exist.
         """
         if not config.weights_are_a_file:
             return None
@@ -83,7 +83,7 @@ def find_experiment(name: str, cwd: Path) -> tuple[Path, Project]:
         The file, and the project that holds it in its `experiments/` folder, else the one around `cwd`.
 
     Raises:
-        ConfigError: where there is no such file, naming those that there are.
+        ConfigError: the file does not exist; the message names the experiments that exist.
     """
     project = Project.around(cwd)
     experiments = project.root / "experiments"

@@ -13,7 +13,8 @@ from imgcls.machine_failures import explain
 from tests import refusals
 
 needs_filters = pytest.mark.skipif(
-    not refusals.IS_POSSIBLE, reason="needs Linux on x86-64, whose system calls the filters name by number"
+    not refusals.IS_POSSIBLE,
+    reason="the file systems without locks are played by seccomp filters, written for Linux on x86-64",
 )
 
 ROOT = Path(__file__).parent.parent

@@ -87,7 +87,9 @@ def test_torchs_fused_adamw_leaves_a_step_out_where_found_inf_is_1():
     assert optimizer.state[weight]["step"] == 1
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="mallopt is a function of glibc, which this system does not use"
+)
 @pytest.mark.parametrize(("parameter", "value"), allocator.SETTINGS)
 def test_glibcs_mallopt_takes_what_it_is_given(parameter, value):
     """allocator.py calls it by the numbers of malloc.h; it answers 1 where it knows them. In a process of its own."""

@@ -54,5 +54,5 @@ _KEYS = {_plain(word): key for key, words in OTHER_NAMES.items() for word in wor
 
 
 def key_called(name: str) -> str:
-    """The key of the synonym `name`, whatever the case, hyphens and underscores of it; empty where it is none."""
+    """The key of the synonym `name`, in any case, with any hyphens or underscores; empty if it is not a synonym."""
     return _KEYS.get(_plain(name), "")

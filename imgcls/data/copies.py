@@ -145,8 +145,8 @@ class _Candidates(NamedTuple):
         number: int64 (Q,), which image is asked about.
         reliefs: uint8 (Q, 256), of that orientation.
         rows: int64 (Q, K), of known images; one row too many where there are fewer than K.
-        agreement: float32 (Q, K), correlation of the sketches; -1 where there is no such image.
-        distances: float32 (Q, K), of the images; infinite where there is no such image, or it may not be a copy.
+        agreement: float32 (Q, K), correlation of the sketches; -1 where an image has fewer than K candidates.
+        distances: float32 (Q, K), of the images; infinite for a missing candidate, and for one that cannot be a copy.
     """
 
     number: NDArray[np.int64]

@@ -40,7 +40,7 @@ class Dataset:
         class_names: name of each label.
         train: at the decode size, which leaves room for crops.
         val: at the size that the model sees, straight from the source.
-        test: sealed; None where the source has none and none is carved.
+        test: sealed; None if the source has no test split and none is carved.
         mean: per channel, in [0, 1], measured on train's images at the size that the model sees.
         std: per channel, in [0, 1], measured like `mean`.
         fingerprint: of train and val as split; test has its own.

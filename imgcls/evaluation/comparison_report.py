@@ -92,7 +92,7 @@ def _split_blocks(split: Split) -> Iterator[str]:
 def _about_groups(split: Split) -> str:
     said = "each interval counts groups, not images, as independent: a design effect (Rao and Scott 1992), Student's t"
     if None in split.intervals.values():
-        said = f"there is no interval, since none holds with {TOO_FEW}"
+        said = f"no interval is given, because there are {TOO_FEW}"
     return f"The images come in {split.num_groups} groups: {said}."
 
 

@@ -183,7 +183,7 @@ def _network(name: str) -> Network:
             return network
     *known, last = (f"{network.name}NAME" if isinstance(network, Library) else network.name for network in NETWORKS)
     raise ConfigError(
-        f"model.name = {name!r}: there is no such model; there are {', '.join(known)} and {last}, see `imgcls models`"
+        f"model.name = {name!r}: unknown model; known are {', '.join(known)} and {last} (`imgcls models` lists them)"
         f"{suggestion(closest_model(name))}"
     )
 

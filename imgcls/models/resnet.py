@@ -103,7 +103,7 @@ def check_depth(depth: int, stem: str) -> None:
         )
     closest = min(known, key=lambda candidate: abs(candidate - depth))
     raise ConfigError(
-        f"model.depth = {depth}: there is no such network; did you mean {closest}? Depths: {_list(RESNET_DEPTHS)}; "
+        f"model.depth = {depth}: no ResNet has this depth; did you mean {closest}? Depths: {_list(RESNET_DEPTHS)}; "
         f"with model.stem = 'small' also {_list(CIFAR_DEPTHS)}"
     )
 

@@ -51,7 +51,7 @@ def other_loss(record: RunRecord, experiment: Experiment) -> str:
 
 
 def same_work(records: Sequence[RunRecord], experiment: Experiment, ignored: Iterable[str]) -> RunRecord | None:
-    """An earlier version's run: the newest with the same settings but for the `ignored` keys, if it is such a run.
+    """The newest run with the same settings except the `ignored` keys, if an earlier version recorded it.
 
     A key that is new since then, which its record lacks, must have its default. The oldest of `records` comes first.
     """

@@ -30,7 +30,7 @@ def about_groups(num_groups: int, *, has_intervals: bool) -> str:
     """Statistics of groups in a sentence: how many there are, and what follows for the intervals."""
     said = "the intervals count groups as independent, by a design effect (Rao and Scott 1992) with Student's t"
     if not has_intervals:
-        said = f"there is no interval, since none holds with {TOO_FEW}"
+        said = f"no interval is given, because there are {TOO_FEW}"
     return f"The images come in {num_groups} groups, and {said}."
 
 

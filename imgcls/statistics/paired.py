@@ -43,7 +43,7 @@ def mcnemar(first_correct: NDArray[np.bool_], second_correct: NDArray[np.bool_],
         groups: name of each image's group; none where every image stands for itself.
 
     Returns:
-        The two counts and the p-value, 1 where there is no such image.
+        The two counts and the p-value, 1 where no image is predicted right by exactly one of them.
 
     Raises:
         ValueError: other shapes or types, no images.

@@ -13,7 +13,7 @@ class Unsent(Exception):
 
 
 class Away(Unsent):
-    """Server error: there is no answer at all."""
+    """Server error: the server does not answer."""
 
 
 class Denied(Unsent):

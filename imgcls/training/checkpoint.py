@@ -88,7 +88,7 @@ def _check_archive(file: IO[bytes]) -> None:
     members = archive.infolist()
     names = Counter(member.orig_filename for member in members)
     if odd := [name for name, count in names.items() if count > 1 or not RECORD.fullmatch(name)]:
-        raise _DamagedError(f"its member {odd[0][:100]!r} is no part of a checkpoint, or is there twice")
+        raise _DamagedError(f"its member {odd[0][:100]!r} does not belong to a checkpoint, or occurs twice")
     if len({name.partition("/")[0] for name in names}) != 1:
         raise _DamagedError("its members do not lie in one folder")
     packed = [m for m in members if m.compress_type != zipfile.ZIP_STORED or m.compress_size != m.file_size]

@@ -642,7 +642,7 @@ except DataError as error:
 """
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become a user that the system does not list")
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can start a process as a user without an entry in /etc/passwd")
 @pytest.mark.slow
 def test_a_user_without_a_home_is_told_to_name_a_folder():
     done = subprocess.run([sys.executable, "-c", WITHOUT_HOME], capture_output=True, text=True, check=True)

@@ -123,8 +123,8 @@ REFUSALS = [
     ("resnett", {}, 3, ["model.name = 'resnett'", "did you mean 'resnet'", "random-encoder", "timm:NAME"]),
     ("vit_b_16", {}, 3, ["did you mean 'torchvision:vit_b_16'"]),
     ("torchvison:vgg11", {}, 3, ["did you mean 'torchvision:vgg11'"]),
-    ("qqqq", {}, 3, ["there is no such model; there are resnet", "see `imgcls models`"]),
-    ("", {}, 3, ["there is no such model"]),
+    ("qqqq", {}, 3, ["unknown model; known are resnet", "`imgcls models` lists them"]),
+    ("", {}, 3, ["unknown model"]),
 ]
 
 TIMM_REFUSALS = [

@@ -347,7 +347,7 @@ def test_a_timeout_starts_no_further_trial(project):
             "train.warmup_epochs = 3: does not end within train.epochs = 3",
         ),
         ("search.space.model.depth=[8, 17]", "17"),
-        ('search.space."model.depth"=[18, 19]', "^model.depth = 19: there is no such network; did you mean 18?"),
+        ('search.space."model.depth"=[18, 19]', "^model.depth = 19: no ResNet has this depth; did you mean 18?"),
         ("search.space.augment.hue=[0.0, 0.1]", "augment.hue = 0.1: needs 3 channels, and these images have 1"),
         (
             "search.space.train.label_smoothing={low = 0.0, high = 1.5}",

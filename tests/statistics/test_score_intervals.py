@@ -271,7 +271,7 @@ def test_too_few_groups_have_no_interval_and_say_so(num_groups):
     found = scored(logits, labels, groups=[f"patient {i % num_groups}" for i in range(200)])
     assert not found.intervals and set(found.missing) == set(SCORES)
     assert about_groups(found.num_groups, has_intervals=False) == (
-        f"The images come in {num_groups} groups, and there is no interval, since none holds with {TOO_FEW}."
+        f"The images come in {num_groups} groups, and no interval is given, because there are {TOO_FEW}."
     )
 
 

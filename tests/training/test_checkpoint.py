@@ -335,7 +335,7 @@ def test_a_member_with_an_odd_name_is_refused(tmp_path, name):
     path = tmp_path / "odd.pt"
     save_checkpoint(path, {"x": torch.zeros(7)})
     rewritten(path, extra=[(name, b"x")])
-    with pytest.raises(InputError, match=r"odd\.pt is not .*is no part of a checkpoint"):
+    with pytest.raises(InputError, match=r"odd\.pt is not .*does not belong to a checkpoint"):
         load_checkpoint(path)
 
 
@@ -345,7 +345,7 @@ def test_a_member_that_is_there_twice_is_refused(tmp_path):
     save_checkpoint(path, {"x": torch.zeros(7)})
     with pytest.warns(UserWarning, match="Duplicate name"):
         rewritten(path, extra=[("archive/data/0", bytes(28))])
-    with pytest.raises(InputError, match="'archive/data/0' is no part of a checkpoint, or is there twice"):
+    with pytest.raises(InputError, match="'archive/data/0' does not belong to a checkpoint, or occurs twice"):
         load_checkpoint(path)
 
 

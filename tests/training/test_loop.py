@@ -637,7 +637,9 @@ def test_it_learns(make_task):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="tests what happens on a CUDA device, and this machine has none"
+)
 @pytest.mark.parametrize("precision", ["float32", "auto"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_cuda_repeats_bit_for_bit_and_goes_on_after_any_step(make_task, tmp_path, variant, precision):
@@ -660,14 +662,18 @@ def test_cuda_repeats_bit_for_bit_and_goes_on_after_any_step(make_task, tmp_path
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="tests what happens on a CUDA device, and this machine has none"
+)
 def test_cuda_leaves_a_step_out_whose_loss_is_lost(make_task):
     task = make_task(EVERYTHING, ema_decay=0.9, device="cuda")
     assert_a_lost_loss_changes_nothing(task, start(task))
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="tests what happens on a CUDA device, and this machine has none"
+)
 def test_cuda_draws_what_the_cpu_draws(make_task):
     """Draws are made on the CPU, so the first step's loss differs by rounding alone."""
     results = []

@@ -59,7 +59,7 @@ def test_steps_follow_the_formula_and_norms_and_biases_do_not_decay():
 
 @pytest.mark.parametrize("left_out", [(), (0,), (2,), (0, 3)])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[
-    pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device to run the kernel on")
 ])])  # fmt: skip
 def test_a_lost_step_changes_no_parameter_and_no_state(left_out, device):
     lost = torch.zeros((), device=device)
