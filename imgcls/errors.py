@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import PurePath
 
-from imgcls.text import counted
+from .text import counted
 
 
 class ImgclsError(Exception):

@@ -2,6 +2,7 @@
 
 import ast
 from graphlib import CycleError, TopologicalSorter
+from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,10 @@ def name_of(path):
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+def package_of(path):
+    return ".".join(path.relative_to(ROOT).parent.parts)
+
+
 def is_for_type_checkers(node):
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
 
@@ -54,9 +59,10 @@ def imports(path, skip=lambda _node: False):
     for node in nodes(ast.parse(path.read_text()), skip):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = resolve_name("." * node.level + (node.module or ""), package_of(path))
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def layer_of(module):

@@ -65,7 +65,7 @@ def names_of_others(path):
                 used.add(name)
             case ast.Import(names=names):
                 imported |= {part for alias in names for part in alias.name.split(".")}
-            case ast.ImportFrom(module=str(module), names=names) if module.partition(".")[0] != "imgcls":
+            case ast.ImportFrom(module=str(module), names=names, level=0) if module.partition(".")[0] != "imgcls":
                 imported |= {*module.split("."), *(alias.name for alias in names)}
     return set(filter(private, used - own | imported))
 

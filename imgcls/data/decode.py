@@ -1,4 +1,8 @@
-"""One image file -> canonical pixels: upright, 8 bits, grey or RGB."""
+"""One image file -> canonical pixels: upright, 8 bits, grey or RGB.
+
+A served model carries this file and what it imports, as they are, to places without imgcls. So they import nothing but
+the standard library, NumPy, Pillow and, relatively, one another.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +10,23 @@ import hashlib
 import math
 import stat
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
-from imgcls.config.keys import Fit
-from imgcls.data.image_formats import FORMATS, why_not, why_unknown
-from imgcls.data.sketches import thumbnail
-from imgcls.errors import UnreadableImageError
+from ..errors import UnreadableImageError
+from .image_formats import FORMATS, MAGIC_BYTES, why_not, why_unknown
+
+if TYPE_CHECKING:
+    from imgcls.config.keys import Fit
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
@@ -63,8 +69,8 @@ PAD_LEVEL = 128
 is the brightest or darkest part of a picture. It is the same for all data, so that a model can be used without it."""
 
 
-def read_image(path: Path) -> Image.Image:
-    """Decodes a file to an upright 8-bit image.
+def read_image(file: Path | bytes) -> Image.Image:
+    """Decodes a file, or the bytes of one, to an upright 8-bit image.
 
     Returns:
         Mode `L` for grey files, `RGB` for every other; see `canonical`. Of a file with several frames or pages, the
@@ -74,21 +80,35 @@ def read_image(path: Path) -> Image.Image:
         UnreadableImageError: a missing, empty, truncated, foreign or oversized file, or what is not a file.
     """
     with refusing():
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode):  # opening a pipe or a terminal may wait forever
-            raise UnreadableImageError("a pipe, a device or a folder, not a file")
-        if about.st_size == 0:
+        if isinstance(file, Path):
+            _refuse_by_name_and_kind(file)
+        elif not file:
             raise UnreadableImageError("empty file")
-        if reason := why_not(path):
-            raise UnreadableImageError(reason)
         try:
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(file if isinstance(file, Path) else BytesIO(file), formats=FORMATS) as image:
                 has_more = image.format in ANIMATED and getattr(image, "is_animated", False)
                 first = canonical(image)
         except UnidentifiedImageError as error:
-            raise UnreadableImageError(why_unknown(path)) from error
+            raise UnreadableImageError(why_unknown(_head(file))) from error
         first.info = {SEVERAL_FRAMES: True} if has_more else {}
         return first
+
+
+def _refuse_by_name_and_kind(path: Path) -> None:
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):  # opening a pipe or a terminal may wait forever
+        raise UnreadableImageError("a pipe, a device or a folder, not a file")
+    if about.st_size == 0:
+        raise UnreadableImageError("empty file")
+    if reason := why_not(path):
+        raise UnreadableImageError(reason)
+
+
+def _head(file: Path | bytes) -> bytes:
+    if isinstance(file, bytes):
+        return file[:MAGIC_BYTES]
+    with file.open("rb") as opened:
+        return opened.read(MAGIC_BYTES)
 
 
 @contextmanager
@@ -280,7 +300,7 @@ def to_square(image: Image.Image, side: int, channels: int, fit: Fit = "crop") -
         fit: `crop` takes the largest centred square. `pad` keeps the whole image and its proportions, centred between
             bars of grey (`PAD_LEVEL`). `squash` keeps the whole image and stretches it to a square.
     """
-    image = shrunk(image) if _shrunk_is_enough(side) else image
+    image = shrunk(image) if shrunk_is_enough(side) else image
     image = _as_mode(image, "L" if channels == 1 else "RGB")
     if fit == "pad":
         image = _padded(image, side)
@@ -313,16 +333,8 @@ def _padded(image: Image.Image, side: int) -> Image.Image:
     return square
 
 
-def thumbnail_and_squares(
-    image: Image.Image, sides: Sequence[int], channels: int, fit: Fit = "crop"
-) -> tuple[NDArray[np.float32], list[NDArray[np.uint8]]]:
-    """A decoded image's `sketches.thumbnail`, and its `to_square` for each side, in one pass over a large image."""
-    small = shrunk(image)
-    squares = [to_square(small if _shrunk_is_enough(side) else image, side, channels, fit) for side in sides]
-    return thumbnail(small), squares
-
-
-def _shrunk_is_enough(side: int) -> bool:
+def shrunk_is_enough(side: int) -> bool:
+    """Whether a square of this side can be made from the `shrunk` image as well as from the image."""
     return side * REDUCING_GAP <= SHRUNK_SIDE
 
 

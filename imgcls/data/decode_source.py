@@ -11,12 +11,13 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from imgcls import terminal
 from imgcls.config.keys import Fit
 from imgcls.data.cache_folder import cache_folder
-from imgcls.data.decode import SEVERAL_FRAMES, digest, shrunk, thumbnail_and_squares
+from imgcls.data.decode import SEVERAL_FRAMES, digest, shrunk, shrunk_is_enough, to_square
 from imgcls.data.decode_workers import CAN_FORK, ahead, cores, in_threads
 from imgcls.data.image_formats import FORMATS
 from imgcls.data.image_set import Hashes, SourceImages, moments
@@ -131,6 +132,15 @@ def _decode_piece(rows: range, recipes: Sequence[Recipe]) -> _Piece:
             of_side.append(square.tobytes())
     hashes.sketches[:] = sketches(thumbnails, shorter_sides)
     return _Piece(hashes, moments_of, [b"".join(of_side) for of_side in squares], unreadable, num_pixels)
+
+
+def thumbnail_and_squares(
+    image: Image.Image, sides: Sequence[int], channels: int, fit: Fit = "crop"
+) -> tuple[NDArray[np.float32], list[NDArray[np.uint8]]]:
+    """A decoded image's `thumbnail`, and its `to_square` for each side, in one pass over a large image."""
+    small = shrunk(image)
+    squares = [to_square(small if shrunk_is_enough(side) else image, side, channels, fit) for side in sides]
+    return thumbnail(small), squares
 
 
 def _spread(work: Callable[[range], _Piece], pieces: Sequence[range], num_images: int) -> Iterator[_Piece]:

@@ -95,7 +95,11 @@ def kind_inside(path: Path) -> str:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        head = file.read(MAGIC_BYTES)
+        return kind_of(file.read(MAGIC_BYTES))
+
+
+def kind_of(head: bytes) -> str:
+    """The image format by the first bytes of a file, `MAGIC_BYTES` of them; "" where it is not a known one."""
     return next((kind for pattern, kind in MAGIC if pattern.match(head)), "")
 
 
@@ -108,9 +112,9 @@ def why_not(path: Path) -> str:
     return "" if suffix in image_suffixes() else UNREADABLE.get(suffix, "")
 
 
-def why_unknown(path: Path) -> str:
-    """What to say of an image format that Pillow does not identify."""
-    kind = kind_inside(path)
+def why_unknown(head: bytes) -> str:
+    """What to say of an image format that Pillow does not identify, by the first bytes of the file."""
+    kind = kind_of(head)
     if kind in FORMATS:
         return f"a {kind} of a kind that Pillow cannot read, or broken; save it as PNG with 8 or 16 bits"
     if kind:

@@ -11,20 +11,39 @@ import pytest
 from PIL import Image, ImageChops, PngImagePlugin, features
 from torchvision.transforms import functional as TF
 
-from imgcls.data.decode import (
-    SEVERAL_FRAMES,
-    digest,
-    read_image,
-    resize_squares,
-    shrunk,
-    thumbnail_and_squares,
-    to_square,
-)
+from imgcls.data import decode
+from imgcls.data.decode import SEVERAL_FRAMES, digest, resize_squares, shrunk, to_square
+from imgcls.data.decode_source import thumbnail_and_squares
+from imgcls.data.image_formats import why_not
 from imgcls.data.sketches import thumbnail
 from imgcls.errors import UnreadableImageError, UnreadableImagesError
 from tests.data.make import load, noise, picture, write, write_class
 
 RED, HALF_RED = (255, 0, 0), (255, 127, 127)
+
+
+def read_image(path):
+    """Reads a file by its path and by its bytes: the same image, or the same refusal unless its name is the reason."""
+    image, refused = attempt(path)
+    if not path.is_file() or why_not(path):
+        pass
+    elif refused:
+        assert str(attempt(path.read_bytes())[1]) == str(refused)
+    else:
+        same, _ = attempt(path.read_bytes())
+        assert (same.mode, same.info) == (image.mode, image.info) and np.array_equal(
+            np.asarray(same), np.asarray(image)
+        )
+    if refused:
+        raise refused
+    return image
+
+
+def attempt(file):
+    try:
+        return decode.read_image(file), None
+    except UnreadableImageError as error:
+        return None, error
 
 
 def pixels_of(path):
