@@ -148,6 +148,9 @@ class MetricName:
     )
     BEST_HIGH = _metric("best/val/SCORE_high", WITH_IMAGES, "upper end of that interval")
     NEAR_LEAKED = _metric(Tag.NUM_NEAR_LEAKED, ALL, "the tag as a number, by which MLflow's UI sorts")
+    BEST_TEMPERATURE = _metric(
+        "best/temperature", WITH_IMAGES, "by which logits are divided for calibrated probabilities; 1 changes nothing"
+    )
     NUM_TRIALS = _metric("num_trials", SWEEP, "trials that have ended")
     BEST_TRIAL = _metric("best_trial/SCORE", SWEEP, "`best/SCORE` of the trial that val ranked first")
     CONFIRM_MEAN = _metric("confirm/mean", SWEEP, "mean of the metric over the fresh seeds of the winner")
@@ -173,10 +176,10 @@ class Artifact:
     """The record's names of artifacts, of a run."""
 
     CONFIG = _artifact("config.toml", WITH_IMAGES, "the whole configuration, which feeds a new run as it is")
-    BEST = _artifact("checkpoints/best.pt", TRAINED, "weights of the epoch that is kept")
+    BEST = _artifact("checkpoints/best.pt", TRAINED, "kept epoch: weights, classes, preprocessing, temperature")
     LAST = _artifact("checkpoints/last.pt", TRAINED, "state from which an interrupted run goes on")
     EPOCH = _artifact("checkpoints/epoch_{:04d}.pt", TRAINED, "weights of one epoch, from `train.save_from_epoch` on")
-    VAL_PREDICTIONS = _artifact("predictions/val.csv", TRAINED, "a row per val image, at the epoch that is kept")
+    VAL_PREDICTIONS = _artifact("predictions/val.csv", TRAINED, "a row per val image, at the epoch kept")
     TEST_PREDICTIONS = _artifact("predictions/test.csv", JUDGED, "a row per test image")
     REPORT = _artifact("report/report.md", ("sweep", "evaluation", "rerun"), "the report as Markdown")
     REPORT_HTML = _artifact("report/report.html", ("sweep", "evaluation"), "the report as one page with its figures")
@@ -305,6 +308,11 @@ class RunRecord:
     def metric(self) -> str:
         """What selects on val, such as `val/accuracy`."""
         return self.params.get("search.metric", "val/accuracy")
+
+    @property
+    def temperature(self) -> float | None:
+        """By which its logits are divided for calibrated probabilities; None where an earlier version recorded it."""
+        return self.metrics.get(MetricName.BEST_TEMPERATURE)
 
     @property
     def best_epoch(self) -> int:

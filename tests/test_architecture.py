@@ -26,6 +26,7 @@ LAYERS = [
     ("imgcls.reporting",),
     ("imgcls.runs",),
     ("imgcls.evaluation",),
+    ("imgcls.inference",),
     ("imgcls.search",),
     ("imgcls.clean",),
     ("imgcls.cli",),

@@ -28,6 +28,7 @@ from imgcls.runs.record_writer import prediction_table
 from imgcls.statistics.calibration import reliability
 from imgcls.statistics.per_class import per_class
 from imgcls.statistics.predictions import Predictions
+from imgcls.statistics.temperature import fit_temperature
 from imgcls.tracking.recorded_looks import write_down
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 
 IMAGES_PER_DIFFERENCE = 500
 """Elsewhere than where the run was trained, at most one val image in so many may be judged differently."""
+
+OF_LATER_VERSIONS = ("preprocessing", "temperature")
+"""Entries that the checkpoints of earlier versions lack."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class _Candidate:
     prepared: Prepared
     model: nn.Module
     val_logits: NDArray[np.float32]
+    temperature: float
     selection: Selection
 
 
@@ -172,7 +177,8 @@ def _judge(run: Run, candidate: _Candidate, images: DecodedImages, tracker: Trac
     run.log_metrics({
         **on_val.metrics("val"), **on_test.metrics("test"), MetricName.VAL_TEST_GAP: gap, **near_leaked,
     })  # fmt: skip
-    run.log_text(Artifact.TEST_PREDICTIONS, prediction_table(images, logits, names).to_csv(index=False))
+    table = prediction_table(images, logits, names, candidate.temperature)
+    run.log_text(Artifact.TEST_PREDICTIONS, table.to_csv(index=False))
     run.log_text(Artifact.PER_CLASS, classes.to_csv(index=False))
     pictures = _pictures(images, predictions, names, on_test["ece"])
     for name, (_, png) in pictures.items():
@@ -240,13 +246,24 @@ def _admit(record: RunRecord, prepared: Prepared, tracker: Tracker) -> _Candidat
     model = prepared.device.place(model)
     val_logits = _logits(model, prepared, prepared.dataset.val)
     _confirm_val_score(record, prepared, val_logits)
-    return _Candidate(record, prepared, model, val_logits, selection_of(record, tracker))
+    temperature = record.temperature
+    if temperature is None:  # recorded by an earlier version
+        val = prepared.dataset.val
+        temperature = fit_temperature(Predictions(val_logits, val.labels, val.groups))
+    return _Candidate(record, prepared, model, val_logits, temperature, selection_of(record, tracker))
 
 
 def _confirm_what_it_says(checkpoint: Mapping[str, object], record: RunRecord, prepared: Prepared) -> None:
     """What a checkpoint says of itself must be what the record and the images say: it is used elsewhere too."""
-    recorded = {"epoch": record.best_epoch, "class_names": list(prepared.dataset.class_names)}
+    recorded = {
+        "epoch": record.best_epoch,
+        "class_names": list(prepared.dataset.class_names),
+        "preprocessing": prepared.preprocessing().to_plain(),
+        "temperature": record.temperature,
+    }
     for name, expected in recorded.items():
+        if name in OF_LATER_VERSIONS and name not in checkpoint and record.temperature is None:
+            continue
         if checkpoint.get(name) != expected:
             raise InputError(
                 f"the checkpoint of run {record.run_id} says {name} {checkpoint.get(name)!r}, and the record says "

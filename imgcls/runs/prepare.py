@@ -11,6 +11,7 @@ from imgcls.config.keys import AugmentConfig, DataConfig, Experiment
 from imgcls.data.augment import Augment, Normalise
 from imgcls.data.image_warnings import held_warnings
 from imgcls.data.loader import Loader
+from imgcls.data.preprocessing import Preprocessing
 from imgcls.data.splits import SQUARES_FORMAT, Dataset, load_dataset
 from imgcls.errors import ConfigError
 from imgcls.metrics import BY_NAME, metric_named
@@ -62,6 +63,14 @@ class Prepared:
         assert data.mean != "auto"
         assert data.std != "auto"
         return Normalise(data.mean, data.std, self.device.torch_device)
+
+    def preprocessing(self) -> Preprocessing:
+        """How its val and test images become the network's input."""
+        data, squares = self.experiment.data, self.dataset.squares
+        assert data.mean != "auto"
+        assert data.std != "auto"
+        side = data.image_size if squares >= 2 else int(self.dataset.train.stored.shape[-1])
+        return Preprocessing(self.dataset.channels, data.image_size, data.fit, data.mean, data.std, squares, side)
 
     def model(self, *, with_weights: bool = True) -> nn.Module:
         """The network before training; without its starting weights where a checkpoint replaces them anyway."""

@@ -25,7 +25,7 @@ def rebuild(record: RunRecord, tracker: Tracker) -> Prepared:
         InputError: it left no config, or the config is impossible here.
     """
     experiment = recorded_experiment(record.run_id, tracker)
-    prepared = prepare(_on_this_machine(experiment), tracker.project, recorded_squares(record))
+    prepared = prepare(on_this_machine(experiment), tracker.project, recorded_squares(record))
     _same_data(record, prepared)
     return prepared
 
@@ -78,8 +78,8 @@ def other_versions(record: RunRecord) -> list[str]:
     ]
 
 
-def _on_this_machine(experiment: Experiment) -> Experiment:
-    """The recorded device and threads where they exist here, else whatever there is."""
+def on_this_machine(experiment: Experiment) -> Experiment:
+    """The rebuilt run's device as recorded where it exists here, else whatever there is."""
     device = experiment.train.device
     if device.startswith("cuda") and not torch.cuda.is_available():
         device = "auto"

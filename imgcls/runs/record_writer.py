@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from imgcls.data.image_set import DecodedImages
 from imgcls.metrics import ACCURACY, metric_named, reported
@@ -22,6 +21,7 @@ from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared
 from imgcls.statistics.intervals import NO_INTERVAL, Interval
 from imgcls.statistics.predictions import Predictions
+from imgcls.statistics.temperature import fit_temperature, probabilities
 from imgcls.tracking.run import Run
 from imgcls.training.checkpoint import save_checkpoint
 from imgcls.training.epoch import EpochResult
@@ -83,11 +83,16 @@ class RecordWriter:
         with self._run.artifact(Artifact.LAST) as path:
             save_checkpoint(path, {"config": self._prepared.experiment.to_toml(), "state": state.snapshot()})
 
-    def save_scored(self, name: str, state: TrainState) -> None:
-        """Writes the weights that val scored into the record, with what is needed to use them anywhere."""
+    def save_scored(self, name: str, state: TrainState, val_logits: NDArray[np.float32]) -> None:
+        """Writes the weights that val scored into the record, with what is needed to use them anywhere.
+
+        `val_logits`, (N, K), are those that they give on val.
+        """
         content = {
             "config": self._prepared.experiment.to_toml(),
             "class_names": list(self._prepared.dataset.class_names),
+            "preprocessing": self._prepared.preprocessing().to_plain(),
+            "temperature": self._temperature(val_logits),
             "epoch": state.epoch,
             "metrics": state.history[-1].metrics(),
             "model": state.scored_model.state_dict(),
@@ -103,12 +108,14 @@ class RecordWriter:
         intervals = _val_intervals(Predictions(best_logits, val.labels, val.groups), metric)
         scores = {name: best.value(name) for name in reported(metric)}
         scores |= interval_ends(intervals, has_groups=bool(val.groups))
+        temperature = self._temperature(best_logits)
+        kept = {MetricName.BEST_EPOCH: best.epoch, MetricName.BEST_TEMPERATURE: temperature}
         run.log_metrics(
-            {MetricName.BEST_EPOCH: best.epoch, **{best_name(name): value for name, value in scores.items()}},
+            {**kept, **{best_name(name): value for name, value in scores.items()}},
             step=state.epoch,
             at=state.history[-1].ended,
         )
-        table = prediction_table(val, best_logits, dataset.class_names)
+        table = prediction_table(val, best_logits, dataset.class_names, temperature)
         run.log_text(Artifact.VAL_PREDICTIONS, table.to_csv(index=False))
         history = [{"epoch": float(result.epoch), **result.metrics()} for result in state.history]
         run.log_bytes(
@@ -116,6 +123,10 @@ class RecordWriter:
         )
         self._describe(self._best_in_words(best, intervals))
         return Finished(run.run_id, run.outcome, best, state.epoch, intervals, caution_tags(self._images.tags))
+
+    def _temperature(self, val_logits: NDArray[np.float32]) -> float:
+        val = self._prepared.dataset.val
+        return fit_temperature(Predictions(val_logits, val.labels, val.groups))
 
     def _best_in_words(self, best: EpochResult, intervals: Mapping[str, Interval]) -> str:
         """Such as `val/accuracy **0.87 (0.84 to 0.90)**, val/loss 0.35`, with the metric that selects in bold."""
@@ -167,15 +178,17 @@ def interval_ends(intervals: Mapping[str, Interval], *, has_groups: bool) -> dic
     return ends
 
 
-def prediction_table(images: DecodedImages, logits: NDArray[np.float32], class_names: tuple[str, ...]) -> pd.DataFrame:
+def prediction_table(
+    images: DecodedImages, logits: NDArray[np.float32], class_names: tuple[str, ...], temperature: float
+) -> pd.DataFrame:
     """The record writer's table of predictions: each image's name, digest, group, label, prediction, probabilities.
 
     Args:
         images: N images of a split.
         logits: float32 (N, K), in their order.
         class_names: K names.
+        temperature: by which logits are divided in the columns `calibrated/CLASS`, and not in `prob/CLASS`.
     """
-    probs = softmax(logits.astype(np.float64), axis=1)
     columns: dict[str, object] = {
         "image": images.keys,
         "digest": [row.tobytes().hex()[:16] for row in images.digests],
@@ -183,5 +196,7 @@ def prediction_table(images: DecodedImages, logits: NDArray[np.float32], class_n
         "label": [class_names[i] for i in images.labels],
         "prediction": [class_names[i] for i in logits.argmax(axis=1)],
     }
-    columns |= {f"prob/{name}": probs[:, i] for i, name in enumerate(class_names)}
+    for kind, divisor in (("prob", 1.0), ("calibrated", temperature)):
+        probs = probabilities(logits, divisor)
+        columns |= {f"{kind}/{name}": probs[:, i] for i, name in enumerate(class_names)}
     return pd.DataFrame(columns)

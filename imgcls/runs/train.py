@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from imgcls.config.keys import Experiment
@@ -269,11 +271,18 @@ class _Training:
         """
         config, result = self._task.config, state.history[-1]
         if state.kept(config, self._task.metric) is result:
-            self._record.save_scored(Artifact.BEST, state)
+            self._record.save_scored(Artifact.BEST, state, self._val_logits(state))
         if 0 < config.save_from_epoch <= state.epoch:
-            self._record.save_scored(Artifact.EPOCH.format(state.epoch), state)
+            self._record.save_scored(Artifact.EPOCH.format(state.epoch), state, self._val_logits(state))
         self._run.log_metrics(result.metrics(), step=result.epoch, tags=heartbeat(), at=result.ended)
         return result.epoch < config.last_epoch and self._work.prune(result)
+
+    def _val_logits(self, state: TrainState) -> NDArray[np.float32]:
+        """Val's logits of the state's last epoch; computed again where an earlier sitting had computed them."""
+        if state.val_logits is None:
+            state.val_logits = predict(state.scored_model, self._task.val, self._task.normalise, self._task.device)
+        logits: NDArray[np.float32] = state.val_logits.numpy()
+        return logits
 
     def _predict_with_best(self) -> Tensor:
         """Val's logits of the best checkpoint, which an earlier sitting wrote, as they were then."""

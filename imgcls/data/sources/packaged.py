@@ -22,6 +22,7 @@ class Elpv(ImageSource):
 
     name = "elpv"
     uses_path = False
+    native_side = 300
 
     def open(self, config: DataConfig, path: Path) -> Source:  # noqa: ARG002
         """Lists the cells; a defect that is at least as probable as not is one."""
@@ -36,7 +37,7 @@ class Elpv(ImageSource):
         stamp = f"elpv-{version('elpv-dataset')}"
         keys = tuple(row[0] for row in rows)
         table = SourceImages(keys, labels, lambda i: read_image(paths[i]), stamp, origin=str(folder))
-        return Source(("functional", "defective"), {}, table, channels=1, native_side=300)
+        return Source(("functional", "defective"), {}, table, channels=1, native_side=self.native_side)
 
 
 class Digits(ImageSource):
@@ -44,6 +45,7 @@ class Digits(ImageSource):
 
     name = "digits"
     uses_path = False
+    native_side = 8
 
     def open(self, config: DataConfig, path: Path) -> Source:  # noqa: ARG002
         """Lists the scans."""
@@ -52,7 +54,7 @@ class Digits(ImageSource):
         bunch = load_digits()
         images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
         table = array_table(images, bunch.target, "digits")
-        return Source(tuple(str(i) for i in range(10)), {}, table, channels=1, native_side=8)
+        return Source(tuple(str(i) for i in range(10)), {}, table, channels=1, native_side=self.native_side)
 
 
 FASHION_CLASSES = (
@@ -66,6 +68,7 @@ class FashionMnist(ImageSource):
     """Packaged by Debian, else downloaded: 70,000 clothes, 28x28 grey (Xiao et al. 2017, arXiv 1708.07747)."""
 
     name = "fashion-mnist"
+    native_side = 28
 
     def open(self, config: DataConfig, path: Path) -> Source:
         """Lists the pictures; torchvision downloads them to `path` where Debian's package is not installed."""
@@ -77,7 +80,7 @@ class FashionMnist(ImageSource):
             images = _read_idx(FASHION_FOLDER / f"{stem}-images-idx3-ubyte.gz")
             labels = _read_idx(FASHION_FOLDER / f"{stem}-labels-idx1-ubyte.gz")
             given[split] = array_table(images, labels, f"fashion-mnist-{split}", prefix=f"{split}/")
-        return Source(FASHION_CLASSES, given, None, channels=1, native_side=28)
+        return Source(FASHION_CLASSES, given, None, channels=1, native_side=self.native_side)
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:

@@ -39,10 +39,12 @@ class ImageSource(ABC):
     Attributes:
         name: value of `data.source`; where it ends with a colon, the name of a data set follows it.
         uses_path: whether the source reads `data.path`.
+        native_side: as in `Source`, where every data set of this kind has the same.
     """
 
     name: ClassVar[str]
     uses_path: ClassVar[bool] = True
+    native_side: ClassVar[int | None] = None
 
     @abstractmethod
     def open(self, config: DataConfig, path: Path) -> Source:

@@ -1,0 +1,146 @@
+"""The model of a run, from its record: weights, classes, preprocessing and temperature of the epoch that is kept."""
+
+import io
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from imgcls.config.keys import Experiment
+from imgcls.data.augment import Normalise
+from imgcls.data.preprocessing import Preprocessing
+from imgcls.data.sources import native_side
+from imgcls.data.splits import decode_side
+from imgcls.errors import InputError
+from imgcls.inference.classifier import Classifier
+from imgcls.models.registry import build_model
+from imgcls.record import Artifact, RunRecord
+from imgcls.runs.earlier_versions import recorded_squares
+from imgcls.runs.rebuild import on_this_machine, recorded_experiment
+from imgcls.statistics.predictions import Predictions
+from imgcls.statistics.temperature import fit_temperature, probabilities
+from imgcls.tracking.store import Tracker
+from imgcls.training.checkpoint import load_checkpoint
+from imgcls.training.device import Device, prepare_device
+
+log = logging.getLogger(__name__)
+
+
+class RunModel(Classifier):
+    """A run's model under torch, in the precision in which the run was scored.
+
+    Args:
+        record: of a completed run.
+        experiment: the resolved one that it recorded.
+        checkpoint: content of its `best.pt`.
+        preprocessing: of its val images.
+        temperature: fitted on val.
+        device: where to compute.
+
+    Attributes:
+        record: of the run.
+        experiment: the resolved one.
+        network: the trained network in evaluation mode, on the device: float32 (B, C, S, S) -> logits (B, K).
+
+    Raises:
+        InputError: weights that do not fit the recorded network.
+    """
+
+    def __init__(
+        self,
+        record: RunRecord,
+        experiment: Experiment,
+        checkpoint: Mapping[str, Any],
+        preprocessing: Preprocessing,
+        temperature: float,
+        device: Device,
+    ) -> None:
+        self.record, self.experiment = record, experiment
+        self.run_id, self.class_names = record.run_id, tuple(checkpoint["class_names"])
+        self.preprocessing, self.temperature = preprocessing, temperature
+        network = build_model(
+            experiment.model,
+            num_classes=len(self.class_names),
+            channels=preprocessing.channels,
+            image_size=preprocessing.image_size,
+            seed=0,
+            with_weights=False,
+        )
+        try:
+            network.load_state_dict(checkpoint["model"])
+        except (KeyError, RuntimeError) as error:
+            raise InputError(f"the checkpoint of run {record.run_id} does not fit its config: {error}") from error
+        self.network = device.place(network).eval()
+        self._device = device
+        self._normalise = Normalise(preprocessing.mean, preprocessing.std, device.torch_device)
+
+    def logits(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits float32 (B, K) of squares uint8 (B, C, S, S)."""
+        images = torch.from_numpy(squares).to(self._device.torch_device)
+        with torch.inference_mode(), self._device.forward_context():
+            logits: NDArray[np.float32] = self.network(self._normalise(images)).float().cpu().numpy()
+        return logits
+
+    def probs(self, squares: NDArray[np.uint8], *, raw: bool = False) -> NDArray[np.float64]:
+        """See `Classifier.probs`."""
+        return probabilities(self.logits(squares), 1.0 if raw else self.temperature)
+
+
+def load_run_model(record: RunRecord, tracker: Tracker) -> RunModel:
+    """Loads the model of a completed run; what an earlier version did not record is derived, and said.
+
+    Raises:
+        InputError: a run without checkpoint or config, or one whose preprocessing cannot be derived.
+    """
+    experiment = on_this_machine(recorded_experiment(record.run_id, tracker))
+    with tracker.fetch(record.run_id, Artifact.BEST) as path:
+        checkpoint = load_checkpoint(path)
+    if "preprocessing" in checkpoint:
+        preprocessing, temperature = Preprocessing.from_plain(checkpoint["preprocessing"]), checkpoint["temperature"]
+    else:
+        preprocessing = _derived_preprocessing(record, experiment, tracker)
+        temperature = _derived_temperature(record, tracker)
+        log.info(
+            "run %s was recorded by an earlier version: its squares (format %d, side %d) follow from its config, and "
+            "its temperature, %.3g, is fitted now on its recorded val predictions",
+            record.run_id, preprocessing.squares, preprocessing.decode_side, temperature,
+        )  # fmt: skip
+    device = prepare_device(experiment.train)
+    return RunModel(record, experiment, checkpoint, preprocessing, temperature, device)
+
+
+def _derived_preprocessing(record: RunRecord, experiment: Experiment, tracker: Tracker) -> Preprocessing:
+    data, squares = experiment.data, recorded_squares(record)
+    if data.channels == "auto" or data.mean == "auto" or data.std == "auto":
+        raise InputError(f"run {record.run_id} does not record its channels, mean and deviation; train it again")
+    side = data.image_size
+    if squares < 2:
+        side = decode_side(side, experiment.augment, native_side(data, tracker.project.images(data)))
+    return Preprocessing(data.channels, data.image_size, data.fit, data.mean, data.std, squares, side)
+
+
+def _derived_temperature(record: RunRecord, tracker: Tracker) -> float:
+    """Fitted on the recorded probabilities of val, whose logarithms are logits but for a constant of each image."""
+    table = recorded_predictions(record, tracker)
+    names = [name.removeprefix("prob/") for name in table.columns if name.startswith("prob/")]
+    probs = table[[f"prob/{name}" for name in names]].to_numpy(np.float64, na_value=np.nan)
+    labels = np.array([names.index(label) for label in table["label"]], np.int64)
+    with np.errstate(divide="ignore"):
+        logits = np.maximum(np.log(probs), np.log(np.finfo(np.float64).tiny))
+    groups = tuple(table["group"]) if "group" in table else ()
+    return fit_temperature(Predictions(logits, labels, groups))
+
+
+def recorded_predictions(record: RunRecord, tracker: Tracker) -> pd.DataFrame:
+    """The predictions that a run's model recorded on val: a row per image; names and classes are text, as written.
+
+    Raises:
+        InputError: it left none.
+    """
+    text = tracker.read_text(record.run_id, Artifact.VAL_PREDICTIONS)
+    named = ("image", "digest", "group", "label", "prediction")
+    return pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(named, "str"), keep_default_na=False)
