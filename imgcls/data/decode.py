@@ -128,19 +128,26 @@ def refusing() -> Iterator[None]:
         raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
 
 
-def canonical(image: Image.Image) -> Image.Image:
+def canonical(image: Image.Image, *, in_place: bool = True) -> Image.Image:
     """A decoded image of any mode of Pillow -> upright, mode `L` (grey) or `RGB`.
 
     EXIF orientation is applied, and transparency is laid over white. Grey of more than 8 bits is scaled: 0 becomes 0,
     and the largest value of its kind (65535 of 16 bits, 4095 of 12 bits, 1.0 of floats) becomes 255; the other way
     round where the file says that 0 is white.
 
+    Args:
+        image: of any mode; best as it was opened, since loading forgets how its values were stored.
+        in_place: whether the image may be changed.
+
     Raises:
         UnreadableImageError: values whose scale is not known, or that become only a few grey levels.
     """
     stored = _Stored.of(image)
     image.load()
-    ImageOps.exif_transpose(image, in_place=True)  # else it copies what needs no turning
+    if in_place:
+        ImageOps.exif_transpose(image, in_place=True)  # else it copies what needs no turning
+    else:
+        image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode in SIXTEEN_BIT_MODES:
         return _deep_grey(image, stored)
     if stored.is_sixteen_bits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -18,7 +18,7 @@ from imgcls import terminal
 from imgcls.config.keys import Fit
 from imgcls.data.cache_folder import cache_folder
 from imgcls.data.decode import SEVERAL_FRAMES, digest, shrunk, shrunk_is_enough, to_square
-from imgcls.data.decode_workers import CAN_FORK, ahead, cores, in_threads
+from imgcls.data.decode_workers import spread
 from imgcls.data.image_formats import FORMATS
 from imgcls.data.image_set import Hashes, SourceImages, moments
 from imgcls.data.sketches import SIDE, sketches, thumbnail
@@ -26,22 +26,6 @@ from imgcls.errors import UnreadableImageError
 
 PIECE_BYTES = 2**22
 """Bytes of the squares that one piece of work makes."""
-
-
-SECONDS_PER_IMAGE, SECONDS_PER_PIXEL = 0.3e-3, 15e-9
-"""Seconds that decoding and hashing take on one core, roughly."""
-
-
-TYPICAL_PIXELS = 640 * 480
-"""Number of pixels of an image of which nothing is known."""
-
-
-WORTH_PROCESSES = 1.0
-"""Seconds of work that are worth one more process, which takes time to start and slows the parent's writing."""
-
-
-WORTH_THREADS = 1e-3
-"""Seconds for one image from which on threads pay; for smaller images they wait for one another."""
 
 
 FORMAT = "10"
@@ -81,14 +65,14 @@ def decode_into(
     readable = np.ones(len(table), bool)
     unreadable: list[tuple[int, str]] = []
     largest = max(math.prod(recipe.shape) for recipe in recipes)
-    pieces = list(_pieces(len(table), most=min(256, PIECE_BYTES // max(1, largest))))
+    most = min(256, PIECE_BYTES // max(1, largest))
     for file, recipe in zip(files, recipes, strict=True):
         write_header(file, (len(table), *recipe.shape))
     with tqdm(
         total=len(table), desc=title or "decoding", unit=" images", file=terminal.stderr(), leave=False, disable=None
     ) as bar:
-        decoded = _spread(lambda rows: _decode_piece(rows, recipes), pieces, len(table))
-        for rows, piece in zip(pieces, decoded, strict=True):
+        decoded = spread(lambda rows: _decode_piece(rows, recipes), len(table), most, lambda piece: piece.num_pixels)
+        for rows, piece in decoded:
             here = slice(rows.start, rows.stop)
             parts: Sequence[NDArray[Any]] = *piece.hashes, *piece.moments
             for whole, part in zip(arrays, parts, strict=True):
@@ -141,36 +125,6 @@ def thumbnail_and_squares(
     small = shrunk(image)
     squares = [to_square(small if shrunk_is_enough(side) else image, side, channels, fit) for side in sides]
     return thumbnail(small), squares
-
-
-def _spread(work: Callable[[range], _Piece], pieces: Sequence[range], num_images: int) -> Iterator[_Piece]:
-    """The work on each piece in order, by as many cores as pay for their start if all images are like the first."""
-    if not pieces:
-        return
-    first = work(pieces[0])
-    yield first
-    seconds = SECONDS_PER_IMAGE + SECONDS_PER_PIXEL * (first.num_pixels or TYPICAL_PIXELS)
-    num_paid = int(seconds * num_images / WORTH_PROCESSES)
-    if CAN_FORK and num_paid:
-        yield from ahead(work, pieces[1:], min(cores(), 1 + num_paid))
-    elif seconds >= WORTH_THREADS:
-        yield from in_threads(work, pieces[1:])
-    else:
-        yield from map(work, pieces[1:])
-
-
-def _pieces(num_rows: int, most: int) -> Iterator[range]:
-    """Consecutive rows, many of which are one piece of work because handing one over costs more than a small image.
-
-    The first is one row, from which the others are judged. Towards the end pieces become smaller ("guided
-    self-scheduling", Polychronopoulos and Kuck, 1987), so that the cores finish together.
-    """
-    start = 0
-    while start < num_rows:
-        share = (num_rows - start) // (8 * cores())
-        size = max(1, min(most, share)) if start else 1
-        yield range(start, start + size)
-        start += size
 
 
 def write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:

@@ -20,6 +20,22 @@ from imgcls.errors import DataError
 In = TypeVar("In")
 Out = TypeVar("Out")
 
+SECONDS_PER_IMAGE, SECONDS_PER_PIXEL = 0.3e-3, 15e-9
+"""Seconds that decoding and hashing take on one core, roughly."""
+
+
+TYPICAL_PIXELS = 640 * 480
+"""Number of pixels of an image of which nothing is known."""
+
+
+WORTH_PROCESSES = 1.0
+"""Seconds of work that are worth one more process, which takes time to start and slows the parent's writing."""
+
+
+WORTH_THREADS = 1e-3
+"""Seconds for one image from which on threads pay; for smaller images they wait for one another."""
+
+
 CAN_FORK = "fork" in multiprocessing.get_all_start_methods()
 """Whether processes can decode: images are read through closures, which no other start method carries over."""
 
@@ -65,6 +81,53 @@ def in_threads(work: Callable[[In], Out], pieces: Iterable[In]) -> Iterator[Out]
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def spread(
+    work: Callable[[range], Out], num_rows: int, most: int, num_pixels: Callable[[Out], int]
+) -> Iterator[tuple[range, Out]]:
+    """Decode workers of whichever kind pays: the work on consecutive rows, in order, each piece with its rows.
+
+    Processes, threads or neither: as many cores take part as pay for their start if all images are like the first.
+
+    Args:
+        work: rows -> what comes of them; done in a fork of this process where processes pay.
+        num_rows: of images.
+        most: rows that are one piece of work.
+        num_pixels: of the images that a piece decoded, all together; 0 where that is not known.
+
+    Raises:
+        DataError: that `work` raised, with its own words alone.
+    """
+    pieces = list(pieces_of(num_rows, most))
+    if not pieces:
+        return
+    first = work(pieces[0])
+    yield pieces[0], first
+    rest = pieces[1:]
+    seconds = SECONDS_PER_IMAGE + SECONDS_PER_PIXEL * (num_pixels(first) or TYPICAL_PIXELS)
+    num_paid = int(seconds * num_rows / WORTH_PROCESSES)
+    if CAN_FORK and num_paid:
+        done = ahead(work, rest, min(cores(), 1 + num_paid))
+    elif seconds >= WORTH_THREADS:
+        done = in_threads(work, rest)
+    else:
+        done = map(work, rest)
+    yield from zip(rest, done, strict=True)
+
+
+def pieces_of(num_rows: int, most: int) -> Iterator[range]:
+    """Pieces for decode workers: consecutive rows, many together because handing one over costs more than an image.
+
+    The first is one row, from which the others are judged. Towards the end pieces become smaller ("guided
+    self-scheduling", Polychronopoulos and Kuck, 1987), so that the cores finish together.
+    """
+    start = 0
+    while start < num_rows:
+        share = (num_rows - start) // (8 * cores())
+        size = max(1, min(most, share)) if start else 1
+        yield range(start, start + size)
+        start += size
 
 
 class _Items(Dataset[Any], Generic[In, Out]):

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from imgcls.config.keys import AugmentConfig, DataConfig
-from imgcls.data import decode_cache, decode_source
+from imgcls.data import decode_cache, decode_source, decode_workers
 from imgcls.data.cache_folder import ABANDONED_AFTER, entries, parse_size, prune, remember, writing
 from imgcls.data.cache_folder import cache_folder as where_the_cache_is
 from imgcls.data.decode import digest, resize_squares, to_square
@@ -75,13 +75,13 @@ BY = {"nobody else": (100.0, 1.0), "threads": (100.0, 0.0), "processes": (1e-9, 
 
 def helped(monkeypatch, who):
     for name, seconds in zip(("WORTH_PROCESSES", "WORTH_THREADS"), BY[who], strict=True):
-        monkeypatch.setattr(decode_source, name, seconds)
+        monkeypatch.setattr(decode_workers, name, seconds)
 
 
 @pytest.mark.parametrize("who", BY)
 def test_every_readable_image_is_there_in_the_order_of_the_table(table, monkeypatch, who):
     monkeypatch.setattr(decode_source, "PIECE_BYTES", 3 * 3 * 36)  # three images are one piece of work
-    monkeypatch.setattr(decode_source, "cores", lambda: 2)
+    monkeypatch.setattr(decode_workers, "cores", lambda: 2)
     helped(monkeypatch, who)
     decoded = decode_cache.decode(table, 6, 3)
     assert decoded.kept.tolist() == READABLE
@@ -110,8 +110,8 @@ def test_images_are_decoded_by_those_who_pay(table, monkeypatch, who, here):
 @pytest.mark.parametrize("cores", [1, 2, 64])
 @pytest.mark.parametrize("num_rows", [0, 1, 5, 1000])
 def test_pieces_are_all_rows_in_order_and_shrink_to_single_ones(monkeypatch, cores, num_rows):
-    monkeypatch.setattr(decode_source, "cores", lambda: cores)
-    pieces = list(decode_source._pieces(num_rows, most=50))
+    monkeypatch.setattr(decode_workers, "cores", lambda: cores)
+    pieces = list(decode_workers.pieces_of(num_rows, most=50))
     assert [row for piece in pieces for row in piece] == list(range(num_rows))
     sizes = [len(piece) for piece in pieces]
     assert sizes[:1] in ([], [1]) and sizes[1:] == sorted(sizes[1:], reverse=True) and sizes[-1:] in ([], [1])
@@ -264,7 +264,7 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from imgcls.config.keys import AugmentConfig, DataConfig
-from imgcls.data import cache_folder, decode_cache, decode_source
+from imgcls.data import cache_folder, decode_cache, decode_source, decode_workers
 from imgcls.data.sources import folder
 
 decode_source.PIECE_BYTES = 1
@@ -296,10 +296,10 @@ LEFT_ALONE = """
 import os, signal, sys
 from pathlib import Path
 from imgcls.config.keys import AugmentConfig, DataConfig
-from imgcls.data import cache_folder, decode_cache, decode_source
+from imgcls.data import cache_folder, decode_cache, decode_source, decode_workers
 from imgcls.data.sources import folder
 
-decode_source.WORTH_PROCESSES = 1e-9
+decode_workers.WORTH_PROCESSES = 1e-9
 read_image = folder.read_image
 parent = os.getpid()
 

@@ -81,7 +81,10 @@ class _Files:
         for label, name in enumerate(names):
             if name not in classes:
                 continue
-            found = sorted((nfc(path.relative_to(self.root).as_posix()), path) for path in self._images(classes[name]))
+            found = sorted(
+                (nfc(path.relative_to(self.root).as_posix()), path)
+                for path in images_below(classes[name], self.ignored, self.problems)
+            )
             if not found:
                 self.problems.append(f"{classes[name]}: no image in this class{self._ignored_there(classes[name])}")
             for key, path in found:
@@ -105,41 +108,49 @@ class _Files:
             if path.is_dir() and path.is_symlink():
                 self.ignored["link to a folder"] += 1
             elif path.is_dir():
-                self._ignore_folder(path)
+                _ignore_folder(path, self.ignored)
             else:
-                label = _why_ignored(path) or f"{ending(path.name) or 'images'} outside of the class folders"
+                label = why_ignored(path) or f"{ending(path.name) or 'images'} outside of the class folders"
                 self.ignored[label] += 1
-
-    def _images(self, folder: Path) -> Iterator[Path]:
-        """Images at any depth, links followed as ImageFolder does, except a link back to a folder it lies in."""
-
-        def note(error: OSError) -> None:
-            self.problems.append(f"{error.filename}: {error.strerror}")
-
-        for parent, folders, files in os.walk(folder, onerror=note, followlinks=True):
-            here = Path(os.path.realpath(parent))
-            for name in filter(is_set_aside, folders):
-                self._ignore_folder(Path(parent, name))
-            folders[:] = [
-                name
-                for name in folders
-                if not is_set_aside(name) and not here.is_relative_to(os.path.realpath(Path(parent, name)))
-            ]
-            for path in (Path(parent, name) for name in files):
-                if label := _why_ignored(path):
-                    self.ignored[label] += 1
-                else:
-                    yield path
-
-    def _ignore_folder(self, folder: Path) -> None:
-        num_files = sum(len(files) for _, _, files in os.walk(folder))
-        if num_files:
-            self.ignored["hidden" if folder.name.startswith(".") else f"in {folder.name}/"] += num_files
 
     def _ignored_there(self, folder: Path) -> str:
         """What a class without an image has instead, as the end of a message."""
-        found = Counter(filter(None, (_why_ignored(path) for path in folder.rglob("*") if path.is_file())))
+        found = Counter(filter(None, (why_ignored(path) for path in folder.rglob("*") if path.is_file())))
         return f"; it has {ignored_in_words(found)}" if found else ", nor any other file"
+
+
+def images_below(folder: Path, ignored: Counter[str], problems: list[str]) -> Iterator[Path]:
+    """A folder's images at any depth, links followed as ImageFolder does, except a link back to a folder it lies in.
+
+    Args:
+        folder: where to look.
+        ignored: kind of files that are not images -> how many there are; those met are added.
+        problems: `path: reason` of each folder that cannot be listed; those met are added.
+    """
+
+    def note(error: OSError) -> None:
+        problems.append(f"{error.filename}: {error.strerror}")
+
+    for parent, folders, files in os.walk(folder, onerror=note, followlinks=True):
+        here = Path(os.path.realpath(parent))
+        for name in filter(is_set_aside, folders):
+            _ignore_folder(Path(parent, name), ignored)
+        folders[:] = [
+            name
+            for name in folders
+            if not is_set_aside(name) and not here.is_relative_to(os.path.realpath(Path(parent, name)))
+        ]
+        for path in (Path(parent, name) for name in files):
+            if label := why_ignored(path):
+                ignored[label] += 1
+            else:
+                yield path
+
+
+def _ignore_folder(folder: Path, ignored: Counter[str]) -> None:
+    num_files = sum(len(files) for _, _, files in os.walk(folder))
+    if num_files:
+        ignored["hidden" if folder.name.startswith(".") else f"in {folder.name}/"] += num_files
 
 
 def ignored_in_words(ignored: Mapping[str, int]) -> str:
@@ -147,8 +158,8 @@ def ignored_in_words(ignored: Mapping[str, int]) -> str:
     return ", ".join(f"{num} {kind}" for kind, num in sorted(ignored.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _why_ignored(path: Path) -> str:
-    """The kind of a file that is not an image, in words; "" for an image, readable or not."""
+def why_ignored(path: Path) -> str:
+    """Why a folder's file is left out: the kind of what is not an image, in words; "" for one, readable or not."""
     name = path.name
     if is_set_aside(name):
         return "hidden"
