@@ -23,7 +23,7 @@ from imgcls.reporting.cautions import caution_tags, flat_cautions
 from imgcls.reporting.drawing import save_png
 from imgcls.runs.announce import announce
 from imgcls.runs.prepare import Prepared
-from imgcls.runs.rebuild import rebuild, same_place, trained_record
+from imgcls.runs.rebuild import best_checkpoint, rebuild, same_place, trained_record
 from imgcls.runs.record_writer import prediction_table
 from imgcls.statistics.calibration import reliability
 from imgcls.statistics.per_class import per_class
@@ -32,7 +32,6 @@ from imgcls.statistics.temperature import fit_temperature
 from imgcls.tracking.recorded_looks import write_down
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
-from imgcls.training.checkpoint import load_checkpoint
 from imgcls.training.loop import predict
 
 log = logging.getLogger(__name__)
@@ -235,8 +234,7 @@ def _sealed(record: RunRecord, prepared: Prepared) -> HeldOut:
 
 def _admit(record: RunRecord, prepared: Prepared, tracker: Tracker) -> _Candidate:
     """Everything that can be refused is refused here, while the test split is still sealed."""
-    with tracker.fetch(record.run_id, Artifact.BEST) as path:
-        checkpoint = load_checkpoint(path)
+    checkpoint = best_checkpoint(record, tracker)
     _confirm_what_it_says(checkpoint, record, prepared)
     model = prepared.model(with_weights=False)
     try:
@@ -262,7 +260,7 @@ def _confirm_what_it_says(checkpoint: Mapping[str, object], record: RunRecord, p
         "temperature": record.temperature,
     }
     for name, expected in recorded.items():
-        if name in OF_LATER_VERSIONS and name not in checkpoint and record.temperature is None:
+        if name in OF_LATER_VERSIONS and name not in checkpoint:
             continue
         if checkpoint.get(name) != expected:
             raise InputError(

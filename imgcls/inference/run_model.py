@@ -20,11 +20,10 @@ from imgcls.inference.classifier import Classifier
 from imgcls.models.registry import build_model
 from imgcls.record import Artifact, RunRecord
 from imgcls.runs.earlier_versions import recorded_squares
-from imgcls.runs.rebuild import on_this_machine, recorded_experiment
+from imgcls.runs.rebuild import best_checkpoint, on_this_machine, recorded_experiment
 from imgcls.statistics.predictions import Predictions
 from imgcls.statistics.temperature import fit_temperature, probabilities
 from imgcls.tracking.store import Tracker
-from imgcls.training.checkpoint import load_checkpoint
 from imgcls.training.device import Device, prepare_device
 
 log = logging.getLogger(__name__)
@@ -97,17 +96,17 @@ def load_run_model(record: RunRecord, tracker: Tracker) -> RunModel:
         InputError: a run without checkpoint or config, or one whose preprocessing cannot be derived.
     """
     experiment = on_this_machine(recorded_experiment(record.run_id, tracker))
-    with tracker.fetch(record.run_id, Artifact.BEST) as path:
-        checkpoint = load_checkpoint(path)
+    checkpoint = best_checkpoint(record, tracker)
     if "preprocessing" in checkpoint:
         preprocessing, temperature = Preprocessing.from_plain(checkpoint["preprocessing"]), checkpoint["temperature"]
     else:
         preprocessing = _derived_preprocessing(record, experiment, tracker)
-        temperature = _derived_temperature(record, tracker)
+        temperature = record.temperature or _derived_temperature(record, tracker)
         log.info(
-            "run %s was recorded by an earlier version: its squares (format %d, side %d) follow from its config, and "
-            "its temperature, %.3g, is fitted now on its recorded val predictions",
+            "the checkpoint of run %s was written by an earlier version: its squares (format %d, side %d) follow from "
+            "its config, and its temperature, %.3g, %s",
             record.run_id, preprocessing.squares, preprocessing.decode_side, temperature,
+            "from its record" if record.temperature else "is fitted now on its recorded val predictions",
         )  # fmt: skip
     device = prepare_device(experiment.train)
     return RunModel(record, experiment, checkpoint, preprocessing, temperature, device)

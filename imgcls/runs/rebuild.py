@@ -1,5 +1,7 @@
 """A run made again from its record alone: its config, its data (checked by fingerprint), its device."""
 
+from typing import Any
+
 import torch
 
 from imgcls.config.keys import Experiment
@@ -11,6 +13,7 @@ from imgcls.runs.prepare import Prepared, prepare
 from imgcls.tracking.find_run import find_run
 from imgcls.tracking.provenance import versions
 from imgcls.tracking.store import Tracker
+from imgcls.training.checkpoint import load_checkpoint
 from imgcls.training.device import UNKNOWN_MODEL
 
 WHAT_MAKES_BITS = ("torch", "torchvision", "numpy", "pillow")
@@ -38,6 +41,23 @@ def recorded_experiment(run_id: str, tracker: Tracker) -> Experiment:
     """
     with tracker.fetch(run_id, Artifact.CONFIG) as path:
         return load_experiment(path)
+
+
+def best_checkpoint(record: RunRecord, tracker: Tracker) -> dict[str, Any]:
+    """The checkpoint with which a completed run is rebuilt to be used: that of its kept epoch, on the CPU.
+
+    Raises:
+        InputError: it is not there any more, or damaged.
+    """
+    with tracker.fetch(record.run_id, Artifact.CONFIG):
+        pass  # where all of the run's files are missing, that is the message
+    if not tracker.has_artifact(record.run_id, Artifact.BEST):
+        raise InputError(
+            f"run {record.run_id} has no artifact {Artifact.BEST}; `imgcls clean` removes the checkpoints of trials "
+            f"that were not chosen. To make it again: imgcls rerun {record.run_id}"
+        )
+    with tracker.fetch(record.run_id, Artifact.BEST) as path:
+        return load_checkpoint(path)
 
 
 def trained_record(run_id: str, tracker: Tracker) -> RunRecord:

@@ -13,6 +13,7 @@ from imgcls.data.preprocessing import Preprocessing
 from imgcls.data.sources import native_side
 from imgcls.data.splits import decode_side
 from imgcls.errors import InputError
+from imgcls.evaluation.judge import OF_LATER_VERSIONS, evaluate
 from imgcls.inference.run_model import load_run_model, recorded_predictions
 from imgcls.runs.rebuild import rebuild
 from tests.earlier.test_earlier import archive, earlier, only  # noqa: F401
@@ -63,11 +64,34 @@ def test_a_checkpoint_of_another_network_is_refused(project):
         load_run_model(record, project.tracker)
 
 
+def test_a_run_that_an_earlier_version_began_can_be_judged_and_used(project, caplog):
+    """Its best epoch may lie before the upgrade, so that its checkpoint says less than its record."""
+    record, before, _ = recorded_run(project)
+    with project.tracker.fetch(record.run_id, "checkpoints/best.pt") as path:
+        content = torch.load(path, weights_only=True)
+        torch.save({name: value for name, value in content.items() if name not in OF_LATER_VERSIONS}, path)
+    with caplog.at_level(logging.INFO):
+        model = load_run_model(record, project.tracker)
+    assert "written by an earlier version" in caplog.text and "from its record" in caplog.text
+    assert model.preprocessing == before.preprocessing and model.temperature == record.temperature
+    assert evaluate(record.run_id, project.tracker).judged.run_id == record.run_id
+
+
+def test_a_run_whose_checkpoint_was_removed_says_how_to_get_it_back(project):
+    record, *_ = recorded_run(project)
+    with project.tracker.fetch(record.run_id, "checkpoints/best.pt") as path:
+        path.unlink()
+    for use in (load_run_model, lambda record, tracker: evaluate(record.run_id, tracker)):
+        with pytest.raises(InputError, match=f"no artifact checkpoints/best.pt.*imgcls rerun {record.run_id}"):
+            use(record, project.tracker)
+
+
 def test_what_an_earlier_run_did_not_record_is_derived_and_said(earlier, caplog):  # noqa: F811
     record = only(earlier, "photos", kind="train")
     with caplog.at_level(logging.INFO):
         model = load_run_model(record, earlier.tracker)
-    assert "recorded by an earlier version" in caplog.text and "format 1" in caplog.text
+    said = ("written by an earlier version", "is fitted now", "format 1")
+    assert all(words in caplog.text for words in said)
     oracle = np.load(earlier.root / "squares.npz")
     folder = earlier.root / rebuild(record, earlier.tracker).experiment.data.path
     made = np.stack([model.preprocessing.square(read_image(folder / key)) for key in oracle["val_keys"]])
