@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,8 @@ class Metric:
         may_select: whether `search.metric` may name it.
         each_epoch: whether every run tracks it on val; the others are tracked where they select.
         needs_every_class: whether it is undefined where a class has no images.
+        of_probabilities: whether it judges the probabilities themselves, so that it is also given of those with
+            temperature.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Metric:
     may_select: bool = True
     each_epoch: bool = False
     needs_every_class: bool = False
+    of_probabilities: bool = False
 
     @property
     def on_val(self) -> str:
@@ -124,6 +127,7 @@ ACCURACY = Metric(
 LOSS = Metric(
     "loss", "loss (nats)", higher_is_better=False, is_share=False, each_epoch=True, compute=_loss,
     explained_interval=lambda of: _intervals().of_loss(of), method="Hall's (1992) skewness-corrected t interval",
+    of_probabilities=True,
 )  # fmt: skip
 
 METRICS = (
@@ -143,10 +147,22 @@ METRICS = (
         explained_interval=_auroc_interval,
         method="Newcombe's method 5 (2006), with DeLong's variance where images suffice",
     ),
-    Metric("ece", "calibration error (ECE)", higher_is_better=False, may_select=False, compute=_calibration_error),
+    Metric(
+        "ece", "calibration error (ECE)", higher_is_better=False, may_select=False, compute=_calibration_error,
+        of_probabilities=True,
+    ),
     LOSS,
 )  # fmt: skip
 """All of them, in the order of a report."""
+
+CALIBRATED = tuple(
+    replace(
+        one, name=f"calibrated_{one.name}", words=f"{one.words}, with temperature", may_select=False, each_epoch=False
+    )
+    for one in METRICS
+    if one.of_probabilities
+)
+"""Those of the probabilities with temperature. The others are the same with it, or (the AUROC) nearly so."""
 
 BY_NAME = {metric.on_val: metric for metric in METRICS if metric.may_select}
 """Value of `search.metric` -> the metric."""
@@ -205,7 +221,7 @@ class Scores:
         """What `metrics` gave, read back from the record."""
         from imgcls.statistics.intervals import Interval
 
-        names = [metric.name for metric in METRICS]
+        names = [metric.name for metric in (*METRICS, *CALIBRATED)]
         ends = {name: [metrics.get(f"{split}/{name}_{end}", math.nan) for end in ("low", "high")] for name in names}
         return cls(
             {name: metrics[f"{split}/{name}"] for name in names if f"{split}/{name}" in metrics},
@@ -220,18 +236,26 @@ class Scores:
         return values
 
 
-def score(of: Predictions) -> Scores:
+def score(of: Predictions, temperature: float | None = None) -> Scores:
     """Computes all metrics of the predictions on a split, with their intervals.
 
     `Metric.method` names the methods, and docs/intervals.md shows what each of them covers. The calibration error gets
     no interval, since it is biased upwards.
 
+    Args:
+        of: N images.
+        temperature: by which logits are divided for the metrics of `CALIBRATED`; None leaves these out.
+
     Raises:
         ValueError: logits or labels of other shapes or ranges, no images, values that are not finite.
     """
     of.check()
-    values = {metric.name: metric.compute(of) for metric in METRICS}
-    found = {one.name: one.explained_interval(of) for one in METRICS if one.explained_interval}
+    computed = [(metric, of) for metric in METRICS]
+    if temperature is not None:
+        with_temperature = of.at(temperature)
+        computed += [(metric, with_temperature) for metric in CALIBRATED]
+    values = {metric.name: metric.compute(given) for metric, given in computed}
+    found = {one.name: one.explained_interval(given) for one, given in computed if one.explained_interval}
     return Scores(
         {name: value for name, value in values.items() if not math.isnan(value)},
         {name: one for name, one in found.items() if not isinstance(one, str)},

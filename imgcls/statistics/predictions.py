@@ -1,7 +1,9 @@
 """What a classifier says of the images of a split, beside the truth."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -44,6 +46,10 @@ class Predictions:
             raise ValueError(
                 f"{num_bad} of {len(logits)} images have values that are not finite: the model has diverged"
             )
+
+    def at(self, temperature: float) -> Predictions:
+        """Predictions of the same images with logits, float64, that are divided by a temperature above 0."""
+        return self if temperature == 1 else replace(self, logits=self.logits.astype(np.float64) / temperature)
 
     @property
     def num_classes(self) -> int:
