@@ -45,18 +45,12 @@ def evaluate(
 
 def _write_scores(evaluation: RunRecord, judged: RunRecord, tracker: Tracker) -> None:
     """Prints the scores of an evaluation, what they are worth, where everything lies and the next verb."""
-    import pandas as pd
-
-    from imgcls.evaluation.evaluation_report import look_words, score_rows
-    from imgcls.evaluation.selection import selection_of, story
+    from imgcls.evaluation.evaluation_report import scores_text
+    from imgcls.evaluation.selection import selection_of
     from imgcls.reporting.tables import terminal_table
     from imgcls.reporting.where_to_look import places
 
-    titles = ["score", "test", "95% interval", "val", "95% interval on val"]
-    write(f"Run {judged.run_id} of {judged.experiment}, epoch {judged.best_epoch}\n")
-    write(pd.DataFrame(score_rows(evaluation), columns=titles).to_string(index=False))
-    write(f"\n{look_words(evaluation)}")
-    write(" ".join(story(selection_of(judged, tracker))).replace("`", ""))
+    write(scores_text(evaluation, selection_of(judged, tracker)))
     write_cautions(evaluation.tags)
     rows = [*places(evaluation, judged, tracker)]
     rows.append(("Next", f"imgcls rerun {judged.run_id} --verify  (can the run be repeated from its record?)"))

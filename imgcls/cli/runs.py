@@ -6,8 +6,6 @@ import typer
 
 from imgcls.cli.arguments import AsJsonList, open_tracker
 from imgcls.cli.output import answer
-from imgcls.errors import InputError
-from imgcls.text import did_you_mean
 
 
 def runs(
@@ -22,13 +20,8 @@ def runs(
     Example: imgcls runs --limit 5
     """
     from imgcls.reporting.runs_table import run_facts, runs_table
+    from imgcls.tracking.find_run import newest_runs
 
-    tracker = open_tracker()
-    records = tracker.find({}, experiment=experiment, newest=limit)[::-1]
-    if experiment is not None and not records:
-        with_runs = sorted({record.experiment for record in tracker.find({})})
-        near = did_you_mean(experiment, with_runs)
-        there = ", ".join(with_runs) or "none"
-        raise InputError(f"no runs of an experiment {experiment!r} in this store{near}; experiments with runs: {there}")
+    records = newest_runs(open_tracker(), experiment, limit)
     text = runs_table(records) if records else "no runs yet; imgcls train EXPERIMENT makes one"
     answer([run_facts(record) for record in records], text, as_json=as_json)

@@ -33,15 +33,12 @@ def sweep(
 
     from imgcls.evaluation.confirmation import confirmation_text
     from imgcls.search.leaderboard import with_intervals
-    from imgcls.search.sweep import Sweep
+    from imgcls.search.sweep import sweep as search
     from imgcls.search.winner import flat
-    from imgcls.signals import GracefulStop
     from imgcls.tracking.store import Tracker
 
     tracker = Tracker(project.root)
-    search = Sweep(loaded, tracker)
-    with GracefulStop():
-        result = search.run()
+    result = search(loaded, tracker)
     if as_json:
         print_json(flat(tracker.get(result.run_id)))
         return

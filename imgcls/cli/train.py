@@ -24,33 +24,12 @@ def train(
     """
     loaded, project = read_experiment(experiment, overrides)
 
-    from imgcls.metrics import ACCURACY, reported
-    from imgcls.record import MetricName, best_name
-    from imgcls.reporting.cautions import flat_cautions
-    from imgcls.reporting.rounding import score_text
-    from imgcls.runs.announce import announce
-    from imgcls.runs.prepare import prepare
-    from imgcls.runs.train import train_run
-    from imgcls.signals import GracefulStop
-    from imgcls.tracking.store import Tracker
+    from imgcls.runs.train import train as train_one
 
-    prepared = prepare(loaded, project)
-    with GracefulStop():
-        tracker = Tracker(project.root)
-        tracker.close_orphans()
-        announce(prepared, tracker, runs="1 run")
-        done = train_run(prepared, tracker, kind="train", name=prepared.experiment.name, fresh=fresh)
-    best, names = done.best, reported(prepared.experiment.search.metric)
-    facts: dict[str, object] = {
-        "run_id": done.run_id,
-        MetricName.BEST_EPOCH: best.epoch,
-        **{best_name(name): best.value(name) for name in names},
-    }
+    metric, done = loaded.search.metric, train_one(loaded, project, fresh=fresh)
     if as_json:
-        print_json(facts | flat_cautions(done.caution_tags))
+        print_json(done.flat(metric))
         return
-    for name in names:
-        facts[best_name(name)] = score_text(best.value(name), done.intervals.get(name), done.intervals[ACCURACY.on_val])
-    write(facts_text(f"Trained {prepared.experiment.name}", facts))
+    write(facts_text(f"Trained {loaded.name}", done.in_words(metric)))
     write_cautions(done.caution_tags)
     write(f"Final test scores, when you are done choosing: python evaluate.py --run-id {done.run_id}")

@@ -13,7 +13,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -315,7 +315,7 @@ class Experiment(Section):
         return self
 
     @classmethod
-    def from_tables(cls, tree: Mapping[str, Any], origin: str) -> Experiment:
+    def from_tables(cls, tree: Mapping[str, Any], origin: str) -> Self:
         """An experiment from the tables of a file, as TOML gives them.
 
         Raises:
@@ -331,7 +331,7 @@ class Experiment(Section):
             found = dict.fromkeys(mistakes(error, tree, cls))
             raise ConfigError("\n".join(f"{origin}: {mistake}" for mistake in found)) from None
 
-    def replace(self, values: Mapping[str, Any], *, origin: str = "override") -> Experiment:
+    def replace(self, values: Mapping[str, Any], *, origin: str = "override") -> Self:
         """A copy with dotted keys set to new values, validated like a file.
 
         Raises:

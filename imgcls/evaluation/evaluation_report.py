@@ -24,6 +24,8 @@ NEWCOMBE, MOVER = "Newcombe's 95% interval", "95% interval joined from that on v
 
 NO_INTERVAL_OF_ECE = "The calibration error has no interval, since it is biased upwards."
 
+SCORE_TITLES = ["score", "test", "95% interval", "val", "95% interval on val"]
+
 ABSENT_CLASSES = (
     "The macro-F1 is the mean of the column F1. As in scikit-learn with zero_division=0, a share with nothing to "
     "divide by counts 0, and a class that is neither present nor predicted is left out (–)."
@@ -107,6 +109,16 @@ def score_rows(evaluation: RunRecord) -> list[tuple[str, str, str, str, str]]:
     return [
         (metric.words, *_cells(evaluation, "test", metric), *_cells(evaluation, "val", metric)) for metric in METRICS
     ]
+
+
+def scores_text(evaluation: RunRecord, selection: Selection) -> str:
+    """The evaluation report in short, for a terminal: the scores, and what they are worth."""
+    judged = selection.run
+    table = pd.DataFrame(score_rows(evaluation), columns=SCORE_TITLES).to_string(index=False)
+    return (
+        f"Run {judged.run_id} of {judged.experiment}, epoch {judged.best_epoch}\n\n{table}\n\n"
+        f"{look_words(evaluation)}\n{' '.join(story(selection)).replace('`', '')}"
+    )
 
 
 def look_words(evaluation: RunRecord) -> str:

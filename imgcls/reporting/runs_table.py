@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import pandas as pd
+
 from imgcls.config.toml import parse_override
 from imgcls.record import RunRecord, Tag
 from imgcls.reporting.cautions import flat_cautions
@@ -12,6 +14,11 @@ from imgcls.text import duration
 
 SPACE = "search.space."
 """How the parameters begin that say what a sweep searched."""
+
+ALWAYS = (
+    "run_id", "experiment", "name", Tag.KIND, Tag.OUTCOME, Tag.PARENT, "start_time", "end_time", "seconds",
+)  # fmt: skip
+"""Facts that every run has."""
 
 COLUMNS = ("run", "kind", "outcome", "started (UTC)", "start to end", "experiment", "name", "values", "score")
 
@@ -44,6 +51,16 @@ def run_facts(record: RunRecord) -> dict[str, object]:
         **record.metrics,
         **flat_cautions(record.tags),
     }
+
+
+def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """The runs table as a data frame: a row for each run, columns by the record's names, times in UTC."""
+    rows = [run_facts(record) for record in records]
+    names = dict.fromkeys(name for row in rows for name in row) or dict.fromkeys(ALWAYS)
+    frame = pd.DataFrame(rows, columns=list(names))
+    for name in ("start_time", "end_time"):
+        frame[name] = pd.to_datetime(frame[name], format="ISO8601", utc=True)
+    return frame
 
 
 def searched_values(record: RunRecord) -> dict[str, object]:

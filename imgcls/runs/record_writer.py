@@ -13,7 +13,7 @@ from imgcls.data.image_set import DecodedImages
 from imgcls.metrics import ACCURACY, metric_named, reported
 from imgcls.record import Artifact, MetricName, Tag, best_name, ends_of
 from imgcls.reporting import training_figures
-from imgcls.reporting.cautions import caution_tags, cautions
+from imgcls.reporting.cautions import caution_tags, cautions, flat_cautions
 from imgcls.reporting.drawing import save_png
 from imgcls.reporting.methods_section import schedule_words, start_words
 from imgcls.reporting.rounding import score_text
@@ -49,6 +49,23 @@ class Finished:
     num_epochs: int
     intervals: Mapping[str, Interval]
     caution_tags: Mapping[str, str] = field(default_factory=dict)
+
+    def flat(self, metric: str) -> dict[str, object]:
+        """The record writer's scores of a run under the record's names, for programs; `metric` selects."""
+        return {
+            "run_id": self.run_id,
+            MetricName.BEST_EPOCH: self.best.epoch,
+            **{best_name(name): self.best.value(name) for name in reported(metric)},
+            **flat_cautions(self.caution_tags),
+        }
+
+    def in_words(self, metric: str) -> dict[str, object]:
+        """The same for people: scores with their intervals, and no cautions."""
+        of_accuracy = self.intervals[ACCURACY.on_val]
+        facts: dict[str, object] = {"run_id": self.run_id, MetricName.BEST_EPOCH: self.best.epoch}
+        for name in reported(metric):
+            facts[best_name(name)] = score_text(self.best.value(name), self.intervals.get(name), of_accuracy)
+        return facts
 
 
 class RecordWriter:

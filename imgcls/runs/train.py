@@ -16,16 +16,18 @@ from imgcls.config.keys import Experiment
 from imgcls.errors import DamagedError, InputError, Interrupted
 from imgcls.files import leftovers
 from imgcls.machine_failures import explain
+from imgcls.project import Project
 from imgcls.record import Artifact, Kind, MetricName, RunRecord, Tag
 from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.progress import RunProgress
 from imgcls.rng import derive_seed
+from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import is_kept_larger, other_loss, other_squares, same_work
 from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.record_writer import Finished, RecordWriter
-from imgcls.signals import stop_requested
+from imgcls.signals import GracefulStop, stop_requested
 from imgcls.statistics.intervals import NO_INTERVAL
 from imgcls.statistics.score_intervals import hits_interval
 from imgcls.tracking.heartbeat import heartbeat
@@ -38,6 +40,27 @@ from imgcls.training.loop import TrainState, fit, predict
 from imgcls.training.loss import LOSS_DEFINITION
 
 log = logging.getLogger(__name__)
+
+
+def train(experiment: Experiment, project: Project, *, fresh: bool = False) -> Finished:
+    """Trains one run of an experiment, from the announcement to the whole record; Ctrl-C stops it after a step.
+
+    Args:
+        experiment: as in its file, with overrides.
+        project: where its paths start, and its record lies.
+        fresh: begin a new run even where an earlier one of the same work stopped before its end.
+
+    Raises:
+        InputError: whatever makes the experiment impossible here; nothing is recorded then.
+        Interrupted: a stop was requested; the same call goes on.
+        TrainingError: the run cannot go on.
+    """
+    prepared = prepare(experiment, project)
+    with GracefulStop():
+        tracker = Tracker(project.root)
+        tracker.close_orphans()
+        announce(prepared, tracker, runs="1 run")
+        return train_run(prepared, tracker, kind="train", name=experiment.name, fresh=fresh)
 
 
 def train_run(

@@ -1,6 +1,7 @@
 """The Optuna study of a sweep: its sampler and pruner, its trials and their values, and what came of them."""
 
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -58,6 +59,16 @@ class StudyPlace:
             pruner=make_pruner(experiment, self.pruner_warmup),
             load_if_exists=True,
         )
+
+
+@contextmanager
+def verbosity_kept() -> Iterator[None]:
+    """Keeps, in a block that opens a study, what Optuna says of the program's own studies afterwards as it was."""
+    before = optuna.logging.get_verbosity()
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 class SweepStudy:

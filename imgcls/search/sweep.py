@@ -30,6 +30,7 @@ from imgcls.search.space import SPACE, check_space, pruner_warmup_of, single_val
 from imgcls.search.study import StudyPlace, SweepStudy, only_one
 from imgcls.search.sweep_report import write_report
 from imgcls.search.winner import log_winner
+from imgcls.signals import GracefulStop
 from imgcls.text import counted
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
@@ -57,6 +58,19 @@ class SweepResult:
     leaderboard: pd.DataFrame
     num_val: int
     confirmation: Confirmation | None = None
+
+
+def sweep(experiment: Experiment, tracker: Tracker) -> SweepResult:
+    """Runs a sweep from its announcement to its report, or goes on with it; Ctrl-C stops it after a step.
+
+    Raises:
+        InputError: no search space, values outside it, or data that cannot be used.
+        Interrupted: a stop was requested; the same call goes on.
+        TrainingError: no trial succeeded, or several failed alike in a row.
+    """
+    search = Sweep(experiment, tracker)
+    with GracefulStop():
+        return search.run()
 
 
 class Sweep:

@@ -45,7 +45,7 @@ def run_trial(job: TrialJob) -> Finished:
         Interrupted: a stop was requested.
         ImgclsError: what the trial failed of.
     """
-    tracker = _tracker(job.study.root)
+    tracker = cached_tracker(job.study.root)
     finished = _recorded(job, tracker) or _train(job, tracker)
     if finished.outcome == "pruned" and not job.experiment.search.keep_pruned:
         _remove_checkpoints(finished.run_id, tracker)
@@ -101,6 +101,6 @@ def _recorded(job: TrialJob, tracker: Tracker) -> Finished | None:
 
 
 @lru_cache(maxsize=1)
-def _tracker(root: Path) -> Tracker:
+def cached_tracker(root: Path) -> Tracker:
     """A worker opens the store once, not once a trial."""
     return Tracker(root)

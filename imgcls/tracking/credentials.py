@@ -3,9 +3,10 @@
 import logging
 import os
 import re
+import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote, unquote, unquote_plus
 
@@ -57,6 +58,49 @@ def scrubbed(text: str) -> str:
     for secret in sorted(set(_known_secrets()), key=len, reverse=True):
         text = text.replace(secret, MASK)
     return ADDRESS.sub(_redacted_where_needed, text)
+
+
+def scrub_error(error: BaseException) -> BaseException:
+    """Removes credentials from the texts of an exception, and of those that it was raised from, and gives it back."""
+    link: BaseException | None = error
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        link.args = tuple(scrubbed(arg) if isinstance(arg, str) else arg for arg in link.args)
+        link = link.__cause__ or link.__context__
+    return error
+
+
+@contextmanager
+def guarded_logs() -> Iterator[None]:
+    """Removes credentials from every log record of this process as long as a block lasts, those of other libraries too.
+
+    Blocks of several threads share one guard.
+    """
+    with _guard.lock:
+        if not _guard.num_blocks:
+            _guard.factory_before = logging.getLogRecordFactory()
+            guard_logs()
+        _guard.num_blocks += 1
+    try:
+        yield
+    finally:
+        with _guard.lock:
+            _guard.num_blocks -= 1
+            if not _guard.num_blocks:
+                logging.setLogRecordFactory(_guard.factory_before)
+
+
+class _Guard:
+    """How many blocks hold the guard, and what made log records before it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.num_blocks = 0
+        self.factory_before: Callable[..., logging.LogRecord] = logging.LogRecord
+
+
+_guard = _Guard()
 
 
 def guard_logs() -> None:

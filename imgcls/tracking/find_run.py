@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from imgcls.errors import InputError
 from imgcls.record import Kind, RunRecord, Tag
-from imgcls.text import listed, nearest
+from imgcls.text import did_you_mean, listed, nearest
 from imgcls.tracking.store import Tracker
 
 PREFIX = re.compile("[0-9a-f]{6,31}")
@@ -52,6 +52,26 @@ def find_run(text: str, tracker: Tracker) -> RunRecord:
     except InputError as error:
         near = _near(text, tracker)
         raise InputError(f"no run {text!r}{near} in {tracker.where()}; {_SEE_RUNS}") from error
+
+
+def newest_runs(tracker: Tracker, experiment: str | None, limit: int | None) -> list[RunRecord]:
+    """Finds the newest runs of the record, the newest first.
+
+    Args:
+        tracker: the record.
+        experiment: name of the MLflow experiment to which they belong; None for any.
+        limit: how many, 1000 at most; None for all.
+
+    Raises:
+        InputError: no run of the experiment; it names one like it, and all that have runs.
+    """
+    records = tracker.find({}, experiment=experiment, newest=limit)[::-1]
+    if experiment is not None and not records:
+        with_runs = sorted({record.experiment for record in tracker.find({})})
+        near = did_you_mean(experiment, with_runs)
+        there = ", ".join(with_runs) or "none"
+        raise InputError(f"no runs of an experiment {experiment!r} in this store{near}; experiments with runs: {there}")
+    return records
 
 
 def described(record: RunRecord) -> str:

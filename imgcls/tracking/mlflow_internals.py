@@ -1,14 +1,16 @@
 """What imgcls takes from the private parts of MLflow; tests/test_private_parts.py fails where a release changes one."""
 
 import logging
+import os
 import sqlite3
 import tempfile
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.tracking._tracking_service import utils
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from imgcls.errors import InputError
@@ -45,6 +47,39 @@ def quieten() -> None:
     """Quietens MLflow's internal loggers, which tell what it does to its database."""
     for name, level in CHATTY_LOGGERS.items():
         logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def levels_kept() -> Iterator[None]:
+    """Keeps, in a block that opens a store, the levels of MLflow's internal loggers as the program had them."""
+    loggers = [logging.getLogger(name) for name in CHATTY_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def session_uri() -> str | None:
+    """The address that `mlflow.set_tracking_uri` wrote into this process's environment; None where it wrote none.
+
+    MLflow writes it there so that processes which it starts inherit it. An address with which Python was started is not
+    such a one, as far as the system tells.
+    """
+    uri: str | None = utils._tracking_uri
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    return uri if uri is not None and uri == named and named != _at_start("MLFLOW_TRACKING_URI") else None
+
+
+def _at_start(name: str) -> str | None:
+    """A variable of the environment with which this process was started; None without it, or where nobody knows."""
+    try:
+        entries = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    values = [entry.partition(b"=")[2] for entry in entries if entry.startswith(name.encode() + b"=")]
+    return os.fsdecode(values[0]) if values else None
 
 
 def is_duplicate_row(error: MlflowException) -> bool:

@@ -2,6 +2,8 @@
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +15,8 @@ from imgcls.config.keys import TrainConfig
 from imgcls.errors import InputError
 from imgcls.training import weight_gradients
 
-_THREADS = torch.get_num_threads()
-"""Number of threads that torch chose when this process began."""
+_threads = torch.get_num_threads()
+"""Number of threads that torch has where nobody asks for another: at first the one that it chose itself."""
 
 UNKNOWN_MODEL = "unknown model"
 """Stands in the name of a processor that does not tell its model, as many ARM processors; two of them may differ."""
@@ -79,7 +81,7 @@ def prepare_device(config: TrainConfig) -> Device:
     device = _pick(config.device)
     if device.type == "cpu":
         keep_freed_memory()
-    torch.set_num_threads(config.threads or _THREADS)
+    torch.set_num_threads(config.threads or _threads)
     if config.deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # warn_only: a layer without a deterministic kernel says so instead of ending the run.
@@ -90,6 +92,32 @@ def prepare_device(config: TrainConfig) -> Device:
     torch.backends.cudnn.benchmark = not config.deterministic
     bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
     return Device(device, bfloat16, torch.get_num_threads(), device_name(device))
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Keeps, in a block that trains, the process's settings of every device, and its random state, as they were before.
+
+    `train.threads = 0` then means the threads that torch had before the block. What the allocator keeps stays kept.
+    """
+    global _threads
+    outer, _threads = _threads, torch.get_num_threads()
+    mode, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    state = torch.default_generator.get_state()
+    has_gpus = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    of_gpus = torch.cuda.get_rng_state_all() if has_gpus else []
+    try:
+        yield
+    finally:
+        torch.set_num_threads(_threads)
+        _threads = outer
+        torch.set_deterministic_debug_mode(mode)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
+        torch.default_generator.set_state(state)
+        if of_gpus:
+            torch.cuda.set_rng_state_all(of_gpus)
 
 
 def _writes_out_of_bounds(module: nn.Module) -> bool:

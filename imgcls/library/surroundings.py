@@ -1,0 +1,97 @@
+"""The process around a call of the library: made as in the shell for the call, and afterwards as the user had it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from imgcls import terminal
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def as_in_the_shell() -> Iterator[None]:
+    """A block in which the surroundings are those of a verb in the shell.
+
+    Nothing that an earlier call read is taken for true: neither images, nor the place of the store. Messages are shown
+    on stderr unless the program has set up logging, and no credential is in them. What the block changes in torch,
+    logging and the environment is put back when it ends.
+
+    Raises:
+        ImgclsError: also for a failure of the machine, such as a full disk; it holds no credential.
+    """
+    from imgcls.machine_failures import explain
+    from imgcls.tracking.credentials import guarded_logs, scrub_error
+    from imgcls.tracking.mlflow_internals import levels_kept
+    from imgcls.training.device import settings_kept
+
+    with ExitStack() as around:
+        for kept in (guarded_logs(), _messages_shown(), _environment_kept(), levels_kept(), settings_kept()):
+            around.enter_context(kept)
+        _forget()
+        around.callback(_forget)
+        try:
+            yield
+        except Exception as error:
+            scrub_error(error)
+            if (explained := explain(error)) is not None:
+                raise scrub_error(explained) from error
+            raise
+
+
+@contextmanager
+def _messages_shown() -> Iterator[None]:
+    """Shows the messages of imgcls on stderr, without a prefix, where nobody has set up logging for them."""
+    ours = logging.getLogger("imgcls")
+    if ours.hasHandlers():
+        yield
+        return
+    handler, level = logging.StreamHandler(terminal.stderr()), ours.level
+    ours.addHandler(handler)
+    ours.setLevel(level or logging.INFO)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        ours.setLevel(level)
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Keeps the user's environment: what is set in the block is taken back.
+
+    An address that `mlflow.set_tracking_uri` left in the environment is that of the user's own runs. In the block it is
+    not there, nor is it in the processes that the block starts.
+    """
+    from imgcls.tracking.credentials import redacted
+    from imgcls.tracking.mlflow_internals import session_uri
+    from imgcls.tracking.remote_client import SETTINGS
+
+    before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "CUBLAS_WORKSPACE_CONFIG", *SETTINGS)}
+    if (uri := session_uri()) is not None:
+        del os.environ["MLFLOW_TRACKING_URI"]
+        log.info(
+            "mlflow.set_tracking_uri(%r) is left to your own runs: imgcls keeps its record in the project. To have the "
+            "record there, start Python with MLFLOW_TRACKING_URI in its environment", redacted(uri),
+        )  # fmt: skip
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _forget() -> None:
+    """Forgets what may be otherwise by the next call, and releases the images."""
+    from imgcls.models.downloads import why_unreachable
+    from imgcls.runs.prepare import cached_dataset
+    from imgcls.search.trial import cached_tracker
+
+    for cached in (cached_dataset, cached_tracker, why_unreachable):
+        cached.cache_clear()
