@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgcls.config.keys import Fit
-from imgcls.data.decode import resize_squares, to_square
+from .decode import resize_squares, to_square
+
+if TYPE_CHECKING:
+    from imgcls.config.keys import Fit
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,120 @@
+"""The folder of an MLflow model that answers for a run without imgcls: ONNX, code as it stands, no pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from io import BytesIO
+from pathlib import Path
+
+import mlflow.pyfunc
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from PIL import Image
+
+import imgcls
+from imgcls.data.preprocessing import Preprocessing
+from imgcls.errors import InputError
+
+PACKAGES = ("mlflow", "onnxruntime", "pillow", "numpy", "pandas")
+"""All that the model needs; it asks for the versions that are installed here."""
+
+CARRIED = (
+    "errors.py", "text.py", "data/__init__.py", "data/decode.py", "data/image_formats.py", "data/preprocessing.py"
+)  # fmt: skip
+"""Files of imgcls that the model carries as they are; each imports only NumPy, Pillow and, relatively, one of them."""
+
+PACKAGE = Path(imgcls.__file__).parent
+
+SERVED_MODEL = Path(__file__).with_name("served_model.py")
+
+
+def save_mlflow_model(
+    folder: Path, onnx: Path, class_names: Sequence[str], preprocessing: Preprocessing, about: Mapping[str, str]
+) -> None:
+    """Saves the MLflow model of an exported network.
+
+    Args:
+        folder: to make.
+        onnx: the exported file: `images` uint8 (B, H, W, C) -> `probs` float32 (B, K).
+        class_names: K names, in the order of the probabilities.
+        preprocessing: how an image becomes a square.
+        about: provenance, which goes into the model's metadata.
+
+    Raises:
+        InputError: onnxruntime is not installed.
+    """
+    # MLmodel records the places that its files came from: they come from a neutral one.
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary)
+        plain = {"class_names": list(class_names), "preprocessing": preprocessing.to_plain(), **about}
+        (place / "about.json").write_text(json.dumps(plain, indent=1), encoding="utf-8")
+        shutil.copyfile(onnx, place / "model.onnx")
+        shutil.copyfile(SERVED_MODEL, place / SERVED_MODEL.name)
+        decoder = write_decoder(place)
+        mlflow.pyfunc.save_model(
+            path=str(folder),
+            python_model=str(place / SERVED_MODEL.name),
+            artifacts={
+                "model": str(place / "model.onnx"), "about": str(place / "about.json"), "decoder": str(decoder),
+            },
+            signature=_signature(class_names),
+            pip_requirements=requirements(),
+            metadata=dict(about),
+            input_example=pd.DataFrame({"image": [_example()]}),
+            uv_project_path=str(place),  # no project: else MLflow takes the files of one around the working folder
+        )  # fmt: skip
+
+
+def _signature(class_names: Sequence[str]) -> ModelSignature:
+    probs = [ColSpec(DataType.double, f"prob/{name}") for name in class_names]
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.binary, "image")]),
+        outputs=Schema([ColSpec(DataType.string, "prediction"), *probs]),
+    )
+
+
+def _example() -> bytes:
+    """A JPEG of no data set."""
+    file = BytesIO()
+    Image.linear_gradient("L").resize((64, 48)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def requirements() -> list[str]:
+    """What the MLflow model needs to be installed, as pip names it, with the versions that are installed here.
+
+    Raises:
+        InputError: onnxruntime is not installed.
+    """
+    try:
+        return [f"{name}=={version(name)}" for name in PACKAGES]
+    except PackageNotFoundError as error:
+        raise InputError(
+            f"a served model needs {error.name}, which is not installed: pip install imgcls[ship]"
+        ) from error
+
+
+def write_decoder(folder: Path) -> Path:
+    """Writes the MLflow model's decoder into a folder: a package whose name tells its content."""
+    content = {name: (PACKAGE / name).read_bytes() for name in CARRIED}
+    digest = hashlib.sha256()
+    for name, code in content.items():
+        digest.update(f"{name}:{len(code)}:".encode() + code)
+    package = folder / f"imgcls_decoder_{digest.hexdigest()[:16]}"
+    for name, code in content.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_bytes(code)
+    (package / "__init__.py").write_text('"""The files of imgcls that decode images, as they are."""\n')
+    return package
+
+
+def remove_compiled(folder: Path) -> None:
+    """Removes what Python compiled beside an MLflow model's code when the model was loaded."""
+    for compiled in list(folder.rglob("__pycache__")):
+        shutil.rmtree(compiled)
