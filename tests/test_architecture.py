@@ -106,7 +106,7 @@ def test_no_file_is_longer_than_400_lines():
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
-        ("mlflow", ("imgcls.tracking",)),
+        ("mlflow", ("imgcls.tracking", "imgcls.inference.mlflow_model", "imgcls.inference.served_model")),
         ("optuna", ("imgcls.search",)),
         ("typer", ("imgcls.cli",)),
         ("timm", ("imgcls.models",)),

@@ -175,7 +175,8 @@ def compare(run_ids: Sequence[str], tracker: Tracker) -> Comparison:
     metric = metric_named(runs[0].metric) if len({run.metric for run in runs}) == 1 else ACCURACY
     name, numbered = metric.on_val, dict(enumerate(runs, 1))
     tables = {
-        i: _hits(run, Artifact.VAL_PREDICTIONS, tracker, has_groups=run.has_groups) for i, run in numbered.items()
+        i: hits_by_image(run, Artifact.VAL_PREDICTIONS, tracker, has_groups=run.has_groups)
+        for i, run in numbered.items()
     }
     selecting = {} if metric is ACCURACY else numbered
     scores = {i: (run.best(name), best_interval(run, name)) for i, run in selecting.items()}
@@ -215,10 +216,19 @@ def _refuse_other_splits(runs: Sequence[RunRecord]) -> None:
 # --- their predictions ------------------------------------------------------------------------------------------
 
 
-def _hits(run: RunRecord, name: str, tracker: Tracker, *, has_groups: bool) -> pd.DataFrame:
-    """`hit` and `group` of each image, by (digest, label, occurrence): equal images count one by one.
+def hits_by_image(run: RunRecord, name: str, tracker: Tracker, *, has_groups: bool) -> pd.DataFrame:
+    """What runs are compared by: `hit` and `group` of each image, by (digest, label, occurrence).
 
-    Without groups, `group` is empty.
+    Equal images count one by one. Without groups, `group` is empty.
+
+    Args:
+        run: whose predictions they are.
+        name: of the artifact with the predictions of a split.
+        tracker: where it is.
+        has_groups: whether the images come in groups.
+
+    Raises:
+        InputError: no such predictions, or groups of which an earlier version left no names.
     """
     table = pd.read_csv(io.StringIO(tracker.read_text(run.run_id, name)), dtype=str, keep_default_na=False)
     if "group" not in table:
@@ -257,15 +267,26 @@ def _split(
         num_right={run: int(right.sum()) for run, right in hits.items()},
         intervals={run: hits_interval(right, groups) for run, right in hits.items()},
         num_groups=len(set(groups)) or None,
-        pairs=tuple(_pair(first, second, hits[first], hits[second], groups) for first, second in combinations(hits, 2)),
+        pairs=tuple(
+            paired(first, second, hits[first], hits[second], groups) for first, second in combinations(hits, 2)
+        ),
         metric=metric,
         scores=scores,
     )
 
 
-def _pair(
+def paired(
     first: int, second: int, hits: NDArray[np.bool_], other_hits: NDArray[np.bool_], groups: Sequence[str]
 ) -> Pair:
+    """Compares two runs, numbered `first` and `second`, by which of the same images each predicts right.
+
+    Args:
+        first: number of the first run.
+        second: number of the second.
+        hits: bool (N,) of the first.
+        other_hits: bool (N,) of the second, the same images in the same order.
+        groups: name of each image's group; none where every image stands for itself.
+    """
     test = mcnemar(hits, other_hits, groups)
     both, neither = int((hits & other_hits).sum()), int((~hits & ~other_hits).sum())
     interval = paired_interval(hits, other_hits, groups)
@@ -274,7 +295,7 @@ def _pair(
 
 def _test(runs: dict[int, RunRecord], metric: Metric, tracker: Tracker) -> tuple[Split | None, str]:
     """On the predictions of evaluations that are there already; and which runs have none."""
-    evaluations = {i: found for i, run in runs.items() if (found := _evaluation(run, tracker)) is not None}
+    evaluations = {i: found for i, run in runs.items() if (found := evaluation_of(run, tracker)) is not None}
     missing = [f"run {i}" for i in runs if i not in evaluations]
     note = f"Not evaluated yet: {', '.join(missing)}; a comparison opens no test split." if missing else ""
     if len(evaluations) < 2:
@@ -286,13 +307,14 @@ def _test(runs: dict[int, RunRecord], metric: Metric, tracker: Tracker) -> tuple
     on_test = {i: Scores.from_metrics(run.metrics, "test") for i, run in selecting.items()}
     scores = {i: (one[metric.name], one.intervals.get(metric.name)) for i, one in on_test.items()}
     tables = {
-        i: _hits(run, Artifact.TEST_PREDICTIONS, tracker, has_groups=runs[i].has_groups)
+        i: hits_by_image(run, Artifact.TEST_PREDICTIONS, tracker, has_groups=runs[i].has_groups)
         for i, run in evaluations.items()
     }
     return _split("test", tables, evaluations, metric, scores), note
 
 
-def _evaluation(run: RunRecord, tracker: Tracker) -> RunRecord | None:
+def evaluation_of(run: RunRecord, tracker: Tracker) -> RunRecord | None:
+    """What runs are compared by on test: the latest evaluation of a run; None where it was not judged."""
     found = tracker.find({Tag.KIND: "evaluation", Tag.EVALUATED_RUN_ID: run.run_id, Tag.OUTCOME: "completed"})
     return found[-1] if found else None
 

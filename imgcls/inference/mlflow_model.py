@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
-import mlflow.pyfunc
 import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
@@ -20,6 +22,10 @@ from PIL import Image
 import imgcls
 from imgcls.data.preprocessing import Preprocessing
 from imgcls.errors import InputError
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow warns of its own type hints
+    import mlflow.pyfunc
 
 PACKAGES = ("mlflow", "onnxruntime", "pillow", "numpy", "pandas")
 """All that the model needs; it asks for the versions that are installed here."""
@@ -49,6 +55,7 @@ def save_mlflow_model(
     Raises:
         InputError: onnxruntime is not installed.
     """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of copies on this machine
     # MLmodel records the places that its files came from: they come from a neutral one.
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
@@ -69,6 +76,11 @@ def save_mlflow_model(
             input_example=pd.DataFrame({"image": [_example()]}),
             uv_project_path=str(place),  # no project: else MLflow takes the files of one around the working folder
         )  # fmt: skip
+
+
+def load_mlflow_model(folder: Path) -> Any:
+    """Loads the MLflow model in a folder, as whoever serves it does."""
+    return mlflow.pyfunc.load_model(str(folder))
 
 
 def _signature(class_names: Sequence[str]) -> ModelSignature:

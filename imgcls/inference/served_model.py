@@ -5,12 +5,11 @@ of imgcls that decode an image and make its square.
 """
 
 import base64
-import binascii
+import contextlib
 import importlib
 import importlib.util
 import json
 import os
-import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -31,9 +30,6 @@ BATCH = 64
 
 MOST_REFUSALS = 10
 """Most images that an error names."""
-
-BASE64 = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}\s*")
-"""What is whole in the alphabet of base64; no image file is, but for a few written as digits."""
 
 
 class ServedModel(PythonModel):
@@ -103,19 +99,17 @@ def content_of(value: Any) -> bytes:
         ValueError: it is neither bytes nor base64.
     """
     if isinstance(value, str):
-        value = value.encode()
-        if not BASE64.fullmatch(value):
-            raise ValueError("a text that is not base64; send the bytes of an image file as base64")
+        try:
+            return base64.b64decode("".join(value.split()), validate=True)
+        except ValueError as error:
+            raise ValueError(f"a text that is not base64 ({error}); send an image file as base64") from error
     if not isinstance(value, (bytes, bytearray, memoryview)):
         kind = "null" if value is None or value != value else type(value).__name__
         raise ValueError(f"{kind} instead of the bytes of an image file")
     content = bytes(value)
     # MLflow decodes base64 itself in requests with `dataframe_split` and `dataframe_records`, and not with `inputs`.
-    if content[:1] != b"P" and BASE64.fullmatch(content):
-        try:
-            return base64.b64decode(content)
-        except binascii.Error as error:
-            raise ValueError(f"broken base64 ({error})") from error
+    with contextlib.suppress(ValueError):
+        return base64.b64decode(content, validate=True)
     return content
 
 

@@ -29,12 +29,14 @@ CHATTY_LOGGERS = {"alembic": logging.WARNING, "mlflow.store": logging.WARNING, "
 OLD_FILE_STORE = "[0-9]*/meta.yaml"
 """Files in a folder of artifacts that is also a store in plain files, as earlier releases of MLflow made them."""
 
-PLACES = {
-    "experiments": ("artifact_location", "name"),
-    "runs": ("artifact_uri", "NULL"),
-    "logged_models": ("artifact_location", "NULL"),
-}
-"""Table -> its column with the address of a folder of artifacts, and the one with an experiment's name."""
+PLACES = (
+    ("experiments", "artifact_location", "name"),
+    ("runs", "artifact_uri", "NULL"),
+    ("logged_models", "artifact_location", "NULL"),
+    ("model_versions", "source", "NULL"),
+    ("model_versions", "storage_location", "NULL"),
+)
+"""(table, its column with the address of a folder of artifacts, the one with an experiment's name)."""
 
 HALF_MADE = ".mlflow-"
 """How the name begins of a folder in which a database is being made, beside its place."""
@@ -132,7 +134,7 @@ def rewrite_places(database: Path, moved: Callable[[str | None, str], str | None
     """
     num_changed = 0
     with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
-        for table, (column, name) in PLACES.items():
+        for table, column, name in PLACES:
             rows = connection.execute(f"SELECT {column}, {name}, rowid FROM {table}").fetchall()
             changes = [(new, key) for uri, of, key in rows if (new := moved(uri, of or "")) is not None]
             connection.executemany(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", changes)

@@ -180,6 +180,15 @@ class RemoteClient(MlflowClient):
     get_metric_history = _asked("get_metric_history", "reading run {}", after="run")
     list_artifacts = _asked("list_artifacts", "looking for artifacts of run {}")
     download_artifacts = _asked("download_artifacts", "reading {1} of run {0}")
+    get_model_version_by_alias = _asked("get_model_version_by_alias", "reading registered model {}")
+    search_model_versions = _asked("search_model_versions", "reading the registered models")
+    create_registered_model = _asked("create_registered_model", "registering model {}")
+    create_logged_model = _asked("create_logged_model", "registering a model")
+    log_model_artifacts = _asked("log_model_artifacts", "sending the files of model {}")
+    finalize_logged_model = _asked("finalize_logged_model", "registering model {}")
+    create_model_version = _asked("create_model_version", "registering a version of model {}")
+    set_model_version_tag = _asked("set_model_version_tag", "describing a version of model {}")
+    set_registered_model_alias = _asked("set_registered_model_alias", "moving alias {1} of model {0}")
     _ask_to_delete_tag = _asked("delete_tag", "taking up run {}", after="run")
 
     # --- waiting ---

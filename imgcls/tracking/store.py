@@ -31,6 +31,7 @@ from imgcls.tracking.credentials import redacted, scrubbed
 from imgcls.tracking.heartbeat import beating, seconds_to_silence
 from imgcls.tracking.mlflow_internals import create_database, quieten
 from imgcls.tracking.provenance import git_tags, who_runs
+from imgcls.tracking.registry import Registry
 from imgcls.tracking.remote_client import RemoteClient, connect, unsent_artifact, waiting_elsewhere
 from imgcls.tracking.run import Run, check_artifact_name, fitted_tags
 from imgcls.tracking.store_address import check_address, database_behind, for_mlflow, missing_driver, sqlite_address
@@ -210,6 +211,10 @@ class Tracker:
             )
         self._places.to_write(found.artifact_location)
         return str(found.experiment_id)
+
+    def registry(self) -> Registry:
+        """The registry of models of this store."""
+        return Registry(self._client, self._places)
 
     # --- reading ---
 

@@ -1,0 +1,142 @@
+"""MLflow's model registry: the versions of a model, and which of them has an alias such as `champion`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
+from mlflow.tracking import MlflowClient
+
+from imgcls.errors import InputError
+from imgcls.tracking.artifact_places import Places
+
+ALIAS = re.compile(r"[\w-]+")
+"""What MLflow accepts as an alias, besides the reserved ones."""
+
+RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
+
+MODEL_NAME = "served-model"
+"""Name of the logged model of MLflow whose files a version points to."""
+
+NOT_THERE = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
+"""MLflow's answers where there is no such model, or no such alias."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model.
+
+    Attributes:
+        name: of the registered model.
+        number: of the version, from 1.
+        run_id: of the run that trained it; "" where the registry does not know.
+        tags: of the version.
+    """
+
+    name: str
+    number: int
+    run_id: str
+    tags: Mapping[str, str]
+
+    @classmethod
+    def of(cls, version: ModelVersion) -> Version:
+        """A version of MLflow's registry."""
+        return cls(version.name, int(version.version), version.run_id or "", dict(version.tags or {}))
+
+
+class Registry:
+    """The model registry of a tracking store."""
+
+    def __init__(self, client: MlflowClient, places: Places) -> None:
+        self._client, self._places = client, places
+
+    def holder(self, name: str, alias: str) -> Version | None:
+        """The registered version that has an alias; None where none has."""
+        try:
+            return Version.of(self._client.get_model_version_by_alias(name, alias))
+        except MlflowException as error:
+            if error.error_code not in NOT_THERE:
+                raise
+            return None
+
+    def version_of(self, name: str, run_id: str) -> Version | None:
+        """The newest registered version of a run under a name; None where there is none."""
+        found = self._client.search_model_versions(f"run_id = '{run_id}'")
+        versions = [Version.of(one) for one in found if one.name == name and one.status == "READY"]
+        return max(versions, key=lambda one: one.number, default=None)
+
+    def link(self, run_id: str) -> str:
+        """Where MLflow's UI shows a run, as a page of the registry can link to it."""
+        return f"#/experiments/{self._client.get_run(run_id).info.experiment_id}/runs/{run_id}"
+
+    def add(self, name: str, run_id: str, folder: Path, description: str, tags: Mapping[str, str]) -> Version:
+        """Registers the MLflow model in a folder as a new version of a name, which may be new.
+
+        Args:
+            name: of the registered model.
+            run_id: of the run that trained it.
+            folder: it is copied to where the store keeps its artifacts.
+            description: Markdown.
+            tags: of the version.
+        """
+        experiment_id = self._client.get_run(run_id).info.experiment_id
+        self._places.to_write(self._client.get_experiment(experiment_id).artifact_location)
+        self._name(name)
+        logged = self._client.create_logged_model(experiment_id, MODEL_NAME, source_run_id=run_id)
+        try:
+            self._client.log_model_artifacts(logged.model_id, str(folder))
+        except BaseException:
+            self._client.finalize_logged_model(logged.model_id, "FAILED")
+            raise
+        self._client.finalize_logged_model(logged.model_id, "READY")
+        # Not as models:/ID, which MLflow looks for in the store of the whole process.
+        version = self._client.create_model_version(
+            name, logged.artifact_location, run_id, tags=dict(tags), description=description, model_id=logged.model_id
+        )
+        return Version.of(version)
+
+    def _name(self, name: str) -> None:
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                raise
+
+    def set_alias(self, version: Version, alias: str, tags: Mapping[str, str]) -> None:
+        """Gives an alias to a registered version, which takes it from another one; and adds tags to the version."""
+        for key, value in tags.items():
+            self._client.set_model_version_tag(version.name, str(version.number), key, value)
+        self._client.set_registered_model_alias(version.name, alias, str(version.number))
+
+
+def check_model_name(name: str) -> None:
+    """Refuses a name that the registry cannot take.
+
+    Raises:
+        InputError: an empty name, or one with a slash or a colon.
+    """
+    if not name.strip() or "/" in name or ":" in name or name in (".", ".."):
+        raise InputError(f"{name!r} cannot name a registered model: give a --name without / and :")
+
+
+def check_alias(alias: str) -> None:
+    """Refuses an alias that the registry cannot take.
+
+    Raises:
+        InputError: other characters than letters, digits, _ and -, or a word that MLflow reserves.
+    """
+    if not ALIAS.fullmatch(alias) or RESERVED_ALIAS.fullmatch(alias):
+        raise InputError(
+            f"--alias {alias!r}: an alias has letters, digits, _ and - only, and is neither `latest` nor like v1; "
+            "`champion` is the usual one"
+        )
