@@ -32,6 +32,14 @@ class SealedError(ImgclsError):
     """Error of opening the test split without a recorded look."""
 
 
+class SealedImagesError(InputError):
+    """Error of test images among those to predict, without leave to look at them."""
+
+
+class NoReadableImageError(ImgclsError):
+    """Error of images to predict none of which can be decoded."""
+
+
 class UnreadableImageError(Exception):
     """Error of one image that cannot be decoded; callers collect these into an `UnreadableImagesError`."""
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from imgcls.errors import ResourceError
+from imgcls.errors import InputError, ResourceError
 
 HELD = {errno.EACCES, errno.EAGAIN}
 """Error numbers for a lock that another process holds (POSIX allows either)."""
@@ -141,7 +141,36 @@ def written_aside(path: Path) -> Iterator[Path]:
         yield aside
         aside.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # it is in place, or could not be written at all
+            aside.unlink()
+
+
+@contextmanager
+def output_file(path: Path, option: str) -> Iterator[Path]:
+    """A file for output that a user names: gives the name of an empty file beside it, which replaces it at the end.
+
+    So a place where no file can be written is refused before the work. What is there and is not a plain file, such as a
+    pipe, is written to as it is.
+
+    Args:
+        path: where it goes; a link stays, and the file that it names is replaced.
+        option: that names it, for the error.
+
+    Raises:
+        InputError: no file can be written there.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise InputError(f"{option} {path} is a folder; name a file in it")
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    with written_aside(target) as aside:
+        try:
+            aside.touch()
+        except OSError as error:
+            raise InputError(f"{option} {path} cannot be written: {error.strerror}; name another place") from error
+        yield aside
 
 
 def leftovers(folder: Path) -> list[Path]:

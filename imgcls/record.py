@@ -93,7 +93,7 @@ class Tag:
     )
     NUM_TRAIN = _tag("imgcls.num_train", WITH_IMAGES, "train images")
     NUM_VAL = _tag("imgcls.num_val", WITH_IMAGES, "val images")
-    NUM_TEST = _tag("imgcls.num_test", JUDGED, "test images")
+    NUM_TEST = _tag("imgcls.num_test", JUDGED, "test images that it opened")
     NUM_VAL_GROUPS = _tag("imgcls.num_val_groups", ALL, "groups of val images, where `data.groups` names groups")
     NUM_TEST_GROUPS = _tag("imgcls.num_test_groups", JUDGED, "groups of test images, where there are groups")
     NUM_SKIPPED = _tag("imgcls.num_skipped", WITH_IMAGES, "files left out because they cannot be read")
@@ -124,6 +124,7 @@ class Tag:
     # A look at the test split, and a repeat
     EVALUATED_RUN_ID = _tag("imgcls.evaluated_run_id", JUDGED, "run id of the run that it judges")
     TEST_LOOK = _tag("imgcls.test_look", JUDGED, "ordinal of this opening of the test split, from 1")
+    LOOK_FOR = _tag("imgcls.look_for", JUDGED, "`predictions` of a look that has no scores; absent means scores")
     NUM_TEST_ALIKE = _tag(
         "imgcls.num_test_alike", JUDGED, "test images that look like those of looks not counted in it"
     )
@@ -190,6 +191,11 @@ class Artifact:
     PER_CLASS = _artifact("report/per_class.csv", JUDGED, "precision, recall and F1 of each class on test")
     TEST_IMAGES = _artifact("report/test_images.txt", JUDGED, "16 hex digits of the digest of each image, a line each")
     TEST_SKETCHES = _artifact("report/test_sketches.npy", JUDGED, "uint8 (N, 272), sketches that show copies of them")
+    SEALED_IMAGES = _artifact(
+        "report/sealed_test_images.txt",
+        WITH_IMAGES,
+        "16 hex digits of the digest of each image of the sealed test split, a line each, sorted",
+    )
     CURVES = _artifact("figures/curves.png", TRAINED, "the loss and the metric that selects, of each epoch")
     NEAR_DUPLICATES_FIGURE = _artifact("figures/near_duplicates.png", ("sweep", "train"), "those of train and val")
     DIFFERENT_CLASSES = _artifact(
@@ -303,6 +309,11 @@ class RunRecord:
     def has_groups(self) -> bool:
         """Whether its images come in groups and are not independent."""
         return Tag.NUM_VAL_GROUPS in self.tags or bool(self.params.get("data.groups"))
+
+    @property
+    def has_test_scores(self) -> bool:
+        """Whether it is an evaluation that ended with scores; a look for predictions alone has none."""
+        return MetricName.TEST_ACCURACY in self.metrics
 
     @property
     def metric(self) -> str:

@@ -24,6 +24,7 @@ from imgcls.cli.keys import keys
 from imgcls.cli.ledger import ledger
 from imgcls.cli.models import models
 from imgcls.cli.output import write
+from imgcls.cli.predict import predict
 from imgcls.cli.rerun import rerun
 from imgcls.cli.runs import runs
 from imgcls.cli.sweep import sweep
@@ -91,7 +92,22 @@ def _add(verb: Callable[..., None]) -> None:
     app.command(short_help=summary, help=text.replace("\n\nExample: ", "\n\n\b\nExample:\n  "))(verb)
 
 
-for _verb in (train, sweep, confirm, evaluate, rerun, ledger, compare, models, runs, keys, cache, clean, doctor):
+for _verb in (
+    train,
+    sweep,
+    confirm,
+    evaluate,
+    predict,
+    rerun,
+    ledger,
+    compare,
+    models,
+    runs,
+    keys,
+    cache,
+    clean,
+    doctor,
+):
     _add(_verb)
 
 

@@ -31,9 +31,18 @@ def print_json(facts: Facts | Sequence[Facts]) -> None:
         ResourceError: it did not arrive; text for readers may get lost, the answer to a program may not.
     """
     value = [_finite(row) for row in facts] if isinstance(facts, Sequence) else _finite(facts)
-    write(json.dumps(value, allow_nan=False))
+    write_whole(json.dumps(value, allow_nan=False), "JSON")
+
+
+def write_whole(text: str, what: str) -> None:
+    """Outputs to stdout what a program reads; `what` is its format.
+
+    Raises:
+        ResourceError: it did not arrive.
+    """
+    write(text)
     if why := undelivered(sys.stdout):
-        raise ResourceError(f"the JSON could not be written to stdout: {why}; what was done is in the record")
+        raise ResourceError(f"the {what} could not be written to stdout: {why}; what was done is in the record")
 
 
 def _finite(facts: Facts) -> dict[str, object]:

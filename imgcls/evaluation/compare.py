@@ -316,7 +316,8 @@ def _test(runs: dict[int, RunRecord], metric: Metric, tracker: Tracker) -> tuple
 def evaluation_of(run: RunRecord, tracker: Tracker) -> RunRecord | None:
     """What runs are compared by on test: the latest evaluation of a run; None where it was not judged."""
     found = tracker.find({Tag.KIND: "evaluation", Tag.EVALUATED_RUN_ID: run.run_id, Tag.OUTCOME: "completed"})
-    return found[-1] if found else None
+    scored = [evaluation for evaluation in found if evaluation.has_test_scores]
+    return scored[-1] if scored else None
 
 
 def _differences(runs: Sequence[RunRecord]) -> dict[str, tuple[str, ...]]:

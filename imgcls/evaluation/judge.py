@@ -11,9 +11,9 @@ from scipy.special import softmax
 from torch import nn
 
 from imgcls.data.held_out import HeldOut, Look
-from imgcls.data.image_set import DecodedImages
+from imgcls.data.image_set import DecodedImages, Hashes
 from imgcls.data.loader import Loader
-from imgcls.errors import DataError, InputError
+from imgcls.errors import DataError, InputError, SealedError
 from imgcls.evaluation.evaluation_report import evaluation_markdown
 from imgcls.evaluation.selection import Selection, selection_of
 from imgcls.metrics import ACCURACY, Scores, metric_named, reported, score, val_scores
@@ -29,7 +29,8 @@ from imgcls.statistics.calibration import reliability
 from imgcls.statistics.per_class import per_class
 from imgcls.statistics.predictions import Predictions
 from imgcls.statistics.temperature import fit_temperature
-from imgcls.tracking.recorded_looks import write_down
+from imgcls.text import counted
+from imgcls.tracking.recorded_looks import names_of, openings, write_down
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.loop import predict
@@ -133,13 +134,61 @@ def evaluate(run_id: str, tracker: Tracker, *, again: bool = False) -> Evaluatio
     }
     name = f"evaluation of {record.name}"
     with tracker.start_run(record.experiment, kind="evaluation", name=name, tags=tags) as run:
-        look = _write_down(run, tracker, test)
+        look = _write_down(run, tracker, test.hashes().hashes)
         log.info("look %d at this test split of %d images", look.number, len(test))
         return _judge(run, candidate, test.open(look), tracker)
 
 
-def _write_down(run: Run, tracker: Tracker, test: HeldOut) -> Look:
-    count = write_down(run, tracker, test.hashes())
+def look_to_predict(record: RunRecord, images: Hashes, tracker: Tracker) -> RunRecord:
+    """A look of the judge's at test images whose predictions by a run are to be shown; it has no scores.
+
+    A completed look at this run that opened all of these images suffices, since their predictions by it are known.
+    Otherwise this is a further look, which is written down before this function returns.
+
+    Args:
+        record: of the run that predicts.
+        images: hashes of the test images.
+        tracker: where the run is and the look goes.
+
+    Returns:
+        The evaluation that holds the look.
+
+    Raises:
+        SealedError: the tracker does not hold the look that was written.
+    """
+    earlier = _look_at_all(record, images, tracker)
+    if earlier is not None:
+        log.info("these test images were opened for this run before (look %d, %s)", earlier.look, earlier.run_id)
+        return earlier
+    num_images = len(set(names_of(images.digests)))
+    tags = {
+        Tag.PARENT: record.run_id,
+        Tag.EVALUATED_RUN_ID: record.run_id,
+        Tag.LOOK_FOR: "predictions",
+        Tag.NUM_TEST: str(num_images),
+        Tag.DATA_FINGERPRINT: record.fingerprint,
+        **caution_tags(record.tags),
+    }
+    name = f"predictions by {record.name}"
+    with tracker.start_run(record.experiment, kind="evaluation", name=name, tags=tags) as run:
+        look = _write_down(run, tracker, images)
+        if not look.is_recorded():
+            raise SealedError(f"look {look.number} of run {run.run_id} is not in the tracker, so nothing is predicted")
+        run.describe(f"{counted(num_images, 'test image')} predicted by run `{record.run_id}`, without scores.")
+    log.info("look %d at a test split, at %s (%s)", look.number, counted(num_images, "image"), run.run_id)
+    return tracker.get(run.run_id)
+
+
+def _look_at_all(record: RunRecord, images: Hashes, tracker: Tracker) -> RunRecord | None:
+    """A completed look at this run that opened all of these images."""
+    wanted = set(names_of(images.digests))
+    opened = {opening.run_id: opening.names or frozenset() for opening in openings(tracker)}
+    looks = tracker.find({Tag.KIND: "evaluation", Tag.OUTCOME: "completed", Tag.EVALUATED_RUN_ID: record.run_id})
+    return next((look for look in looks if wanted <= opened.get(look.run_id, frozenset())), None)
+
+
+def _write_down(run: Run, tracker: Tracker, images: Hashes) -> Look:
+    count = write_down(run, tracker, images)
     number = count.number
     run.set_tags({Tag.TEST_LOOK: str(number), Tag.NUM_TEST_ALIKE: str(count.num_alike)})
 
@@ -153,9 +202,10 @@ def _recorded(record: RunRecord, test: HeldOut, tracker: Tracker) -> Evaluation 
     """The latest look at this run on these test images that has a result."""
     tags = {Tag.EVALUATED_RUN_ID: record.run_id, Tag.TEST_FINGERPRINT: test.fingerprint()}
     found = tracker.find({Tag.KIND: "evaluation", Tag.OUTCOME: "completed", **tags})
-    if not found:
+    scored = [evaluation for evaluation in found if evaluation.has_test_scores]
+    if not scored:
         return None
-    earlier = found[-1]
+    earlier = scored[-1]
     log.info(
         "run %s was judged before (evaluation %s): its recorded result, and no new look; --again opens the split",
         record.run_id, earlier.run_id,

@@ -20,7 +20,7 @@ class PastLook:
     Attributes:
         evaluation: its run, deleted or not.
         number: ordinal of this opening of these images, from 1; None if it crashed before it was counted.
-        test: its scores; None where the look crashed and so has no result.
+        test: its scores; None where the look crashed, or was for predictions alone.
     """
 
     evaluation: RunRecord
@@ -37,6 +37,7 @@ class PastLook:
             "start_time": datetime.fromtimestamp(record.started / 1000, UTC).isoformat(),
             Tag.TEST_FINGERPRINT: tags.get(Tag.TEST_FINGERPRINT),
             Tag.TEST_LOOK: self.number,
+            Tag.LOOK_FOR: tags.get(Tag.LOOK_FOR),
             Tag.OUTCOME: record.outcome,
             Tag.USER: tags.get(Tag.USER),
             Tag.HOST: tags.get(Tag.HOST),
@@ -50,8 +51,8 @@ def past_looks(tracker: Tracker) -> list[PastLook]:
     """The ledger: every past look in the store, oldest first."""
     looks = []
     for record in tracker.find({Tag.KIND: "evaluation"}, with_deleted=True):
-        number, metrics = record.tags.get(Tag.TEST_LOOK), record.metrics
-        scores = Scores.from_metrics(metrics, "test") if MetricName.TEST_ACCURACY in metrics else None
+        number = record.tags.get(Tag.TEST_LOOK)
+        scores = Scores.from_metrics(record.metrics, "test") if record.has_test_scores else None
         looks.append(PastLook(record, int(number) if number else None, scores))
     return looks
 
@@ -81,5 +82,5 @@ def _row(look: PastLook) -> dict[str, str]:
 
 def _score(look: PastLook) -> str:
     if look.test is None:
-        return f"{UNDEFINED} ({look.evaluation.outcome})"
+        return f"{UNDEFINED} ({look.evaluation.tags.get(Tag.LOOK_FOR) or look.evaluation.outcome})"
     return with_interval(look.test[ACCURACY.name], look.test.interval(ACCURACY.name))

@@ -1,11 +1,16 @@
 """A classifier in use, wherever its weights are: a run's checkpoint, or a file that left the workbench."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from imgcls.data.preprocessing import Preprocessing
+from imgcls.inference.inputs import ImageLike, given
+from imgcls.inference.predictions import predict
+from imgcls.inference.test_images import UNKNOWN, SealedImages
 
 
 class Classifier(ABC):
@@ -34,3 +39,35 @@ class Classifier(ABC):
         Returns:
             float64 (B, K), each row sums to 1.
         """
+
+    def sealed_images(self) -> SealedImages:
+        """The test images that it does not predict without a look; a model outside of a project knows none."""
+        return UNKNOWN
+
+    def predict(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        *,
+        raw: bool = False,
+        top: int | None = None,
+        test_look: bool = False,
+    ) -> pd.DataFrame:
+        """Predicts images: a table with the columns of `imgcls predict --csv`, a row for each image that can be read.
+
+        Args:
+            images: paths of files, folders and globs; arrays uint8 (H, W), (H, W, 3) or (N, H, W, 3) with levels from 0
+                to 255, RGB last; images of Pillow; bytes of image files. One or several, of any kind.
+            raw: probabilities as the network gives them; by default they are calibrated by the temperature.
+            top: further columns `class_1`, `prob_1`, `class_2` ... name so many classes, the most probable first.
+            test_look: predict test images too. That is a look at a test split, and is written down before it is taken.
+
+        Returns:
+            `image` (the path, or the index of what has none), `prediction` and for each class `prob/CLASS`, in [0, 1].
+            Images that cannot be read are logged, and listed in `attrs["unreadable"]`.
+
+        Raises:
+            InputError: a path that does not exist, what is not an image, or `top` beyond the number of classes.
+            SealedImagesError: test images of this run or of an earlier look among these, and no `test_look`.
+            NoReadableImageError: none of the images can be read.
+        """
+        return predict(self, given(images), raw=raw, top=top, test_look=test_look)

@@ -9,7 +9,7 @@ import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -65,6 +65,10 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.names)
 
+    def rows(self, rows: Sequence[int]) -> Inputs:
+        """The inputs in these rows, in the order given."""
+        return Inputs(tuple(self.names[row] for row in rows), lambda row: self.read(rows[row]))
+
 
 class Decoded(NamedTuple):
     """Inputs that were decoded: some consecutive rows.
@@ -111,7 +115,7 @@ def _list_of(content: bytes) -> list[str]:
     return [os.fsdecode(line) for line in (line.removesuffix(b"\r") for line in content.split(end)) if line]
 
 
-def given(images: ImageLike | Sequence[ImageLike]) -> Inputs:
+def given(images: ImageLike | Iterable[ImageLike]) -> Inputs:
     """Inputs as a program gives them: one image or a sequence of them, each of any kind.
 
     Args:

@@ -17,6 +17,7 @@ from imgcls.data.sources import native_side
 from imgcls.data.splits import decode_side
 from imgcls.errors import InputError
 from imgcls.inference.classifier import Classifier
+from imgcls.inference.test_images import SealedImages, sealed_images
 from imgcls.models.registry import build_model
 from imgcls.record import Artifact, RunRecord
 from imgcls.runs.earlier_versions import recorded_squares
@@ -39,6 +40,7 @@ class RunModel(Classifier):
         preprocessing: of its val images.
         temperature: fitted on val.
         device: where to compute.
+        tracker: where the run is.
 
     Attributes:
         record: of the run.
@@ -57,8 +59,9 @@ class RunModel(Classifier):
         preprocessing: Preprocessing,
         temperature: float,
         device: Device,
+        tracker: Tracker,
     ) -> None:
-        self.record, self.experiment = record, experiment
+        self.record, self.experiment, self._tracker = record, experiment, tracker
         self.run_id, self.class_names = record.run_id, tuple(checkpoint["class_names"])
         self.preprocessing, self.temperature = preprocessing, temperature
         network = build_model(
@@ -88,6 +91,10 @@ class RunModel(Classifier):
         """See `Classifier.probs`."""
         return probabilities(self.logits(squares), 1.0 if raw else self.temperature)
 
+    def sealed_images(self) -> SealedImages:
+        """Those of its own test split and of every look in the record."""
+        return sealed_images(self.record, self._tracker)
+
 
 def load_run_model(record: RunRecord, tracker: Tracker) -> RunModel:
     """Loads the model of a completed run; what an earlier version did not record is derived, and said.
@@ -109,7 +116,7 @@ def load_run_model(record: RunRecord, tracker: Tracker) -> RunModel:
             "from its record" if record.temperature else "is fitted now on its recorded val predictions",
         )  # fmt: skip
     device = prepare_device(experiment.train)
-    return RunModel(record, experiment, checkpoint, preprocessing, temperature, device)
+    return RunModel(record, experiment, checkpoint, preprocessing, temperature, device, tracker)
 
 
 def _derived_preprocessing(record: RunRecord, experiment: Experiment, tracker: Tracker) -> Preprocessing:

@@ -9,7 +9,7 @@ from imgcls.data.splits import Dataset
 from imgcls.record import UNKNOWN, Artifact, Tag
 from imgcls.reporting.drawing import save_png
 from imgcls.reporting.prediction_figures import near_duplicates
-from imgcls.tracking.recorded_looks import num_opened_before
+from imgcls.tracking.recorded_looks import names_of, num_opened_before
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 
@@ -23,8 +23,11 @@ class ImageRecord:
         self.tags = _tags(dataset) | {Tag.NUM_OPENED_BEFORE: str(num_opened)}
 
     def write(self, run: Run, further: Mapping[str, str]) -> None:
-        """Writes the tags and further ones, and the number that MLflow's UI sorts by as a metric, where it is known."""
+        """Writes the tags and further ones, which images are sealed, and the number by which MLflow's UI sorts."""
         run.set_tags({**self.tags, **further})
+        if (test := self._dataset.test) is not None:
+            names = sorted(set(names_of(test.hashes().digests)))
+            run.log_text(Artifact.SEALED_IMAGES, "".join(f"{name}\n" for name in names))
         if (num := self.tags[Tag.NUM_NEAR_LEAKED]) != UNKNOWN:
             # At the time of the beginning: a run that is killed here and taken up gives the same point.
             run.log_metrics({Tag.NUM_NEAR_LEAKED: float(num)}, at=run.started)

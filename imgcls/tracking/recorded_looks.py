@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from imgcls.data import cache_folder
 from imgcls.data.copies import copies
-from imgcls.data.image_set import HashedImages
+from imgcls.data.image_set import HashedImages, Hashes
 from imgcls.data.leaks import FORMAT
 from imgcls.data.sketches import SKETCH_BYTES
 from imgcls.errors import InputError
@@ -60,14 +60,14 @@ class LookCount:
     num_alike: int
 
 
-def write_down(run: Run, tracker: Tracker, images: HashedImages) -> LookCount:
+def write_down(run: Run, tracker: Tracker, images: Hashes) -> LookCount:
     """Records a look before it is taken, with the test images that it will open, and counts the earlier ones.
 
     Earlier looks count that share an image with this one, or half of whose images look like theirs. Crashed looks
     count, and so do those of deleted runs and those whose images are not known. If two evaluations begin together, the
     one that was created first comes first.
     """
-    names = sorted(set(_names(images.digests)))
+    names = sorted(set(names_of(images.digests)))
     run.log_text(Artifact.TEST_IMAGES, "".join(f"{name}\n" for name in names))
     content = io.BytesIO()
     np.save(content, images.sketches)
@@ -80,7 +80,7 @@ def write_down(run: Run, tracker: Tracker, images: HashedImages) -> LookCount:
     return _count(every[: [opening.run_id for opening in every].index(run.run_id)], frozenset(names), images)
 
 
-def _count(earlier: Sequence[Opening], own: frozenset[str], images: HashedImages) -> LookCount:
+def _count(earlier: Sequence[Opening], own: frozenset[str], images: Hashes) -> LookCount:
     number, alike = 1, np.empty(0, np.int64)
     for opening in earlier:
         same = np.unique(copies(opening.sketches, images.sketches)[:, 1])
@@ -102,7 +102,7 @@ def num_opened_before(tracker: Tracker, *splits: HashedImages) -> int:
         return 0
     digests, sketches = (np.concatenate(of_splits) for of_splits in zip(*(s.hashes[:2] for s in splits), strict=True))
     opened = frozenset[str]().union(*(opening.names or () for opening in every))
-    is_known = np.array([name in opened for name in _names(digests)], bool)
+    is_known = np.array([name in opened for name in names_of(digests)], bool)
     others = np.unique(np.concatenate([opening.sketches for opening in every]), axis=0)
     return int(is_known.sum()) + _num_alike(sketches[~is_known], others)
 
@@ -157,5 +157,6 @@ def _file(tracker: Tracker, run_id: str) -> Path:
     return _folder(tracker) / f"{run_id}.npz"
 
 
-def _names(digests: NDArray[np.uint8]) -> list[str]:
+def names_of(digests: NDArray[np.uint8]) -> list[str]:
+    """The names under which recorded looks list images with these digests, uint8 (N, 32): 16 hex digits each."""
     return [row.tobytes().hex()[:16] for row in digests]

@@ -1,0 +1,108 @@
+"""Which images are test images, told by their content, and the look without which they are not predicted.
+
+Known are those of the run's own test split, sealed or not, and those of all looks that the record's ledger holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgcls.data.copies import copies
+from imgcls.data.image_set import Hashes
+from imgcls.data.sketches import SKETCH_BYTES
+from imgcls.errors import DataError, InputError, SealedImagesError
+from imgcls.evaluation.judge import look_to_predict
+from imgcls.record import Artifact, RunRecord
+from imgcls.runs.earlier_versions import recorded_squares
+from imgcls.runs.prepare import cached_dataset
+from imgcls.runs.rebuild import recorded_experiment
+from imgcls.text import counted
+from imgcls.tracking.recorded_looks import names_of, openings
+from imgcls.tracking.store import Tracker
+
+
+def _cannot_look(_: Hashes) -> RunRecord:
+    raise SealedImagesError("no record is at hand in which a look could be written down; predict with the run itself")
+
+
+@dataclass(frozen=True, eq=False)
+class SealedImages:
+    """Test images that are not predicted without a look.
+
+    Attributes:
+        names: 16 hex digits of the digest of each.
+        sketches: uint8 (N, 272), of those that were opened before; of sealed ones none are known.
+        doubts: sentences on test images that cannot be recognised.
+        look: writes down a look at images with these hashes, unless an earlier one suffices; gives the evaluation that
+            holds it.
+    """
+
+    names: frozenset[str] = frozenset()
+    sketches: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, SKETCH_BYTES), np.uint8))
+    doubts: tuple[str, ...] = ()
+    look: Callable[[Hashes], RunRecord] = _cannot_look
+
+    def are_among(self, digests: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Which images with these digests, uint8 (N, 32), are test images: bool (N,)."""
+        return np.array([name in self.names for name in names_of(digests)], bool)
+
+    def num_alike(self, sketches: NDArray[np.uint8]) -> int:
+        """How many images with these sketches, uint8 (N, 272), look like a test image that was opened before."""
+        return len(np.unique(copies(self.sketches, sketches)[:, 1]))
+
+
+UNKNOWN = SealedImages(
+    doubts=("no record is at hand, so it is not known whether these images are of a test split",),
+)
+"""What a model knows of test images that has left its project."""
+
+
+def sealed_images(record: RunRecord, tracker: Tracker) -> SealedImages:
+    """The test images that a run may not predict without a look: its own, and those of every look in the ledger."""
+    own, doubt = _own(record, tracker)
+    looks = openings(tracker)
+    doubts = [doubt] if doubt else []
+    if num := sum(opening.names is None for opening in looks):
+        doubts.append(
+            f"{counted(num, 'earlier look')} at test splits did not record which images they opened, so those images "
+            "are not recognised"
+        )
+    return SealedImages(
+        own.union(*(opening.names or () for opening in looks)),
+        np.unique(np.concatenate([UNKNOWN.sketches, *(opening.sketches for opening in looks)]), axis=0),
+        tuple(doubts),
+        lambda images: look_to_predict(record, images, tracker),
+    )
+
+
+def _own(record: RunRecord, tracker: Tracker) -> tuple[frozenset[str], str]:
+    """The test images of a run by name, and what is not known of them in words."""
+    if not record.test_fingerprint:
+        return frozenset(), ""
+    if tracker.has_artifact(record.run_id, Artifact.SEALED_IMAGES):
+        return frozenset(tracker.read_text(record.run_id, Artifact.SEALED_IMAGES).split()), ""
+    try:
+        return _from_source(record, tracker), ""
+    except InputError as error:
+        return frozenset(), (
+            f"run {record.run_id} has no list of its test images, since an earlier version recorded it, and their "
+            f"source does not give them ({error}): of its test images, only those are recognised that were opened"
+        )
+
+
+def _from_source(record: RunRecord, tracker: Tracker) -> frozenset[str]:
+    """The test images of a run that an earlier version recorded, hashed now.
+
+    Raises:
+        InputError: they are not at hand, or no longer what they were.
+    """
+    experiment = recorded_experiment(record.run_id, tracker)
+    squares = recorded_squares(record)
+    dataset, _ = cached_dataset(experiment.data, experiment.augment, tracker.project, squares)
+    if dataset.test is None or dataset.test.fingerprint() != record.test_fingerprint:
+        raise DataError("its images have changed")
+    return frozenset(names_of(dataset.test.hashes().digests))
