@@ -58,7 +58,7 @@ def _load(name: str) -> object:
     if name == "__version__":
         return _version()
     home = next((home for home, names in _HOMES.items() if name in names), "")
-    return getattr(import_module(f"imgcls.{home}"), name) if home else import_module(f"imgcls.{name}")
+    return getattr(import_module(f".{home}", __name__), name) if home else import_module(f".{name}", __name__)
 
 
 def _version() -> str:
