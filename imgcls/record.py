@@ -150,7 +150,10 @@ class MetricName:
     BEST_HIGH = _metric("best/val/SCORE_high", WITH_IMAGES, "upper end of that interval")
     NEAR_LEAKED = _metric(Tag.NUM_NEAR_LEAKED, ALL, "the tag as a number, by which MLflow's UI sorts")
     BEST_TEMPERATURE = _metric(
-        "best/temperature", WITH_IMAGES, "by which logits are divided for calibrated probabilities; 1 changes nothing"
+        "best/temperature", ALL, "by which logits are divided for calibrated probabilities; 1 changes nothing"
+    )
+    BEST_TEMPERATURE_GAIN = _metric(
+        "best/temperature_gain", ALL, "by how much it raises twice the log-likelihood of val; it stays 1 up to 3.84"
     )
     NUM_TRIALS = _metric("num_trials", SWEEP, "trials that have ended")
     BEST_TRIAL = _metric("best_trial/SCORE", SWEEP, "`best/SCORE` of the trial that val ranked first")
@@ -166,6 +169,7 @@ class MetricName:
     TEST_ACCURACY = _metric("test/accuracy", JUDGED, "share of the test images predicted right")
     LOW = _metric("SPLIT/SCORE_low", JUDGED, "lower end of the 95 % interval of a score on val or test")
     HIGH = _metric("SPLIT/SCORE_high", JUDGED, "upper end of that interval")
+    CALIBRATED = _metric("SPLIT/calibrated_SCORE", JUDGED, "`loss` or `ece` of the probabilities with temperature")
     VAL_TEST_GAP = _metric(
         "val_test_gap",
         JUDGED,
@@ -202,7 +206,11 @@ class Artifact:
         "figures/different_classes_{}.png", ("sweep", "train"), "those of a split, two classes"
     )
     CONFUSION_MATRIX = _artifact("figures/confusion_matrix.png", JUDGED, "which class is taken for which")
-    RELIABILITY = _artifact("figures/reliability.png", JUDGED, "confidence against accuracy")
+    RELIABILITY = _artifact(
+        "figures/reliability.png",
+        (*TRAINED, *JUDGED),
+        "confidence against accuracy; of an evaluation on test, else on val",
+    )
     WORST_MISTAKES = _artifact("figures/worst_mistakes.png", JUDGED, "the surest wrong predictions")
     HISTORY_PLOT = _artifact("figures/history.html", SWEEP, "Optuna's plot of each trial's metric")
     IMPORTANCES_PLOT = _artifact("figures/importances.html", SWEEP, "Optuna's plot of the importances")

@@ -250,3 +250,16 @@ def test_a_score_that_is_registered_without_an_interval_is_reported_without_one(
     assert scores["top2"] > scores["accuracy"] and scores.interval("top2") is NO_INTERVAL
     assert scores.metrics("test")["test/top2"] == scores["top2"] and "top2" not in scores.missing
     assert "val/top2" in val_scores(Predictions(logits, labels), "val/top2")
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_loss_and_calibration_error_are_also_given_of_probabilities_with_temperature(temperature):
+    logits, labels = drawn(0, 300, 4)
+    both = score(Predictions(logits, labels), temperature)
+    divided, raw = scored(logits / temperature, labels), scored(logits, labels)
+    assert {name: both[name] for name in raw.values} == raw.values
+    for name in ("loss", "ece"):
+        assert both[f"calibrated_{name}"] == pytest.approx(divided[name], rel=1e-6)
+    assert both.intervals["calibrated_loss"].high == pytest.approx(divided.intervals["loss"].high, rel=1e-6)
+    assert set(both.values) - set(raw.values) == {"calibrated_loss", "calibrated_ece"}
+    assert Scores.from_metrics(both.metrics("test"), "test") == both

@@ -8,7 +8,7 @@ import pandas as pd
 
 from imgcls.evaluation.confirmation import mean_words, optimism_words
 from imgcls.evaluation.selection import Selection, story
-from imgcls.metrics import ACCURACY, METRICS, Metric, Scores, metric_named
+from imgcls.metrics import ACCURACY, CALIBRATED, METRICS, Metric, Scores, metric_named
 from imgcls.record import MetricName, RunRecord, Tag
 from imgcls.reporting.cautions import cautions, warned, warning
 from imgcls.reporting.methods_section import commit_words, device_words, methods, model_words, split_words
@@ -18,6 +18,7 @@ from imgcls.reporting.tables import document, escaped, markdown_table, shell
 from imgcls.reporting.where_to_look import fetch_config
 from imgcls.statistics.groups import about_groups
 from imgcls.statistics.intervals import Interval, difference_interval
+from imgcls.statistics.temperature import LEAST_GAIN
 
 NEWCOMBE, MOVER = "Newcombe's 95% interval", "95% interval joined from that on val and that on test"
 """How the interval of the gap is made: of an accuracy, and by the same method of other scores."""
@@ -58,6 +59,7 @@ def evaluation_markdown(
         f"{look_words(evaluation)}",
         "## Scores",
         _score_table(evaluation, selection),
+        *filter(None, [temperature_words(evaluation, judged)]),
         about_intervals(intervals),
         *warning(said),
         "## How it was chosen",
@@ -107,7 +109,8 @@ def about_intervals(intervals: Mapping[str, Scores]) -> str:
 def score_rows(evaluation: RunRecord) -> list[tuple[str, str, str, str, str]]:
     """The evaluation report's rows of scores: (score, on test, its 95% interval, on val, its 95% interval)."""
     return [
-        (metric.words, *_cells(evaluation, "test", metric), *_cells(evaluation, "val", metric)) for metric in METRICS
+        (metric.words, *_cells(evaluation, "test", metric), *_cells(evaluation, "val", metric))
+        for metric in _scored(evaluation)
     ]
 
 
@@ -115,10 +118,42 @@ def scores_text(evaluation: RunRecord, selection: Selection) -> str:
     """The evaluation report in short, for a terminal: the scores, and what they are worth."""
     judged = selection.run
     table = pd.DataFrame(score_rows(evaluation), columns=SCORE_TITLES).to_string(index=False)
+    about_temperature = f"{temperature_words(evaluation, judged)}\n\n".lstrip()
     return (
         f"Run {judged.run_id} of {judged.experiment}, epoch {judged.best_epoch}\n\n{table}\n\n"
-        f"{look_words(evaluation)}\n{' '.join(story(selection)).replace('`', '')}"
+        f"{about_temperature}{look_words(evaluation)}\n{' '.join(story(selection)).replace('`', '')}"
     )
+
+
+def _scored(evaluation: RunRecord) -> tuple[Metric, ...]:
+    """The metrics that an evaluation has; one that an earlier version recorded has none with temperature."""
+    return (*METRICS, *(CALIBRATED if MetricName.BEST_TEMPERATURE in evaluation.metrics else ()))
+
+
+def temperature_words(evaluation: RunRecord, judged: RunRecord) -> str:
+    """The evaluation report's words on the temperature, or on why it is 1; "" of an earlier version's evaluation."""
+    names = (MetricName.BEST_TEMPERATURE, MetricName.BEST_TEMPERATURE_GAIN)
+    if any(name not in evaluation.metrics for name in names):
+        return ""
+    temperature, gain = (evaluation.metrics[name] for name in names)
+    if temperature == 1:
+        words = (
+            "The temperature is 1, so the scores with temperature are those without. No other temperature fits val "
+            f"significantly better: the best one raises twice the log-likelihood by {gain:.2f}, and more than "
+            f"{LEAST_GAIN} would be needed."
+        )
+    else:
+        words = (
+            f"With temperature, the logits are divided by {temperature:.4g} before they become probabilities. This "
+            "changes no predicted class. The temperature was fitted on val, so the scores with temperature on val are "
+            "better than they would be on other images."
+        )
+    if judged.temperature is None:
+        words += (
+            " The run was recorded by an earlier version, which fitted no temperature; it was fitted for this "
+            "evaluation, on the probabilities that the run recorded of val."
+        )
+    return words
 
 
 def look_words(evaluation: RunRecord) -> str:
@@ -146,7 +181,7 @@ def _cells(evaluation: RunRecord, split: str, metric: Metric) -> tuple[str, str]
 def _score_table(evaluation: RunRecord, selection: Selection) -> str:
     rows = [
         (words, *cells, interval + (_note(selection) if selection.metric == metric.on_val else ""))
-        for metric, (words, *cells, interval) in zip(METRICS, score_rows(evaluation), strict=True)
+        for metric, (words, *cells, interval) in zip(_scored(evaluation), score_rows(evaluation), strict=True)
     ]
     return markdown_table(("score", "test", "95% interval", "val", "95% interval"), rows)
 
@@ -248,9 +283,19 @@ def _methods(evaluation: RunRecord, selection: Selection, num_classes: int) -> s
 def _test_scores(evaluation: RunRecord) -> str:
     test = Scores.from_metrics(evaluation.metrics, "test")
     stated = [_other_stated(one, test) for one in METRICS if one is not ACCURACY and one.name in test.intervals]
+    calibrated = _calibrated_stated(evaluation, test)
     groups = evaluation.tags.get(Tag.NUM_TEST_GROUPS)
     counted = f" The intervals count {groups} groups of images as independent (Rao and Scott 1992)." if groups else ""
-    return f"Test accuracy was {_accuracy_stated(test, wilson=groups is None)}{''.join(stated)}.{counted}"
+    return f"Test accuracy was {_accuracy_stated(test, wilson=groups is None)}{''.join(stated)}.{calibrated}{counted}"
+
+
+def _calibrated_stated(evaluation: RunRecord, test: Scores) -> str:
+    """Nothing where the temperature is 1, or an earlier version's evaluation has none."""
+    temperature = evaluation.metrics.get(MetricName.BEST_TEMPERATURE, 1.0)
+    if temperature == 1:
+        return ""
+    scores = "".join(_other_stated(metric, test) for metric in CALIBRATED).removeprefix(", ")
+    return f" With the logits divided by a temperature of {temperature:.4g}, fitted on validation: {scores}."
 
 
 def _other_stated(metric: Metric, scores: Scores) -> str:

@@ -24,11 +24,11 @@ from imgcls.reporting.drawing import save_png
 from imgcls.runs.announce import announce
 from imgcls.runs.prepare import Prepared
 from imgcls.runs.rebuild import best_checkpoint, rebuild, same_place, trained_record
-from imgcls.runs.record_writer import prediction_table
-from imgcls.statistics.calibration import reliability
+from imgcls.runs.record_writer import prediction_table, temperature_metrics
+from imgcls.runs.val_predictions import recorded_fit
 from imgcls.statistics.per_class import per_class
 from imgcls.statistics.predictions import Predictions
-from imgcls.statistics.temperature import fit_temperature
+from imgcls.statistics.temperature import TemperatureFit
 from imgcls.text import counted
 from imgcls.tracking.recorded_looks import names_of, openings, write_down
 from imgcls.tracking.run import Run
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 
 IMAGES_PER_DIFFERENCE = 500
 """Elsewhere than where the run was trained, at most one val image in so many may be judged differently."""
+
+TEMPERATURE = (MetricName.BEST_TEMPERATURE, MetricName.BEST_TEMPERATURE_GAIN)
+"""What an evaluation says of the temperature; one of an earlier version does not."""
 
 OF_LATER_VERSIONS = ("preprocessing", "temperature")
 """Entries that the checkpoints of earlier versions lack."""
@@ -86,6 +89,7 @@ class Evaluation:
             **on_val,
             **self.test.metrics("test"),
             **({} if math.isnan(gap) else {MetricName.VAL_TEST_GAP: gap}),
+            **{name: self.record.metrics[name] for name in TEMPERATURE if name in self.record.metrics},
             **flat_cautions(self.record.tags),
         }
 
@@ -98,7 +102,7 @@ class _Candidate:
     prepared: Prepared
     model: nn.Module
     val_logits: NDArray[np.float32]
-    temperature: float
+    fit: TemperatureFit
     selection: Selection
 
 
@@ -219,17 +223,20 @@ def _judge(run: Run, candidate: _Candidate, images: DecodedImages, tracker: Trac
     logits = _logits(candidate.model, prepared, images)
     classes = per_class(images.labels, logits.argmax(axis=1), names, images.groups)
     predictions = Predictions(logits, images.labels, images.groups)
-    on_val, on_test = score(Predictions(candidate.val_logits, val.labels, val.groups)), score(predictions)
+    temperature = candidate.fit.temperature
+    on_val = score(Predictions(candidate.val_logits, val.labels, val.groups), temperature)
+    on_test = score(predictions, temperature)
     metric = metric_named(record.metric)
     gap = on_val[metric.name] - on_test[metric.name]
     near_leaked = {name: num for name, num in record.metrics.items() if name == MetricName.NEAR_LEAKED}
     run.log_metrics({
         **on_val.metrics("val"), **on_test.metrics("test"), MetricName.VAL_TEST_GAP: gap, **near_leaked,
+        **temperature_metrics(candidate.fit),
     })  # fmt: skip
-    table = prediction_table(images, logits, names, candidate.temperature)
+    table = prediction_table(images, logits, names, temperature)
     run.log_text(Artifact.TEST_PREDICTIONS, table.to_csv(index=False))
     run.log_text(Artifact.PER_CLASS, classes.to_csv(index=False))
-    pictures = _pictures(images, predictions, names, on_test["ece"])
+    pictures = _pictures(images, predictions, names, temperature)
     for name, (_, png) in pictures.items():
         run.log_bytes(name, png)
     if images.groups:
@@ -247,7 +254,7 @@ def _judge(run: Run, candidate: _Candidate, images: DecodedImages, tracker: Trac
 
 
 def _pictures(
-    images: DecodedImages, predictions: Predictions, names: tuple[str, ...], ece: float
+    images: DecodedImages, predictions: Predictions, names: tuple[str, ...], temperature: float
 ) -> dict[str, tuple[str, bytes]]:
     """Name -> (caption, PNG)."""
     probs = softmax(predictions.logits.astype(np.float64), axis=1)
@@ -258,9 +265,7 @@ def _pictures(
         ),
         Artifact.RELIABILITY: (
             "Confidence against accuracy on test",
-            prediction_figures.reliability_diagram(
-                reliability(predictions.confidence, predictions.hits), ece, has_intervals=not images.groups
-            ),
+            prediction_figures.reliability_diagram(predictions, temperature),
         ),
         Artifact.WORST_MISTAKES: (
             "The worst mistakes on test",
@@ -294,11 +299,8 @@ def _admit(record: RunRecord, prepared: Prepared, tracker: Tracker) -> _Candidat
     model = prepared.device.place(model)
     val_logits = _logits(model, prepared, prepared.dataset.val)
     _confirm_val_score(record, prepared, val_logits)
-    temperature = record.temperature
-    if temperature is None:  # recorded by an earlier version
-        val = prepared.dataset.val
-        temperature = fit_temperature(Predictions(val_logits, val.labels, val.groups))
-    return _Candidate(record, prepared, model, val_logits, temperature, selection_of(record, tracker))
+    fit = recorded_fit(record, tracker)
+    return _Candidate(record, prepared, model, val_logits, fit, selection_of(record, tracker))
 
 
 def _confirm_what_it_says(checkpoint: Mapping[str, object], record: RunRecord, prepared: Prepared) -> None:

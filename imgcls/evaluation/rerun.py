@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 COMPARED = (MetricName.TRAIN_LOSS, LOSS.on_val, ACCURACY.on_val, MetricName.TRAIN_LR)
 """Metrics of an epoch that a repeat owes; its timings are its own."""
 
-COMPARED_WHERE_RECORDED = tuple(name for name in BY_NAME if name not in COMPARED)
-"""Further ones, which epochs of earlier versions lack."""
+COMPARED_WHERE_RECORDED = (*(name for name in BY_NAME if name not in COMPARED), MetricName.BEST_TEMPERATURE)
+"""Further ones, which earlier versions lack; the temperature is a metric of the last epoch."""
 
 History = Mapping[str, Mapping[int, float]]
 """Metric -> epoch -> value."""

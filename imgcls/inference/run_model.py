@@ -1,12 +1,10 @@
 """The model of a run, from its record: weights, classes, preprocessing and temperature of the epoch that is kept."""
 
-import io
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -19,11 +17,12 @@ from imgcls.errors import InputError
 from imgcls.inference.classifier import Classifier
 from imgcls.inference.test_images import SealedImages, sealed_images
 from imgcls.models.registry import build_model
-from imgcls.record import Artifact, RunRecord
+from imgcls.record import RunRecord
 from imgcls.runs.earlier_versions import recorded_squares
 from imgcls.runs.rebuild import best_checkpoint, on_this_machine, recorded_experiment
-from imgcls.statistics.predictions import Predictions
-from imgcls.statistics.temperature import fit_temperature, probabilities
+from imgcls.runs.val_predictions import recorded_fit
+from imgcls.runs.val_predictions import recorded_predictions as recorded_predictions
+from imgcls.statistics.temperature import probabilities
 from imgcls.tracking.store import Tracker
 from imgcls.training.device import Device, prepare_device
 
@@ -108,7 +107,7 @@ def load_run_model(record: RunRecord, tracker: Tracker) -> RunModel:
         preprocessing, temperature = Preprocessing.from_plain(checkpoint["preprocessing"]), checkpoint["temperature"]
     else:
         preprocessing = _derived_preprocessing(record, experiment, tracker)
-        temperature = record.temperature or _derived_temperature(record, tracker)
+        temperature = recorded_fit(record, tracker).temperature
         log.info(
             "the checkpoint of run %s was written by an earlier version: its squares (format %d, side %d) follow from "
             "its config, and its temperature, %.3g, %s",
@@ -127,26 +126,3 @@ def _derived_preprocessing(record: RunRecord, experiment: Experiment, tracker: T
     if squares < 2:
         side = decode_side(side, experiment.augment, native_side(data, tracker.project.images(data)))
     return Preprocessing(data.channels, data.image_size, data.fit, data.mean, data.std, squares, side)
-
-
-def _derived_temperature(record: RunRecord, tracker: Tracker) -> float:
-    """Fitted on the recorded probabilities of val, whose logarithms are logits but for a constant of each image."""
-    table = recorded_predictions(record, tracker)
-    names = [name.removeprefix("prob/") for name in table.columns if name.startswith("prob/")]
-    probs = table[[f"prob/{name}" for name in names]].to_numpy(np.float64, na_value=np.nan)
-    labels = np.array([names.index(label) for label in table["label"]], np.int64)
-    with np.errstate(divide="ignore"):
-        logits = np.maximum(np.log(probs), np.log(np.finfo(np.float64).tiny))
-    groups = tuple(table["group"]) if "group" in table else ()
-    return fit_temperature(Predictions(logits, labels, groups))
-
-
-def recorded_predictions(record: RunRecord, tracker: Tracker) -> pd.DataFrame:
-    """The predictions that a run's model recorded on val: a row per image; names and classes are text, as written.
-
-    Raises:
-        InputError: it left none.
-    """
-    text = tracker.read_text(record.run_id, Artifact.VAL_PREDICTIONS)
-    named = ("image", "digest", "group", "label", "prediction")
-    return pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(named, "str"), keep_default_na=False)

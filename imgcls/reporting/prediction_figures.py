@@ -24,8 +24,10 @@ from imgcls.reporting.drawing import (
     sentence,
     verbatim,
 )
-from imgcls.statistics.calibration import Reliability
+from imgcls.statistics.calibration import expected_calibration_error
+from imgcls.statistics.calibration import reliability as bins_of_confidence
 from imgcls.statistics.intervals import wilson
+from imgcls.statistics.predictions import Predictions
 
 MAX_ANNOTATED_CLASSES = 20
 MAX_NAMED_CLASSES = 100
@@ -72,25 +74,43 @@ def confusion_matrix(matrix: NDArray[np.integer], class_names: Sequence[str]) ->
     return figure
 
 
-def reliability_diagram(reliability: Reliability, ece: float, *, has_intervals: bool = True) -> Figure:
+def reliability_diagram(of: Predictions, temperature: float = 1.0) -> Figure:
     """Figure of predictions by their confidence: the accuracy against it, over its histogram.
 
     A point stands at its bin's mean confidence, so its distance to the diagonal is the bin's share in the calibration
-    error; its bar is the 95% Wilson interval, where there is one.
+    error; its bar is the 95% Wilson interval, except for images in groups, which are not independent.
 
     Args:
-        reliability: the bins.
-        ece: expected calibration error, in [0, 1].
-        has_intervals: draw the bars; False for images in groups, which are not independent.
+        of: N images.
+        temperature: above 0. Another than 1 adds, on the right, the same of logits divided by it.
     """
+    shown = {"Without temperature": of, f"Temperature {temperature:.4g}": of.at(temperature)}
+    if temperature == 1:
+        shown = {"Temperature 1": of}
+    figure = Figure(figsize=(1 + 4 * len(shown), 5.6))  # every run draws one, so nothing lays it out twice
+    grid = {"hspace": 0.06, "wspace": 0.12}
+    columns = figure.subplots(
+        2, len(shown), sharex=True, sharey="row", height_ratios=(3, 1), squeeze=False, gridspec_kw=grid
+    ).T
+    for column, (words, predictions) in zip(columns, shown.items(), strict=True):
+        _reliability_column(column, predictions, words)
+    for axes, name in zip(columns[0], ("accuracy", "images"), strict=True):
+        axes.set_ylabel(name)
+    figure.suptitle(f"Calibration error (ECE) on {len(of.labels)} images", fontsize=10)
+    return figure
+
+
+def _reliability_column(column: NDArray[np.object_], of: Predictions, words: str) -> None:
+    """Draws accuracy against confidence into the upper axes of a column, and the histogram into the lower ones."""
+    reliability, has_intervals = bins_of_confidence(of.confidence, of.hits), not of.units.are_groups
+    ece = expected_calibration_error(reliability)
     filled = np.flatnonzero(reliability.counts)
     left, widths = reliability.edges[:-1], np.diff(reliability.edges)
     confidence, accuracy = reliability.confidence[filled], reliability.accuracy[filled]
     counts = reliability.counts[filled]
     intervals = [wilson(round(share * num), int(num)) for share, num in zip(accuracy, counts, strict=True)]
 
-    figure = Figure(figsize=(5, 5.6), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper, lower = column
     upper.bar(left[filled], accuracy, widths[filled], align="edge", color=PALE_BLUE, edgecolor="white")
     upper.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="perfect calibration")
     # Points at 0 and at 1 lie on the frame: unclipped, they show whole.
@@ -99,16 +119,15 @@ def reliability_diagram(reliability: Reliability, ece: float, *, has_intervals: 
         upper.vlines(confidence, lows, highs, color=BLUE, linewidth=1.2, clip_on=False)
     label = "accuracy, 95% interval" if has_intervals else "accuracy"
     upper.plot(confidence, accuracy, "o", color=BLUE, markersize=4, label=label, clip_on=False)
-    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
-    legend_above(upper)
-    figure.suptitle(f"Calibration error (ECE) {ece:.3f}, {reliability.counts.sum()} images", fontsize=10)
+    upper.set(xlim=(0, 1), ylim=(0, 1))
+    legend_above(upper, ncols=2)
+    upper.set_title(f"{words}: {ece:.3f}", fontsize=10, pad=20)
 
     lower.bar(left, reliability.counts, widths, align="edge", color=BLUE, edgecolor="white")
-    lower.set(xlabel="confidence (highest probability)", ylabel="images")
+    lower.set_xlabel("confidence (highest probability)")
     lower.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
     for axes in (upper, lower):
         plain_axes(axes)
-    return figure
 
 
 def worst_mistakes(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from imgcls.data.image_set import DecodedImages
 from imgcls.metrics import ACCURACY, metric_named, reported
 from imgcls.record import Artifact, MetricName, Tag, best_name, ends_of
-from imgcls.reporting import training_figures
+from imgcls.reporting import prediction_figures, training_figures
 from imgcls.reporting.cautions import caution_tags, cautions, flat_cautions
 from imgcls.reporting.drawing import save_png
 from imgcls.reporting.methods_section import schedule_words, start_words
@@ -21,7 +21,7 @@ from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared
 from imgcls.statistics.intervals import NO_INTERVAL, Interval
 from imgcls.statistics.predictions import Predictions
-from imgcls.statistics.temperature import fit_temperature, probabilities
+from imgcls.statistics.temperature import TemperatureFit, probabilities, temperature_fit
 from imgcls.tracking.run import Run
 from imgcls.training.checkpoint import save_checkpoint
 from imgcls.training.epoch import EpochResult
@@ -109,7 +109,7 @@ class RecordWriter:
             "config": self._prepared.experiment.to_toml(),
             "class_names": list(self._prepared.dataset.class_names),
             "preprocessing": self._prepared.preprocessing().to_plain(),
-            "temperature": self._temperature(val_logits),
+            "temperature": temperature_fit(self._on_val(val_logits)).temperature,
             "epoch": state.epoch,
             "metrics": state.history[-1].metrics(),
             "model": state.scored_model.state_dict(),
@@ -122,28 +122,34 @@ class RecordWriter:
         experiment, dataset, run = self._prepared.experiment, self._prepared.dataset, self._run
         metric, val = experiment.search.metric, dataset.val
         best = state.kept(experiment.train, metric)
-        intervals = _val_intervals(Predictions(best_logits, val.labels, val.groups), metric)
+        predictions = self._on_val(best_logits)
+        intervals, fit = _val_intervals(predictions, metric), temperature_fit(predictions)
         scores = {name: best.value(name) for name in reported(metric)}
         scores |= interval_ends(intervals, has_groups=bool(val.groups))
-        temperature = self._temperature(best_logits)
-        kept = {MetricName.BEST_EPOCH: best.epoch, MetricName.BEST_TEMPERATURE: temperature}
         run.log_metrics(
-            {**kept, **{best_name(name): value for name, value in scores.items()}},
+            {
+                MetricName.BEST_EPOCH: best.epoch,
+                **temperature_metrics(fit),
+                **{best_name(name): value for name, value in scores.items()},
+            },
             step=state.epoch,
             at=state.history[-1].ended,
         )
-        table = prediction_table(val, best_logits, dataset.class_names, temperature)
+        table = prediction_table(val, best_logits, dataset.class_names, fit.temperature)
         run.log_text(Artifact.VAL_PREDICTIONS, table.to_csv(index=False))
         history = [{"epoch": float(result.epoch), **result.metrics()} for result in state.history]
         run.log_bytes(
             Artifact.CURVES, save_png(training_figures.learning_curves(history, best.epoch, metric_named(metric)))
         )
+        if run.outcome != "pruned":
+            diagram = prediction_figures.reliability_diagram(predictions, fit.temperature)
+            run.log_bytes(Artifact.RELIABILITY, save_png(diagram))
         self._describe(self._best_in_words(best, intervals))
         return Finished(run.run_id, run.outcome, best, state.epoch, intervals, caution_tags(self._images.tags))
 
-    def _temperature(self, val_logits: NDArray[np.float32]) -> float:
+    def _on_val(self, logits: NDArray[np.float32]) -> Predictions:
         val = self._prepared.dataset.val
-        return fit_temperature(Predictions(val_logits, val.labels, val.groups))
+        return Predictions(logits, val.labels, val.groups)
 
     def _best_in_words(self, best: EpochResult, intervals: Mapping[str, Interval]) -> str:
         """Such as `val/accuracy **0.87 (0.84 to 0.90)**, val/loss 0.35`, with the metric that selects in bold."""
@@ -181,6 +187,11 @@ class RecordWriter:
 def _val_intervals(of: Predictions, metric: str) -> dict[str, Interval]:
     own = metric_named(metric).interval(of)
     return ({} if own is None else {metric: own}) | {ACCURACY.on_val: ACCURACY.interval(of) or NO_INTERVAL}
+
+
+def temperature_metrics(fit: TemperatureFit) -> dict[str, float]:
+    """The record writer's metrics of a temperature: by what logits are divided, and how much that gains on val."""
+    return {MetricName.BEST_TEMPERATURE: fit.temperature, MetricName.BEST_TEMPERATURE_GAIN: fit.gain}
 
 
 def interval_ends(intervals: Mapping[str, Interval], *, has_groups: bool) -> dict[str, float]:

@@ -27,6 +27,8 @@ from imgcls.runs.rebuild import rebuild
 from imgcls.runs.train import train_run
 from imgcls.search.confirm import confirm_sweep
 from imgcls.search.sweep import Sweep
+from imgcls.statistics.predictions import Predictions
+from imgcls.statistics.temperature import temperature_fit
 from tests.conftest import Project
 
 RECORDED_IN = "/tmp/project"
@@ -75,6 +77,21 @@ def tags_of(project, run_id):
 def predictions(project, run_id, split):
     text = project.tracker.read_text(run_id, f"predictions/{split}.csv")
     return pd.read_csv(io.StringIO(text)).sort_values("image").reset_index(drop=True)
+
+
+def test_the_temperature_of_a_run_is_fitted_on_the_predictions_that_it_recorded(earlier):
+    run = only(earlier, "photos", kind="train")
+    assert not [name for name in evaluate(run.run_id, earlier.tracker).flat() if "temperature" in name]
+    result = evaluate(run.run_id, earlier.tracker, again=True)
+    val = predictions(earlier, run.run_id, "val")
+    names = [column for column in val if column.startswith("prob/")]
+    labels = [names.index(f"prob/{label}") for label in val["label"]]
+    fit = temperature_fit(Predictions(np.log(val[names].to_numpy()), np.array(labels)))
+    metrics = earlier.client.get_run(result.run_id).data.metrics
+    assert metrics["best/temperature_gain"] == pytest.approx(fit.gain)
+    assert metrics["best/temperature"] == pytest.approx(fit.temperature)
+    assert "recorded by an earlier version, which fitted no temperature" in result.report
+    assert {"test/calibrated_loss", "val/calibrated_ece"} <= result.flat().keys()
 
 
 def test_a_run_without_the_tag_has_the_pixels_that_it_was_scored_on(earlier):

@@ -35,8 +35,17 @@ def single(**params):
     return Selection(run, run.params["search.metric"])
 
 
-def report(selection=None, *, test=TEST, classes=CLASSES, intervals=INTERVALS, **tags):
-    return evaluation_markdown(evaluation(VAL, test, intervals, **tags), selection or single(), classes)
+def recorded_now():
+    """A run of this version, which recorded its temperature."""
+    selection = single()
+    selection.run.metrics["best/temperature"] = 0.6134522
+    return selection
+
+
+def report(selection=None, *, test=TEST, classes=CLASSES, intervals=INTERVALS, further=None, **tags):
+    return evaluation_markdown(
+        evaluation(VAL, test, intervals, further=further, **tags), selection or single(), classes
+    )
 
 
 def test_a_score_has_the_digits_that_its_interval_supports():
@@ -46,6 +55,43 @@ def test_a_score_has_the_digits_that_its_interval_supports():
     assert "| loss (nats) | 0.382 | 0.378 to 0.386 | 0.38 | 0.30 to 0.46 |" in lines
     assert "| calibration error (ECE) | 0.04 | – | 0.04 | – |" in lines
     assert not any("0.8742" in line for line in lines)
+
+
+WITH_TEMPERATURE = {
+    "test/calibrated_loss": 0.3517, "test/calibrated_loss_low": 0.3476, "test/calibrated_loss_high": 0.3558,
+    "test/calibrated_ece": 0.0213, "val/calibrated_loss": 0.34, "val/calibrated_ece": 0.02,
+}  # fmt: skip
+FITTED = {"best/temperature": 0.6134522, "best/temperature_gain": 26.25}
+NOT_NEEDED = {"best/temperature": 1.0, "best/temperature_gain": 3.1234}
+
+
+def test_loss_and_calibration_error_are_given_with_temperature_too():
+    text = report(recorded_now(), further=WITH_TEMPERATURE | FITTED)
+    table, methods = (text.split(title)[1].split("\n## ")[0] for title in ("## Scores", "## For a methods section"))
+    lines = table.splitlines()
+    assert "| loss (nats), with temperature | 0.352 | 0.348 to 0.356 | 0.34 | – |" in lines
+    assert "| calibration error (ECE), with temperature | 0.02 | – | 0.02 | – |" in lines
+    assert (
+        "the logits are divided by 0.6135 before they become probabilities. This changes no predicted class." in table
+    )
+    assert "was fitted on val, so the scores with temperature on val are better than they would be on other" in table
+    assert "divided by a temperature of 0.6135, fitted on validation: calibration error (ECE)" in methods
+    assert "earlier version" not in text
+
+
+def test_a_temperature_of_1_is_explained_from_the_run():
+    text = report(recorded_now(), further=WITH_TEMPERATURE | NOT_NEEDED)
+    assert "The temperature is 1, so the scores with temperature are those without." in text
+    assert "raises twice the log-likelihood by 3.12, and more than 3.84 would be needed." in text
+    assert "divided by" not in text.split("## For a methods section")[1].split("\n## ")[0]
+
+
+def test_a_temperature_that_the_run_did_not_record_is_said_to_be_fitted_now():
+    assert "which fitted no temperature; it was fitted for this evaluation" in report(further=WITH_TEMPERATURE | FITTED)
+
+
+def test_an_evaluation_of_an_earlier_version_says_nothing_of_temperature():
+    assert "temperature" not in report()
 
 
 def test_an_undefined_score_is_a_dash():

@@ -43,6 +43,13 @@ def test_a_record_that_another_run_made_is_not_verified(project):
     assert verdict.first_difference.startswith("epoch 1, val/loss: 0.5 -> ")
 
 
+def test_another_temperature_is_not_verified(project):
+    done = project.train("train.epochs=1", "train.warmup_epochs=0")
+    project.client.log_metric(done.run_id, "best/temperature", 2.5, step=1)
+    verdict = repeat(project, done.run_id)
+    assert not verdict.is_verified and verdict.first_difference.startswith("epoch 1, best/temperature: 2.5 -> ")
+
+
 def test_elsewhere_a_tolerance_holds_and_the_causes_are_named(project):
     done = project.train("train.epochs=1", "train.warmup_epochs=0")
     project.client.log_metric(done.run_id, "val/loss", 0.5, step=1)

@@ -36,8 +36,9 @@ def trained(run_id, kind, accuracy, loss=0.5, epoch=9, **options):
     return record(run_id, kind, metrics=best, **options)
 
 
-def evaluation(val, test, intervals, selecting="accuracy", **tags):
-    """An evaluation's record; `intervals`: such as `test/loss` -> (low, high)."""
+def evaluation(val, test, intervals, selecting="accuracy", further=None, **tags):
+    """An evaluation's record; `intervals`: such as `test/loss` -> (low, high); `further`: metrics."""
     ends = {f"{name}_{end}": value for name, pair in intervals.items() for end, value in zip(ENDS, pair, strict=True)}
     gap = {"val_test_gap": val[selecting] - test[selecting]}
-    return record("eval1", "evaluation", metrics={**val.metrics("val"), **test.metrics("test"), **ends, **gap}, **tags)
+    metrics = {**val.metrics("val"), **test.metrics("test"), **ends, **gap, **(further or {})}
+    return record("eval1", "evaluation", metrics=metrics, **tags)

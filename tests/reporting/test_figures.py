@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib._pylab_helpers import Gcf
 from PIL import Image
+from scipy.special import softmax
 
 from imgcls.metrics import metric_named
 from imgcls.reporting.drawing import save_png
@@ -20,6 +21,7 @@ from imgcls.reporting.training_figures import (
 )
 from imgcls.statistics.calibration import expected_calibration_error, reliability
 from imgcls.statistics.intervals import Interval, wilson
+from imgcls.statistics.predictions import Predictions
 
 
 def texts(figure):
@@ -101,19 +103,40 @@ def test_confusion_matrix_refuses_other_shapes():
 
 def test_reliability_diagram_shows_the_filled_bins():
     probs = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.7, 0.3]])
-    bins = reliability(probs.max(axis=1), probs.argmax(axis=1) == np.array([0, 0, 1, 0]))
-    figure = reliability_diagram(bins, expected_calibration_error(bins))
+    labels = np.array([0, 0, 1, 0])
+    bins = reliability(probs.max(axis=1), probs.argmax(axis=1) == labels)
+    figure = reliability_diagram(Predictions(np.log(probs), labels))
     upper, lower = figure.axes
     assert len(upper.patches) == np.count_nonzero(bins.counts)
     assert sum(bar.get_height() for bar in lower.patches) == 4
-    assert any(f"{expected_calibration_error(bins):.3f}, 4 images" in text for text in texts(figure))
+    assert {f"Temperature 1: {expected_calibration_error(bins):.3f}", "Calibration error (ECE) on 4 images"} < {
+        *texts(figure)
+    }
     diagonal = upper.lines[0]
     np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())
 
 
 def test_reliability_diagram_of_one_image():
-    bins = reliability(np.array([1.0]), np.array([True]))
-    assert rendered(reliability_diagram(bins, 0.0)).width > 200
+    assert rendered(reliability_diagram(Predictions(np.array([[1e3, 0.0]]), np.array([0])))).width > 200
+
+
+def test_reliability_diagram_shows_both_beside_each_other():
+    rng = np.random.default_rng(0)
+    logits, labels = 6 * rng.normal(size=(300, 4)), rng.integers(0, 4, 300)
+    figure = reliability_diagram(Predictions(logits, labels), temperature=5.0)
+    probs = softmax(logits, axis=1), softmax(logits / 5, axis=1)
+    errors = [expected_calibration_error(reliability(p.max(axis=1), p.argmax(axis=1) == labels)) for p in probs]
+    raw, calibrated = figure.axes[:2]
+    assert raw.get_title() == f"Without temperature: {errors[0]:.3f}"
+    assert calibrated.get_title() == f"Temperature 5: {errors[1]:.3f}"
+    assert figure.get_suptitle() == "Calibration error (ECE) on 300 images"
+    assert rendered(figure).width > 450
+
+
+def test_reliability_diagram_of_groups_has_no_intervals():
+    logits, labels = np.log([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]]), np.array([0, 0, 1])
+    alone, grouped = (reliability_diagram(Predictions(logits, labels, groups)) for groups in ((), ("a", "a", "b")))
+    assert "accuracy, 95% interval" in texts(alone) and "accuracy, 95% interval" not in texts(grouped)
 
 
 def test_worst_mistakes_come_by_falling_confidence():
