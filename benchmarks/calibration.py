@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -172,7 +173,7 @@ def halves(folder: Path) -> None:
             results.append(_summary(name, words, len(val.labels), [of_seed[words] for of_seed in of_seeds]))
             print(json.dumps(results[-1]), flush=True)
     _write({"halvings": HALVINGS, "seeds": SEEDS, "machine": describe_machine(), "halves": results})
-    print(_table(results))
+    print(table(results))
 
 
 def _of_halves(
@@ -199,9 +200,9 @@ def _of_images(val: Predictions, rows: np.ndarray) -> Predictions:
     return Predictions(val.logits[rows], val.labels[rows])
 
 
-def _summary(name: str, words: str, num: int, of_seeds: list[dict[str, float]]) -> dict[str, object]:
+def _summary(name: str, words: str, num: int, of_seeds: list[dict[str, float]]) -> dict[str, Any]:
     """Means over the seeds, and the 95 % intervals of the changes over them."""
-    summary: dict[str, object] = {"data": name, "rule": words, "images": num, "seeds": len(of_seeds)}
+    summary: dict[str, Any] = {"data": name, "rule": words, "images": num, "seeds": len(of_seeds)}
     summary |= {key: float(np.mean([of[key] for of in of_seeds])) for key in of_seeds[0]}
     for score in SCORES:
         changes = [of[f"calibrated_{score}"] - of[score] for of in of_seeds]
@@ -222,38 +223,28 @@ def test(folder: Path) -> None:
             of_seeds.append({**scores, "temperature": temperature, "is_1": float(temperature == 1)})
         results.append(_summary(name, THE_RULE, judged.record.num_test, of_seeds))
     _write({"test": results})
-    print(_table(results))
+    print(table(results))
 
 
-def _write(results: Mapping[str, object]) -> None:
+def _write(results: Mapping[str, Any]) -> None:
     before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     RESULTS.write_text(json.dumps(before | dict(results), indent=1) + "\n")
 
 
-def _table(results: list[dict[str, object]]) -> str:
-    titles = ("data", "images", "rule", "loss", "change of the loss", "ECE", "change of the ECE", "mean T", "T = 1")
+def table(results: list[dict[str, Any]]) -> str:
+    """A table of docs/calibration.md: a row for each data set and rule."""
+    titles = ("data", "images", "rule", "loss", "its change", "ECE", "its change", "mean T", "T = 1")
     return markdown_table(titles, [_row(result) for result in results])
 
 
-def _row(of: Mapping[str, object]) -> tuple[str, ...]:
-    def number(key: str) -> str:
-        return f"{of[key]:.3f}"
-
-    def change(key: str) -> str:
-        mean, low, high = of[f"{key}_change"]  # type: ignore[misc]
+def _row(of: Mapping[str, Any]) -> tuple[str, ...]:
+    def change(score: str) -> str:
+        mean, low, high = of[f"{score}_change"]
         return f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"
 
-    shares = f"{of['temperature']:.2f}", f"{100 * of['is_1']:.0f} %"  # type: ignore[operator]
-    return (
-        str(of["data"]),
-        str(of["images"]),
-        str(of["rule"]),
-        number("loss"),
-        change("loss"),
-        number("ece"),
-        change("ece"),
-        *shares,
-    )
+    words = f"**{of['rule']}**" if of["rule"] == THE_RULE else of["rule"]
+    scores = [text for score in ("loss", "ece") for text in (f"{of[score]:.3f}", change(score))]
+    return of["data"], str(of["images"]), words, *scores, f"{of['temperature']:.2f}", f"{100 * of['is_1']:.0f} %"
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -16,7 +16,7 @@ from scipy.special import expit
 from scipy.stats import norm
 from sklearn import metrics
 
-from benchmarks import command, luck_of_means
+from benchmarks import calibration, command, luck_of_means
 from benchmarks.arena import available, players
 from benchmarks.contestant import ALL, BARE, PEERS
 from benchmarks.coverage import of_two_classes, simulate
@@ -27,6 +27,10 @@ from benchmarks.report import markdown, summary, write_results
 from benchmarks.throughput import TURNS, compare, ratios
 from benchmarks.works import make_work
 from imgcls.data.sources import packaged
+from imgcls.statistics.predictions import Predictions
+from imgcls.statistics.temperature import LEAST_GAIN, PRIOR_SD, fit_temperature
+
+ROOT = Path(__file__).parent.parent
 
 MACHINE = {
     "date": "2026-01-01", "processor": "a processor", "cores": 2, "torch_threads": 2, "memory_gb": 8, "gpu": "none",
@@ -174,6 +178,22 @@ def test_the_truth_of_two_classes_is_that_of_a_large_sample():
 
 
 @pytest.mark.slow
+def test_the_tables_of_calibration_are_those_that_were_measured():
+    page, measured = (ROOT / "docs" / "calibration.md").read_text(), json.loads(calibration.RESULTS.read_text())
+    assert calibration.table(measured["halves"]) in page and calibration.table(measured["test"]) in page
+    assert {one["seeds"] for one in measured["halves"]} == {len(calibration.SEEDS)}
+
+
+def test_the_rules_that_are_compared_find_the_temperature_of_the_rule_in_use():
+    rng = np.random.default_rng(0)
+    logits = 2 * rng.normal(size=(200, 3))
+    labels = (logits / 1.5 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    rule = calibration.Rule("", calibration.gamma(PRIOR_SD), LEAST_GAIN)
+    predictions = Predictions(logits, labels)
+    assert rule.fit(predictions) == pytest.approx(fit_temperature(predictions), rel=1e-3)
+    assert fit_temperature(predictions) != 1
+
+
 def test_coverage_ends_with_one_line_of_json():
     command = [sys.executable, "-m", "benchmarks.coverage", "--simulations", "3", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)

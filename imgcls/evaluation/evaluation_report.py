@@ -150,8 +150,8 @@ def temperature_words(evaluation: RunRecord, judged: RunRecord) -> str:
         )
     if judged.temperature is None:
         words += (
-            " The run was recorded by an earlier version, which fitted no temperature; it was fitted for this "
-            "evaluation, on the probabilities that the run recorded of val."
+            " The run was recorded by an earlier version, which fitted no temperature. The temperature was fitted for "
+            "this evaluation, on the probabilities of val that the run recorded."
         )
     return words
 

@@ -90,7 +90,10 @@ def test_the_temperature_of_a_run_is_fitted_on_the_predictions_that_it_recorded(
     metrics = earlier.client.get_run(result.run_id).data.metrics
     assert metrics["best/temperature_gain"] == pytest.approx(fit.gain)
     assert metrics["best/temperature"] == pytest.approx(fit.temperature)
-    assert "recorded by an earlier version, which fitted no temperature" in result.report
+    assert (
+        "recorded by an earlier version, which fitted no temperature. The temperature was fitted for this"
+        in result.report
+    )
     assert {"test/calibrated_loss", "val/calibrated_ece"} <= result.flat().keys()
 
 

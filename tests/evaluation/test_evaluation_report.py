@@ -87,7 +87,9 @@ def test_a_temperature_of_1_is_explained_from_the_run():
 
 
 def test_a_temperature_that_the_run_did_not_record_is_said_to_be_fitted_now():
-    assert "which fitted no temperature; it was fitted for this evaluation" in report(further=WITH_TEMPERATURE | FITTED)
+    assert "which fitted no temperature. The temperature was fitted for this evaluation" in report(
+        further=WITH_TEMPERATURE | FITTED
+    )
 
 
 def test_an_evaluation_of_an_earlier_version_says_nothing_of_temperature():
