@@ -40,6 +40,7 @@ from imgcls.tracking.mlflow_internals import (
 PACKAGE = Path(__file__).parents[1] / "imgcls"
 
 REACHED = {
+    "tracking/mlflow_internals.py": {"_get_store", "_tracking_service", "_tracking_uri"},
     "search/optuna_internals.py": {"_trial_id"},
 }
 """Private names of others, by the module that reaches them."""

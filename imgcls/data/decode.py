@@ -49,7 +49,12 @@ WHITE_IS_ZERO, SIGNED = 0, 2
 
 # Pillow warns of half as many pixels as it refuses, and of broken EXIF beside sound pixels. Here a file is read or
 # refused. The filter is for the whole process, since one for a block is not safe among threads.
-warnings.filterwarnings("ignore", module=r"PIL\.")
+def quieten_pillow() -> None:
+    """Decoding is silent from here on: whatever Pillow warns of is ignored in this process."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+quieten_pillow()
 
 
 STRIP_PIXELS = 2**16

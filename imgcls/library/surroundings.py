@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -18,19 +19,22 @@ def as_in_the_shell() -> Iterator[None]:
 
     Nothing that an earlier call read is taken for true: neither images, nor the place of the store. Messages are shown
     on stderr unless the program has set up logging, and no credential is in them. What the block changes in torch,
-    logging and the environment is put back when it ends.
+    logging, warnings and the environment is put back when it ends.
 
     Raises:
         ImgclsError: also for a failure of the machine, such as a full disk; it holds no credential.
     """
+    from imgcls.data.decode import quieten_pillow
     from imgcls.machine_failures import explain
     from imgcls.tracking.credentials import guarded_logs, scrub_error
-    from imgcls.tracking.mlflow_internals import levels_kept
+    from imgcls.tracking.mlflow_internals import databases_closed, levels_kept
     from imgcls.training.device import settings_kept
 
     with ExitStack() as around:
-        for kept in (guarded_logs(), _messages_shown(), _environment_kept(), levels_kept(), settings_kept()):
-            around.enter_context(kept)
+        around.enter_context(warnings.catch_warnings())
+        for kept in (guarded_logs, _messages_shown, _environment_kept, levels_kept, databases_closed, settings_kept):
+            around.enter_context(kept())
+        quieten_pillow()
         _forget()
         around.callback(_forget)
         try:

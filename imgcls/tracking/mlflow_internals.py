@@ -38,6 +38,9 @@ PLACES = (
 )
 """(table, its column with the address of a folder of artifacts, the one with an experiment's name)."""
 
+_opened: set[Path] = set()
+"""SQLite files that were opened since the last call of the library began."""
+
 HALF_MADE = ".mlflow-"
 """How the name begins of a folder in which a database is being made, beside its place."""
 
@@ -61,6 +64,23 @@ def levels_kept() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def databases_closed() -> Iterator[None]:
+    """Closes, after a block, the connections that MLflow's internal pools hold to the SQLite files opened in it.
+
+    Otherwise a file that is removed, or replaced by another, would go on being written to without a name.
+    """
+    _opened.clear()
+    try:
+        yield
+    finally:
+        for database in _opened:
+            if database.exists():
+                store = utils._get_store(sqlite_address(database))  # type: ignore[no-untyped-call]
+                if isinstance(store, SqlAlchemyStore):
+                    store.engine.dispose()
 
 
 def session_uri() -> str | None:
@@ -98,6 +118,7 @@ def create_database(database: Path, artifacts: Path) -> None:
     Raises:
         InputError: the folder of artifacts holds a store of an earlier release of MLflow.
     """
+    _opened.add(database)
     if database.exists():
         return
     if list(artifacts.glob(OLD_FILE_STORE)):
