@@ -243,7 +243,7 @@ def test_progress_is_seen_as_in_the_shell(project, configured):
 @pytest.mark.usefixtures("project")
 def test_no_error_tells_a_password(monkeypatch):
     """Nor do the errors that it was raised from, which a notebook shows, and keeps."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://somebody:hunter/22secret@localhost:5432/db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:22secret/@localhost")
     with pytest.raises(imgcls.errors.InputError) as caught:
         imgcls.list_runs()
     link, texts = caught.value, []
