@@ -7,6 +7,7 @@ release. They are loaded when they are first used, so `import imgcls` is quick:
 
     run = imgcls.train("digits", train={"lr": 3e-3})
     print(imgcls.evaluate(run))
+    predictions = imgcls.load_model(run).predict(["image.png"])
 """
 
 from __future__ import annotations
@@ -16,24 +17,26 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from imgcls import errors
+    from imgcls.inference.classifier import Classifier
     from imgcls.library.experiment import Experiment, load_experiment
     from imgcls.library.results import CompareResult, EvaluateResult, SweepResult, TrainResult
-    from imgcls.library.verbs import compare, evaluate, list_runs, sweep, train
+    from imgcls.library.verbs import compare, evaluate, list_runs, load_model, sweep, train
 
     __version__: str
 
 __all__ = [
-    "CompareResult", "EvaluateResult", "Experiment", "SweepResult", "TrainResult", "__version__", "compare", "errors",
-    "evaluate", "list_runs", "load_experiment", "sweep", "train",
+    "Classifier", "CompareResult", "EvaluateResult", "Experiment", "SweepResult", "TrainResult", "__version__",
+    "compare", "errors", "evaluate", "list_runs", "load_experiment", "load_model", "sweep", "train",
 ]  # fmt: skip
 
 # Before anything imports MLflow: what a laboratory trains is nobody else's business unless it says so.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 _HOMES = {
+    "inference.classifier": ("Classifier",),
     "library.experiment": ("Experiment", "load_experiment"),
     "library.results": ("CompareResult", "EvaluateResult", "SweepResult", "TrainResult"),
-    "library.verbs": ("compare", "evaluate", "list_runs", "sweep", "train"),
+    "library.verbs": ("compare", "evaluate", "list_runs", "load_model", "sweep", "train"),
 }
 """Module of the package -> the public names that it holds."""
 

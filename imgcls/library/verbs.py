@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from imgcls.project import Project
 if TYPE_CHECKING:
     import pandas as pd
 
+    from imgcls.inference.classifier import Classifier
     from imgcls.tracking.store import Tracker
 
 
@@ -27,7 +29,7 @@ def train(experiment: Experiment | ExperimentSource, /, *, fresh: bool = False, 
         overrides: tables or dotted keys, such as `train={"lr": 3e-3}` or `**{"train.lr": 3e-3}`.
 
     Returns:
-        The run, which can be given to `evaluate` and `compare`, with its val scores at the kept epoch.
+        The run, which can be given to `evaluate`, `compare` and `load_model`, with its val scores at the kept epoch.
 
     Raises:
         InputError: the experiment, its images or this machine's devices do not allow it; nothing was recorded.
@@ -181,6 +183,28 @@ def list_runs(experiment: str | None = None, *, limit: int | None = None) -> pd.
         from imgcls.tracking.find_run import newest_runs
 
         return runs_frame(newest_runs(_tracker(None), experiment, limit))
+
+
+def load_model(run: Run | os.PathLike[str], /) -> Classifier:
+    """Loads the model of a run, or of an exported file, to predict images with it.
+
+    Its `predict` takes files, folders, globs, arrays, images of Pillow and bytes, and gives a DataFrame with the
+    columns of `imgcls predict --csv`: `image`, `prediction`, and `prob/CLASS` in [0, 1], calibrated unless `raw=True`.
+    Images of a test split are refused without `test_look=True`. On the run's own val images it gives the recorded
+    probabilities, to 1e-5.
+
+    Args:
+        run: a completed run; a sweep stands for its winner. Also `models:/NAME@ALIAS`, which stands for the run that
+            was registered, and the path of a file that `imgcls export` wrote.
+
+    Raises:
+        InputError: there is no such run or file, or it left no weights.
+    """
+    named, root = place_of(os.fspath(run) if isinstance(run, os.PathLike) else run)
+    with as_in_the_shell():
+        from imgcls.inference.find_model import find_model
+
+        return find_model(named, root or Path.cwd())
 
 
 def _loaded(experiment: Experiment | ExperimentSource, overrides: dict[str, Any]) -> Experiment:

@@ -39,7 +39,7 @@ PLACES = (
 """(table, its column with the address of a folder of artifacts, the one with an experiment's name)."""
 
 _opened: set[Path] = set()
-"""SQLite files that were opened since the last call of the library began."""
+"""SQLite files that this process has opened."""
 
 HALF_MADE = ".mlflow-"
 """How the name begins of a folder in which a database is being made, beside its place."""
@@ -68,19 +68,27 @@ def levels_kept() -> Iterator[None]:
 
 @contextmanager
 def databases_closed() -> Iterator[None]:
-    """Closes, after a block, the connections that MLflow's internal pools hold to the SQLite files opened in it.
+    """Closes, before and after a block, the connections that MLflow's internal pools hold to SQLite files of ours.
 
     Otherwise a file that is removed, or replaced by another, would go on being written to without a name.
     """
-    _opened.clear()
+    _close_databases()
     try:
         yield
     finally:
-        for database in _opened:
-            if database.exists():
-                store = utils._get_store(sqlite_address(database))  # type: ignore[no-untyped-call]
-                if isinstance(store, SqlAlchemyStore):
-                    store.engine.dispose()
+        _close_databases()
+
+
+def remember_opened(database: Path) -> None:
+    """Remembers a SQLite file behind one of MLflow's internal stores, to which its pool holds connections."""
+    _opened.add(database)
+
+
+def _close_databases() -> None:
+    for database in _opened:
+        store = utils._get_store(sqlite_address(database))  # type: ignore[no-untyped-call]
+        if isinstance(store, SqlAlchemyStore):
+            store.engine.dispose()
 
 
 def session_uri() -> str | None:
@@ -118,7 +126,6 @@ def create_database(database: Path, artifacts: Path) -> None:
     Raises:
         InputError: the folder of artifacts holds a store of an earlier release of MLflow.
     """
-    _opened.add(database)
     if database.exists():
         return
     if list(artifacts.glob(OLD_FILE_STORE)):

@@ -29,7 +29,7 @@ from imgcls.tracking.artifact_places import Places
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed, out_of_sight
 from imgcls.tracking.credentials import redacted, scrubbed
 from imgcls.tracking.heartbeat import beating, seconds_to_silence
-from imgcls.tracking.mlflow_internals import create_database, quieten
+from imgcls.tracking.mlflow_internals import create_database, quieten, remember_opened
 from imgcls.tracking.provenance import git_tags, who_runs
 from imgcls.tracking.registry import Registry
 from imgcls.tracking.remote_client import RemoteClient, connect, unsent_artifact, waiting_elsewhere
@@ -78,6 +78,8 @@ class Tracker:
                 create_database(database, database.parent / MLRUNS)
                 check_locks(database.parent)  # without them SQLite says that another process holds one
             self._client = connect(self.uri, self.root)
+            if database is not None:
+                remember_opened(database)
         except ImgclsError:
             raise
         except Exception as error:

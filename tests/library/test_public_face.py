@@ -69,6 +69,7 @@ reveal_type(imgcls.evaluate(result).report)
 reveal_type(imgcls.sweep("digits").best_run_id)
 reveal_type(imgcls.compare(result, "best").run_ids)
 reveal_type(imgcls.list_runs())
+reveal_type(imgcls.load_model(result).predict("image.png", top=2))
 try:
     imgcls.evaluate(3)
 except imgcls.errors.InputError:
@@ -85,7 +86,7 @@ def test_a_program_of_the_user_is_checked_by_types(tmp_path):
     # Without a configuration, as a user has none; the package is found as an installed one is, through py.typed.
     said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False).stdout
     revealed = [line.split('"')[1] for line in said.splitlines() if "Revealed type" in line]
-    wanted = ["float", "str", "int", "str", "str", "tuple[str, ...]", "pandas.core.frame.DataFrame"]
+    wanted = ["float", "str", "int", "str", "str", "tuple[str, ...]", *["pandas.core.frame.DataFrame"] * 2]
     assert [kind.replace("builtins.", "") for kind in revealed] == wanted, said
     errors = [line.partition("error: ")[2] for line in said.splitlines() if ": error: " in line]
     assert len(errors) == 2, said

@@ -34,8 +34,8 @@ def process_state():
         name: logging.getLogger(name) for name in (None, "imgcls", "mlflow", "mlflow.store", "alembic", "optuna")
     }
     return {
-        # scikit-learn sets those of OpenMP when it is imported, for the whole process.
-        "environment": {name: value for name, value in os.environ.items() if not name.startswith("KMP_")},
+        # scikit-learn and torch set these when parts of them are imported, for the whole process.
+        "environment": [item for item in os.environ.items() if not item[0].startswith(("KMP_", "TORCHINDUCTOR_"))],
         "folder": os.getcwd(),  # noqa: PTH109
         "logging": {name: (logger.level, *logger.handlers) for name, logger in loggers.items()},
         "log records": logging.getLogRecordFactory(),
@@ -49,7 +49,6 @@ def process_state():
         "MLflow's store": (mlflow.get_tracking_uri(), mlflow.get_registry_uri(), mlflow.active_run()),
         "Optuna": optuna.logging.get_verbosity(),
         "Matplotlib": dict.__getitem__(matplotlib.rcParams, "backend"),
-        "open": [file for file in open_files() if "mlflow.db" in file],
     }
 
 
@@ -77,13 +76,16 @@ def test_a_call_leaves_the_process_as_it_was(project, call, monkeypatch):
         else:
             getattr(imgcls, call)("tiny", **QUICK, search={"trials": 1, "space": {"train.lr": [2e-2]}})
         after = process_state()
-        assert {name: after[name] for name in after if after[name] != before[name]} == {}
+        changed = {name for name in after if after[name] != before[name]}
+        assert not {name: set(map(str, after[name])) ^ set(map(str, before[name])) for name in changed}
+        assert not [file for file in open_files() if str(project.root) in file]
     finally:
         torch.set_num_threads(threads)
         torch.random.set_rng_state(random)
     assert project.runs(outcome="completed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("asked", "used"), [(0, 2), (1, 1)])
 def test_the_threads_that_nobody_asks_for_are_those_of_the_program(project, asked, used):
     before = torch.get_num_threads()
@@ -136,6 +138,7 @@ def test_a_store_that_was_removed_is_made_again_and_one_that_was_replaced_is_rea
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (2,)
 
 
+@pytest.mark.slow
 def test_the_store_is_the_one_that_the_environment_names_now(project, empty_store, monkeypatch):
     imgcls.sweep("tiny", **QUICK, search={"trials": 1, "space": {"train.lr": [2e-2]}})
     other = shutil.copy(empty_store, project.root / "other.db")

@@ -6,10 +6,12 @@ from contextlib import chdir
 
 import pandas as pd
 import pytest
+from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
 import imgcls
 from imgcls.cli import app
+from imgcls.inference.run_model import recorded_predictions
 from tests.conftest import TINY
 
 TABLES = tomllib.loads(TINY)
@@ -90,6 +92,29 @@ def test_the_shell_gets_the_same_scores(trained):
     project, run, _ = trained
     options = [part for key, value in QUICK.items() for part in ("--set", f"{key}={value}")]
     assert without_run(shell(project, "train", "tiny", "--fresh", *options)) == without_run(run.scores)
+
+
+def test_a_loaded_model_gives_the_recorded_probabilities(trained):
+    """Whatever names the run, from another working folder."""
+    project, run, sweep = trained
+    for named, run_id in ((run, run.run_id), (sweep, sweep.best_run_id)):
+        model = imgcls.load_model(named)
+        assert isinstance(model, imgcls.Classifier)
+        recorded = recorded_predictions(project.tracker.get(run_id), project.tracker)
+        val = project.prepare().dataset.val
+        squares = val.stored[val.at[:20]]
+        for raw, prefix in ((True, "prob"), (False, "calibrated")):
+            expected = recorded[[f"{prefix}/{name}" for name in model.class_names]][:20]
+            assert abs(model.probs(squares, raw=raw) - expected.to_numpy()).max() <= 1e-5
+
+
+def test_a_loaded_model_predicts_arrays(trained):
+    project, run, _ = trained
+    images = list(load_digits().images[:3].astype("uint8") * 16)
+    table = imgcls.load_model(run).predict(images, raw=True, test_look=True)
+    assert list(table.columns) == ["image", "prediction", *(f"prob/{digit}" for digit in range(10))]
+    assert table["image"].tolist() == ["0", "1", "2"]
+    assert project.root.is_dir()
 
 
 @pytest.mark.slow
