@@ -264,7 +264,7 @@ def _pictures(
             prediction_figures.confusion_matrix(predictions.confusion(), names),
         ),
         Artifact.RELIABILITY: (
-            "Confidence against accuracy on test",
+            "Confidence against accuracy on test" + (", without and with temperature" if temperature != 1 else ""),
             prediction_figures.reliability_diagram(predictions, temperature),
         ),
         Artifact.WORST_MISTAKES: (

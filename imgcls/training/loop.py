@@ -253,6 +253,8 @@ def _complete_epoch(task: Task, state: TrainState, should_stop: Callable[[], str
         images_per_second=state.num_images / state.seconds,
         ended=int(time.time() * 1000),
     )
+    # A class with the logit -inf leaves the loss finite, and no temperature can be fitted.
+    finite(float(state.val_logits.abs().max()), "the largest logit on val", state.epoch + 1, state.step)
     state.history.append(result)
     state.epoch, state.step = state.epoch + 1, 0
     state.losses.start()

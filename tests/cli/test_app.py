@@ -106,7 +106,8 @@ def test_sweep_evaluate_and_confirm_end_with_the_winner_the_places_and_the_next_
     assert "imgcls confirm" not in confirmed and "(one seed, no interval)" in confirmed
     facts = json.loads(said("confirm", sweep_id, "--seeds", "1", "--top", "1", "--json"))
     judged = said("evaluate", sweep_id)
-    assert f"Run {facts['imgcls.best_run_id']}" in judged and len(judged.splitlines()) < 25
+    assert f"Run {facts['imgcls.best_run_id']}" in judged and len(judged.splitlines()) < 28
+    assert "loss (nats), with temperature" in judged
     assert f"imgcls rerun {facts['imgcls.best_run_id']} --verify" in judged
     for text in (shown, confirmed, judged):
         assert (project.root / re.search(r"Report +(\S+)", text)[1]).is_file()

@@ -609,6 +609,22 @@ def test_a_val_loss_that_is_not_finite_is_no_result(make_task):
     assert state.history == []
 
 
+def test_logits_on_val_that_are_not_finite_are_no_result(make_task, digits):
+    """The loss is finite where no image has the label of a class with the logit -inf."""
+    task = make_task(**STILL)
+    without_0 = digits.val.rows(np.flatnonzero(digits.val.labels))
+    task = replace(task, val=Loader(without_0, 256, torch.device("cpu")))
+    state = start(task)
+
+    def poison(state):
+        if state.step == 3:
+            state.model.fc.bias.data[0] = -math.inf
+
+    with pytest.raises(TrainingError, match=r"^the largest logit on val is inf at epoch 1, step 3; "):
+        list(fit(task, state, on_step=poison))
+    assert state.history == []
+
+
 def test_bfloat16_trains_and_repeats(make_task):
     task = make_task(precision="bfloat16")
     state = start(task)
