@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml
 		{ echo "imgcls needs Python 3.11 or newer; say which with: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[solar,pretrained,heic,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[solar,pretrained,heic,ship,dev]'
 	@touch $@
 
 setup: $(VENV)/.installed  ## create .venv and install everything into it
@@ -37,7 +37,7 @@ test-lowest:  ## the everyday tests with the lowest versions that pyproject.toml
 	$(PYTHON) -m venv --clear .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet uv
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
-		--editable '.[solar,pretrained,heic,dev]'
+		--editable '.[solar,pretrained,heic,ship,dev]'
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist worksteal -m "not slow" \
 		-W default::DeprecationWarning -W "default:The epoch parameter"
 

@@ -20,6 +20,7 @@ from imgcls.cli.compare import compare
 from imgcls.cli.confirm import confirm
 from imgcls.cli.doctor import doctor
 from imgcls.cli.evaluate import evaluate
+from imgcls.cli.export import export
 from imgcls.cli.keys import keys
 from imgcls.cli.ledger import ledger
 from imgcls.cli.models import models
@@ -98,6 +99,7 @@ for _verb in (
     confirm,
     evaluate,
     predict,
+    export,
     rerun,
     ledger,
     compare,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from imgcls.errors import InputError
 from imgcls.inference.classifier import Classifier
+from imgcls.inference.exported_model import load_exported
 from imgcls.inference.run_model import RunModel, load_run_model
 from imgcls.project import Project
 from imgcls.runs.rebuild import trained_record
@@ -47,4 +48,4 @@ def _of_file(path: Path) -> Classifier:
         beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         near = nearest(path.name, [name for name in beside if name.lower().endswith(EXPORTED)])
         raise InputError(f"no file {path}" + (f"; did you mean {path.with_name(near)}?" if near else ""))
-    raise InputError(f"{path.name}: exported files cannot be used yet; name the run")
+    return load_exported(path)

@@ -57,6 +57,11 @@ class Shop:
     def images(self):
         return self.project.root / "images"
 
+    def project_image(self, name):
+        from imgcls.data.decode import read_image
+
+        return read_image(self.images / name)
+
     def model(self):
         from imgcls.inference.find_model import find_run_model
 

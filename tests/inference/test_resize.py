@@ -12,10 +12,13 @@ SIZES = [
     (64, 64), (1, 1), (3, 5), (5, 3), (1, 50), (50, 1),  # as it is, enlarged
     (17, 40), (40, 17), (31, 32), (65, 63), (63, 65), (91, 37), (37, 91),  # also shrunk along one side alone
     (96, 96), (300, 200), (200, 300), (301, 199), (3, 400), (400, 3),
+]  # fmt: skip
+"""Width and height."""
+
+LARGE = [
     (383, 380), (384, 385), (385, 384), (387, 1000), (1000, 500), (400, 399),  # about six times
     (1301, 1201), (700, 2003), (2000, 3001), (1234, 5), (5, 1234),  # averaged once or twice before
 ]  # fmt: skip
-"""Width and height."""
 
 
 def noise(width, height, channels, seed=0):
@@ -26,23 +29,38 @@ def as_pillow(pixels):
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
-@pytest.mark.parametrize(("channels", "given"), [(1, 1), (1, 3), (3, 1), (3, 3)])
-@pytest.mark.parametrize("side", [64, 208])
-def test_squares_have_pillows_levels(fit, channels, given, side):
-    squares = Squares(channels, side, fit)
-    for width, height in SIZES:
+def assert_pillows_levels(squares, sizes, given):
+    for width, height in sizes:
         images = noise(width, height, given)
         made = squares(torch.from_numpy(images)[None])[0]
         assert made.dtype == torch.float32
-        expected = to_square(as_pillow(images), side, channels, fit)
+        expected = to_square(as_pillow(images), squares.side, squares.channels, squares.fit)
         assert np.array_equal(made.numpy(), expected), f"{width} x {height}"
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+@pytest.mark.parametrize(("channels", "given"), [(1, 1), (1, 3), (3, 1), (3, 3)])
+def test_squares_have_pillows_levels(fit, channels, given):
+    assert_pillows_levels(Squares(channels, 64, fit), SIZES, given)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_large_images_are_averaged_in_blocks_as_pillow_does(fit):
+    assert_pillows_levels(Squares(3, 64, fit), LARGE[:-2], 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+@pytest.mark.parametrize(("channels", "given"), [(1, 1), (1, 3), (3, 1), (3, 3)])
+def test_squares_beyond_the_side_that_is_averaged_once_more(fit, channels, given):
+    for side in (64, 208):
+        assert_pillows_levels(Squares(channels, side, fit), SIZES + LARGE, given)
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
 def test_squares_of_format_1_are_resized_twice(fit):
     squares = Squares(3, 43, fit, final_side=32)
-    for width, height in SIZES[:20]:
+    for width, height in SIZES:
         images = noise(width, height, 3)
         expected = resize_squares(to_square(as_pillow(images), 43, 3, fit)[None], 32)
         assert np.array_equal(squares(torch.from_numpy(images)[None]).numpy(), expected), f"{width} x {height}"

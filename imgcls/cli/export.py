@@ -1,0 +1,56 @@
+"""Export a run as one file."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from imgcls.cli.arguments import AsJson, open_tracker
+from imgcls.cli.output import facts_text, print_json, write
+from imgcls.errors import InputError
+
+
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A completed run; a sweep stands for its winner.")],
+    format: Annotated[
+        Literal["onnx", "pt2"] | None, typer.Option("--format", help="By default that of --output, else onnx.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="By default EXPERIMENT-RUN.onnx in the working folder.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Export a run as one file: raw images in, calibrated probabilities out.
+
+    Preprocessing, network, temperature, class names and provenance are inside. Before the file gets its name it is run
+    on all of the run's val images, and must give the run's own predictions. A .pt2 can run code when it is loaded: give
+    others .onnx files, and accept no other ones.
+
+    Example: imgcls export best --output clothes.onnx
+    """
+    ending = output.suffix.lower() if output is not None else f".{format or 'onnx'}"
+    if ending not in (".onnx", ".pt2") or (format is not None and ending != f".{format}"):
+        wanted = f".{format}" if format else ".onnx or .pt2"
+        raise InputError(f"--output {output}: name a file that ends with {wanted}")
+
+    from imgcls.inference.export import export_run, usage
+    from imgcls.inference.find_model import find_run_model
+
+    tracker = open_tracker()
+    model = find_run_model(run, tracker)
+    path = output or Path(f"{model.record.experiment}-{model.run_id[:8]}{ending}")
+    exported = export_run(model, tracker, path)
+    if as_json:
+        print_json(exported.flat())
+        return
+    facts = exported.flat()
+    write(facts_text(f"Exported {path}", {name: _rounded(value) for name, value in facts.items() if name != "file"}))
+    write(f"\nTo use it without imgcls, on uint8 images (B, H, W, C), grey or RGB, upright:\n\n{usage(path)}\n")
+    write(f"Next: imgcls predict {shlex.quote(str(path))} PATHS...")
+
+
+def _rounded(value: object) -> object:
+    return f"{value:.2g}" if isinstance(value, float) else value

@@ -1,0 +1,91 @@
+"""The proof of a model before it leaves the workbench: it gives the run's own predictions for the run's val images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from imgcls.errors import ImgclsError
+from imgcls.statistics.temperature import probabilities
+
+BOUND = 5e-4
+"""Most by which a probability may differ from the run's own."""
+
+
+class ProofError(ImgclsError):
+    """Error of a model that does not give the predictions of its run; it does not leave the workbench."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the proof found on some images: how well two sets of predictions agree.
+
+    Attributes:
+        num_images: that were compared.
+        largest: |difference| of two probabilities.
+        num_other_class: images with another class. The run's two highest probabilities of each lie closer than twice
+            the bound.
+    """
+
+    num_images: int = 0
+    largest: float = 0.0
+    num_other_class: int = 0
+
+    def __add__(self, other: Agreement) -> Agreement:
+        """On the images of both."""
+        return Agreement(
+            self.num_images + other.num_images,
+            max(self.largest, other.largest),
+            self.num_other_class + other.num_other_class,
+        )
+
+
+def agreement(
+    probs: NDArray[np.floating], own: NDArray[np.float64], images: Sequence[str], what: str, bound: float = BOUND
+) -> Agreement:
+    """Proves that probabilities agree with the run's own.
+
+    A class may differ where the run's own two highest probabilities lie closer than twice the bound.
+
+    Args:
+        probs: float (N, K), of the model that is proved.
+        own: float64 (N, K), of the run.
+        images: name of each image.
+        what: what is proved, in words, such as `the ONNX file`.
+        bound: most by which a probability may differ.
+
+    Raises:
+        ProofError: they do not; it names the first image that differs, and its numbers.
+    """
+    differences = np.abs(probs.astype(np.float64) - own).max(axis=1)
+    second, first = np.sort(own, axis=1)[:, -2:].T
+    other_class = own.argmax(axis=1) != probs.argmax(axis=1)
+    wrong = np.flatnonzero(~(differences <= bound) | (other_class & ~(first - second < 2 * bound)))  # NaN is wrong
+    if len(wrong):
+        row = int(wrong[0])
+        raise ProofError(
+            f"{what} does not give the run's own predictions, so it does not leave the workbench. First image that "
+            f"differs: {images[row]}, a probability by {differences[row]:.2g} where {bound:.2g} is allowed (highest "
+            f"{probs[row].max():.6g}, the run's own {first[row]:.6g}); {len(wrong)} of {len(images)} compared at once "
+            "differ"
+        )
+    return Agreement(len(images), float(differences.max(initial=0.0)), int(other_class.sum()))
+
+
+def own_predictions(recorded: pd.DataFrame, temperature: float) -> NDArray[np.float64]:
+    """What a model has to give in the proof: the run's calibrated probabilities of val, float64 (N, K).
+
+    Args:
+        recorded: `predictions/val.csv`; where an earlier version wrote it, they follow from those without temperature.
+        temperature: of the run.
+    """
+    if calibrated := [name for name in recorded if str(name).startswith("calibrated/")]:
+        return recorded[calibrated].to_numpy(np.float64)
+    probs = recorded[[name for name in recorded if str(name).startswith("prob/")]].to_numpy(np.float64)
+    with np.errstate(divide="ignore"):
+        logits = np.maximum(np.log(probs), np.log(np.finfo(np.float64).tiny))
+    return probabilities(logits, temperature)

@@ -1,0 +1,71 @@
+"""What a file that leaves the workbench says of itself: classes, preprocessing, where it comes from, its scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+from imgcls.inference.run_model import RunModel
+from imgcls.record import BEST, MetricName, RunRecord, Tag
+from imgcls.tracking.provenance import versions
+from imgcls.tracking.store import Tracker
+
+EXPORTERS = ("onnx", "onnxscript", "onnxruntime")
+"""Packages of the extra `ship` that make the file or prove it."""
+
+BEST_VAL = f"{BEST}val/"
+
+
+def provenance(model: RunModel, tracker: Tracker) -> dict[str, str]:
+    """The metadata of an exported model, without its proof: name -> text, or JSON.
+
+    What the record does not have is left out.
+    """
+    record = model.record
+    about = {
+        "run_id": record.run_id,
+        "experiment": record.experiment,
+        "class_names": json.dumps(list(model.class_names)),
+        "preprocessing": json.dumps(model.preprocessing.to_plain()),
+        "temperature": repr(model.temperature),
+        "network": record.params.get("model.name", ""),
+        "config_hash": record.tags.get(Tag.CONFIG_HASH, ""),
+        "data_fingerprint": record.fingerprint,
+        "git_commit": record.tags.get(Tag.GIT_COMMIT, ""),
+        "git_dirty": record.tags.get(Tag.GIT_DIRTY, ""),
+        "val_scores": json.dumps(_val_scores(record.metrics)),
+        "test_scores": json.dumps(scores) if (scores := _test_scores(record, tracker)) else "",
+        "trained_with": json.dumps(record.versions),
+        "exported_with": json.dumps(versions() | _exporters()),
+    }
+    return {name: text for name, text in about.items() if text}
+
+
+def _val_scores(metrics: Mapping[str, float]) -> dict[str, float]:
+    """`val/SCORE` and the ends of its interval, at the kept epoch."""
+    scores = {
+        f"val/{name.removeprefix(BEST_VAL)}": value for name, value in metrics.items() if name.startswith(BEST_VAL)
+    }
+    return dict(sorted(scores.items()))
+
+
+def _test_scores(record: RunRecord, tracker: Tracker) -> dict[str, float]:
+    """`test/SCORE`, the ends of its interval and `look`, its ordinal, of the latest evaluation; empty without one."""
+    tags = {Tag.KIND: "evaluation", Tag.EVALUATED_RUN_ID: record.run_id, Tag.OUTCOME: "completed"}
+    judged = [found for found in tracker.find(tags) if MetricName.TEST_ACCURACY in found.metrics]
+    if not judged:
+        return {}
+    latest = max(judged, key=lambda found: found.started)
+    scores = {name: value for name, value in sorted(latest.metrics.items()) if name.startswith("test/")}
+    return {"look": latest.look, **scores}
+
+
+def _exporters() -> dict[str, str]:
+    found = {}
+    for name in EXPORTERS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,361 @@
+"""A file that leaves the workbench gives the run's own predictions; one that does not is never written."""
+
+import dataclasses
+import itertools
+import json
+import re
+import zipfile
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from onnx import TensorProto, helper
+from PIL import Image
+
+from imgcls.errors import InputError
+from imgcls.inference import export
+from imgcls.inference.export import export_run, inference_graph, traced, write_file
+from imgcls.inference.export_proof import Own, prove_export
+from imgcls.inference.exported_model import ExportedModel, load_exported
+from imgcls.inference.graph import ImagesToProbs
+from imgcls.inference.proof import Agreement, ProofError, agreement
+from imgcls.inference.provenance import provenance
+from imgcls.inference.run_model import load_run_model, recorded_predictions
+from tests.data.make import noise, picture
+
+CLASSES = ["coat", "shoe, left"]
+
+
+def columns(table, kind):
+    return table[[f"{kind}/{name}" for name in CLASSES]].to_numpy()
+
+
+@pytest.fixture(scope="session")
+def onnx_file(_shop, tmp_path_factory):
+    """The run of `shop` as ONNX, made once because that takes ten seconds."""
+    path = tmp_path_factory.mktemp("exported") / "shop.onnx"
+    return export_run(_shop.model(), _shop.project.tracker, path)
+
+
+def eager(model, change=None, graph=None, tracker=None):
+    """The exported model without an export: its graph in torch, with what a trap changes in the images."""
+    graph = graph or inference_graph(model)
+
+    def run(images):
+        with torch.inference_mode():
+            return graph(torch.from_numpy(images if change is None else change(images))).numpy()
+
+    return ExportedModel(run, provenance(model, tracker))
+
+
+def recorded_of(shop):
+    return recorded_predictions(shop.record, shop.project.tracker).set_index("image")
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_file_gives_the_recorded_predictions_without_imgcls(shop, onnx_file):
+    session = onnxruntime.InferenceSession(onnx_file.path)
+    recorded, preprocessing = recorded_of(shop), shop.model().preprocessing
+    for name in recorded.index:
+        square = preprocessing.square(shop.project_image(name))
+        (probs,) = session.run(["probs"], {"images": square.transpose(1, 2, 0)[None]})
+        np.testing.assert_allclose(probs[0], columns(recorded.loc[[name]], "calibrated")[0], atol=1e-5, rtol=0)
+        (probs,) = session.run(["probs"], {"images": np.asarray(shop.project_image(name).convert("RGB"))[None]})
+        np.testing.assert_allclose(probs[0], columns(recorded.loc[[name]], "calibrated")[0], atol=1e-5, rtol=0)
+
+
+def test_it_takes_images_of_any_size_and_number_grey_or_rgb(shop, onnx_file):
+    own, file = shop.model(), load_exported(onnx_file.path)
+    for size in ((40, 40), (30, 50), (50, 30), (1, 7), (16, 16), (400, 110)):
+        for num, channels in itertools.product((1, 3, 64), (1, 3)):
+            images = np.stack([noise(seed, size)[..., :channels] for seed in range(num)])
+            pillow = [Image.fromarray(image[..., 0] if channels == 1 else image) for image in images]
+            expected = own.probs(np.stack(list(map(own.preprocessing.square, pillow))))
+            np.testing.assert_allclose(file.whole(images), expected, atol=1e-5, rtol=0)
+
+
+def test_it_is_one_onnx_file_with_its_provenance(shop, onnx_file):
+    assert [path.name for path in onnx_file.path.parent.iterdir()] == ["shop.onnx"]
+    model = onnx.load(onnx_file.path, load_external_data=False)
+    onnx.checker.check_model(model, full_check=True)
+    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [20]
+    (images,), (probs,) = model.graph.input, model.graph.output
+    sizes = images.type.tensor_type.shape.dim
+    assert (images.name, images.type.tensor_type.elem_type) == ("images", TensorProto.UINT8)
+    assert [size.dim_param for size in sizes] == ["batch", "height", "width", "channels"]
+    assert (probs.name, probs.type.tensor_type.elem_type) == ("probs", TensorProto.FLOAT)
+    about = {entry.key: entry.value for entry in model.metadata_props}
+    run = shop.project.client.get_run(shop.run_id).data
+    assert json.loads(about["class_names"]) == CLASSES
+    assert about["run_id"] == shop.run_id and about["config_hash"] == run.tags["imgcls.config_hash"]
+    assert about["data_fingerprint"] == run.tags["imgcls.data_fingerprint"]
+    assert float(about["temperature"]) == run.metrics["best/temperature"]
+    assert json.loads(about["val_scores"])["val/accuracy"] == run.metrics["best/val/accuracy"]
+    proof = json.loads(about["proof"])
+    assert proof["num_val"] == 21 and 0 < proof["squares_largest_difference"] <= 5e-4
+    assert proof["whole_largest_difference"] <= 5e-4 and proof["squares_other_class"] == 0
+
+
+def test_it_says_nothing_of_this_machine(onnx_file):
+    content = onnx_file.path.read_bytes()
+    assert not re.search(rb"/(home|root|tmp|work|usr)/", content) and b".py" not in content
+
+
+def test_a_file_is_a_classifier(shop, onnx_file):
+    own, file = shop.model(), load_exported(onnx_file.path)
+    assert (file.run_id, file.class_names) == (own.run_id, own.class_names)
+    assert (file.preprocessing, file.temperature) == (own.preprocessing, own.temperature)
+    paths = sorted(str(path) for path in (shop.images / "val").rglob("*.*"))
+    for raw in (False, True):
+        theirs, ours = file.predict(paths, raw=raw), own.predict(paths, raw=raw)
+        assert list(theirs["prediction"]) == list(ours["prediction"])
+        np.testing.assert_allclose(columns(theirs, "prob"), columns(ours, "prob"), atol=1e-5, rtol=0)
+
+
+def test_raw_undoes_the_temperature(shop):
+    model = shop.model()
+    model.temperature = 2.5
+    squares = np.random.default_rng(0).integers(0, 256, (5, 3, 16, 16), np.uint8)
+    file = eager(model, tracker=shop.project.tracker)
+    np.testing.assert_allclose(file.probs(squares, raw=True), model.probs(squares, raw=True), atol=1e-6)
+    assert abs(file.probs(squares) - file.probs(squares, raw=True)).max() > 1e-3
+
+
+def test_test_scores_and_their_look_go_with_the_file(project):
+    from imgcls.evaluation.judge import evaluate
+
+    run_id = project.train("data.test_fraction=0.2").run_id
+    record = project.tracker.get(run_id)
+    assert "test_scores" not in provenance(load_run_model(record, project.tracker), project.tracker)
+    look = evaluate(run_id, project.tracker).record
+    scores = json.loads(provenance(load_run_model(record, project.tracker), project.tracker)["test_scores"])
+    assert scores["look"] == look.look and scores["test/accuracy"] == look.metrics["test/accuracy"]
+    assert scores["test/accuracy_low"] < scores["test/accuracy"] < scores["test/accuracy_high"]
+
+
+@pytest.mark.slow
+def test_a_pt2_gives_the_same(shop, onnx_file, tmp_path, caplog):
+    path = tmp_path / "shop.pt2"
+    exported = export_run(shop.model(), shop.project.tracker, path)
+    assert exported.proof.squares.num_images == 21
+    with zipfile.ZipFile(path) as archive:
+        texts = [archive.read(name) for name in archive.namelist() if name.endswith(".json")]
+    assert not any(re.search(rb"/(home|root|tmp|work|usr)/", text) for text in texts)
+    assert "may run code" not in caplog.text
+    file, other = load_exported(path), load_exported(onnx_file.path)
+    assert "may run code" in caplog.text
+    assert {name: text for name, text in file.metadata.items() if name != "proof"} == {
+        name: text for name, text in other.metadata.items() if name != "proof"
+    }
+    for size in ((40, 40), (30, 50), (50, 30), (1, 7)):
+        images = np.stack([noise(seed, size) for seed in range(3)])
+        np.testing.assert_allclose(file.whole(images), other.whole(images), atol=1e-5, rtol=0)
+
+
+# --- the proof --------------------------------------------------------------------------------------------------------
+
+
+def changed(model, **changes):
+    return ImagesToProbs(model.network, dataclasses.replace(model.preprocessing, **changes), model.temperature)
+
+
+def resized_by(mode, antialias):
+    def resize(images):
+        side = min(images.shape[1:3])
+        top, left = ((length - side) // 2 for length in images.shape[1:3])
+        square = torch.from_numpy(images[:, top : top + side, left : left + side]).permute(0, 3, 1, 2).float()
+        small = F.interpolate(square, (16, 16), mode=mode, antialias=antialias)
+        return small.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+    return resize
+
+
+TRAPS = {
+    "squashed": lambda model: {"graph": changed(model, fit="squash")},
+    "padded": lambda model: {"graph": changed(model, fit="pad")},
+    "another mean": lambda model: {"graph": changed(model, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))},
+    "another temperature": lambda model: {
+        "graph": ImagesToProbs(model.network, model.preprocessing, model.temperature * 1.1)
+    },
+    "BGR": lambda _: {"change": lambda images: np.ascontiguousarray(images[..., ::-1])},
+    "turned": lambda _: {"change": lambda images: np.ascontiguousarray(images[:, ::-1, ::-1])},
+    "no antialias": lambda _: {"change": resized_by("bilinear", antialias=False)},
+    "nearest": lambda _: {"change": resized_by("nearest", antialias=False)},
+    "resized twice": lambda model: {"graph": changed(model, decode_side=24)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_a_graph_with_a_trap_is_not_proved(shop, trap):
+    model, tracker = shop.model(), shop.project.tracker
+    model.network.eval()
+    own = Own.of(model, tracker)
+    file = eager(model, tracker=tracker, **TRAPS[trap](model))
+    with pytest.raises(ProofError, match=r"does not leave the workbench\. First image that differs: val/"):
+        prove_export(file, own, inference_graph(model))
+
+
+def test_the_graph_itself_is_proved(shop):
+    model, tracker = shop.model(), shop.project.tracker
+    proof = prove_export(eager(model, tracker=tracker), Own.of(model, tracker), inference_graph(model))
+    assert proof.squares.num_images == proof.whole.num_images == 21 and proof.shapes.num_images == 3 * (1 + 3 + 64)
+    assert max(proof.whole.largest, proof.squares.largest, proof.shapes.largest) < 1e-5
+    assert proof.rounding is None and proof.to_plain()["num_val"] == 21
+
+
+def test_a_file_that_is_not_proved_gets_no_name(shop, tmp_path, monkeypatch):
+    model = shop.model()
+    monkeypatch.setattr(export, "inference_graph", lambda model: changed(model, fit="squash").eval())
+    monkeypatch.setattr(export, "traced", lambda graph: graph)
+    monkeypatch.setattr(export, "write_file", lambda _graph, path, _metadata: path.write_bytes(b"written"))
+    monkeypatch.setattr(
+        export, "load_exported",
+        lambda _path, is_own: is_own and eager(model, graph=changed(model, fit="squash"), tracker=shop.project.tracker),
+    )  # fmt: skip
+    (tmp_path / "old.onnx").write_bytes(b"an earlier one")
+    with pytest.raises(ProofError, match="First image that differs"):
+        export_run(model, shop.project.tracker, tmp_path / "old.onnx")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"an earlier one"]
+
+
+def test_a_class_may_differ_only_where_the_two_highest_lie_close_together():
+    own = np.array([[0.5003, 0.4997], [0.6, 0.4]])
+    close = agreement(np.array([[0.4999, 0.5001], [0.6, 0.4]]), own, ["a", "b"], "it")
+    assert close == Agreement(2, pytest.approx(4e-4), 1)
+    assert close + Agreement(3, 1e-3, 2) == Agreement(5, 1e-3, 3)
+    wide = np.array([[0.5003, 0.4997], [0.4, 0.6]])
+    for probs, bound in ((wide, 5e-4), (wide, 0.099), (np.full((2, 2), np.nan), 1.0)):
+        with pytest.raises(ProofError, match="First image"):
+            agreement(probs, own, ["a", "b"], "it", bound)
+
+
+def test_without_its_val_images_there_is_no_proof_and_no_file(shop, tmp_path):
+    model, tracker = shop.model(), shop.project.tracker
+    image = next(path for path in sorted((shop.images / "val").rglob("*.png")))
+    content = image.read_bytes()
+    try:
+        image.unlink()
+        with pytest.raises(InputError, match="No file leaves the workbench"):
+            export_run(model, tracker, tmp_path / "shop.pt2")
+        Image.fromarray(picture(999)).save(image)
+        with pytest.raises(InputError, match="has changed since the run"):
+            prove_export(eager(model, tracker=tracker), Own.of(model, tracker), inference_graph(model))
+    finally:
+        image.write_bytes(content)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_scored_in_bfloat16_is_proved_in_float32_and_its_rounding_is_said(project):
+    record = project.tracker.get(project.train("train.precision=bfloat16").run_id)
+    model = load_run_model(record, project.tracker)
+    own, graph = Own.of(model, project.tracker), inference_graph(model)
+    file = eager(model, tracker=project.tracker)
+    proof = prove_export(file, own, graph)
+    assert proof.squares.largest < 1e-5 and proof.rounding > 5e-4
+    assert proof.to_plain()["bfloat16_largest_difference"] == proof.rounding
+    moved = own.probs.copy()
+    moved[7] = np.roll(moved[7], 1)
+    with pytest.raises(ProofError, match="bfloat16 itself makes out"):
+        prove_export(file, dataclasses.replace(own, probs=moved), graph)
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def foreign_onnx(path, **metadata):
+    make = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["images"], ["probs"])],
+        "g",
+        [make("images", 1, ["B"])],
+        [make("probs", 1, ["B"])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+
+
+WHOLE = {"run_id": "r", "class_names": '["a", "b"]', "preprocessing": "{}", "temperature": "1"}
+
+WRONG = {
+    "a.onnx": (lambda path: path.write_bytes(b"no ONNX at all"), "is not an exported model, or is damaged"),
+    "b.onnx": (lambda path: path.write_bytes(b""), "is not an exported model, or is damaged"),
+    "c.onnx": (foreign_onnx, "was not written by `imgcls export`: its metadata have no run_id"),
+    "d.onnx": (lambda path: foreign_onnx(path, **WHOLE), "damaged metadata"),
+    "e.pt2": (lambda path: path.write_bytes(b"PK nothing"), "is not an exported model, or is damaged"),
+    "f.onnx": (lambda _: None, "there is no file"),
+    "g.tar": (lambda path: path.write_bytes(b""), "ends with .onnx or .pt2"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_damaged_or_foreign_file_is_refused_in_one_error(tmp_path, name, capfd):
+    write, reason = WRONG[name]
+    write(tmp_path / name)
+    with pytest.raises(InputError, match=re.escape(reason)):
+        load_exported(tmp_path / name)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_half_a_file_is_refused(onnx_file, tmp_path):
+    content = onnx_file.path.read_bytes()
+    (tmp_path / "half.onnx").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="damaged"):
+        load_exported(tmp_path / "half.onnx")
+
+
+def test_a_network_that_is_too_large_for_onnx_is_refused_with_its_size(shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "LARGEST_ONNX", 10**4)
+    with pytest.raises(InputError, match=r"GB of weights.*--format pt2"):
+        export_run(shop.model(), shop.project.tracker, tmp_path / "large.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- every family -----------------------------------------------------------------------------------------------------
+
+
+FAMILIES = {
+    "resnet": {"depth": 10, "width": 8},
+    "resnet32": {"width": 8},
+    "random-encoder": {"patch": 8, "width": 8},
+    "torchvision:mobilenet_v3_small": {},
+    "timm:tf_efficientnet_lite0": {},
+    "timm:test_vit": {},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_gives_the_same_under_torch_and_in_both_formats(tmp_path, name):
+    from imgcls.config.keys import ModelConfig
+    from imgcls.data.preprocessing import Preprocessing
+    from imgcls.models.registry import build_model, resolve_model
+    from imgcls.training.weight_gradients import speed_up
+
+    side = 160 if name == "timm:test_vit" else 32
+    config = resolve_model(ModelConfig(name=name, **FAMILIES[name]), 3, side)
+    network = build_model(config, 5, 3, side, seed=0, with_weights=False).eval()
+    speed_up(network)
+    graph = ImagesToProbs(network, Preprocessing(3, side, "crop", (0.4,) * 3, (0.2,) * 3, 2, side), 1.3).eval()
+    program = traced(graph)
+    about = WHOLE | {"preprocessing": json.dumps(graph_preprocessing(side))}
+    for ending in (".onnx", ".pt2"):
+        write_file(program, path := tmp_path / f"model{ending}", about)
+        file = load_exported(path, is_own=True)
+        for num, size in ((1, (side, side)), (3, (40, 60)), (64, (60, 40))):
+            images = np.stack([noise(seed, size) for seed in range(num)])
+            with torch.inference_mode():
+                expected = graph(torch.from_numpy(images)).numpy()
+            np.testing.assert_allclose(file.whole(images), expected, atol=1e-5, rtol=0)
+
+
+def graph_preprocessing(side):
+    return {
+        "channels": 3, "image_size": side, "fit": "crop", "mean": [0.4] * 3, "std": [0.2] * 3, "squares": 2,
+        "decode_side": side,
+    }  # fmt: skip
