@@ -1,7 +1,7 @@
 """A classifier in use, wherever its weights are: a run's checkpoint, or a file that left the workbench."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -21,12 +21,14 @@ class Classifier(ABC):
         class_names: K names, in the order of the probabilities.
         preprocessing: how an image becomes its input.
         temperature: by which its logits are divided for calibrated probabilities.
+        seal: finds the test images that it does not predict without a look; None of a model without a record at hand.
     """
 
     run_id: str
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     temperature: float
+    seal: Callable[[], SealedImages] | None = None
 
     @abstractmethod
     def probs(self, squares: NDArray[np.uint8], *, raw: bool = False) -> NDArray[np.float64]:
@@ -41,8 +43,8 @@ class Classifier(ABC):
         """
 
     def sealed_images(self) -> SealedImages:
-        """The test images that it does not predict without a look; a model outside of a project knows none."""
-        return UNKNOWN
+        """The test images that it does not predict without a look, as the record knows them now."""
+        return UNKNOWN if self.seal is None else self.seal()
 
     def predict(
         self,

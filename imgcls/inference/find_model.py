@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+from functools import partial
 from pathlib import Path
 
 from imgcls.errors import InputError
 from imgcls.inference.classifier import Classifier
 from imgcls.inference.exported_model import load_exported
 from imgcls.inference.run_model import RunModel, load_run_model
+from imgcls.inference.test_images import SealedImages, sealed_from_stranger, sealed_images
 from imgcls.project import Project
+from imgcls.record import Tag
 from imgcls.runs.rebuild import trained_record
 from imgcls.text import nearest
+from imgcls.tracking.registry import REGISTERED
 from imgcls.tracking.store import Tracker
+from imgcls.tracking.store_address import is_recorded
+
+log = logging.getLogger(__name__)
 
 EXPORTED = (".onnx", ".pt2")
 """Endings of exported files."""
@@ -29,9 +37,13 @@ def find_model(text: str, folder: Path) -> Classifier:
     Raises:
         InputError: there is no such run, version or file; what has a similar name is said.
     """
+    project = Project.around(folder)
     if text.lower().endswith(EXPORTED):
-        return _of_file(folder / text)
-    return find_run_model(text, Tracker(Project.around(folder).root))
+        model = _of_file(folder / text)
+        if is_recorded(project.root):
+            model.seal = partial(_seal_of, model.run_id, Tracker(project.root))
+        return model
+    return find_run_model(text, Tracker(project.root))
 
 
 def find_run_model(text: str, tracker: Tracker) -> RunModel:
@@ -40,7 +52,36 @@ def find_run_model(text: str, tracker: Tracker) -> RunModel:
     Raises:
         InputError: there is no such run, or none that has completed.
     """
-    return load_run_model(trained_record(text, tracker), tracker)
+    run_id = registered_run(text, tracker) if text.startswith(REGISTERED) else text
+    return load_run_model(trained_record(run_id, tracker), tracker)
+
+
+def registered_run(uri: str, tracker: Tracker) -> str:
+    """The run of a version in MLflow's registry.
+
+    Args:
+        uri: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+        tracker: whose registry is asked.
+
+    Raises:
+        InputError: there is no such version, or imgcls did not register it.
+    """
+    version = tracker.registry().find(uri)
+    if not version.run_id or Tag.CONFIG_HASH not in version.tags:
+        raise InputError(
+            f"version {version.number} of {version.name} was not registered by imgcls, so nobody knows how images are "
+            "made ready for it; `imgcls register RUN` registers a run"
+        )
+    log.info("%s is version %d, of run %s", uri, version.number, version.run_id)
+    return version.run_id
+
+
+def _seal_of(run_id: str, tracker: Tracker) -> SealedImages:
+    try:
+        record = tracker.get(run_id)
+    except InputError:
+        return sealed_from_stranger(run_id, tracker)
+    return sealed_images(record, tracker)
 
 
 def _of_file(path: Path) -> Classifier:

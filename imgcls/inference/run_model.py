@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from imgcls.data.sources import native_side
 from imgcls.data.splits import decode_side
 from imgcls.errors import InputError
 from imgcls.inference.classifier import Classifier
-from imgcls.inference.test_images import SealedImages, sealed_images
+from imgcls.inference.test_images import sealed_images
 from imgcls.models.registry import build_model
 from imgcls.record import RunRecord
 from imgcls.runs.earlier_versions import recorded_squares
@@ -60,7 +61,8 @@ class RunModel(Classifier):
         device: Device,
         tracker: Tracker,
     ) -> None:
-        self.record, self.experiment, self._tracker = record, experiment, tracker
+        self.record, self.experiment = record, experiment
+        self.seal = partial(sealed_images, record, tracker)
         self.run_id, self.class_names = record.run_id, tuple(checkpoint["class_names"])
         self.preprocessing, self.temperature = preprocessing, temperature
         network = build_model(
@@ -89,10 +91,6 @@ class RunModel(Classifier):
     def probs(self, squares: NDArray[np.uint8], *, raw: bool = False) -> NDArray[np.float64]:
         """See `Classifier.probs`."""
         return probabilities(self.logits(squares), 1.0 if raw else self.temperature)
-
-    def sealed_images(self) -> SealedImages:
-        """Those of its own test split and of every look in the record."""
-        return sealed_images(self.record, self._tracker)
 
 
 def load_run_model(record: RunRecord, tracker: Tracker) -> RunModel:

@@ -26,7 +26,10 @@ from imgcls.tracking.store import Tracker
 
 
 def _cannot_look(_: Hashes) -> RunRecord:
-    raise SealedImagesError("no record is at hand in which a look could be written down; predict with the run itself")
+    raise SealedImagesError(
+        "these are test images, and the record that is at hand does not hold the run of this model, so no look can be "
+        "written down below it; predict where its run is recorded"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +67,18 @@ UNKNOWN = SealedImages(
 def sealed_images(record: RunRecord, tracker: Tracker) -> SealedImages:
     """The test images that a run may not predict without a look: its own, and those of every look in the ledger."""
     own, doubt = _own(record, tracker)
+    return _with_ledger(tracker, own, doubt, lambda images: look_to_predict(record, images, tracker))
+
+
+def sealed_from_stranger(run_id: str, tracker: Tracker) -> SealedImages:
+    """The test images that a model may not predict whose run this record does not hold: those of the ledger."""
+    doubt = f"run {run_id}, which trained this model, is not in {tracker.where()}: its own test images are not known"
+    return _with_ledger(tracker, frozenset(), doubt, _cannot_look)
+
+
+def _with_ledger(
+    tracker: Tracker, own: frozenset[str], doubt: str, look: Callable[[Hashes], RunRecord]
+) -> SealedImages:
     looks = openings(tracker)
     doubts = [doubt] if doubt else []
     if num := sum(opening.names is None for opening in looks):
@@ -71,12 +86,9 @@ def sealed_images(record: RunRecord, tracker: Tracker) -> SealedImages:
             f"{counted(num, 'earlier look')} at test splits did not record which images they opened, so those images "
             "are not recognised"
         )
-    return SealedImages(
-        own.union(*(opening.names or () for opening in looks)),
-        np.unique(np.concatenate([UNKNOWN.sketches, *(opening.sketches for opening in looks)]), axis=0),
-        tuple(doubts),
-        lambda images: look_to_predict(record, images, tracker),
-    )
+    names = own.union(*(opening.names or () for opening in looks))
+    sketches = np.unique(np.concatenate([UNKNOWN.sketches, *(opening.sketches for opening in looks)]), axis=0)
+    return SealedImages(names, sketches, tuple(doubts), look)
 
 
 def _own(record: RunRecord, tracker: Tracker) -> tuple[frozenset[str], str]:

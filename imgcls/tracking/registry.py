@@ -18,6 +18,7 @@ from mlflow.protos.databricks_pb2 import (
 from mlflow.tracking import MlflowClient
 
 from imgcls.errors import InputError
+from imgcls.text import did_you_mean
 from imgcls.tracking.artifact_places import Places
 
 ALIAS = re.compile(r"[\w-]+")
@@ -27,6 +28,12 @@ RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
 
 MODEL_NAME = "served-model"
 """Name of the logged model of MLflow whose files a version points to."""
+
+REGISTERED = "models:/"
+"""How the address of a registered version begins."""
+
+ADDRESS = re.compile(r"models:/(?P<name>[^/:]+?)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
+"""The address of a registered version, by an alias or by its number."""
 
 NOT_THERE = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 """MLflow's answers where there is no such model, or no such alias."""
@@ -68,6 +75,48 @@ class Registry:
             if error.error_code not in NOT_THERE:
                 raise
             return None
+
+    def find(self, address: str) -> Version:
+        """The registered version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` names.
+
+        Raises:
+            InputError: another form, or there is no such version; what there is is said.
+        """
+        if (found := ADDRESS.fullmatch(address)) is None:
+            raise InputError(
+                f"{address!r} names no registered version; give models:/NAME@ALIAS or models:/NAME/VERSION"
+            )
+        name, alias, number = found["name"], found["alias"], found["number"]
+        version = self.holder(name, alias) if alias else self._numbered(name, number)
+        if version is not None:
+            return version
+        models = self._models()
+        if name not in models:
+            there = f"registered are {', '.join(sorted(models))}" if models else "nothing is registered here"
+            raise InputError(f"no model {name!r} is registered{did_you_mean(name, models)}; {there}")
+        if alias is None:
+            raise InputError(f"{name} has no version {number}; give another number, or an alias")
+        aliases = sorted(models[name])
+        there = f"its aliases are {', '.join(aliases)}" if aliases else "it has none; give the number of a version"
+        raise InputError(f"{name} has no alias {alias!r}{did_you_mean(alias, aliases)}; {there}")
+
+    def _numbered(self, name: str, number: str) -> Version | None:
+        try:
+            return Version.of(self._client.get_model_version(name, number))
+        except MlflowException as error:
+            if error.error_code not in NOT_THERE:
+                raise
+            return None
+
+    def _models(self) -> dict[str, list[str]]:
+        """Name of each registered model -> its aliases."""
+        models: dict[str, list[str]] = {}
+        token = None
+        while True:
+            page = self._client.search_registered_models(page_token=token)
+            models |= {model.name: list(model.aliases) for model in page}
+            if not (token := page.token):
+                return models
 
     def version_of(self, name: str, run_id: str) -> Version | None:
         """The newest registered version of a run under a name; None where there is none."""

@@ -181,6 +181,8 @@ class RemoteClient(MlflowClient):
     list_artifacts = _asked("list_artifacts", "looking for artifacts of run {}")
     download_artifacts = _asked("download_artifacts", "reading {1} of run {0}")
     get_model_version_by_alias = _asked("get_model_version_by_alias", "reading registered model {}")
+    get_model_version = _asked("get_model_version", "reading registered model {}")
+    search_registered_models = _asked("search_registered_models", "reading the registered models")
     search_model_versions = _asked("search_model_versions", "reading the registered models")
     create_registered_model = _asked("create_registered_model", "registering model {}")
     create_logged_model = _asked("create_logged_model", "registering a model")

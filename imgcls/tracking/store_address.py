@@ -113,3 +113,8 @@ def _check_utf_8(path: Path) -> None:
                 f"the folder {os.fsencode(part)!r} has bytes in its name that are not UTF-8, and no address of MLflow "
                 "can hold them; rename it"
             ) from None
+
+
+def is_recorded(root: Path) -> bool:
+    """Whether a project has a tracking store; one is made where a Tracker is opened."""
+    return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (root / "mlflow.db").is_file()

@@ -1,0 +1,114 @@
+"""A classifier is found by whatever a user calls it, and a wrong name is answered with a near one."""
+
+import pytest
+
+from imgcls.errors import InputError, SealedImagesError
+from imgcls.inference import find_model as module
+from imgcls.inference.classifier import Classifier
+from imgcls.inference.find_model import find_model
+from imgcls.search.sweep import Sweep
+from tests.data.make import picture
+
+
+@pytest.fixture(scope="module")
+def searched(make_project):
+    """A project with a sweep of two trials, whose winner is registered; and its sweep, its winner, its other trial."""
+    project = make_project()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.root)
+        overrides = (
+            "search.trials=2",
+            "train.epochs=1",
+            "train.warmup_epochs=0",
+            "search.space.train.warmup_epochs=[0]",
+        )
+        sweep = Sweep(project.experiment(*overrides), project.tracker).run()
+    client, winner = project.client, sweep.best_run_id
+    client.create_registered_model("tiny")
+    client.create_registered_model("bare")
+    by_us = {"imgcls.config_hash": "1"}
+    for name, run_id, tags in (("tiny", winner, by_us), ("tiny", winner, {}), ("tiny", None, by_us)):
+        client.create_model_version(name, str(project.root), run_id, tags=tags)
+    client.set_registered_model_alias("tiny", "champion", "1")
+    (other,) = (trial.run_id for trial in project.runs(kind="trial") if trial.run_id != winner)
+    return project, sweep.run_id, winner, other
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{winner}", "winner"),
+        ("{other}", "other"),
+        ("{short}", "winner"),
+        ("{SHORT}", "winner"),
+        ("{sweep}", "winner"),
+        ("best", "winner"),
+        ("last", "winner"),
+        ("models:/tiny@champion", "winner"),
+        ("models:/tiny/1", "winner"),
+    ],
+)
+def test_every_name_of_a_run_finds_it(searched, text, expected):
+    project, sweep, winner, other = searched
+    named = text.format(winner=winner, other=other, short=winner[:8], SHORT=winner[:8].upper(), sweep=sweep)
+    assert find_model(named, project.root).run_id == {"winner": winner, "other": other}[expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lsat", "did you mean `last`"),
+        ("abc", "too short"),
+        ("tiny", "did you mean"),
+        ("models:/tiny@champoin", "did you mean 'champion'"),
+        ("models:/bare@champion", "it has none"),
+        ("models:/tine@champion", "did you mean 'tiny'"),
+        ("models:/tiny/4", "has no version 4"),
+        ("models:/tiny/2", "was not registered by imgcls"),
+        ("models:/tiny/3", "was not registered by imgcls"),
+        ("models:/tiny", "give models:/NAME@ALIAS or models:/NAME/VERSION"),
+        ("models:/tiny/latest", "give models:/NAME@ALIAS or models:/NAME/VERSION"),
+        ("modle.onnx", "did you mean"),
+        ("elsewhere/a.pt2", "no file"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_what_there_is(searched, text, message):
+    project, *_ = searched
+    (project.root / "model.onnx").touch()
+    with pytest.raises(InputError) as error:
+        find_model(text, project.root)
+    assert message in str(error.value)
+
+
+class Exported(Classifier):
+    """A file's model, which knows no record."""
+
+    def __init__(self, run_id, model):
+        self.run_id, self.class_names, self.preprocessing = run_id, model.class_names, model.preprocessing
+        self._model = model
+
+    def probs(self, squares, *, raw=False):
+        return self._model.probs(squares, raw=raw)
+
+
+def test_an_exported_file_in_a_project_obeys_the_seal_of_its_record(shop, monkeypatch, tmp_path, caplog):
+    (shop.project.root / "a.onnx").touch()
+    (tmp_path / "a.onnx").touch()
+    test_image = sorted((shop.images / "test").rglob("*.*"))[13]
+
+    def as_run(run_id):
+        monkeypatch.setattr(module, "_of_file", lambda _: Exported(run_id, shop.model()))
+
+    as_run(shop.run_id)
+    with pytest.raises(SealedImagesError):
+        find_model("a.onnx", shop.project.root).predict(test_image)
+    find_model("a.onnx", shop.project.root).predict(test_image, test_look=True)
+    as_run("0" * 32)
+    stranger = find_model("a.onnx", shop.project.root)
+    for leave in (False, True):
+        with pytest.raises(SealedImagesError):
+            stranger.predict(test_image, test_look=leave)
+    assert len(stranger.predict(picture(3))) == 1
+    assert "its own test images are not known" in caplog.text
+    assert len(find_model("a.onnx", tmp_path).predict(test_image)) == 1
+    assert "no record is at hand" in caplog.text and not (tmp_path / "mlflow.db").exists()
