@@ -26,6 +26,7 @@ from imgcls.cli.ledger import ledger
 from imgcls.cli.models import models
 from imgcls.cli.output import write
 from imgcls.cli.predict import predict
+from imgcls.cli.register import register
 from imgcls.cli.rerun import rerun
 from imgcls.cli.runs import runs
 from imgcls.cli.sweep import sweep
@@ -100,6 +101,7 @@ for _verb in (
     evaluate,
     predict,
     export,
+    register,
     rerun,
     ledger,
     compare,

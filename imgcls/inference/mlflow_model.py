@@ -20,7 +20,6 @@ from mlflow.types import ColSpec, DataType, Schema
 from PIL import Image
 
 import imgcls
-from imgcls.data.preprocessing import Preprocessing
 from imgcls.errors import InputError
 
 with warnings.catch_warnings():
@@ -40,17 +39,13 @@ PACKAGE = Path(imgcls.__file__).parent
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
 
 
-def save_mlflow_model(
-    folder: Path, onnx: Path, class_names: Sequence[str], preprocessing: Preprocessing, about: Mapping[str, str]
-) -> None:
+def save_mlflow_model(folder: Path, onnx: Path, metadata: Mapping[str, str]) -> None:
     """Saves the MLflow model of an exported network.
 
     Args:
         folder: to make.
-        onnx: the exported file: `images` uint8 (B, H, W, C) -> `probs` float32 (B, K).
-        class_names: K names, in the order of the probabilities.
-        preprocessing: how an image becomes a square.
-        about: provenance, which goes into the model's metadata.
+        onnx: the exported file, which holds its class names and preprocessing.
+        metadata: of the exported file.
 
     Raises:
         InputError: onnxruntime is not installed.
@@ -59,23 +54,19 @@ def save_mlflow_model(
     # MLmodel records the places that its files came from: they come from a neutral one.
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
-        plain = {"class_names": list(class_names), "preprocessing": preprocessing.to_plain(), **about}
-        (place / "about.json").write_text(json.dumps(plain, indent=1), encoding="utf-8")
         shutil.copyfile(onnx, place / "model.onnx")
         shutil.copyfile(SERVED_MODEL, place / SERVED_MODEL.name)
         decoder = write_decoder(place)
         mlflow.pyfunc.save_model(
             path=str(folder),
             python_model=str(place / SERVED_MODEL.name),
-            artifacts={
-                "model": str(place / "model.onnx"), "about": str(place / "about.json"), "decoder": str(decoder),
-            },
-            signature=_signature(class_names),
+            artifacts={"model": str(place / "model.onnx"), "decoder": str(decoder)},
+            signature=_signature(json.loads(metadata["class_names"])),
             pip_requirements=requirements(),
-            metadata=dict(about),
+            metadata=dict(metadata),
             input_example=pd.DataFrame({"image": [_example()]}),
             uv_project_path=str(place),  # no project: else MLflow takes the files of one around the working folder
-        )  # fmt: skip
+        )
 
 
 def load_mlflow_model(folder: Path) -> Any:

@@ -36,20 +36,19 @@ class ServedModel(PythonModel):
     """The served model: decodes each image as imgcls does, and runs the exported network on its square."""
 
     def load_context(self, context: Any) -> None:
-        """Loads the served model from the files that MLflow kept: `model`, `about` and `decoder`."""
-        about = json.loads(Path(context.artifacts["about"]).read_text(encoding="utf-8"))
-        decoder = Path(context.artifacts["decoder"])
-        self._decode = _carried(decoder, "data.decode")
-        self._square = _carried(decoder, "data.preprocessing").Preprocessing.from_plain(about["preprocessing"]).square
-        self._class_names = list(about["class_names"])
+        """Loads the served model from the files that MLflow kept: `model`, an exported ONNX file, and `decoder`."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads()
-        options.add_session_config_entry(
-            "session.intra_op.allow_spinning", "0"
-        )  # idle threads leave the cores to others
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores alone
         self._session = onnxruntime.InferenceSession(
             context.artifacts["model"], options, providers=["CPUExecutionProvider"]
         )
+        about = self._session.get_modelmeta().custom_metadata_map
+        self._class_names = list(json.loads(about["class_names"]))
+        decoder = Path(context.artifacts["decoder"])
+        self._decode = _carried(decoder, "data.decode")
+        made = _carried(decoder, "data.preprocessing").Preprocessing.from_plain(json.loads(about["preprocessing"]))
+        self._square = made.square
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:  # noqa: ARG002
         """Predicts each image of a table.

@@ -1,5 +1,6 @@
 """Where a run's report and weights lie, how to look at them, and what to do next: lines for the end of a verb."""
 
+import os
 import shlex
 from pathlib import Path
 
@@ -23,6 +24,21 @@ def how_to_look(uri: str, root: Path) -> str:
     if uri == f"sqlite:///{root.resolve() / 'mlflow.db'}":
         return "mlflow ui" if Path.cwd() == root.resolve() else f"cd {shlex.quote(str(root.resolve()))} && mlflow ui"
     return f"mlflow ui --backend-store-uri {shlex.quote(redacted(uri))}"
+
+
+def how_to_serve(model: str, root: Path) -> str:
+    """How to look at a registered model's answers over HTTP: the command that serves it, for this shell."""
+    command = f"mlflow models serve -m {shlex.quote(model)} --env-manager local"
+    is_found = "MLFLOW_TRACKING_URI" in os.environ or Path.cwd() == root.resolve()
+    return command if is_found else f"cd {shlex.quote(str(root.resolve()))} && {command}"
+
+
+def how_to_ask(image: str = "photo.jpg", port: int = 5000) -> str:
+    """How to look at what a served model answers for an image file: a command for another shell."""
+    body = """'{"dataframe_split": {"columns": ["image"], "data": [["%s"]]}}'"""
+    encoded = f"\"$(base64 < {shlex.quote(image)} | tr -d '\\n')\""
+    url = f"http://127.0.0.1:{port}/invocations"
+    return f"printf {body} {encoded} | curl -s -H 'Content-Type: application/json' --data-binary @- {url}"
 
 
 def places(report_of: RunRecord, weights_of: RunRecord, tracker: Tracker) -> list[tuple[str, str]]:

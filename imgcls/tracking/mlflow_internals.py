@@ -23,7 +23,7 @@ __all__ = ["MAX_PARAM_VAL_LENGTH", "MAX_TAG_VAL_LENGTH"]
 log = logging.getLogger(__name__)
 
 CHATTY_LOGGERS = {"alembic": logging.WARNING, "mlflow.store": logging.WARNING, "mlflow.tracking": logging.WARNING,
-                  "mlflow.store.db.utils": logging.CRITICAL}  # fmt: skip
+                  "mlflow.pyfunc": logging.WARNING, "mlflow.store.db.utils": logging.CRITICAL}  # fmt: skip
 """Logger -> level from which on it may speak; the last one prints the trace of what it raises."""
 
 OLD_FILE_STORE = "[0-9]*/meta.yaml"

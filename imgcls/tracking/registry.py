@@ -128,14 +128,13 @@ class Registry:
         """Where MLflow's UI shows a run, as a page of the registry can link to it."""
         return f"#/experiments/{self._client.get_run(run_id).info.experiment_id}/runs/{run_id}"
 
-    def add(self, name: str, run_id: str, folder: Path, description: str, tags: Mapping[str, str]) -> Version:
+    def add(self, name: str, run_id: str, folder: Path, tags: Mapping[str, str]) -> Version:
         """Registers the MLflow model in a folder as a new version of a name, which may be new.
 
         Args:
             name: of the registered model.
             run_id: of the run that trained it.
             folder: it is copied to where the store keeps its artifacts.
-            description: Markdown.
             tags: of the version.
         """
         experiment_id = self._client.get_run(run_id).info.experiment_id
@@ -150,7 +149,7 @@ class Registry:
         self._client.finalize_logged_model(logged.model_id, "READY")
         # Not as models:/ID, which MLflow looks for in the store of the whole process.
         version = self._client.create_model_version(
-            name, logged.artifact_location, run_id, tags=dict(tags), description=description, model_id=logged.model_id
+            name, logged.artifact_location, run_id, tags=dict(tags), model_id=logged.model_id
         )
         return Version.of(version)
 
@@ -160,6 +159,10 @@ class Registry:
         except MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
                 raise
+
+    def describe(self, version: Version, text: str) -> None:
+        """Gives a registered version its description, Markdown."""
+        self._client.update_model_version(version.name, str(version.number), text)
 
     def set_alias(self, version: Version, alias: str, tags: Mapping[str, str]) -> None:
         """Gives an alias to a registered version, which takes it from another one; and adds tags to the version."""

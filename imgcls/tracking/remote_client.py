@@ -189,6 +189,7 @@ class RemoteClient(MlflowClient):
     log_model_artifacts = _asked("log_model_artifacts", "sending the files of model {}")
     finalize_logged_model = _asked("finalize_logged_model", "registering model {}")
     create_model_version = _asked("create_model_version", "registering a version of model {}")
+    update_model_version = _asked("update_model_version", "describing a version of model {}")
     set_model_version_tag = _asked("set_model_version_tag", "describing a version of model {}")
     set_registered_model_alias = _asked("set_registered_model_alias", "moving alias {1} of model {0}")
     _ask_to_delete_tag = _asked("delete_tag", "taking up run {}", after="run")

@@ -26,6 +26,9 @@ from tests.data.make import picture
 CLASSES = ("cat", "dog", "a/b, c")
 SIDE = 16
 PREPROCESSING = Preprocessing(3, SIDE, "crop", (0.5,) * 3, (0.25,) * 3, 2, SIDE)
+METADATA = {
+    "run_id": "abc", "class_names": json.dumps(CLASSES), "preprocessing": json.dumps(PREPROCESSING.to_plain()),
+}  # fmt: skip
 WEIGHTS = np.random.default_rng(0).normal(0, 0.2, (SIDE * SIDE * 3, len(CLASSES))).astype(np.float32)
 
 
@@ -45,7 +48,9 @@ def write_onnx(path):
         [helper.make_tensor_value_info("probs", TensorProto.FLOAT, ["B", len(CLASSES)])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )  # fmt: skip
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, METADATA)
+    onnx.save(model, path)
     return path
 
 
@@ -135,7 +140,10 @@ class Served:
             [*command, "-p", str(port)], cwd=folder, env=env, stdout=self._log, stderr=self._log, start_new_session=True
         )
         while not self._answers():
-            assert self._process.poll() is None, self.log()
+            if self._process.poll() is not None:
+                said = self.log()
+                self._log.close()
+                raise AssertionError(said)
             time.sleep(0.1)
 
     def _answers(self):

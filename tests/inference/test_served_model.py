@@ -17,7 +17,7 @@ import imgcls
 from imgcls.inference.mlflow_model import CARRIED, PACKAGES, load_mlflow_model, save_mlflow_model, write_decoder
 from tests.inference.serving import (
     CLASSES,
-    PREPROCESSING,
+    METADATA,
     Served,
     base64_of,
     elsewhere,
@@ -33,7 +33,7 @@ from tests.inference.serving import picture as picture_of
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("model")
-    save_mlflow_model(place / "model", write_onnx(place / "a.onnx"), CLASSES, PREPROCESSING, {"run_id": "abc"})
+    save_mlflow_model(place / "model", write_onnx(place / "a.onnx"), METADATA)
     return place / "model"
 
 
@@ -122,7 +122,7 @@ def test_it_asks_for_the_versions_at_hand_and_tells_no_place_of_this_machine(fol
     assert str(Path(imgcls.__file__).parent) not in described and str(folder) not in described
     meta = yaml.safe_load(described)
     assert json.loads(meta["signature"]["inputs"]) == [{"type": "binary", "name": "image", "required": True}]
-    assert meta["metadata"] == {"run_id": "abc"}
+    assert meta["metadata"] == METADATA
 
 
 def test_two_models_with_different_decoders_live_in_one_process(folder, model, tmp_path):
@@ -165,7 +165,7 @@ def registered(folder, make_project):
     with tracker.start_run("tiny", kind="train", name="a run") as run:
         pass
     registry = tracker.registry()
-    registry.set_alias(registry.add("a model", run.run_id, folder, "described", {}), "champion", {})
+    registry.set_alias(registry.add("a model", run.run_id, folder, {}), "champion", {})
     return project
 
 

@@ -1,0 +1,205 @@
+"""Registers the model of a run with MLflow: exported, proved, given a version, and an alias if it may have it."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgcls.errors import InputError
+from imgcls.evaluation.compare import evaluation_of
+from imgcls.evaluation.evaluation_report import look_words
+from imgcls.evaluation.selection import selection_of, story
+from imgcls.inference.champion import Verdict, challenge
+from imgcls.inference.export import export_run
+from imgcls.inference.export_proof import Own
+from imgcls.inference.exported_model import ExportedModel, load_exported
+from imgcls.inference.mlflow_model import remove_compiled, requirements, save_mlflow_model
+from imgcls.inference.proof import Agreement
+from imgcls.inference.run_model import load_run_model
+from imgcls.inference.served_proof import prove_served
+from imgcls.metrics import ACCURACY
+from imgcls.record import RunRecord, Tag
+from imgcls.reporting.cautions import cautions
+from imgcls.reporting.run_scores import score_of, val_score
+from imgcls.runs.rebuild import trained_record
+from imgcls.tracking.registry import Registry, Version, check_alias, check_model_name
+from imgcls.tracking.store import Tracker
+
+PROVENANCE = (Tag.CONFIG_HASH, Tag.DATA_FINGERPRINT, Tag.TEST_FINGERPRINT, Tag.GIT_COMMIT, Tag.GIT_DIRTY, Tag.VERSIONS)
+"""Tags of a run that its registered version repeats."""
+
+
+class VersionTag:
+    """Tags of a registered version, besides those of its run that it repeats."""
+
+    LARGEST_DIFFERENCE = "imgcls.largest_difference"  # of a probability from the run's own, on val
+    NUM_PROVED = "imgcls.num_proved"  # val images on which that was found
+    ONNX_SHA256 = "imgcls.onnx_sha256"
+    CHALLENGE = "imgcls.challenge"  # the numbers by which it took an alias from another version
+    FORCED = "imgcls.forced"  # the same, where they did not suffice and --force was given
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What came of registering a run.
+
+    Attributes:
+        version: of the model; it was there already unless `proof` is set.
+        run: the run.
+        alias: that the version has now; "" where none was asked for.
+        replaced: the version that had the alias before; None where none had, or where it was this one.
+        verdict: of the challenge of that version.
+        proof: of a new version.
+    """
+
+    version: Version
+    run: RunRecord
+    alias: str
+    replaced: Version | None
+    verdict: Verdict | None
+    proof: Agreement | None
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether the registered version has its alias although its run is not better."""
+        return self.verdict is not None and not self.verdict.wins
+
+    def flat(self) -> dict[str, object]:
+        """What was registered under names for programs."""
+        facts: dict[str, object] = {
+            "name": self.version.name, "version": self.version.number, "uri": self.uri, "run_id": self.run.run_id,
+            "alias": self.alias, "is_new": self.proof is not None, "is_forced": self.is_forced,
+        }  # fmt: skip
+        if self.proof:
+            facts |= {"num_proved": self.proof.num_images, "largest_difference": self.proof.largest}
+        if self.replaced and self.verdict:
+            facts |= {"replaced_version": self.replaced.number, "challenge": self.verdict.words}
+        return facts
+
+    @property
+    def uri(self) -> str:
+        """The registered model, as MLflow names it."""
+        chosen = f"@{self.alias}" if self.alias else f"/{self.version.number}"
+        return f"models:/{self.version.name}{chosen}"
+
+
+def register(
+    run: str, tracker: Tracker, *, name: str | None = None, alias: str | None = None, force: bool = False
+) -> Registered:
+    """Registers a run's model; the same run under the same name again gives the version that is there.
+
+    Args:
+        run: a completed run; a sweep stands for its winner.
+        tracker: where it is, and whose registry is used.
+        name: of the registered model; by default that of the run's experiment.
+        alias: what the version is to be called, such as `champion`. Another version that has it keeps it unless the run
+            is better than that version's run on the same val images.
+        force: takes the alias anyway, and records that.
+
+    Raises:
+        InputError: an impossible name or alias, an unfinished run, or a run that is not better.
+        ProofError: the model does not give the run's own predictions. Nothing was registered.
+    """
+    record = trained_record(run, tracker)
+    name = record.experiment if name is None else name
+    check_model_name(name)
+    if alias is not None:
+        check_alias(alias)
+    elif force:
+        raise InputError("--force is for --alias, which moves from one version to another; nothing else is refused")
+    registry = tracker.registry()
+    replaced, verdict = None, None
+    if alias is not None and (holder := registry.holder(name, alias)) and holder.run_id != record.run_id:
+        replaced, verdict = holder, challenge(record, holder, tracker)
+        if not verdict.wins and not force:
+            raise InputError(_refusal(name, alias, verdict))
+    version, proof = registry.version_of(name, record.run_id), None
+    if version is None:
+        version, proof = _new_version(name, record, tracker, registry)
+    registry.describe(version, describe(record, version, tracker))  # again, since a run may have been judged since then
+    if alias is not None:
+        _same_holder(registry, name, alias, replaced, record)
+        registry.set_alias(version, alias, _challenge_tags(verdict))
+    return Registered(version, record, alias or "", replaced, verdict, proof)
+
+
+def _refusal(name: str, alias: str, verdict: Verdict) -> str:
+    return (
+        f"@{alias} of {name} stays where it is: {verdict.words}. A run takes the place of another only where the 95% "
+        "interval of the paired difference lies above zero and p < 0.05. Nothing was registered; without --alias a "
+        "version is registered that replaces none, and --force moves the alias and records these numbers"
+    )
+
+
+def _same_holder(registry: Registry, name: str, alias: str, replaced: Version | None, record: RunRecord) -> None:
+    """Refuses to take an alias from a version that was not challenged: another process gave it meanwhile."""
+    holder = registry.holder(name, alias)
+    if holder and holder.run_id != record.run_id and (replaced is None or holder.number != replaced.number):
+        raise InputError(
+            f"@{alias} of {name} was given to version {holder.number} meanwhile; the run is registered, without it: "
+            "give the command again"
+        )
+
+
+def _challenge_tags(verdict: Verdict | None) -> dict[str, str]:
+    if verdict is None:
+        return {}
+    return {VersionTag.CHALLENGE if verdict.wins else VersionTag.FORCED: verdict.words}
+
+
+# --- a new version ------------------------------------------------------------------------------------------------
+
+
+def _new_version(name: str, record: RunRecord, tracker: Tracker, registry: Registry) -> tuple[Version, Agreement]:
+    requirements()  # asked first: an export takes a while
+    model = load_run_model(record, tracker)
+    own = Own.of(model, tracker)
+    with tempfile.TemporaryDirectory() as temporary:
+        onnx, folder = Path(temporary) / "model.onnx", Path(temporary) / "model"
+        export_run(model, tracker, onnx)
+        exported = load_exported(onnx)
+        save_mlflow_model(folder, onnx, exported.metadata)
+        proof = prove_served(folder, own.images, own.names, model.class_names, _expected(own, exported))
+        remove_compiled(folder)
+        tags = {tag: record.tags[tag] for tag in PROVENANCE if tag in record.tags}
+        tags[VersionTag.ONNX_SHA256] = hashlib.sha256(onnx.read_bytes()).hexdigest()
+        tags[VersionTag.LARGEST_DIFFERENCE] = f"{proof.largest:.2g}"
+        tags[VersionTag.NUM_PROVED] = str(proof.num_images)
+        return registry.add(name, record.run_id, folder, tags), proof
+
+
+def _expected(own: Own, exported: ExportedModel) -> NDArray[np.float64]:
+    """What the served model has to give for val: the run's own predictions.
+
+    No ONNX file computes in bfloat16. Of a run that did, it has to give what the exported file gives, which was
+    compared with the run by its own rule.
+    """
+    if not own.is_rounded:
+        return own.probs
+    squares = (own.model.preprocessing.square(own.images.image(row)) for row in range(len(own.images)))
+    return np.concatenate([exported.probs(square[None]) for square in squares])
+
+
+def describe(record: RunRecord, version: Version, tracker: Tracker) -> str:
+    """What a registered version says of itself: its run, its score with its interval and its look, and its proof."""
+    link = f"[{record.name or record.run_id}]({tracker.registry().link(record.run_id)})"
+    chosen = " ".join(story(selection_of(record, tracker)))
+    proof = version.tags.get(VersionTag.NUM_PROVED, ""), version.tags.get(VersionTag.LARGEST_DIFFERENCE, "")
+    return "\n\n".join([
+        f"Run {link} of {record.experiment}, epoch {record.best_epoch}. {chosen}",
+        " ".join([_score(record, tracker), *cautions(record.tags)]),
+        "It gave the run's own predictions for the {} val images: a probability differed by {} at most.".format(*proof),
+    ])  # fmt: skip
+
+
+def _score(record: RunRecord, tracker: Tracker) -> str:
+    """The accuracy on test and the look at which it was taken where the run was judged, else that on val."""
+    judged = evaluation_of(record, tracker)
+    if judged is None:
+        return f"{ACCURACY.on_val} {val_score(record, ACCURACY.on_val)}. The test split was not opened for this run."
+    return f"{score_of(judged)}. {look_words(judged)}"

@@ -1,0 +1,151 @@
+"""Registering a run: its name, its alias, and what stands in MLflow's registry, read with MLflow's own client."""
+
+import shutil
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from imgcls.errors import InputError
+from imgcls.inference.proof import ProofError
+from imgcls.inference.register import VersionTag, register
+from imgcls.inference.run_model import load_run_model
+from imgcls.inference.val_images import ValImages
+from imgcls.tracking.store import Tracker
+from tests.inference.serving import encoded
+from tests.inference.test_champion import a_run
+
+
+@pytest.fixture
+def registered(project, tmp_path):
+    """Registers a run that is right on so many of 100 images, with a file in place of a model; gives its record."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "MLmodel").write_text("flavors: {}\n")
+
+    def make(num_right):
+        run = a_run(project.tracker, [True] * num_right + [False] * (100 - num_right))
+        scores = {"best/epoch": 1, "best/val/accuracy": num_right / 100}
+        project.tracker.amend(run.run_id).log_metrics(scores, tags={"imgcls.num_val": "100"})
+        project.tracker.registry().add("exp", run.run_id, tmp_path / "model", {VersionTag.NUM_PROVED: "100"})
+        return run
+
+    return make
+
+
+def champion(project, name="exp"):
+    return project.client.get_model_version_by_alias(name, "champion")
+
+
+def test_the_first_champion_needs_no_win_and_a_second_one_does(project, registered):
+    worse, better = registered(80), registered(81)
+    first = register(worse.run_id, project.tracker, alias="champion")
+    assert (first.version.number, first.proof, first.verdict, first.uri) == (1, None, None, "models:/exp@champion")
+    assert champion(project).run_id == worse.run_id
+    with pytest.raises(InputError, match=r"@champion of exp stays .*: accuracy 0\.8100 against 0\.8000 .* p = 1 "):
+        register(better.run_id, project.tracker, alias="champion")
+    assert champion(project).run_id == worse.run_id
+    assert register(better.run_id, project.tracker, alias="candidate").version.number == 2
+    assert register(worse.run_id, project.tracker, alias="champion").version.number == 1
+
+
+def test_force_is_recorded_with_the_numbers(project, registered):
+    worse, better = registered(80), registered(81)
+    register(worse.run_id, project.tracker, alias="champion")
+    forced = register(better.run_id, project.tracker, alias="champion", force=True)
+    assert forced.is_forced and forced.replaced.run_id == worse.run_id
+    version = champion(project)
+    assert version.run_id == better.run_id and "p = 1 (" in version.tags[VersionTag.FORCED]
+    assert VersionTag.CHALLENGE not in version.tags
+
+
+def test_a_better_run_replaces_the_champion_and_the_numbers_are_recorded(project, registered):
+    worse, better = registered(50), registered(80)
+    register(worse.run_id, project.tracker, alias="champion")
+    assert not register(better.run_id, project.tracker, alias="champion", force=True).is_forced
+    version = champion(project)
+    assert version.run_id == better.run_id and "difference +0.3000" in version.tags[VersionTag.CHALLENGE]
+    assert VersionTag.FORCED not in version.tags
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"name": "a/b"}, "'a/b' cannot name a registered model"),
+        ({"name": ""}, "'' cannot name a registered model"),
+        ({"alias": "v3"}, "--alias 'v3'"),
+        ({"alias": "Latest"}, "--alias 'Latest'"),
+        ({"alias": "a b"}, "--alias 'a b'"),
+        ({"force": True}, "--force is for --alias"),
+    ],
+)
+def test_impossible_names_and_aliases_are_refused(project, registered, options, reason):
+    with pytest.raises(InputError, match=reason):
+        register(registered(80).run_id, project.tracker, **options)
+
+
+def test_the_registry_of_a_moved_project_leads_to_its_new_place(project, registered, tmp_path, monkeypatch):
+    registered(80)
+    moved = tmp_path / "moved"
+    shutil.move(project.root, moved)
+    monkeypatch.chdir(moved)
+    Tracker(moved).relocate()
+    client = mlflow.MlflowClient(f"sqlite:///{moved / 'mlflow.db'}")
+    uri = client.get_model_version_download_uri("exp", "1")
+    assert uri.startswith(moved.as_uri()) and client.get_model_version("exp", "1").source == uri
+    assert (moved / uri.removeprefix(moved.as_uri() + "/") / "MLmodel").is_file()
+
+
+@pytest.fixture(scope="module")
+def trained(make_project):
+    project = make_project()
+    return project, project.train("train.epochs=2").run_id
+
+
+@pytest.mark.slow
+def test_a_registered_run_gives_its_own_predictions_for_the_bytes_of_its_val_images(trained, monkeypatch):
+    project, run_id = trained
+    result = register(run_id, project.tracker, alias="champion")
+    assert result.proof.num_images == 202 and 0 < result.proof.largest < 1e-5 and result.proof.num_other_class == 0
+    version = project.client.get_model_version_by_alias("tiny", "champion")
+    assert version.run_id == run_id and version.status == "READY"
+    assert version.tags["imgcls.config_hash"] == project.tracker.get(run_id).tags["imgcls.config_hash"]
+    for part in (f"/runs/{run_id})", "val/accuracy 0.", "The test split was not opened", "for the 202 val images"):
+        assert part in version.description
+    again = register(run_id, project.tracker, alias="champion")
+    assert (again.version.number, again.proof) == (1, None)
+    assert len(project.client.search_model_versions("name = 'tiny'")) == 1
+
+    monkeypatch.chdir(project.root)
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    mlflow.set_tracking_uri(project.tracker.uri)
+    model = mlflow.pyfunc.load_model("models:/tiny@champion")
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8), np.uint8)
+    answers = model.predict(pd.DataFrame({"image": [encoded(Image.fromarray(square), "PNG") for square in pixels]}))
+    own = load_run_model(project.tracker.get(run_id), project.tracker)
+    assert np.allclose(answers.filter(like="prob/"), own.probs(pixels[:, None]), rtol=0, atol=1e-5)
+    assert list(answers.columns) == ["prediction", *(f"prob/{name}" for name in own.class_names)]
+
+
+@pytest.mark.slow
+def test_nothing_is_registered_that_differs_from_the_run(trained, monkeypatch):
+    """Val images that reach the model mirrored: as if served decoding differed from that of training."""
+    project, run_id = trained
+    content = ValImages.image
+    monkeypatch.setattr(ValImages, "image", lambda self, row: content(self, row).transpose(0))
+    with pytest.raises(ProofError, match="the file, on Pillow's squares, does not give the run's own"):
+        register(run_id, project.tracker, name="wrong")
+    assert not project.client.search_registered_models("name = 'wrong'")
+
+
+@pytest.mark.slow
+def test_after_a_look_at_test_the_description_gives_that_score_and_the_look(trained):
+    from imgcls.evaluation.judge import evaluate
+
+    project, run_id = trained
+    register(run_id, project.tracker, name="judged")
+    evaluate(run_id, project.tracker)
+    register(run_id, project.tracker, name="judged")
+    description = project.client.get_model_version("judged", "1").description
+    assert "test/accuracy 0." in description and "Look 1: " in description
