@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from imgcls import terminal
 from imgcls.inference.mlflow_model import load_mlflow_model
-from imgcls.inference.proof import Agreement, agreement
+from imgcls.inference.proof import Agreement, ProofError, agreement
 from imgcls.inference.val_images import ValImages
 
 AT_ONCE = 64
@@ -42,9 +43,17 @@ def prove_served(
     ) as bar:
         for start in range(0, len(images), AT_ONCE):
             rows = range(start, min(start + AT_ONCE, len(images)))
-            answer = model.predict(pd.DataFrame({"image": [images.content(row) for row in rows]}))
+            answer = _answer(model, [images.content(row) for row in rows])
             probs = answer[[f"prob/{name}" for name in class_names]].to_numpy(np.float64)
             here = slice(start, rows.stop)
             found += agreement(probs, own[here], names[here], "the model that would be served")
             bar.update(len(rows))
     return found
+
+
+def _answer(model: Any, contents: list[bytes]) -> pd.DataFrame:
+    try:
+        answer: pd.DataFrame = model.predict(pd.DataFrame({"image": contents}))
+    except Exception as error:  # whatever a request would end with
+        raise ProofError(f"the model that would be served cannot read val images that the run read: {error}") from error
+    return answer

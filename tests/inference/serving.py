@@ -29,7 +29,7 @@ PREPROCESSING = Preprocessing(3, SIDE, "crop", (0.5,) * 3, (0.25,) * 3, 2, SIDE)
 METADATA = {
     "run_id": "abc", "class_names": json.dumps(CLASSES), "preprocessing": json.dumps(PREPROCESSING.to_plain()),
 }  # fmt: skip
-WEIGHTS = np.random.default_rng(0).normal(0, 0.2, (SIDE * SIDE * 3, len(CLASSES))).astype(np.float32)
+WEIGHTS = np.random.default_rng(0).normal(0, 0.05, (SIDE * SIDE * 3, len(CLASSES))).astype(np.float32)
 
 
 def write_onnx(path):

@@ -119,7 +119,7 @@ def test_a_registered_run_gives_its_own_predictions_for_the_bytes_of_its_val_ima
 
     monkeypatch.chdir(project.root)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    mlflow.set_tracking_uri(project.tracker.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", project.tracker.uri)
     model = mlflow.pyfunc.load_model("models:/tiny@champion")
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8), np.uint8)
     answers = model.predict(pd.DataFrame({"image": [encoded(Image.fromarray(square), "PNG") for square in pixels]}))
