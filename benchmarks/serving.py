@@ -25,7 +25,10 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+
+from imgcls.training.device import device_name
 
 SIZES = ((400, 300), (1600, 1200), (4000, 3000))
 """Width and height of the JPEGs, in pixels."""
@@ -132,7 +135,7 @@ def main() -> None:
             while not server.is_up():
                 time.sleep(0.1)
             print(f"up after {time.perf_counter() - start:.1f} s")
-            print(f"{arguments.model} at {arguments.image_size} px, one core of {processor()}\n")
+            print(f"{arguments.model} at {arguments.image_size} px, one core of {device_name(torch.device('cpu'))}\n")
             print("| JPEG | median, ms | 95 %, ms |\n|---|---|---|")
             for size in SIZES:
                 image = jpeg(7, size)
