@@ -17,13 +17,16 @@ SMALL, TINY = 8, 6
 """Font sizes in points; titles take 10."""
 
 
-def save_png(figure: Figure, dpi: int = 150) -> bytes:
-    """Renders a drawn figure as PNG with `dpi` pixels per inch; the same figure gives the same bytes."""
+def save_png(figure: Figure, dpi: int = 150, *, cut: bool = True) -> bytes:
+    """Renders a drawn figure as PNG with `dpi` pixels per inch; the same figure gives the same bytes.
+
+    `cut` cuts its margins to what is drawn, for which it is drawn twice.
+    """
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # A name in a script that the font lacks shows as boxes; the tables beside the figure have it in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight" if cut else None, metadata={"Software": None})
     return buffer.getvalue()
 
 

@@ -87,8 +87,10 @@ def reliability_diagram(of: Predictions, temperature: float = 1.0) -> Figure:
     shown = {"Without temperature": of, f"Temperature {temperature:.4g}": of.at(temperature)}
     if temperature == 1:
         shown = {"Temperature 1": of}
-    figure = Figure(figsize=(1 + 4 * len(shown), 5.6))  # every run draws one, so nothing lays it out twice
-    grid = {"hspace": 0.06, "wspace": 0.12}
+    # Every run draws one. With fixed margins it is drawn once; each automatic layout would draw it again.
+    width = 1 + 4 * len(shown)
+    figure = Figure(figsize=(width, 5.6))
+    grid = {"hspace": 0.06, "wspace": 0.12, "left": 0.7 / width, "right": 1 - 0.2 / width, "bottom": 0.1, "top": 0.87}
     columns = figure.subplots(
         2, len(shown), sharex=True, sharey="row", height_ratios=(3, 1), squeeze=False, gridspec_kw=grid
     ).T

@@ -143,7 +143,7 @@ class RecordWriter:
         )
         if run.outcome != "pruned":
             diagram = prediction_figures.reliability_diagram(predictions, fit.temperature)
-            run.log_bytes(Artifact.RELIABILITY, save_png(diagram))
+            run.log_bytes(Artifact.RELIABILITY, save_png(diagram, cut=False))
         self._describe(self._best_in_words(best, intervals))
         return Finished(run.run_id, run.outcome, best, state.epoch, intervals, caution_tags(self._images.tags))
 
