@@ -5,6 +5,8 @@ import json
 import shutil
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +217,13 @@ def test_what_cannot_be_answered_gets_400_and_a_reason_without_a_stack_trace(ser
     status, answer = served.ask(body)
     assert status == 400 and reason in answer["message"]
     assert "stack_trace" not in answer and "Traceback" not in json.dumps(answer)
+
+
+@pytest.mark.slow
+def test_an_image_that_is_not_wrapped_in_json_is_refused(served):
+    request = urllib.request.Request(f"{served.url}/invocations", kinds()["jpeg"], {"Content-Type": "image/jpeg"})
+    with pytest.raises(urllib.error.HTTPError, match="415"):
+        urllib.request.urlopen(request, timeout=60)
 
 
 @pytest.mark.slow
