@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -390,3 +391,23 @@ def test_answers_are_judged(closed_port, code, kind):
 )
 def test_an_address_is_shown_without_what_is_secret(uri, shown):
     assert public_uri(uri) == shown
+
+
+@pytest.mark.slow
+def test_a_model_is_registered_on_a_server_and_downloaded_from_it(server, tracker, tmp_path):
+    with tracker.start_run("exp", kind="train", name="a run") as run:
+        pass
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "MLmodel").write_text("flavors: {}\n")
+    registry = tracker.registry()
+    assert registry.holder("a model", "champion") is None and registry.version_of("a model", run.run_id) is None
+    version = registry.add("a model", run.run_id, tmp_path / "model", {"key": "value"})
+    registry.describe(version, "what it is")
+    registry.set_alias(version, "champion", {"imgcls.challenge": "p = 0.01"})
+    assert registry.holder("a model", "champion").number == registry.version_of("a model", run.run_id).number == 1
+
+    seen = server.client.get_model_version_by_alias("a model", "champion")
+    assert (seen.run_id, seen.status, seen.description) == (run.run_id, "READY", "what it is")
+    assert seen.tags == {"key": "value", "imgcls.challenge": "p = 0.01"}
+    got = download_artifacts("models:/a model@champion", dst_path=str(tmp_path), tracking_uri=server.uri)
+    assert (Path(got) / "MLmodel").read_text() == "flavors: {}\n"
