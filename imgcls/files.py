@@ -159,12 +159,13 @@ def output_file(path: Path, option: str) -> Iterator[Path]:
     Raises:
         InputError: no file can be written there.
     """
-    target = Path(os.path.realpath(path))
-    if target.is_dir():
+    # Of os.path, which takes what cannot be looked at for missing; writing then says why it cannot be.
+    if os.path.isdir(path):  # noqa: PTH112
         raise InputError(f"{option} {path} is a folder; name a file in it")
-    if target.exists() and not target.is_file():
-        yield target
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
+        yield path
         return
+    target = Path(os.path.realpath(path))
     with written_aside(target) as aside:
         try:
             aside.touch()

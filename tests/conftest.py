@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.make import noise, picture, write, write_class
+from tests.photographs import QUICK, Shop, write_photographs
 
 # A shell has its background jobs ignore Ctrl-C, and nohup SIGHUP; whatever the tests start there would ignore them too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -123,6 +124,22 @@ def project(make_project, monkeypatch):
     made = make_project()
     monkeypatch.chdir(made.root)
     return made
+
+
+@pytest.fixture(scope="session")
+def _shop(make_project):
+    made = make_project()
+    write_photographs(made.root / "images")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made.root)
+        return Shop(made, made.train(*QUICK).run_id)
+
+
+@pytest.fixture
+def shop(_shop, monkeypatch):
+    """A finished run on photographs, which tests predict and do not change."""
+    monkeypatch.chdir(_shop.project.root)
+    return _shop
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from imgcls.inference.find_model import find_run_model
 from imgcls.reporting.runs_table import runs_table
 from imgcls.runs.prepare import cached_dataset
 from tests.data.make import picture
-from tests.inference.conftest import QUICK, save_photograph, write_photographs
+from tests.photographs import QUICK, save_photograph, write_photographs
 
 
 def test_image(images, number):

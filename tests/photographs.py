@@ -1,12 +1,10 @@
-"""A finished run on photographs of many kinds, which tests predict and do not change."""
+"""Photographs of many kinds, and a finished run on them."""
 
 from dataclasses import dataclass
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from tests.conftest import Project
 from tests.data.make import picture
 
 QUICK = (
@@ -46,7 +44,7 @@ class Shop:
         run_id: of the run.
     """
 
-    project: Project
+    project: object
     run_id: str
 
     @property
@@ -72,18 +70,3 @@ def write_photographs(images):
     for split, seeds in (("train", range(40)), ("val", range(100, 121)), ("test", range(200, 216))):
         for seed in seeds:
             save_photograph(images / split / ("coat", "shoe, left")[seed % 2], seed)
-
-
-@pytest.fixture(scope="session")
-def _shop(make_project):
-    project = make_project()
-    write_photographs(project.root / "images")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project.root)
-        return Shop(project, project.train(*QUICK).run_id)
-
-
-@pytest.fixture
-def shop(_shop, monkeypatch):
-    monkeypatch.chdir(_shop.project.root)
-    return _shop
