@@ -21,9 +21,11 @@ from imgcls.files import output_file
 from imgcls.inference.export_proof import ExportProof, Own, prove_export
 from imgcls.inference.exported_model import INSTALL, load_exported
 from imgcls.inference.graph import ImagesToProbs
+from imgcls.inference.proof import ProofError
 from imgcls.inference.provenance import EXPORTERS, provenance
 from imgcls.inference.quiet import quiet
 from imgcls.inference.run_model import RunModel
+from imgcls.runs.rebuild import other_versions
 from imgcls.text import counted
 from imgcls.tracking.store import Tracker
 
@@ -99,7 +101,7 @@ def export_run(model: RunModel, tracker: Tracker, path: Path) -> Exported:
             with _timed(f"written as {kind.upper()}"):
                 write_file(program, unproved, metadata)
             with _timed(f"proved on {counted(len(own.images), 'val image')}"):
-                proof = prove_export(load_exported(unproved, is_own=True), own, graph)
+                proof = _proved(unproved, own, graph)
             metadata |= {"proof": json.dumps(proof.to_plain())}
             _add_metadata(program, unproved, metadata)
             unproved.replace(aside)
@@ -194,6 +196,15 @@ def _add_metadata(program: ExportedProgram, path: Path, metadata: dict[str, str]
         model = onnx.load(path)
         onnx.helper.set_model_props(model, metadata)
         onnx.save(model, path)
+
+
+def _proved(path: Path, own: Own, graph: ImagesToProbs) -> ExportProof:
+    try:
+        return prove_export(load_exported(path, is_own=True), own, graph)
+    except ProofError as error:
+        others = other_versions(own.model.record)
+        hint = f". Packages that have changed since the run: {', '.join(others)}" if others else ""
+        raise ProofError(f"{error}{hint}") from error
 
 
 def _check_packages() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,10 +24,24 @@ from imgcls.inference.val_images import ValImages, val_images
 from imgcls.tracking.store import Tracker
 
 BATCHES = (1, 3, 64)
-"""Images that the graph is given at once: every batch is one of these, until the last."""
+"""Numbers of squares that the graph is given at once: the first batch, the second, and all further ones."""
 
 MOST_BYTES = 2**26
-"""Bytes of whole images that are given to the graph at once, unless one image alone has more."""
+"""Bytes of whole images beyond which they are given to the graph; so many and one image are in memory."""
+
+
+class _Decoded(NamedTuple):
+    """A val image.
+
+    Attributes:
+        row: of the record's table.
+        pixels: uint8 (H, W, C), of the whole image.
+        square: uint8 (C, S, S).
+    """
+
+    row: int
+    pixels: NDArray[np.uint8]
+    square: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -58,6 +73,15 @@ class Own:
         except (DataError, InputError) as error:
             raise InputError(f"{error}. No file leaves the workbench that was not proved on the run's val") from error
         return cls(model, list(table["image"]), images, own_predictions(table, model.temperature))
+
+    def decoded(self, row: int) -> _Decoded:
+        """A val image, whole and as a square.
+
+        Raises:
+            DataError: it cannot be read any more, or has changed.
+        """
+        image = self.images.image(row)
+        return _Decoded(row, _pixels(image), self.model.preprocessing.square(image))
 
     @property
     def is_rounded(self) -> bool:
@@ -105,87 +129,90 @@ def prove_export(file: ExportedModel, own: Own, graph: ImagesToProbs) -> ExportP
         ProofError: the file gives other predictions; it names the first image.
         DataError: val images that cannot be read any more.
     """
-    squares, whole, rounding = Agreement(), Agreement(), _Rounding(own.model)
+    squares, whole, waiting = Agreement(), Agreement(), list[_Decoded]()
+    rounding, expected = _Rounding(own.model, graph), own.probs.copy()
+    decoded = iter(in_threads(own.decoded, range(len(own.names))))
     with tqdm(
         total=len(own.names), desc="proving", unit=" images", file=terminal.stderr(), leave=False, disable=None
     ) as bar:
-        for rows, images, made in _val(own):
-            names, expected = own.names[rows.start : rows.stop], own.probs[rows.start : rows.stop]
-            if own.is_rounded:
-                expected = rounding.without(made, expected, graph)
-            given = made.transpose(0, 2, 3, 1)
-            squares += agreement(file.whole(given), expected, names, "the file, on Pillow's squares,")
-            for at in _batches(images):
-                batch = np.stack([images[row] for row in at])
-                which = [names[row] for row in at]
-                whole += agreement(file.whole(batch), expected[at], which, "the file, on whole images,")
-            bar.update(len(rows))
+        for rows in _batches(len(own.names)):
+            made = []
+            for row in rows:
+                waiting.append(next(decoded))
+                made.append(waiting[-1].square)
+                if row + 1 == rows.stop or sum(one.pixels.nbytes for one in waiting) > MOST_BYTES:
+                    at = [one.row for one in waiting]
+                    if own.is_rounded:
+                        expected[at] = rounding.without(np.stack([one.square for one in waiting]), own.probs[at])
+                    whole += _on_whole_images(file, waiting, expected, own.names)
+                    bar.update(len(waiting))
+                    waiting.clear()
+            given, here = np.stack(made).transpose(0, 2, 3, 1), slice(rows.start, rows.stop)
+            squares += agreement(file.whole(given), expected[here], own.names[here], "the file, on Pillow's squares,")
     rounding.check()
-    return ExportProof(squares, whole, _of_shapes(file, own), rounding.largest if own.is_rounded else None)
+    return ExportProof(squares, whole, _on_other_shapes(file, own), rounding.largest if own.is_rounded else None)
 
 
-def _val(own: Own) -> Iterator[tuple[range, list[NDArray[np.uint8]], NDArray[np.uint8]]]:
-    """Rows of val, their whole images uint8 (H, W, C), and their squares uint8 (B, C, S, S), decoded ahead."""
+def _batches(num_images: int) -> Iterator[range]:
+    """Rows in batches of each size, the largest again and again."""
+    start, sizes = 0, iter(BATCHES)
+    while start < num_images:
+        stop = min(start + next(sizes, BATCHES[-1]), num_images)
+        yield range(start, stop)
+        start = stop
 
-    def decode(rows: range) -> tuple[range, list[NDArray[np.uint8]], NDArray[np.uint8]]:
-        images = [own.images.image(row) for row in rows]
-        return rows, list(map(_pixels, images)), np.stack(list(map(own.model.preprocessing.square, images)))
 
-    ends = [1, 4, *range(4 + BATCHES[-1], len(own.names), BATCHES[-1]), len(own.names)]
-    ends = sorted({min(end, len(own.names)) for end in ends})
-    yield from in_threads(decode, map(range, [0, *ends], ends))
+def _on_whole_images(
+    file: ExportedModel, decoded: Sequence[_Decoded], expected: NDArray[np.float64], names: Sequence[str]
+) -> Agreement:
+    """Images of one size go through the graph together."""
+    total, by_shape = Agreement(), defaultdict(list)
+    for one in decoded:
+        by_shape[one.pixels.shape].append(one)
+    for alike in by_shape.values():
+        at = [one.row for one in alike]
+        probs = file.whole(np.stack([one.pixels for one in alike]))
+        total += agreement(probs, expected[at], [names[row] for row in at], "the file, on whole images,")
+    return total
+
+
+def _on_other_shapes(file: ExportedModel, own: Own) -> Agreement:
+    """Square, portrait and landscape in batches of each size, whatever shapes val has, against their squares."""
+    how, total = own.model.preprocessing, Agreement()
+    long, short = how.image_size + 1, how.image_size // 2 + 1
+    pictures = [own.images.image(row).resize((2 * long, 2 * long)) for row in range(min(len(own.names), BATCHES[-1]))]
+    if len({picture.mode for picture in pictures}) > 1:
+        pictures = [picture.convert("RGB") for picture in pictures]
+    for size in ((long, long), (short, long), (long, short)):
+        shaped = [picture.resize(size) for picture in pictures]
+        for num in BATCHES:
+            rows = [row % len(shaped) for row in range(num)]
+            expected = file.whole(np.stack([how.square(shaped[row]) for row in rows]).transpose(0, 2, 3, 1))
+            probs = file.whole(np.stack([_pixels(shaped[row]) for row in rows]))
+            names = [f"{own.names[row]} at {size[0]} x {size[1]}" for row in rows]
+            total += agreement(probs, expected, names, "the file, on images of other shapes,")
+    return total
 
 
 def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """uint8 (H, W, C)."""
     pixels = np.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
-
-
-def _batches(images: Sequence[NDArray[np.uint8]]) -> Iterator[list[int]]:
-    """Rows of images of one size, that fit into the memory together."""
-    by_shape = defaultdict(list)
-    for row, image in enumerate(images):
-        by_shape[image.shape].append(row)
-    for rows in by_shape.values():
-        most = max(1, MOST_BYTES // images[rows[0]].nbytes)
-        yield from (rows[start : start + most] for start in range(0, len(rows), most))
-
-
-def _of_shapes(file: ExportedModel, own: Own) -> Agreement:
-    """Whole images of three shapes in batches of each size, whatever shapes val has, against their squares."""
-    how, total = own.model.preprocessing, Agreement()
-    side = how.image_size
-    rows = [row % len(own.names) for row in range(max(BATCHES))]
-    pictures = {row: own.images.image(row) for row in set(rows)}
-    for width, height in ((side + 1, side + 1), (side // 2 + 1, side + 1), (side + 1, side // 2 + 1)):
-        shaped = {row: picture.resize((width, height)) for row, picture in pictures.items()}
-        for num in BATCHES:
-            images = [shaped[row] for row in rows[:num]]
-            same = len({image.mode for image in images}) == 1
-            images = images if same else [image.convert("RGB") for image in images]
-            squares = np.stack([how.square(image) for image in images])
-            expected = file.whole(squares.transpose(0, 2, 3, 1))
-            names = [f"{own.names[row]} at {width} x {height}" for row in rows[:num]]
-            whole = file.whole(np.stack(list(map(_pixels, images))))
-            total += agreement(whole, expected, names, "the file, on images of other shapes,")
-    return total
 
 
 class _Rounding:
     """How far bfloat16 moved the recorded predictions of a run, and whether that explains all of it."""
 
-    def __init__(self, model: RunModel) -> None:
-        self._model = model
+    def __init__(self, model: RunModel, graph: ImagesToProbs) -> None:
+        self._model, self._graph = model, graph
         self.largest = 0.0
         self._explained = 0.0
         self._unexplained = 0.0
 
-    def without(
-        self, squares: NDArray[np.uint8], recorded: NDArray[np.float64], graph: ImagesToProbs
-    ) -> NDArray[np.float64]:
+    def without(self, squares: NDArray[np.uint8], recorded: NDArray[np.float64]) -> NDArray[np.float64]:
         """What the weights give in float32 for squares uint8 (B, C, S, S): float64 (B, K)."""
         with torch.inference_mode():
-            probs = graph(torch.from_numpy(squares).permute(0, 2, 3, 1)).numpy()
+            probs = self._graph(torch.from_numpy(squares).permute(0, 2, 3, 1)).numpy()
         exact: NDArray[np.float64] = probs.astype(np.float64)
         here = self._model.probs(squares)
         self.largest = max(self.largest, float(np.abs(exact - recorded).max()))

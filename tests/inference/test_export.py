@@ -4,6 +4,8 @@ import dataclasses
 import itertools
 import json
 import re
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper
 from PIL import Image
 
+from imgcls.cli import app
 from imgcls.errors import InputError
 from imgcls.inference import export
 from imgcls.inference.export import export_run, inference_graph, traced, write_file
@@ -314,6 +317,45 @@ def test_a_network_that_is_too_large_for_onnx_is_refused_with_its_size(shop, tmp
     with pytest.raises(InputError, match=r"GB of weights.*--format pt2"):
         export_run(shop.model(), shop.project.tracker, tmp_path / "large.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--output", "shop.txt"], "--output shop.txt: name a file that ends with .onnx or .pt2"),
+        (["--output", "shop.onnx", "--format", "pt2"], "--output shop.onnx: name a file that ends with .pt2"),
+        (["--output", "nowhere/shop.pt2"], "--output nowhere/shop.pt2 cannot be written"),
+    ],
+)
+def test_a_place_that_cannot_be_is_refused_before_the_work(shop, options, reason):
+    with pytest.raises(InputError, match=re.escape(reason)):
+        app(["export", shop.run_id, *options], standalone_mode=False)
+
+
+@pytest.mark.slow
+def test_the_command_says_a_line_for_each_step_and_what_comes_next(shop, tmp_path):
+    path = tmp_path / "shop.onnx"
+    command = [sys.executable, "-m", "imgcls", "export", shop.run_id[:8], "--output", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    steps = [line for line in done.stderr.splitlines() if line]
+    assert [line.split(", ")[0] for line in steps] == [
+        "traced the network", "written as ONNX", "proved on 21 val images",
+    ]  # fmt: skip
+    assert done.stdout.startswith(f"Exported {path}") and "squares_other_class" in done.stdout
+    assert done.stdout.endswith(f"Next: imgcls predict {path} PATHS...\n")
+    lines = done.stdout[done.stdout.index("import onnxruntime") : done.stdout.index("Next:")]
+    found = {"images": np.zeros((2, 30, 40, 3), np.uint8)}
+    exec(lines, found)
+    assert found["probs"].shape == (2, 2)
+    facts = subprocess.run(
+        [sys.executable, "-m", "imgcls", "export", shop.run_id, "--output", str(path), "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(facts.stdout)["file"] == str(path) and json.loads(facts.stdout)["num_val"] == 21
+    assert [file.name for file in tmp_path.iterdir()] == ["shop.onnx"]
 
 
 # --- every family -----------------------------------------------------------------------------------------------------
