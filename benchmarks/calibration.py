@@ -242,7 +242,7 @@ def _row(of: Mapping[str, Any]) -> tuple[str, ...]:
         mean, low, high = of[f"{score}_change"]
         return f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"
 
-    words = f"**{of['rule']}**" if of["rule"] == THE_RULE else of["rule"]
+    words = of["rule"] + (" (in use)" if of["rule"] == THE_RULE else "")
     scores = [text for score in ("loss", "ece") for text in (f"{of[score]:.3f}", change(score))]
     return of["data"], str(of["images"]), words, *scores, f"{of['temperature']:.2f}", f"{100 * of['is_1']:.0f} %"
 

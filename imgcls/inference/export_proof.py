@@ -19,8 +19,9 @@ from imgcls.errors import DataError, InputError
 from imgcls.inference.exported_model import ExportedModel
 from imgcls.inference.graph import ImagesToProbs
 from imgcls.inference.proof import BOUND, Agreement, ProofError, agreement, own_predictions
-from imgcls.inference.run_model import RunModel, recorded_predictions
+from imgcls.inference.run_model import RunModel
 from imgcls.inference.val_images import ValImages, val_images
+from imgcls.runs.val_predictions import recorded_predictions
 from imgcls.tracking.store import Tracker
 
 BATCHES = (1, 3, 64)

@@ -141,9 +141,6 @@ def _load_pt2(path: Path) -> tuple[Run, dict[str, str]]:
 
     from imgcls.inference.quiet import quiet
 
-    log.warning(
-        "%s can run code on loading: load .pt2 files that you made yourself, .onnx files from others", path.name
-    )
     extra = {"metadata.json": ""}
     try:
         if not zipfile.is_zipfile(path):

@@ -22,7 +22,6 @@ from imgcls.record import RunRecord
 from imgcls.runs.earlier_versions import recorded_squares
 from imgcls.runs.rebuild import best_checkpoint, on_this_machine, recorded_experiment
 from imgcls.runs.val_predictions import recorded_fit
-from imgcls.runs.val_predictions import recorded_predictions as recorded_predictions
 from imgcls.statistics.temperature import probabilities
 from imgcls.tracking.store import Tracker
 from imgcls.training.device import Device, prepare_device

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from imgcls.cli import app
 from imgcls.errors import ImgclsError
-from imgcls.inference.run_model import recorded_predictions
+from imgcls.runs.val_predictions import recorded_predictions
 from tests.data.make import noise
 
 PROBS = ["prob/coat", "prob/shoe, left"]

@@ -26,7 +26,8 @@ from imgcls.inference.exported_model import ExportedModel, load_exported
 from imgcls.inference.graph import ImagesToProbs
 from imgcls.inference.proof import Agreement, ProofError, agreement
 from imgcls.inference.provenance import provenance
-from imgcls.inference.run_model import load_run_model, recorded_predictions
+from imgcls.inference.run_model import load_run_model
+from imgcls.runs.val_predictions import recorded_predictions
 from tests.data.make import noise, picture
 
 CLASSES = ["coat", "shoe, left"]

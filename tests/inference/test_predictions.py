@@ -10,7 +10,7 @@ from PIL import Image
 from imgcls.errors import InputError, NoReadableImageError
 from imgcls.inference import predictions
 from imgcls.inference.prediction_table import as_csv, as_facts, as_text
-from imgcls.inference.run_model import recorded_predictions
+from imgcls.runs.val_predictions import recorded_predictions
 from tests.data.make import noise, picture
 
 CLOSE = 1e-5

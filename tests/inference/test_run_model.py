@@ -14,8 +14,9 @@ from imgcls.data.sources import native_side
 from imgcls.data.splits import decode_side
 from imgcls.errors import InputError
 from imgcls.evaluation.judge import OF_LATER_VERSIONS, evaluate
-from imgcls.inference.run_model import load_run_model, recorded_predictions
+from imgcls.inference.run_model import load_run_model
 from imgcls.runs.rebuild import rebuild
+from imgcls.runs.val_predictions import recorded_predictions
 from tests.earlier.test_earlier import archive, earlier, only  # noqa: F401
 
 CLOSE = 1e-5

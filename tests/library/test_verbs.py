@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import imgcls
 from imgcls.cli import app
-from imgcls.inference.run_model import recorded_predictions
+from imgcls.runs.val_predictions import recorded_predictions
 from tests.conftest import TINY
 
 TABLES = tomllib.loads(TINY)
