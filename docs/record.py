@@ -24,7 +24,7 @@ GROUPS: dict[tuple[Kind, ...], str] = {
     TRAINED: "trained",
     (*TRAINED, "evaluation"): "trained and evaluation",
 }
-TITLES = {"tag": "Tags", "metric": "Metrics", "artifact": "Artifacts"}
+TITLES = {"tag": "Tags", "metric": "Metrics", "artifact": "Artifacts", "version tag": "Tags of a registered version"}
 
 
 def page() -> str:

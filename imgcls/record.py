@@ -32,7 +32,7 @@ class PublicName(NamedTuple):
     """A name of the record that other programs may read.
 
     Attributes:
-        sort: `tag`, `metric` or `artifact`.
+        sort: `tag`, `metric`, `artifact` or `version tag`.
         name: in MLflow.
         kinds: of the runs that may bear it.
         meaning: in one sentence.
@@ -54,6 +54,7 @@ def _named(sort: str, name: str, kinds: tuple[Kind, ...], meaning: str) -> str:
 
 
 _tag, _metric, _artifact = partial(_named, "tag"), partial(_named, "metric"), partial(_named, "artifact")
+_version_tag = partial(_named, "version tag")
 
 
 class Tag:
@@ -216,6 +217,18 @@ class Artifact:
     IMPORTANCES_PLOT = _artifact("figures/importances.html", SWEEP, "Optuna's plot of the importances")
     SLICE_PLOT = _artifact("figures/slice.html", SWEEP, "Optuna's plot of the metric against each key")
     PARALLEL_PLOT = _artifact("figures/parallel_coordinates.html", SWEEP, "Optuna's plot of all keys of all trials")
+
+
+class VersionTag:
+    """The record's names of tags of a registered version, besides tags of its run that it repeats."""
+
+    NUM_PROVED = _version_tag("imgcls.num_proved", TRAINED, "val images whose bytes it was asked in its proof")
+    LARGEST_DIFFERENCE = _version_tag(
+        "imgcls.largest_difference", TRAINED, "largest difference of a probability from the run's own in that proof"
+    )
+    ONNX_SHA256 = _version_tag("imgcls.onnx_sha256", TRAINED, "SHA-256 of the ONNX file, in hexadecimal")
+    CHALLENGE = _version_tag("imgcls.challenge", TRAINED, "numbers by which it took its alias from another version")
+    FORCED = _version_tag("imgcls.forced", TRAINED, "the same where they did not suffice, and `--force` was given")
 
 
 BEST, BEST_TRIAL, CONFIRM, TEST = "best/", "best_trial/", "confirm/", "test/"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from imgcls.inference.run_model import RunModel
-from imgcls.record import BEST, MetricName, RunRecord, Tag
+from imgcls.record import BEST, TEST, MetricName, RunRecord, Tag
 from imgcls.tracking.provenance import versions
 from imgcls.tracking.store import Tracker
 
@@ -57,7 +57,7 @@ def _test_scores(record: RunRecord, tracker: Tracker) -> dict[str, float]:
     if not judged:
         return {}
     latest = max(judged, key=lambda found: found.started)
-    scores = {name: value for name, value in sorted(latest.metrics.items()) if name.startswith("test/")}
+    scores = {name: value for name, value in sorted(latest.metrics.items()) if name.startswith(TEST)}
     return {"look": latest.look, **scores}
 
 

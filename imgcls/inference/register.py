@@ -23,7 +23,7 @@ from imgcls.inference.proof import Agreement
 from imgcls.inference.run_model import load_run_model
 from imgcls.inference.served_proof import prove_served
 from imgcls.metrics import ACCURACY
-from imgcls.record import RunRecord, Tag
+from imgcls.record import RunRecord, Tag, VersionTag
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.run_scores import score_of, val_score
 from imgcls.runs.rebuild import trained_record
@@ -32,16 +32,6 @@ from imgcls.tracking.store import Tracker
 
 PROVENANCE = (Tag.CONFIG_HASH, Tag.DATA_FINGERPRINT, Tag.TEST_FINGERPRINT, Tag.GIT_COMMIT, Tag.GIT_DIRTY, Tag.VERSIONS)
 """Tags of a run that its registered version repeats."""
-
-
-class VersionTag:
-    """Tags of a registered version, besides those of its run that it repeats."""
-
-    LARGEST_DIFFERENCE = "imgcls.largest_difference"  # of a probability from the run's own, on val
-    NUM_PROVED = "imgcls.num_proved"  # val images on which that was found
-    ONNX_SHA256 = "imgcls.onnx_sha256"
-    CHALLENGE = "imgcls.challenge"  # the numbers by which it took an alias from another version
-    FORCED = "imgcls.forced"  # the same, where they did not suffice and --force was given
 
 
 @dataclass(frozen=True)

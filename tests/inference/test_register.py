@@ -10,9 +10,10 @@ from PIL import Image
 
 from imgcls.errors import InputError
 from imgcls.inference.proof import ProofError
-from imgcls.inference.register import VersionTag, register
+from imgcls.inference.register import register
 from imgcls.inference.run_model import load_run_model
 from imgcls.inference.val_images import ValImages
+from imgcls.record import VersionTag
 from imgcls.tracking.store import Tracker
 from tests.inference.serving import encoded
 from tests.inference.test_champion import a_run
