@@ -85,6 +85,13 @@ def of_large_images(of: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return (of[:, SHAPE - 1] & IS_LARGE) > 0
 
 
+def without_crops(of: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The same sketches, uint8 (N, 272), of which no crops are looked for, which is most of the work of comparing."""
+    same = of.copy()
+    same[:, SHAPE - 1] &= HAS_SKETCH
+    return same
+
+
 # --- the bytes of a sketch ------------------------------------------------------------------------------------------
 
 

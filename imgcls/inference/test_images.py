@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from imgcls.data.copies import copies
 from imgcls.data.image_set import Hashes
-from imgcls.data.sketches import SKETCH_BYTES
+from imgcls.data.sketches import SKETCH_BYTES, without_crops
 from imgcls.errors import DataError, InputError, SealedImagesError
 from imgcls.evaluation.judge import look_to_predict
 from imgcls.record import Artifact, RunRecord
@@ -54,8 +54,12 @@ class SealedImages:
         return np.array([name in self.names for name in names_of(digests)], bool)
 
     def num_alike(self, sketches: NDArray[np.uint8]) -> int:
-        """How many images with these sketches, uint8 (N, 272), look like a test image that was opened before."""
-        return len(np.unique(copies(self.sketches, sketches)[:, 1]))
+        """How many images with these sketches, uint8 (N, 272), look like a test image that was opened before.
+
+        That is, like one that was saved again, resized or turned. Crops are not looked for: that would take longer than
+        decoding the images.
+        """
+        return len(np.unique(copies(without_crops(self.sketches), without_crops(sketches))[:, 1]))
 
 
 UNKNOWN = SealedImages(
