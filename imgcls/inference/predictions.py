@@ -144,8 +144,8 @@ class _Work:
             log.warning("%s", "\n".join([f"{counted(len(reasons), 'input')} could not be read:", *listed(reasons)]))
         if self._other_sketches and (num := self._sealed.num_alike(np.concatenate(self._other_sketches))):
             log.warning(
-                "%s like test images that were opened before, but saved again, resized or turned; predicting them is not "
-                "written down as a look", "1 image looks" if num == 1 else f"{num} images look",
+                "%s like test images that were opened before, but saved again, resized or turned; predicting them is "
+                "not written down as a look", "1 image looks" if num == 1 else f"{num} images look",
             )  # fmt: skip
 
     def _reasons(self) -> list[str]:
