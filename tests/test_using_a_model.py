@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from PIL import Image
 
 import imgcls
+from imgcls.config.keys import ModelConfig
 from imgcls.inference.run_model import recorded_predictions
+from imgcls.models.registry import build_model
 from imgcls.record import Artifact
 from tests.data.make import picture
 
@@ -57,12 +61,11 @@ def test_the_program_is_short_and_needs_no_imgcls():
     [
         ({"name": "torchvision:resnet18"}, MAKES_NETWORK, ""),
         (
-            {"name": "torchvision:shufflenet_v2_x0_5"},
-            'torchvision.models.get_model("shufflenet_v2_x0_5", num_classes=2)',
+            {"name": "torchvision:resnet34"},
+            'torchvision.models.get_model("resnet34", num_classes=2)',
             "",
         ),
         ({"name": "timm:resnet10t"}, '__import__("timm").create_model("resnet10t", num_classes=2)', ""),
-        ({"name": "resnet", "depth": 18}, MAKES_NETWORK, ""),
         ({"name": "resnet", "depth": 18, "stem": "small"}, MAKES_NETWORK, SMALL_STEM),
     ],
 )
@@ -86,3 +89,15 @@ def test_it_gives_the_recorded_probabilities(photographs, tmp_path, monkeypatch,
         assert max(probs, key=probs.get) == row["prediction"]
     assert len(recorded) == 12
     assert np.ptp(recorded["prob/a"]) > 1e-4  # the images differ
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [18, 34, 50, 101])
+def test_weights_of_resnet_load_into_torchvision_s_network(depth):
+    config = ModelConfig(name="resnet", depth=depth, width=64, stem="standard")
+    own = build_model(config, num_classes=3, channels=3, image_size=64, seed=1, with_weights=False).eval()
+    other = torchvision.models.get_model(f"resnet{depth}", num_classes=3).eval()
+    other.load_state_dict(own.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.allclose(other(images), own(images), atol=1e-5)

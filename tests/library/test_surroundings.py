@@ -180,6 +180,16 @@ def test_the_own_session_of_mlflow_neither_changes_nor_misleads(project, session
     assert "mlflow.parentRunId" not in project.client.get_run(run.run_id).data.tags
 
 
+@pytest.mark.slow
+def test_workers_do_not_inherit_the_store_of_the_own_session(project, session):
+    own, active = session
+    search = {"trials": 2, "workers": 2, "space": {"train.lr": [1e-2, 2e-2]}}
+    imgcls.sweep("tiny", **QUICK, search=search)
+    assert os.environ["MLFLOW_TRACKING_URI"] == own
+    assert [found.info.run_id for found in mlflow.search_runs(output_format="list")] == [active.info.run_id]
+    assert len(project.client.search_runs(["1"])) == 3
+
+
 # --- Ctrl-C -------------------------------------------------------------------------------------------------------
 
 
