@@ -29,6 +29,7 @@ from imgcls.inference.provenance import provenance
 from imgcls.inference.run_model import load_run_model
 from imgcls.runs.val_predictions import recorded_predictions
 from tests.data.make import noise, picture
+from tests.earlier.test_earlier import archive, earlier, only  # noqa: F401
 
 CLASSES = ["coat", "shoe, left"]
 
@@ -147,8 +148,8 @@ def test_a_pt2_gives_the_same(shop, onnx_file, tmp_path, caplog):
     path = tmp_path / "shop.pt2"
     exported = export_run(shop.model(), shop.project.tracker, path)
     assert exported.proof.squares.num_images == 21
-    with zipfile.ZipFile(path) as archive:
-        texts = [archive.read(name) for name in archive.namelist() if name.endswith(".json")]
+    with zipfile.ZipFile(path) as file:
+        texts = [file.read(name) for name in file.namelist() if name.endswith(".json")]
     assert not any(re.search(rb"/(home|root|tmp|work|usr)/", text) for text in texts)
     assert "may run code" not in caplog.text
     file, other = load_exported(path), load_exported(onnx_file.path)
@@ -179,6 +180,15 @@ def resized_by(mode, antialias):
     return resize
 
 
+def cropped_first(images):
+    """What lies beside the crop is not read; `resize(box=)` reads a little of it."""
+    side = min(images.shape[1:3])
+    top, left = ((length - side) // 2 for length in images.shape[1:3])
+    crops = [Image.fromarray(image[top : top + side, left : left + side].squeeze()) for image in images]
+    small = [np.asarray(crop.resize((16, 16), Image.Resampling.BILINEAR)) for crop in crops]
+    return np.stack(small).reshape(len(images), 16, 16, -1)
+
+
 TRAPS = {
     "squashed": lambda model: {"graph": changed(model, fit="squash")},
     "padded": lambda model: {"graph": changed(model, fit="pad")},
@@ -189,6 +199,7 @@ TRAPS = {
     "BGR": lambda _: {"change": lambda images: np.ascontiguousarray(images[..., ::-1])},
     "turned": lambda _: {"change": lambda images: np.ascontiguousarray(images[:, ::-1, ::-1])},
     "no antialias": lambda _: {"change": resized_by("bilinear", antialias=False)},
+    "cropped first": lambda _: {"change": cropped_first},
     "nearest": lambda _: {"change": resized_by("nearest", antialias=False)},
     "resized twice": lambda model: {"graph": changed(model, decode_side=24)},
 }  # fmt: skip
@@ -210,6 +221,18 @@ def test_the_graph_itself_is_proved(shop):
     assert proof.squares.num_images == proof.whole.num_images == 21 and proof.shapes.num_images == 3 * (1 + 3 + 64)
     assert max(proof.whole.largest, proof.squares.largest, proof.shapes.largest) < 1e-5
     assert proof.rounding is None and proof.to_plain()["num_val"] == 21
+
+
+def test_a_run_of_an_earlier_version_is_proved_with_the_squares_that_it_had(earlier):  # noqa: F811
+    """Its squares were resized twice."""
+    model = load_run_model(only(earlier, "photos", kind="train"), earlier.tracker)
+    assert model.preprocessing.squares == 1 and model.preprocessing.decode_side > model.preprocessing.image_size
+    own, graph = Own.of(model, earlier.tracker), inference_graph(model)
+    proof = prove_export(eager(model, tracker=earlier.tracker), own, graph)
+    assert proof.whole.num_images == len(own.names) and max(proof.whole.largest, proof.squares.largest) < 1e-4
+    once = changed(model, decode_side=model.preprocessing.image_size)
+    with pytest.raises(ProofError, match="on whole images"):
+        prove_export(eager(model, graph=once, tracker=earlier.tracker), own, graph)
 
 
 def test_a_file_that_is_not_proved_gets_no_name(shop, tmp_path, monkeypatch):
