@@ -39,6 +39,9 @@ OPSET = 20
 LARGEST_ONNX = 2**31 - 2**24
 """Bytes of weights that one ONNX file can hold: protobuf ends at 2 GB, and the graph needs some of them."""
 
+OLDEST_TORCH = "2.13"
+"""The first version of torch that can export a graph whose lengths depend on the images."""
+
 WORTH_SAYING = 10**7
 """Bytes of a file that are said where the checkpoint does not have them."""
 
@@ -86,8 +89,7 @@ def export_run(model: RunModel, tracker: Tracker, path: Path) -> Exported:
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("onnx", "pt2"):
         raise InputError(f"--output {path}: an exported file ends with .onnx or .pt2")
-    if kind == "onnx":
-        _check_packages()
+    _check_packages(kind)
     own = Own.of(model, tracker)
     metadata = provenance(model, tracker)
     graph = inference_graph(model)
@@ -207,8 +209,10 @@ def _proved(path: Path, own: Own, graph: ImagesToProbs) -> ExportProof:
         raise ProofError(f"{error}{hint}") from error
 
 
-def _check_packages() -> None:
-    if missing := [name for name in EXPORTERS if find_spec(name) is None]:
+def _check_packages(kind: str) -> None:
+    if torch.__version__ < OLDEST_TORCH:  # compares versions, not texts
+        raise InputError(f"an export needs torch {OLDEST_TORCH} or later, and here is {torch.__version__}: {INSTALL}")
+    if kind == "onnx" and (missing := [name for name in EXPORTERS if find_spec(name) is None]):
         raise InputError(f"--format onnx needs {missing[0]}, which is not installed: {INSTALL}")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ class Squares(nn.Module):
             float32 (B, C, final_side, final_side), whole levels 0 to 255. Images that have that size already are
             finished squares: their pixels stay as they are.
         """
-        sources = self.sources[_number(images.shape[3])]
+        sources = self.sources.index_select(0, _number(images.shape[3]).reshape(1)).reshape(3)
         height, width = _number(images.shape[1]), _number(images.shape[2])
         is_square = (height == self.final_side) & (width == self.final_side)
         pixels = images.permute(0, 3, 1, 2)
@@ -254,9 +255,9 @@ def _number(length: int) -> Tensor:
 
 def _as_length(number: Tensor, least: int = 1) -> int:
     """A number int64 () as a length of tensors, which is at least `least`."""
-    length = int(number.item()) if not torch.compiler.is_exporting() else number.item()
+    length: Any = number.item()
     torch._check(length >= least)
-    return length  # type: ignore[return-value]
+    return length  # type: ignore[no-any-return]
 
 
 def _either(
