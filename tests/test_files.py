@@ -4,11 +4,12 @@ import errno
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from imgcls.files import link_or_copy, put_in_place
+from imgcls.files import link_or_copy, output_file, put_in_place
 from imgcls.machine_failures import explain
 from tests import refusals
 
@@ -34,7 +35,7 @@ def run(program, *arguments, **environment):
 WITHOUT_LINKS = """
 import errno, os, sys
 from pathlib import Path
-from imgcls.files import link_or_copy, put_in_place
+from imgcls.files import link_or_copy, output_file, put_in_place
 from imgcls.tracking.claims import claim, claims_id
 from imgcls.tracking.outbox import Outbox
 from tests import refusals
@@ -172,3 +173,18 @@ def test_an_error_of_the_system_is_told_by_its_number(number, said, unsaid):
     text = str(explain(OSError(number, os.strerror(number), "/project/file")))
     assert "/project/file" in text
     assert said in text and unsaid not in text
+
+
+@pytest.mark.parametrize("before", [None, "older"])
+def test_a_file_for_output_is_there_whole_or_as_it_was(tmp_path, before):
+    target = tmp_path / "out.csv"
+    if before:
+        target.write_text(before)
+    with suppress(ZeroDivisionError), output_file(target, "--csv") as aside:
+        aside.write_text("half")
+        raise ZeroDivisionError
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == ({"out.csv": before} if before else {})
+    with output_file(target, "--csv") as aside:
+        assert aside.read_text() == ""
+        aside.write_text("whole")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"out.csv": "whole"}

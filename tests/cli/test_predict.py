@@ -103,6 +103,7 @@ def test_a_link_to_a_file_stays_a_link(shop, tmp_path):
     assert (tmp_path / "link.csv").is_symlink() and len(pd.read_csv(tmp_path / "there.csv")) == 21
 
 
+@pytest.mark.slow  # a process that imports torch and MLflow
 def test_from_the_shell_some_unreadable_files_are_listed_and_the_exit_code_is_0(shop, tmp_path):
     Image.fromarray(noise(1)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n")

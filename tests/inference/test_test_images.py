@@ -17,7 +17,9 @@ from imgcls.inference.classifier import Classifier
 from imgcls.inference.find_model import find_run_model
 from imgcls.reporting.runs_table import runs_table
 from imgcls.runs.prepare import cached_dataset
+from imgcls.runs.rebuild import rebuild
 from tests.data.make import picture
+from tests.earlier.test_earlier import archive, earlier, only  # noqa: F401
 from tests.photographs import QUICK, save_photograph, write_photographs
 
 
@@ -201,6 +203,7 @@ def test_test_images_of_another_run_s_look_are_refused_too(own, caplog):
     assert [look.number for look in past_looks(own.tracker)] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_judged_needs_no_further_look_and_its_scores_stay_its_scores(own):
     first, second = one_epoch(own), one_epoch(own, "train.seed=1")
     path = sorted((own.root / "images" / "test").rglob("*.*"))[0]
@@ -236,6 +239,7 @@ def test_a_run_without_its_list_asks_the_source_and_says_what_it_does_not_know(o
     assert f"run {run_id} has no list of its test images" in caplog.text and "images" in caplog.text
 
 
+@pytest.mark.slow
 def test_looks_whose_images_are_not_known_are_said(own, caplog):
     run_id = one_epoch(own)
     evaluation = judge.evaluate(run_id, own.tracker)
@@ -246,6 +250,7 @@ def test_looks_whose_images_are_not_known_are_said(own, caplog):
     assert "1 earlier look at test splits did not record which images" in caplog.text
 
 
+@pytest.mark.slow
 def test_sweeps_and_trials_list_their_sealed_images(project):
     from imgcls.search.sweep import Sweep
 
@@ -259,3 +264,14 @@ def test_sweeps_and_trials_list_their_sealed_images(project):
         assert set(project.tracker.read_text(run_id, "report/sealed_test_images.txt").split()) == names
     val = [np.asarray(image) for image in dataset.val.pixels[:5, 0]]
     assert len(find_run_model(found.run_id, project.tracker).predict(val)) == 5
+
+
+@pytest.mark.slow
+def test_the_test_images_of_a_run_of_an_earlier_version_are_taken_from_its_source(earlier):  # noqa: F811
+    record = only(earlier, "photos", kind="train")
+    dataset = rebuild(record, earlier.tracker).dataset
+    folder = earlier.root / rebuild(record, earlier.tracker).experiment.data.path
+    model = find_run_model(record.run_id, earlier.tracker)
+    with pytest.raises(SealedImagesError):
+        model.predict(folder / dataset.test.hashes().keys[0])
+    assert len(model.predict(folder / dataset.val.keys[0])) == 1
