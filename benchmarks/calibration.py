@@ -34,7 +34,7 @@ from imgcls.runs.train import train_run
 from imgcls.runs.val_predictions import as_logits, recorded_predictions
 from imgcls.statistics.intervals import NO_INTERVAL, interval_over_seeds
 from imgcls.statistics.predictions import Predictions
-from imgcls.statistics.temperature import LEAST_GAIN, fit_temperature
+from imgcls.statistics.temperature import LEAST_GAIN, temperature_fit
 from imgcls.tracking.store import Tracker
 
 RESULTS = Path(__file__).with_name("CALIBRATION.json")
@@ -138,7 +138,7 @@ RULES = (
     Rule("gamma prior, sd 0.5, only if significant", gamma(0.5), LEAST_GAIN),
 )
 THE_RULE = "gamma prior, sd 0.25, only if significant"
-"""That of `fit_temperature`."""
+"""That of `temperature_fit`."""
 
 
 def train(folder: Path) -> None:
@@ -163,7 +163,7 @@ def runs(tracker: Tracker, name: str) -> Iterator[RunRecord]:
 def halves(folder: Path) -> None:
     """Fits and scores every rule on halves of val, writes the results, and prints their table."""
     tracker, results = Tracker(folder), []
-    fits = {rule.words: rule.fit for rule in RULES} | {THE_RULE: fit_temperature}
+    fits = {rule.words: rule.fit for rule in RULES} | {THE_RULE: lambda val: temperature_fit(val).temperature}
     for name in EXPERIMENTS:
         of_seeds = []
         for run in runs(tracker, name):

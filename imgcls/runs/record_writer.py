@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -105,11 +106,13 @@ class RecordWriter:
 
         `val_logits`, (N, K), are those that they give on val.
         """
+        fit = temperature_fit(self._on_val(val_logits))
         content = {
             "config": self._prepared.experiment.to_toml(),
             "class_names": list(self._prepared.dataset.class_names),
             "preprocessing": self._prepared.preprocessing().to_plain(),
-            "temperature": temperature_fit(self._on_val(val_logits)).temperature,
+            "temperature": fit.temperature,
+            "temperature_gain": fit.gain,
             "epoch": state.epoch,
             "metrics": state.history[-1].metrics(),
             "model": state.scored_model.state_dict(),
@@ -117,13 +120,20 @@ class RecordWriter:
         with self._run.artifact(name) as path:
             save_checkpoint(path, content)
 
-    def end(self, state: TrainState, best_logits: NDArray[np.float32]) -> Finished:
-        """Writes the record of a run after its last epoch; `best_logits`, (N, K), are of val at the kept epoch."""
+    def end(self, state: TrainState, best_logits: NDArray[np.float32], fit: TemperatureFit | None = None) -> Finished:
+        """Writes the record of a run after its last epoch.
+
+        Args:
+            state: after that epoch.
+            best_logits: float32 (N, K), of val at the kept epoch.
+            fit: the temperature in the best checkpoint, where an earlier sitting wrote that: another device may give
+                other last bits of the logits. By default it is fitted on `best_logits`.
+        """
         experiment, dataset, run = self._prepared.experiment, self._prepared.dataset, self._run
         metric, val = experiment.search.metric, dataset.val
         best = state.kept(experiment.train, metric)
         predictions = self._on_val(best_logits)
-        intervals, fit = _val_intervals(predictions, metric), temperature_fit(predictions)
+        intervals, fit = _val_intervals(predictions, metric), fit or temperature_fit(predictions)
         scores = {name: best.value(name) for name in reported(metric)}
         scores |= interval_ends(intervals, has_groups=bool(val.groups))
         run.log_metrics(
@@ -187,6 +197,13 @@ class RecordWriter:
 def _val_intervals(of: Predictions, metric: str) -> dict[str, Interval]:
     own = metric_named(metric).interval(of)
     return ({} if own is None else {metric: own}) | {ACCURACY.on_val: ACCURACY.interval(of) or NO_INTERVAL}
+
+
+def kept_fit(checkpoint: Mapping[str, Any]) -> TemperatureFit | None:
+    """What the record writer put into a checkpoint of its temperature; None where an earlier version wrote it."""
+    if "temperature_gain" not in checkpoint:
+        return None
+    return TemperatureFit(checkpoint["temperature"], checkpoint["temperature_gain"])
 
 
 def temperature_metrics(fit: TemperatureFit) -> dict[str, float]:

@@ -26,10 +26,11 @@ from imgcls.runs.earlier_versions import is_kept_larger, other_loss, other_squar
 from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.rebuild import recorded_experiment
-from imgcls.runs.record_writer import Finished, RecordWriter
+from imgcls.runs.record_writer import Finished, RecordWriter, kept_fit
 from imgcls.signals import GracefulStop, stop_requested
 from imgcls.statistics.intervals import NO_INTERVAL
 from imgcls.statistics.score_intervals import hits_interval
+from imgcls.statistics.temperature import TemperatureFit
 from imgcls.tracking.heartbeat import heartbeat
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
@@ -259,8 +260,9 @@ class _Training:
             self._record.save_last(state)
             after = f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"epoch {state.epoch}"
             raise Interrupted(f"stopped by {by} after {after}")
-        logits = self._predict_with_best() if self._best_logits is None else self._best_logits
-        return self._record.end(state, logits.numpy())
+        if self._best_logits is None:
+            return self._record.end(state, *self._predict_with_best())
+        return self._record.end(state, self._best_logits.numpy())
 
     def _loop(self, state: TrainState) -> bool:
         """Trains until the last epoch, a stop or the pruner ends it.
@@ -307,10 +309,11 @@ class _Training:
         logits: NDArray[np.float32] = state.val_logits.numpy()
         return logits
 
-    def _predict_with_best(self) -> Tensor:
-        """Val's logits of the best checkpoint, which an earlier sitting wrote, as they were then."""
+    def _predict_with_best(self) -> tuple[NDArray[np.float32], TemperatureFit | None]:
+        """Val's logits of the best checkpoint, which an earlier sitting wrote, and the temperature that is in it."""
         device, task = self._prepared.device, self._task
         model = device.place(self._prepared.model(with_weights=False))
         with self._work.tracker.fetch(self._run.run_id, Artifact.BEST) as path:
-            model.load_state_dict(load_checkpoint(path, device.torch_device)["model"])
-        return predict(model, task.val, task.normalise, task.device)
+            content = load_checkpoint(path, device.torch_device)
+        model.load_state_dict(content["model"])
+        return predict(model, task.val, task.normalise, task.device).numpy(), kept_fit(content)

@@ -39,18 +39,6 @@ class TemperatureFit:
         return self.best if self.gain > LEAST_GAIN else 1.0
 
 
-def fit_temperature(of: Predictions) -> float:
-    """Fits the temperature on the predictions of val; see `temperature_fit`.
-
-    Returns:
-        The T > 0 by which logits are divided; 1.0 where the gain in likelihood is not significant.
-
-    Raises:
-        ValueError: predictions that cannot be scored, such as logits that are not finite.
-    """
-    return temperature_fit(of).temperature
-
-
 def temperature_fit(of: Predictions) -> TemperatureFit:
     """Fits the temperature on the predictions of val, by their likelihood and a prior (docs/calibration.md).
 

@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from imgcls.errors import InputError, Interrupted
+from imgcls.evaluation.judge import evaluate
 from imgcls.record import Artifact
+from imgcls.runs.record_writer import RecordWriter
 from imgcls.signals import GracefulStop
 from imgcls.tracking.run import Run
+from imgcls.training.loop import predict
 from tests.runs.test_train import TIMINGS
 from tests.stops import StopAfter, insist_while_saving
 
@@ -294,3 +297,29 @@ def test_a_second_ctrl_c_leaves_at_once_and_loses_nothing(project):
     subprocess.run(COMMAND, cwd=project.root, stderr=subprocess.DEVNULL, check=True)
     (stopped,) = [record for record in project.runs(kind="train") if record.run_id != whole]
     assert_same(project, stopped.run_id, whole)
+
+
+def test_a_run_that_ends_on_another_device_has_the_temperature_of_its_checkpoint(project, monkeypatch):
+    """Other last bits of val's logits give another temperature, and a checkpoint has to be what its record says."""
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordWriter, "end", _kill)
+        with pytest.raises(KilledError):
+            project.train()
+
+    def predict_elsewhere(*arguments, **options):
+        logits = predict(*arguments, **options)
+        return logits + 1e-6 * torch.randn(logits.shape, generator=generator)
+
+    generator = torch.Generator().manual_seed(0)
+    monkeypatch.setattr("imgcls.runs.train.predict", predict_elsewhere)
+    run_id = project.train().run_id
+    with project.tracker.fetch(run_id, Artifact.BEST) as path:
+        content = torch.load(path, weights_only=True)
+    metrics = project.client.get_run(run_id).data.metrics
+    assert content["temperature"] == metrics["best/temperature"] != 1
+    assert content["temperature_gain"] == metrics["best/temperature_gain"]
+    assert evaluate(run_id, project.tracker).judged.run_id == run_id
+
+
+def _kill(*_):
+    raise KilledError

@@ -10,7 +10,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from imgcls.statistics.predictions import Predictions
-from imgcls.statistics.temperature import LEAST_GAIN, PRIOR_SD, fit_temperature, probabilities, temperature_fit
+from imgcls.statistics.temperature import LEAST_GAIN, PRIOR_SD, probabilities, temperature_fit
+
+
+def fit_temperature(of):
+    return temperature_fit(of).temperature
 
 
 def drawn(num, num_classes, temperature, seed=0):
