@@ -171,7 +171,7 @@ KEEPERS_OF_THE_SEAL = (
     "inference/classifier.py",
     "inference/find_model.py",
     "inference/predictions.py",
-    "inference/test_images.py",
+    "inference/sealed_images.py",
     "tracking/recorded_looks.py",
 )
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from imgcls.data.preprocessing import Preprocessing
 from imgcls.inference.inputs import ImageLike, given
 from imgcls.inference.predictions import predict
-from imgcls.inference.test_images import UNKNOWN, SealedImages
+from imgcls.inference.sealed_images import UNKNOWN, SealedImages
 
 
 class Classifier(ABC):

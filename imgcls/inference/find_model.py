@@ -10,7 +10,7 @@ from imgcls.errors import InputError
 from imgcls.inference.classifier import Classifier
 from imgcls.inference.exported_model import load_exported
 from imgcls.inference.run_model import RunModel, load_run_model
-from imgcls.inference.test_images import SealedImages, sealed_from_stranger, sealed_images
+from imgcls.inference.sealed_images import SealedImages, sealed_from_stranger, sealed_images
 from imgcls.project import Project
 from imgcls.record import Tag
 from imgcls.runs.rebuild import trained_record

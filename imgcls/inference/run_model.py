@@ -16,7 +16,7 @@ from imgcls.data.sources import native_side
 from imgcls.data.splits import decode_side
 from imgcls.errors import InputError
 from imgcls.inference.classifier import Classifier
-from imgcls.inference.test_images import sealed_images
+from imgcls.inference.sealed_images import sealed_images
 from imgcls.models.registry import build_model
 from imgcls.record import RunRecord
 from imgcls.runs.earlier_versions import recorded_squares

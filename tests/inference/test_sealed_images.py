@@ -12,7 +12,7 @@ from imgcls.errors import DataError, SealedError, SealedImagesError
 from imgcls.evaluation import judge
 from imgcls.evaluation.compare import compare
 from imgcls.evaluation.ledger import as_text, past_looks
-from imgcls.inference import predictions, test_images
+from imgcls.inference import predictions, sealed_images
 from imgcls.inference.classifier import Classifier
 from imgcls.inference.find_model import find_run_model
 from imgcls.reporting.runs_table import runs_table
@@ -144,7 +144,7 @@ def test_test_images_that_change_in_between_are_not_predicted(shop, tmp_path, mo
         save_photograph(tmp_path / "other", 999).replace(path)
         return look(*arguments)
 
-    monkeypatch.setattr(test_images, "look_to_predict", look_and_change)
+    monkeypatch.setattr(sealed_images, "look_to_predict", look_and_change)
     with pytest.raises(DataError, match="changed while the program ran"):
         model.predict(path, test_look=True)
 
