@@ -98,7 +98,7 @@ def _exported(name: str, model: RunModel, folder: Path) -> None:
     under_torch = _images_per_second(lambda: graph(torch.from_numpy(squares)))
     for ending in ("onnx", "pt2"):
         done = export_run(model, Tracker(folder), folder / f"model.{ending}")
-        file, proof = load_exported(done.path, is_own=True), done.proof
+        file, proof = load_exported(done.path, is_trusted=True), done.proof
         of_file = _images_per_second(lambda file=file: file.whole(squares))  # type: ignore[misc]
         cells = (
             name, f"{model.record.best(ACCURACY.on_val):.2f}", ending,

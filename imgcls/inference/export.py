@@ -18,12 +18,12 @@ from torch.export import Dim, ExportedProgram
 
 from imgcls.errors import ImgclsError, InputError
 from imgcls.files import output_file
-from imgcls.inference.export_proof import ExportProof, Own, prove_export
+from imgcls.inference.export_proof import ExportProof, ValReference, prove_export
+from imgcls.inference.exported_graph import ImagesToProbs
 from imgcls.inference.exported_model import INSTALL, load_exported
-from imgcls.inference.graph import ImagesToProbs
+from imgcls.inference.exporter_output import quiet
 from imgcls.inference.proof import ProofError
 from imgcls.inference.provenance import EXPORTERS, provenance
-from imgcls.inference.quiet import quiet
 from imgcls.inference.run_model import RunModel
 from imgcls.runs.rebuild import other_versions
 from imgcls.text import counted
@@ -42,7 +42,7 @@ LARGEST_ONNX = 2**31 - 2**24
 OLDEST_TORCH = "2.13"
 """The first version of torch that can export a graph whose lengths depend on the images."""
 
-WORTH_SAYING = 10**7
+MIN_REPORTED_BYTES = 10**7
 """Bytes of a file that are said where the checkpoint does not have them."""
 
 
@@ -90,7 +90,7 @@ def export_run(model: RunModel, tracker: Tracker, path: Path) -> Exported:
     if kind not in ("onnx", "pt2"):
         raise InputError(f"--output {path}: an exported file ends with .onnx or .pt2")
     _check_packages(kind)
-    own = Own.of(model, tracker)
+    reference = ValReference.of(model, tracker)
     metadata = provenance(model, tracker)
     graph = inference_graph(model)
     _check_size(graph, kind)
@@ -102,8 +102,8 @@ def export_run(model: RunModel, tracker: Tracker, path: Path) -> Exported:
                 program = traced(graph)
             with _timed(f"written as {kind.upper()}"):
                 write_file(program, unproved, metadata)
-            with _timed(f"proved on {counted(len(own.images), 'val image')}"):
-                proof = _proved(unproved, own, graph)
+            with _timed(f"proved on {counted(len(reference.images), 'val image')}"):
+                proof = _proved(unproved, reference, graph)
             metadata |= {"proof": json.dumps(proof.to_plain())}
             _add_metadata(program, unproved, metadata)
             unproved.replace(aside)
@@ -200,11 +200,11 @@ def _add_metadata(program: ExportedProgram, path: Path, metadata: dict[str, str]
         onnx.save(model, path)
 
 
-def _proved(path: Path, own: Own, graph: ImagesToProbs) -> ExportProof:
+def _proved(path: Path, reference: ValReference, graph: ImagesToProbs) -> ExportProof:
     try:
-        return prove_export(load_exported(path, is_own=True), own, graph)
+        return prove_export(load_exported(path, is_trusted=True), reference, graph)
     except ProofError as error:
-        others = other_versions(own.model.record)
+        others = other_versions(reference.model.record)
         hint = f". Packages that have changed since the run: {', '.join(others)}" if others else ""
         raise ProofError(f"{error}{hint}") from error
 
@@ -222,7 +222,7 @@ def _check_size(graph: ImagesToProbs, kind: str) -> None:
     drawn = {
         name: buffer.numel() * buffer.element_size()
         for name, buffer in graph.named_buffers()
-        if name not in sizes and buffer.numel() * buffer.element_size() >= WORTH_SAYING
+        if name not in sizes and buffer.numel() * buffer.element_size() >= MIN_REPORTED_BYTES
     }
     total = sum(sizes.values()) + sum(drawn.values())
     if kind == "onnx" and total > LARGEST_ONNX:

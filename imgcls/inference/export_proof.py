@@ -16,9 +16,9 @@ from tqdm import tqdm
 from imgcls import terminal
 from imgcls.data.decode_workers import in_threads
 from imgcls.errors import DataError, InputError
+from imgcls.inference.exported_graph import ImagesToProbs
 from imgcls.inference.exported_model import ExportedModel
-from imgcls.inference.graph import ImagesToProbs
-from imgcls.inference.proof import BOUND, Agreement, ProofError, agreement, own_predictions
+from imgcls.inference.proof import BOUND, Agreement, ProofError, agreement, recorded_probs
 from imgcls.inference.run_model import RunModel
 from imgcls.inference.val_images import ValImages, val_images
 from imgcls.runs.val_predictions import recorded_predictions
@@ -46,7 +46,7 @@ class _Decoded(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Own:
+class ValReference:
     """What the proof of a file compares with: the run's own predictions of its val images.
 
     Attributes:
@@ -62,7 +62,7 @@ class Own:
     probs: NDArray[np.float64]
 
     @classmethod
-    def of(cls, model: RunModel, tracker: Tracker) -> Own:
+    def of(cls, model: RunModel, tracker: Tracker) -> ValReference:
         """From the record and the source.
 
         Raises:
@@ -73,7 +73,7 @@ class Own:
             images = val_images(model.experiment.data, tracker.project, list(table["image"]), list(table["digest"]))
         except (DataError, InputError) as error:
             raise InputError(f"{error}. No file leaves the workbench that was not proved on the run's val") from error
-        return cls(model, list(table["image"]), images, own_predictions(table, model.temperature))
+        return cls(model, list(table["image"]), images, recorded_probs(table, model.temperature))
 
     def decoded(self, row: int) -> _Decoded:
         """A val image, whole and as a square.
@@ -118,12 +118,12 @@ class ExportProof:
         return plain
 
 
-def prove_export(file: ExportedModel, own: Own, graph: ImagesToProbs) -> ExportProof:
+def prove_export(file: ExportedModel, reference: ValReference, graph: ImagesToProbs) -> ExportProof:
     """Proves an exported file on all of the run's val.
 
     Args:
         file: as whoever gets it loads it.
-        own: the run's predictions.
+        reference: the run's predictions.
         graph: the same in torch, for a run that was scored in bfloat16.
 
     Raises:
@@ -131,27 +131,33 @@ def prove_export(file: ExportedModel, own: Own, graph: ImagesToProbs) -> ExportP
         DataError: val images that cannot be read any more.
     """
     squares, whole, waiting = Agreement(), Agreement(), list[_Decoded]()
-    rounding, expected = _Rounding(own.model, graph), own.probs.copy()
-    decoded = iter(in_threads(own.decoded, range(len(own.names))))
+    rounding, expected = _Rounding(reference.model, graph), reference.probs.copy()
+    decoded = iter(in_threads(reference.decoded, range(len(reference.names))))
     with tqdm(
-        total=len(own.names), desc="proving", unit=" images", file=terminal.stderr(), leave=False, disable=None
+        total=len(reference.names), desc="proving", unit=" images", file=terminal.stderr(), leave=False, disable=None
     ) as bar:
-        for rows in _batches(len(own.names)):
+        for rows in _batches(len(reference.names)):
             made = []
             for row in rows:
                 waiting.append(next(decoded))
                 made.append(waiting[-1].square)
                 if row + 1 == rows.stop or sum(one.pixels.nbytes for one in waiting) > MOST_BYTES:
                     at = [one.row for one in waiting]
-                    if own.is_rounded:
-                        expected[at] = rounding.without(np.stack([one.square for one in waiting]), own.probs[at])
-                    whole += _on_whole_images(file, waiting, expected, own.names)
+                    if reference.is_rounded:
+                        expected[at] = rounding.float32_probs(
+                            np.stack([one.square for one in waiting]), reference.probs[at]
+                        )
+                    whole += _on_whole_images(file, waiting, expected, reference.names)
                     bar.update(len(waiting))
                     waiting.clear()
             given, here = np.stack(made).transpose(0, 2, 3, 1), slice(rows.start, rows.stop)
-            squares += agreement(file.whole(given), expected[here], own.names[here], "the file, on Pillow's squares,")
+            squares += agreement(
+                file.whole(given), expected[here], reference.names[here], "the file, on Pillow's squares,"
+            )
     rounding.check()
-    return ExportProof(squares, whole, _on_other_shapes(file, own), rounding.largest if own.is_rounded else None)
+    return ExportProof(
+        squares, whole, _on_other_shapes(file, reference), rounding.largest if reference.is_rounded else None
+    )
 
 
 def _batches(num_images: int) -> Iterator[range]:
@@ -177,11 +183,14 @@ def _on_whole_images(
     return total
 
 
-def _on_other_shapes(file: ExportedModel, own: Own) -> Agreement:
+def _on_other_shapes(file: ExportedModel, reference: ValReference) -> Agreement:
     """Square, portrait and landscape in batches of each size, whatever shapes val has, against their squares."""
-    how, total = own.model.preprocessing, Agreement()
+    how, total = reference.model.preprocessing, Agreement()
     long, short = how.image_size + 1, how.image_size // 2 + 1
-    pictures = [own.images.image(row).resize((2 * long, 2 * long)) for row in range(min(len(own.names), BATCHES[-1]))]
+    pictures = [
+        reference.images.image(row).resize((2 * long, 2 * long))
+        for row in range(min(len(reference.names), BATCHES[-1]))
+    ]
     if len({picture.mode for picture in pictures}) > 1:
         pictures = [picture.convert("RGB") for picture in pictures]
     for size in ((long, long), (short, long), (long, short)):
@@ -190,7 +199,7 @@ def _on_other_shapes(file: ExportedModel, own: Own) -> Agreement:
             rows = [row % len(shaped) for row in range(num)]
             expected = file.whole(np.stack([how.square(shaped[row]) for row in rows]).transpose(0, 2, 3, 1))
             probs = file.whole(np.stack([_pixels(shaped[row]) for row in rows]))
-            names = [f"{own.names[row]} at {size[0]} x {size[1]}" for row in rows]
+            names = [f"{reference.names[row]} at {size[0]} x {size[1]}" for row in rows]
             total += agreement(probs, expected, names, "the file, on images of other shapes,")
     return total
 
@@ -210,7 +219,7 @@ class _Rounding:
         self._explained = 0.0
         self._unexplained = 0.0
 
-    def without(self, squares: NDArray[np.uint8], recorded: NDArray[np.float64]) -> NDArray[np.float64]:
+    def float32_probs(self, squares: NDArray[np.uint8], recorded: NDArray[np.float64]) -> NDArray[np.float64]:
         """What the weights give in float32 for squares uint8 (B, C, S, S): float64 (B, K)."""
         with torch.inference_mode():
             probs = self._graph(torch.from_numpy(squares).permute(0, 2, 3, 1)).numpy()

@@ -73,14 +73,14 @@ class ExportedModel(Classifier):
         return probabilities(logits, 1 / self.temperature)
 
 
-def load_exported(path: Path, *, is_own: bool = False) -> ExportedModel:
+def load_exported(path: Path, *, is_trusted: bool = False) -> ExportedModel:
     """Loads an exported model.
 
     A .pt2 can run code when it is loaded, so load only what you or somebody you trust has made. An .onnx cannot.
 
     Args:
         path: ends with .onnx or .pt2.
-        is_own: it was just written here, so there is nothing to be warned of.
+        is_trusted: it was just written here, so there is nothing to be warned of.
 
     Raises:
         InputError: a missing, damaged or foreign file, another ending, or onnxruntime is not installed.
@@ -90,7 +90,7 @@ def load_exported(path: Path, *, is_own: bool = False) -> ExportedModel:
         raise InputError(f"{path.name}: an exported file ends with .onnx or .pt2")
     if not path.is_file():
         raise InputError(f"there is no file {path}; `imgcls export RUN` writes one")
-    if ending == ".pt2" and not is_own:
+    if ending == ".pt2" and not is_trusted:
         log.warning(
             "%s may run code when it is loaded: load .pt2 files that you made yourself, and .onnx files from others",
             path.name,
@@ -139,7 +139,7 @@ def _load_onnx(path: Path) -> tuple[Run, dict[str, str]]:
 def _load_pt2(path: Path) -> tuple[Run, dict[str, str]]:
     import torch
 
-    from imgcls.inference.quiet import quiet
+    from imgcls.inference.exporter_output import quiet
 
     extra = {"metadata.json": ""}
     try:

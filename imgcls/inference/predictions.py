@@ -33,7 +33,7 @@ BATCH = 64
 UNREADABLE = "unreadable"
 """Key in the `attrs` of the table: `name: reason` of each image that has no row because it cannot be decoded."""
 
-Some = tuple[NDArray[np.int64], NDArray[np.uint8]]
+Batch = tuple[NDArray[np.int64], NDArray[np.uint8]]
 """Some images: their rows (B,), their squares (B, C, S, S)."""
 
 
@@ -59,12 +59,12 @@ def predict(
         NoReadableImageError: none of the images can be decoded.
     """
     _check_top(top, classifier.class_names)
-    work = _Work(classifier, inputs, raw=raw, may_look=test_look)
-    work.predict_all_but_test_images()
-    if work.test_rows:
-        work.predict_test_images()
-    work.tell()
-    return work.table(top)
+    prediction = _Prediction(classifier, inputs, raw=raw, may_look=test_look)
+    prediction.predict_all_but_test_images()
+    if prediction.test_rows:
+        prediction.predict_test_images()
+    prediction.tell()
+    return prediction.table(top)
 
 
 def _check_top(top: int | None, class_names: Sequence[str]) -> None:
@@ -72,8 +72,8 @@ def _check_top(top: int | None, class_names: Sequence[str]) -> None:
         raise InputError(f"top = {top}: give 1 to {len(class_names)}, since there are {len(class_names)} classes")
 
 
-class _Work:
-    """The work of predicting: what is known of each image so far, by its row."""
+class _Prediction:
+    """A prediction under way: what is known of each image so far, by its row."""
 
     def __init__(self, classifier: Classifier, inputs: Inputs, *, raw: bool, may_look: bool) -> None:
         self._classifier, self._inputs, self._raw, self._may_look = classifier, inputs, raw, may_look
@@ -100,7 +100,7 @@ class _Work:
         self._sealed.look(hashes)
         self._predict(self._test_images(hashes.digests))
 
-    def _not_test_images(self) -> Iterator[Some]:
+    def _not_test_images(self) -> Iterator[Batch]:
         for piece in self._decoded(self._inputs, "predicting"):
             self._unreadable |= piece.unreadable
             is_test = self._sealed.are_among(piece.hashes.digests)
@@ -112,7 +112,7 @@ class _Work:
             if not self.test_rows or self._may_look:
                 yield piece.rows[~is_test], piece.squares[~is_test]
 
-    def _test_images(self, digests: NDArray[np.uint8]) -> Iterator[Some]:
+    def _test_images(self, digests: NDArray[np.uint8]) -> Iterator[Batch]:
         """The test images that were found, which must still be those of the look."""
         rows, done = np.array(self.test_rows, np.int64), 0
         for piece in self._decoded(self._inputs.rows(self.test_rows), "predicting test images"):
@@ -132,7 +132,7 @@ class _Work:
                 yield piece
                 bar.update(len(piece.rows) + len(piece.unreadable))
 
-    def _predict(self, images: Iterable[Some]) -> None:
+    def _predict(self, images: Iterable[Batch]) -> None:
         for rows, squares in _batches(images):
             self._probs[rows] = self._classifier.probs(squares, raw=self._raw)
 
@@ -161,9 +161,9 @@ class _Work:
         return table
 
 
-def _batches(images: Iterable[Some]) -> Iterator[Some]:
+def _batches(images: Iterable[Batch]) -> Iterator[Batch]:
     """The same images, `BATCH` at a time; the last ones may be fewer."""
-    waiting: list[Some] = []
+    waiting: list[Batch] = []
     for some in images:
         waiting.append(some)
         if sum(len(rows) for rows, _ in waiting) >= BATCH:
@@ -176,7 +176,7 @@ def _batches(images: Iterable[Some]) -> Iterator[Some]:
         yield _joined(waiting)
 
 
-def _joined(several: list[Some]) -> Some:
+def _joined(several: list[Batch]) -> Batch:
     rows, squares = zip(*several, strict=True)
     return np.concatenate(rows), np.concatenate(squares)
 

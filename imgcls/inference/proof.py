@@ -45,7 +45,7 @@ class Agreement:
 
 
 def agreement(
-    probs: NDArray[np.floating], own: NDArray[np.float64], images: Sequence[str], what: str, bound: float = BOUND
+    probs: NDArray[np.floating], expected: NDArray[np.float64], images: Sequence[str], what: str, bound: float = BOUND
 ) -> Agreement:
     """Proves that probabilities agree with the run's own.
 
@@ -53,7 +53,7 @@ def agreement(
 
     Args:
         probs: float (N, K), of the model that is proved.
-        own: float64 (N, K), of the run.
+        expected: float64 (N, K), of the run.
         images: name of each image.
         what: what is proved, in words, such as `the ONNX file`.
         bound: most by which a probability may differ.
@@ -61,9 +61,9 @@ def agreement(
     Raises:
         ProofError: they do not; it names the first image that differs, and its numbers.
     """
-    differences = np.abs(probs.astype(np.float64) - own).max(axis=1)
-    second, first = np.sort(own, axis=1)[:, -2:].T
-    other_class = own.argmax(axis=1) != probs.argmax(axis=1)
+    differences = np.abs(probs.astype(np.float64) - expected).max(axis=1)
+    second, first = np.sort(expected, axis=1)[:, -2:].T
+    other_class = expected.argmax(axis=1) != probs.argmax(axis=1)
     wrong = np.flatnonzero(~(differences <= bound) | (other_class & ~(first - second < 2 * bound)))  # NaN is wrong
     if len(wrong):
         row = int(wrong[0])
@@ -76,7 +76,7 @@ def agreement(
     return Agreement(len(images), float(differences.max(initial=0.0)), int(other_class.sum()))
 
 
-def own_predictions(recorded: pd.DataFrame, temperature: float) -> NDArray[np.float64]:
+def recorded_probs(recorded: pd.DataFrame, temperature: float) -> NDArray[np.float64]:
     """What a model has to give in the proof: the run's calibrated probabilities of val, float64 (N, K).
 
     Args:

@@ -21,9 +21,9 @@ from imgcls.cli import app
 from imgcls.errors import InputError
 from imgcls.inference import export
 from imgcls.inference.export import export_run, inference_graph, traced, write_file
-from imgcls.inference.export_proof import Own, prove_export
+from imgcls.inference.export_proof import ValReference, prove_export
+from imgcls.inference.exported_graph import ImagesToProbs
 from imgcls.inference.exported_model import ExportedModel, load_exported
-from imgcls.inference.graph import ImagesToProbs
 from imgcls.inference.proof import Agreement, ProofError, agreement
 from imgcls.inference.provenance import provenance
 from imgcls.inference.run_model import load_run_model
@@ -75,12 +75,12 @@ def test_the_file_gives_the_recorded_predictions_without_imgcls(shop, onnx_file)
 
 
 def test_it_takes_images_of_any_size_and_number_grey_or_rgb(shop, onnx_file):
-    own, file = shop.model(), load_exported(onnx_file.path)
+    model, file = shop.model(), load_exported(onnx_file.path)
     for size in ((40, 40), (30, 50), (50, 30), (1, 7), (16, 16), (400, 110)):
         for num, channels in itertools.product((1, 3, 64), (1, 3)):
             images = np.stack([noise(seed, size)[..., :channels] for seed in range(num)])
             pillow = [Image.fromarray(image[..., 0] if channels == 1 else image) for image in images]
-            expected = own.probs(np.stack(list(map(own.preprocessing.square, pillow))))
+            expected = model.probs(np.stack(list(map(model.preprocessing.square, pillow))))
             np.testing.assert_allclose(file.whole(images), expected, atol=1e-5, rtol=0)
 
 
@@ -112,12 +112,12 @@ def test_it_says_nothing_of_this_machine(onnx_file):
 
 
 def test_a_file_is_a_classifier(shop, onnx_file):
-    own, file = shop.model(), load_exported(onnx_file.path)
-    assert (file.run_id, file.class_names) == (own.run_id, own.class_names)
-    assert (file.preprocessing, file.temperature) == (own.preprocessing, own.temperature)
+    model, file = shop.model(), load_exported(onnx_file.path)
+    assert (file.run_id, file.class_names) == (model.run_id, model.class_names)
+    assert (file.preprocessing, file.temperature) == (model.preprocessing, model.temperature)
     paths = sorted(str(path) for path in (shop.images / "val").rglob("*.*"))
     for raw in (False, True):
-        theirs, ours = file.predict(paths, raw=raw), own.predict(paths, raw=raw)
+        theirs, ours = file.predict(paths, raw=raw), model.predict(paths, raw=raw)
         assert list(theirs["prediction"]) == list(ours["prediction"])
         np.testing.assert_allclose(columns(theirs, "prob"), columns(ours, "prob"), atol=1e-5, rtol=0)
 
@@ -209,15 +209,15 @@ TRAPS = {
 def test_a_graph_with_a_trap_is_not_proved(shop, trap):
     model, tracker = shop.model(), shop.project.tracker
     model.network.eval()
-    own = Own.of(model, tracker)
+    reference = ValReference.of(model, tracker)
     file = eager(model, tracker=tracker, **TRAPS[trap](model))
     with pytest.raises(ProofError, match=r"does not leave the workbench\. First image that differs: val/"):
-        prove_export(file, own, inference_graph(model))
+        prove_export(file, reference, inference_graph(model))
 
 
 def test_the_graph_itself_is_proved(shop):
     model, tracker = shop.model(), shop.project.tracker
-    proof = prove_export(eager(model, tracker=tracker), Own.of(model, tracker), inference_graph(model))
+    proof = prove_export(eager(model, tracker=tracker), ValReference.of(model, tracker), inference_graph(model))
     assert proof.squares.num_images == proof.whole.num_images == 21 and proof.shapes.num_images == 3 * (1 + 3 + 64)
     assert max(proof.whole.largest, proof.squares.largest, proof.shapes.largest) < 1e-5
     assert proof.rounding is None and proof.to_plain()["num_val"] == 21
@@ -227,12 +227,12 @@ def test_a_run_of_an_earlier_version_is_proved_with_the_squares_that_it_had(earl
     """Its squares were resized twice."""
     model = load_run_model(only(earlier, "photos", kind="train"), earlier.tracker)
     assert model.preprocessing.squares == 1 and model.preprocessing.decode_side > model.preprocessing.image_size
-    own, graph = Own.of(model, earlier.tracker), inference_graph(model)
-    proof = prove_export(eager(model, tracker=earlier.tracker), own, graph)
-    assert proof.whole.num_images == len(own.names) and max(proof.whole.largest, proof.squares.largest) < 1e-4
+    reference, graph = ValReference.of(model, earlier.tracker), inference_graph(model)
+    proof = prove_export(eager(model, tracker=earlier.tracker), reference, graph)
+    assert proof.whole.num_images == len(reference.names) and max(proof.whole.largest, proof.squares.largest) < 1e-4
     once = changed(model, decode_side=model.preprocessing.image_size)
     with pytest.raises(ProofError, match="on whole images"):
-        prove_export(eager(model, graph=once, tracker=earlier.tracker), own, graph)
+        prove_export(eager(model, graph=once, tracker=earlier.tracker), reference, graph)
 
 
 def test_a_file_that_is_not_proved_gets_no_name(shop, tmp_path, monkeypatch):
@@ -242,7 +242,7 @@ def test_a_file_that_is_not_proved_gets_no_name(shop, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "write_file", lambda _graph, path, _metadata: path.write_bytes(b"written"))
     monkeypatch.setattr(
         export, "load_exported",
-        lambda _path, is_own: is_own and eager(model, graph=changed(model, fit="squash"), tracker=shop.project.tracker),
+        lambda _path, is_trusted: is_trusted and eager(model, graph=changed(model, fit="squash"), tracker=shop.project.tracker),
     )  # fmt: skip
     (tmp_path / "old.onnx").write_bytes(b"an earlier one")
     with pytest.raises(ProofError, match="First image that differs"):
@@ -271,7 +271,7 @@ def test_without_its_val_images_there_is_no_proof_and_no_file(shop, tmp_path):
             export_run(model, tracker, tmp_path / "shop.pt2")
         Image.fromarray(picture(999)).save(image)
         with pytest.raises(InputError, match="has changed since the run"):
-            prove_export(eager(model, tracker=tracker), Own.of(model, tracker), inference_graph(model))
+            prove_export(eager(model, tracker=tracker), ValReference.of(model, tracker), inference_graph(model))
     finally:
         image.write_bytes(content)
     assert list(tmp_path.iterdir()) == []
@@ -280,15 +280,15 @@ def test_without_its_val_images_there_is_no_proof_and_no_file(shop, tmp_path):
 def test_a_run_scored_in_bfloat16_is_proved_in_float32_and_its_rounding_is_said(project):
     record = project.tracker.get(project.train("train.precision=bfloat16").run_id)
     model = load_run_model(record, project.tracker)
-    own, graph = Own.of(model, project.tracker), inference_graph(model)
+    reference, graph = ValReference.of(model, project.tracker), inference_graph(model)
     file = eager(model, tracker=project.tracker)
-    proof = prove_export(file, own, graph)
+    proof = prove_export(file, reference, graph)
     assert proof.squares.largest < 1e-5 and proof.rounding > 5e-4
     assert proof.to_plain()["bfloat16_largest_difference"] == proof.rounding
-    moved = own.probs.copy()
+    moved = reference.probs.copy()
     moved[7] = np.roll(moved[7], 1)
     with pytest.raises(ProofError, match="bfloat16 itself makes out"):
-        prove_export(file, dataclasses.replace(own, probs=moved), graph)
+        prove_export(file, dataclasses.replace(reference, probs=moved), graph)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -419,7 +419,7 @@ def test_every_family_gives_the_same_under_torch_and_in_both_formats(tmp_path, n
     about = WHOLE | {"preprocessing": json.dumps(graph_preprocessing(side))}
     for ending in (".onnx", ".pt2"):
         write_file(program, path := tmp_path / f"model{ending}", about)
-        file = load_exported(path, is_own=True)
+        file = load_exported(path, is_trusted=True)
         for num, size in ((1, (side, side)), (3, (40, 60)), (64, (60, 40))):
             images = np.stack([noise(seed, size) for seed in range(num)])
             with torch.inference_mode():
