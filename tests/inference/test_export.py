@@ -235,18 +235,13 @@ def test_a_run_of_an_earlier_version_is_proved_with_the_squares_that_it_had(earl
         prove_export(eager(model, graph=once, tracker=earlier.tracker), reference, graph)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_proved_gets_no_name(shop, tmp_path, monkeypatch):
-    model = shop.model()
+    """A whole export, of a graph that squashes."""
     monkeypatch.setattr(export, "inference_graph", lambda model: changed(model, fit="squash").eval())
-    monkeypatch.setattr(export, "traced", lambda graph: graph)
-    monkeypatch.setattr(export, "write_file", lambda _graph, path, _metadata: path.write_bytes(b"written"))
-    monkeypatch.setattr(
-        export, "load_exported",
-        lambda _path, is_trusted: is_trusted and eager(model, graph=changed(model, fit="squash"), tracker=shop.project.tracker),
-    )  # fmt: skip
-    (tmp_path / "old.onnx").write_bytes(b"an earlier one")
+    (tmp_path / "old.pt2").write_bytes(b"an earlier one")
     with pytest.raises(ProofError, match="First image that differs"):
-        export_run(model, shop.project.tracker, tmp_path / "old.onnx")
+        export_run(shop.model(), shop.project.tracker, tmp_path / "old.pt2")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"an earlier one"]
 
 
