@@ -169,6 +169,8 @@ def output_file(path: Path, option: str) -> Iterator[Path]:
     with written_aside(target) as aside:
         try:
             aside.touch()
+        except FileNotFoundError as error:
+            raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first") from error
         except OSError as error:
             raise InputError(f"{option} {path} cannot be written: {error.strerror}; name another place") from error
         yield aside

@@ -104,7 +104,8 @@ def _what_there_is(typed: Path, cwd: Path, experiments: Path) -> str:
     is_name = typed.parent == cwd and typed.suffix != ".toml"
     folders = filter(_is_there, [experiments] if is_name else [typed.parent, experiments])
     known = next(filter(None, (sorted(file.stem for file in folder.glob("*.toml")) for folder in folders)), [])
-    there = f"known experiments: {', '.join(known)}" if known else f"{experiments} holds no experiment"
+    none = f"{experiments} holds no experiment; start in the folder of a project, or give the path of a TOML file"
+    there = f"known experiments: {', '.join(known)}" if known else none
     return f"; {there}{did_you_mean(typed.stem, known)}"
 
 

@@ -67,6 +67,7 @@ def write_end(sweep_run_id: str, tracker: Tracker) -> None:
     ]
     if sweep.confirmed_run_id != winner.run_id:
         rows.append(("Next", f"imgcls confirm {sweep.run_id}  (how lucky was the winner?)"))
+    rows.append(("Use it", f"imgcls predict {winner.run_id} PATHS...  (or imgcls export, imgcls register)"))
     write(f"\n{terminal_table(rows)}")
     write(" ".join(story(selection_of(winner, tracker), "The winner")).replace("`", ""))
     write_cautions(sweep.tags)

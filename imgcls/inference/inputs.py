@@ -194,7 +194,11 @@ def _of_paths(paths: Sequence[str]) -> Inputs:
         elif kind == "file":
             found.append(path)
         elif glob.has_magic(path):
-            found += _matching(path, ignored, problems)
+            num_ignored = ignored.total()
+            matching = _matching(path, ignored, problems)
+            found += matching
+            if not matching and ignored.total() == num_ignored:
+                missing.append(f"{shown(path)}, which nothing matches")
         else:
             missing.append(f"{shown(path)}{_why_missing(path)}")
     if missing:

@@ -1,5 +1,6 @@
 """A run made again from its record alone: its config, its data (checked by fingerprint), its device."""
 
+import logging
 from typing import Any
 
 import torch
@@ -10,11 +11,13 @@ from imgcls.errors import DataError, InputError
 from imgcls.record import UNKNOWN, Artifact, RunRecord, Tag
 from imgcls.runs.earlier_versions import recorded_squares
 from imgcls.runs.prepare import Prepared, prepare
-from imgcls.tracking.find_run import find_run
+from imgcls.tracking.find_run import described, find_run
 from imgcls.tracking.provenance import versions
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint
 from imgcls.training.device import UNKNOWN_MODEL
+
+log = logging.getLogger(__name__)
 
 WHAT_MAKES_BITS = ("torch", "torchvision", "numpy", "pillow")
 """Packages whose other version may give other bits."""
@@ -72,6 +75,7 @@ def trained_record(run_id: str, tracker: Tracker) -> RunRecord:
         if not winner:
             raise InputError(f"sweep {record.run_id} has no winner yet ({record.outcome}); let it end first")
         record = tracker.get(winner)
+        log.info("the winner of this sweep is %s", described(record))
     if record.kind == "evaluation":
         judged = record.evaluated_run_id
         raise InputError(f"run {record.run_id} is itself an evaluation, of run {judged}; name the run to judge")

@@ -93,12 +93,12 @@ class Registry:
         models = self._models()
         if name not in models:
             there = f"registered are {', '.join(sorted(models))}" if models else "nothing is registered here"
-            raise InputError(f"no model {name!r} is registered{did_you_mean(name, models)}; {there}")
+            raise InputError(f"no model {name!r} is registered{did_you_mean(name, models) or f'; {there}'}")
         if alias is None:
             raise InputError(f"{name} has no version {number}; give another number, or an alias")
         aliases = sorted(models[name])
         there = f"its aliases are {', '.join(aliases)}" if aliases else "it has none; give the number of a version"
-        raise InputError(f"{name} has no alias {alias!r}{did_you_mean(alias, aliases)}; {there}")
+        raise InputError(f"{name} has no alias {alias!r}{did_you_mean(alias, aliases) or f'; {there}'}")
 
     def _numbered(self, name: str, number: str) -> Version | None:
         try:

@@ -70,7 +70,7 @@ def test_a_list_on_stdin(shop):
     ("arguments", "code", "message"),
     [
         (("{run}", "imagse/val"), 2, "did you mean images/val?"),
-        (("{run}", "images/val/*.gif"), 2, "no image in images/val/*.gif"),
+        (("{run}", "images/val/*.gif"), 2, "images/val/*.gif, which nothing matches"),
         (("nonsense", "images/val"), 2, "no run 'nonsense'"),
         (("models:/none@champion", "images/val"), 2, "no model 'none' is registered"),
         (("none.onnx", "images/val"), 2, "no file"),

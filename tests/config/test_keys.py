@@ -755,7 +755,7 @@ def test_a_folder_of_images_is_not_taken_for_an_experiment(repository):
 
 
 def test_where_there_is_no_experiment_at_all_the_folder_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"experiments holds no experiment$"):
+    with pytest.raises(ConfigError, match=r"experiments holds no experiment; start in the folder"):
         find_experiment("digits", tmp_path)
 
 
