@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -49,6 +50,12 @@ class ExportedModel(Classifier):
         self.class_names = tuple(json.loads(metadata["class_names"]))
         self.preprocessing = Preprocessing.from_plain(json.loads(metadata["preprocessing"]))
         self.temperature = float(metadata["temperature"])
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise ValueError(f"its temperature is {self.temperature}")
+        side, channels = self.preprocessing.image_size, self.preprocessing.channels
+        num_probs = self.whole(np.zeros((1, side, side, channels), np.uint8)).shape[1]
+        if num_probs != len(self.class_names):
+            raise ValueError(f"{len(self.class_names)} names of classes for {num_probs} probabilities")
 
     def whole(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Calibrated probabilities of whole images: the graph resizes them.

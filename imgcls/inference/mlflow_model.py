@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import ColSpec, DataType, Schema
 from PIL import Image
 
@@ -51,7 +52,6 @@ def save_mlflow_model(folder: Path, onnx: Path, metadata: Mapping[str, str]) -> 
         InputError: onnxruntime is not installed.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of copies on this machine
-    # MLmodel records the places that its files came from: they come from a neutral one.
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         shutil.copyfile(onnx, place / "model.onnx")
@@ -67,6 +67,17 @@ def save_mlflow_model(folder: Path, onnx: Path, metadata: Mapping[str, str]) -> 
             input_example=pd.DataFrame({"image": [_example()]}),
             uv_project_path=str(place),  # no project: else MLflow takes the files of one around the working folder
         )
+        _without_places(folder)
+
+
+def _without_places(folder: Path) -> None:
+    """Takes the places on this machine out of an MLflow model: it loads its files by their names in the folder."""
+    model = Model.load(folder)
+    flavor = model.flavors["python_function"]
+    flavor["model_code_path"] = Path(flavor["model_code_path"]).name
+    for artifact in flavor["artifacts"].values():
+        artifact["uri"] = artifact["path"]
+    model.save(str(folder / MLMODEL_FILE_NAME))
 
 
 def load_mlflow_model(folder: Path) -> Any:

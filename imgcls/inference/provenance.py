@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from imgcls.inference.run_model import RunModel
+from imgcls.metrics import score
 from imgcls.record import BEST, TEST, MetricName, RunRecord, Tag
+from imgcls.runs.val_predictions import as_logits, recorded_predictions
 from imgcls.tracking.provenance import versions
 from imgcls.tracking.store import Tracker
 
@@ -34,7 +35,7 @@ def provenance(model: RunModel, tracker: Tracker) -> dict[str, str]:
         "data_fingerprint": record.fingerprint,
         "git_commit": record.tags.get(Tag.GIT_COMMIT, ""),
         "git_dirty": record.tags.get(Tag.GIT_DIRTY, ""),
-        "val_scores": json.dumps(_val_scores(record.metrics)),
+        "val_scores": json.dumps(_val_scores(record, tracker)),
         "test_scores": json.dumps(scores) if (scores := _test_scores(record, tracker)) else "",
         "trained_with": json.dumps(record.versions),
         "exported_with": json.dumps(versions() | _exporters()),
@@ -42,12 +43,11 @@ def provenance(model: RunModel, tracker: Tracker) -> dict[str, str]:
     return {name: text for name, text in about.items() if text}
 
 
-def _val_scores(metrics: Mapping[str, float]) -> dict[str, float]:
-    """`val/SCORE` and the ends of its interval, at the kept epoch."""
-    scores = {
-        f"val/{name.removeprefix(BEST_VAL)}": value for name, value in metrics.items() if name.startswith(BEST_VAL)
-    }
-    return dict(sorted(scores.items()))
+def _val_scores(record: RunRecord, tracker: Tracker) -> dict[str, float]:
+    """`val/SCORE` and the ends of its 95 % interval, at the kept epoch: from the recorded predictions."""
+    scores = score(as_logits(recorded_predictions(record, tracker))).metrics("val")
+    tracked = {name.removeprefix(BEST): value for name, value in record.metrics.items() if name.startswith(BEST_VAL)}
+    return dict(sorted({**scores, **tracked}.items()))
 
 
 def _test_scores(record: RunRecord, tracker: Tracker) -> dict[str, float]:

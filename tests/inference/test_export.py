@@ -100,7 +100,9 @@ def test_it_is_one_onnx_file_with_its_provenance(shop, onnx_file):
     assert about["run_id"] == shop.run_id and about["config_hash"] == run.tags["imgcls.config_hash"]
     assert about["data_fingerprint"] == run.tags["imgcls.data_fingerprint"]
     assert float(about["temperature"]) == run.metrics["best/temperature"]
-    assert json.loads(about["val_scores"])["val/accuracy"] == run.metrics["best/val/accuracy"]
+    val = json.loads(about["val_scores"])
+    assert val["val/accuracy"] == run.metrics["best/val/accuracy"] and val["val/loss"] == run.metrics["best/val/loss"]
+    assert val["val/accuracy_low"] < val["val/accuracy"] < val["val/accuracy_high"]
     proof = json.loads(about["proof"])
     assert proof["num_val"] == 21 and 0 < proof["squares_largest_difference"] <= 5e-4
     assert proof["whole_largest_difference"] <= 5e-4 and proof["squares_other_class"] == 0
@@ -331,6 +333,23 @@ def test_half_a_file_is_refused(onnx_file, tmp_path):
         load_exported(tmp_path / "half.onnx")
 
 
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"class_names": '["a", "b", "c", "d", "e", "f", "g"]'}, "7 names of classes for"),
+        ({"temperature": "nan"}, "temperature is nan"),
+        ({"temperature": "0"}, "temperature is 0"),
+        ({"preprocessing": "{}"}, "damaged metadata"),
+    ],
+)
+def test_metadata_that_do_not_fit_the_graph_are_refused(onnx_file, tmp_path, entry, reason):
+    model = onnx.load(onnx_file.path)
+    helper.set_model_props(model, {one.key: one.value for one in model.metadata_props} | entry)
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(InputError, match=reason):
+        load_exported(tmp_path / "other.onnx")
+
+
 def test_a_torch_that_cannot_export_is_refused_at_once(shop, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "OLDEST_TORCH", "99.1")
     with pytest.raises(InputError, match=r"needs torch 99.1 or later, and here is 2"):
@@ -353,7 +372,7 @@ def test_a_network_that_is_too_large_for_onnx_is_refused_with_its_size(shop, tmp
     [
         (["--output", "shop.txt"], "--output shop.txt: name a file that ends with .onnx or .pt2"),
         (["--output", "shop.onnx", "--format", "pt2"], "--output shop.onnx: name a file that ends with .pt2"),
-        (["--output", "nowhere/shop.pt2"], "--output nowhere/shop.pt2 cannot be written"),
+        (["--output", "nowhere/shop.pt2"], "--output nowhere/shop.pt2: there is no folder nowhere"),
     ],
 )
 def test_a_place_that_cannot_be_is_refused_before_the_work(shop, options, reason):

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -121,6 +122,7 @@ def test_it_asks_for_the_versions_at_hand_and_tells_no_place_of_this_machine(fol
     assert [line.partition("==")[0] for line in wanted] == list(PACKAGES)
     assert f"pandas=={pd.__version__}" in wanted
     described = (folder / "MLmodel").read_text()
+    assert not re.search(r"[ '\"]/", described), described  # no absolute path at all
     assert str(Path(imgcls.__file__).parent) not in described and str(folder) not in described
     meta = yaml.safe_load(described)
     assert json.loads(meta["signature"]["inputs"]) == [{"type": "binary", "name": "image", "required": True}]
