@@ -201,6 +201,9 @@ class Artifact:
         WITH_IMAGES,
         "16 hex digits of the digest of each image of the sealed test split, a line each, sorted",
     )
+    SEALED_SKETCHES = _artifact(
+        "report/sealed_test_sketches.npy", WITH_IMAGES, "uint8 (N, 272), sketches that show copies of them"
+    )
     CURVES = _artifact("figures/curves.png", TRAINED, "the loss and the metric that selects, of each epoch")
     NEAR_DUPLICATES_FIGURE = _artifact("figures/near_duplicates.png", ("sweep", "train"), "those of train and val")
     DIFFERENT_CLASSES = _artifact(

@@ -67,5 +67,7 @@ def predict(
         print_json(as_facts(table))
     elif csv == "-":
         write_whole(as_csv(table).removesuffix("\n"), "CSV")
+    elif csv is None:
+        write_whole(as_text(table, top or 1), "table")
     else:
-        write(as_text(table, top or 1) if csv is None else f"{counted(len(table), 'prediction')} in {csv}")
+        write(f"{counted(len(table), 'prediction')} in {csv}")

@@ -125,7 +125,7 @@ def given(images: ImageLike | Iterable[ImageLike]) -> Inputs:
     Raises:
         InputError: a path that does not exist, an array of another kind, or nothing at all.
     """
-    several = [images] if isinstance(images, (str, os.PathLike, np.ndarray, Image.Image, bytes)) else list(images)
+    several = [images] if isinstance(images, (str, os.PathLike, np.ndarray, Image.Image, bytes)) else _several(images)
     paths = [os.fspath(one) for one in several if isinstance(one, (str, os.PathLike))]
     if several and len(paths) == len(several):
         return _of_paths(paths)
@@ -140,6 +140,10 @@ def given(images: ImageLike | Iterable[ImageLike]) -> Inputs:
         tuple(problem for part in parts for problem in part.problems),
         sum((Counter(part.ignored) for part in parts), Counter()),
     )
+
+
+def _several(images: Iterable[ImageLike]) -> list[ImageLike]:
+    return list(images) if isinstance(images, Iterable) else [images]  # what is not one is refused as an image
 
 
 def _of_one(image: ImageLike) -> Inputs:
@@ -159,6 +163,8 @@ def _of_one(image: ImageLike) -> Inputs:
 def _reader(image: Image.Image) -> Callable[[int], Image.Image]:
     """Reads an image of Pillow at once: its file, where it is not loaded yet, cannot be shared by processes."""
     try:
+        if 0 in image.size:
+            _refuse(f"{image.width} x {image.height} pixels")
         with refusing():
             upright = canonical(image, in_place=False)
     except UnreadableImageError as error:

@@ -30,6 +30,14 @@ log = logging.getLogger(__name__)
 BATCH = 64
 """Images that go through the network at a time."""
 
+MOST_BYTES = 2**26
+"""Bytes of squares that wait until it is known whether they look like test images."""
+
+ALIKE_MEANS = (
+    "sealed or opened, as copies do that were saved again, resized, turned or made grey; predicting them is not "
+    "written down as a look"
+)
+
 UNREADABLE = "unreadable"
 """Key in the `attrs` of the table: `name: reason` of each image that has no row because it cannot be decoded."""
 
@@ -68,8 +76,9 @@ def predict(
 
 
 def _check_top(top: int | None, class_names: Sequence[str]) -> None:
-    if top is not None and not 1 <= top <= len(class_names):
-        raise InputError(f"top = {top}: give 1 to {len(class_names)}, since there are {len(class_names)} classes")
+    is_number = isinstance(top, (int, np.integer)) and not isinstance(top, bool)
+    if top is not None and not (is_number and 1 <= top <= len(class_names)):
+        raise InputError(f"top = {top!r}: give 1 to {len(class_names)}, since there are {len(class_names)} classes")
 
 
 class _Prediction:
@@ -81,7 +90,6 @@ class _Prediction:
         self._probs = np.full((len(inputs), len(classifier.class_names)), np.nan)
         self._unreadable: dict[int, str] = {}
         self._test_hashes: list[Hashes] = []
-        self._other_sketches: list[NDArray[np.uint8]] = []
         self.test_rows: list[int] = []
 
     def predict_all_but_test_images(self) -> None:
@@ -101,16 +109,42 @@ class _Prediction:
         self._predict(self._test_images(hashes.digests))
 
     def _not_test_images(self) -> Iterator[Batch]:
-        for piece in self._decoded(self._inputs, "predicting"):
+        for piece in self._warned_of(self._decoded(self._inputs, "predicting")):
             self._unreadable |= piece.unreadable
             is_test = self._sealed.are_among(piece.hashes.digests)
             self.test_rows += piece.rows[is_test].tolist()
             if is_test.any():
                 self._test_hashes.append(piece.hashes.rows(np.flatnonzero(is_test)))
-            if len(self._sealed.sketches):
-                self._other_sketches.append(piece.hashes.sketches[~is_test])
             if not self.test_rows or self._may_look:
                 yield piece.rows[~is_test], piece.squares[~is_test]
+
+    def _warned_of(self, pieces: Iterable[Decoded]) -> Iterator[Decoded]:
+        """The same pieces, each once the user was told which of its images only look like test images."""
+        if not len(self._sealed.sketches):
+            yield from pieces
+            return
+        waiting: list[Decoded] = []
+        for piece in pieces:
+            waiting.append(piece)
+            if sum(one.squares.nbytes for one in waiting) >= MOST_BYTES:
+                self._warn_of_alike(waiting)
+                yield from waiting
+                waiting = []
+        self._warn_of_alike(waiting)
+        yield from waiting
+
+    def _warn_of_alike(self, pieces: Sequence[Decoded]) -> None:
+        if not pieces:
+            return
+        rows = np.concatenate([piece.rows for piece in pieces])
+        hashes = Hashes._make(map(np.concatenate, zip(*(piece.hashes for piece in pieces), strict=True)))
+        others = np.flatnonzero(~self._sealed.are_among(hashes.digests))
+        alike = rows[others[self._sealed.alike(hashes.sketches[others])]]
+        if not len(alike):
+            return
+        look = "1 image looks" if len(alike) == 1 else f"{len(alike)} images look"
+        names = listed([self._inputs.names[row] for row in alike], most=NUM_SHOWN)
+        log.warning("%s", "\n".join([f"{look} like test images, {ALIKE_MEANS}:", *names]))
 
     def _test_images(self, digests: NDArray[np.uint8]) -> Iterator[Batch]:
         """The test images that were found, which must still be those of the look."""
@@ -142,11 +176,6 @@ class _Prediction:
             log.info("left out, since they are not images: %s", ignored)
         if reasons := self._reasons():
             log.warning("%s", "\n".join([f"{counted(len(reasons), 'input')} could not be read:", *listed(reasons)]))
-        if self._other_sketches and (num := self._sealed.num_alike(np.concatenate(self._other_sketches))):
-            log.warning(
-                "%s like test images that were opened before, but saved again, resized or turned; predicting them is "
-                "not written down as a look", "1 image looks" if num == 1 else f"{num} images look",
-            )  # fmt: skip
 
     def _reasons(self) -> list[str]:
         of_images = [f"{self._inputs.names[row]}: {reason}" for row, reason in sorted(self._unreadable.items())]

@@ -6,7 +6,7 @@ Known are those of the run's own test split, sealed or not, and those of all loo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from imgcls.runs.earlier_versions import recorded_squares
 from imgcls.runs.prepare import cached_dataset
 from imgcls.runs.rebuild import recorded_experiment
 from imgcls.text import counted
-from imgcls.tracking.recorded_looks import names_of, openings
+from imgcls.tracking.recorded_looks import names_of, openings, read_sketches
 from imgcls.tracking.store import Tracker
 
 
@@ -38,7 +38,7 @@ class SealedImages:
 
     Attributes:
         names: 16 hex digits of the digest of each.
-        sketches: uint8 (N, 272), of those that were opened before; of sealed ones none are known.
+        sketches: uint8 (N, 272), of those whose sketches are recorded; earlier versions recorded none of sealed ones.
         doubts: sentences on test images that cannot be recognised.
         look: writes down a look at images with these hashes, unless an earlier one suffices; gives the evaluation that
             holds it.
@@ -53,13 +53,13 @@ class SealedImages:
         """Which images with these digests, uint8 (N, 32), are test images: bool (N,)."""
         return np.array([name in self.names for name in names_of(digests)], bool)
 
-    def num_alike(self, sketches: NDArray[np.uint8]) -> int:
-        """How many images with these sketches, uint8 (N, 272), look like a test image that was opened before.
+    def alike(self, sketches: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Which images with these sketches, uint8 (N, 272), look like a test image: their rows, ascending.
 
-        That is, like one that was saved again, resized or turned. Crops are not looked for: that would take longer than
-        decoding the images.
+        That is, like one that was saved again, resized, turned or made grey. Crops are not looked for: that would take
+        longer than decoding the images.
         """
-        return len(np.unique(copies(without_crops(self.sketches), without_crops(sketches))[:, 1]))
+        return np.unique(copies(without_crops(self.sketches), without_crops(sketches))[:, 1])
 
 
 UNKNOWN = SealedImages(
@@ -70,48 +70,49 @@ UNKNOWN = SealedImages(
 
 def sealed_images(record: RunRecord, tracker: Tracker) -> SealedImages:
     """The test images that a run may not predict without a look: its own, and those of every look in the ledger."""
-    own, doubt = _own(record, tracker)
-    return _with_ledger(tracker, own, doubt, lambda images: look_to_predict(record, images, tracker))
+    own = replace(_own(record, tracker), look=lambda images: look_to_predict(record, images, tracker))
+    return _with_ledger(tracker, own)
 
 
 def sealed_from_stranger(run_id: str, tracker: Tracker) -> SealedImages:
     """The test images that a model may not predict whose run this record does not hold: those of the ledger."""
     doubt = f"run {run_id}, which trained this model, is not in {tracker.where()}: its own test images are not known"
-    return _with_ledger(tracker, frozenset(), doubt, _cannot_look)
+    return _with_ledger(tracker, SealedImages(doubts=(doubt,)))
 
 
-def _with_ledger(
-    tracker: Tracker, own: frozenset[str], doubt: str, look: Callable[[Hashes], RunRecord]
-) -> SealedImages:
+def _with_ledger(tracker: Tracker, own: SealedImages) -> SealedImages:
     looks = openings(tracker)
-    doubts = [doubt] if doubt else []
+    doubts = list(own.doubts)
     if num := sum(opening.names is None for opening in looks):
         doubts.append(
             f"{counted(num, 'earlier look')} at test splits did not record which images they opened, so those images "
             "are not recognised"
         )
-    names = own.union(*(opening.names or () for opening in looks))
-    sketches = np.unique(np.concatenate([UNKNOWN.sketches, *(opening.sketches for opening in looks)]), axis=0)
-    return SealedImages(names, sketches, tuple(doubts), look)
+    names = own.names.union(*(opening.names or () for opening in looks))
+    sketches = np.unique(np.concatenate([own.sketches, *(opening.sketches for opening in looks)]), axis=0)
+    return SealedImages(names, sketches, tuple(doubts), own.look)
 
 
-def _own(record: RunRecord, tracker: Tracker) -> tuple[frozenset[str], str]:
-    """The test images of a run by name, and what is not known of them in words."""
+def _own(record: RunRecord, tracker: Tracker) -> SealedImages:
+    """The test images of a run, and what is not known of them in words."""
     if not record.test_fingerprint:
-        return frozenset(), ""
+        return SealedImages()
     if tracker.has_artifact(record.run_id, Artifact.SEALED_IMAGES):
-        return frozenset(tracker.read_text(record.run_id, Artifact.SEALED_IMAGES).split()), ""
+        names = frozenset(tracker.read_text(record.run_id, Artifact.SEALED_IMAGES).split())
+        return SealedImages(names, read_sketches(tracker, record.run_id, Artifact.SEALED_SKETCHES))
     try:
-        return _from_source(record, tracker), ""
+        hashes = _from_source(record, tracker)
+        return SealedImages(frozenset(names_of(hashes.digests)), hashes.sketches)
     except InputError as error:
-        return frozenset(), (
+        doubt = (
             f"run {record.run_id} has no list of its test images, since an earlier version recorded it, and their "
             f"source does not give them ({error}): of its test images, only those are recognised that were opened"
         )
+        return SealedImages(doubts=(doubt,))
 
 
-def _from_source(record: RunRecord, tracker: Tracker) -> frozenset[str]:
-    """The test images of a run that an earlier version recorded, hashed now.
+def _from_source(record: RunRecord, tracker: Tracker) -> Hashes:
+    """Hashes of the test images of a run that an earlier version recorded, computed now.
 
     Raises:
         InputError: they are not at hand, or no longer what they were.
@@ -121,4 +122,4 @@ def _from_source(record: RunRecord, tracker: Tracker) -> frozenset[str]:
     dataset, _ = cached_dataset(experiment.data, experiment.augment, tracker.project, squares)
     if dataset.test is None or dataset.test.fingerprint() != record.test_fingerprint:
         raise DataError("its images have changed")
-    return frozenset(names_of(dataset.test.hashes().digests))
+    return dataset.test.hashes().hashes

@@ -9,7 +9,7 @@ from imgcls.data.splits import Dataset
 from imgcls.record import UNKNOWN, Artifact, Tag
 from imgcls.reporting.drawing import save_png
 from imgcls.reporting.prediction_figures import near_duplicates
-from imgcls.tracking.recorded_looks import names_of, num_opened_before
+from imgcls.tracking.recorded_looks import names_of, num_opened_before, write_sketches
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 
@@ -26,8 +26,10 @@ class ImageRecord:
         """Writes the tags and further ones, which images are sealed, and the number by which MLflow's UI sorts."""
         run.set_tags({**self.tags, **further})
         if (test := self._dataset.test) is not None:
-            names = sorted(set(names_of(test.hashes().digests)))
+            hashes = test.hashes()
+            names = sorted(set(names_of(hashes.digests)))
             run.log_text(Artifact.SEALED_IMAGES, "".join(f"{name}\n" for name in names))
+            write_sketches(run, Artifact.SEALED_SKETCHES, hashes.sketches)
         if (num := self.tags[Tag.NUM_NEAR_LEAKED]) != UNKNOWN:
             # At the time of the beginning: a run that is killed here and taken up gives the same point.
             run.log_metrics({Tag.NUM_NEAR_LEAKED: float(num)}, at=run.started)

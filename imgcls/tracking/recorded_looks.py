@@ -69,9 +69,7 @@ def write_down(run: Run, tracker: Tracker, images: Hashes) -> LookCount:
     """
     names = sorted(set(names_of(images.digests)))
     run.log_text(Artifact.TEST_IMAGES, "".join(f"{name}\n" for name in names))
-    content = io.BytesIO()
-    np.save(content, images.sketches)
-    run.log_bytes(Artifact.TEST_SKETCHES, content.getvalue())
+    write_sketches(run, Artifact.TEST_SKETCHES, images.sketches)
     path = _file(tracker, run.run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside, aside.open("wb") as file:
@@ -131,11 +129,7 @@ def _from_store(tracker: Tracker, record: RunRecord) -> Opening:
         names = frozenset(tracker.read_text(run_id, Artifact.TEST_IMAGES).split())
     except InputError:  # written by an earlier version, or its files are gone
         return Opening(run_id, started, None)
-    try:
-        with tracker.fetch(run_id, Artifact.TEST_SKETCHES) as path:
-            return Opening(run_id, started, names, np.load(path))
-    except (InputError, OSError, ValueError, EOFError):
-        return Opening(run_id, started, names)
+    return Opening(run_id, started, names, read_sketches(tracker, run_id, Artifact.TEST_SKETCHES))
 
 
 def _of_file(path: Path) -> Opening | None:
@@ -147,6 +141,22 @@ def _of_file(path: Path) -> Opening | None:
         return None
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # what cannot be told apart counts
         return Opening(path.stem, 0, None)
+
+
+def write_sketches(run: Run, artifact: str, sketches: NDArray[np.uint8]) -> None:
+    """Writes sketches, uint8 (N, 272), as an artifact of a run."""
+    content = io.BytesIO()
+    np.save(content, sketches)
+    run.log_bytes(artifact, content.getvalue())
+
+
+def read_sketches(tracker: Tracker, run_id: str, artifact: str) -> NDArray[np.uint8]:
+    """The sketches that a run has as an artifact, uint8 (N, 272); N is 0 where an earlier version wrote none."""
+    try:
+        with tracker.fetch(run_id, artifact) as path:
+            return np.asarray(np.load(path), np.uint8)
+    except (InputError, OSError, ValueError, EOFError):
+        return np.empty((0, SKETCH_BYTES), np.uint8)
 
 
 def _folder(tracker: Tracker) -> Path:

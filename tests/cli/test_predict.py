@@ -104,6 +104,19 @@ def test_a_link_to_a_file_stays_a_link(shop, tmp_path):
 
 
 @pytest.mark.slow  # a process that imports torch and MLflow
+def test_a_table_that_does_not_arrive_is_an_error(shop):
+    command = [sys.executable, "-m", "imgcls", "predict", shop.run_id, "images/val"]
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            command, cwd=shop.project.root, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (
+        done.returncode == 1
+        and "the table could not be written to stdout: No space left on device" in done.stderr.decode()
+    )
+
+
+@pytest.mark.slow  # a process that imports torch and MLflow
 def test_from_the_shell_some_unreadable_files_are_listed_and_the_exit_code_is_0(shop, tmp_path):
     Image.fromarray(noise(1)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n")

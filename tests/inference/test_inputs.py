@@ -149,6 +149,8 @@ def test_an_image_of_pillow_whose_file_is_not_loaded_yet_is_read_as_its_file_wou
     with Image.open(tmp_path / "clear.png") as image:
         broken = Image.fromarray(np.full((4, 4), np.nan, np.float32))
         inputs = given([broken, image])
+    with pytest.raises(UnreadableImageError, match="0 x 7 pixels"):
+        given(Image.new("RGB", (0, 7))).read(0)
     with pytest.raises(UnreadableImageError, match="float grey values"):
         inputs.read(0)
     assert inputs.read(1).mode == "RGB"
@@ -170,6 +172,8 @@ def test_an_image_that_was_given_is_left_as_it_was():
         (np.zeros(5, np.uint8), "(5,)"),
         ([], "no image was given"),
         ([3], "int is not an image"),
+        (3, "int is not an image"),
+        (None, "NoneType is not an image"),
     ],
 )
 def test_what_is_no_image_is_refused_with_its_kind(images, message):

@@ -87,7 +87,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_is_predicted(shop, tmp_path,
     assert NoReadableImageError.exit_code == 1
 
 
-@pytest.mark.parametrize("top", [0, 3])
+@pytest.mark.parametrize("top", [0, 3, "1", 1.0, True])
 def test_more_classes_than_there_are_cannot_be_named(shop, top):
     with pytest.raises(InputError, match="there are 2 classes"):
         shop.model().predict(noise(0), top=top)

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from imgcls.data.decode import read_image
 from imgcls.errors import DataError, SealedError, SealedImagesError
@@ -170,6 +170,41 @@ def test_a_model_outside_of_a_project_knows_no_test_images_and_says_so(shop, cap
     assert "no record is at hand, so it is not known whether these images are of a test split" in caplog.text
 
 
+def flipped_bit(image):
+    pixels = np.array(image)
+    pixels.flat[0] ^= 1
+    return Image.fromarray(pixels)
+
+
+CHANGES = {
+    "mirrored": ImageOps.mirror,
+    "one bit": flipped_bit,
+    "grey": lambda image: image.convert("L"),
+    "smaller": lambda image: image.resize((image.width * 3 // 4, image.height * 3 // 4)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_test_image_of_a_sealed_split_is_warned_of_before_anything_is_predicted(
+    shop, tmp_path, caplog, monkeypatch, change
+):
+    image = read_image(test_image(shop.images, 4)).convert("RGB")
+    copy = save(CHANGES[change](image), tmp_path / "copy.png")
+    model, said = shop.model(), []
+    of_squares = model.probs
+    monkeypatch.setattr(model, "probs", lambda *given, **how: (said.append(caplog.text), of_squares(*given, **how))[1])
+    with caplog.at_level(logging.WARNING):
+        assert len(model.predict([picture(77), copy])) == 2
+    assert "1 image looks like test images, sealed or opened" in said[0]
+    assert str(copy) in said[0] and "not written down as a look" in said[0]
+
+
+def test_the_sketches_of_the_sealed_images_are_in_the_record(shop):
+    with shop.project.tracker.fetch(shop.run_id, "report/sealed_test_sketches.npy") as path:
+        sketches = np.load(path)
+    assert sketches.shape == (16, 272) and sketches.dtype == np.uint8
+
+
 # --- with records of their own ---------------------------------------------------------------------------------------
 
 
@@ -198,7 +233,7 @@ def test_test_images_of_another_run_s_look_are_refused_too(own, caplog):
     read_image(path).convert("RGB").resize((60, 50)).save(copy, quality=90)
     with caplog.at_level(logging.WARNING):
         assert len(model.predict([copy, picture(77)])) == 2
-    assert "1 image looks like test images that were opened before" in caplog.text
+    assert "1 image looks like test images, sealed or opened" in caplog.text and str(copy) in caplog.text
     model.predict(path, test_look=True)
     assert [look.number for look in past_looks(own.tracker)] == [1, 2]
 
