@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ class Classifier(ABC):
         preprocessing: how an image becomes its input.
         temperature: by which its logits are divided for calibrated probabilities.
         seal: finds the test images that it does not predict without a look; None of a model without a record at hand.
+        surroundings: makes the block in which `predict` works.
     """
 
     run_id: str
@@ -29,6 +31,7 @@ class Classifier(ABC):
     preprocessing: Preprocessing
     temperature: float
     seal: Callable[[], SealedImages] | None = None
+    surroundings: Callable[[], AbstractContextManager[None]] = staticmethod(nullcontext)
 
     @abstractmethod
     def probs(self, squares: NDArray[np.uint8], *, raw: bool = False) -> NDArray[np.float64]:
@@ -57,8 +60,9 @@ class Classifier(ABC):
         """Predicts images: a table with the columns of `imgcls predict --csv`, a row for each image that can be read.
 
         Args:
-            images: paths of files, folders and globs; arrays uint8 (H, W), (H, W, 3) or (N, H, W, 3) with levels from 0
-                to 255, RGB last; images of Pillow; bytes of image files. One or several, of any kind.
+            images: paths of files, folders and globs; arrays uint8 (H, W), (H, W, C) or (N, H, W, C) with levels from 0
+                to 255, where C is 1 for grey and 3 for RGB; images of Pillow; bytes of image files. One or several, of
+                any kind.
             raw: probabilities as the network gives them; by default they are calibrated by the temperature.
             top: further columns `class_1`, `prob_1`, `class_2` ... name so many classes, the most probable first.
             test_look: predict test images too. That is a look at a test split, and is written down before it is taken.
@@ -72,4 +76,5 @@ class Classifier(ABC):
             SealedImagesError: test images of this run or of an earlier look among these, and no `test_look`.
             NoReadableImageError: none of the images can be read.
         """
-        return predict(self, given(images), raw=raw, top=top, test_look=test_look)
+        with self.surroundings():
+            return predict(self, given(images), raw=raw, top=top, test_look=test_look)

@@ -55,12 +55,14 @@ class Exported:
         num_bytes: of the file.
         metadata: that the file holds.
         proof: that it gives the run's predictions.
+        reference: those predictions, and the val images that they are of.
     """
 
     path: Path
     num_bytes: int
     metadata: dict[str, str]
     proof: ExportProof
+    reference: ValReference
 
     def flat(self) -> dict[str, object]:
         """As a flat JSON object."""
@@ -109,7 +111,7 @@ def export_run(model: RunModel, tracker: Tracker, path: Path) -> Exported:
             unproved.replace(aside)
         finally:
             unproved.unlink(missing_ok=True)
-    return Exported(path, path.stat().st_size, metadata, proof)
+    return Exported(path, path.stat().st_size, metadata, proof, reference)
 
 
 def inference_graph(model: RunModel) -> ImagesToProbs:
@@ -213,7 +215,7 @@ def _check_packages(kind: str) -> None:
     if torch.__version__ < OLDEST_TORCH:  # compares versions, not texts
         raise InputError(f"an export needs torch {OLDEST_TORCH} or later, and here is {torch.__version__}: {INSTALL}")
     if kind == "onnx" and (missing := [name for name in EXPORTERS if find_spec(name) is None]):
-        raise InputError(f"--format onnx needs {missing[0]}, which is not installed: {INSTALL}")
+        raise InputError(f"an ONNX file needs {missing[0]}, which is not installed: {INSTALL}")
 
 
 def _check_size(graph: ImagesToProbs, kind: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -100,12 +100,14 @@ class ExportProof:
         shapes: agreement of whole images, square, portrait and landscape, with their squares in the same file.
         rounding: of a run that was scored in bfloat16, the largest |difference| between its recorded predictions and
             those that its weights give in float32, with which the file is compared then; else None.
+        expected: float64 (N, K), what the file was compared with on the N val images.
     """
 
     squares: Agreement
     whole: Agreement
     shapes: Agreement
-    rounding: float | None = None
+    rounding: float | None
+    expected: NDArray[np.float64] = field(repr=False, compare=False)
 
     def to_plain(self) -> dict[str, float | int]:
         """As flat JSON: a number for each result."""
@@ -155,9 +157,8 @@ def prove_export(file: ExportedModel, reference: ValReference, graph: ImagesToPr
                 file.whole(given), expected[here], reference.names[here], "the file, on Pillow's squares,"
             )
     rounding.check()
-    return ExportProof(
-        squares, whole, _on_other_shapes(file, reference), rounding.largest if reference.is_rounded else None
-    )
+    moved = rounding.largest if reference.is_rounded else None
+    return ExportProof(squares, whole, _on_other_shapes(file, reference), moved, expected)
 
 
 def _batches(num_images: int) -> Iterator[range]:

@@ -24,6 +24,7 @@ NAMES = ("run_id", "class_names", "preprocessing", "temperature")
 """Entries of a file's metadata without which it cannot be used."""
 
 INSTALL = "pip install 'imgcls[ship]'"
+"""The command that installs what exports and serves models; unquoted, zsh takes the brackets for a pattern."""
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """The graph: images uint8 (B, H, W, C) -> probabilities float32 (B, K)."""
@@ -122,8 +123,10 @@ def onnx_session(path: Path, threads: int = 0) -> Any:
     """
     try:
         import onnxruntime
+    except ModuleNotFoundError as error:
+        raise InputError(f"{path.name} needs {error.name}, which is not installed: {INSTALL}") from error
     except ImportError as error:
-        raise InputError(f"{path.name} needs onnxruntime, which is not installed: {INSTALL}") from error
+        raise InputError(f"{path.name} needs onnxruntime, which cannot be imported here: {error}") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what it would print is in the error that it raises

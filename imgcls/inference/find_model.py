@@ -12,7 +12,6 @@ from imgcls.inference.exported_model import load_exported
 from imgcls.inference.run_model import RunModel, load_run_model
 from imgcls.inference.sealed_images import SealedImages, sealed_from_stranger, sealed_images
 from imgcls.project import Project
-from imgcls.record import Tag
 from imgcls.runs.rebuild import trained_record
 from imgcls.text import nearest
 from imgcls.tracking.registry import REGISTERED
@@ -67,7 +66,7 @@ def registered_run(uri: str, tracker: Tracker) -> str:
         InputError: there is no such version, or imgcls did not register it.
     """
     version = tracker.registry().find(uri)
-    if not version.run_id or Tag.CONFIG_HASH not in version.tags:
+    if not version.is_proved:
         raise InputError(
             f"version {version.number} of {version.name} was not registered by imgcls, so nobody knows how images are "
             "made ready for it; `imgcls register RUN` registers a run"

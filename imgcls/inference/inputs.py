@@ -29,7 +29,10 @@ from imgcls.text import listed, nearest
 
 PathLike = str | os.PathLike[str]
 
-ImageLike = PathLike | NDArray[np.uint8] | Image.Image | bytes
+Content = bytes | bytearray | memoryview
+"""The content of an image file."""
+
+ImageLike = PathLike | NDArray[np.uint8] | Image.Image | Content
 """One image, or a file, a folder or a glob of images; of an array see `given`."""
 
 STDIN = "-"
@@ -119,13 +122,14 @@ def given(images: ImageLike | Iterable[ImageLike]) -> Inputs:
     """Inputs as a program gives them: one image or a sequence of them, each of any kind.
 
     Args:
-        images: paths as in `from_shell` (without `-`); arrays uint8 (H, W) of a grey image, (H, W, 3) of an RGB one or
-            (N, H, W, 3) of several; images of Pillow; bytes of an image file. All but paths are named by their index.
+        images: paths as in `from_shell` (without `-`); arrays uint8 (H, W) or (H, W, 1) of a grey image, (H, W, 3) of
+            an RGB one, or (N, H, W, 1) or (N, H, W, 3) of several; images of Pillow; bytes of an image file. All but
+            paths are named by their index.
 
     Raises:
         InputError: a path that does not exist, an array of another kind, or nothing at all.
     """
-    several = [images] if isinstance(images, (str, os.PathLike, np.ndarray, Image.Image, bytes)) else _several(images)
+    several = [images] if isinstance(images, (str, os.PathLike, np.ndarray, Image.Image, Content)) else _several(images)
     paths = [os.fspath(one) for one in several if isinstance(one, (str, os.PathLike))]
     if several and len(paths) == len(several):
         return _of_paths(paths)
@@ -150,8 +154,9 @@ def _of_one(image: ImageLike) -> Inputs:
     """Of one path, image or array; of what is not a path the names are "", since the index names it."""
     if isinstance(image, (str, os.PathLike)):
         return _of_paths([os.fspath(image)])
-    if isinstance(image, bytes):
-        return Inputs(("",), lambda _: read_image(image))
+    if isinstance(image, Content):
+        content = bytes(image)
+        return Inputs(("",), lambda _: read_image(content))
     if isinstance(image, Image.Image):
         return Inputs(("",), _reader(image))
     if isinstance(image, np.ndarray):
@@ -178,14 +183,17 @@ def _refuse(reason: str) -> NoReturn:
 
 
 def _images_of(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    is_one = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
-    is_several = array.ndim == 4 and array.shape[3] == 3
+    """uint8 (N, H, W) of grey images, or (N, H, W, 3)."""
+    is_one = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3))
+    is_several = array.ndim == 4 and array.shape[3] in (1, 3)
     if array.dtype != np.uint8 or not (is_one or is_several) or 0 in array.shape:
         raise InputError(
-            f"an array {array.dtype} {array.shape} is not an image: give uint8 (H, W), (H, W, 3) or (N, H, W, 3), with "
-            "levels from 0 to 255 and RGB last; several grey images are a list of arrays"
+            f"an array {array.dtype} {array.shape} is not an image: give uint8 (H, W) or (H, W, C), or (N, H, W, C) "
+            "for several, with levels from 0 to 255; C is 1 for grey and 3 for RGB"
         )
-    return np.ascontiguousarray(array[None] if is_one else array)
+    images = array[None] if is_one else array
+    is_grey = images.ndim == 4 and images.shape[3] == 1
+    return np.ascontiguousarray(images[..., 0] if is_grey else images)
 
 
 def _of_paths(paths: Sequence[str]) -> Inputs:

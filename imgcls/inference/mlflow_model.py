@@ -22,6 +22,7 @@ from PIL import Image
 
 import imgcls
 from imgcls.errors import InputError
+from imgcls.inference.exported_model import INSTALL
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow warns of its own type hints
@@ -49,7 +50,7 @@ def save_mlflow_model(folder: Path, onnx: Path, metadata: Mapping[str, str]) -> 
         metadata: of the exported file.
 
     Raises:
-        InputError: onnxruntime is not installed.
+        InputError: one of `PACKAGES` is not installed.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of copies on this machine
     with tempfile.TemporaryDirectory() as temporary:
@@ -104,14 +105,12 @@ def requirements() -> list[str]:
     """What the MLflow model needs to be installed, as pip names it, with the versions that are installed here.
 
     Raises:
-        InputError: onnxruntime is not installed.
+        InputError: one of `PACKAGES` is not installed.
     """
     try:
         return [f"{name}=={version(name)}" for name in PACKAGES]
     except PackageNotFoundError as error:
-        raise InputError(
-            f"a served model needs {error.name}, which is not installed: pip install imgcls[ship]"
-        ) from error
+        raise InputError(f"a served model needs {error.name}, which is not installed: {INSTALL}") from error
 
 
 def write_decoder(folder: Path) -> Path:

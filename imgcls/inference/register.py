@@ -7,17 +7,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from imgcls.errors import InputError
 from imgcls.evaluation.compare import evaluation_of
 from imgcls.evaluation.evaluation_report import look_words
 from imgcls.evaluation.selection import selection_of, story
 from imgcls.inference.champion import Verdict, challenge
 from imgcls.inference.export import export_run
-from imgcls.inference.export_proof import ValReference
-from imgcls.inference.exported_model import ExportedModel, load_exported
 from imgcls.inference.mlflow_model import remove_compiled, requirements, save_mlflow_model
 from imgcls.inference.proof import Agreement
 from imgcls.inference.run_model import load_run_model
@@ -148,35 +143,18 @@ def _challenge_tags(verdict: Verdict | None) -> dict[str, str]:
 def _new_version(name: str, record: RunRecord, tracker: Tracker, registry: Registry) -> tuple[Version, Agreement]:
     requirements()  # asked first: an export takes a while
     model = load_run_model(record, tracker)
-    reference = ValReference.of(model, tracker)
     with tempfile.TemporaryDirectory() as temporary:
         onnx, folder = Path(temporary) / "model.onnx", Path(temporary) / "model"
-        export_run(model, tracker, onnx)
-        exported = load_exported(onnx)
+        exported = export_run(model, tracker, onnx)
         save_mlflow_model(folder, onnx, exported.metadata)
-        proof = prove_served(
-            folder, reference.images, reference.names, model.class_names, _expected(reference, exported)
-        )
+        val = exported.reference
+        proof = prove_served(folder, val.images, val.names, model.class_names, exported.proof.expected)
         remove_compiled(folder)
         tags = {tag: record.tags[tag] for tag in PROVENANCE if tag in record.tags}
         tags[VersionTag.ONNX_SHA256] = hashlib.sha256(onnx.read_bytes()).hexdigest()
         tags[VersionTag.LARGEST_DIFFERENCE] = f"{proof.largest:.2g}"
         tags[VersionTag.NUM_PROVED] = str(proof.num_images)
         return registry.add(name, record.run_id, folder, tags), proof
-
-
-def _expected(reference: ValReference, exported: ExportedModel) -> NDArray[np.float64]:
-    """What the served model has to give for val: the run's own predictions.
-
-    No ONNX file computes in bfloat16. Of a run that did, it has to give what the exported file gives, which was
-    compared with the run by its own rule.
-    """
-    if not reference.is_rounded:
-        return reference.probs
-    squares = (
-        reference.model.preprocessing.square(reference.images.image(row)) for row in range(len(reference.images))
-    )
-    return np.concatenate([exported.probs(square[None]) for square in squares])
 
 
 def describe(record: RunRecord, version: Version, tracker: Tracker) -> str:

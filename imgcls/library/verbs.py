@@ -204,7 +204,9 @@ def load_model(run: Run | os.PathLike[str], /) -> Classifier:
     with as_in_the_shell():
         from imgcls.inference.find_model import find_model
 
-        return find_model(named, root or Path.cwd())
+        model = find_model(named, root or Path.cwd())
+    model.surroundings = as_in_the_shell
+    return model
 
 
 def _loaded(experiment: Experiment | ExperimentSource, overrides: dict[str, Any]) -> Experiment:

@@ -18,6 +18,7 @@ from mlflow.protos.databricks_pb2 import (
 from mlflow.tracking import MlflowClient
 
 from imgcls.errors import InputError
+from imgcls.record import VersionTag
 from imgcls.text import did_you_mean
 from imgcls.tracking.artifact_places import Places
 
@@ -59,6 +60,11 @@ class Version:
     def of(cls, version: ModelVersion) -> Version:
         """A version of MLflow's registry."""
         return cls(version.name, int(version.version), version.run_id or "", dict(version.tags or {}))
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether imgcls registered it, after its proof; anybody can make a version of a run with MLflow's client."""
+        return bool(self.run_id) and {VersionTag.ONNX_SHA256, VersionTag.NUM_PROVED} <= self.tags.keys()
 
 
 class Registry:
@@ -119,10 +125,11 @@ class Registry:
                 return models
 
     def version_of(self, name: str, run_id: str) -> Version | None:
-        """The newest registered version of a run under a name; None where there is none."""
+        """The newest version of a run under a name that imgcls registered; None where there is none."""
         found = self._client.search_model_versions(f"run_id = '{run_id}'")
         versions = [Version.of(one) for one in found if one.name == name and one.status == "READY"]
-        return max(versions, key=lambda one: one.number, default=None)
+        proved = (version for version in versions if version.is_proved)
+        return max(proved, key=lambda version: version.number, default=None)
 
     def link(self, run_id: str) -> str:
         """Where MLflow's UI shows a run, as a page of the registry can link to it."""

@@ -6,6 +6,7 @@ from imgcls.errors import InputError, SealedImagesError
 from imgcls.inference import find_model as module
 from imgcls.inference.classifier import Classifier
 from imgcls.inference.find_model import find_model
+from imgcls.record import VersionTag
 from imgcls.search.sweep import Sweep
 from tests.data.make import picture
 
@@ -26,8 +27,9 @@ def searched(make_project):
     client, winner = project.client, sweep.best_run_id
     client.create_registered_model("tiny")
     client.create_registered_model("bare")
-    by_us = {"imgcls.config_hash": "1"}
-    for name, run_id, tags in (("tiny", winner, by_us), ("tiny", winner, {}), ("tiny", None, by_us)):
+    by_us = {VersionTag.ONNX_SHA256: "0" * 64, VersionTag.NUM_PROVED: "202"}
+    by_hand = {"imgcls.config_hash": "1"}
+    for name, run_id, tags in (("tiny", winner, by_us), ("tiny", winner, by_hand), ("tiny", None, by_us)):
         client.create_model_version(name, str(project.root), run_id, tags=tags)
     client.set_registered_model_alias("tiny", "champion", "1")
     (other,) = (trial.run_id for trial in project.runs(kind="trial") if trial.run_id != winner)

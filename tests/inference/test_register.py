@@ -19,6 +19,9 @@ from imgcls.tracking.store import Tracker
 from tests.inference.serving import encoded
 from tests.inference.test_champion import a_run
 
+PROVED = {VersionTag.NUM_PROVED: "100", VersionTag.LARGEST_DIFFERENCE: "1e-07", VersionTag.ONNX_SHA256: "0" * 64}
+"""Tags that a registered version has from its proof."""
+
 
 @pytest.fixture
 def registered(project, tmp_path):
@@ -30,7 +33,7 @@ def registered(project, tmp_path):
         run = a_run(project.tracker, [True] * num_right + [False] * (100 - num_right))
         scores = {"best/epoch": 1, "best/val/accuracy": num_right / 100}
         project.tracker.amend(run.run_id).log_metrics(scores, tags={"imgcls.num_val": "100"})
-        project.tracker.registry().add("exp", run.run_id, tmp_path / "model", {VersionTag.NUM_PROVED: "100"})
+        project.tracker.registry().add("exp", run.run_id, tmp_path / "model", PROVED)
         return run
 
     return make
@@ -71,6 +74,18 @@ def test_a_better_run_replaces_the_champion_and_the_numbers_are_recorded(project
     assert VersionTag.FORCED not in version.tags
 
 
+@pytest.mark.parametrize("tags", [{}, {"imgcls.config_hash": "1"}, {"imgcls.num_proved": "100"}])
+def test_only_a_version_that_was_proved_stands_for_a_run(project, registered, tags):
+    """Anybody can make a READY version of a run with MLflow's own client."""
+    run, registry = registered(80), project.tracker.registry()
+    for name in ("exp", "other"):
+        if name == "other":
+            project.client.create_registered_model(name)
+        project.client.create_model_version(name, str(project.root), run.run_id, tags=tags)
+    assert registry.version_of("exp", run.run_id).number == 1
+    assert registry.version_of("other", run.run_id) is None
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -108,6 +123,8 @@ def trained(make_project):
 @pytest.mark.slow
 def test_a_registered_run_gives_its_own_predictions_for_the_bytes_of_its_val_images(trained, monkeypatch):
     project, run_id = trained
+    project.client.create_registered_model("tiny")
+    project.client.create_model_version("tiny", str(project.root), run_id)  # by hand: nobody proved anything
     result = register(run_id, project.tracker, alias="champion")
     assert result.proof.num_images == 202 and 0 < result.proof.largest < 1e-5 and result.proof.num_other_class == 0
     version = project.client.get_model_version_by_alias("tiny", "champion")
@@ -116,11 +133,11 @@ def test_a_registered_run_gives_its_own_predictions_for_the_bytes_of_its_val_ima
     for part in (f"/runs/{run_id})", "val/accuracy 0.", "The test split was not opened", "for the 202 val images"):
         assert part in version.description
     again = register(run_id, project.tracker, alias="champion")
-    assert (again.version.number, again.proof) == (1, None)
-    assert len(project.client.search_model_versions("name = 'tiny'")) == 1
+    assert (again.version.number, again.proof) == (2, None)
+    assert len(project.client.search_model_versions("name = 'tiny'")) == 2
     evaluate(run_id, project.tracker)
     register(run_id, project.tracker)
-    described = project.client.get_model_version("tiny", "1").description
+    described = project.client.get_model_version("tiny", "2").description
     assert "test/accuracy 0." in described and "Look 1: " in described
 
     monkeypatch.chdir(project.root)
@@ -135,11 +152,11 @@ def test_a_registered_run_gives_its_own_predictions_for_the_bytes_of_its_val_ima
 
 
 @pytest.mark.slow
-def test_a_run_in_bfloat16_is_proved_against_its_exported_file(project):
-    """No ONNX file computes in bfloat16; the file itself is proved by the rule of `imgcls export`."""
+def test_a_run_in_bfloat16_is_proved_against_what_its_weights_give_in_float32(project):
+    """No ONNX file computes in bfloat16; how far that may move the recorded predictions, `imgcls export` decides."""
     run_id = project.train("train.precision=bfloat16").run_id
     result = register(run_id, project.tracker)
-    assert result.proof.num_images == 202 and result.proof.largest < 1e-6
+    assert result.proof.num_images == 202 and result.proof.largest < 1e-5
 
 
 @pytest.mark.slow

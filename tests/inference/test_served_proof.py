@@ -49,20 +49,27 @@ def test_one_probability_that_differs_is_enough_and_its_image_is_named(folder, i
         prove_served(folder, images, list(kinds()), CLASSES, other)
 
 
+def differs(image):
+    return f"First image that differs: {image}, a probability by "
+
+
+CRASHES = "cannot read val images that the run read: 1 of 9 images cannot be read: row 4: its values, 0 to 65535"
+"""The refusal where the decoder itself refuses the image of 16 bits, row 4 of `kinds`."""
+
 TRAPS = {
-    "exif": ("ImageOps.exif_transpose(image, in_place=True)", "pass", "exif"),
-    "squash": ('_centred_square(image) if fit == "crop" else None', "None", "jpeg"),
-    "no antialias": ("Image.Resampling.BILINEAR, box=box", "Image.Resampling.NEAREST, box=box", "jpeg"),
-    "BGR": ("pixels = np.asarray(image)\n", "pixels = np.asarray(image)[..., ::-1]\n", "jpeg"),
-    "black under transparency": ('image.size, "white"', 'image.size, "black"', "alpha"),
-    "deep grey cut": ("_to_eight_bits(values, white,", "_to_eight_bits(np.minimum(values, 255), white,", "16 bits"),
+    "exif": ("ImageOps.exif_transpose(image, in_place=True)", "pass", differs("exif")),
+    "squash": ('_centred_square(image) if fit == "crop" else None', "None", differs("jpeg")),
+    "no antialias": ("Image.Resampling.BILINEAR, box=box", "Image.Resampling.NEAREST, box=box", differs("jpeg")),
+    "BGR": ("pixels = np.asarray(image)\n", "pixels = np.asarray(image)[..., ::-1]\n", differs("jpeg")),
+    "black under transparency": ('image.size, "white"', 'image.size, "black"', differs("alpha")),
+    "deep grey cut": ("_to_eight_bits(values, white,", "_to_eight_bits(np.minimum(values, 255), white,", CRASHES),
 }
-"""Trap -> what stands in decode.py, what it becomes, and the first image of `kinds` that shows it."""
+"""Trap -> what stands in decode.py, what it becomes, and the refusal that is expected."""
 
 
 @pytest.mark.parametrize("trap", TRAPS)
 def test_a_decoder_with_a_trap_in_it_is_found_out(folder, images, tmp_path, trap):
-    before, after, first = TRAPS[trap]
+    before, after, refusal = TRAPS[trap]
     place = shutil.copytree(folder, tmp_path / "model", ignore=shutil.ignore_patterns("__pycache__"))
     (decoder,) = (place / "artifacts").glob("imgcls_decoder_*")
     code = (decoder / "data" / "decode.py").read_text()
@@ -71,7 +78,7 @@ def test_a_decoder_with_a_trap_in_it_is_found_out(folder, images, tmp_path, trap
     renamed = decoder.rename(decoder.with_name(f"imgcls_decoder_{trap.replace(' ', '_')}"))
     described = place / "MLmodel"
     described.write_text(described.read_text().replace(decoder.name, renamed.name))
-    with pytest.raises(ProofError, match=rf"First image that differs: {first},|cannot read val .* row \d"):
+    with pytest.raises(ProofError, match=refusal):
         prove_served(place, images, list(kinds()), CLASSES, OWN)
 
 

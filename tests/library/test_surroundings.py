@@ -22,7 +22,7 @@ import torch
 import imgcls
 from imgcls.data.sources.folder import Folder
 from tests.conftest import TINY
-from tests.data.make import write_class
+from tests.data.make import picture, write_class
 from tests.library.test_public_face import python
 
 QUICK = {"train.epochs": 1, "train.warmup_epochs": 0}
@@ -60,19 +60,22 @@ def open_files():
             continue
 
 
-@pytest.mark.parametrize("call", ["train", "sweep", "evaluate"])
+@pytest.mark.parametrize("call", ["train", "sweep", "evaluate", "predict"])
 def test_a_call_leaves_the_process_as_it_was(project, call, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     threads, random = torch.get_num_threads(), torch.random.get_rng_state()
     torch.set_num_threads(2)
     torch.manual_seed(3)
-    if call == "evaluate":
+    if call in ("evaluate", "predict"):
         imgcls.train("tiny", **QUICK)
+        model = imgcls.load_model("last")
     optuna.logging.set_verbosity(optuna.logging.INFO)
     before = process_state()
     try:
         if call == "evaluate":
             imgcls.evaluate("last")
+        elif call == "predict":
+            assert len(model.predict(picture(0))) == 1
         else:
             getattr(imgcls, call)("tiny", **QUICK, search={"trials": 1, "space": {"train.lr": [2e-2]}})
         after = process_state()
@@ -237,7 +240,8 @@ import logging, sys, imgcls
 if {configured}:
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="mine: %(message)s")
 sys.stderr = sys.stdout
-imgcls.train({tables}, **{quick})
+run = imgcls.train({tables}, **{quick})
+imgcls.load_model(run).predict("photographs")
 print(logging.root.handlers, logging.getLogger("imgcls").handlers)
 """
 
@@ -246,10 +250,13 @@ print(logging.root.handlers, logging.getLogger("imgcls").handlers)
 @pytest.mark.parametrize("configured", [False, True])
 def test_progress_is_seen_as_in_the_shell(project, configured):
     """Unless the program has set up logging, which is then respected."""
+    write_class(project.root / "photographs", range(2))
+    (project.root / "photographs" / "notes.txt").touch()
     code = SAYS.format(configured=configured, tables=tomllib.loads(TINY), quick=QUICK)
     *said, handlers = python(code, cwd=project.root).splitlines()
     assert any("tiny epoch   1/1" in line for line in said)
     assert any(line.startswith("digits: 10 classes") for line in said) == (not configured)
+    assert ("left out, since they are not images: 1 .txt" in said) == (not configured)
     assert handlers == "[] []" or configured
 
 
