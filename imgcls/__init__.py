@@ -56,12 +56,18 @@ def __dir__() -> list[str]:
 
 
 def _load(name: str) -> object:
+    import random
+    import warnings
     from importlib import import_module
 
     if name == "__version__":
         return _version()
     home = next((home for home, names in _HOMES.items() if name in names), "")
-    return getattr(import_module(f".{home}", __name__), name) if home else import_module(f".{name}", __name__)
+    state = random.getstate()
+    with warnings.catch_warnings():  # the libraries below add filters of their own, and draw random numbers
+        module = import_module(f".{home or name}", __name__)
+    random.setstate(state)
+    return getattr(module, name) if home else module
 
 
 def _version() -> str:

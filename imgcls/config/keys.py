@@ -335,10 +335,15 @@ class Experiment(Section):
         """A copy with dotted keys set to new values, validated like a file.
 
         Raises:
-            ConfigError: for an unknown key or an impossible value.
+            ConfigError: for an unknown key, one given twice, or an impossible value.
         """
         tree = self.model_dump(exclude_none=True)
+        given: dict[str, Any] = {}
         for key, value in _by_key(values):
+            if key in given:
+                raise ConfigError(f"{origin}: {key_text(key)} is given twice: {value_text(given[key])}, "
+                                  f"{value_text(value)}; give it once")  # fmt: skip
+            given[key] = value
             if key.startswith("search.space."):
                 if isinstance(space := tree["search"]["space"], dict):  # whatever else it was set to is refused below
                     space[key.removeprefix("search.space.")] = value

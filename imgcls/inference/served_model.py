@@ -101,7 +101,10 @@ def content_of(value: Any) -> bytes:
         try:
             return base64.b64decode("".join(value.split()), validate=True)
         except ValueError as error:
-            raise ValueError(f"a text that is not base64 ({error}); send an image file as base64") from error
+            raise ValueError(
+                "a text that is not valid base64; send the bytes of an image file in standard base64, with + and / and "
+                "padded with =, without a prefix such as data:"
+            ) from error
     if not isinstance(value, (bytes, bytearray, memoryview)):
         kind = "null" if value is None or value != value else type(value).__name__
         raise ValueError(f"{kind} instead of the bytes of an image file")

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import PrivateAttr
 
 from imgcls.config import keys, load
+from imgcls.errors import InputError
 from imgcls.project import Project, find_experiment
 
 ExperimentSource = str | os.PathLike[str] | Mapping[str, Any]
@@ -66,15 +67,27 @@ def load_experiment(experiment: ExperimentSource, /, **overrides: Any) -> Experi
         around the working folder, else the working folder. Paths start there, and so does the record.
 
     Raises:
-        ConfigError: no such experiment, an unknown key or an impossible value; it names what would be right.
+        ConfigError: no such experiment, an unknown key, one given twice, or an impossible value; it names what would be
+            right.
+        InputError: neither a name, a path nor a mapping.
     """
     if isinstance(experiment, Mapping):
         loaded, project = keys.Experiment.from_tables(plain(experiment), "experiment"), Project.around(Path.cwd())
     else:
-        path, project = find_experiment(os.fspath(experiment), Path.cwd())
+        path, project = find_experiment(_name_or_path(experiment), Path.cwd())
         loaded = load.load_experiment(path)
     own = Experiment.of(loaded, project)
     return own.replace(overrides) if overrides else own
+
+
+def _name_or_path(experiment: object) -> str:
+    text = os.fspath(experiment) if isinstance(experiment, os.PathLike) else experiment
+    if isinstance(text, str):
+        return text
+    raise InputError(
+        f"{experiment!r} names no experiment; give a name in experiments/, the path of a TOML file as text or as a Path, "
+        "or a mapping with the tables of such a file"
+    )
 
 
 def plain(value: Any) -> Any:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imgcls.errors import InputError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -129,5 +131,16 @@ Run = str | TrainResult | SweepResult | EvaluateResult
 
 
 def place_of(run: Run) -> tuple[str, Path | None]:
-    """The id, or whatever else names a run, and the root of its project where the result of a call tells it."""
-    return (run, None) if isinstance(run, str) else (run.run_to_use, run.root)
+    """The id, or whatever else names a run, and the root of its project where the result of a call tells it.
+
+    Raises:
+        InputError: neither text nor the result of a call.
+    """
+    if isinstance(run, str):
+        return run, None
+    if not isinstance(run, Result):
+        raise InputError(
+            f"{run!r} names no run; give its id or the first six characters of it, `last`, `best`, or the result of a "
+            "call of imgcls"
+        )
+    return run.run_to_use, run.root

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import random
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,24 +21,17 @@ def as_in_the_shell() -> Iterator[None]:
 
     Nothing that an earlier call read is taken for true: neither images, nor the place of the store. Messages are shown
     on stderr unless the program has set up logging, and no credential is in them. What the block changes in torch,
-    logging, warnings and the environment is put back when it ends.
+    logging, warnings, the random state and the environment is put back when it ends. Blocks of several threads that
+    overlap share their surroundings, which are put back when the last of them ends.
 
     Raises:
         ImgclsError: also for a failure of the machine, such as a full disk; it holds no credential.
     """
-    from imgcls.data.decode import quieten_pillow
-    from imgcls.machine_failures import explain
-    from imgcls.tracking.credentials import guarded_logs, scrub_error
-    from imgcls.tracking.mlflow_internals import databases_closed, levels_kept
-    from imgcls.training.device import settings_kept
+    with _shared():
+        from imgcls.machine_failures import explain
+        from imgcls.tracking.credentials import scrub_error
 
-    with ExitStack() as around:
-        around.enter_context(warnings.catch_warnings())
-        for kept in (guarded_logs, _messages_shown, _environment_kept, levels_kept, databases_closed, settings_kept):
-            around.enter_context(kept())
-        quieten_pillow()
         _forget()
-        around.callback(_forget)
         try:
             yield
         except Exception as error:
@@ -44,6 +39,53 @@ def as_in_the_shell() -> Iterator[None]:
             if (explained := explain(error)) is not None:
                 raise scrub_error(explained) from error
             raise
+        finally:
+            _forget()
+
+
+class _Calls:
+    """How many calls go on in all threads, and what puts the process back as it was before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.num = 0
+        self.around = ExitStack()
+
+
+_calls = _Calls()
+
+
+@contextmanager
+def _shared() -> Iterator[None]:
+    """The surroundings of all calls that overlap: the first of them makes them, the last puts the user's back."""
+    with _calls.lock:
+        if not _calls.num:
+            _calls.around = _entered()
+        _calls.num += 1
+    try:
+        yield
+    finally:
+        with _calls.lock:
+            _calls.num -= 1
+            if not _calls.num:
+                _calls.around.close()
+
+
+def _entered() -> ExitStack:
+    with ExitStack() as around:
+        # Before the imports: some of them add filters of warnings, or draw random numbers.
+        around.enter_context(warnings.catch_warnings())
+        around.callback(random.setstate, random.getstate())
+
+        from imgcls.data.decode import quieten_pillow
+        from imgcls.tracking.credentials import guarded_logs
+        from imgcls.tracking.mlflow_internals import databases_closed, levels_kept
+        from imgcls.training.device import settings_kept
+
+        for kept in (guarded_logs, _messages_shown, _environment_kept, levels_kept, databases_closed, settings_kept):
+            around.enter_context(kept())
+        quieten_pillow()
+        return around.pop_all()
 
 
 @contextmanager

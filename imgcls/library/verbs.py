@@ -167,7 +167,7 @@ def list_runs(experiment: str | None = None, *, limit: int | None = None) -> pd.
 
     Args:
         experiment: only runs of this MLflow experiment.
-        limit: at most so many, up to 1000; None for all.
+        limit: at most so many, from 1 to 1000; None for all.
 
     Returns:
         A row for each run. The columns have the record's names (docs/record.md): `run_id`, `experiment`, `name`,
@@ -176,7 +176,7 @@ def list_runs(experiment: str | None = None, *, limit: int | None = None) -> pd.
         A cell is missing where a run has no such value.
 
     Raises:
-        InputError: no run of that experiment; the message names those that have runs.
+        InputError: another limit, or no run of that experiment; the message names those that have runs.
     """
     with as_in_the_shell():
         from imgcls.reporting.runs_table import runs_frame

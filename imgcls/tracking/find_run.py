@@ -22,6 +22,9 @@ NUM_CANDIDATES = 10
 NUM_NEAR = 200
 """Number of the newest runs among which a similar name is looked for."""
 
+MOST_RUNS = 1000
+"""Most of the newest runs that the store gives at once."""
+
 ON_THEIR_OWN: tuple[Kind, ...] = ("train", "sweep", "rerun")
 """Kinds of run that a user starts; what lies below a sweep, and a look at the test split, is never `last`."""
 
@@ -60,11 +63,13 @@ def newest_runs(tracker: Tracker, experiment: str | None, limit: int | None) -> 
     Args:
         tracker: the record.
         experiment: name of the MLflow experiment to which they belong; None for any.
-        limit: how many, 1000 at most; None for all.
+        limit: how many, from 1 to 1000; None for all.
 
     Raises:
-        InputError: no run of the experiment; it names one like it, and all that have runs.
+        InputError: another limit, or no run of the experiment; it names one like it, and all that have runs.
     """
+    if limit is not None and not (isinstance(limit, int) and 1 <= limit <= MOST_RUNS):
+        raise InputError(f"limit = {limit!r}: give a whole number from 1 to {MOST_RUNS}, or None for all runs")
     records = tracker.find({}, experiment=experiment, newest=limit)[::-1]
     if experiment is not None and not records:
         with_runs = sorted({record.experiment for record in tracker.find({})})

@@ -27,6 +27,9 @@ ALIAS = re.compile(r"[\w-]+")
 
 RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
 
+MOST_CHARACTERS = 255
+"""Most characters of a name or an alias; MLflow's tables hold no more."""
+
 MODEL_NAME = "served-model"
 """Name of the logged model of MLflow whose files a version points to."""
 
@@ -179,21 +182,33 @@ class Registry:
 
 
 def check_model_name(name: str) -> None:
-    """Refuses a name that the registry cannot take.
+    """Refuses a name that the registry cannot take, or that `models:/NAME@ALIAS` cannot give back.
 
     Raises:
-        InputError: an empty name, or one with a slash or a colon.
+        InputError: an empty name, a longer one than 255 characters, or one with / : ? # or a character that no line
+            shows.
     """
-    if not name.strip() or "/" in name or ":" in name or name in (".", ".."):
-        raise InputError(f"{name!r} cannot name a registered model: give a --name without / and :")
+    is_shown = name.isprintable() and name == name.strip()
+    if not is_shown or set(name) & set("/:?#") or name in ("", ".", "..") or len(name) > MOST_CHARACTERS:
+        what = f"{name!r}" if len(name) <= MOST_CHARACTERS else f"{name[:40]!r}..., {len(name)} characters,"
+        raise InputError(
+            f"{what} cannot name a registered model: give a --name of 1 to {MOST_CHARACTERS} characters without / : ? #, "
+            "line breaks, and spaces at its ends"
+        )
 
 
 def check_alias(alias: str) -> None:
     """Refuses an alias that the registry cannot take.
 
     Raises:
-        InputError: other characters than letters, digits, _ and -, or a word that MLflow reserves.
+        InputError: other characters than letters, digits, _ and -, more than 255 of them, or a word that MLflow
+            reserves.
     """
+    if len(alias) > MOST_CHARACTERS:
+        raise InputError(
+            f"--alias {alias[:40]!r}...: {len(alias)} characters; an alias has {MOST_CHARACTERS} at most, and `champion` "
+            "is the usual one"
+        )
     if not ALIAS.fullmatch(alias) or RESERVED_ALIAS.fullmatch(alias):
         raise InputError(
             f"--alias {alias!r}: an alias has letters, digits, _ and - only, and is neither `latest` nor like v1; "
