@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from imgcls.config.key_names import Section, value_keys
-from imgcls.config.mistakes import key_text, mistakes, value_text, why_not_a_value, why_not_set
+from imgcls.config.mistakes import key_text, mistakes, value_text, why_given_twice, why_not_a_value, why_not_set
 from imgcls.config.ranges import Options, checked_options
 from imgcls.config.toml import as_toml, toml_key
 from imgcls.errors import ConfigError
@@ -338,12 +338,10 @@ class Experiment(Section):
             ConfigError: for an unknown key, one given twice, or an impossible value.
         """
         tree = self.model_dump(exclude_none=True)
-        given: dict[str, Any] = {}
-        for key, value in _by_key(values):
-            if key in given:
-                raise ConfigError(f"{origin}: {key_text(key)} is given twice: {value_text(given[key])}, "
-                                  f"{value_text(value)}; give it once")  # fmt: skip
-            given[key] = value
+        pairs = list(_by_key(values))
+        if why := why_given_twice(pairs):
+            raise ConfigError(f"{origin}: {why}")
+        for key, value in pairs:
             if key.startswith("search.space."):
                 if isinstance(space := tree["search"]["space"], dict):  # whatever else it was set to is refused below
                     space[key.removeprefix("search.space.")] = value

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -205,6 +205,23 @@ def hint(key: str, known: Sequence[str]) -> str:
     if close := nearest(name, siblings):
         return suggestion(f"{table}.{close}" if table else close)
     return suggestion(*names.get(nearest(name, names, cutoff=0.8), []))
+
+
+def why_given_twice(pairs: Iterable[tuple[str, Any]]) -> str:
+    """The mistake of a dotted key among (key, value) that stands there twice; "" where each stands once.
+
+    The search space is one value, so what is in it is looked at as well.
+    """
+    seen: dict[str, Any] = {}
+    for key, value in pairs:
+        in_space = key == "search.space" and isinstance(value, Mapping)
+        for name, one in ((f"{key}.{part}", each) for part, each in value.items()) if in_space else [(key, value)]:
+            if name in seen:
+                return (
+                    f"{key_text(name)} is given twice, as {value_text(seen[name])} and {value_text(one)}; give it once"
+                )
+            seen[name] = one
+    return ""
 
 
 def key_text(key: str) -> str:

@@ -51,7 +51,7 @@ class Classifier(ABC):
 
     def predict(
         self,
-        images: ImageLike | Iterable[ImageLike],
+        images: ImageLike | Iterable[object],  # what mixes text and paths is of no nearer type
         *,
         raw: bool = False,
         top: int | None = None,

@@ -118,7 +118,7 @@ def _list_of(content: bytes) -> list[str]:
     return [os.fsdecode(line) for line in (line.removesuffix(b"\r") for line in content.split(end)) if line]
 
 
-def given(images: ImageLike | Iterable[ImageLike]) -> Inputs:
+def given(images: ImageLike | Iterable[object]) -> Inputs:
     """Inputs as a program gives them: one image or a sequence of them, each of any kind.
 
     Args:
@@ -146,11 +146,11 @@ def given(images: ImageLike | Iterable[ImageLike]) -> Inputs:
     )
 
 
-def _several(images: Iterable[ImageLike]) -> list[ImageLike]:
+def _several(images: object) -> list[object]:
     return list(images) if isinstance(images, Iterable) else [images]  # what is not one is refused as an image
 
 
-def _of_one(image: ImageLike) -> Inputs:
+def _of_one(image: object) -> Inputs:
     """Of one path, image or array; of what is not a path the names are "", since the index names it."""
     if isinstance(image, (str, os.PathLike)):
         return _of_paths([os.fspath(image)])

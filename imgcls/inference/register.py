@@ -22,11 +22,15 @@ from imgcls.record import RunRecord, Tag, VersionTag
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.run_scores import score_of, val_score
 from imgcls.runs.rebuild import trained_record
+from imgcls.tracking.claims import claim
 from imgcls.tracking.registry import Registry, Version, check_alias, check_model_name
 from imgcls.tracking.store import Tracker
 
 PROVENANCE = (Tag.CONFIG_HASH, Tag.DATA_FINGERPRINT, Tag.TEST_FINGERPRINT, Tag.GIT_COMMIT, Tag.GIT_DIRTY, Tag.VERSIONS)
 """Tags of a run that its registered version repeats."""
+
+SECONDS_OF_ADDING = 600.0
+"""Seconds that a process waits for another one to send the files of the same run."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,10 @@ def _challenge_tags(verdict: Verdict | None) -> dict[str, str]:
 # --- a new version ------------------------------------------------------------------------------------------------
 
 
-def _new_version(name: str, record: RunRecord, tracker: Tracker, registry: Registry) -> tuple[Version, Agreement]:
+def _new_version(
+    name: str, record: RunRecord, tracker: Tracker, registry: Registry
+) -> tuple[Version, Agreement | None]:
+    """The version of a run, and its proof; None for it where another process registered the run meanwhile."""
     requirements()  # asked first: an export takes a while
     model = load_run_model(record, tracker)
     with tempfile.TemporaryDirectory() as temporary:
@@ -154,7 +161,11 @@ def _new_version(name: str, record: RunRecord, tracker: Tracker, registry: Regis
         tags[VersionTag.ONNX_SHA256] = hashlib.sha256(onnx.read_bytes()).hexdigest()
         tags[VersionTag.LARGEST_DIFFERENCE] = f"{proof.largest:.2g}"
         tags[VersionTag.NUM_PROVED] = str(proof.num_images)
-        return registry.add(name, record.run_id, folder, tags), proof
+        what = f"the registering of run {record.run_id}"
+        with claim(tracker.root, f"register-{record.run_id}", what, SECONDS_OF_ADDING):
+            if there := registry.version_of(name, record.run_id):  # another process was quicker
+                return there, None
+            return registry.add(name, record.run_id, folder, tags), proof
 
 
 def describe(record: RunRecord, version: Version, tracker: Tracker) -> str:

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,15 @@ BATCH = 64
 
 MOST_REFUSALS = 10
 """Most images that an error names."""
+
+
+LIKE_BASE64 = re.compile(rb"(data:[^,]*,)?[\w+/=-]+\s*")
+"""What somebody meant as base64: no image file is like that, since plain PPM has spaces."""
+
+NOT_BASE64 = (
+    "a text that is not valid base64; send the bytes of an image file in standard base64, with + and / and padded with "
+    "=, without a prefix such as data:"
+)
 
 
 class ServedModel(PythonModel):
@@ -101,10 +111,7 @@ def content_of(value: Any) -> bytes:
         try:
             return base64.b64decode("".join(value.split()), validate=True)
         except ValueError as error:
-            raise ValueError(
-                "a text that is not valid base64; send the bytes of an image file in standard base64, with + and / and "
-                "padded with =, without a prefix such as data:"
-            ) from error
+            raise ValueError(NOT_BASE64) from error
     if not isinstance(value, (bytes, bytearray, memoryview)):
         kind = "null" if value is None or value != value else type(value).__name__
         raise ValueError(f"{kind} instead of the bytes of an image file")
@@ -112,6 +119,8 @@ def content_of(value: Any) -> bytes:
     # MLflow decodes base64 itself in requests with `dataframe_split` and `dataframe_records`, and not with `inputs`.
     with contextlib.suppress(ValueError):
         return base64.b64decode(content, validate=True)
+    if LIKE_BASE64.fullmatch(content):
+        raise ValueError(NOT_BASE64)
     return content
 
 

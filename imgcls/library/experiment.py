@@ -85,8 +85,8 @@ def _name_or_path(experiment: object) -> str:
     if isinstance(text, str):
         return text
     raise InputError(
-        f"{experiment!r} names no experiment; give a name in experiments/, the path of a TOML file as text or as a Path, "
-        "or a mapping with the tables of such a file"
+        f"{experiment!r} names no experiment; give a name in experiments/, the path of a TOML file, or a mapping with "
+        "the tables of such a file"
     )
 
 

@@ -66,8 +66,10 @@ def newest_runs(tracker: Tracker, experiment: str | None, limit: int | None) -> 
         limit: how many, from 1 to 1000; None for all.
 
     Raises:
-        InputError: another limit, or no run of the experiment; it names one like it, and all that have runs.
+        InputError: another limit, no name, or no run of the experiment; it names one like it, and all that have runs.
     """
+    if not isinstance(experiment, str | None):
+        raise InputError(f"{experiment!r} names no experiment; give the name of an MLflow experiment, or None for all")
     if limit is not None and not (isinstance(limit, int) and 1 <= limit <= MOST_RUNS):
         raise InputError(f"limit = {limit!r}: give a whole number from 1 to {MOST_RUNS}, or None for all runs")
     records = tracker.find({}, experiment=experiment, newest=limit)[::-1]

@@ -192,8 +192,8 @@ def check_model_name(name: str) -> None:
     if not is_shown or set(name) & set("/:?#") or name in ("", ".", "..") or len(name) > MOST_CHARACTERS:
         what = f"{name!r}" if len(name) <= MOST_CHARACTERS else f"{name[:40]!r}..., {len(name)} characters,"
         raise InputError(
-            f"{what} cannot name a registered model: give a --name of 1 to {MOST_CHARACTERS} characters without / : ? #, "
-            "line breaks, and spaces at its ends"
+            f"{what} cannot name a registered model: give a --name of 1 to {MOST_CHARACTERS} characters without "
+            "/ : ? # and line breaks, and without spaces at its ends"
         )
 
 
@@ -206,8 +206,8 @@ def check_alias(alias: str) -> None:
     """
     if len(alias) > MOST_CHARACTERS:
         raise InputError(
-            f"--alias {alias[:40]!r}...: {len(alias)} characters; an alias has {MOST_CHARACTERS} at most, and `champion` "
-            "is the usual one"
+            f"--alias {alias[:40]!r}...: {len(alias)} characters; an alias has {MOST_CHARACTERS} at most; "
+            "`champion` is the usual one"
         )
     if not ALIAS.fullmatch(alias) or RESERVED_ALIAS.fullmatch(alias):
         raise InputError(

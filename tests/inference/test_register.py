@@ -6,10 +6,13 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.store.artifact.utils.models import _parse_model_uri
 from PIL import Image
 
 from imgcls.errors import InputError
 from imgcls.evaluation.judge import evaluate
+from imgcls.inference import register as register_module
+from imgcls.inference.mlflow_model import remove_compiled
 from imgcls.inference.proof import ProofError
 from imgcls.inference.register import register
 from imgcls.inference.run_model import load_run_model
@@ -91,6 +94,10 @@ def test_only_a_version_that_was_proved_stands_for_a_run(project, registered, ta
     [
         ({"name": "a/b"}, "'a/b' cannot name a registered model"),
         ({"name": ""}, "'' cannot name a registered model"),
+        *(({"name": f"a{one}b"}, "cannot name a registered model") for one in "?#:\n\t\x00\x7f\u2028"),
+        ({"name": " a"}, "' a' cannot name a registered model"),
+        ({"name": "a" * 256}, "256 characters, cannot name a registered model"),
+        ({"alias": "a" * 256}, "256 characters; an alias has 255 at most"),
         ({"alias": "v3"}, "--alias 'v3'"),
         ({"alias": "Latest"}, "--alias 'Latest'"),
         ({"alias": "a b"}, "--alias 'a b'"),
@@ -100,6 +107,36 @@ def test_only_a_version_that_was_proved_stands_for_a_run(project, registered, ta
 def test_impossible_names_and_aliases_are_refused(project, registered, options, reason):
     with pytest.raises(InputError, match=reason):
         register(registered(80).run_id, project.tracker, **options)
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "a b", "a@b", "a%2Fb", "a;b=c&d", "größe", "[a]", "a\\b"])
+def test_a_name_that_is_accepted_is_given_back_by_its_address(project, tmp_path, registered, name):
+    run, alias = registered(80), "b" * 255
+    (tmp_path / "model" / "MLmodel").write_text("flavors: {}\n")
+    tags = project.client.get_model_version("exp", "1").tags
+    project.tracker.registry().add(name, run.run_id, tmp_path / "model", tags)
+    found = register(run.run_id, project.tracker, name=name, alias=alias)
+    assert project.tracker.registry().find(found.uri).number == 1
+    parsed = _parse_model_uri(found.uri)
+    assert (parsed.name, parsed.alias) == (name, alias)
+
+
+@pytest.mark.slow
+def test_a_run_that_another_process_registers_meanwhile_has_one_version(project, tmp_path, monkeypatch):
+    """The other process is done when this one has proved its model."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "MLmodel").write_text("flavors: {}\n")
+    run_id = project.train("train.epochs=1", "train.warmup_epochs=0").run_id
+
+    def meanwhile(folder):
+        remove_compiled(folder)
+        tags = {VersionTag.NUM_PROVED: "202", VersionTag.ONNX_SHA256: "0"}
+        project.tracker.registry().add("tiny", run_id, tmp_path / "model", tags)
+
+    monkeypatch.setattr(register_module, "remove_compiled", meanwhile)
+    result = register(run_id, project.tracker)
+    assert (result.version.number, result.proof) == (1, None)
+    assert len(project.client.search_model_versions("name = 'tiny'")) == 1
 
 
 def test_the_registry_of_a_moved_project_leads_to_its_new_place(project, registered, tmp_path, monkeypatch):

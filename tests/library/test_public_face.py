@@ -58,6 +58,8 @@ def test_rooms_can_still_be_imported():
 
 
 SCRIPT = """
+from pathlib import Path
+
 import imgcls
 
 experiment = imgcls.load_experiment("digits", train={"lr": 3e-3})
@@ -70,6 +72,7 @@ reveal_type(imgcls.sweep("digits").best_run_id)
 reveal_type(imgcls.compare(result, "best").run_ids)
 reveal_type(imgcls.list_runs())
 reveal_type(imgcls.load_model(result).predict("image.png", top=2))
+imgcls.load_model(result).predict(path for path in ["a.png", Path("b.png")])
 try:
     imgcls.evaluate(3)
 except imgcls.errors.InputError:

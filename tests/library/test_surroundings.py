@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -10,6 +11,7 @@ import sys
 import threading
 import tomllib
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -21,6 +23,7 @@ import torch
 
 import imgcls
 from imgcls.data.sources.folder import Folder
+from imgcls.library.surroundings import as_in_the_shell
 from tests.conftest import TINY
 from tests.data.make import picture, write_class
 from tests.library.test_public_face import python
@@ -45,11 +48,55 @@ def process_state():
         "deterministic": torch.get_deterministic_debug_mode(),
         "filled": torch.utils.deterministic.fill_uninitialized_memory,
         "benchmark": torch.backends.cudnn.benchmark,
-        "random": torch.random.get_rng_state().tolist(),
+        "random": (torch.random.get_rng_state().tolist(), random.getstate()),
         "MLflow's store": (mlflow.get_tracking_uri(), mlflow.get_registry_uri(), mlflow.active_run()),
         "Optuna": optuna.logging.get_verbosity(),
         "Matplotlib": dict.__getitem__(matplotlib.rcParams, "backend"),
     }
+
+
+FIRST = """
+import random, warnings
+
+random.seed(3)
+warnings.simplefilter("always")
+before = random.getstate(), list(warnings.filters)
+import imgcls
+imgcls.Classifier
+imgcls.list_runs()
+assert list(warnings.filters) == before[1], warnings.filters
+assert random.getstate() == before[0]
+"""
+
+
+@pytest.mark.slow
+def test_a_first_use_which_imports_libraries_leaves_warnings_and_random_numbers_alone(tmp_path):
+    python(FIRST, tmp_path)
+
+
+def test_overlapping_calls_of_two_threads_leave_the_process_as_it_was():
+    """The second begins while the first goes on, and ends after it."""
+    mlflow.set_tracking_uri("sqlite:///own.db")
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def second():
+        with as_in_the_shell():
+            has_begun.set()
+            assert may_end.wait(60)
+
+    try:
+        before, filters = os.environ["MLFLOW_TRACKING_URI"], list(warnings.filters)
+        with ThreadPoolExecutor() as threads:
+            with as_in_the_shell():
+                done = threads.submit(second)
+                assert has_begun.wait(60)
+            is_kept = "MLFLOW_TRACKING_URI" not in os.environ
+            may_end.set()
+            done.result()
+        assert is_kept
+        assert (os.environ["MLFLOW_TRACKING_URI"], list(warnings.filters)) == (before, filters)
+    finally:
+        mlflow.set_tracking_uri(None)
 
 
 def open_files():
@@ -63,7 +110,7 @@ def open_files():
 @pytest.mark.parametrize("call", ["train", "sweep", "evaluate", "predict"])
 def test_a_call_leaves_the_process_as_it_was(project, call, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    threads, random = torch.get_num_threads(), torch.random.get_rng_state()
+    threads, drawn = torch.get_num_threads(), torch.random.get_rng_state()
     torch.set_num_threads(2)
     torch.manual_seed(3)
     if call in ("evaluate", "predict"):
@@ -84,7 +131,7 @@ def test_a_call_leaves_the_process_as_it_was(project, call, monkeypatch):
         assert not [file for file in open_files() if str(project.root) in file]
     finally:
         torch.set_num_threads(threads)
-        torch.random.set_rng_state(random)
+        torch.random.set_rng_state(drawn)
     assert project.runs(outcome="completed")
 
 

@@ -137,6 +137,28 @@ REFUSALS = [
     (lambda: imgcls.evaluate("abcdef12"), "no run 'abcdef12'"),
     (lambda: imgcls.compare("last"), "at least two runs"),
     (lambda: imgcls.list_runs("tiny"), "no runs of an experiment 'tiny'"),
+    (lambda: imgcls.list_runs(limit=0), "limit = 0: give a whole number from 1 to 1000"),
+    (lambda: imgcls.list_runs(limit=-1), "limit = -1: "),
+    (lambda: imgcls.list_runs(limit=1001), "limit = 1001: "),
+    (lambda: imgcls.list_runs(limit="5"), "limit = '5': "),
+    (lambda: imgcls.list_runs(3), "3 names no experiment"),
+    (lambda: imgcls.load_model(None), "None names no run; give its id"),
+    (lambda: imgcls.load_model(3), "3 names no run"),
+    (lambda: imgcls.evaluate(b"last"), "b'last' names no run"),
+    (lambda: imgcls.compare("last", 3), "3 names no run"),
+    (lambda: imgcls.train(None), "None names no experiment; give a name"),
+    (lambda: imgcls.load_experiment(3), "3 names no experiment"),
+    (lambda: imgcls.load_experiment(b"tiny"), "b'tiny' names no experiment"),
+    (
+        lambda: imgcls.load_experiment("tiny", **{"train.lr": 1e-3, "train": {"lr": 2e-3}}),
+        "train.lr is given twice, as 0.001 and 0.002",
+    ),
+    (
+        lambda: imgcls.load_experiment(
+            "tiny", **{"search.space.train.lr": [1e-3], "search": {"space": {"train.lr": [2e-3]}}}
+        ),
+        "search.space.train.lr is given twice",
+    ),
 ]
 
 
