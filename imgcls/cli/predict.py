@@ -11,7 +11,7 @@ import typer
 
 from imgcls.cli.arguments import AsJsonList
 from imgcls.cli.output import print_json, write, write_whole
-from imgcls.errors import InputError
+from imgcls.errors import InputError, ResourceError
 from imgcls.text import counted
 
 
@@ -62,7 +62,10 @@ def predict(
         target = opened.enter_context(output_file(Path(csv), "--csv")) if csv not in (None, "-") else None
         table = predict_all(find_model(run, Path.cwd()), inputs, raw=raw, top=top, test_look=test_look)
         if target is not None:
-            target.write_text(as_csv(table), encoding="utf-8")
+            try:
+                target.write_text(as_csv(table), encoding="utf-8")
+            except OSError as error:
+                raise ResourceError(f"--csv {csv} could not be written: {error.strerror or error}") from error
     if as_json:
         print_json(as_facts(table))
     elif csv == "-":

@@ -167,7 +167,7 @@ def look_words(evaluation: RunRecord) -> str:
     earlier = "once" if look == 2 else f"{look - 1} times"
     return (
         f"Look {look}: this test split had been opened {earlier} before. What was chosen after seeing its earlier "
-        f"scores makes these look better than they are.{alike}"
+        f"scores or predictions makes these look better than they are.{alike}"
     )
 
 

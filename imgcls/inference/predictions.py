@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 BATCH = 64
 """Images that go through the network at a time."""
 
-MOST_BYTES = 2**26
+MOST_BYTES = 2**27
 """Bytes of squares that wait until it is known whether they look like test images."""
 
 ALIKE_MEANS = (

@@ -82,6 +82,11 @@ def test_a_list_on_stdin(shop):
         (("{run}", "images/val", "--csv", "-", "--json"), 2, "both write to stdout"),
         (("{run}", "images"), 2, "16 images are test images"),
         (("{run}", "images", "--csv", "none.csv"), 2, "--test-look"),
+        (
+            ("{run}", "images/val", "--csv", "/dev/full"),
+            1,
+            "--csv /dev/full could not be written: No space left on device",
+        ),
         (("{run}", "mlflow.db"), 1, "none of the images can be read"),
     ],
 )

@@ -264,6 +264,9 @@ def test_a_run_without_its_list_asks_the_source_and_says_what_it_does_not_know(o
     path = sorted((own.root / "images" / "test").rglob("*.*"))[0]
     with pytest.raises(SealedImagesError):
         find_run_model(run_id, own.tracker).predict(path)
+    with caplog.at_level(logging.WARNING):
+        find_run_model(run_id, own.tracker).predict(ImageOps.mirror(read_image(path)))
+    assert "1 image looks like test images" in caplog.text
     moved = own.root / "elsewhere.bin"
     shutil.copy(path, moved)
     shutil.rmtree(own.root / "images")
