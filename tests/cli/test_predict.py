@@ -85,7 +85,7 @@ def test_a_list_on_stdin(shop):
         (
             ("{run}", "images/val", "--csv", "/dev/full"),
             1,
-            "--csv /dev/full could not be written: No space left on device",
+            "--csv /dev/full could not be written: No space",
         ),
         (("{run}", "mlflow.db"), 1, "none of the images can be read"),
     ],
