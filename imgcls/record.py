@@ -154,7 +154,9 @@ class MetricName:
         "best/temperature", ALL, "by which logits are divided for calibrated probabilities; 1 changes nothing"
     )
     BEST_TEMPERATURE_GAIN = _metric(
-        "best/temperature_gain", ALL, "by how much it raises twice the log-likelihood of val; it stays 1 up to 3.84"
+        "best/temperature_gain",
+        ALL,
+        "by how much it raises twice the log-likelihood of val; the temperature stays 1 if the gain is at most 3.84",
     )
     NUM_TRIALS = _metric("num_trials", SWEEP, "trials that have ended")
     BEST_TRIAL = _metric("best_trial/SCORE", SWEEP, "`best/SCORE` of the trial that val ranked first")

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from imgcls.cli.arguments import AsJson, open_tracker
 from imgcls.cli.output import facts_text, print_json, write
 from imgcls.errors import InputError
+from imgcls.inference.export_formats import ENDINGS, ENDINGS_IN_WORDS, Format
 
 
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A completed run; a sweep stands for its winner.")],
-    format: Annotated[
-        Literal["onnx", "pt2"] | None, typer.Option("--format", help="By default that of --output, else onnx.")
-    ] = None,
+    format: Annotated[Format | None, typer.Option("--format", help="By default that of --output, else onnx.")] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="By default EXPERIMENT-RUN.onnx in the working folder.")
     ] = None,
@@ -32,8 +31,8 @@ def export(
     Example: imgcls export best --output clothes.onnx
     """
     ending = output.suffix.lower() if output is not None else f".{format or 'onnx'}"
-    if ending not in (".onnx", ".pt2") or (format is not None and ending != f".{format}"):
-        wanted = f".{format}" if format else ".onnx or .pt2"
+    if ending not in ENDINGS or (format is not None and ending != f".{format}"):
+        wanted = f".{format}" if format else ENDINGS_IN_WORDS
         raise InputError(f"--output {output}: name a file that ends with {wanted}")
 
     from imgcls.inference.export import export_run, usage
@@ -46,11 +45,16 @@ def export(
     if as_json:
         print_json(exported.flat())
         return
-    facts = exported.flat()
-    write(facts_text(f"Exported {path}", {name: _rounded(value) for name, value in facts.items() if name != "file"}))
+    facts = {name: in_words(name, value) for name, value in exported.flat().items() if name != "file"}
+    write(facts_text(f"Exported {path}", facts))
     write(f"\nTo use it without imgcls, on uint8 images (B, H, W, C), grey or RGB, upright:\n\n{usage(path)}\n")
     write(f"Next: imgcls predict {shlex.quote(str(path))} PATHS...")
 
 
-def _rounded(value: object) -> object:
-    return f"{value:.2g}" if isinstance(value, float) else value
+DIGITS = {"megabytes": ".1f", "temperature": ".4g"}
+"""Fact -> how many digits of it are shown. All other fractions are differences of probabilities, of which two do."""
+
+
+def in_words(name: str, value: object) -> str:
+    """A fact about an exported file with as many digits as it needs."""
+    return format(value, DIGITS.get(name, ".2g")) if isinstance(value, float) else str(value)

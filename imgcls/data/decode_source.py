@@ -18,15 +18,11 @@ from imgcls import terminal
 from imgcls.config.keys import Fit
 from imgcls.data.cache_folder import cache_folder
 from imgcls.data.decode import SEVERAL_FRAMES, digest, shrunk, shrunk_is_enough, to_square
-from imgcls.data.decode_workers import spread
+from imgcls.data.decode_workers import images_of_a_piece, spread
 from imgcls.data.image_formats import FORMATS
 from imgcls.data.image_set import Hashes, SourceImages, moments
 from imgcls.data.sketches import SIDE, sketches, thumbnail
 from imgcls.errors import UnreadableImageError
-
-PIECE_BYTES = 2**22
-"""Bytes of the squares that one piece of work makes."""
-
 
 FORMAT = "10"
 """Version in the key of every cache entry: raise it when the pixels or hashes that decoding gives change."""
@@ -65,7 +61,7 @@ def decode_into(
     readable = np.ones(len(table), bool)
     unreadable: list[tuple[int, str]] = []
     largest = max(math.prod(recipe.shape) for recipe in recipes)
-    most = min(256, PIECE_BYTES // max(1, largest))
+    most = images_of_a_piece(largest)
     for file, recipe in zip(files, recipes, strict=True):
         write_header(file, (len(table), *recipe.shape))
     with tqdm(

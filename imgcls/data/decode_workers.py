@@ -36,6 +36,10 @@ WORTH_THREADS = 1e-3
 """Seconds for one image from which on threads pay; for smaller images they wait for one another."""
 
 
+PIECE_BYTES, PIECE_IMAGES = 2**22, 256
+"""Most bytes of squares, and most images, of one piece of decoding."""
+
+
 CAN_FORK = "fork" in multiprocessing.get_all_start_methods()
 """Whether processes can decode: images are read through closures, which no other start method carries over."""
 
@@ -43,6 +47,11 @@ CAN_FORK = "fork" in multiprocessing.get_all_start_methods()
 def cores() -> int:
     """The number of decode workers that can be at work at once: the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def images_of_a_piece(square_bytes: int) -> int:
+    """The number of images of one piece of decoding, each of which makes so many bytes of squares; at least 1."""
+    return max(1, min(PIECE_IMAGES, PIECE_BYTES // max(1, square_bytes)))
 
 
 def ahead(work: Callable[[In], Out], items: Sequence[In], num_processes: int) -> Iterator[Out]:

@@ -11,14 +11,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.export import Dim, ExportedProgram
 
 from imgcls.errors import ImgclsError, InputError
 from imgcls.files import output_file
-from imgcls.inference.export_proof import ExportProof, ValReference, prove_export
+from imgcls.inference.export_formats import ENDINGS, ENDINGS_IN_WORDS
+from imgcls.inference.export_proof import (
+    Answer,
+    ExportProof,
+    ValReference,
+    check_named_file,
+    prove_export,
+    some_answers,
+)
 from imgcls.inference.exported_graph import ImagesToProbs
 from imgcls.inference.exported_model import INSTALL, load_exported
 from imgcls.inference.exporter_output import quiet
@@ -31,8 +39,6 @@ from imgcls.tracking.store import Tracker
 
 log = logging.getLogger(__name__)
 
-Format = Literal["onnx", "pt2"]
-
 OPSET = 20
 """Version of ONNX's operators."""
 
@@ -43,7 +49,7 @@ OLDEST_TORCH = "2.13"
 """The first version of torch that can export a graph whose lengths depend on the images."""
 
 MIN_REPORTED_BYTES = 10**7
-"""Bytes of a file that are said where the checkpoint does not have them."""
+"""Fewest bytes of a buffer that are reported where the file has them and the checkpoint does not."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +94,15 @@ def export_run(model: RunModel, tracker: Tracker, path: Path) -> Exported:
             are not at hand, without which nothing can be proved.
         ProofError: the file does not give the run's predictions; there is none then.
     """
+    if path.suffix.lower() not in ENDINGS:
+        raise InputError(f"--output {path}: an exported file ends with {ENDINGS_IN_WORDS}")
     kind = path.suffix.lower().removeprefix(".")
-    if kind not in ("onnx", "pt2"):
-        raise InputError(f"--output {path}: an exported file ends with .onnx or .pt2")
     _check_packages(kind)
     reference = ValReference.of(model, tracker)
     metadata = provenance(model, tracker)
     graph = inference_graph(model)
     _check_size(graph, kind)
+    _tell_of_drawn_buffers(graph)
     with output_file(path, "--output") as aside:
         # Files are known by their endings.
         unproved = aside.with_name(f"{aside.name}.{kind}")
@@ -105,9 +112,10 @@ def export_run(model: RunModel, tracker: Tracker, path: Path) -> Exported:
             with _timed(f"written as {kind.upper()}"):
                 write_file(program, unproved, metadata)
             with _timed(f"proved on {counted(len(reference.images), 'val image')}"):
-                proof = _proved(unproved, reference, graph)
+                proof, answers = _proved(unproved, reference, graph)
             metadata |= {"proof": json.dumps(proof.to_plain())}
             _add_metadata(program, unproved, metadata)
+            check_named_file(load_exported(unproved, is_trusted=True), answers)
             unproved.replace(aside)
         finally:
             unproved.unlink(missing_ok=True)
@@ -149,7 +157,10 @@ def write_file(program: ExportedProgram, path: Path, metadata: dict[str, str]) -
     """
     try:
         with quiet():
-            _write_onnx(program, path, metadata) if path.suffix == ".onnx" else _write_pt2(program, path, metadata)
+            if path.suffix == ".onnx":
+                _write_onnx(program, path, metadata)
+            else:
+                _write_pt2(program, path, metadata)
     except (OSError, ImgclsError):
         raise
     except Exception as error:  # such as an operator that the format lacks
@@ -202,9 +213,10 @@ def _add_metadata(program: ExportedProgram, path: Path, metadata: dict[str, str]
         onnx.save(model, path)
 
 
-def _proved(path: Path, reference: ValReference, graph: ImagesToProbs) -> ExportProof:
+def _proved(path: Path, reference: ValReference, graph: ImagesToProbs) -> tuple[ExportProof, list[Answer]]:
+    file = load_exported(path, is_trusted=True)
     try:
-        return prove_export(load_exported(path, is_trusted=True), reference, graph)
+        return prove_export(file, reference, graph), some_answers(file, reference)
     except ProofError as error:
         others = other_versions(reference.model.record)
         hint = f". Packages that have changed since the run: {', '.join(others)}" if others else ""
@@ -219,24 +231,27 @@ def _check_packages(kind: str) -> None:
 
 
 def _check_size(graph: ImagesToProbs, kind: str) -> None:
-    """Refuses a network that is too large for one file, and says what makes a file larger than the checkpoint."""
-    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in graph.state_dict(keep_vars=True).items()}
-    drawn = {
-        name: buffer.numel() * buffer.element_size()
-        for name, buffer in graph.named_buffers()
-        if name not in sizes and buffer.numel() * buffer.element_size() >= MIN_REPORTED_BYTES
-    }
-    total = sum(sizes.values()) + sum(drawn.values())
+    total = sum(_num_bytes(tensor) for tensor in (*graph.parameters(), *graph.buffers()))
     if kind == "onnx" and total > LARGEST_ONNX:
         raise InputError(
             f"the network has {total / 1e9:.2f} GB of weights, and one ONNX file holds {LARGEST_ONNX / 1e9:.2f} GB; "
             "export it with --format pt2"
         )
-    for name, size in drawn.items():
-        log.info(
-            "%s takes %.0f MB of the file: it is drawn from a seed and not in the checkpoint, but a file must hold it",
-            name, size / 1e6,
-        )  # fmt: skip
+
+
+def _tell_of_drawn_buffers(graph: ImagesToProbs) -> None:
+    """Says what makes a file larger than the checkpoint."""
+    in_checkpoint = graph.state_dict(keep_vars=True)
+    for name, buffer in graph.named_buffers():
+        if name not in in_checkpoint and _num_bytes(buffer) >= MIN_REPORTED_BYTES:
+            log.info(
+                "%s takes %.0f MB of the file: it is drawn from a seed and not in the checkpoint, but a file must hold "
+                "it", name, _num_bytes(buffer) / 1e6,
+            )  # fmt: skip
+
+
+def _num_bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def _cannot_export(error: Exception) -> InputError:

@@ -19,16 +19,23 @@ from imgcls.errors import DataError, InputError
 from imgcls.inference.exported_graph import ImagesToProbs
 from imgcls.inference.exported_model import ExportedModel
 from imgcls.inference.proof import BOUND, Agreement, ProofError, agreement, recorded_probs
+from imgcls.inference.resize import GAP
 from imgcls.inference.run_model import RunModel
 from imgcls.inference.val_images import ValImages, val_images
 from imgcls.runs.val_predictions import recorded_predictions
 from imgcls.tracking.store import Tracker
 
 BATCHES = (1, 3, 64)
-"""Numbers of squares that the graph is given at once: the first batch, the second, and all further ones."""
+"""Numbers of images that the graph is given at once, where any number has to do."""
 
-MOST_BYTES = 2**26
-"""Bytes of whole images beyond which they are given to the graph; so many and one image are in memory."""
+MOST_IMAGES, MOST_BYTES = 64, 2**26
+"""Most val images, and most bytes of whole images, that are in memory at once; one image more may be."""
+
+ROUNDING_MARGIN = 3.0
+"""How many times as far bfloat16 may have moved the recorded predictions as it moves those that are made here.
+
+Both are the largest of many roundings of the same size, taken in another order on another device.
+"""
 
 
 class _Decoded(NamedTuple):
@@ -47,7 +54,7 @@ class _Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class ValReference:
-    """What the proof of a file compares with: the run's own predictions of its val images.
+    """The reference of a proof: the run's recorded predictions of its val images.
 
     Attributes:
         model: of the run.
@@ -63,7 +70,7 @@ class ValReference:
 
     @classmethod
     def of(cls, model: RunModel, tracker: Tracker) -> ValReference:
-        """From the record and the source.
+        """The reference of a run, from its record and its source.
 
         Raises:
             InputError: the run left no predictions, or its val images are not at hand.
@@ -97,7 +104,7 @@ class ExportProof:
     Attributes:
         squares: agreement on the squares of val that Pillow makes.
         whole: agreement on the whole images of val.
-        shapes: agreement of whole images, square, portrait and landscape, with their squares in the same file.
+        shapes: agreement of square, portrait, landscape and large images with their squares in the same file.
         rounding: of a run that was scored in bfloat16, the largest |difference| between its recorded predictions and
             those that its weights give in float32, with which the file is compared then; else None.
         expected: float64 (N, K), what the file was compared with on the N val images.
@@ -124,7 +131,7 @@ def prove_export(file: ExportedModel, reference: ValReference, graph: ImagesToPr
     """Proves an exported file on all of the run's val.
 
     Args:
-        file: as whoever gets it loads it.
+        file: loaded as its user will load it.
         reference: the run's predictions.
         graph: the same in torch, for a run that was scored in bfloat16.
 
@@ -132,77 +139,136 @@ def prove_export(file: ExportedModel, reference: ValReference, graph: ImagesToPr
         ProofError: the file gives other predictions; it names the first image.
         DataError: val images that cannot be read any more.
     """
-    squares, whole, waiting = Agreement(), Agreement(), list[_Decoded]()
+    squares, whole = Agreement(), Agreement()
     rounding, expected = _Rounding(reference.model, graph), reference.probs.copy()
-    decoded = iter(in_threads(reference.decoded, range(len(reference.names))))
-    with tqdm(
-        total=len(reference.names), desc="proving", unit=" images", file=terminal.stderr(), leave=False, disable=None
-    ) as bar:
-        for rows in _batches(len(reference.names)):
-            made = []
-            for row in rows:
-                waiting.append(next(decoded))
-                made.append(waiting[-1].square)
-                if row + 1 == rows.stop or sum(one.pixels.nbytes for one in waiting) > MOST_BYTES:
-                    at = [one.row for one in waiting]
-                    if reference.is_rounded:
-                        expected[at] = rounding.float32_probs(
-                            np.stack([one.square for one in waiting]), reference.probs[at]
-                        )
-                    whole += _on_whole_images(file, waiting, expected, reference.names)
-                    bar.update(len(waiting))
-                    waiting.clear()
-            given, here = np.stack(made).transpose(0, 2, 3, 1), slice(rows.start, rows.stop)
-            squares += agreement(
-                file.whole(given), expected[here], reference.names[here], "the file, on Pillow's squares,"
-            )
+    for images in _pieces(reference):
+        rows = [image.row for image in images]
+        if reference.is_rounded:
+            expected[rows] = rounding.float32_probs(np.stack([image.square for image in images]), expected[rows])
+        squares += _on_squares(file, images, expected, reference.names)
+        whole += _on_whole_images(file, images, expected, reference.names)
     rounding.check()
-    moved = rounding.largest if reference.is_rounded else None
+    _in_each_batch_size(file, reference, expected)
+    moved = rounding.of_record if reference.is_rounded else None
     return ExportProof(squares, whole, _on_other_shapes(file, reference), moved, expected)
 
 
-def _batches(num_images: int) -> Iterator[range]:
-    """Rows in batches of each size, the largest again and again."""
-    start, sizes = 0, iter(BATCHES)
-    while start < num_images:
-        stop = min(start + next(sizes, BATCHES[-1]), num_images)
-        yield range(start, stop)
-        start = stop
+def _pieces(reference: ValReference) -> Iterator[list[_Decoded]]:
+    """All val images in order, as many at once as memory allows."""
+    num = len(reference.names)
+    piece: list[_Decoded] = []
+    with tqdm(total=num, desc="proving", unit=" images", file=terminal.stderr(), leave=False, disable=None) as bar:
+        for image in in_threads(reference.decoded, range(num)):
+            piece.append(image)
+            num_bytes = sum(one.pixels.nbytes for one in piece)
+            if image.row + 1 == num or len(piece) == MOST_IMAGES or num_bytes > MOST_BYTES:
+                yield piece
+                bar.update(len(piece))
+                piece = []
+
+
+def _on_squares(
+    file: ExportedModel, images: Sequence[_Decoded], expected: NDArray[np.float64], names: Sequence[str]
+) -> Agreement:
+    """The squares that Pillow makes."""
+    rows = [image.row for image in images]
+    probs = file.whole(np.stack([image.square for image in images]).transpose(0, 2, 3, 1))
+    return agreement(probs, expected[rows], [names[row] for row in rows], "the file, on Pillow's squares,")
 
 
 def _on_whole_images(
-    file: ExportedModel, decoded: Sequence[_Decoded], expected: NDArray[np.float64], names: Sequence[str]
+    file: ExportedModel, images: Sequence[_Decoded], expected: NDArray[np.float64], names: Sequence[str]
 ) -> Agreement:
-    """Images of one size go through the graph together."""
+    """Whole images; those of one size go through the graph together."""
     total, by_shape = Agreement(), defaultdict(list)
-    for one in decoded:
-        by_shape[one.pixels.shape].append(one)
+    for image in images:
+        by_shape[image.pixels.shape].append(image)
     for alike in by_shape.values():
-        at = [one.row for one in alike]
-        probs = file.whole(np.stack([one.pixels for one in alike]))
-        total += agreement(probs, expected[at], [names[row] for row in at], "the file, on whole images,")
+        rows = [image.row for image in alike]
+        probs = file.whole(np.stack([image.pixels for image in alike]))
+        total += agreement(probs, expected[rows], [names[row] for row in rows], "the file, on whole images,")
     return total
+
+
+def _in_each_batch_size(file: ExportedModel, reference: ValReference, expected: NDArray[np.float64]) -> None:
+    """The squares of the first val images in batches of each size; fewer images are repeated."""
+    squares = [reference.decoded(row).square for row in range(min(len(reference.names), BATCHES[-1]))]
+    for num in BATCHES:
+        rows = [row % len(squares) for row in range(num)]
+        probs = file.whole(np.stack([squares[row] for row in rows]).transpose(0, 2, 3, 1))
+        names = [reference.names[row] for row in rows]
+        agreement(probs, expected[rows], names, f"the file, on a batch of {num},")
 
 
 def _on_other_shapes(file: ExportedModel, reference: ValReference) -> Agreement:
-    """Square, portrait and landscape in batches of each size, whatever shapes val has, against their squares."""
+    """Square, portrait, landscape and large images, whatever shapes val has, against their squares in the same file."""
     how, total = reference.model.preprocessing, Agreement()
-    long, short = how.image_size + 1, how.image_size // 2 + 1
-    pictures = [
-        reference.images.image(row).resize((2 * long, 2 * long))
-        for row in range(min(len(reference.names), BATCHES[-1]))
-    ]
-    if len({picture.mode for picture in pictures}) > 1:
-        pictures = [picture.convert("RGB") for picture in pictures]
-    for size in ((long, long), (short, long), (long, short)):
-        shaped = [picture.resize(size) for picture in pictures]
-        for num in BATCHES:
+    pictures = _pictures(reference)
+    for size, batches in _other_shapes(how.image_size):
+        shaped = [picture.resize(size) for picture in pictures[: batches[-1]]]
+        squares = [how.square(picture) for picture in shaped]
+        for num in batches:
             rows = [row % len(shaped) for row in range(num)]
-            expected = file.whole(np.stack([how.square(shaped[row]) for row in rows]).transpose(0, 2, 3, 1))
+            expected = file.whole(np.stack([squares[row] for row in rows]).transpose(0, 2, 3, 1))
             probs = file.whole(np.stack([_pixels(shaped[row]) for row in rows]))
             names = [f"{reference.names[row]} at {size[0]} x {size[1]}" for row in rows]
-            total += agreement(probs, expected, names, "the file, on images of other shapes,")
+            total += agreement(
+                probs, expected, names, "the file, on images of other shapes,", of="its predictions of their squares"
+            )
     return total
+
+
+def _other_shapes(side: int) -> list[tuple[tuple[int, int], tuple[int, ...]]]:
+    """Sizes of images and of their batches, for squares of a side. The last is so large that blocks are averaged."""
+    long, short, large = side + 1, side // 2 + 1, 2 * GAP * side + 1
+    return [((long, long), BATCHES), ((short, long), BATCHES), ((long, short), BATCHES), ((large, large), (1,))]
+
+
+def _pictures(reference: ValReference) -> list[Image.Image]:
+    """The first val images, of one mode and one size."""
+    side = 2 * (reference.model.preprocessing.image_size + 1)
+    images = [reference.images.image(row) for row in range(min(len(reference.names), BATCHES[-1]))]
+    mode = images[0].mode if len({image.mode for image in images}) == 1 else "RGB"
+    return [image.resize((side, side)).convert(mode) for image in images]
+
+
+# --- the file that gets the name ----------------------------------------------------------------------------------
+
+
+class Answer(NamedTuple):
+    """What a file gave for some images.
+
+    Attributes:
+        images: uint8 (B, H, W, C).
+        probs: float64 (B, K).
+    """
+
+    images: NDArray[np.uint8]
+    probs: NDArray[np.float64]
+
+
+def some_answers(file: ExportedModel, reference: ValReference) -> list[Answer]:
+    """Answers to a batch of each proof: squares, a whole image, and an image of another shape."""
+    first = [reference.decoded(row) for row in range(min(len(reference.names), BATCHES[1]))]
+    size, _ = _other_shapes(reference.model.preprocessing.image_size)[1]
+    other = _pixels(reference.images.image(0).resize(size))
+    given = np.stack([image.square for image in first]).transpose(0, 2, 3, 1), first[0].pixels[None], other[None]
+    return [Answer(images, file.whole(images)) for images in given]
+
+
+def check_named_file(file: ExportedModel, answers: Sequence[Answer]) -> None:
+    """Runs the file as it will be named, with its proof inside.
+
+    Args:
+        file: loaded as its user will load it.
+        answers: of the file that was proved.
+
+    Raises:
+        ProofError: it gives others.
+    """
+    for images, expected in answers:
+        names = [f"image {row} of {images.shape[1]} x {images.shape[2]} pixels" for row in range(len(images))]
+        agreement(file.whole(images), expected, names, "the file with its proof", of="what the proved file gave")
 
 
 def _pixels(image: Image.Image) -> NDArray[np.uint8]:
@@ -212,34 +278,39 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
 
 
 class _Rounding:
-    """How far bfloat16 moved the recorded predictions of a run, and whether that explains all of it."""
+    """How far bfloat16 moved the recorded predictions of a run, and whether that is as far as bfloat16 moves them here.
+
+    Both are measured from what the same weights give in float32. The device of the run rounded in another order than
+    this one, so the two bfloat16 predictions are not compared with each other: they may lie on opposite sides.
+
+    Attributes:
+        of_record: largest |difference| of the recorded predictions from float32.
+        here: the same of predictions made on this machine in bfloat16.
+    """
 
     def __init__(self, model: RunModel, graph: ImagesToProbs) -> None:
         self._model, self._graph = model, graph
-        self.largest = 0.0
-        self._explained = 0.0
-        self._unexplained = 0.0
+        self.of_record = self.here = 0.0
 
     def float32_probs(self, squares: NDArray[np.uint8], recorded: NDArray[np.float64]) -> NDArray[np.float64]:
         """What the weights give in float32 for squares uint8 (B, C, S, S): float64 (B, K)."""
         with torch.inference_mode():
             probs = self._graph(torch.from_numpy(squares).permute(0, 2, 3, 1)).numpy()
         exact: NDArray[np.float64] = probs.astype(np.float64)
-        here = self._model.probs(squares)
-        self.largest = max(self.largest, float(np.abs(exact - recorded).max()))
-        self._explained = max(self._explained, float(np.abs(exact - here).max()))
-        self._unexplained = max(self._unexplained, float(np.abs(here - recorded).max()))
+        self.of_record = max(self.of_record, float(np.abs(exact - recorded).max()))
+        self.here = max(self.here, float(np.abs(exact - self._model.probs(squares)).max()))
         return exact
 
     def check(self) -> None:
-        """Refuses predictions that bfloat16 made here differ from by more than bfloat16 itself makes out.
+        """Refuses recorded predictions that lie further from float32 than bfloat16 explains.
 
         Raises:
             ProofError: the record was made by something else than these weights in bfloat16.
         """
-        if not self._unexplained <= max(BOUND, self._explained):
+        allowed = max(BOUND, ROUNDING_MARGIN * self.here)
+        if not self.of_record <= allowed:
             raise ProofError(
-                f"the run's recorded predictions differ by {self._unexplained:.2g} from those that its weights give "
-                f"here in bfloat16, and bfloat16 itself makes out {self._explained:.2g}: the checkpoint or the images "
-                "are not those of the record, so nothing leaves the workbench"
+                f"the run's recorded predictions differ by {self.of_record:.2g} from those that its weights give in "
+                f"float32. bfloat16 makes out {self.here:.2g} here, which explains {allowed:.2g}: the checkpoint or "
+                "the images are not those of the record, so nothing leaves the workbench"
             )

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from imgcls.data.preprocessing import Preprocessing
 from imgcls.errors import InputError
 from imgcls.inference.classifier import Classifier
-from imgcls.statistics.temperature import probabilities
+from imgcls.inference.export_formats import ENDINGS, ENDINGS_IN_WORDS
+from imgcls.statistics.temperature import log_probabilities, probabilities
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +77,7 @@ class ExportedModel(Classifier):
         if not raw:
             normalised: NDArray[np.float64] = probs / probs.sum(axis=1, keepdims=True)
             return normalised
-        with np.errstate(divide="ignore"):
-            logits = np.maximum(np.log(probs), np.log(np.finfo(np.float64).tiny))
-        return probabilities(logits, 1 / self.temperature)
+        return probabilities(log_probabilities(probs), 1 / self.temperature)
 
 
 def load_exported(path: Path, *, is_trusted: bool = False) -> ExportedModel:
@@ -87,15 +86,15 @@ def load_exported(path: Path, *, is_trusted: bool = False) -> ExportedModel:
     A .pt2 can run code when it is loaded, so load only what you or somebody you trust has made. An .onnx cannot.
 
     Args:
-        path: ends with .onnx or .pt2.
+        path: ends with one of `ENDINGS`.
         is_trusted: it was just written here, so there is nothing to be warned of.
 
     Raises:
         InputError: a missing, damaged or foreign file, another ending, or onnxruntime is not installed.
     """
     ending = path.suffix.lower()
-    if ending not in LOADERS:
-        raise InputError(f"{path.name}: an exported file ends with .onnx or .pt2")
+    if ending not in ENDINGS:
+        raise InputError(f"{path.name}: an exported file ends with {ENDINGS_IN_WORDS}")
     if not path.is_file():
         raise InputError(f"there is no file {path}; `imgcls export RUN` writes one")
     if ending == ".pt2" and not is_trusted:
@@ -106,8 +105,8 @@ def load_exported(path: Path, *, is_trusted: bool = False) -> ExportedModel:
     run, metadata = LOADERS[ending](path)
     if missing := [name for name in NAMES if name not in metadata]:
         raise InputError(
-            f"{path.name} was not written by `imgcls export`: its metadata have no {missing[0]}, so nobody knows how "
-            "images are made ready for it; export the run again"
+            f"{path.name} was not written by `imgcls export`: its metadata have no {missing[0]}, so its preprocessing "
+            "is unknown; export the run again"
         )
     try:
         return ExportedModel(run, metadata)

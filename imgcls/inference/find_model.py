@@ -8,6 +8,7 @@ from pathlib import Path
 
 from imgcls.errors import InputError
 from imgcls.inference.classifier import Classifier
+from imgcls.inference.export_formats import ENDINGS
 from imgcls.inference.exported_model import load_exported
 from imgcls.inference.run_model import RunModel, load_run_model
 from imgcls.inference.sealed_images import SealedImages, sealed_from_stranger, sealed_images
@@ -19,9 +20,6 @@ from imgcls.tracking.store import Tracker
 from imgcls.tracking.store_address import is_recorded
 
 log = logging.getLogger(__name__)
-
-EXPORTED = (".onnx", ".pt2")
-"""Endings of exported files."""
 
 
 def find_model(text: str, folder: Path) -> Classifier:
@@ -37,7 +35,7 @@ def find_model(text: str, folder: Path) -> Classifier:
         InputError: there is no such run, version or file; what has a similar name is said.
     """
     project = Project.around(folder)
-    if text.lower().endswith(EXPORTED):
+    if text.lower().endswith(ENDINGS):
         model = _of_file(folder / text)
         if is_recorded(project.root):
             model.seal = partial(_seal_of, model.run_id, Tracker(project.root))
@@ -68,8 +66,8 @@ def registered_run(uri: str, tracker: Tracker) -> str:
     version = tracker.registry().find(uri)
     if not version.is_proved:
         raise InputError(
-            f"version {version.number} of {version.name} was not registered by imgcls, so nobody knows how images are "
-            "made ready for it; `imgcls register RUN` registers a run"
+            f"version {version.number} of {version.name} was not registered by imgcls, so its preprocessing is "
+            "unknown; `imgcls register RUN` registers a run"
         )
     log.info("%s is version %d, of run %s", uri, version.number, version.run_id)
     return version.run_id
@@ -86,6 +84,6 @@ def _seal_of(run_id: str, tracker: Tracker) -> SealedImages:
 def _of_file(path: Path) -> Classifier:
     if not path.is_file():
         beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = nearest(path.name, [name for name in beside if name.lower().endswith(EXPORTED)])
+        near = nearest(path.name, [name for name in beside if name.lower().endswith(ENDINGS)])
         raise InputError(f"no file {path}" + (f"; did you mean {path.with_name(near)}?" if near else ""))
     return load_exported(path)

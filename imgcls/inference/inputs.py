@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgcls.data.decode import canonical, digest, read_image, refusing, shrunk
-from imgcls.data.decode_workers import spread
+from imgcls.data.decode_workers import images_of_a_piece, spread
 from imgcls.data.image_set import Hashes
 from imgcls.data.sketches import SIDE, sketches, thumbnail
-from imgcls.data.sources.folder import images_below, why_ignored
+from imgcls.data.sources.folder import ignored_in_words, images_below, why_ignored
 from imgcls.errors import InputError, UnreadableImageError
 from imgcls.text import listed, nearest
 
@@ -37,12 +37,6 @@ ImageLike = PathLike | NDArray[np.uint8] | Image.Image | Content
 
 STDIN = "-"
 """The path that stands for a list of paths on stdin."""
-
-PIECE_BYTES = 2**22
-"""Bytes of the squares that one piece of decoding makes."""
-
-MOST_ROWS = 256
-"""Images that are one piece of decoding."""
 
 NUM_SHOWN = 10
 """Paths that an error names."""
@@ -278,8 +272,8 @@ def _why_missing(written: str) -> str:
 
 
 def _left_out(ignored: Mapping[str, int], problems: Sequence[str]) -> str:
-    words = [f"{num} {kind}" for kind, num in sorted(ignored.items(), key=lambda item: (-item[1], item[0]))]
-    return "".join([f"; left out: {', '.join(words)}" if words else "", *(f"\n  {problem}" for problem in problems)])
+    words = ignored_in_words(ignored)
+    return "".join([f"; left out: {words}" if words else "", *(f"\n  {problem}" for problem in problems)])
 
 
 # --- their pixels ---------------------------------------------------------------------------------------------------
@@ -297,9 +291,8 @@ def decoded(inputs: Inputs, square: Square, shape: tuple[int, int, int]) -> Iter
         square: `Preprocessing.square`.
         shape: of what it gives, (C, S, S).
     """
-    most = max(1, min(MOST_ROWS, PIECE_BYTES // int(np.prod(shape))))
     work = partial(_decode, inputs, square, shape)
-    for _, piece in spread(work, len(inputs), most, lambda piece: piece.num_pixels):
+    for _, piece in spread(work, len(inputs), images_of_a_piece(int(np.prod(shape))), lambda piece: piece.num_pixels):
         yield piece
 
 

@@ -1,5 +1,7 @@
 """A table of predictions as CSV and flat objects for programs, and as text for people."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -8,7 +10,7 @@ PROB = "prob/"
 """How the columns of the classes' probabilities begin."""
 
 
-def prediction_columns(probs: NDArray[np.float64], class_names: tuple[str, ...], top: int) -> dict[str, object]:
+def prediction_columns(probs: NDArray[np.float64], class_names: tuple[str, ...], top: int) -> dict[str, NDArray[Any]]:
     """Columns of a table of predictions, besides the images' names.
 
     Args:
@@ -20,7 +22,7 @@ def prediction_columns(probs: NDArray[np.float64], class_names: tuple[str, ...],
         `prediction`, `prob/CLASS` of each class, and `class_1`, `prob_1`, `class_2` ... as far as `top` asks.
     """
     names, order = np.array(class_names, object), np.argsort(-probs, axis=1, kind="stable")
-    columns: dict[str, object] = {"prediction": names[probs.argmax(axis=1)]}
+    columns: dict[str, NDArray[Any]] = {"prediction": names[probs.argmax(axis=1)]}
     columns |= {f"{PROB}{name}": probs[:, i] for i, name in enumerate(class_names)}
     for place in range(top):
         chosen = order[:, place]
@@ -41,14 +43,13 @@ def as_facts(table: pd.DataFrame) -> list[dict[str, object]]:
 def as_text(table: pd.DataFrame, top: int = 1) -> str:
     """The table of predictions for people: the image and its `top` most probable classes, the most probable first."""
     of_classes = [name for name in table.columns if name.startswith(PROB)]
-    probs = table[of_classes].to_numpy(np.float64)
-    names = [_in_one_line(name.removeprefix(PROB)) for name in of_classes]
-    order = np.argsort(-probs, axis=1, kind="stable")
+    names = tuple(_in_one_line(name.removeprefix(PROB)) for name in of_classes)
+    ranked = prediction_columns(table[of_classes].to_numpy(np.float64), names, top)
     columns = [["image", *map(_in_one_line, table["image"])]]
-    for place in range(top):
-        chosen, which = order[:, place], "" if place == 0 else f" {place + 1}"
-        columns.append([f"class{which}", *(names[i] for i in chosen)])
-        columns.append([f"probability{which}", *(f"{prob:.4f}" for prob in probs[np.arange(len(probs)), chosen])])
+    for place in range(1, top + 1):
+        which = "" if place == 1 else f" {place}"
+        columns.append([f"class{which}", *ranked[f"class_{place}"]])
+        columns.append([f"probability{which}", *(f"{prob:.4f}" for prob in ranked[f"prob_{place}"])])
     widths = [max(map(len, column)) for column in columns]
     lines = zip(*columns, strict=True)
     return "\n".join(

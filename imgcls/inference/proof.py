@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from imgcls.errors import ImgclsError
-from imgcls.statistics.temperature import probabilities
+from imgcls.statistics.temperature import log_probabilities, probabilities
 
 BOUND = 5e-4
 """Most by which a probability may differ from the run's own."""
@@ -27,8 +27,8 @@ class Agreement:
     Attributes:
         num_images: that were compared.
         largest: |difference| of two probabilities.
-        num_other_class: images with another class. The run's two highest probabilities of each lie closer than twice
-            the bound.
+        num_other_class: images with another class, where the reference's two highest probabilities lie closer than
+            twice the bound.
     """
 
     num_images: int = 0
@@ -45,18 +45,24 @@ class Agreement:
 
 
 def agreement(
-    probs: NDArray[np.floating], expected: NDArray[np.float64], images: Sequence[str], what: str, bound: float = BOUND
+    probs: NDArray[np.floating],
+    expected: NDArray[np.float64],
+    images: Sequence[str],
+    what: str,
+    bound: float = BOUND,
+    of: str = "the run's own predictions",
 ) -> Agreement:
-    """Proves that probabilities agree with the run's own.
+    """Proves that probabilities agree with those of a reference.
 
-    A class may differ where the run's own two highest probabilities lie closer than twice the bound.
+    A class may differ where the reference's two highest probabilities lie closer than twice the bound.
 
     Args:
         probs: float (N, K), of the model that is proved.
-        expected: float64 (N, K), of the run.
+        expected: float64 (N, K), of the reference.
         images: name of each image.
         what: what is proved, in words, such as `the ONNX file`.
         bound: most by which a probability may differ.
+        of: the reference, in words.
 
     Raises:
         ProofError: they do not; it names the first image that differs, and its numbers.
@@ -68,16 +74,16 @@ def agreement(
     if len(wrong):
         row = int(wrong[0])
         raise ProofError(
-            f"{what} does not give the run's own predictions, so it does not leave the workbench. First image that "
+            f"{what} does not give {of}, so it does not leave the workbench. First image that "
             f"differs: {images[row]}, a probability by {differences[row]:.2g} where {bound:.2g} is allowed (highest "
-            f"{probs[row].max():.6g}, the run's own {first[row]:.6g}); {len(wrong)} of {len(images)} compared at once "
+            f"{probs[row].max():.6g}, expected {first[row]:.6g}); {len(wrong)} of {len(images)} compared at once "
             "differ"
         )
     return Agreement(len(images), float(differences.max(initial=0.0)), int(other_class.sum()))
 
 
 def recorded_probs(recorded: pd.DataFrame, temperature: float) -> NDArray[np.float64]:
-    """What a model has to give in the proof: the run's calibrated probabilities of val, float64 (N, K).
+    """The recorded predictions of val, which a model has to give: calibrated probabilities, float64 (N, K).
 
     Args:
         recorded: `predictions/val.csv`; where an earlier version wrote it, they follow from those without temperature.
@@ -86,6 +92,4 @@ def recorded_probs(recorded: pd.DataFrame, temperature: float) -> NDArray[np.flo
     if calibrated := [name for name in recorded if str(name).startswith("calibrated/")]:
         return recorded[calibrated].to_numpy(np.float64)
     probs = recorded[[name for name in recorded if str(name).startswith("prob/")]].to_numpy(np.float64)
-    with np.errstate(divide="ignore"):
-        logits = np.maximum(np.log(probs), np.log(np.finfo(np.float64).tiny))
-    return probabilities(logits, temperature)
+    return probabilities(log_probabilities(probs), temperature)

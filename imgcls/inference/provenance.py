@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from importlib.metadata import PackageNotFoundError, version
 
+from imgcls.evaluation.compare import evaluation_of
 from imgcls.inference.run_model import RunModel
 from imgcls.metrics import score
-from imgcls.record import BEST, TEST, MetricName, RunRecord, Tag
+from imgcls.record import BEST, TEST, RunRecord, Tag
 from imgcls.runs.val_predictions import as_logits, recorded_predictions
 from imgcls.tracking.provenance import versions
 from imgcls.tracking.store import Tracker
@@ -52,11 +53,9 @@ def _val_scores(record: RunRecord, tracker: Tracker) -> dict[str, float]:
 
 def _test_scores(record: RunRecord, tracker: Tracker) -> dict[str, float]:
     """`test/SCORE`, the ends of its interval and `look`, its ordinal, of the latest evaluation; empty without one."""
-    tags = {Tag.KIND: "evaluation", Tag.EVALUATED_RUN_ID: record.run_id, Tag.OUTCOME: "completed"}
-    judged = [found for found in tracker.find(tags) if MetricName.TEST_ACCURACY in found.metrics]
-    if not judged:
+    latest = evaluation_of(record, tracker)
+    if latest is None:
         return {}
-    latest = max(judged, key=lambda found: found.started)
     scores = {name: value for name, value in sorted(latest.metrics.items()) if name.startswith(TEST)}
     return {"look": latest.look, **scores}
 

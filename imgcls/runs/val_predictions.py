@@ -7,7 +7,7 @@ import pandas as pd
 
 from imgcls.record import Artifact, MetricName, RunRecord
 from imgcls.statistics.predictions import Predictions
-from imgcls.statistics.temperature import TemperatureFit, temperature_fit
+from imgcls.statistics.temperature import TemperatureFit, log_probabilities, temperature_fit
 from imgcls.tracking.store import Tracker
 
 
@@ -39,5 +39,4 @@ def as_logits(table: pd.DataFrame) -> Predictions:
     names = [name.removeprefix("prob/") for name in table.columns if name.startswith("prob/")]
     probs = table[[f"prob/{name}" for name in names]].to_numpy(np.float64, na_value=np.nan)
     labels = np.array([names.index(label) for label in table["label"]], np.int64)
-    logits = np.log(np.maximum(probs, np.finfo(np.float64).tiny))
-    return Predictions(logits, labels, tuple(table["group"]) if "group" in table else ())
+    return Predictions(log_probabilities(probs), labels, tuple(table["group"]) if "group" in table else ())

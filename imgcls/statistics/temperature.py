@@ -99,6 +99,12 @@ def _loss_by_inverse(of: Predictions) -> Callable[[float], tuple[float, float]]:
     return loss_and_slope
 
 
+def log_probabilities(probs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logits that give these probabilities (N, K): their logarithms, where 0 counts as the smallest normal number."""
+    logits: NDArray[np.float64] = np.log(np.maximum(probs, np.finfo(np.float64).tiny))
+    return logits
+
+
 def probabilities(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
     """The probabilities at a temperature: float64 (N, K) of logits (N, K)."""
     probs: NDArray[np.float64] = softmax(logits.astype(np.float64) / temperature, axis=1)

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from imgcls.config.keys import AugmentConfig, DataConfig
-from imgcls.data import decode_cache, decode_source, decode_workers
+from imgcls.data import decode_cache, decode_workers
 from imgcls.data.cache_folder import ABANDONED_AFTER, entries, parse_size, prune, remember, writing
 from imgcls.data.cache_folder import cache_folder as where_the_cache_is
 from imgcls.data.decode import digest, resize_squares, to_square
@@ -80,7 +80,7 @@ def helped(monkeypatch, who):
 
 @pytest.mark.parametrize("who", BY)
 def test_every_readable_image_is_there_in_the_order_of_the_table(table, monkeypatch, who):
-    monkeypatch.setattr(decode_source, "PIECE_BYTES", 3 * 3 * 36)  # three images are one piece of work
+    monkeypatch.setattr(decode_workers, "PIECE_BYTES", 3 * 3 * 36)  # three images are one piece of work
     monkeypatch.setattr(decode_workers, "cores", lambda: 2)
     helped(monkeypatch, who)
     decoded = decode_cache.decode(table, 6, 3)
@@ -267,7 +267,7 @@ from imgcls.config.keys import AugmentConfig, DataConfig
 from imgcls.data import cache_folder, decode_cache, decode_source, decode_workers
 from imgcls.data.sources import folder
 
-decode_source.PIECE_BYTES = 1
+decode_workers.PIECE_BYTES = 1
 read_image = folder.read_image
 
 def read(path):

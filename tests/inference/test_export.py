@@ -18,15 +18,17 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from imgcls.cli import app
+from imgcls.cli.export import in_words
 from imgcls.errors import InputError
 from imgcls.inference import export
 from imgcls.inference.export import export_run, inference_graph, traced, write_file
-from imgcls.inference.export_proof import ValReference, prove_export
+from imgcls.inference.export_proof import ValReference, check_named_file, prove_export, some_answers
 from imgcls.inference.exported_graph import ImagesToProbs
 from imgcls.inference.exported_model import ExportedModel, load_exported
 from imgcls.inference.proof import Agreement, ProofError, agreement
 from imgcls.inference.provenance import provenance
 from imgcls.inference.run_model import load_run_model
+from imgcls.inference.val_images import ValImages
 from imgcls.runs.val_predictions import recorded_predictions
 from tests.data.make import noise, picture
 from tests.earlier.test_earlier import archive, earlier, only  # noqa: F401
@@ -220,7 +222,7 @@ def test_a_graph_with_a_trap_is_not_proved(shop, trap):
 def test_the_graph_itself_is_proved(shop):
     model, tracker = shop.model(), shop.project.tracker
     proof = prove_export(eager(model, tracker=tracker), ValReference.of(model, tracker), inference_graph(model))
-    assert proof.squares.num_images == proof.whole.num_images == 21 and proof.shapes.num_images == 3 * (1 + 3 + 64)
+    assert proof.squares.num_images == proof.whole.num_images == 21 and proof.shapes.num_images == 3 * (1 + 3 + 64) + 1
     assert max(proof.whole.largest, proof.squares.largest, proof.shapes.largest) < 1e-5
     assert proof.rounding is None and proof.to_plain()["num_val"] == 21
 
@@ -237,10 +239,64 @@ def test_a_run_of_an_earlier_version_is_proved_with_the_squares_that_it_had(earl
         prove_export(eager(model, graph=once, tracker=earlier.tracker), reference, graph)
 
 
+def large_images_by_nearest(images):
+    return resized_by("nearest", antialias=False)(images) if images.shape[1:3] == (97, 97) else images
+
+
+def test_images_so_large_that_blocks_are_averaged_are_compared_with_their_squares(shop):
+    model, tracker = shop.model(), shop.project.tracker
+    file = eager(model, large_images_by_nearest, tracker=tracker)
+    reason = r"does not give its predictions of their squares.* at 97 x 97, .*expected"
+    with pytest.raises(ProofError, match=reason):
+        prove_export(file, ValReference.of(model, tracker), inference_graph(model))
+
+
+@pytest.mark.parametrize("num", [1, 2, 21])
+def test_batches_of_1_3_and_64_are_tried_with_any_number_of_val_images(shop, num):
+    """Squares of 16 pixels and nothing else, so that no other part of the proof has such a batch."""
+    model, tracker = shop.model(), shop.project.tracker
+    whole = ValReference.of(model, tracker)
+    images = ValImages(whole.images.table.named(whole.names[:num]), whole.images.digests[:num])
+    reference = ValReference(model, whole.names[:num], images, whole.probs[:num])
+    for size in (1, 3, 64):
+
+        def of_one_size(images, size=size):
+            return images[::-1, ::-1].copy() if images.shape == (size, 16, 16, 3) else images
+
+        with pytest.raises(ProofError):
+            prove_export(eager(model, of_one_size, tracker=tracker), reference, inference_graph(model))
+    proof = prove_export(eager(model, tracker=tracker), reference, inference_graph(model))
+    assert proof.squares.num_images == proof.whole.num_images == num
+
+
+def test_the_file_with_its_proof_gives_what_the_proved_one_gave(shop):
+    model, tracker = shop.model(), shop.project.tracker
+    file = eager(model, tracker=tracker)
+    answers = some_answers(file, ValReference.of(model, tracker))
+    check_named_file(file, answers)
+    assert len({answer.images.shape[1:3] for answer in answers}) == 3
+    for trap in ("squashed", "BGR"):
+        other = eager(model, tracker=tracker, **TRAPS[trap](model))
+        with pytest.raises(ProofError, match="does not give what the proved file gave"):
+            check_named_file(other, answers)
+
+
+def add_metadata_of_another_graph(model):
+    def add(_program, path, metadata):
+        write_file(traced(changed(model, fit="squash").eval()), path, metadata)
+
+    return "_add_metadata", add
+
+
+def squashing_graph(_model):
+    return "inference_graph", lambda model: changed(model, fit="squash").eval()
+
+
 @pytest.mark.slow
-def test_a_file_that_is_not_proved_gets_no_name(shop, tmp_path, monkeypatch):
-    """A whole export, of a graph that squashes."""
-    monkeypatch.setattr(export, "inference_graph", lambda model: changed(model, fit="squash").eval())
+@pytest.mark.parametrize("trap", [squashing_graph, add_metadata_of_another_graph])
+def test_a_file_that_is_not_proved_gets_no_name(shop, tmp_path, monkeypatch, trap):
+    """A whole export; the trap is put in before the proof, or after it."""
+    monkeypatch.setattr(export, *trap(shop.model()))
     (tmp_path / "old.pt2").write_bytes(b"an earlier one")
     with pytest.raises(ProofError, match="First image that differs"):
         export_run(shop.model(), shop.project.tracker, tmp_path / "old.pt2")
@@ -282,10 +338,18 @@ def test_a_run_scored_in_bfloat16_is_proved_in_float32_and_its_rounding_is_said(
     proof = prove_export(file, reference, graph)
     assert proof.squares.largest < 1e-5 and proof.rounding > 5e-4
     assert proof.to_plain()["bfloat16_largest_difference"] == proof.rounding
-    moved = reference.probs.copy()
-    moved[7] = np.roll(moved[7], 1)
-    with pytest.raises(ProofError, match="bfloat16 itself makes out"):
-        prove_export(file, dataclasses.replace(reference, probs=moved), graph)
+    # Another device rounds in another order: to the other side of float32 just as well.
+    squares = np.stack([reference.decoded(row).square for row in range(len(reference.names))])
+    mirrored = 2 * file.probs(squares) - model.probs(squares)
+    of_other_device = prove_export(file, dataclasses.replace(reference, probs=mirrored), graph)
+    assert of_other_device.rounding == pytest.approx(proof.rounding, rel=0.01)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weights in model.network.parameters():
+            weights += 0.2 * weights.std(correction=0) * torch.randn_like(weights)
+    other = inference_graph(model)
+    with pytest.raises(ProofError, match="checkpoint or the images are not those of the record"):
+        prove_export(eager(model, graph=other, tracker=project.tracker), reference, other)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -378,6 +442,49 @@ def test_a_network_that_is_too_large_for_onnx_is_refused_with_its_size(shop, tmp
 def test_a_place_that_cannot_be_is_refused_before_the_work(shop, options, reason):
     with pytest.raises(InputError, match=re.escape(reason)):
         app(["export", shop.run_id, *options], standalone_mode=False)
+
+
+def test_each_fact_is_shown_with_the_digits_that_it_needs():
+    facts = {"temperature": 0.2279, "megabytes": 603.98, "bound": 5e-4, "whole_largest_difference": 4.07e-8}
+    shown = {name: in_words(name, value) for name, value in (facts | {"num_val": 12345, "run_id": "4f1c"}).items()}
+    assert shown == {
+        "temperature": "0.2279", "megabytes": "604.0", "bound": "0.0005", "whole_largest_difference": "4.1e-08",
+        "num_val": "12345", "run_id": "4f1c",
+    }  # fmt: skip
+
+
+def random_encoder_graph(patch):
+    from imgcls.config.keys import ModelConfig
+    from imgcls.data.preprocessing import Preprocessing
+    from imgcls.models.registry import build_model, resolve_model
+
+    config = resolve_model(ModelConfig(name="random-encoder", patch=patch, width=8), 3, 64)
+    network = build_model(config, 5, 3, 64, seed=0, with_weights=False).eval()
+    return ImagesToProbs(network, Preprocessing(3, 64, "crop", (0.4,) * 3, (0.2,) * 3, 2, 64), 1.0)
+
+
+def test_what_a_random_encoder_draws_is_reported_or_too_large(shop, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "imgcls")
+    graph = random_encoder_graph(patch=16)
+    drawn = {name: buffer for name, buffer in graph.named_buffers() if name not in graph.state_dict()}
+    name, largest = max(drawn.items(), key=lambda item: item[1].numel())
+    monkeypatch.setattr(export, "inference_graph", lambda _: graph)
+    monkeypatch.setattr(export, "MIN_REPORTED_BYTES", largest.nbytes)
+    monkeypatch.setattr(export, "traced", stop)
+    with pytest.raises(InputError, match="stopped"):
+        export_run(shop.model(), shop.project.tracker, tmp_path / "encoder.onnx")
+    assert [record.getMessage() for record in caplog.records if "drawn from a seed" in record.getMessage()] == [
+        f"{name} takes {largest.nbytes / 1e6:.0f} MB of the file: it is drawn from a seed and not in the checkpoint, "
+        "but a file must hold it"
+    ]
+    monkeypatch.setattr(export, "LARGEST_ONNX", largest.nbytes)
+    with pytest.raises(InputError, match=r"GB of weights.*--format pt2"):
+        export_run(shop.model(), shop.project.tracker, tmp_path / "encoder.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def stop(_graph):
+    raise InputError("stopped before the work")
 
 
 @pytest.mark.slow
