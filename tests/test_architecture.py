@@ -156,6 +156,7 @@ def test_help_imports_no_heavy_library(path):
         "typer",
         "typer.core",
         "imgcls.errors",
+        "imgcls.inference.export_formats",
         "imgcls.machine_failures",
         "imgcls.text",
         "imgcls.terminal",

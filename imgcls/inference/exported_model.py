@@ -87,7 +87,7 @@ def load_exported(path: Path, *, is_trusted: bool = False) -> ExportedModel:
 
     Args:
         path: ends with one of `ENDINGS`.
-        is_trusted: it was just written here, so there is nothing to be warned of.
+        is_trusted: no warning that a .pt2 can run code; it was written by this process.
 
     Raises:
         InputError: a missing, damaged or foreign file, another ending, or onnxruntime is not installed.

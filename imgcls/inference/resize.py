@@ -28,7 +28,7 @@ GAP = int(REDUCING_GAP)
 """An image whose side is at least 2 GAP times the side that it becomes is averaged in blocks first."""
 
 SOURCES = ((9, 9, 9), (0, 0, 0), (9, 9, 9), (0, 1, 2))
-"""Index of the channel that red, green and blue come from, for images of 0 to 3 channels. 9 does not exist, so an
+"""Indices of the channels that red, green and blue come from, for images of 0 to 3 channels. 9 does not exist, so an
 image of 0, 2 or more than 3 channels is an error."""
 
 LUMA = (19595.0, 38470.0, 7471.0)
@@ -132,7 +132,7 @@ class Blocks:
 
     @classmethod
     def of(cls, length: Tensor, block: Tensor, num: int | None = None, first: Tensor | None = None) -> Blocks:
-        """Of so many pixels from `first`, by default the first of all."""
+        """The blocks of so many pixels from `first`, by default the first of all."""
         first = torch.zeros_like(length) if first is None else first
         return cls(first, length, block, num or _as_length(-(-length // block)))
 
@@ -171,7 +171,7 @@ class Axis:
 
     @classmethod
     def of(cls, length: Tensor, extent: Tensor, size: Tensor) -> Axis:
-        """With the blocks of Pillow's `resize(reducing_gap=GAP)`."""
+        """An axis with the blocks of Pillow's `resize(reducing_gap=GAP)`."""
         block = (extent // (GAP * size)).clamp(min=1)
         margin = length - extent  # on both sides together
         first = ((size * margin - extent) // (2 * size)).clamp(min=0)
@@ -226,7 +226,7 @@ def _is_down_first(down: Axis, across: Axis) -> Tensor:
 
 @lru_cache(maxsize=1)
 def shrinks_tall_images_downwards_first() -> bool:
-    """Whether this machine's Pillow resizes tall images along the height first, as its version 13 began to do."""
+    """Whether the Pillow that is installed here resizes tall images along the height first, as its version 13 began to do."""
     levels = np.random.default_rng(0).integers(0, 256, (200, 40), np.uint8)
     tall = Image.fromarray(levels)
 
@@ -263,7 +263,7 @@ def _as_length(number: Tensor, least: int = 1) -> int:
 def _either(
     condition: Tensor, yes: Callable[..., Tensor], no: Callable[..., Tensor], operands: tuple[Tensor, ...]
 ) -> Tensor:
-    """The one or the other: a branch of the exported graph, else computed at once."""
+    """One of two functions of the operands: a branch of the exported graph, else computed at once."""
     if torch.compiler.is_exporting():
         chosen: Tensor = torch.cond(condition, yes, no, operands)
         return chosen

@@ -1,11 +1,15 @@
 """The squares of the exported graph against those that Pillow makes: every level of every pixel."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from imgcls.data.decode import resize_squares, to_square
+from imgcls.inference.export import traced, write_file
+from imgcls.inference.exported_model import onnx_session
 from imgcls.inference.resize import Squares
 
 SIZES = [
@@ -77,3 +81,49 @@ def test_a_finished_square_passes_unchanged(side, final_side):
 def test_images_of_other_channels_are_refused(given):
     with pytest.raises((IndexError, RuntimeError), match=r"bound|range"):
         Squares(3, 32, "crop")(torch.from_numpy(noise(40, 30, given))[None])
+
+
+# --- exported ---------------------------------------------------------------------------------------------------------
+
+EXPORTED_SIZES = [
+    (48, 48), (1, 1), (3, 5), (50, 30), (17, 90), (49, 47), (120, 33), (200, 300), (289, 290), (301, 5), (700, 1003),
+]  # fmt: skip
+
+
+class PreprocessingAlone(torch.nn.Module):
+    """The preprocessing of an exported model, and nothing behind it."""
+
+    def __init__(self, channels, side, fit, final_side):
+        super().__init__()
+        self.squares = Squares(channels, side, fit, final_side)
+
+    def forward(self, images):
+        return self.squares(images)
+
+
+EXPORTED = {
+    "crop": (3, 48, "crop", 48),
+    "pad": (3, 48, "pad", 48),
+    "squash": (3, 48, "squash", 48),
+    "grey": (1, 48, "crop", 48),
+    "format 1": (3, 64, "crop", 48),
+}
+"""Channels, side, fit and final side."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", EXPORTED)
+def test_exported_preprocessing_has_pillows_levels_under_onnxruntime(how, tmp_path):
+    channels, side, fit, final_side = EXPORTED[how]
+    write_file(traced(PreprocessingAlone(*EXPORTED[how]).eval()), tmp_path / "squares.onnx", {})
+    session = onnx_session(tmp_path / "squares.onnx")
+    for (width, height), given in itertools.product(EXPORTED_SIZES, (1, 3)):
+        images = noise(width, height, given)
+        expected = to_square(as_pillow(images), side, channels, fit)[None]
+        if final_side != side:
+            is_square = (width, height) == (final_side, final_side)
+            expected = resize_squares(expected, final_side)
+            if is_square:
+                expected = np.broadcast_to(images.transpose(2, 0, 1)[None], expected.shape)
+        (made,) = session.run(None, {"images": images[None]})
+        assert np.array_equal(made, expected), f"{width} x {height} x {given}"
