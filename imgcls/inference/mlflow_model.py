@@ -82,7 +82,7 @@ def _without_places(folder: Path) -> None:
 
 
 def load_mlflow_model(folder: Path) -> Any:
-    """Loads the MLflow model in a folder, as whoever serves it does."""
+    """Loads the MLflow model in a folder, as its server will load it."""
     return mlflow.pyfunc.load_model(str(folder))
 
 

@@ -226,7 +226,7 @@ def _is_down_first(down: Axis, across: Axis) -> Tensor:
 
 @lru_cache(maxsize=1)
 def shrinks_tall_images_downwards_first() -> bool:
-    """Whether the Pillow that is installed here resizes tall images along the height first, as its version 13 began to do."""
+    """Whether the installed Pillow resizes tall images along the height first, as its version 13 began to do."""
     levels = np.random.default_rng(0).integers(0, 256, (200, 40), np.uint8)
     tall = Image.fromarray(levels)
 

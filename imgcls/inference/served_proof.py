@@ -23,7 +23,7 @@ AT_ONCE = 64
 def prove_served(
     folder: Path, images: ValImages, names: Sequence[str], class_names: Sequence[str], own: NDArray[np.float64]
 ) -> Agreement:
-    """Proves the MLflow model in a folder: loads it as whoever serves it does, and sends it the run's val images.
+    """Proves the MLflow model in a folder: loads it as its server will load it, and sends it the run's val images.
 
     Args:
         folder: of the model.
