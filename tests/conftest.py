@@ -142,6 +142,15 @@ def shop(_shop, monkeypatch):
     return _shop
 
 
+@pytest.fixture(scope="session")
+def onnx_file(_shop, tmp_path_factory):
+    """The run of `shop` as ONNX, made once because that takes ten seconds."""
+    from imgcls.inference.export import export_run
+
+    path = tmp_path_factory.mktemp("exported") / "shop.onnx"
+    return export_run(_shop.model(), _shop.project.tracker, path)
+
+
 @pytest.fixture
 def leaky(project):
     """A project whose images leak from train to test, and nearly from train to val; gives the settings to read them."""

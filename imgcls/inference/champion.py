@@ -19,7 +19,7 @@ SIGNIFICANCE = 0.05
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a challenge of a champion.
+    """Result of a challenge of a champion.
 
     Attributes:
         wins: whether the run may take the champion's place.

@@ -32,7 +32,7 @@ def find_model(text: str, folder: Path) -> Classifier:
         folder: where the user is: relative paths begin there, and the record is that of the project around it.
 
     Raises:
-        InputError: there is no such run, version or file; what has a similar name is said.
+        InputError: there is no such run, version or file; the error names a similar one.
     """
     project = Project.around(folder)
     if text.lower().endswith(ENDINGS):

@@ -1,4 +1,4 @@
-"""What predictions are asked of: files, folders, globs, a list of paths, arrays, images and bytes, and their decoding.
+"""The inputs of predictions: files, folders, globs, a list of paths, arrays, images and bytes, and their decoding.
 
 Files are found before anything is decoded, so that a misspelt path is refused at once.
 """
@@ -145,7 +145,7 @@ def _several(images: object) -> list[object]:
 
 
 def _of_one(image: object) -> Inputs:
-    """Of one path, image or array; of what is not a path the names are "", since the index names it."""
+    """Inputs of one path, image or array. The name of what is not a path is "": its index names it."""
     if isinstance(image, (str, os.PathLike)):
         return _of_paths([os.fspath(image)])
     if isinstance(image, Content):
@@ -223,10 +223,10 @@ def shown(path: str) -> str:
 
 
 def _kind(path: str) -> str:
-    """`file` (whatever is no folder: reading it says what is wrong), `folder`, or "" where nothing is there.
+    """`file` (anything but a folder: reading it says what is wrong), `folder`, or "" where nothing is there.
 
     Raises:
-        InputError: what no file could be called.
+        InputError: a text that cannot be a path.
     """
     try:
         return "folder" if stat.S_ISDIR(os.stat(path).st_mode) else "file"  # noqa: PTH116
@@ -284,7 +284,7 @@ Square = Callable[[Image.Image], NDArray[np.uint8]]
 
 
 def decoded(inputs: Inputs, square: Square, shape: tuple[int, int, int]) -> Iterator[Decoded]:
-    """Decodes inputs by as many cores as pay, and gives them in order, a few megabytes at a time.
+    """Decodes inputs on as many cores as are worth starting, and gives them in order, a few megabytes at a time.
 
     Args:
         inputs: what to decode.

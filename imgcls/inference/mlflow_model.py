@@ -29,7 +29,7 @@ with warnings.catch_warnings():
     import mlflow.pyfunc
 
 PACKAGES = ("mlflow", "onnxruntime", "pillow", "numpy", "pandas")
-"""All that the model needs; it asks for the versions that are installed here."""
+"""All that the model needs; it requires the versions that are installed here."""
 
 CARRIED = (
     "errors.py", "text.py", "data/__init__.py", "data/decode.py", "data/image_formats.py", "data/preprocessing.py"
@@ -114,7 +114,7 @@ def requirements() -> list[str]:
 
 
 def write_decoder(folder: Path) -> Path:
-    """Writes the MLflow model's decoder into a folder: a package whose name tells its content."""
+    """Writes the MLflow model's decoder into a folder: a package whose name contains the digest of its files."""
     content = {name: (PACKAGE / name).read_bytes() for name in CARRIED}
     digest = hashlib.sha256()
     for name, code in content.items():

@@ -51,7 +51,7 @@ def predict(
     """Predictions of images, with the columns of a run's `predictions/val.csv` that need no label.
 
     Args:
-        classifier: what predicts.
+        classifier: the model.
         inputs: N images.
         raw: probabilities as the network gives them; by default they are calibrated by the temperature.
         top: further columns `class_1`, `prob_1`, `class_2` ... name so many classes, the most probable first.
@@ -171,7 +171,7 @@ class _Prediction:
             self._probs[rows] = self._classifier.probs(squares, raw=self._raw)
 
     def tell(self) -> None:
-        """Says what is to be known beside the table."""
+        """Logs what the table does not show."""
         if ignored := ignored_in_words(self._inputs.ignored):
             log.info("left out, since they are not images: %s", ignored)
         if reasons := self._reasons():

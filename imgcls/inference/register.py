@@ -35,10 +35,10 @@ SECONDS_OF_ADDING = 600.0
 
 @dataclass(frozen=True)
 class Registered:
-    """What came of registering a run.
+    """Result of registering a run.
 
     Attributes:
-        version: of the model; it was there already unless `proof` is set.
+        version: of the model; it existed already unless `proof` is set.
         run: the run.
         alias: that the version has now; "" where none was asked for.
         replaced: the version that had the alias before; None where none had, or where it was this one.
@@ -80,7 +80,7 @@ class Registered:
 def register(
     run: str, tracker: Tracker, *, name: str | None = None, alias: str | None = None, force: bool = False
 ) -> Registered:
-    """Registers a run's model; the same run under the same name again gives the version that is there.
+    """Registers a run's model; the same run under the same name again gives the version that exists.
 
     Args:
         run: a completed run; a sweep stands for its winner.
@@ -169,7 +169,7 @@ def _new_version(
 
 
 def describe(record: RunRecord, version: Version, tracker: Tracker) -> str:
-    """What a registered version says of itself: its run, its score with its interval and its look, and its proof."""
+    """The description of a registered version: its run, its score with its interval and its look, and its proof."""
     link = f"[{record.name or record.run_id}]({tracker.registry().link(record.run_id)})"
     chosen = " ".join(story(selection_of(record, tracker)))
     proof = version.tags.get(VersionTag.NUM_PROVED, ""), version.tags.get(VersionTag.LARGEST_DIFFERENCE, "")

@@ -1,6 +1,6 @@
-"""Which images are test images, told by their content, and the look without which they are not predicted.
+"""Which images are test images, identified by their content, and the look without which they are not predicted.
 
-Known are those of the run's own test split, sealed or not, and those of all looks that the record's ledger holds.
+It knows those of the run's own test split, sealed or not, and those of all looks in the record's ledger.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class SealedImages:
 UNKNOWN = SealedImages(
     doubts=("no record is at hand, so it is not known whether these images are of a test split",),
 )
-"""What a model knows of test images that has left its project."""
+"""What a model that has left its project knows of test images."""
 
 
 def sealed_images(record: RunRecord, tracker: Tracker) -> SealedImages:
@@ -75,7 +75,7 @@ def sealed_images(record: RunRecord, tracker: Tracker) -> SealedImages:
 
 
 def sealed_from_stranger(run_id: str, tracker: Tracker) -> SealedImages:
-    """The test images that a model may not predict whose run this record does not hold: those of the ledger."""
+    """The test images that a model whose run is not in this record may not predict: those of the ledger."""
     doubt = f"run {run_id}, which trained this model, is not in {tracker.where()}: its own test images are not known"
     return _with_ledger(tracker, SealedImages(doubts=(doubt,)))
 

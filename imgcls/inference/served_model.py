@@ -133,7 +133,7 @@ def threads() -> int:
 
 
 def _carried(folder: Path, module: str) -> ModuleType:
-    """A module of the package in a folder, which bears the folder's name; that tells its content.
+    """A module of the package in a folder. It has the folder's name, which contains the digest of its files.
 
     So models that carry different versions of imgcls can be served by one process.
     """

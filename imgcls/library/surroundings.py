@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def as_in_the_shell() -> Iterator[None]:
     """A block in which the surroundings are those of a verb in the shell.
 
-    Nothing that an earlier call read is taken for true: neither images, nor the place of the store. Messages are shown
+    What an earlier call read is read again: images, and the place of the store. Messages are shown
     on stderr unless the program has set up logging, and no credential is in them. What the block changes in torch,
     logging, warnings, the random state and the environment is put back when it ends. Blocks of several threads that
     overlap share their surroundings, which are put back when the last of them ends.
@@ -134,7 +134,7 @@ def _environment_kept() -> Iterator[None]:
 
 
 def _forget() -> None:
-    """Forgets what may be otherwise by the next call, and releases the images."""
+    """Forgets what may have changed by the next call, and releases the images."""
     from imgcls.models.downloads import why_unreachable
     from imgcls.runs.prepare import cached_dataset
     from imgcls.search.trial import cached_tracker

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def train(experiment: Experiment | ExperimentSource, /, *, fresh: bool = False, **overrides: Any) -> TrainResult:
     """Trains one tracked run, as `imgcls train` does, with its progress on stderr.
 
-    A run of the same experiment and data that stopped before its end is taken up where it stood.
+    A run of the same experiment and data that stopped before its end is continued where it stopped.
 
     Args:
         experiment: from `load_experiment`, or whatever that takes.

@@ -89,7 +89,7 @@ class Registry:
         """The registered version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` names.
 
         Raises:
-            InputError: another form, or there is no such version; what there is is said.
+            InputError: another form, or there is no such version; the error lists what exists.
         """
         if (found := ADDRESS.fullmatch(address)) is None:
             raise InputError(

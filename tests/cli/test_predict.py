@@ -133,3 +133,22 @@ def test_from_the_shell_some_unreadable_files_are_listed_and_the_exit_code_is_0(
     assert list(table["image"]) == [str(tmp_path / "a.png")]
     assert f"1 input could not be read:\n  {tmp_path / 'b.png'}: " in done.stderr
     assert "left out, since they are not images: 1 .txt" in done.stderr
+
+
+@pytest.mark.slow  # an export
+def test_an_exported_file_is_a_run_inside_and_outside_of_its_project(shop, onnx_file, tmp_path, monkeypatch, caplog):
+    val, test = shop.images / "val", sorted((shop.images / "test").rglob("*.*"))[14]
+    code, of_run = predict(shop.run_id, val, "--json")
+    assert code == 0
+    probs = pd.DataFrame(json.loads(of_run))
+    for folder in (shop.project.root, tmp_path):
+        monkeypatch.chdir(folder)
+        code, of_file = predict(onnx_file.path, val, "--json")
+        table = pd.DataFrame(json.loads(of_file))
+        assert code == 0 and list(table["prediction"]) == list(probs["prediction"])
+        np.testing.assert_allclose(table[PROBS], probs[PROBS], atol=1e-5, rtol=0)
+    assert predict(onnx_file.path, test)[0] == 0 and "no record is at hand" in caplog.text
+    monkeypatch.chdir(shop.project.root)
+    code, said = predict(onnx_file.path, test)
+    assert code == 2 and "1 image is a test image" in said
+    assert list(tmp_path.iterdir()) == []

@@ -40,13 +40,6 @@ def columns(table, kind):
     return table[[f"{kind}/{name}" for name in CLASSES]].to_numpy()
 
 
-@pytest.fixture(scope="session")
-def onnx_file(_shop, tmp_path_factory):
-    """The run of `shop` as ONNX, made once because that takes ten seconds."""
-    path = tmp_path_factory.mktemp("exported") / "shop.onnx"
-    return export_run(_shop.model(), _shop.project.tracker, path)
-
-
 def eager(model, change=None, graph=None, tracker=None):
     """The exported model without an export: its graph in torch, with what a trap changes in the images."""
     graph = graph or inference_graph(model)
@@ -65,6 +58,7 @@ def recorded_of(shop):
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_file_gives_the_recorded_predictions_without_imgcls(shop, onnx_file):
     session = onnxruntime.InferenceSession(onnx_file.path)
     recorded, preprocessing = recorded_of(shop), shop.model().preprocessing
@@ -76,6 +70,7 @@ def test_the_file_gives_the_recorded_predictions_without_imgcls(shop, onnx_file)
         np.testing.assert_allclose(probs[0], columns(recorded.loc[[name]], "calibrated")[0], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_it_takes_images_of_any_size_and_number_grey_or_rgb(shop, onnx_file):
     model, file = shop.model(), load_exported(onnx_file.path)
     for size in ((40, 40), (30, 50), (50, 30), (1, 7), (16, 16), (400, 110)):
@@ -86,6 +81,7 @@ def test_it_takes_images_of_any_size_and_number_grey_or_rgb(shop, onnx_file):
             np.testing.assert_allclose(file.whole(images), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_it_is_one_onnx_file_with_its_provenance(shop, onnx_file):
     assert [path.name for path in onnx_file.path.parent.iterdir()] == ["shop.onnx"]
     model = onnx.load(onnx_file.path, load_external_data=False)
@@ -110,11 +106,13 @@ def test_it_is_one_onnx_file_with_its_provenance(shop, onnx_file):
     assert proof["whole_largest_difference"] <= 5e-4 and proof["squares_other_class"] == 0
 
 
+@pytest.mark.slow
 def test_it_says_nothing_of_this_machine(onnx_file):
     content = onnx_file.path.read_bytes()
     assert not re.search(rb"/(home|root|tmp|work|usr)/", content) and b".py" not in content
 
 
+@pytest.mark.slow
 def test_a_file_is_a_classifier(shop, onnx_file):
     model, file = shop.model(), load_exported(onnx_file.path)
     assert (file.run_id, file.class_names) == (model.run_id, model.class_names)
@@ -390,6 +388,7 @@ def test_a_damaged_or_foreign_file_is_refused_in_one_error(tmp_path, name, capfd
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_half_a_file_is_refused(onnx_file, tmp_path):
     content = onnx_file.path.read_bytes()
     (tmp_path / "half.onnx").write_bytes(content[: len(content) // 2])

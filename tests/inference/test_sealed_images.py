@@ -1,4 +1,4 @@
-"""Test images are told by their pixels, and nothing about them is shown before a look is written down."""
+"""Test images are identified by their pixels, and nothing about them is shown before a look is written down."""
 
 import logging
 import shutil
@@ -13,13 +13,13 @@ from imgcls.evaluation import judge
 from imgcls.evaluation.compare import compare
 from imgcls.evaluation.ledger import as_text, past_looks
 from imgcls.inference import predictions, sealed_images
-from imgcls.inference.classifier import Classifier
 from imgcls.inference.find_model import find_run_model
 from imgcls.reporting.runs_table import runs_table
 from imgcls.runs.prepare import cached_dataset
 from imgcls.runs.rebuild import rebuild
 from tests.data.make import picture
 from tests.earlier.test_earlier import archive, earlier, only  # noqa: F401
+from tests.inference.test_export import eager
 from tests.photographs import QUICK, save_photograph, write_photographs
 
 
@@ -126,7 +126,7 @@ def test_a_look_at_these_images_for_this_run_suffices(shop, caplog):
     both = [test_image(shop.images, 8), test_image(shop.images, 9)]
     first = shop.model().predict(both, test_look=True)
     before = looks(shop)
-    refused_on(shop, both)  # leave has to be given each time
+    refused_on(shop, both)  # permission is needed each time
     with caplog.at_level(logging.INFO):
         again = shop.model().predict(both[1], test_look=True)
     assert looks(shop) == before
@@ -159,13 +159,8 @@ def test_without_the_record_of_the_look_nothing_is_predicted(shop, monkeypatch):
 
 def test_a_model_outside_of_a_project_knows_no_test_images_and_says_so(shop, caplog):
     model = shop.model()
-
-    class Exported(Classifier):
-        class_names, preprocessing, probs = model.class_names, model.preprocessing, model.probs
-
-    Exported.__abstractmethods__ = frozenset()
     with caplog.at_level(logging.WARNING):
-        table = Exported().predict(test_image(shop.images, 0))
+        table = eager(model, tracker=shop.project.tracker).predict(test_image(shop.images, 0))
     assert len(table) == 1
     assert "no record is at hand, so it is not known whether these images are of a test split" in caplog.text
 
