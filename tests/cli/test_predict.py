@@ -75,7 +75,7 @@ def test_a_list_on_stdin(shop):
         (("models:/none@champion", "images/val"), 2, "no model 'none' is registered"),
         (("none.onnx", "images/val"), 2, "no file"),
         (("{run}", "images/val", "--top", "3"), 2, "there are 2 classes"),
-        (("{run}", "images/val", "--csv", "nowhere/out.csv"), 2, "--csv nowhere/out.csv cannot be written"),
+        (("{run}", "images/val", "--csv", "nowhere/out.csv"), 2, "there is no folder nowhere; make it first"),
         (("{run}", "images/val", "--csv", "mlflow.db/out.csv"), 2, "cannot be written: Not a directory"),
         (("{run}", "images/val", "--csv", "images"), 2, "--csv images is a folder"),
         (("{run}", "images/val", "--csv", "x" * 300), 2, "File name too long"),
