@@ -42,7 +42,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "mobilenet_v3_small": ("model.name=torchvision:mobilenet_v3_small",),
     "tf_efficientnet_lite0": ("model.name=timm:tf_efficientnet_lite0", "model.weights=package:efficientnet-lite0"),
-    "vit_tiny_patch16_224": ("model.name=timm:vit_tiny_patch16_224",),
+    "vit_tiny_patch16_224": ("model.name=timm:vit_tiny_patch16_224", "data.image_size=224"),
 }  # fmt: skip
 """Name in the table -> settings."""
 

@@ -45,9 +45,6 @@ OPSET = 20
 LARGEST_ONNX = 2**31 - 2**24
 """Bytes of weights that one ONNX file can hold: protobuf ends at 2 GB, and the graph needs some of them."""
 
-OLDEST_TORCH = "2.13"
-"""The first version of torch that can export a graph whose lengths depend on the images."""
-
 MIN_REPORTED_BYTES = 10**7
 """Fewest bytes of a buffer that are reported where the file has them and the checkpoint does not."""
 
@@ -224,8 +221,6 @@ def _proved(path: Path, reference: ValReference, graph: ImagesToProbs) -> tuple[
 
 
 def _check_packages(kind: str) -> None:
-    if torch.__version__ < OLDEST_TORCH:  # compares versions, not texts
-        raise InputError(f"an export needs torch {OLDEST_TORCH} or later, and here is {torch.__version__}: {INSTALL}")
     if kind == "onnx" and (missing := [name for name in EXPORTERS if find_spec(name) is None]):
         raise InputError(f"an ONNX file needs {missing[0]}, which is not installed: {INSTALL}")
 

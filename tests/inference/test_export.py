@@ -413,13 +413,6 @@ def test_metadata_that_do_not_fit_the_graph_are_refused(onnx_file, tmp_path, ent
         load_exported(tmp_path / "other.onnx")
 
 
-def test_a_torch_that_cannot_export_is_refused_at_once(shop, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "OLDEST_TORCH", "99.1")
-    with pytest.raises(InputError, match=r"needs torch 99.1 or later, and here is 2"):
-        export_run(shop.model(), shop.project.tracker, tmp_path / "shop.pt2")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_network_that_is_too_large_for_onnx_is_refused_with_its_size(shop, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "LARGEST_ONNX", 10**4)
     with pytest.raises(InputError, match=r"GB of weights.*--format pt2"):
