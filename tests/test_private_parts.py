@@ -42,6 +42,7 @@ PACKAGE = Path(__file__).parents[1] / "imgcls"
 REACHED = {
     "tracking/mlflow_internals.py": {"_get_store", "_tracking_service", "_tracking_uri"},
     "search/optuna_internals.py": {"_trial_id"},
+    "inference/resize.py": {"_check"},
 }
 """Private names of others, by the module that reaches them."""
 
@@ -101,6 +102,14 @@ def test_glibcs_mallopt_takes_what_it_is_given(parameter, value):
 def test_torchvision_keeps_labels_under_the_private_name():
     """data/sources/torchvision.py reads `_labels` where there is neither `targets` nor `labels`."""
     assert "self._labels" in inspect.getsource(torchvision.datasets.Flowers102)
+
+
+def test_torch_documents_its_check_and_raises_where_it_fails():
+    """inference/resize.py tells the exporter by it what holds for the sizes of images."""
+    torch._check(True)
+    with pytest.raises(RuntimeError):
+        torch._check(False)
+    assert "guard" in torch._check.__doc__ or "Throws" in torch._check.__doc__
 
 
 def test_optuna_gives_a_trial_by_its_id():

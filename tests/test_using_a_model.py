@@ -12,9 +12,9 @@ from PIL import Image
 
 import imgcls
 from imgcls.config.keys import ModelConfig
-from imgcls.inference.run_model import recorded_predictions
 from imgcls.models.registry import build_model
 from imgcls.record import Artifact
+from imgcls.runs.val_predictions import recorded_predictions
 from tests.data.make import picture
 
 PAGE = (Path(__file__).parent.parent / "docs" / "using-a-model.md").read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking._tracking_service import utils
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
+from sqlalchemy import Engine
 
 from imgcls.errors import InputError
 from imgcls.files import put_in_place
@@ -38,8 +39,8 @@ PLACES = (
 )
 """(table, its column with the address of a folder of artifacts, the one with an experiment's name)."""
 
-_opened: set[Path] = set()
-"""SQLite files that this process has opened."""
+_opened: dict[Path, Engine] = {}
+"""SQLite files that this process has opened, each with the engine whose pool holds connections to it."""
 
 HALF_MADE = ".mlflow-"
 """How the name begins of a folder in which a database is being made, beside its place."""
@@ -81,14 +82,14 @@ def databases_closed() -> Iterator[None]:
 
 def remember_opened(database: Path) -> None:
     """Remembers a SQLite file behind one of MLflow's internal stores, to which its pool holds connections."""
-    _opened.add(database)
+    store = utils._get_store(sqlite_address(database))  # type: ignore[no-untyped-call]
+    if isinstance(store, SqlAlchemyStore):
+        _opened[database] = store.engine
 
 
 def _close_databases() -> None:
-    for database in _opened:
-        store = utils._get_store(sqlite_address(database))  # type: ignore[no-untyped-call]
-        if isinstance(store, SqlAlchemyStore):
-            store.engine.dispose()
+    for engine in _opened.values():  # not MLflow's stores by their addresses: it would open again what it forgot
+        engine.dispose()
 
 
 def session_uri() -> str | None:

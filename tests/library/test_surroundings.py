@@ -272,6 +272,17 @@ def test_ctrl_c_stops_a_call_and_the_same_call_goes_on(project, monkeypatch, tim
     assert [record.outcome for record in project.runs()] == ["completed"]
 
 
+@pytest.mark.usefixtures("project")
+def test_a_store_that_is_gone_is_not_opened_again(make_project):
+    """MLflow keeps a hundred stores; of one that it has forgotten, nobody asks it again."""
+    other = make_project()
+    assert other.tracker.find({}) == [] and imgcls.list_runs().empty
+    shutil.rmtree(other.root)
+    registry = mlflow.tracking._tracking_service.utils._tracking_store_registry
+    registry._get_store_with_resolved_uri.cache_clear()
+    assert imgcls.list_runs().empty and not other.root.exists()
+
+
 def test_a_call_works_on_another_thread(project):
     results = []
     thread = threading.Thread(target=lambda: results.append(imgcls.train("tiny", **QUICK)))
