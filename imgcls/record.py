@@ -213,9 +213,7 @@ class Artifact:
     )
     CONFUSION_MATRIX = _artifact("figures/confusion_matrix.png", JUDGED, "which class is taken for which")
     RELIABILITY = _artifact(
-        "figures/reliability.png",
-        (*TRAINED, *JUDGED),
-        "confidence against accuracy; of an evaluation on test, else on val",
+        "figures/reliability.png", JUDGED, "confidence against accuracy, without and with temperature"
     )
     WORST_MISTAKES = _artifact("figures/worst_mistakes.png", JUDGED, "the surest wrong predictions")
     HISTORY_PLOT = _artifact("figures/history.html", SWEEP, "Optuna's plot of each trial's metric")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from imgcls.data.image_set import DecodedImages
 from imgcls.metrics import ACCURACY, metric_named, reported
 from imgcls.record import Artifact, MetricName, Tag, best_name, ends_of
-from imgcls.reporting import prediction_figures, training_figures
+from imgcls.reporting import training_figures
 from imgcls.reporting.cautions import caution_tags, cautions, flat_cautions
 from imgcls.reporting.drawing import save_png
 from imgcls.reporting.methods_section import schedule_words, start_words
@@ -148,12 +148,8 @@ class RecordWriter:
         table = prediction_table(val, best_logits, dataset.class_names, fit.temperature)
         run.log_text(Artifact.VAL_PREDICTIONS, table.to_csv(index=False))
         history = [{"epoch": float(result.epoch), **result.metrics()} for result in state.history]
-        run.log_bytes(
-            Artifact.CURVES, save_png(training_figures.learning_curves(history, best.epoch, metric_named(metric)))
-        )
-        if run.outcome != "pruned":
-            diagram = prediction_figures.reliability_diagram(predictions, fit.temperature)
-            run.log_bytes(Artifact.RELIABILITY, save_png(diagram, cut=False))
+        curves = training_figures.learning_curves(history, best.epoch, metric_named(metric))
+        run.log_bytes(Artifact.CURVES, save_png(curves, cut=False))
         self._describe(self._best_in_words(best, intervals))
         return Finished(run.run_id, run.outcome, best, state.epoch, intervals, caution_tags(self._images.tags))
 

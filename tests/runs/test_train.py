@@ -43,7 +43,6 @@ def test_the_record_of_a_run_is_whole(project):
     }
     assert {
         "config.toml", "checkpoints/best.pt", "checkpoints/last.pt", "predictions/val.csv", "figures/curves.png",
-        "figures/reliability.png",
     } <= paths  # fmt: skip
 
 
