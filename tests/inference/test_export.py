@@ -396,6 +396,7 @@ def test_half_a_file_is_refused(onnx_file, tmp_path):
         load_exported(tmp_path / "half.onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [

@@ -214,6 +214,7 @@ def one_epoch(project, *overrides):
     return project.train(*QUICK, "train.epochs=1", *overrides).run_id
 
 
+@pytest.mark.slow
 def test_test_images_of_another_run_s_look_are_refused_too(own, caplog):
     judged = one_epoch(own)
     judge.evaluate(judged, own.tracker)
