@@ -530,7 +530,7 @@ def test_every_family_gives_the_same_under_torch_and_in_both_formats(tmp_path, n
     speed_up(network)
     graph = ImagesToProbs(network, Preprocessing(3, side, "crop", (0.4,) * 3, (0.2,) * 3, 2, side), 1.3).eval()
     program = traced(graph)
-    about = WHOLE | {"preprocessing": json.dumps(graph_preprocessing(side))}
+    about = WHOLE | {"class_names": '["a", "b", "c", "d", "e"]', "preprocessing": json.dumps(graph_preprocessing(side))}
     for ending in (".onnx", ".pt2"):
         write_file(program, path := tmp_path / f"model{ending}", about)
         file = load_exported(path, is_trusted=True)
