@@ -170,7 +170,7 @@ def output_file(path: Path, option: str) -> Iterator[Path]:
         try:
             aside.touch()
         except FileNotFoundError as error:
-            raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first") from error
+            raise InputError(f"{option} {path}: the folder {path.parent} does not exist; create it first") from error
         except OSError as error:
             raise InputError(f"{option} {path} cannot be written: {error.strerror}; name another place") from error
         yield aside

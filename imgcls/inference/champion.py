@@ -23,7 +23,7 @@ class Verdict:
 
     Attributes:
         wins: whether the run may take the champion's place.
-        words: the numbers, or why there are none.
+        words: the numbers, or why the two runs cannot be compared.
     """
 
     wins: bool

@@ -89,7 +89,7 @@ def export_run(model: RunModel, tracker: Tracker, path: Path) -> Exported:
     Raises:
         InputError: a package is not installed, a network that cannot be exported or is too large, or val images that
             are not at hand, without which nothing can be proved.
-        ProofError: the file does not give the run's predictions; there is none then.
+        ProofError: the model does not give the run's predictions; no file is written.
     """
     if path.suffix.lower() not in ENDINGS:
         raise InputError(f"--output {path}: an exported file ends with {ENDINGS_IN_WORDS}")

@@ -305,12 +305,12 @@ class _Rounding:
         """Refuses recorded predictions that lie further from float32 than bfloat16 explains.
 
         Raises:
-            ProofError: the record was made by something else than these weights in bfloat16.
+            ProofError: the checkpoint or the images have changed since the run.
         """
         allowed = max(BOUND, ROUNDING_MARGIN * self.here)
         if not self.of_record <= allowed:
             raise ProofError(
                 f"the run's recorded predictions differ by {self.of_record:.2g} from those that its weights give in "
-                f"float32. bfloat16 makes out {self.here:.2g} here, which explains {allowed:.2g}: the checkpoint or "
-                "the images are not those of the record, so nothing leaves the workbench"
+                f"float32. bfloat16 changes predictions by {self.here:.2g} here, which explains at most {allowed:.2g}: "
+                "the checkpoint or the images have changed since the run, so nothing is exported"
             )

@@ -96,7 +96,7 @@ def load_exported(path: Path, *, is_trusted: bool = False) -> ExportedModel:
     if ending not in ENDINGS:
         raise InputError(f"{path.name}: an exported file ends with {ENDINGS_IN_WORDS}")
     if not path.is_file():
-        raise InputError(f"there is no file {path}; `imgcls export RUN` writes one")
+        raise InputError(f"the file {path} does not exist; `imgcls export RUN` writes one")
     if ending == ".pt2" and not is_trusted:
         log.warning(
             "%s may run code when it is loaded: load .pt2 files that you made yourself, and .onnx files from others",

@@ -32,7 +32,7 @@ def find_model(text: str, folder: Path) -> Classifier:
         folder: where the user is: relative paths begin there, and the record is that of the project around it.
 
     Raises:
-        InputError: there is no such run, version or file; the error names a similar one.
+        InputError: the run, the version or the file does not exist; the error names a similar one.
     """
     project = Project.around(folder)
     if text.lower().endswith(ENDINGS):
@@ -47,7 +47,7 @@ def find_run_model(text: str, tracker: Tracker) -> RunModel:
     """The classifier of a run, found as in `find_model`.
 
     Raises:
-        InputError: there is no such run, or none that has completed.
+        InputError: the run does not exist, or has not completed.
     """
     run_id = registered_run(text, tracker) if text.startswith(REGISTERED) else text
     return load_run_model(trained_record(run_id, tracker), tracker)
@@ -61,7 +61,7 @@ def registered_run(uri: str, tracker: Tracker) -> str:
         tracker: whose registry is asked.
 
     Raises:
-        InputError: there is no such version, or imgcls did not register it.
+        InputError: the version does not exist, or imgcls did not register it.
     """
     version = tracker.registry().find(uri)
     if not version.is_proved:
@@ -85,5 +85,5 @@ def _of_file(path: Path) -> Classifier:
     if not path.is_file():
         beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         near = nearest(path.name, [name for name in beside if name.lower().endswith(ENDINGS)])
-        raise InputError(f"no file {path}" + (f"; did you mean {path.with_name(near)}?" if near else ""))
+        raise InputError(f"the file {path} does not exist" + (f"; did you mean {path.with_name(near)}?" if near else ""))
     return load_exported(path)

@@ -198,7 +198,7 @@ def load_model(run: Run | os.PathLike[str], /) -> Classifier:
             was registered, and the path of a file that `imgcls export` wrote.
 
     Raises:
-        InputError: there is no such run or file, or it left no weights.
+        InputError: the run or the file does not exist, or its weights were removed.
     """
     named, root = place_of(os.fspath(run) if isinstance(run, os.PathLike) else run)
     with as_in_the_shell():

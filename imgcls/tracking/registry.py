@@ -40,7 +40,7 @@ ADDRESS = re.compile(r"models:/(?P<name>[^/:]+?)(?:@(?P<alias>[^/@]+)|/(?P<numbe
 """The address of a registered version, by an alias or by its number."""
 
 NOT_THERE = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
-"""MLflow's answers where there is no such model, or no such alias."""
+"""MLflow's answers where the model or the alias does not exist."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Registry:
         """The registered version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` names.
 
         Raises:
-            InputError: another form, or there is no such version; the error lists what exists.
+            InputError: another form, or a version that does not exist; the error lists those that do.
         """
         if (found := ADDRESS.fullmatch(address)) is None:
             raise InputError(
@@ -128,7 +128,7 @@ class Registry:
                 return models
 
     def version_of(self, name: str, run_id: str) -> Version | None:
-        """The newest version of a run under a name that imgcls registered; None where there is none."""
+        """The newest version of a run under a name that imgcls registered; None without one."""
         found = self._client.search_model_versions(f"run_id = '{run_id}'")
         versions = [Version.of(one) for one in found if one.name == name and one.status == "READY"]
         proved = (version for version in versions if version.is_proved)

@@ -374,7 +374,7 @@ WRONG = {
     "c.onnx": (foreign_onnx, "was not written by `imgcls export`: its metadata have no run_id"),
     "d.onnx": (lambda path: foreign_onnx(path, **WHOLE), "damaged metadata"),
     "e.pt2": (lambda path: path.write_bytes(b"PK nothing"), "is not an exported model, or is damaged"),
-    "f.onnx": (lambda _: None, "there is no file"),
+    "f.onnx": (lambda _: None, "does not exist"),
     "g.tar": (lambda path: path.write_bytes(b""), "ends with .onnx or .pt2"),
 }
 
@@ -429,7 +429,7 @@ def test_a_network_that_is_too_large_for_onnx_is_refused_with_its_size(shop, tmp
     [
         (["--output", "shop.txt"], "--output shop.txt: name a file that ends with .onnx or .pt2"),
         (["--output", "shop.onnx", "--format", "pt2"], "--output shop.onnx: name a file that ends with .pt2"),
-        (["--output", "nowhere/shop.pt2"], "--output nowhere/shop.pt2: there is no folder nowhere"),
+        (["--output", "nowhere/shop.pt2"], "--output nowhere/shop.pt2: the folder nowhere does not exist"),
     ],
 )
 def test_a_place_that_cannot_be_is_refused_before_the_work(shop, options, reason):

@@ -70,7 +70,7 @@ def test_every_name_of_a_run_finds_it(searched, text, expected):
         ("models:/tiny", "give models:/NAME@ALIAS or models:/NAME/VERSION"),
         ("models:/tiny/latest", "give models:/NAME@ALIAS or models:/NAME/VERSION"),
         ("modle.onnx", "did you mean"),
-        ("elsewhere/a.pt2", "no file"),
+        ("elsewhere/a.pt2", "does not exist"),
     ],
 )
 def test_a_wrong_name_is_answered_with_what_there_is(searched, text, message):
