@@ -85,5 +85,6 @@ def _of_file(path: Path) -> Classifier:
     if not path.is_file():
         beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         near = nearest(path.name, [name for name in beside if name.lower().endswith(ENDINGS)])
-        raise InputError(f"the file {path} does not exist" + (f"; did you mean {path.with_name(near)}?" if near else ""))
+        meant = f"; did you mean {path.with_name(near)}?" if near else ""
+        raise InputError(f"the file {path} does not exist{meant}")
     return load_exported(path)

@@ -346,7 +346,7 @@ def test_a_run_scored_in_bfloat16_is_proved_in_float32_and_its_rounding_is_said(
         for weights in model.network.parameters():
             weights += 0.2 * weights.std(correction=0) * torch.randn_like(weights)
     other = inference_graph(model)
-    with pytest.raises(ProofError, match="checkpoint or the images are not those of the record"):
+    with pytest.raises(ProofError, match="checkpoint or the images have changed since the run"):
         prove_export(eager(model, graph=other, tracker=project.tracker), reference, other)
 
 
