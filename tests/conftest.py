@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,13 @@ def decoded_images(tmp_path_factory):
     os.environ["IMGCLS_CACHE"] = str(folder)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def activated():
+    """The tests run as in a shell with the environment activated: MLflow looks on PATH for the web server it starts."""
+    programs = str(Path(sys.executable).parent)
+    os.environ["PATH"] = os.pathsep.join([programs, *os.environ.get("PATH", "").split(os.pathsep)])
 
 
 @pytest.fixture(scope="session")

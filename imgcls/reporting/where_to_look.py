@@ -2,6 +2,8 @@
 
 import os
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 from imgcls.record import Artifact, RunRecord
@@ -12,9 +14,21 @@ from imgcls.tracking.store import Tracker
 def place_of(record: RunRecord, name: str) -> str:
     """Where to look for an artifact: its path, or for a store elsewhere the command that gets it."""
     if record.folder is None:
-        return f"mlflow artifacts download --run-id {record.run_id} --artifact-path {name}"
+        return f"{_mlflow()} artifacts download --run-id {record.run_id} --artifact-path {name}"
     path = record.folder / name
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _mlflow() -> str:
+    """How this shell calls the MLflow that is installed beside this Python.
+
+    Where PATH does not lead to it, as in a shell without `activate`, it leads there for this one command: MLflow itself
+    looks on PATH for the web server that it starts.
+    """
+    beside = Path(sys.executable).with_name("mlflow")
+    if not beside.exists() or shutil.which("mlflow") == str(beside):
+        return "mlflow"
+    return f'PATH={shlex.quote(str(beside.parent))}:"$PATH" mlflow'
 
 
 def how_to_look(uri: str, root: Path) -> str:
@@ -22,13 +36,14 @@ def how_to_look(uri: str, root: Path) -> str:
     if uri.startswith("http"):
         return redacted(uri)
     if uri == f"sqlite:///{root.resolve() / 'mlflow.db'}":
-        return "mlflow ui" if Path.cwd() == root.resolve() else f"cd {shlex.quote(str(root.resolve()))} && mlflow ui"
-    return f"mlflow ui --backend-store-uri {shlex.quote(redacted(uri))}"
+        command = f"{_mlflow()} ui"
+        return command if Path.cwd() == root.resolve() else f"cd {shlex.quote(str(root.resolve()))} && {command}"
+    return f"{_mlflow()} ui --backend-store-uri {shlex.quote(redacted(uri))}"
 
 
 def how_to_serve(model: str, root: Path) -> str:
     """How to look at a registered model's answers over HTTP: the command that serves it, for this shell."""
-    command = f"mlflow models serve -m {shlex.quote(model)} --env-manager local"
+    command = f"{_mlflow()} models serve -m {shlex.quote(model)} --env-manager local"
     is_found = "MLFLOW_TRACKING_URI" in os.environ or Path.cwd() == root.resolve()
     return command if is_found else f"cd {shlex.quote(str(root.resolve()))} && {command}"
 

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from imgcls.cli import app
+from tests.photographs import save_photograph
 
 VERBS = {command.callback.__name__: command.callback for command in app.registered_commands}
 
@@ -15,6 +16,8 @@ VERBS = {command.callback.__name__: command.callback for command in app.register
 def test_every_example_runs_in_the_order_of_the_verbs(project):
     text = (project.root / "experiments" / "tiny.toml").read_text().replace("epochs = 3", "epochs = 2")
     (project.root / "experiments" / "digits.toml").write_text(text.replace('name = "tiny"', 'name = "digits"'))
+    for seed in range(3):
+        save_photograph(project.root / "photos", seed)
     for verb, function in VERBS.items():
         (example,) = re.findall(r"^Example: imgcls (.*)$", inspect.getdoc(function), re.MULTILINE)
         done = CliRunner().invoke(app, example.split(), catch_exceptions=False)

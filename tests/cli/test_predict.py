@@ -115,10 +115,8 @@ def test_a_table_that_does_not_arrive_is_an_error(shop):
         done = subprocess.run(
             command, cwd=shop.project.root, stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
-    assert (
-        done.returncode == 1
-        and "the table could not be written to stdout: No space left on device" in done.stderr.decode()
-    )
+    assert done.returncode == 1
+    assert "the table could not be written to stdout: No space left on device" in done.stderr
 
 
 @pytest.mark.slow  # a process that imports torch and MLflow

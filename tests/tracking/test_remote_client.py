@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from imgcls.errors import InputError, Interrupted
+from imgcls.record import VersionTag
 from imgcls.signals import GracefulStop
 from imgcls.tracking import remote_client as server_module
 from imgcls.tracking.outbox import Outbox
@@ -401,13 +402,14 @@ def test_a_model_is_registered_on_a_server_and_downloaded_from_it(server, tracke
     (tmp_path / "model" / "MLmodel").write_text("flavors: {}\n")
     registry = tracker.registry()
     assert registry.holder("a model", "champion") is None and registry.version_of("a model", run.run_id) is None
-    version = registry.add("a model", run.run_id, tmp_path / "model", {"key": "value"})
+    tags = {VersionTag.ONNX_SHA256: "0" * 64, VersionTag.NUM_PROVED: "8"}
+    version = registry.add("a model", run.run_id, tmp_path / "model", tags)
     registry.describe(version, "what it is")
     registry.set_alias(version, "champion", {"imgcls.challenge": "p = 0.01"})
     assert registry.holder("a model", "champion").number == registry.version_of("a model", run.run_id).number == 1
 
     seen = server.client.get_model_version_by_alias("a model", "champion")
     assert (seen.run_id, seen.status, seen.description) == (run.run_id, "READY", "what it is")
-    assert seen.tags == {"key": "value", "imgcls.challenge": "p = 0.01"}
+    assert seen.tags == tags | {"imgcls.challenge": "p = 0.01"}
     got = download_artifacts("models:/a model@champion", dst_path=str(tmp_path), tracking_uri=server.uri)
     assert (Path(got) / "MLmodel").read_text() == "flavors: {}\n"
