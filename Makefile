@@ -6,7 +6,7 @@ EXPERIMENT ?= solar_cells
 TRIALS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-slow test-lowest fuzz lint bench bench-quick torture torture-quick ui clean
+.PHONY: help setup sweep test test-slow test-lowest fuzz lint docs bench bench-quick torture torture-quick ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*\#\#' $(MAKEFILE_LIST) | awk -F':.*\#\# ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml
 		{ echo "imgcls needs Python 3.11 or newer; say which with: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[solar,pretrained,heic,ship,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[solar,pretrained,heic,ship,docs,dev]'
 	@touch $@
 
 setup: $(VENV)/.installed  ## create .venv and install everything into it
@@ -49,6 +49,11 @@ lint: setup  ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Warnings are errors: a link or an anchor that leads nowhere ends it.
+docs: setup  ## make the site of the documentation in build/site; needs no network
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -c docs -d build/doctrees . build/site
+	@echo "build/site/index.html"
+
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[solar,bench]'
 	@touch $@
@@ -72,4 +77,4 @@ ui: setup  ## MLflow's UI on this repository's store, with little memory
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_WORKERS=1 $(BIN)/mlflow ui
 
 clean:  ## remove the environment and the caches of the tools, never a run
-	rm -rf $(VENV) .venv-lowest .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-lowest build .pytest_cache .ruff_cache .mypy_cache

@@ -1,4 +1,4 @@
-"""The README's example of the library runs as it stands, in a folder with nothing but `experiments/`."""
+"""The example of docs/library.md runs as it stands, in a folder with nothing but `experiments/`."""
 
 import re
 import shutil
@@ -7,14 +7,14 @@ import pytest
 
 from tests.library.test_public_face import ROOT, python
 
-SECTION = (ROOT / "README.md").read_text(encoding="utf-8").split("## As a library")[1].split("\n## ")[0]
+PAGE = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
 def test_the_example_runs(tmp_path):
     (tmp_path / "experiments").mkdir()
     shutil.copy(ROOT / "experiments" / "digits.toml", tmp_path / "experiments")
-    (example,) = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     said = python(example, cwd=tmp_path)
     accuracy = float(said.partition("\n")[0])
     assert accuracy > 0.9
