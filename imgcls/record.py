@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from imgcls.stored_names import BEST, PROCESS, process_of, stored_name
 
 Kind = Literal["sweep", "trial", "train", "confirm", "evaluation", "rerun"]
 Outcome = Literal["running", "completed", "pruned", "interrupted", "failed"]
@@ -33,7 +34,7 @@ class PublicName(NamedTuple):
 
     Attributes:
         sort: `tag`, `metric`, `artifact` or `version tag`.
-        name: in MLflow.
+        name: as stored in MLflow.
         kinds: of the runs that may bear it.
         meaning: in one sentence.
     """
@@ -53,8 +54,12 @@ def _named(sort: str, name: str, kinds: tuple[Kind, ...], meaning: str) -> str:
     return name
 
 
-_tag, _metric, _artifact = partial(_named, "tag"), partial(_named, "metric"), partial(_named, "artifact")
-_version_tag = partial(_named, "version tag")
+def _metric(name: str, kinds: tuple[Kind, ...], meaning: str) -> str:
+    _named("metric", stored_name(name), kinds, meaning)
+    return name
+
+
+_tag, _artifact, _version_tag = partial(_named, "tag"), partial(_named, "artifact"), partial(_named, "version tag")
 
 
 class Tag:
@@ -66,20 +71,24 @@ class Tag:
     REASON = _tag("imgcls.reason", ALL, "why it was interrupted or failed")
     PARENT = _tag("mlflow.parentRunId", BELOW, "run id of its sweep, or of the run that it judges or repeats")
     DESCRIPTION = _tag("mlflow.note.content", ALL, "what MLflow's UI shows on the run's page: a summary, or its report")
-    IDENTITY = _tag("imgcls.identity", TRAINED, "digest that two runs share if they do the same work")
     CONFIG_HASH = _tag("imgcls.config_hash", WITH_IMAGES, "digest of the experiment's keys")
 
     # Who runs it, on what
     HOST = _tag("imgcls.host", ALL, "name of the machine")
     PID = _tag("imgcls.pid", ALL, "number of the process")
-    HEARTBEAT = _tag("imgcls.heartbeat", ALL, "when its process last said that it was alive, in seconds since 1970")
-    CLAIMS = _tag("imgcls.claims", ALL, "digest of the folder of locks that says whether a process writes the run")
-    OPENING = _tag("imgcls.opening", ALL, "drawn at random for a run on a tracking server, so that it is opened once")
+    PROCESS = _tag(
+        PROCESS,
+        ALL,
+        "JSON: `versions` (package -> version of what the result depends on), `claims` (digest of the folder of locks "
+        "that says whether a process writes the run), `heartbeat` (when its process last said that it was alive, in "
+        "seconds since 1970), `identity` (digest that two runs share if they do the same work) and `opening` (drawn "
+        "at random for a run on a tracking server, so that it is opened once); earlier versions had a tag for each, "
+        "such as `imgcls.versions`",
+    )
     USER = _tag("mlflow.user", ALL, "who ran it")
     SOURCE_NAME = _tag("mlflow.source.name", ALL, "imgcls")
     SOURCE_TYPE = _tag("mlflow.source.type", ALL, "LOCAL")
     DEVICE = _tag("imgcls.device", (*TRAINED, *JUDGED), "processor and threads, or the accelerator's name")
-    VERSIONS = _tag("imgcls.versions", ALL, "JSON, package -> version of what the result depends on")
     GIT_COMMIT = _tag("imgcls.git_commit", ALL, "commit of the repository around the project, or `unknown`")
     MLFLOW_COMMIT = _tag("mlflow.source.git.commit", ALL, "the same where it is known, for MLflow's UI")
     GIT_DIRTY = _tag("imgcls.git_dirty", ALL, "whether files differ from the commit: `true`, `false` or `unknown`")
@@ -117,7 +126,7 @@ class Tag:
     STUDY = _tag("imgcls.study", ("sweep", "trial", "confirm"), "name of the Optuna study")
     TRIAL = _tag("imgcls.trial", ("trial", "confirm"), "number of the trial, or of the one that is confirmed")
     VALUES = _tag("imgcls.values", ("trial",), "what the sweep drew for it, `key = value` with commas between")
-    BEST_RUN_ID = _tag("imgcls.best_run_id", SWEEP, "run id of the winner; `best/...` are its scores")
+    BEST_RUN_ID = _tag("imgcls.best_run_id", SWEEP, "run id of the winner; `val/SCORE_best` are its scores")
     BEST_TRIAL_RUN_ID = _tag("imgcls.best_trial_run_id", SWEEP, "run id of the trial that val ranked first")
     CONFIRMED_RUN_ID = _tag("imgcls.confirmed_run_id", SWEEP, "run id of the winner of the latest confirmation")
     CONFIRMED_TRIALS = _tag("imgcls.confirmed_trials", SWEEP, "trials that it compared, the best first, with commas")
@@ -134,7 +143,10 @@ class Tag:
 
 
 class MetricName:
-    """The record's names of metrics; the step of each is the number of completed epochs."""
+    """The record's names of metrics; the step of each is the number of completed epochs.
+
+    Those that begin with `best/` are stored otherwise in MLflow: see `imgcls.stored_names`.
+    """
 
     TRAIN_LOSS = _metric("train/loss", TRAINED, "each epoch: mean loss in nats over train, as optimised")
     TRAIN_LR = _metric("train/lr", TRAINED, "each epoch: learning rate of its last step")
@@ -159,7 +171,7 @@ class MetricName:
         "by how much it raises twice the log-likelihood of val; the temperature stays 1 if the gain is at most 3.84",
     )
     NUM_TRIALS = _metric("num_trials", SWEEP, "trials that have ended")
-    BEST_TRIAL = _metric("best_trial/SCORE", SWEEP, "`best/SCORE` of the trial that val ranked first")
+    BEST_TRIAL = _metric("best_trial/SCORE", SWEEP, "`val/SCORE` of the trial that val ranked first, at its kept epoch")
     CONFIRM_MEAN = _metric("confirm/mean", SWEEP, "mean of the metric over the fresh seeds of the winner")
     CONFIRM_STD = _metric("confirm/std", SWEEP, "its standard deviation over them; NaN of one seed")
     CONFIRM_OPTIMISM = _metric("confirm/optimism", SWEEP, "best trial's metric minus `confirm/best_trial_mean`")
@@ -225,6 +237,7 @@ class Artifact:
 class VersionTag:
     """The record's names of tags of a registered version, besides tags of its run that it repeats."""
 
+    VERSIONS = _version_tag("imgcls.versions", TRAINED, "JSON, package -> version with which its run was trained")
     NUM_PROVED = _version_tag("imgcls.num_proved", TRAINED, "val images whose bytes it was asked in its proof")
     LARGEST_DIFFERENCE = _version_tag(
         "imgcls.largest_difference", TRAINED, "largest difference of a probability from the run's own in that proof"
@@ -234,7 +247,7 @@ class VersionTag:
     FORCED = _version_tag("imgcls.forced", TRAINED, "the same where they did not suffice, and `--force` was given")
 
 
-BEST, BEST_TRIAL, CONFIRM, TEST = "best/", "best_trial/", "confirm/", "test/"
+BEST_TRIAL, CONFIRM, TEST = "best_trial/", "confirm/", "test/"
 """How the names of groups of metrics begin."""
 
 
@@ -279,7 +292,7 @@ class RunRecord:
         status: MLflow's status, such as FINISHED.
         started: milliseconds since 1970.
         params: as logged.
-        metrics: last value of each.
+        metrics: last value of each, by its name in `MetricName`, however it is stored.
         tags: as logged.
         ended: milliseconds since 1970; None of a run that goes on.
         is_deleted: whether somebody deleted it; MLflow keeps it until `mlflow gc`.
@@ -324,9 +337,14 @@ class RunRecord:
         return [int(number) for number in numbers.split(",")] if numbers else []
 
     @property
+    def process(self) -> dict[str, Any]:
+        """What is recorded about the process that writes it; see `imgcls.stored_names.process_of`."""
+        return process_of(self.tags)
+
+    @property
     def versions(self) -> dict[str, str]:
         """Package -> version; empty where they are not recorded."""
-        versions: dict[str, str] = json.loads(self.tags.get(Tag.VERSIONS, "{}"))
+        versions: dict[str, str] = self.process.get("versions", {})
         return versions
 
     @property

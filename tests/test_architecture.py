@@ -18,7 +18,7 @@ LAYERS = [
     ("imgcls.metrics",),
     ("imgcls.config",),
     ("imgcls.project",),
-    ("imgcls.record",),
+    ("imgcls.record", "imgcls.stored_names"),
     ("imgcls.data",),
     ("imgcls.models",),
     ("imgcls.training",),

@@ -218,6 +218,11 @@ class Augment:
         return views
 
 
+def unused_augment_keys(*, has_crop: bool, is_grey: bool) -> list[str]:
+    """Keys of `[augment]` that change nothing whatever they say: ratios without a crop, colours of grey images."""
+    return ([] if has_crop else ["aspect_ratio"]) + (["saturation", "hue"] if is_grey else [])
+
+
 def refuse_colours_of_grey(config: AugmentConfig, channels: int) -> None:
     """Refuses an augmentation of saturation or hue where images are grey, which have neither."""
     for key, value in (("saturation", config.saturation), ("hue", config.hue)):

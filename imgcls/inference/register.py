@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from imgcls.tracking.claims import claim
 from imgcls.tracking.registry import Registry, Version, check_alias, check_model_name
 from imgcls.tracking.store import Tracker
 
-PROVENANCE = (Tag.CONFIG_HASH, Tag.DATA_FINGERPRINT, Tag.TEST_FINGERPRINT, Tag.GIT_COMMIT, Tag.GIT_DIRTY, Tag.VERSIONS)
+PROVENANCE = (Tag.CONFIG_HASH, Tag.DATA_FINGERPRINT, Tag.TEST_FINGERPRINT, Tag.GIT_COMMIT, Tag.GIT_DIRTY)
 """Tags of a run that its registered version repeats."""
 
 SECONDS_OF_ADDING = 600.0
@@ -158,6 +159,8 @@ def _new_version(
         proof = prove_served(folder, val.images, val.names, model.class_names, exported.proof.expected)
         remove_compiled(folder)
         tags = {tag: record.tags[tag] for tag in PROVENANCE if tag in record.tags}
+        if record.versions:
+            tags[VersionTag.VERSIONS] = json.dumps(record.versions)
         tags[VersionTag.ONNX_SHA256] = hashlib.sha256(onnx.read_bytes()).hexdigest()
         tags[VersionTag.LARGEST_DIFFERENCE] = f"{proof.largest:.2g}"
         tags[VersionTag.NUM_PROVED] = str(proof.num_images)

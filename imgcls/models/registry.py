@@ -65,7 +65,7 @@ def resolve_model(config: ModelConfig, channels: int, image_size: int) -> ModelC
         InputError: timm, or a package of weights, is not installed.
     """
     network = _network(config.name)
-    _refuse_unused(config, network)
+    _refuse_unused(config)
     return network.resolve(config, channels, image_size)
 
 
@@ -188,10 +188,21 @@ def _network(name: str) -> Network:
     )
 
 
-def _refuse_unused(config: ModelConfig, network: Network) -> None:
+def unused_model_keys(name: str) -> list[str]:
+    """Keys of `[model]` that the registered network does not use; a resolved config has their defaults.
+
+    Raises:
+        ConfigError: there is no such network.
+    """
+    used = ("name", *_network(name).keys)
+    return [key for key in ModelConfig.model_fields if key not in used]
+
+
+def _refuse_unused(config: ModelConfig) -> None:
     """Refuses a key that the network does not use, because what is recorded must be what ran."""
-    for key, field in ModelConfig.model_fields.items():
-        if key not in ("name", *network.keys) and (value := getattr(config, key)) != field.default:
+    for key in unused_model_keys(config.name):
+        field = ModelConfig.model_fields[key]
+        if (value := getattr(config, key)) != field.default:
             raise ConfigError(
                 f"model.{key} = {value!r}: {config.name} has no use for it; leave it out (it is {field.default!r} then)"
             )

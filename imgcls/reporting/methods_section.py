@@ -11,7 +11,7 @@ from imgcls.text import counted
 COUNTS = {"train": Tag.NUM_TRAIN, "val": Tag.NUM_VAL, "test": Tag.NUM_TEST}
 
 UNNAMED = ("imgcls", "mlflow", "optuna")
-"""Packages in `imgcls.versions` that do not compute a result."""
+"""Packages in the recorded versions that do not compute a result."""
 
 
 def model_words(run: RunRecord) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from imgcls.data.image_set import DecodedImages
 from imgcls.data.leaks import SHOWN, near_duplicates_csv
 from imgcls.data.splits import Dataset
-from imgcls.record import UNKNOWN, Artifact, Tag
+from imgcls.record import UNKNOWN, Artifact, MetricName, Tag
 from imgcls.reporting.drawing import save_png
 from imgcls.reporting.prediction_figures import near_duplicates
 from imgcls.tracking.recorded_looks import names_of, num_opened_before, write_sketches
@@ -22,17 +22,20 @@ class ImageRecord:
         num_opened = num_opened_before(tracker, dataset.train, dataset.val)
         self.tags = _tags(dataset) | {Tag.NUM_OPENED_BEFORE: str(num_opened)}
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The number by which MLflow's UI sorts. It is logged after the first score, on which MLflow's pages open."""
+        num = self.tags[Tag.NUM_NEAR_LEAKED]
+        return {} if num == UNKNOWN else {MetricName.NEAR_LEAKED: float(num)}
+
     def write(self, run: Run, further: Mapping[str, str]) -> None:
-        """Writes the tags and further ones, which images are sealed, and the number by which MLflow's UI sorts."""
+        """Writes the tags and further ones, and which images are sealed."""
         run.set_tags({**self.tags, **further})
         if (test := self._dataset.test) is not None:
             hashes = test.hashes()
             names = sorted(set(names_of(hashes.digests)))
             run.log_text(Artifact.SEALED_IMAGES, "".join(f"{name}\n" for name in names))
             write_sketches(run, Artifact.SEALED_SKETCHES, hashes.sketches)
-        if (num := self.tags[Tag.NUM_NEAR_LEAKED]) != UNKNOWN:
-            # At the time of the beginning: a run that is killed here and taken up gives the same point.
-            run.log_metrics({Tag.NUM_NEAR_LEAKED: float(num)}, at=run.started)
 
     def write_near_duplicates(self, run: Run) -> None:
         """Names the images that look alike, and shows those of train and val; test images are never shown."""

@@ -19,6 +19,7 @@ from imgcls.models.registry import build_model, pretrained_normalisation, resolv
 from imgcls.project import Project
 from imgcls.reporting.images_overview import too_few_to_score
 from imgcls.rng import derive_seed
+from imgcls.runs.used_params import used_params
 from imgcls.text import either
 from imgcls.training.device import Device, prepare_device
 from imgcls.training.loop import Task
@@ -41,6 +42,10 @@ class Prepared:
     device: Device
     project: Project
     warnings: tuple[str, ...] = ()
+
+    def params(self) -> dict[str, str]:
+        """What MLflow shows of the experiment; see `used_params`."""
+        return used_params(self.experiment.params())
 
     def task(self) -> Task:
         """What the loop needs besides its state."""

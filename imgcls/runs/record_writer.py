@@ -80,7 +80,7 @@ class RecordWriter:
         experiment, dataset, run = self._prepared.experiment, self._prepared.dataset, self._run
         run.log_text(Artifact.CONFIG, experiment.to_toml())
         # Of a run that is taken up the device may be another of the same kind, and MLflow lets no param change.
-        run.log_params({key: value for key, value in experiment.params().items() if key not in recorded})
+        run.log_params({key: value for key, value in self._prepared.params().items() if key not in recorded})
         further = {Tag.CONFIG_HASH: experiment.config_hash(), Tag.DEVICE: str(self._prepared.device)}
         self._images.write(run, {**further, Tag.LOSS: str(LOSS_DEFINITION)})
         for split, of_split in (("train", dataset.train), ("val", dataset.val)):
@@ -138,9 +138,10 @@ class RecordWriter:
         scores |= interval_ends(intervals, has_groups=bool(val.groups))
         run.log_metrics(
             {
+                **{best_name(name): value for name, value in scores.items()},
                 MetricName.BEST_EPOCH: best.epoch,
                 **temperature_metrics(fit),
-                **{best_name(name): value for name, value in scores.items()},
+                **self._images.metrics,
             },
             step=state.epoch,
             at=state.history[-1].ended,

@@ -31,7 +31,7 @@ from imgcls.signals import GracefulStop, stop_requested
 from imgcls.statistics.intervals import NO_INTERVAL
 from imgcls.statistics.score_intervals import hits_interval
 from imgcls.statistics.temperature import TemperatureFit
-from imgcls.tracking.heartbeat import heartbeat
+from imgcls.stored_names import EARLIER_PROCESS
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint
@@ -92,9 +92,9 @@ def train_run(
         Interrupted: a stop was requested; the state after the last whole step is in the last checkpoint.
         TrainingError: the loss is not finite; the run is FAILED, with the reason as a tag.
     """
-    tags = {Tag.IDENTITY: _identity(prepared), **(tags or {})}
+    tags, identity = dict(tags or {}), _identity(prepared)
     work = _Work(tracker, kind, name, ImageRecord(prepared.dataset, tracker), prune)
-    earlier = None if fresh else _unfinished(prepared, tracker, {Tag.KIND: kind, **tags})
+    earlier = None if fresh else _unfinished(prepared, tracker, {Tag.KIND: kind, **tags}, identity)
     # Another process may be training the same, so begin another run. Nobody else trains what is below a sweep or a run.
     if earlier is not None and (Tag.PARENT in tags or not tracker.is_running(earlier)):
         try:
@@ -106,7 +106,7 @@ def train_run(
                 return training.begin(earlier.params) if snapshot is None else training.go_on(snapshot)
         except DamagedError as error:
             log.warning("%s; a new run begins", error)
-    with tracker.start_run(prepared.experiment.name, kind=kind, name=name, tags=tags) as run:
+    with tracker.start_run(prepared.experiment.name, kind=kind, name=name, tags=tags, identity=identity) as run:
         return _Training(run, prepared, work).begin(recorded={})
 
 
@@ -131,14 +131,17 @@ MEASURED = ("data.mean", "data.std")
 """Keys that earlier versions measured on train's larger squares."""
 
 
-def _unfinished(prepared: Prepared, tracker: Tracker, tags: Mapping[str, str]) -> RunRecord | None:
+def _unfinished(prepared: Prepared, tracker: Tracker, tags: Mapping[str, str], identity: str) -> RunRecord | None:
     """The newest run of the same work, if it has not ended; an earlier version's only if it would end the same."""
     name, dataset = prepared.experiment.name, prepared.dataset
-    newest = tracker.find(tags, experiment=name, newest=1)
-    if newest and newest[0].outcome not in ENDED_WELL:
-        return newest[0]
-    of_any_version = {key: value for key, value in tags.items() if key != Tag.IDENTITY}
-    of_any_version[Tag.DATA_FINGERPRINT] = dataset.fingerprint
+    same = [
+        *tracker.find({**tags, EARLIER_PROCESS["identity"]: identity}, experiment=name, newest=1),
+        *tracker.find(tags, identity=identity, experiment=name, newest=1),
+    ]
+    newest = max(same, key=lambda record: record.started, default=None)
+    if newest and newest.outcome not in ENDED_WELL:
+        return newest
+    of_any_version = {**tags, Tag.DATA_FINGERPRINT: dataset.fingerprint}
     ignored = [*MADE_BY_THE_MACHINE, *_keys_of_searching(prepared.experiment)]
     if is_kept_larger(dataset):
         ignored += MEASURED
@@ -299,7 +302,7 @@ class _Training:
             self._record.save_scored(Artifact.BEST, state, self._val_logits(state))
         if 0 < config.save_from_epoch <= state.epoch:
             self._record.save_scored(Artifact.EPOCH.format(state.epoch), state, self._val_logits(state))
-        self._run.log_metrics(result.metrics(), step=result.epoch, tags=heartbeat(), at=result.ended)
+        self._run.log_metrics(result.metrics(), step=result.epoch, tags=self._run.heartbeat(), at=result.ended)
         return result.epoch < config.last_epoch and self._work.prune(result)
 
     def _val_logits(self, state: TrainState) -> NDArray[np.float32]:

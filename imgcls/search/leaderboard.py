@@ -12,6 +12,7 @@ from imgcls.record import MetricName, ends_of
 from imgcls.reporting.rounding import score_text
 from imgcls.reporting.tables import shown
 from imgcls.statistics.intervals import Interval, accuracy_interval
+from imgcls.stored_names import stored_name
 
 OUTCOMES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 """Words for the states of trials that have ended, in the order of the leaderboard."""
@@ -39,7 +40,8 @@ def _row(trial: FrozenTrial, scores: Iterable[str]) -> dict[str, Any]:
     return {
         "trial": trial.number, "outcome": OUTCOMES[trial.state],
         **{name: attrs.get(name) for name in scores},
-        MetricName.BEST_EPOCH: attrs.get("best_epoch"), **trial.params, "run_id": attrs.get("run_id", ""),
+        MetricName.BEST_EPOCH: attrs.get(stored_name(MetricName.BEST_EPOCH)),
+        **trial.params, "run_id": attrs.get("run_id", ""),
     }  # fmt: skip
 
 

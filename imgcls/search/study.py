@@ -17,6 +17,7 @@ from imgcls.config.keys import Experiment
 from imgcls.errors import ConfigError
 from imgcls.metrics import metric_named
 from imgcls.project import MLRUNS
+from imgcls.record import MetricName
 from imgcls.rng import derive_seed
 from imgcls.runs.record_writer import Finished, interval_ends
 from imgcls.search import space as spaces
@@ -24,6 +25,7 @@ from imgcls.search.journal import Journal
 from imgcls.search.leaderboard import make_leaderboard
 from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values
 from imgcls.search.space import SPACE
+from imgcls.stored_names import stored_name
 from imgcls.tracking.claims import claim
 
 
@@ -171,7 +173,7 @@ class SweepStudy:
     def tell(self, number: int, finished: Finished) -> None:
         """Ends a trial as completed or pruned, with its scores at its best epoch."""
         best = finished.best
-        attrs = {"run_id": finished.run_id, "best_epoch": best.epoch, **best.metrics()}
+        attrs = {"run_id": finished.run_id, stored_name(MetricName.BEST_EPOCH): best.epoch, **best.metrics()}
         attrs |= interval_ends(finished.intervals, has_groups=self.has_groups)
         trial = attach(self.optuna, number)
         for key, value in attrs.items():

@@ -174,11 +174,12 @@ class Sweep:
 
     def _record_start(self, run: Run) -> None:
         """The config comes last: once it is there, all of it is."""
-        params = self.prepared.experiment.params()
-        run.log_params({key: value for key, value in params.items() if key not in NOT_IDENTITY})
+        run.log_params({key: value for key, value in self.prepared.params().items() if key not in NOT_IDENTITY})
         images = ImageRecord(self.prepared.dataset, self.tracker)
         config_hash = self.experiment.config_hash(without=NOT_IDENTITY)
         images.write(run, {Tag.CONFIG_HASH: config_hash, Tag.LOSS: str(LOSS_DEFINITION)})
+        # At the time of the beginning: a sweep that is killed here and taken up gives the same point.
+        run.log_metrics(images.metrics, at=run.started)
         images.write_near_duplicates(run)
         run.log_text(Artifact.CONFIG, self.experiment.to_toml())
 

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping
 
-from imgcls.record import BEST, BEST_TRIAL, CONFIRM, MetricName, RunRecord, Tag
+from imgcls.record import BEST_TRIAL, CONFIRM, MetricName, RunRecord, Tag
 from imgcls.reporting.cautions import caution_tags, flat_cautions
+from imgcls.stored_names import BEST
 from imgcls.tracking.run import Run
 
 

@@ -3,10 +3,10 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from imgcls.record import Tag
+from imgcls.record import RunRecord
 from imgcls.tracking.run import Run
 
 HEARTBEAT_SECONDS = 30.0
@@ -37,16 +37,11 @@ def beating(run: Run) -> Iterator[None]:
 def _beat(run: Run, ended: threading.Event) -> None:
     while not ended.wait(HEARTBEAT_SECONDS):
         try:
-            run.set_tags(heartbeat())
+            run.set_tags(run.heartbeat())
         except Exception as error:  # a store that cannot be written is the run's own trouble, and it says so
             log.debug("no heartbeat for run %s: %s", run.run_id, error)
 
 
-def heartbeat() -> dict[str, str]:
-    """The heartbeat tag of a run: that its process is alive now, in seconds since 1970."""
-    return {Tag.HEARTBEAT: f"{time.time():.0f}"}
-
-
-def seconds_to_silence(tags: Mapping[str, str]) -> float:
+def seconds_to_silence(record: RunRecord) -> float:
     """The heartbeat's seconds left until a run counts as gone if no further one follows; not above 0 once it does."""
-    return float(tags.get(Tag.HEARTBEAT, 0)) + SILENT_SECONDS - time.time()
+    return float(record.process.get("heartbeat", 0)) + SILENT_SECONDS - time.time()

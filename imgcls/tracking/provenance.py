@@ -1,7 +1,6 @@
 """Where a run comes from: who runs it, on what, with which versions, from which commit; unknown is said as such."""
 
 import getpass
-import json
 import logging
 import os
 import socket
@@ -14,7 +13,6 @@ from pathlib import Path
 
 from imgcls.record import UNKNOWN, Tag
 from imgcls.tracking.credentials import scrubbed
-from imgcls.tracking.heartbeat import heartbeat
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +50,13 @@ def _version(name: str) -> str:
 
 
 def who_runs() -> dict[str, str]:
-    """Provenance tags of a run: who runs it, in which process of which machine, with which versions."""
-    return heartbeat() | {
+    """Provenance tags of a run: who runs it, in which process of which machine."""
+    return {
         Tag.HOST: socket.gethostname(),
         Tag.PID: str(os.getpid()),
         Tag.USER: _user(),
         Tag.SOURCE_NAME: "imgcls",
         Tag.SOURCE_TYPE: "LOCAL",
-        Tag.VERSIONS: json.dumps(versions()),
     }
 
 

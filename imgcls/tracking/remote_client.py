@@ -23,7 +23,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
 from imgcls.project import MLRUNS
-from imgcls.record import Tag
+from imgcls.stored_names import process_filter, process_of, process_tag
 from imgcls.tracking.outbox import Outbox
 from imgcls.tracking.outbox_files import ARTIFACT, Entry, OutboxFiles
 from imgcls.tracking.server_errors import Refused, Unsent, classify, reason
@@ -156,18 +156,17 @@ class RemoteClient(MlflowClient):
     ) -> Run:
         """Opens a run, once: where an answer was lost, the run that was opened is found by its tag."""
         opening = uuid4().hex
+        tags = {**(tags or {}), **process_tag({**process_of(tags or {}), "opening": opening})}
         attempts = 0
 
         def create() -> Run:
             nonlocal attempts
             attempts += 1
             if attempts > 1:
-                opened = super(RemoteClient, self).search_runs([experiment_id], f"tags.`{Tag.OPENING}` = '{opening}'")
+                opened = super(RemoteClient, self).search_runs([experiment_id], process_filter("opening", opening))
                 if opened:
                     return opened[0]
-            return super(RemoteClient, self).create_run(
-                experiment_id, start_time, (tags or {}) | {Tag.OPENING: opening}, run_name
-            )
+            return super(RemoteClient, self).create_run(experiment_id, start_time, tags, run_name)
 
         return self._ask(f"opening run {run_name!r}", create)
 

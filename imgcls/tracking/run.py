@@ -18,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from imgcls.errors import InputError
 from imgcls.files import written_aside
 from imgcls.record import Artifact, Outcome, Tag
+from imgcls.stored_names import process_tag, stored_name
 from imgcls.tracking.mlflow_internals import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH, is_duplicate_row
 from imgcls.tracking.remote_client import folder_to_write_in
 
@@ -31,11 +32,15 @@ ARTIFACT_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
 class Run:
     """A run of MLflow that is being written; it began at `started` milliseconds since 1970.
 
-    The folder of its artifacts is None for a remote store.
+    The folder of its artifacts is None for a remote store. `process` is what the record says of the process that writes
+    it; whoever holds the run's claim is the only one to write that, so nothing is read before it is written again.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, folder: Path | None, started: int) -> None:
+    def __init__(
+        self, client: MlflowClient, run_id: str, folder: Path | None, started: int, process: Mapping[str, Any]
+    ) -> None:
         self.run_id = run_id
+        self.process = process
         self.started = started
         self.outcome: Outcome = "completed"
         self.folder = folder
@@ -58,13 +63,17 @@ class Run:
         now = int(time.time() * 1000) if at is None else at
         self._client.log_batch(
             self.run_id,
-            metrics=[Metric(key, float(value), now, step) for key, value in metrics.items()],
+            metrics=[Metric(stored_name(key), float(value), now, step) for key, value in metrics.items()],
             tags=[RunTag(key, value) for key, value in fitted_tags(tags or {}).items()],
         )
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags; those that exist are replaced."""
         self.log_metrics({}, tags=tags)
+
+    def heartbeat(self) -> dict[str, str]:
+        """The tag that says that the process which writes the run is alive now."""
+        return process_tag({**self.process, "heartbeat": int(time.time())})
 
     def describe(self, markdown: str) -> None:
         """Sets the description that MLflow's UI shows on the run's page."""

@@ -5,19 +5,16 @@ import os
 import posixpath
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from mlflow.entities import RunInfo, RunTag, ViewType
+from mlflow.entities import Run as StoredRun
+from mlflow.entities import RunTag, ViewType
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import (
-    INVALID_PARAMETER_VALUE,
-    RESOURCE_ALREADY_EXISTS,
-    RESOURCE_DOES_NOT_EXIST,
-    ErrorCode,
-)
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from imgcls.errors import ImgclsError, InputError
 from imgcls.files import check_locks
@@ -25,12 +22,14 @@ from imgcls.machine_failures import explain
 from imgcls.project import MLRUNS, Project
 from imgcls.record import STATUS, UNKNOWN, Kind, Outcome, RunRecord, Tag
 from imgcls.signals import interruption
+from imgcls.stored_names import metrics_of_stored, process_filter, process_of, process_tag, stored_name
 from imgcls.tracking.artifact_places import Places
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed, out_of_sight
 from imgcls.tracking.credentials import redacted, scrubbed
+from imgcls.tracking.experiments import experiment_id
 from imgcls.tracking.heartbeat import beating, seconds_to_silence
 from imgcls.tracking.mlflow_internals import create_database, quieten, remember_opened
-from imgcls.tracking.provenance import git_tags, who_runs
+from imgcls.tracking.provenance import git_tags, versions, who_runs
 from imgcls.tracking.registry import Registry
 from imgcls.tracking.remote_client import RemoteClient, connect, unsent_artifact, waiting_elsewhere
 from imgcls.tracking.run import Run, check_artifact_name, fitted_tags
@@ -92,15 +91,15 @@ class Tracker:
 
     @contextmanager
     def start_run(
-        self, experiment: str, *, kind: Kind, name: str, tags: Mapping[str, str] | None = None
+        self, experiment: str, *, kind: Kind, name: str, tags: Mapping[str, str] | None = None, identity: str = ""
     ) -> Iterator[Run]:
         """Creates a run and ends it with the status that its block deserves.
 
         An Interrupted or KeyboardInterrupt ends it KILLED, any other exception FAILED, each with its reason. Otherwise
-        it is FINISHED with `run.outcome`.
+        it is FINISHED with `run.outcome`. Two runs share an `identity` if they do the same work.
         """
         all_tags = who_runs() | {Tag.KIND: kind, Tag.OUTCOME: "running"} | dict(tags or {})
-        all_tags |= {Tag.CLAIMS: claims_id(self.root)} | git_tags(self.root)
+        all_tags |= process_tag(self._process() | ({"identity": identity} if identity else {})) | git_tags(self.root)
         with ExitStack() as held:
             # Whoever finds the run before it is claimed finds its opening claimed.
             with claim(self.root, _opening(all_tags[Tag.HOST], all_tags[Tag.PID]), "the opening of a run"):
@@ -108,7 +107,7 @@ class Tracker:
                     self._experiment_id(experiment), tags=fitted_tags(all_tags), run_name=name
                 )
                 held.enter_context(self._claim(created.info.run_id))
-            run = self._written_to(created.info)
+            run = self._written_to(created)
             with self._writing(run):
                 yield run
 
@@ -121,13 +120,14 @@ class Tracker:
         """
         with self._claim(run_id, patience=SECONDS_OF_CLOSING):
             record = self.get(run_id)
-            if self.is_running(record) and record.tags.get(Tag.CLAIMS) != claims_id(self.root):
+            if self.is_running(record) and record.process.get("claims") != claims_id(self.root):
                 host, pid = (record.tags.get(name, UNKNOWN) for name in (Tag.HOST, Tag.PID))
-                raise out_of_sight(f"run {run_id}", host, pid, seconds_to_silence(record.tags))
+                raise out_of_sight(f"run {run_id}", host, pid, seconds_to_silence(record))
             if Tag.REASON in record.tags:
                 self._client.delete_tag(run_id, Tag.REASON)
             run = self.amend(run_id)
-            run.set_tags(who_runs() | {Tag.CLAIMS: claims_id(self.root)})
+            run.process = record.process | self._process()
+            run.set_tags(who_runs() | run.heartbeat())
             self._client.update_run(run_id, status="RUNNING")
             run.set_tags({Tag.OUTCOME: "running"})
             with self._writing(run):
@@ -138,10 +138,16 @@ class Tracker:
 
     def amend(self, run_id: str) -> Run:
         """A run that has ended, to add to; its status and its times stay."""
-        return self._written_to(self._client.get_run(run_id).info)
+        return self._written_to(self._client.get_run(run_id))
 
-    def _written_to(self, about: RunInfo) -> Run:
-        return Run(self._client, about.run_id, self._places.to_write(about.artifact_uri), about.start_time)
+    def _written_to(self, stored: StoredRun) -> Run:
+        about = stored.info
+        folder = self._places.to_write(about.artifact_uri)
+        return Run(self._client, about.run_id, folder, about.start_time, process_of(stored.data.tags))
+
+    def _process(self) -> dict[str, Any]:
+        """What a run's record says of this process."""
+        return {"versions": versions(), "claims": claims_id(self.root), "heartbeat": int(time.time())}
 
     @contextmanager
     def _writing(self, run: Run) -> Iterator[Run]:
@@ -179,8 +185,8 @@ class Tracker:
         """Whether a process may be writing a run: by its claim, or by its heartbeat if its claims are not seen here."""
         if record.status != "RUNNING":
             return False
-        if record.tags.get(Tag.CLAIMS) != claims_id(self.root):
-            return seconds_to_silence(record.tags) > 0
+        if record.process.get("claims") != claims_id(self.root):
+            return seconds_to_silence(record) > 0
         opening = _opening(record.tags[Tag.HOST], record.tags[Tag.PID])
         # In this order: a run that is being opened is claimed before its opening is over.
         return is_claimed(self.root, opening) or is_claimed(self.root, record.run_id)
@@ -196,23 +202,8 @@ class Tracker:
         self._client.set_terminated(run_id, STATUS[outcome])
 
     def _experiment_id(self, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            location = (self.root / MLRUNS / name).as_uri() if self._keeps_artifacts else None
-            try:
-                return str(self._client.create_experiment(name, artifact_location=location))
-            except MlflowException as error:
-                if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
-                    raise
-                found = self._client.get_experiment_by_name(name)  # another process was faster
-                assert found is not None
-        if found.lifecycle_stage == "deleted":
-            raise InputError(
-                f"the MLflow experiment {name!r} was deleted; restore it "
-                f"(mlflow experiments restore -x {found.experiment_id}) or give this one another name"
-            )
-        self._places.to_write(found.artifact_location)
-        return str(found.experiment_id)
+        folder = self.root / MLRUNS / name if self._keeps_artifacts else None
+        return experiment_id(self._client, name, folder, self._places)
 
     def registry(self) -> Registry:
         """The registry of models of this store."""
@@ -246,6 +237,7 @@ class Tracker:
         newest: int | None = None,
         prefix: str = "",
         by: Literal["start_time", "end_time"] = "start_time",
+        identity: str = "",
     ) -> list[RunRecord]:
         """All runs with these tags, oldest first.
 
@@ -257,6 +249,7 @@ class Tracker:
             newest: only so many, 1000 at most; the store is spared reading the others.
             prefix: how the run's id begins, in lower-case hexadecimal digits.
             by: what is meant by old and new.
+            identity: of its work, in hexadecimal digits; see `start_run`.
         """
         view = ViewType.ALL if with_deleted else ViewType.ACTIVE_ONLY
         experiments = {e.experiment_id: e.name for e in self._client.search_experiments(view_type=view)}
@@ -266,6 +259,7 @@ class Tracker:
         conditions = [f"tags.`{key}` = '{value}'" for key, value in plain.items()]
         conditions += [f"attributes.status = '{status}'"] if status else []
         conditions += [f"attributes.run_id LIKE '{prefix}%'"] if prefix else []
+        conditions += [process_filter("identity", identity)] if identity else []
         filter_string = " and ".join(conditions)
         enough = newest if plain == dict(tags) else None
         records: list[RunRecord] = []
@@ -287,7 +281,9 @@ class Tracker:
 
     def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
         """(step, value) of a metric, in order."""
-        return [(point.step, point.value) for point in self._client.get_metric_history(run_id, metric)]
+        spellings = dict.fromkeys((stored_name(metric), metric))  # earlier versions stored it as it is called
+        points = [point for name in spellings for point in self._client.get_metric_history(run_id, name)]
+        return [(point.step, point.value) for point in points]
 
     @contextmanager
     def fetch(self, run_id: str, name: str) -> Iterator[Path]:
@@ -374,7 +370,7 @@ class Tracker:
             started=run.info.start_time,
             ended=run.info.end_time,
             params=dict(run.data.params),
-            metrics=dict(run.data.metrics),
+            metrics=metrics_of_stored(run.data.metrics),
             tags=dict(run.data.tags),
             is_deleted=run.info.lifecycle_stage == "deleted",
             folder=self._places.to_remove_from(run.info.artifact_uri),

@@ -71,10 +71,10 @@ class EpochResult:
         return self.val[ACCURACY.on_val]
 
     def metrics(self) -> dict[str, float]:
-        """Metrics of the epoch by their names in the record."""
+        """Metrics of the epoch by their names in the record, val's first: MLflow's pages open on the first one."""
         return {
-            MetricName.TRAIN_LOSS: self.train_loss,
             **self.val,
+            MetricName.TRAIN_LOSS: self.train_loss,
             MetricName.TRAIN_LR: self.lr,
             MetricName.EPOCH_SECONDS: self.seconds,
             MetricName.IMAGES_PER_SECOND: self.images_per_second,

@@ -88,8 +88,8 @@ def test_the_temperature_of_a_run_is_fitted_on_the_predictions_that_it_recorded(
     labels = [names.index(f"prob/{label}") for label in val["label"]]
     fit = temperature_fit(Predictions(np.log(val[names].to_numpy()), np.array(labels)))
     metrics = earlier.client.get_run(result.run_id).data.metrics
-    assert metrics["best/temperature_gain"] == pytest.approx(fit.gain)
-    assert metrics["best/temperature"] == pytest.approx(fit.temperature)
+    assert metrics["best_temperature_gain"] == pytest.approx(fit.gain)
+    assert metrics["best_temperature"] == pytest.approx(fit.temperature)
     assert (
         "recorded by an earlier version, which fitted no temperature. The temperature was fitted for this"
         in result.report

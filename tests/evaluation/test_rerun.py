@@ -45,7 +45,7 @@ def test_a_record_that_another_run_made_is_not_verified(project):
 
 def test_another_temperature_is_not_verified(project):
     done = project.train("train.epochs=1", "train.warmup_epochs=0")
-    project.client.log_metric(done.run_id, "best/temperature", 2.5, step=1)
+    project.client.log_metric(done.run_id, "best_temperature", 2.5, step=1)
     verdict = repeat(project, done.run_id)
     assert not verdict.is_verified and verdict.first_difference.startswith("epoch 1, best/temperature: 2.5 -> ")
 
@@ -59,7 +59,7 @@ def test_elsewhere_a_tolerance_holds_and_the_causes_are_named(project):
     assert verdict.is_verified and verdict.word == "within tolerance"
     assert any(cause.startswith("hardware: cpu: another processor, 64 threads -> ") for cause in verdict.causes)
     assert any("code: commit 0123456789 -> " in cause for cause in verdict.causes)
-    project.client.log_metric(done.run_id, "best/val/accuracy", 0.01, step=9)
+    project.client.log_metric(done.run_id, "val/accuracy_best", 0.01, step=9)
     assert not repeat(project, done.run_id).is_verified
 
 

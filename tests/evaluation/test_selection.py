@@ -50,7 +50,7 @@ class Found:
 
 def set_scores(project, run_ids, accuracy):
     for run_id in run_ids:
-        project.client.log_metric(run_id, "best/val/accuracy", accuracy, step=99)
+        project.client.log_metric(run_id, "val/accuracy_best", accuracy, step=99)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def scores_as(found, scores):
         for run_id in found.fresh[trial]:
             before[run_id] = found.metrics(run_id)
             for name, value in (("accuracy", accuracy), ("loss", loss)):
-                found.project.client.log_metric(run_id, f"best/val/{name}", value, step=99)
+                found.project.client.log_metric(run_id, f"val/{name}_best", value, step=99)
     confirm(found.project, found.sweep_id)
     yield found.project.client.get_run(found.sweep_id).data
     for run_id, metrics in before.items():

@@ -40,7 +40,7 @@ def test_a_run_s_model_gives_its_recorded_predictions(project, average):
     assert (
         model.temperature
         == record.temperature
-        == project.client.get_run(record.run_id).data.metrics["best/temperature"]
+        == project.client.get_run(record.run_id).data.metrics["best_temperature"]
     )
     assert [model.class_names[i] for i in model.probs(pixels).argmax(axis=1)] == list(table["prediction"])
 

@@ -124,7 +124,7 @@ def test_the_same_folder_on_another_machine_has_another_name(tmp_path, monkeypat
 
 def test_with_one_store_for_both_a_copy_leaves_the_runs_of_the_original_alone(project, tmp_path, monkeypatch):
     copy = tmp_path / "copy"
-    with project.tracker.start_run("exp", kind="train", name="a run", tags={"imgcls.identity": "i"}) as run:
+    with project.tracker.start_run("exp", kind="train", name="a run", identity="1d") as run:
         subprocess.run(["cp", "-a", str(project.root), str(copy)], check=True)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_address(project.root / "mlflow.db"))
         tracker = Tracker(copy)
@@ -168,7 +168,9 @@ def test_a_run_of_an_earlier_version_is_judged_by_its_heartbeat(project):
     """Its tag is the bare text of the file."""
     with project.tracker.start_run("exp", kind="train", name="a run") as run:
         earlier = (project.root / "mlruns/.claims/id").read_text()
+        project.client.delete_tag(run.run_id, "imgcls.process")
         project.client.set_tag(run.run_id, "imgcls.claims", earlier)
+        project.client.set_tag(run.run_id, "imgcls.heartbeat", f"{time.time():.0f}")
         assert project.tracker.is_running(project.tracker.get(run.run_id))
         project.client.set_tag(run.run_id, "imgcls.heartbeat", f"{time.time() - 700:.0f}")
         assert not project.tracker.is_running(project.tracker.get(run.run_id))
@@ -176,4 +178,9 @@ def test_a_run_of_an_earlier_version_is_judged_by_its_heartbeat(project):
 
 @pytest.mark.parametrize(("seconds", "beating"), [(30, True), (700, False)])
 def test_of_a_run_elsewhere_the_heartbeat_tells(seconds, beating):
-    assert (seconds_to_silence({"imgcls.heartbeat": f"{time.time() - seconds:.0f}"}) > 0) is beating
+    for tags in (
+        {"imgcls.process": f'{{"heartbeat": {time.time() - seconds:.0f}}}'},
+        {"imgcls.heartbeat": f"{time.time() - seconds:.0f}"},
+    ):
+        record = RunRecord("id", "exp", "run", "RUNNING", 0, params={}, metrics={}, tags=tags)
+        assert (seconds_to_silence(record) > 0) is beating

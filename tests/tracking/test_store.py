@@ -32,7 +32,7 @@ def test_what_is_written_is_read_back_through_mlflow(project):
     assert run.data.metrics == {"val/loss": 0.5, "val/accuracy": 0.75}
     assert run.data.tags["imgcls.kind"] == "train"
     assert run.data.tags["imgcls.outcome"] == "completed"
-    assert {"imgcls.host", "imgcls.pid", "imgcls.heartbeat", "imgcls.versions", "mlflow.user"} <= set(run.data.tags)
+    assert {"imgcls.host", "imgcls.pid", "imgcls.process", "mlflow.user"} <= set(run.data.tags)
     assert [(i.dataset.name, i.tags[0].value) for i in run.inputs.dataset_inputs] == [("exp/train", "train")]
     assert [a.path for a in project.client.list_artifacts(run_id, "folder")] == ["folder/note.txt"]
     assert project.tracker.read_text(run_id, "folder/note.txt") == "hello"

@@ -1,0 +1,40 @@
+"""The experiments of a tracking store: each is made when its first run begins, with its artifacts in a known place."""
+
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.tracking import MlflowClient
+
+from imgcls.errors import InputError
+from imgcls.tracking.artifact_places import Places
+
+
+def experiment_id(client: MlflowClient, name: str, folder: Path | None, places: Places) -> str:
+    """The id of the experiment with this name, which is made where the store has none.
+
+    Args:
+        client: of the store.
+        name: of the experiment.
+        folder: for its artifacts; None leaves them where the store puts them.
+        places: where the artifacts of the store lie.
+
+    Raises:
+        InputError: the experiment was deleted, or its artifacts cannot be written from here.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=None if folder is None else folder.as_uri()))
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                raise
+            found = client.get_experiment_by_name(name)  # another process was faster
+            assert found is not None
+    if found.lifecycle_stage == "deleted":
+        raise InputError(
+            f"the MLflow experiment {name!r} was deleted; restore it "
+            f"(mlflow experiments restore -x {found.experiment_id}) or give this one another name"
+        )
+    places.to_write(found.artifact_location)
+    return str(found.experiment_id)
