@@ -235,7 +235,7 @@ METRICS = (
     epochs = [point.value for run in trials for point in client.get_metric_history(run.info.run_id, "val/worst_error")]
     assert len(epochs) > 3
     assert min(epochs) < max(epochs)
-    assert swept["best/val/worst_error"] == sweep.data.metrics["best/val/worst_error"] == min(epochs)
+    assert swept["best/val/worst_error"] == sweep.data.metrics["val/worst_error_best"] == min(epochs)
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,11 @@ def test_the_record_of_a_run_holds_its_groups_and_their_interval(grouped):
     run = grouped.project.client.get_run(grouped.other)
     table = pd.read_csv(io.StringIO(grouped.tracker.read_text(grouped.other, "predictions/val.csv")), dtype=str)
     assert run.data.tags["imgcls.num_val_groups"] == str(table["group"].nunique())
-    low, high = (run.data.metrics[f"best/val/accuracy_{end}"] for end in ("low", "high"))
+    low, high = (run.data.metrics[f"val/accuracy_best_{end}"] for end in ("low", "high"))
     expected = by_hand(table)
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.03)
-    assert low < run.data.metrics["best/val/accuracy"] < high
-    accuracy, num = run.data.metrics["best/val/accuracy"], len(table)
+    assert low < run.data.metrics["val/accuracy_best"] < high
+    accuracy, num = run.data.metrics["val/accuracy_best"], len(table)
     naive = wilson(round(accuracy * num), num)
     assert (low, high) != pytest.approx((naive.low, naive.high), abs=1e-6)
     assert f"{low:.2f} to {high:.2f}" in score_of(grouped.tracker.get(grouped.other))

@@ -64,7 +64,7 @@ def test_scores_are_those_of_scikit_learn_on_the_stored_predictions(project):
     assert metrics["test/macro_f1"] == pytest.approx(f1_score(labels, predictions, average="macro"))
     assert metrics["test/loss"] == pytest.approx(log_loss(labels, probs, labels=DIGITS))
     assert metrics["test/auroc"] == pytest.approx(roc_auc_score(labels, probs, multi_class="ovr", labels=DIGITS))
-    assert metrics["best/temperature"] != 1
+    assert metrics["best_temperature"] != 1
     calibrated = table[[f"calibrated/{name}" for name in DIGITS]].astype(float).to_numpy()
     assert metrics["test/calibrated_loss"] == pytest.approx(log_loss(labels, calibrated, labels=DIGITS))
     assert metrics["test/calibrated_loss_low"] < metrics["test/calibrated_loss"] < metrics["test/calibrated_loss_high"]
@@ -73,7 +73,7 @@ def test_scores_are_those_of_scikit_learn_on_the_stored_predictions(project):
     gaps = [abs((right[bins == one] - confidence[bins == one]).sum()) for one in np.unique(bins)]
     assert metrics["test/calibrated_ece"] == pytest.approx(sum(gaps) / len(table))
     assert result.flat()["test/calibrated_loss"] == metrics["test/calibrated_loss"]
-    assert result.flat()["best/temperature"] == metrics["best/temperature"]
+    assert result.flat()["best/temperature"] == metrics["best_temperature"]
     correct = int((labels == predictions).sum())
     wilson = binomtest(correct, len(table)).proportion_ci(method="wilson")
     assert (metrics["test/accuracy_low"], metrics["test/accuracy_high"]) == pytest.approx((wilson.low, wilson.high))

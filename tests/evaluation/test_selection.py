@@ -39,7 +39,7 @@ class Found:
     repeat: str
 
     def metrics(self, run_id):
-        return self.project.client.get_run(run_id).data.metrics
+        return self.project.tracker.get(run_id).metrics
 
     def tags(self, run_id):
         return self.project.client.get_run(run_id).data.tags
@@ -78,10 +78,10 @@ def scores_as(found, scores):
             for name, value in (("accuracy", accuracy), ("loss", loss)):
                 found.project.client.log_metric(run_id, f"val/{name}_best", value, step=99)
     confirm(found.project, found.sweep_id)
-    yield found.project.client.get_run(found.sweep_id).data
+    yield found.project.tracker.get(found.sweep_id)
     for run_id, metrics in before.items():
-        for name in ("best/val/accuracy", "best/val/loss"):
-            found.project.client.log_metric(run_id, name, metrics[name], step=99)
+        for name in ("accuracy", "loss"):
+            found.project.client.log_metric(run_id, f"val/{name}_best", metrics[f"best/val/{name}"], step=99)
     confirm(found.project, found.sweep_id)
 
 
@@ -174,7 +174,7 @@ def test_the_report_of_a_confirmed_loser_has_the_mean_and_the_optimism_of_its_ow
 
 
 def test_all_that_a_confirmed_sweep_says_of_its_winner_is_of_that_run(reranked):
-    sweep = reranked.project.client.get_run(reranked.sweep_id).data
+    sweep = reranked.project.tracker.get(reranked.sweep_id)
     best, winner = reranked.trials[0], reranked.fresh[reranked.trials[1]][0]
     assert sweep.tags["imgcls.best_run_id"] == winner and sweep.tags["imgcls.best_trial_run_id"] == best
     for name in ("epoch", "val/accuracy", "val/loss"):

@@ -97,9 +97,9 @@ def test_it_is_one_onnx_file_with_its_provenance(shop, onnx_file):
     assert json.loads(about["class_names"]) == CLASSES
     assert about["run_id"] == shop.run_id and about["config_hash"] == run.tags["imgcls.config_hash"]
     assert about["data_fingerprint"] == run.tags["imgcls.data_fingerprint"]
-    assert float(about["temperature"]) == run.metrics["best/temperature"]
+    assert float(about["temperature"]) == run.metrics["best_temperature"]
     val = json.loads(about["val_scores"])
-    assert val["val/accuracy"] == run.metrics["best/val/accuracy"] and val["val/loss"] == run.metrics["best/val/loss"]
+    assert val["val/accuracy"] == run.metrics["val/accuracy_best"] and val["val/loss"] == run.metrics["val/loss_best"]
     assert val["val/accuracy_low"] < val["val/accuracy"] < val["val/accuracy_high"]
     proof = json.loads(about["proof"])
     assert proof["num_val"] == 21 and 0 < proof["squares_largest_difference"] <= 5e-4

@@ -46,8 +46,8 @@ def test_the_record_of_a_run_is_where_the_experiment_lies(trained):
     record = project.client.get_run(run.run_id)
     assert record.data.tags["imgcls.kind"] == "train"
     assert record.data.tags["imgcls.outcome"] == "completed"
-    assert record.data.metrics["best/val/accuracy"] == run.scores["best/val/accuracy"]
-    assert run.best_epoch == record.data.metrics["best/epoch"] == 1
+    assert record.data.metrics["val/accuracy_best"] == run.scores["best/val/accuracy"]
+    assert run.best_epoch == record.data.metrics["best_epoch"] == 1
     assert run.root == project.root.resolve()
     assert run.run_id in repr(run)
     assert run.run_id in run._repr_html_()
@@ -58,7 +58,7 @@ def test_a_sweep_stands_for_its_winner(trained):
     record = project.client.get_run(sweep.run_id)
     assert sweep.best_run_id == record.data.tags["imgcls.best_run_id"] == sweep.leaderboard.iloc[0]["run_id"]
     assert len(sweep.leaderboard) == record.data.metrics["num_trials"] == 2
-    assert sweep.scores["best/val/accuracy"] == record.data.metrics["best/val/accuracy"]
+    assert sweep.scores["best/val/accuracy"] == record.data.metrics["val/accuracy_best"]
 
 
 def test_evaluations_comparisons_and_lists_are_those_of_the_shell(trained, monkeypatch):

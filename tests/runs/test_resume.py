@@ -316,8 +316,8 @@ def test_a_run_that_ends_on_another_device_has_the_temperature_of_its_checkpoint
     with project.tracker.fetch(run_id, Artifact.BEST) as path:
         content = torch.load(path, weights_only=True)
     metrics = project.client.get_run(run_id).data.metrics
-    assert content["temperature"] == metrics["best/temperature"] != 1
-    assert content["temperature_gain"] == metrics["best/temperature_gain"]
+    assert content["temperature"] == metrics["best_temperature"] != 1
+    assert content["temperature_gain"] == metrics["best_temperature_gain"]
     assert evaluate(run_id, project.tracker).judged.run_id == run_id
 
 

@@ -50,14 +50,14 @@ def test_best_is_the_best_epoch_and_its_predictions_give_its_score(project):
     done = project.train()
     metrics = project.client.get_run(done.run_id).data.metrics
     accuracy = dict(project.tracker.history(done.run_id, "val/accuracy"))
-    assert metrics["best/val/accuracy"] == max(accuracy.values()) == accuracy[int(metrics["best/epoch"])]
+    assert metrics["val/accuracy_best"] == max(accuracy.values()) == accuracy[int(metrics["best_epoch"])]
     table = pd.read_csv(
         io.StringIO(project.tracker.read_text(done.run_id, "predictions/val.csv")), dtype={"label": str}
     )
-    assert accuracy_score(table["label"], table["prediction"].astype(str)) == metrics["best/val/accuracy"]
+    assert accuracy_score(table["label"], table["prediction"].astype(str)) == metrics["val/accuracy_best"]
     probs = table[[f"prob/{i}" for i in range(10)]].to_numpy()
     np.testing.assert_allclose(
-        log_loss(table["label"], probs, labels=[str(i) for i in range(10)]), metrics["best/val/loss"], rtol=1e-6
+        log_loss(table["label"], probs, labels=[str(i) for i in range(10)]), metrics["val/loss_best"], rtol=1e-6
     )
 
 
@@ -141,7 +141,7 @@ def test_nothing_is_logged_for_an_experiment_that_is_refused(project):
 def test_val_loss_can_select(project):
     done = project.train('search.metric="val/loss"')
     losses = dict(project.tracker.history(done.run_id, "val/loss"))
-    assert project.client.get_run(done.run_id).data.metrics["best/val/loss"] == min(losses.values())
+    assert project.client.get_run(done.run_id).data.metrics["val/loss_best"] == min(losses.values())
 
 
 def test_a_run_whose_images_find_no_room_in_the_cache_has_the_same_bits(project, monkeypatch, tmp_path):
