@@ -228,10 +228,11 @@ class Artifact:
         "figures/reliability.png", JUDGED, "confidence against accuracy, without and with temperature"
     )
     WORST_MISTAKES = _artifact("figures/worst_mistakes.png", JUDGED, "the surest wrong predictions")
-    HISTORY_PLOT = _artifact("figures/history.html", SWEEP, "Optuna's plot of each trial's metric")
-    IMPORTANCES_PLOT = _artifact("figures/importances.html", SWEEP, "Optuna's plot of the importances")
-    SLICE_PLOT = _artifact("figures/slice.html", SWEEP, "Optuna's plot of the metric against each key")
-    PARALLEL_PLOT = _artifact("figures/parallel_coordinates.html", SWEEP, "Optuna's plot of all keys of all trials")
+    PLOTS = _artifact(
+        "figures/search.html",
+        SWEEP,
+        "Optuna's plots of the trials on one page: the metric of each, what mattered, each key, all keys at once",
+    )
 
 
 class VersionTag:

@@ -32,6 +32,22 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+PARTS = " · "
+"""What stands between the parts of a trial's name."""
+
+
+def short(value: object) -> str:
+    """Text of a value where there is little room: floats with three digits, small ones as `1.6e-3`; `true` for True."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, float):
+        return str(value)
+    if value == 0 or 0.01 <= abs(value) < 10_000:
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    digits, exponent = f"{value:.2e}".split("e")
+    return f"{float(digits):g}e{int(exponent)}"
+
+
 def nfc(text: str) -> str:
     """The text in Unicode's Normalization Form C, in which names that look alike because of accents are equal."""
     return unicodedata.normalize("NFC", text)

@@ -31,6 +31,7 @@ from imgcls.cli.rerun import rerun
 from imgcls.cli.runs import runs
 from imgcls.cli.sweep import sweep
 from imgcls.cli.train import train
+from imgcls.cli.ui import ui
 from imgcls.errors import ImgclsError, Interrupted
 from imgcls.machine_failures import explain
 from imgcls.terminal import guard_streams
@@ -105,6 +106,7 @@ for _verb in (
     rerun,
     ledger,
     compare,
+    ui,
     models,
     runs,
     keys,

@@ -21,6 +21,7 @@ from imgcls.record import Artifact, MetricName, RunRecord, Tag, best_name
 from imgcls.reporting import html, prediction_figures
 from imgcls.reporting.cautions import caution_tags, flat_cautions
 from imgcls.reporting.drawing import save_png
+from imgcls.reporting.run_scores import score_of
 from imgcls.runs.announce import announce
 from imgcls.runs.prepare import Prepared
 from imgcls.runs.rebuild import best_checkpoint, rebuild, same_place, trained_record
@@ -249,7 +250,7 @@ def _judge(run: Run, candidate: _Candidate, images: DecodedImages, tracker: Trac
     run.log_text(Artifact.REPORT, report)
     title = f"{record.experiment}: held-out evaluation"
     run.log_text(Artifact.REPORT_HTML, html.render(report, list(pictures.values()), title=title))
-    run.describe(report)
+    run.describe(f"**{score_of(evaluation)}**\n\n{report}")
     return Evaluation(evaluation, record, report)
 
 

@@ -11,7 +11,7 @@ from imgcls.metrics import ACCURACY, LOSS
 from imgcls.record import MetricName
 from imgcls.reporting.rounding import rounded, with_interval
 from imgcls.statistics.intervals import Interval
-from imgcls.text import duration
+from imgcls.text import PARTS, duration
 from imgcls.training.epoch import EpochResult
 from imgcls.training.loop import TrainState
 
@@ -44,7 +44,7 @@ class RunProgress:
     """The progress of one run, shown to a person.
 
     Args:
-        title: what the run is called.
+        title: what the run is called; lines of epochs have its first part alone.
         num_epochs: epochs in all.
         steps_per_epoch: steps in each.
         metric: what selects, such as `val/accuracy`.
@@ -91,7 +91,7 @@ class RunProgress:
         if self._metric not in (LOSS.on_val, ACCURACY.on_val):
             selecting = f"  {self._metric} {rounded(result.value(self._metric), interval)}"
         line = (
-            f"{self._title} epoch {result.epoch:>3}/{self._num_epochs}  "
+            f"{self._title.partition(PARTS)[0]} epoch {result.epoch:>3}/{self._num_epochs}  "
             f"{MetricName.TRAIN_LOSS} {result.train_loss:.3f}  {LOSS.on_val} {rounded(result.val_loss, interval)}  "
             f"{ACCURACY.on_val} {with_interval(result.val_accuracy, interval)}{selecting}{' *' if is_best else '  '} "
             f"{result.images_per_second:6.0f} images/s  {self._pace.left(result.epoch, self._num_epochs)}"

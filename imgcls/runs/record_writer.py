@@ -159,15 +159,15 @@ class RecordWriter:
         return Predictions(logits, val.labels, val.groups)
 
     def _best_in_words(self, best: EpochResult, intervals: Mapping[str, Interval]) -> str:
-        """Such as `val/accuracy **0.87 (0.84 to 0.90)**, val/loss 0.35`, with the metric that selects in bold."""
-        epoch, chosen = "Best epoch", "This epoch was chosen by val, so its val score is not an unbiased one."
+        """Such as `val/accuracy **0.87 (0.84 to 0.90)**, val/loss 0.35 at epoch 3`; what selects is first, and bold."""
+        chosen = "This epoch was chosen by val, so its val score is not an unbiased one."
         if self._prepared.experiment.train.score_epoch:
-            epoch, chosen = "Epoch", "This epoch was fixed before the run began."
+            chosen = "This epoch was fixed before the run began."
         words, metric = [], self._prepared.experiment.search.metric
-        for name in reported(metric):
+        for name in dict.fromkeys((metric, *reported(metric))):
             text = score_text(best.value(name), intervals.get(name), intervals[ACCURACY.on_val])
             words.append(f"{name} **{text}**" if name == metric else f"{name} {text}")
-        return f"{epoch} {best.epoch}: {', '.join(words)}. {chosen}"
+        return f"{', '.join(words)} at epoch {best.epoch}. {chosen}"
 
     def _describe(self, best: str = "") -> None:
         """Writes what MLflow's UI shows on the run's page; `best` are the scores of the kept epoch, in words."""
@@ -181,8 +181,8 @@ class RecordWriter:
             f"{start_words(model.weights)}, {schedule_words(experiment.params())}, lr {experiment.train.lr:g}, batches "
             f"of {experiment.train.batch_size}, seed {experiment.train.seed}.",
         ]
-        if best:
-            lines.append(best)
+        if best:  # first, because MLflow's UI cuts a description off after a few lines
+            lines.insert(0, best)
         if said := cautions(self._images.tags):
             lines.append(f"**Caution:** {' '.join(said)} These scores may flatter.")
         if dataset.num_skipped:

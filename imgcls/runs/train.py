@@ -23,6 +23,7 @@ from imgcls.reporting.progress import RunProgress
 from imgcls.rng import derive_seed
 from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import is_kept_larger, other_loss, other_squares, same_work
+from imgcls.runs.experiment_page import write_page
 from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.rebuild import recorded_experiment
@@ -107,6 +108,8 @@ def train_run(
         except DamagedError as error:
             log.warning("%s; a new run begins", error)
     with tracker.start_run(prepared.experiment.name, kind=kind, name=name, tags=tags, identity=identity) as run:
+        if kind == "train":
+            write_page(prepared.experiment, tracker)
         return _Training(run, prepared, work).begin(recorded={})
 
 

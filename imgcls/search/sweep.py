@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -19,6 +20,7 @@ from imgcls.record import Artifact, MetricName, RunRecord, Tag
 from imgcls.rng import derive_seed
 from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import same_work
+from imgcls.runs.experiment_page import write_page
 from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.train import MADE_BY_THE_MACHINE, MEASURED
@@ -115,6 +117,7 @@ class Sweep:
 
     def _run(self) -> SweepResult:
         with self._parent_run() as run:
+            write_page(self.prepared.experiment, self.tracker, self.tracker.get(run.run_id))
             study = self.study(run.run_id)
             study.plan(self._planned)
             Driver(study, len(self.prepared.dataset.val), self.tracker).run()
@@ -215,21 +218,31 @@ class Sweep:
         return None
 
     def _log_plots(self, run: Run, study: Study, *, with_importances: bool) -> None:
-        """Optuna's plots as pages that need no network."""
+        """Optuna's plots on one page that needs no network; the program that draws them is in it once (4.8 MB)."""
         from optuna import visualization
 
-        plots: dict[str, Callable[..., Any]] = {
-            Artifact.HISTORY_PLOT: visualization.plot_optimization_history,
-            Artifact.IMPORTANCES_PLOT: visualization.plot_param_importances,
-            Artifact.SLICE_PLOT: visualization.plot_slice,
-            Artifact.PARALLEL_PLOT: visualization.plot_parallel_coordinate,
-        }
-        if not with_importances:
-            del plots[Artifact.IMPORTANCES_PLOT]
-        for artifact, plot in plots.items():
-            page = plot(study, target_name=self.experiment.search.metric).to_html(include_plotlyjs=True)
-            run.log_text(artifact, page)
+        plots: list[Callable[..., Any]] = [
+            visualization.plot_optimization_history,
+            visualization.plot_slice,
+            visualization.plot_parallel_coordinate,
+        ]
+        if with_importances:
+            plots.insert(1, visualization.plot_param_importances)
+        drawn = [plot(study, target_name=self.experiment.search.metric) for plot in plots]
+        figures = [figure.to_html(full_html=False, include_plotlyjs=number == 0) for number, figure in enumerate(drawn)]
+        run.log_text(
+            Artifact.PLOTS, PLOTS_PAGE.format(title=escape(f"{study.study_name}: plots"), body="\n".join(figures))
+        )
 
+
+PLOTS_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>{title}</title></head>
+<body>
+{body}
+</body>
+</html>
+"""
 
 NOT_IDENTITY = (
     "search.trials", "search.timeout", "search.workers", "search.keep_pruned", "search.confirm.top",

@@ -194,7 +194,15 @@ def write_report(run: Run, tracker: Tracker, winner: RunRecord, best_trial: RunR
     pictures = _pictures(sweep, experiment, board, importances, tracker)
     run.log_text(Artifact.REPORT, markdown)
     run.log_text(Artifact.REPORT_HTML, html.render(markdown, pictures, title=f"{sweep.experiment}: sweep"))
-    run.describe(markdown)
+    run.describe(f"{_result(selection)}\n\n{markdown}")
+
+
+def _result(selection: Selection) -> str:
+    """The first line of the sweep report as MLflow's UI shows it, where a description is cut off after a few lines."""
+    winner, metric = selection.run, selection.metric
+    return (
+        f"{metric} **{val_score(winner, metric)}** of run `{winner.run_id}`, the winner of {selection.trials.in_words}."
+    )
 
 
 def _recorded_importances(sweep_run_id: str, tracker: Tracker) -> dict[str, tuple[float, Interval]]:

@@ -1,5 +1,7 @@
 """One trial, in whatever process runs it: attaches to the study, trains, reports each epoch."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +16,7 @@ from imgcls.runs.record_writer import Finished
 from imgcls.runs.train import train_run
 from imgcls.search.optuna_internals import attach
 from imgcls.search.study import StudyPlace
+from imgcls.text import PARTS, short
 from imgcls.tracking.store import Tracker
 from imgcls.training.epoch import EPOCH_METRICS, EpochResult
 
@@ -64,10 +67,22 @@ def _train(job: TrialJob, tracker: Tracker) -> Finished:
         prepare(job.experiment, tracker.project),
         tracker,
         kind="trial",
-        name=f"trial {job.number}",
+        name=trial_name(job.number, trial.params),
         tags={**job.tags, Tag.PARENT: job.study.sweep_run_id, Tag.VALUES: values},
         prune=prune,
     )
+
+
+def trial_name(number: int, values: Mapping[str, object]) -> str:
+    """The name of a trial's run, which says what the trial was: `trial 1 · lr 1.6e-3 · depth 18`.
+
+    Args:
+        number: of the trial in its study.
+        values: dotted key -> what was drawn; a key is told by its last part, unless another key ends alike.
+    """
+    ends = Counter(key.rpartition(".")[2] for key in values)
+    told = {key: end if ends[end := key.rpartition(".")[2]] == 1 else key for key in values}
+    return PARTS.join([f"trial {number}", *(f"{told[key]} {short(value)}" for key, value in values.items())])
 
 
 def _remove_checkpoints(run_id: str, tracker: Tracker) -> None:

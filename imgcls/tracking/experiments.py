@@ -1,5 +1,6 @@
 """The experiments of a tracking store: each is made when its first run begins, with its artifacts in a known place."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
@@ -38,3 +39,23 @@ def experiment_id(client: MlflowClient, name: str, folder: Path | None, places: 
         )
     places.to_write(found.artifact_location)
     return str(found.experiment_id)
+
+
+class StoredExperiment:
+    """An experiment of the store: `id` is MLflow's."""
+
+    def __init__(self, client: MlflowClient, id_: str) -> None:
+        self.id = id_
+        self._client = client
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Sets those tags that it does not have, or has with another value."""
+        present = self.tags
+        for name, value in tags.items():
+            if present.get(name) != value:
+                self._client.set_experiment_tag(self.id, name, value)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Its tags as they are now."""
+        return dict(self._client.get_experiment(self.id).tags)

@@ -81,6 +81,12 @@ def newest_runs(tracker: Tracker, experiment: str | None, limit: int | None) -> 
     return records
 
 
+def newest_begun(tracker: Tracker) -> RunRecord | None:
+    """Finds the run or sweep that a user began last, whether or not it has finished; None where there is none."""
+    newest = [record for kind in ON_THEIR_OWN for record in tracker.find({Tag.KIND: kind}, newest=1)]
+    return max(newest, key=lambda record: record.started, default=None)
+
+
 def described(record: RunRecord) -> str:
     """A found run in one line: its id, its kind, its experiment and when it began."""
     began = datetime.fromtimestamp(record.started / 1000, UTC)

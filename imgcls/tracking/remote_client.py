@@ -172,6 +172,7 @@ class RemoteClient(MlflowClient):
 
     create_experiment = _asked("create_experiment", "creating experiment {!r}")
     get_experiment = _asked("get_experiment", "reading an experiment")
+    set_experiment_tag = _asked("set_experiment_tag", "describing an experiment")
     get_experiment_by_name = _asked("get_experiment_by_name", "opening a run of experiment {!r}")
     search_experiments = _asked("search_experiments", "listing experiments")
     get_run = _asked("get_run", "reading run {}", after="run")

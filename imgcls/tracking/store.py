@@ -26,7 +26,7 @@ from imgcls.stored_names import metrics_of_stored, process_filter, process_of, p
 from imgcls.tracking.artifact_places import Places
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed, out_of_sight
 from imgcls.tracking.credentials import redacted, scrubbed
-from imgcls.tracking.experiments import experiment_id
+from imgcls.tracking.experiments import StoredExperiment, experiment_id
 from imgcls.tracking.heartbeat import beating, seconds_to_silence
 from imgcls.tracking.mlflow_internals import create_database, quieten, remember_opened
 from imgcls.tracking.provenance import git_tags, versions, who_runs
@@ -200,6 +200,10 @@ class Tracker:
         tags = [RunTag(Tag.OUTCOME, outcome)] + ([RunTag(Tag.REASON, reason)] if reason else [])
         self._client.log_batch(run_id, tags=tags)
         self._client.set_terminated(run_id, STATUS[outcome])
+
+    def experiment(self, name: str) -> StoredExperiment:
+        """An experiment of this store, which is made where it is missing."""
+        return StoredExperiment(self._client, self._experiment_id(name))
 
     def _experiment_id(self, name: str) -> str:
         folder = self.root / MLRUNS / name if self._keeps_artifacts else None

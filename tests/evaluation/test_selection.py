@@ -188,7 +188,8 @@ def test_all_that_a_confirmed_sweep_says_of_its_winner_is_of_that_run(reranked):
     assert len(names) > 9 and all(facts[name] == sweep.metrics[name] for name in names)
     report = reranked.project.tracker.read_text(reranked.sweep_id, "report/report.md")
     assert f"Run `{winner}` with `val/accuracy` {shown(reranked, winner)} at epoch 1." in report
-    assert report == sweep.tags["mlflow.note.content"]
+    result, _, rest = sweep.tags["mlflow.note.content"].partition("\n\n")
+    assert report == rest and f"val/accuracy **{shown(reranked, winner)}**" in result
 
 
 def test_a_comparison_says_what_val_chose_of_each_run(reranked):

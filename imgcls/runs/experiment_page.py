@@ -1,0 +1,70 @@
+"""The page of an experiment in MLflow's UI: its description, saved views of its runs, and their addresses."""
+
+import time
+
+from imgcls.config.keys import Experiment
+from imgcls.metrics import metric_named, reported
+from imgcls.project import Project
+from imgcls.record import RunRecord, Tag, best_name
+from imgcls.stored_names import stored_name
+from imgcls.tracking.saved_view import TAG, SavedView, run_address, view_address
+from imgcls.tracking.store import Tracker
+
+SINGLE_RUNS = "runs"
+"""Key of the view of the runs that no sweep began; the view of a sweep has the name of its study for a key."""
+
+
+def write_page(experiment: Experiment, tracker: Tracker, sweep: RunRecord | None = None) -> None:
+    """Writes the page of an experiment: its file's header as description, and a saved view.
+
+    Args:
+        experiment: of which a run or a sweep has begun.
+        tracker: where its record is.
+        sweep: whose trials the view shows; by default it shows the runs that no sweep began.
+    """
+    view = _view(experiment, sweep)
+    stored = tracker.experiment(experiment.name)
+    tags = {} if f"{TAG}{view.key}" in stored.tags else view.tag(int(time.time() * 1000))
+    if header := header_of(experiment.name, tracker.project):
+        tags[Tag.DESCRIPTION] = header
+    stored.set_tags(tags)
+
+
+def _view(experiment: Experiment, sweep: RunRecord | None) -> SavedView:
+    metric, kind = experiment.search.metric, "train" if sweep is None else "trial"
+    names = dict.fromkeys((metric, *reported(metric)))
+    of_sweep = {} if sweep is None else {Tag.PARENT: sweep.run_id}
+    return SavedView(
+        key=SINGLE_RUNS if sweep is None else sweep.study,
+        name=f"Single runs by {metric}" if sweep is None else f"Trials of {sweep.study} by {metric}",
+        tags={Tag.KIND: kind, **of_sweep},
+        metrics=[stored_name(best_name(name)) for name in names],
+        params=[] if sweep is None else list(experiment.search.space),
+        ascending=not metric_named(metric).higher_is_better,
+    )
+
+
+def address_of(record: RunRecord, tracker: Tracker) -> str:
+    """The address of a run below that of MLflow's UI: the view of a sweep, or the page of a run."""
+    experiment = tracker.experiment(record.experiment)
+    if record.kind == "sweep" and f"{TAG}{record.study}" in experiment.tags:
+        return view_address(experiment.id, record.study)
+    return run_address(experiment.id, record.run_id)
+
+
+def header_of(name: str, project: Project) -> str:
+    """The page's description of an experiment: the comment at the head of its file in `experiments/`, as Markdown.
+
+    Returns:
+        Its lines without the comment signs; "" where the project has no such file, or the file has no header.
+    """
+    try:
+        text = (project.root / "experiments" / f"{name}.toml").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line[1:].removeprefix(" ").rstrip())
+    return "\n".join(lines).strip()

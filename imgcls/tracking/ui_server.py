@@ -1,0 +1,156 @@
+"""MLflow's UI for a while: its server as a child process that only this machine can reach, with little memory."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from imgcls.errors import InputError, ResourceError
+from imgcls.tracking.credentials import redacted, scrubbed
+
+log = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+"""Only this machine reaches the server."""
+
+USUAL_PORT = 5000
+"""MLflow's own."""
+
+NUM_PORTS = 100
+"""How many ports are tried from the usual one on."""
+
+SECONDS_TO_START = 180.0
+"""Seconds in which the server has to answer first; on a busy machine it has taken a minute."""
+
+SECONDS_TO_END = 10.0
+"""Seconds in which the server's processes have to end before they are killed."""
+
+LIGHT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_WORKERS": "1"}
+"""Settings with which the server has two processes and 0.5 GB instead of fourteen and 3.1 GB."""
+
+
+class UiServer:
+    """A running UI of MLflow at an address; the process is None where it is a tracking server that runs elsewhere."""
+
+    def __init__(self, address: str, process: subprocess.Popen[bytes] | None) -> None:
+        self.address = address
+        self._process = process
+
+    def wait(self) -> None:
+        """Waits until the server ends, which Ctrl-C and SIGTERM bring about; returns at once for one elsewhere."""
+        if self._process is not None:
+            self._process.wait()
+
+
+@contextmanager
+def serving(uri: str, root: Path, port: int = 0) -> Iterator[UiServer]:
+    """MLflow's UI on a store for the length of the block; its processes end with the block.
+
+    Args:
+        uri: of the tracking store; a tracking server shows its UI itself.
+        root: the project's root.
+        port: on this machine; 0 for 5000, or the next one that is free.
+
+    Raises:
+        InputError: the port is taken.
+        ResourceError: the server ended before it answered, or did not answer.
+    """
+    if uri.startswith("http"):
+        yield UiServer(redacted(uri).rstrip("/"), None)
+        return
+    port = port or _free_port()
+    _check_free(port)
+    address = f"http://{HOST}:{port}"
+    with TemporaryFile() as output, _stopped_by_sigterm():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)],
+            cwd=root, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
+            env={**os.environ, **LIGHT, "MLFLOW_BACKEND_STORE_URI": uri},  # not an argument: it may hold a password
+        )  # fmt: skip
+        try:
+            log.info("starting MLflow's UI on port %d, which takes 10 to 20 s; Ctrl-C ends it", port)
+            _wait_for_answer(address, process, output.fileno())
+            with suppress(KeyboardInterrupt):
+                yield UiServer(address, process)
+        finally:
+            _end(process)
+
+
+def open_in_browser(address: str) -> None:
+    """Opens an address of the UI in a browser with windows, where this session has one."""
+    has_windows = sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+    if not has_windows or not webbrowser.open(address):
+        log.info("no browser was found in this session; open the address in one")
+
+
+def _free_port() -> int:
+    for port in range(USUAL_PORT, USUAL_PORT + NUM_PORTS):
+        if _is_free(port):
+            return port
+    raise ResourceError(
+        f"no port from {USUAL_PORT} to {USUAL_PORT + NUM_PORTS - 1} is free; name another one with --port"
+    )
+
+
+def _check_free(port: int) -> None:
+    if not _is_free(port):
+        raise InputError(f"port {port} is taken by another program; leave --port out, and a free one is used")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _wait_for_answer(address: str, process: subprocess.Popen[bytes], output: int) -> None:
+    deadline = time.monotonic() + SECONDS_TO_START
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            said = os.pread(output, 100_000, 0).decode(errors="replace").strip().splitlines()[-5:]
+            raise ResourceError("MLflow's UI ended before it answered:\n" + scrubbed("\n".join(said)))
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=2).close()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+        else:
+            return
+    raise ResourceError(f"MLflow's UI did not answer within {SECONDS_TO_START:.0f} s at {address}")
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM and SIGHUP, like Ctrl-C, end the block, so that no server is left behind."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends the server with all its processes, which are in a session of their own."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(SECONDS_TO_END)
