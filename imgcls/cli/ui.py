@@ -1,5 +1,6 @@
 """Open MLflow's UI."""
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -28,7 +29,7 @@ def ui(
     tracker = open_tracker()
     shown = find_run(run, tracker) if run else newest_begun(tracker)
     page = address_of(shown, tracker) if shown else "/#/experiments"
-    with serving(tracker.uri, tracker.root, port) as server:
+    with suppress(KeyboardInterrupt), serving(tracker.uri, tracker.root, port) as server:
         write(f"{server.address}{page}")
         if browser:
             open_in_browser(f"{server.address}{page}")

@@ -80,8 +80,7 @@ def serving(uri: str, root: Path, port: int = 0) -> Iterator[UiServer]:
         try:
             log.info("starting MLflow's UI on port %d, which takes 10 to 20 s; Ctrl-C ends it", port)
             _wait_for_answer(address, process, output.fileno())
-            with suppress(KeyboardInterrupt):
-                yield UiServer(address, process)
+            yield UiServer(address, process)
         finally:
             _end(process)
 
