@@ -75,7 +75,7 @@ def serving(uri: str, root: Path, port: int = 0) -> Iterator[UiServer]:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)],
             cwd=root, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
-            env={**os.environ, **LIGHT, "MLFLOW_BACKEND_STORE_URI": uri},  # not an argument: it may hold a password
+            env=_environment(uri),
         )  # fmt: skip
         try:
             log.info("starting MLflow's UI on port %d, which takes 10 to 20 s; Ctrl-C ends it", port)
@@ -83,6 +83,13 @@ def serving(uri: str, root: Path, port: int = 0) -> Iterator[UiServer]:
             yield UiServer(address, process)
         finally:
             _end(process)
+
+
+def _environment(uri: str) -> dict[str, str]:
+    """The store is not an argument, which others can see: its address may hold a password."""
+    # MLflow looks on PATH for the web server that it starts.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, **LIGHT, "MLFLOW_BACKEND_STORE_URI": uri, "PATH": path}
 
 
 def open_in_browser(address: str) -> None:

@@ -32,10 +32,13 @@ def test_the_record_of_a_run_is_whole(project):
     assert "auto" not in {run.data.params[key] for key in ("data.mean", "data.std", "train.precision", "model.stem")}
     for name in PER_EPOCH:
         assert [point.step for point in project.client.get_metric_history(done.run_id, name)] == [1, 2, 3], name
-    for tag in ("config_hash", "data_fingerprint", "test_fingerprint", "device", "versions", "host", "pid"):
+    for tag in ("config_hash", "data_fingerprint", "test_fingerprint", "device", "host", "pid", "process"):
         assert run.data.tags[f"imgcls.{tag}"]
     assert {i.tags[0].value for i in run.inputs.dataset_inputs} == {"train", "val"}
-    assert "val/accuracy" in run.data.tags["mlflow.note.content"]
+    process = json.loads(run.data.tags["imgcls.process"])
+    assert process.keys() == {"versions", "claims", "heartbeat", "identity"} and process["versions"]["torch"]
+    # MLflow's UI cuts a description off after three lines, so the score is in the first.
+    assert run.data.tags["mlflow.note.content"].startswith("val/accuracy **0.")
     paths = {
         artifact.path
         for folder in (None, "checkpoints", "predictions", "figures")
