@@ -12,13 +12,14 @@ INTRODUCTION = """# What a run leaves in MLflow
 Made by `python docs/record.py` from `imgcls/record.py`. Other programs may read these names, so each keeps its meaning.
 
 Every key of the experiment file is a parameter under its dotted name, such as `train.lr`, unless the network or the
-augmentation ignores it; the artifact `config.toml` has every key. A run may lack a name of its kind: earlier versions did
-not write all of them, and some stand only where there is something to say. SCORE is the name
-of a score such as `accuracy` or `loss`, SPLIT is `val` or `test`, and `{}` stands for a number or a name. The step of a
-metric is the number of completed epochs.
+augmentation ignores it; the artifact `config.toml` has every key. A run may lack a name of its kind: earlier versions
+did not write all of them, and some stand only where there is something to say. SCORE is the name of a score such as
+`accuracy` or `loss`, SPLIT is `val` or `test`, and `{}` stands for a number or a name. The step of a metric is the
+number of completed epochs.
 
 In MLflow's UI a score at the kept epoch stands beside its curve: `val/accuracy_best`. `--json` and the library call it
-`best/val/accuracy`, and `best_epoch` is `best/epoch` there. Earlier versions stored those names, and such runs are read as well.
+`best/val/accuracy`, and `best_epoch` is `best/epoch` there. Earlier versions stored those names, and such runs are read
+as well.
 
 "trained" runs are of the kinds train, trial, confirm and rerun.
 """

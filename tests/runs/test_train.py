@@ -1,4 +1,5 @@
 import io
+import json
 
 import numpy as np
 import pandas as pd
