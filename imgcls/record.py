@@ -122,6 +122,8 @@ class Tag:
     LOSS = _tag("imgcls.loss", WITH_IMAGES, "number of the definition of the optimised loss; absent means 1")
     DATASET_SPLIT = _tag("mlflow.data.context", TRAINED, "of a data set that is linked to the run: train or val")
 
+    NO_GRAD_CAM = _tag("imgcls.no_grad_cam", TRAINED, "why a run with figures of val has no `figures/val_grad_cam.png`")
+
     # A sweep and what is below it
     STUDY = _tag("imgcls.study", ("sweep", "trial", "confirm"), "name of the Optuna study")
     TRIAL = _tag("imgcls.trial", ("trial", "confirm"), "number of the trial, or of the one that is confirmed")
@@ -200,6 +202,8 @@ class Artifact:
     LAST = _artifact("checkpoints/last.pt", TRAINED, "state from which an interrupted run goes on")
     EPOCH = _artifact("checkpoints/epoch_{:04d}.pt", TRAINED, "weights of one epoch, from `train.save_from_epoch` on")
     VAL_PREDICTIONS = _artifact("predictions/val.csv", TRAINED, "a row per val image, at the epoch kept")
+    VAL_PER_CLASS = _artifact("report/val_per_class.csv", TRAINED, "precision, recall and F1 of each class on val")
+    LABEL_ERRORS = _artifact("report/label_errors.csv", TRAINED, "val images whose labels may be wrong")
     TEST_PREDICTIONS = _artifact("predictions/test.csv", JUDGED, "a row per test image")
     REPORT = _artifact("report/report.md", ("sweep", "evaluation", "rerun"), "the report as Markdown")
     REPORT_HTML = _artifact("report/report.html", ("sweep", "evaluation"), "the report as one page with its figures")
@@ -219,6 +223,14 @@ class Artifact:
         "report/sealed_test_sketches.npy", WITH_IMAGES, "uint8 (N, 272), sketches that show copies of them"
     )
     CURVES = _artifact("figures/curves.png", TRAINED, "the loss and the metric that selects, of each epoch")
+    TRAINING_SAMPLE = _artifact("figures/training_sample.png", TRAINED, "train images after augmentation, with labels")
+    VAL_MISTAKES = _artifact("figures/val_mistakes.png", TRAINED, "the surest wrong predictions on val")
+    VAL_GRAD_CAM = _artifact("figures/val_grad_cam.png", TRAINED, "the places that spoke for those predictions")
+    VAL_LABEL_ERRORS = _artifact("figures/val_label_errors.png", TRAINED, "val images whose labels are likely wrong")
+    VAL_RELIABILITY = _artifact("figures/val_reliability.png", TRAINED, "confidence against accuracy on val")
+    VAL_CONFUSION_MATRIX = _artifact(
+        "figures/val_confusion_matrix.png", TRAINED, "which class is taken for which on val"
+    )
     NEAR_DUPLICATES_FIGURE = _artifact("figures/near_duplicates.png", ("sweep", "train"), "those of train and val")
     DIFFERENT_CLASSES = _artifact(
         "figures/different_classes_{}.png", ("sweep", "train"), "those of a split, two classes"

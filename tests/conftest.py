@@ -37,6 +37,9 @@ lr = 2e-2
 threads = 1
 device = "cpu"
 
+[report]
+figures = "none"
+
 [search]
 trials = 3
 

@@ -24,16 +24,18 @@ def compare(
     Example: imgcls compare last best --html comparison.html
     """
     from imgcls.evaluation.compare import compare as compared
-    from imgcls.evaluation.comparison_report import comparison_markdown, comparison_pictures
-    from imgcls.reporting.html import render
+    from imgcls.evaluation.comparison_report import comparison_markdown, comparison_pictures, comparison_report
+    from imgcls.reporting.html import page
+    from imgcls.reporting.run_links import run_link
 
-    result = compared(run_ids, open_tracker())
-    markdown = comparison_markdown(result)
+    tracker = open_tracker()
+    result = compared(run_ids, tracker)
     if html is not None:
-        page = render(markdown, comparison_pictures(result), title="Comparison of runs")
+        links = [run_link(f"Run {number}", run, tracker) for number, run in enumerate(result.runs, 1)]
+        report = comparison_report(result, comparison_pictures(result), links)
         try:
-            html.write_text(page, encoding="utf-8")
+            html.write_text(page(*report), encoding="utf-8")
         except OSError as error:
             why = f"{html} cannot be written: {error.strerror}"
             raise InputError(f"{why}; name a file in a folder that exists") from error
-    answer(result.flat(), markdown, as_json=as_json)
+    answer(result.flat(), comparison_markdown(result), as_json=as_json)

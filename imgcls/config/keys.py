@@ -292,6 +292,13 @@ class SearchConfig(Section):
     """Training the best configurations again."""
 
 
+class ReportConfig(Section):
+    """The keys of [report]: which runs leave pictures; no score depends on them."""
+
+    figures: Literal["winner", "all", "none"] = "winner"
+    """Runs whose pictures are drawn: `winner` (a sweep's, and every single run), `all` completed ones, or `none`."""
+
+
 class Experiment(Section):
     """All keys of one experiment: the whole file."""
 
@@ -307,6 +314,8 @@ class Experiment(Section):
     """How it is trained."""
     search: SearchConfig = SearchConfig()
     """How a sweep searches."""
+    report: ReportConfig = ReportConfig()
+    """Which runs leave pictures."""
 
     @model_validator(mode="after")
     def _space_is_sound(self) -> Experiment:
@@ -357,8 +366,9 @@ class Experiment(Section):
         return {key: value if isinstance(value, str) else as_toml(value) for key, value in self._values().items()}
 
     def config_hash(self, *, without: Sequence[str] = ()) -> str:
-        """Sixteen hex digits of SHA-256 over the values, less the dotted keys in `without`."""
+        """Sixteen hex digits of SHA-256 over the values, less the dotted keys in `without` and those of [report]."""
         values = {key: value for key, value in self._values().items() if key not in without}
+        values = {key: value for key, value in values.items() if not key.startswith("report.")}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def _values(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A comparison as a text with tables, and its curves."""
+"""The report of a comparison: what runs differ by on the same images, and their curves."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,7 +8,8 @@ from imgcls.record import RunRecord
 from imgcls.reporting import training_figures
 from imgcls.reporting.cautions import cautions, warning
 from imgcls.reporting.drawing import save_png
-from imgcls.reporting.rounding import UNDEFINED, score_text, with_interval
+from imgcls.reporting.report import Headline, Link, Picture, Report, Section, markdown
+from imgcls.reporting.rounding import UNDEFINED, ends, rounded, score_text, with_interval
 from imgcls.reporting.tables import markdown_table
 from imgcls.statistics.groups import TOO_FEW
 from imgcls.statistics.intervals import NO_INTERVAL
@@ -17,41 +18,81 @@ SMALLEST_P = 1e-4
 """Least p-value that is shown as it is; a smaller one is shown as being below it."""
 
 
+def comparison_report(comparison: Comparison, pictures: Sequence[Picture] = (), links: Sequence[Link] = ()) -> Report:
+    """The comparison report: what to show as a page and as Markdown.
+
+    Args:
+        comparison: of two runs or more.
+        pictures: as `comparison_pictures` gives them.
+        links: to the runs.
+    """
+    runs, test = comparison.runs, comparison.test
+    table = markdown_table(
+        ("", "run", "name", "experiment", "kind", "epoch", "val selected its"),
+        [_run_row(i, run, comparison) for i, run in enumerate(runs, 1)],
+    )
+    on_val = [*_split_blocks(comparison.val), _caution(comparison), *_cautions(runs)]
+    sections = [
+        Section("Runs", [table, *links]),
+        Section(f"On val, {comparison.val.num_images} images", on_val),
+        *([Section("Curves", [CURVES, *pictures])] if pictures else []),
+        Section("On test" + (f", {test.num_images} images" if test else ""), _on_test(comparison)),
+        Section("What differs in their configs", [_differences(comparison)]),
+    ]
+    return Report(f"Comparison of {len(runs)} runs", _headline(comparison.val), sections)
+
+
 def comparison_markdown(comparison: Comparison) -> str:
     """The comparison report as Markdown."""
-    return "\n\n".join(_blocks(comparison)) + "\n"
+    return markdown(*comparison_report(comparison))
 
 
-def comparison_pictures(comparison: Comparison) -> list[tuple[str, bytes]]:
-    """The comparison report's pictures: (caption, PNG) of the curves of all runs, overlaid."""
+def comparison_pictures(comparison: Comparison) -> list[Picture]:
+    """The comparison report's figures: the curves of all runs, overlaid."""
     named = zip(comparison.runs, comparison.histories, strict=True)
     curves = {f"{i} {run.name}": history for i, (run, history) in enumerate(named, 1)}
     metric = ACCURACY if comparison.val.metric is LOSS else comparison.val.metric
     caption = f"{metric.words[0].upper()}{metric.words[1:]} and loss on val over the epochs"
-    return [(caption, save_png(training_figures.overlaid_curves(curves, metric)))]
+    alt = f"{caption}, of {', '.join(f'run {name}' for name in curves)}."
+    return [Picture(save_png(training_figures.overlaid_curves(curves, metric)), alt, f"{caption}.")]
 
 
-def _blocks(comparison: Comparison) -> Iterator[str]:
-    runs, header = comparison.runs, [f"run {i}" for i, _ in enumerate(comparison.runs, 1)]
-    yield f"# Comparison of {len(runs)} runs"
-    yield markdown_table(
-        ("", "run", "name", "experiment", "kind", "epoch", "val selected its"),
-        [_run_row(i, run, comparison) for i, run in enumerate(runs, 1)],
-    )
-    yield f"## On val, {comparison.val.num_images} images"
-    yield from _split_blocks(comparison.val)
-    yield _caution(comparison)
-    yield from _cautions(runs)
-    yield "## On test" + (f", {comparison.test.num_images} images" if comparison.test else "")
+CURVES = "Each run's curves over its epochs, on val. They show whether a run was still getting better when it ended."
+"""What the comparison report says of its figure."""
+
+
+def _headline(val: Split) -> Headline:
+    """The two runs that are right most often on val, against each other."""
+    best = sorted(sorted(val.num_right, key=lambda run: -val.num_right[run])[:2])
+    pair = next(pair for pair in val.pairs if [pair.first, pair.second] == best)
+    number = rounded(pair.difference, pair.interval or NO_INTERVAL)
+    which = "The two best runs" if len(val.num_right) > 2 else "The runs"
+    if pair.interval is None:
+        told = ""
+    elif pair.interval.low <= 0 <= pair.interval.high:
+        told = f" {which} cannot be told apart by these images: the interval holds 0."
+    else:
+        told = f" {which} differ by more than the luck of these images explains: the interval leaves out 0."
+    meaning = f"accuracy of run {pair.first} minus that of run {pair.second}, on the same {val.num_images} val images."
+    sign = "+" if pair.difference > 0 else ""
+    return Headline(f"{sign}{number}", ends(pair.interval) if pair.interval else "", f"{meaning}{told}")
+
+
+def _on_test(comparison: Comparison) -> list[str]:
+    blocks = []
     if comparison.test:
-        yield from _split_blocks(comparison.test)
-        yield "Whoever chooses a run by these numbers makes test a second val."
-        yield from _cautions(runs)
-    if comparison.test_note:
-        yield comparison.test_note
-    yield "## What differs in their configs"
+        blocks = [
+            *_split_blocks(comparison.test),
+            "Whoever chooses a run by these numbers makes test a second val.",
+            *_cautions(comparison.runs),
+        ]
+    return [*blocks, comparison.test_note] if comparison.test_note else blocks
+
+
+def _differences(comparison: Comparison) -> str:
+    header = [f"run {i}" for i, _ in enumerate(comparison.runs, 1)]
     rows = [(key, *values) for key, values in comparison.differences.items()]
-    yield markdown_table(("key", *header), rows) if rows else "Nothing."
+    return markdown_table(("key", *header), rows) if rows else "Nothing."
 
 
 def _run_row(number: int, run: RunRecord, comparison: Comparison) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The report of a held-out evaluation, from the records of the evaluation, of the run judged and of its sweep."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import pandas as pd
@@ -9,12 +9,14 @@ import pandas as pd
 from imgcls.evaluation.confirmation import mean_words, optimism_words
 from imgcls.evaluation.selection import Selection, story
 from imgcls.metrics import ACCURACY, CALIBRATED, METRICS, Metric, Scores, metric_named
-from imgcls.record import MetricName, RunRecord, Tag
+from imgcls.record import Artifact, MetricName, RunRecord, Tag
 from imgcls.reporting.cautions import cautions, warned, warning
+from imgcls.reporting.class_table import ABSENT_CLASSES, class_table
 from imgcls.reporting.methods_section import commit_words, device_words, methods, model_words, split_words
+from imgcls.reporting.report import Headline, Link, Picture, Report, Section
 from imgcls.reporting.rounding import UNDEFINED, ends, rounded, score_text, with_interval
 from imgcls.reporting.run_scores import val_score
-from imgcls.reporting.tables import document, escaped, markdown_table, shell
+from imgcls.reporting.tables import escaped, markdown_table, shell
 from imgcls.reporting.where_to_look import fetch_config
 from imgcls.statistics.groups import about_groups
 from imgcls.statistics.intervals import Interval, difference_interval
@@ -27,20 +29,16 @@ NO_INTERVAL_OF_ECE = "The calibration error has no interval, since it is biased 
 
 SCORE_TITLES = ["score", "test", "95% interval", "val", "95% interval on val"]
 
-ABSENT_CLASSES = (
-    "The macro-F1 is the mean of the column F1. As in scikit-learn with zero_division=0, a share with nothing to "
-    "divide by counts 0, and a class that is neither present nor predicted is left out (–)."
-)
-"""What the class table says of a class without images or without predictions."""
 
-
-def evaluation_markdown(
+def evaluation_report(
     evaluation: RunRecord,
     selection: Selection,
     classes: pd.DataFrame,
     intervals: Mapping[str, Scores] = MappingProxyType({}),
-) -> str:
-    """The evaluation report as Markdown.
+    pictures: Mapping[str, Picture] = MappingProxyType({}),
+    links: Sequence[Link] = (),
+) -> Report:
+    """The evaluation report: what to show as a page and as Markdown.
 
     A score carries no more digits than its 95% interval supports, one without an interval no more than the accuracy's
     on the same images; those of a class, no more than its recall's.
@@ -50,39 +48,77 @@ def evaluation_markdown(
         selection: of the run judged.
         classes: on test, as `statistics.per_class` gives it.
         intervals: of each split, which say why a score has none and what was done about groups.
+        pictures: artifact's name -> figure, of test.
+        links: to the runs.
     """
     judged, said = selection.run, cautions(evaluation.tags)
     num_test, command = evaluation.num_test, f"python evaluate.py --run-id {judged.run_id} --again"
-    return document(
-        f"# {escaped(judged.experiment)}: held-out evaluation",
+    opening = (
         f"Run `{judged.run_id}` ({escaped(model_words(judged))}) judged on {num_test} test images. "
-        f"{look_words(evaluation)}",
-        "## Scores",
-        _score_table(evaluation, selection),
-        *filter(None, [temperature_words(evaluation, judged)]),
-        about_intervals(intervals),
-        *warning(said),
-        "## How it was chosen",
-        _epoch(selection),
-        " ".join(story(selection)),
-        "## From val to test",
-        markdown_table(("step", "value"), _steps(evaluation, selection)),
-        _gap(evaluation, selection),
-        *warning(said),
-        "## For a methods section",
-        warned(_methods(evaluation, selection, len(classes)), said),
-        "## Classes, on test",
-        _class_table(classes),
-        ABSENT_CLASSES,
-        *warning(said),
-        "## Settings",
-        markdown_table(("setting", "value"), _settings(evaluation, judged, len(classes))),
-        "## How to repeat it",
-        "From the root of the repository. Judging again opens the test split again, which counts as a further look:",
-        shell(command),
-        "The run judged left its whole configuration, which feeds a new run as it is:",
-        shell(fetch_config(judged.run_id)),
+        f"{look_words(evaluation)}"
     )
+
+    def shown(*names: str) -> list[Picture]:
+        return [pictures[name] for name in names if name in pictures]
+
+    sections = [
+        Section(
+            "Scores",
+            [
+                opening,
+                *links,
+                _score_table(evaluation, selection),
+                *filter(None, [temperature_words(evaluation, judged)]),
+                *shown(Artifact.RELIABILITY),
+                about_intervals(intervals),
+                *warning(said),
+            ],
+        ),
+        Section(
+            "Classes, on test",
+            [*shown(Artifact.CONFUSION_MATRIX), class_table(classes), ABSENT_CLASSES, *warning(said)],
+        ),
+        *([Section("Mistakes on test", [MISTAKES, *mistakes])] if (mistakes := shown(Artifact.WORST_MISTAKES)) else []),
+        Section("How it was chosen", [_epoch(selection), " ".join(story(selection))]),
+        Section(
+            "From val to test",
+            [
+                markdown_table(("step", "value"), _steps(evaluation, selection)),
+                _gap(evaluation, selection),
+                *warning(said),
+            ],
+        ),
+        Section("For a methods section", [warned(_methods(evaluation, selection, len(classes)), said)]),
+        Section("Settings", [markdown_table(("setting", "value"), _settings(evaluation, judged, len(classes)))]),
+        Section(
+            "How to repeat it",
+            [
+                "From the root of the repository. Judging again opens the test split again, which counts as a further "
+                "look:",
+                shell(command),
+                "The run judged left its whole configuration, which feeds a new run as it is:",
+                shell(fetch_config(judged.run_id)),
+            ],
+        ),
+    ]
+    return Report(f"{judged.experiment}: held-out evaluation", _headline(evaluation, selection), sections)
+
+
+MISTAKES = (
+    "These are the wrong predictions of the highest confidence, the surest first. Above each image stand its label, "
+    "the predicted class and the probability of that class. Whoever changes the model because of them makes test "
+    "a second val."
+)
+"""What the evaluation report says of the mistakes that it shows."""
+
+
+def _headline(evaluation: RunRecord, selection: Selection) -> Headline:
+    metric, test = metric_named(selection.metric), Scores.from_metrics(evaluation.metrics, "test")
+    own = test.intervals.get(metric.name)
+    number = rounded(test[metric.name], own or test.interval(ACCURACY.name))
+    meaning = f"{metric.words} on {evaluation.num_test} test images, look {evaluation.look} at this test split."
+    has_interval = own is not None and not math.isnan(own.half_width)
+    return Headline(number, ends(own) if own and has_interval else "", meaning, " ".join(cautions(evaluation.tags)))
 
 
 def about_intervals(intervals: Mapping[str, Scores]) -> str:
@@ -310,26 +346,6 @@ def _accuracy_stated(scores: Scores, *, wilson: bool) -> str:
     if math.isnan(interval.low):
         return f"{value} (no interval: too few groups of images)"
     return f"{value} (95% {'Wilson ' if wilson else ''}interval {ends(interval)})"
-
-
-def _class_table(per_class: pd.DataFrame) -> str:
-    columns = per_class[["class", "precision", "recall", "f1", "num_images", "recall_low", "recall_high"]]
-    return markdown_table(
-        ("class", "precision", "recall", "95% interval", "F1", "images"),
-        [_class_row(*row) for row in columns.itertuples(index=False, name=None)],
-    )
-
-
-def _class_row(
-    name: str, precision: float, recall: float, f1: float, num_images: int, low: float, high: float
-) -> tuple[str, ...]:
-    if math.isnan(f1):
-        return name, UNDEFINED, UNDEFINED, UNDEFINED, UNDEFINED, "0"
-    if not num_images:  # every image predicted as this class is another's
-        return name, "0", UNDEFINED, UNDEFINED, "0", "0"
-    interval = Interval(low, high)
-    shown = rounded(precision, interval), rounded(recall, interval), ends(interval), rounded(f1, interval)
-    return name, *shown, str(num_images)
 
 
 def _settings(evaluation: RunRecord, judged: RunRecord, num_classes: int) -> list[tuple[str, str]]:

@@ -14,13 +14,15 @@ from imgcls.data.held_out import HeldOut, Look
 from imgcls.data.image_set import DecodedImages, Hashes
 from imgcls.data.loader import Loader
 from imgcls.errors import DataError, InputError, SealedError
-from imgcls.evaluation.evaluation_report import evaluation_markdown
+from imgcls.evaluation.evaluation_report import evaluation_report
 from imgcls.evaluation.selection import Selection, selection_of
 from imgcls.metrics import ACCURACY, Scores, metric_named, reported, score, val_scores
 from imgcls.record import Artifact, MetricName, RunRecord, Tag, best_name
-from imgcls.reporting import html, prediction_figures
+from imgcls.reporting import html, image_figures, prediction_figures
 from imgcls.reporting.cautions import caution_tags, flat_cautions
 from imgcls.reporting.drawing import save_png
+from imgcls.reporting.report import Picture, markdown
+from imgcls.reporting.run_links import run_link, within_ui
 from imgcls.reporting.run_scores import score_of
 from imgcls.runs.announce import announce
 from imgcls.runs.prepare import Prepared
@@ -238,42 +240,48 @@ def _judge(run: Run, candidate: _Candidate, images: DecodedImages, tracker: Trac
     run.log_text(Artifact.TEST_PREDICTIONS, table.to_csv(index=False))
     run.log_text(Artifact.PER_CLASS, classes.to_csv(index=False))
     pictures = _pictures(images, predictions, names, temperature)
-    for name, (_, png) in pictures.items():
-        run.log_bytes(name, png)
+    for name, picture in pictures.items():
+        run.log_bytes(name, picture.png)
     if images.groups:
         run.set_tags({
             Tag.NUM_VAL_GROUPS: str(on_val.num_groups), Tag.NUM_TEST_GROUPS: str(on_test.num_groups),
         })  # fmt: skip
     scores = {"test": on_test, "val": on_val}
     evaluation = tracker.get(run.run_id)
-    report = evaluation_markdown(evaluation, candidate.selection, classes, scores)
-    run.log_text(Artifact.REPORT, report)
-    title = f"{record.experiment}: held-out evaluation"
-    run.log_text(Artifact.REPORT_HTML, html.render(report, list(pictures.values()), title=title))
-    run.describe(f"**{score_of(evaluation)}**\n\n{report}")
-    return Evaluation(evaluation, record, report)
+    links = [run_link("The run judged", record, tracker), run_link("This evaluation", evaluation, tracker)]
+    report = evaluation_report(evaluation, candidate.selection, classes, scores, pictures, links)
+    as_text = markdown(*report)
+    run.log_text(Artifact.REPORT, as_text)
+    run.log_text(Artifact.REPORT_HTML, html.page(*report))
+    text = markdown("", None, report.sections)
+    run.describe(f"**{score_of(evaluation)}**\n\n{within_ui(text, tracker)}")
+    return Evaluation(evaluation, record, as_text)
 
 
 def _pictures(
     images: DecodedImages, predictions: Predictions, names: tuple[str, ...], temperature: float
-) -> dict[str, tuple[str, bytes]]:
-    """Name -> (caption, PNG)."""
+) -> dict[str, Picture]:
+    """Artifact's name -> figure."""
     probs = softmax(predictions.logits.astype(np.float64), axis=1)
-    drawn = {
-        Artifact.CONFUSION_MATRIX: (
-            "Who is taken for whom on test",
-            prediction_figures.confusion_matrix(predictions.confusion(), names),
+    right = f"{int(predictions.hits.sum())} of {len(images)} test images are predicted right."
+    with_it = ", without and with temperature" if temperature != 1 else ""
+    matrix = prediction_figures.confusion_matrix(predictions.confusion(), names)
+    reliability = prediction_figures.reliability_diagram(predictions, temperature)
+    mistakes = image_figures.worst_mistakes(images.pixels, images.labels, probs, images.keys, names)
+    return {
+        Artifact.CONFUSION_MATRIX: Picture(
+            save_png(matrix), f"Confusion matrix of the test images. {right} The table below has the classes.",
+            "Each row is a true class, each column a predicted one. The colour is the share of the true class.",
         ),
-        Artifact.RELIABILITY: (
-            "Confidence against accuracy on test" + (", without and with temperature" if temperature != 1 else ""),
-            prediction_figures.reliability_diagram(predictions, temperature),
+        Artifact.RELIABILITY: Picture(
+            save_png(reliability),
+            f"Accuracy against confidence on test{with_it}. The table above has the errors (ECE).",
+            "A point below the diagonal means: less often right than its confidence says.",
         ),
-        Artifact.WORST_MISTAKES: (
-            "The worst mistakes on test",
-            prediction_figures.worst_mistakes(images.pixels, images.labels, probs, images.keys, names),
+        Artifact.WORST_MISTAKES: Picture(
+            save_png(mistakes), f"Test images that are predicted wrong, the surest ones. {right}", is_drawing=False
         ),
-    }
-    return {name: (caption, save_png(figure)) for name, (caption, figure) in drawn.items()}
+    }  # fmt: skip
 
 
 # --- before the split is opened ---------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ class RandomEncoder(nn.Module):
     """
 
     weight: Tensor
+    why_no_map = "the frozen projection of random-encoder scatters each patch, so no map lies over the image"
+    """Why Grad-CAM cannot show places of the image."""
 
     def __init__(self, patch: int, seed: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Figures of a classifier's predictions, and of images. Each function gives a new `Figure`."""
+"""Figures of a classifier's predictions: confusion and calibration. Each function gives a new `Figure`."""
 
 import math
 from collections.abc import Sequence
@@ -16,13 +16,10 @@ from imgcls.reporting.drawing import (
     GREY,
     PALE_BLUE,
     SMALL,
-    TINY,
     legend_above,
     legible,
     panels,
     plain_axes,
-    sentence,
-    verbatim,
 )
 from imgcls.statistics.calibration import expected_calibration_error
 from imgcls.statistics.calibration import reliability as bins_of_confidence
@@ -132,82 +129,6 @@ def _reliability_column(column: NDArray[np.object_], of: Predictions, words: str
         plain_axes(axes)
 
 
-def worst_mistakes(
-    pixels: NDArray[np.uint8],
-    labels: NDArray[np.integer],
-    probs: NDArray[np.floating],
-    keys: Sequence[str],
-    class_names: Sequence[str],
-    num: int = 24,
-) -> Figure:
-    """Figure of the wrong predictions of the highest confidence: images, each under truth → prediction (confidence).
-
-    Args:
-        pixels: uint8 (N, C, H, W), C = 1 (grey) or 3 (RGB). Only the rows shown are read.
-        labels: int64 (N,).
-        probs: float (N, K).
-        keys: N names of the images in their source.
-        class_names: K names.
-        num: how many to show at most, at least 1.
-
-    Returns:
-        A grid of images, or a sentence where nothing was predicted wrong.
-    """
-    predictions, confidence = probs.argmax(axis=1), probs.max(axis=1)
-    mistakes = np.flatnonzero(predictions != labels)
-    if not len(mistakes):
-        return sentence(f"No mistakes: all {len(labels)} images were predicted right.")
-    shown = mistakes[np.argsort(-confidence[mistakes], kind="stable")][:num]
-    num_columns = min(6, len(shown))
-    num_rows = math.ceil(len(shown) / num_columns)
-    # Three columns at least, so that the title has room.
-    figure = Figure(figsize=(1.75 * max(num_columns, 3), 2.35 * num_rows + 0.4), layout="constrained")
-    figure.suptitle(f"Mistakes of highest confidence: {len(shown)} of {len(mistakes)}", fontsize=10)
-    cells = figure.subplots(num_rows, num_columns, squeeze=False).flatten().tolist()
-    for axes in cells:
-        axes.set_axis_off()
-    for axes, row in zip(cells, shown, strict=False):
-        truth, prediction = class_names[labels[row]], class_names[predictions[row]]
-        _show_image(axes, pixels[row])
-        axes.set_title(f"{legible(truth)} →\n{legible(prediction, 15)} ({confidence[row]:.1%})", fontsize=SMALL)
-        _name_below(axes, keys[row])
-    return figure
-
-
-def near_duplicates(
-    above: NDArray[np.uint8], below: NDArray[np.uint8], keys: Sequence[tuple[str, str]], num_pairs: int,
-    title: str = "Near duplicates, train above val",
-) -> Figure:  # fmt: skip
-    """Figure beside those of predictions: pairs of images, each above the one that looks like it.
-
-    Args:
-        above: uint8 (N, C, H, W), C = 1 (grey) or 3 (RGB), N at least 1.
-        below: uint8 (N, C, S, S), their counterparts.
-        keys: N pairs of names.
-        num_pairs: how many pairs there are in all.
-        title: what they are.
-    """
-    num_columns = min(5, len(keys))
-    num_blocks = math.ceil(len(keys) / num_columns)
-    # In inches: two images of 1.66, a name of 0.2 below each, and a gap of 0.25 between one pair and the next; three
-    # columns at least, so that the title has room. No constrained layout, which takes longer than the drawing.
-    height = 0.4 + 3.97 * num_blocks
-    figure = Figure(figsize=(1.75 * max(num_columns, 3), height))
-    figure.suptitle(f"{title}: {len(keys)} of {num_pairs}", fontsize=10, y=1 - 0.2 / height)
-    blocks = figure.add_gridspec(
-        num_blocks, num_columns, top=1 - 0.4 / height, bottom=0.45 / height, left=0.01, right=0.99, wspace=0.06,
-        hspace=0.45 / 3.52,
-    )  # fmt: skip
-    for number, names in enumerate(keys):
-        halves = blocks[divmod(number, num_columns)].subgridspec(2, 1, hspace=0.2 / 1.66)
-        for row, split in enumerate((above, below)):
-            axes = figure.add_subplot(halves[row])
-            axes.set_axis_off()
-            _show_image(axes, split[number])
-            _name_below(axes, names[row])
-    return figure
-
-
 def _cell_inches(num_classes: int) -> float:
     if num_classes <= 4:
         return 1.1
@@ -237,14 +158,3 @@ def _name_cells(axes: Axes, names: Sequence[str], cell: float) -> None:
         axes.set_xticks(named, labels, fontsize=size, rotation=90)
     axes.tick_params(length=0 if len(names) <= MAX_ANNOTATED_CLASSES else 2)
     axes.spines[:].set_visible(False)
-
-
-def _show_image(axes: Axes, image: NDArray[np.uint8]) -> None:
-    grey_or_rgb = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
-    axes.imshow(grey_or_rgb, cmap="gray", vmin=0, vmax=255)  # RGB takes no notice of the last three
-
-
-def _name_below(axes: Axes, key: str) -> None:
-    line = " ".join(key.split())
-    tail = verbatim(line if len(line) <= 30 else f"…{line[-29:]}")
-    axes.text(0.5, -0.04, tail, transform=axes.transAxes, fontsize=TINY, color=GREY, ha="center", va="top")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from imgcls.reporting.tables import document, escaped
 
-ADDRESS = re.compile(r"https?://[^\s<>\"]+|#[\w-]+|(?!\w+:)[\w./-]+")
+ADDRESS = re.compile(r"https?://[^\s<>\"]+|#[\w/-]+|(?!\w+:)[\w./-]+")
 """What the link of a report may lead to: a page on the web, a place in the same page, or a file beside it."""
 
 

@@ -1,5 +1,6 @@
 """The scores of a run in words, with their intervals and what is to be said beside them."""
 
+import math
 from collections.abc import Mapping
 
 import pandas as pd
@@ -7,7 +8,7 @@ import pandas as pd
 from imgcls.metrics import ACCURACY, Metric, Scores, reported
 from imgcls.record import MetricName, RunRecord, Tag, best_name, ends_of
 from imgcls.reporting.cautions import cautions
-from imgcls.reporting.rounding import score_text, with_interval
+from imgcls.reporting.rounding import ends, rounded, score_text, with_interval
 from imgcls.statistics.intervals import NO_INTERVAL, Interval, accuracy_interval
 from imgcls.tracking.store import Tracker
 
@@ -32,6 +33,13 @@ def score_of(record: RunRecord) -> str:
 def val_score(record: RunRecord, metric: str) -> str:
     """A run's score on val in words, with its interval: a metric at the kept epoch. A sweep has its winner's."""
     return score_text(record.best(metric), best_interval(record, metric), best_accuracy_interval(record))
+
+
+def val_number(record: RunRecord, metric: str) -> tuple[str, str]:
+    """A run's score on val for a headline: rounded, and its interval, "" where it has none."""
+    interval = best_interval(record, metric)
+    number = rounded(record.best(metric), interval or best_accuracy_interval(record))
+    return number, "" if interval is None or math.isnan(interval.half_width) else ends(interval)
 
 
 def best_interval(record: RunRecord, metric: str) -> Interval | None:

@@ -8,7 +8,7 @@ from imgcls.data.leaks import SHOWN, near_duplicates_csv
 from imgcls.data.splits import Dataset
 from imgcls.record import UNKNOWN, Artifact, MetricName, Tag
 from imgcls.reporting.drawing import save_png
-from imgcls.reporting.prediction_figures import near_duplicates
+from imgcls.reporting.image_figures import near_duplicates
 from imgcls.tracking.recorded_looks import names_of, num_opened_before, write_sketches
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker

@@ -21,6 +21,8 @@ from imgcls.reporting.rounding import score_text
 from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared
 from imgcls.statistics.intervals import NO_INTERVAL, Interval
+from imgcls.statistics.label_errors import label_errors
+from imgcls.statistics.per_class import per_class
 from imgcls.statistics.predictions import Predictions
 from imgcls.statistics.temperature import TemperatureFit, probabilities, temperature_fit
 from imgcls.tracking.run import Run
@@ -148,11 +150,21 @@ class RecordWriter:
         )
         table = prediction_table(val, best_logits, dataset.class_names, fit.temperature)
         run.log_text(Artifact.VAL_PREDICTIONS, table.to_csv(index=False))
+        if run.outcome == "completed":
+            self._write_numbers(predictions, fit.temperature)
         history = [{"epoch": float(result.epoch), **result.metrics()} for result in state.history]
         curves = training_figures.learning_curves(history, best.epoch, metric_named(metric))
         run.log_bytes(Artifact.CURVES, save_png(curves, cut=False))
         self._describe(self._best_in_words(best, intervals))
         return Finished(run.run_id, run.outcome, best, state.epoch, intervals, caution_tags(self._images.tags))
+
+    def _write_numbers(self, of: Predictions, temperature: float) -> None:
+        """Writes what is to be known of the classes and the labels of val."""
+        val, names = self._prepared.dataset.val, self._prepared.dataset.class_names
+        classes = per_class(val.labels, of.classes, names, val.groups)
+        self._run.log_text(Artifact.VAL_PER_CLASS, classes.to_csv(index=False))
+        errors = label_errors(val.labels, probabilities(of.logits, temperature))
+        self._run.log_text(Artifact.LABEL_ERRORS, label_error_table(val, errors, names).to_csv(index=False))
 
     def _on_val(self, logits: NDArray[np.float32]) -> Predictions:
         val = self._prepared.dataset.val
@@ -242,3 +254,21 @@ def prediction_table(
         probs = probabilities(logits, divisor)
         columns |= {f"{kind}/{name}": probs[:, i] for i, name in enumerate(class_names)}
     return pd.DataFrame(columns)
+
+
+def label_error_table(images: DecodedImages, errors: pd.DataFrame, class_names: tuple[str, ...]) -> pd.DataFrame:
+    """The record writer's table of label errors: what `statistics.label_errors` found, by names.
+
+    Args:
+        images: of val.
+        errors: as `label_errors` gives them.
+        class_names: K names.
+    """
+    rows = errors["row"].to_numpy()
+    return pd.DataFrame({
+        "image": [images.keys[row] for row in rows],
+        "digest": [images.digests[row].tobytes().hex()[:16] for row in rows],
+        "label": [class_names[images.labels[row]] for row in rows],
+        "suggested": [class_names[label] for label in errors["suggested"]],
+        **{name: errors[name].to_numpy() for name in ("prob_label", "prob_suggested", "is_likely")},
+    })  # fmt: skip

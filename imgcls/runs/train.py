@@ -28,6 +28,7 @@ from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.record_writer import Finished, RecordWriter, kept_fit
+from imgcls.runs.val_figures import has_figures, write_val_figures
 from imgcls.signals import GracefulStop, stop_requested
 from imgcls.statistics.intervals import NO_INTERVAL
 from imgcls.statistics.score_intervals import hits_interval
@@ -145,7 +146,7 @@ def _unfinished(prepared: Prepared, tracker: Tracker, tags: Mapping[str, str], i
     if newest and newest.outcome not in ENDED_WELL:
         return newest
     of_any_version = {**tags, Tag.DATA_FINGERPRINT: dataset.fingerprint}
-    ignored = [*MADE_BY_THE_MACHINE, *_keys_of_searching(prepared.experiment)]
+    ignored = [*MADE_BY_THE_MACHINE, *_keys_without_effect(prepared.experiment)]
     if is_kept_larger(dataset):
         ignored += MEASURED
     earlier = same_work(tracker.find(of_any_version, experiment=name), prepared.experiment, ignored)
@@ -160,15 +161,15 @@ def _unfinished(prepared: Prepared, tracker: Tracker, tags: Mapping[str, str], i
     return earlier
 
 
-def _keys_of_searching(experiment: Experiment) -> list[str]:
-    """Keys of `[search]` that change nothing in a single run: all but the metric."""
-    return [key for key in experiment.params() if key.startswith("search.") and key != "search.metric"]
+def _keys_without_effect(experiment: Experiment) -> list[str]:
+    """Keys that change no score of a single run: those of `[report]`, and of `[search]` all but the metric."""
+    return [key for key in experiment.params() if key.startswith(("search.", "report.")) and key != "search.metric"]
 
 
 def _identity(prepared: Prepared) -> str:
     """A name that two runs share if they do the same work."""
     experiment = prepared.experiment
-    config_hash = experiment.config_hash(without=[*MADE_BY_THE_MACHINE, *_keys_of_searching(experiment)])
+    config_hash = experiment.config_hash(without=[*MADE_BY_THE_MACHINE, *_keys_without_effect(experiment)])
     formats = f"squares {prepared.dataset.squares}", f"loss {LOSS_DEFINITION}"
     return f"{derive_seed(0, config_hash, prepared.dataset.fingerprint, *formats):016x}"
 
@@ -266,9 +267,11 @@ class _Training:
             self._record.save_last(state)
             after = f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"epoch {state.epoch}"
             raise Interrupted(f"stopped by {by} after {after}")
-        if self._best_logits is None:
-            return self._record.end(state, *self._predict_with_best())
-        return self._record.end(state, self._best_logits.numpy())
+        best = (self._best_logits.numpy(),) if self._best_logits is not None else self._predict_with_best()
+        finished = self._record.end(state, *best)
+        if finished.outcome == "completed" and has_figures(self._work.kind, self._prepared.experiment):
+            write_val_figures(self._run, self._prepared, self._work.tracker)
+        return finished
 
     def _loop(self, state: TrainState) -> bool:
         """Trains until the last epoch, a stop or the pruner ends it.

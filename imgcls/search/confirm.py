@@ -28,7 +28,7 @@ from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.train import train_run
 from imgcls.search.study import only_one
 from imgcls.search.sweep_report import write_report
-from imgcls.search.winner import log_winner
+from imgcls.search.winner import draw_winner, log_winner
 from imgcls.text import counted
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
@@ -92,7 +92,8 @@ def confirm(
         [Confirmed(trial, tuple(done[job] for job in jobs if job.trial is trial), metric) for trial in trials]
     )
     _record(run, sweep, result)
-    write_report(run, tracker, result.winner.runs[0], result.best_trial.found_by)
+    winner = draw_winner(result.winner.runs[0], experiment, tracker)
+    write_report(run, tracker, winner, result.best_trial.found_by)
     return result
 
 

@@ -31,7 +31,7 @@ from imgcls.search.importances import importance_ranges, importances
 from imgcls.search.space import SPACE, check_space, pruner_warmup_of, single_values
 from imgcls.search.study import StudyPlace, SweepStudy, only_one
 from imgcls.search.sweep_report import write_report
-from imgcls.search.winner import log_winner
+from imgcls.search.winner import draw_winner, log_winner
 from imgcls.signals import GracefulStop
 from imgcls.text import counted
 from imgcls.tracking.run import Run
@@ -202,6 +202,7 @@ class Sweep:
         ranges = {key: (of.low, of.high) for key, of in importance_ranges(study.optuna).items()}
         run.log_text(Artifact.IMPORTANCE_RANGES, json.dumps(ranges))
         self._log_plots(run, study.optuna, with_importances=bool(shares))
+        winner = draw_winner(winner, self.experiment, self.tracker)
         write_report(run, self.tracker, winner, best_trial)
         best_value = float(first[self.experiment.search.metric])
         return SweepResult(run.run_id, winner.run_id, best_value, board, len(self.prepared.dataset.val))
@@ -246,7 +247,7 @@ PLOTS_PAGE = """<!DOCTYPE html>
 
 NOT_IDENTITY = (
     "search.trials", "search.timeout", "search.workers", "search.keep_pruned", "search.confirm.top",
-    "search.confirm.seeds",
+    "search.confirm.seeds", "report.figures",
 )  # fmt: skip
 """Keys that may change between two sittings of the same study."""
 

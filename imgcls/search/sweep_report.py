@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -15,10 +16,13 @@ from imgcls.reporting import html, training_figures
 from imgcls.reporting.cautions import cautions, warned
 from imgcls.reporting.drawing import save_png
 from imgcls.reporting.methods_section import methods, model_words, split_words
-from imgcls.reporting.run_scores import history_table, val_score
-from imgcls.reporting.tables import document, escaped, frame_table, markdown_table, shell
+from imgcls.reporting.report import Headline, Link, Picture, Report, Section, markdown
+from imgcls.reporting.run_links import run_link, within_ui
+from imgcls.reporting.run_scores import history_table, val_number, val_score
+from imgcls.reporting.tables import escaped, frame_table, markdown_table, shell
 from imgcls.reporting.where_to_look import fetch_config
 from imgcls.runs.rebuild import recorded_experiment
+from imgcls.runs.val_sections import val_sections
 from imgcls.search import space as spaces
 from imgcls.search.leaderboard import leaderboard_intervals, with_intervals
 from imgcls.statistics.intervals import NO_INTERVAL, Interval
@@ -27,42 +31,79 @@ from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 
 
-def sweep_markdown(
-    sweep: RunRecord,
-    selection: Selection,
-    best_trial: RunRecord,
-    leaderboard: pd.DataFrame,
-    searched: Mapping[str, str],
-    importances: Mapping[str, tuple[float, Interval]],
-) -> str:
-    """The sweep report as Markdown.
+@dataclass(frozen=True)
+class SweepFacts:
+    """What the report of a sweep is made from.
 
-    Args:
+    Attributes:
         sweep: its own record.
         selection: of its winner.
         best_trial: that val ranked first.
         leaderboard: a row per trial, best first; any columns.
         searched: dotted key -> its range in words.
         importances: dotted key -> its share of the metric's variation, and the range of that; empty where unknown.
+        pictures: caption -> figure, of the search.
+        links: to the runs.
+        on_val: sections on what the winner gets wrong.
     """
-    metric = selection.metric
-    return document(
-        f"# {escaped(sweep.study)}: sweep",
-        f"Run `{sweep.run_id}` searched for the best `{metric}` in {selection.trials.in_words}. They were compared "
-        "on val alone.",
-        "## Winner",
-        *_winner(sweep, selection),
+
+    sweep: RunRecord
+    selection: Selection
+    best_trial: RunRecord
+    leaderboard: pd.DataFrame
+    searched: Mapping[str, str]
+    importances: Mapping[str, tuple[float, Interval]]
+    pictures: Mapping[str, Picture] = field(default_factory=dict)
+    links: Sequence[Link] = ()
+    on_val: Sequence[Section] = ()
+
+
+def sweep_report(of: SweepFacts) -> Report:
+    """The sweep report: what to show as a page and as Markdown."""
+    sweep, selection = of.sweep, of.selection
+    searched = (
+        f"Run `{sweep.run_id}` searched for the best `{selection.metric}` in {selection.trials.in_words}. They were "
+        "compared on val alone."
+    )
+    sections = [
+        Section("Winner", [searched, *_winner(sweep, selection), *of.links]),
         *_confirmation(sweep, selection),
-        "## Leaderboard",
-        *_leaderboard(sweep, selection, leaderboard),
-        "## Searched",
-        markdown_table(("key", "range"), searched.items()),
-        *_importances(importances),
-        "## For a methods section",
-        warned(_methods(sweep, selection, best_trial, leaderboard, searched), cautions(sweep.tags)),
-        "## How to repeat it",
-        "The sweep left its whole configuration, which feeds a new sweep as it is:",
-        shell(fetch_config(sweep.run_id)),
+        *of.on_val,
+        Section("Trials", [*_leaderboard(sweep, selection, of.leaderboard), *_pictures_of(of, TRIALS)]),
+        Section(
+            "Searched", [markdown_table(("key", "range"), of.searched.items()), *_importances(of.importances),
+            *_pictures_of(of, (IMPORTANCES,))],
+        ),
+        Section(
+            "For a methods section",
+            [warned(_methods(sweep, selection, of.best_trial, of.leaderboard, of.searched), cautions(sweep.tags))],
+        ),
+        Section(
+            "How to repeat it",
+            [
+                "The sweep left its whole configuration, which feeds a new sweep as it is:",
+                shell(fetch_config(sweep.run_id)),
+            ],
+        ),
+    ]  # fmt: skip
+    return Report(f"{sweep.study}: sweep", _headline(sweep, selection), sections)
+
+
+def _pictures_of(of: SweepFacts, captions: Sequence[str]) -> list[Picture]:
+    return [of.pictures[caption] for caption in captions if caption in of.pictures]
+
+
+def _headline(sweep: RunRecord, selection: Selection) -> Headline:
+    winner, metric = selection.run, metric_named(selection.metric)
+    number, interval = val_number(winner, selection.metric)
+    chosen = selection.chosen or selection.chosen_by_other_scores
+    optimistic = f" The same images selected {chosen}, so it is optimistic." if chosen else ""
+    return Headline(
+        number,
+        interval,
+        f"{metric.words} on {sweep.num_val} validation images, of the winner of "
+        f"{counted(selection.trials.num, 'trial')}.{optimistic}",
+        " ".join(cautions(sweep.tags)),
     )
 
 
@@ -81,6 +122,7 @@ def _winner(sweep: RunRecord, selection: Selection) -> tuple[str, ...]:
         warned(won, cautions(sweep.tags)),
         "This opens the test split for it:",
         shell(evaluate_command(winner.run_id)),
+        *_outdated_confirmation(sweep, selection),
     )
 
 
@@ -89,18 +131,11 @@ def _current_confirmation(selection: Selection) -> Confirmation | None:
     return selection.confirmation if selection.place_of_mean is not None else None
 
 
-def _confirmation(sweep: RunRecord, selection: Selection) -> tuple[str, ...]:
-    latest, confirmation = selection.confirmation, _current_confirmation(selection)
-    if latest is not None and confirmation is None:
-        trials = ", ".join(str(confirmed.trial) for confirmed in latest.ranked)
-        return (
-            f"An earlier confirmation compared trials {trials}. A better trial has come since and is not confirmed:",
-            shell(f"imgcls confirm {sweep.run_id}"),
-        )
+def _confirmation(sweep: RunRecord, selection: Selection) -> list[Section]:
+    confirmation = _current_confirmation(selection)
     if confirmation is None:
-        return ()
-    return (
-        "## Confirmation with fresh seeds",
+        return []
+    blocks = [
         frame_table(confirmation_table(confirmation)),
         "Each epoch was fixed beforehand by the trial that found the configuration, since choosing it again in each "
         "run would bias these scores upwards. Intervals are of the mean over seeds; differences are paired by seed.",
@@ -109,6 +144,18 @@ def _confirmation(sweep: RunRecord, selection: Selection) -> tuple[str, ...]:
             "Fresh seeds do not remove the luck of the val images, which selected these configurations.",
             cautions(sweep.tags),
         ),
+    ]
+    return [Section("Confirmation with fresh seeds", blocks)]
+
+
+def _outdated_confirmation(sweep: RunRecord, selection: Selection) -> tuple[str, ...]:
+    latest = selection.confirmation
+    if latest is None or _current_confirmation(selection) is not None:
+        return ()
+    trials = ", ".join(str(confirmed.trial) for confirmed in latest.ranked)
+    return (
+        f"An earlier confirmation compared trials {trials}. A better trial has come since and is not confirmed:",
+        shell(f"imgcls confirm {sweep.run_id}"),
     )
 
 
@@ -176,7 +223,7 @@ NUM_CURVES = 5
 
 
 def write_report(run: Run, tracker: Tracker, winner: RunRecord, best_trial: RunRecord) -> None:
-    """Writes the sweep report: `report.md`, `report.html` and the description that MLflow's UI shows.
+    """Writes the sweep report, `report.md`, `report.html` and the description that MLflow's UI shows.
 
     Args:
         run: the sweep, whose winner, leaderboard and importances are recorded already.
@@ -190,11 +237,18 @@ def write_report(run: Run, tracker: Tracker, winner: RunRecord, best_trial: RunR
     selection = selection_of(winner, tracker, Trials.of_leaderboard(board))
     importances = _recorded_importances(run.run_id, tracker)
     searched = {key: spaces.describe(options) for key, options in experiment.search.space.items()}
-    markdown = sweep_markdown(sweep, selection, best_trial, board, searched, importances)
-    pictures = _pictures(sweep, experiment, board, importances, tracker)
-    run.log_text(Artifact.REPORT, markdown)
-    run.log_text(Artifact.REPORT_HTML, html.render(markdown, pictures, title=f"{sweep.experiment}: sweep"))
-    run.describe(f"{_result(selection)}\n\n{markdown}")
+    report = sweep_report(
+        SweepFacts(
+            sweep, selection, best_trial, board, searched, importances,
+            pictures=_pictures(sweep, experiment, board, importances, tracker),
+            links=[run_link("The winner", winner, tracker), run_link("The sweep", sweep, tracker)],
+            on_val=val_sections(winner, tracker),
+        )
+    )  # fmt: skip
+    run.log_text(Artifact.REPORT, markdown(*report))
+    run.log_text(Artifact.REPORT_HTML, html.page(*report))
+    text = markdown("", None, report.sections)
+    run.describe(f"{_result(selection)}\n\n{within_ui(text, tracker)}")
 
 
 def _result(selection: Selection) -> str:
@@ -214,31 +268,56 @@ def _recorded_importances(sweep_run_id: str, tracker: Tracker) -> dict[str, tupl
     return {key: (share, Interval(*ranges[key])) for key, share in shares.items()}
 
 
+HISTORY, IMPORTANCES, CURVES, TOLD_APART = (
+    "What each trial reached. The line is the best so far.",
+    "How much each key explains, with the range in resamples.",
+    "The best trials on val, epoch by epoch.",
+    "Trials whose intervals overlap widely cannot be told apart by these val images.",
+)  # fmt: skip
+"""Captions of the figures."""
+
+TRIALS = (HISTORY, TOLD_APART, CURVES)
+"""Those beside the leaderboard."""
+
+
 def _pictures(
     sweep: RunRecord, experiment: Experiment, board: pd.DataFrame,
     importances: Mapping[str, tuple[float, Interval]], tracker: Tracker,
-) -> list[tuple[str, bytes]]:  # fmt: skip
+) -> dict[str, Picture]:  # fmt: skip
     metric = metric_named(experiment.search.metric)
     completed = board[board["outcome"] == "completed"]
+    best = ", ".join(f"trial {number}" for number in completed["trial"][:NUM_CURVES])
     drawn = {
-        "What each trial reached": training_figures.search_history(
-            board["trial"].tolist(), board[metric.on_val].astype(float).tolist(), board["outcome"].tolist(), metric
+        HISTORY: (
+            training_figures.search_history(
+                board["trial"].tolist(), board[metric.on_val].astype(float).tolist(), board["outcome"].tolist(), metric
+            ),
+            f"{metric.on_val} of each of {counted(len(board), 'trial')}, in the order in which they ran.",
         ),
-        "What mattered": training_figures.importances(importances),
-        "The best trials on val": training_figures.overlaid_curves(
-            {
-                f"trial {row.trial}": history_table(str(row.run_id), metric, tracker)
-                for row in completed[:NUM_CURVES].itertuples()
-            },
-            metric,
+        CURVES: (
+            training_figures.overlaid_curves(
+                {
+                    f"trial {row.trial}": history_table(str(row.run_id), metric, tracker)
+                    for row in completed[:NUM_CURVES].itertuples()
+                },
+                metric,
+            ),
+            f"Curves over the epochs on val, of {best}.",
         ),
     }
+    if importances:
+        drawn[IMPORTANCES] = (
+            training_figures.importances(importances), "Bars of the importances that the table above lists.",
+        )  # fmt: skip
     intervals = leaderboard_intervals(completed, metric.on_val, sweep.num_val)
     if any(intervals):
-        drawn["Which trials can be told apart"] = training_figures.leaderboard_intervals(
-            [f"trial {number}" for number in completed["trial"]],
-            completed[metric.on_val].tolist(),
-            [of or NO_INTERVAL for of in intervals],
-            metric,
+        drawn[TOLD_APART] = (
+            training_figures.leaderboard_intervals(
+                [f"trial {number}" for number in completed["trial"]],
+                completed[metric.on_val].tolist(),
+                [of or NO_INTERVAL for of in intervals],
+                metric,
+            ),
+            f"{metric.on_val} of the best trials with their 95% intervals, as the table above lists them.",
         )
-    return [(caption, save_png(figure)) for caption, figure in drawn.items()]
+    return {caption: Picture(save_png(figure), alt, caption) for caption, (figure, alt) in drawn.items()}

@@ -1,12 +1,19 @@
-"""The winner of a sweep, as the sweep's own record names it: its id, and its own scores beside it."""
+"""The winner of a sweep, as the sweep's own record names it: its id, its own scores beside it, and its pictures."""
 
+import logging
 import math
 from collections.abc import Mapping
 
-from imgcls.record import BEST_TRIAL, CONFIRM, MetricName, RunRecord, Tag
+from imgcls.config.keys import Experiment
+from imgcls.record import BEST_TRIAL, CONFIRM, Artifact, MetricName, RunRecord, Tag
 from imgcls.reporting.cautions import caution_tags, flat_cautions
+from imgcls.runs.rebuild import rebuild
+from imgcls.runs.val_figures import LAST_FIGURE, write_val_figures
 from imgcls.stored_names import BEST
 from imgcls.tracking.run import Run
+from imgcls.tracking.store import Tracker
+
+log = logging.getLogger(__name__)
 
 
 def flat(sweep: RunRecord) -> dict[str, object]:
@@ -32,6 +39,28 @@ def flat(sweep: RunRecord) -> dict[str, object]:
 def _as_counted(name: str, value: float) -> float | int:
     """MLflow holds counts as floats."""
     return int(value) if name.endswith("/epoch") or name.rpartition("/")[2].startswith("num_") else value
+
+
+def draw_winner(winner: RunRecord, experiment: Experiment, tracker: Tracker) -> RunRecord:
+    """Draws the winner's pictures on val into its own record, unless they are all there or none are asked for.
+
+    A sweep that was killed while it drew them begins with them again.
+
+    Args:
+        winner: of a sweep.
+        experiment: of the sweep.
+        tracker: where it is.
+
+    Returns:
+        The winner's record after that.
+    """
+    if experiment.report.figures == "none" or tracker.has_artifact(winner.run_id, LAST_FIGURE):
+        return winner
+    if not tracker.has_artifact(winner.run_id, Artifact.BEST):
+        log.warning("run %s has no %s, so it gets no pictures", winner.run_id, Artifact.BEST)
+        return winner
+    write_val_figures(tracker.amend(winner.run_id), rebuild(winner, tracker), tracker)
+    return tracker.get(winner.run_id)
 
 
 def log_winner(

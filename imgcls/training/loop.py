@@ -70,6 +70,16 @@ class Task:
             total_steps=self.total_steps,
         )
 
+    def augmented(self, batch: Batch, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """What the model is trained on in a step, epoch and step counted from 0.
+
+        Returns:
+            float32 (B, C, S, S), normalised; targets float32 (B, K), or the labels int64 (B,) where nothing is mixed.
+        """
+        draw = partial(generator, self.config.seed, epoch, step)
+        views = self.augment.views(batch.images, self.normalise, draw)
+        return self.augment.mixed(views, batch.labels, self.num_classes, draw)
+
 
 @dataclass
 class TrainState:
@@ -217,9 +227,7 @@ def predict(
 
 def _train_step(task: Task, state: TrainState, batch: Batch) -> None:
     config, where = task.config, (state.epoch, state.step)
-    draw = partial(generator, config.seed, *where)
-    views = task.augment.views(batch.images, task.normalise, draw)
-    images, targets = task.augment.mixed(views, batch.labels, task.num_classes, draw)
+    images, targets = task.augmented(batch, *where)
     for group in state.optimizer.param_groups:
         group["lr"] = task.lr(*where)
     task.device.seed(derive_seed(config.seed, *where, "forward"))  # dropout and its kin draw from here

@@ -163,9 +163,9 @@ def test_configs_and_curves_are_those_of_the_record(trained, comparison):
         assert history["epoch"].tolist() == [1, 2]
         points = trained.project.client.get_metric_history(run_id, "val/loss")
         assert history["val/loss"].tolist() == [point.value for point in points]
-    ((caption, png),) = comparison_pictures(comparison)
-    assert "Accuracy and loss" in caption
-    assert Image.open(io.BytesIO(png)).width > 600
+    (picture,) = comparison_pictures(comparison)
+    assert "Accuracy and loss" in picture.alt
+    assert Image.open(io.BytesIO(picture.png)).width > 600
 
 
 def test_flat_facts_are_json(comparison):

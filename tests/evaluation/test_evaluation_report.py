@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from imgcls.evaluation.confirmation import Confirmed
-from imgcls.evaluation.evaluation_report import evaluation_markdown
+from imgcls.evaluation.evaluation_report import evaluation_report
 from imgcls.evaluation.selection import Selection
 from imgcls.metrics import Scores
+from imgcls.reporting.report import markdown
 from imgcls.statistics.intervals import Interval, wilson
 from imgcls.statistics.per_class import per_class
 from tests.reporting.records import evaluation, trained
@@ -43,9 +44,8 @@ def recorded_now():
 
 
 def report(selection=None, *, test=TEST, classes=CLASSES, intervals=INTERVALS, further=None, **tags):
-    return evaluation_markdown(
-        evaluation(VAL, test, intervals, further=further, **tags), selection or single(), classes
-    )
+    judged = evaluation(VAL, test, intervals, further=further, **tags)
+    return markdown(*evaluation_report(judged, selection or single(), classes))
 
 
 def test_a_score_has_the_digits_that_its_interval_supports():

@@ -11,7 +11,8 @@ from scipy.special import softmax
 
 from imgcls.metrics import metric_named
 from imgcls.reporting.drawing import save_png
-from imgcls.reporting.prediction_figures import confusion_matrix, near_duplicates, reliability_diagram, worst_mistakes
+from imgcls.reporting.image_figures import near_duplicates, worst_mistakes
+from imgcls.reporting.prediction_figures import confusion_matrix, reliability_diagram
 from imgcls.reporting.training_figures import (
     importances,
     leaderboard_intervals,

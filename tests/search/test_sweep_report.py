@@ -8,7 +8,8 @@ import pytest
 
 from imgcls.evaluation.confirmation import Confirmed, rank_confirmed
 from imgcls.evaluation.selection import Selection, Trials
-from imgcls.search.sweep_report import sweep_markdown
+from imgcls.reporting.report import markdown
+from imgcls.search.sweep_report import SweepFacts, sweep_report
 from imgcls.statistics.intervals import Interval
 from tests.reporting.records import record, trained
 
@@ -38,7 +39,7 @@ def report(confirmed=None, importances=None):
         winner, "val/accuracy", sweep=sweep, trials=Trials.of_leaderboard(BOARD),
         confirmed=confirmed.winner if confirmed else None, confirmation=confirmed,
     )  # fmt: skip
-    return sweep_markdown(sweep, selection, TRIALS[0], BOARD, SEARCHED, importances or {})
+    return markdown(*sweep_report(SweepFacts(sweep, selection, TRIALS[0], BOARD, SEARCHED, importances or {})))
 
 
 def test_a_sweep_names_its_winner_and_the_next_command():
