@@ -57,9 +57,7 @@ Device = Annotated[
     _must_be('"auto", "cpu", "cuda", "cuda:N" or "mps"', re.compile("auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?").fullmatch),
 ]
 Ends = tuple[float, float]
-AreaRange = Annotated[
-    Ends, _must_be("[low, high] with 0 < low <= high <= 1", lambda ends: 0.0 < ends[0] <= ends[1] <= 1.0)
-]
+AreaRange = Annotated[Ends, _must_be("[low, high] with 0 < low <= high <= 1", lambda ends: 0 < ends[0] <= ends[1] <= 1)]
 RatioRange = Annotated[Ends, _must_be("[low, high] with 0 < low <= high", lambda ends: 0.0 < ends[0] <= ends[1])]
 
 
@@ -366,9 +364,8 @@ class Experiment(Section):
         return {key: value if isinstance(value, str) else as_toml(value) for key, value in self._values().items()}
 
     def config_hash(self, *, without: Sequence[str] = ()) -> str:
-        """Sixteen hex digits of SHA-256 over the values, less the dotted keys in `without` and those of [report]."""
-        values = {key: value for key, value in self._values().items() if key not in without}
-        values = {key: value for key, value in values.items() if not key.startswith("report.")}
+        """Sixteen hex digits of SHA-256 over the values, less `report.figures` and the keys in `without`."""
+        values = {key: value for key, value in self._values().items() if key not in (*without, "report.figures")}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def _values(self) -> dict[str, Any]:

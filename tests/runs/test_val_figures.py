@@ -1,0 +1,137 @@
+"""Pictures and numbers of val that completed runs leave: whose, which, and what they show."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.metrics import precision_recall_fscore_support
+
+from imgcls.data.held_out import HeldOut
+from imgcls.record import Artifact
+from imgcls.search.sweep import Sweep
+from imgcls.search.winner import draw_winner
+from imgcls.tracking.run import Run
+from tests.data.make import write
+
+FIGURES = {
+    "val_confusion_matrix.png", "val_mistakes.png", "val_reliability.png", "val_label_errors.png", "val_grad_cam.png",
+    "training_sample.png",
+}  # fmt: skip
+QUICK = ("train.epochs=1", "train.warmup_epochs=0")
+
+
+def rows(project, run_id, name):
+    return list(csv.DictReader(io.StringIO(project.tracker.read_text(run_id, name))))
+
+
+def figures(project, run_id):
+    """Names of the pictures of a run that show val or the training images, each an image that opens."""
+    folder = project.tracker.get(run_id).folder / "figures"
+    for path in folder.glob("*.png"):
+        Image.open(path).load()
+    return {path.name for path in folder.glob("*.png")} - {"curves.png", "near_duplicates.png"}
+
+
+@pytest.fixture
+def sealed(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("pictures opened the test split")
+
+    monkeypatch.setattr(HeldOut, "open", refuse)
+
+
+@pytest.mark.usefixtures("sealed")
+def test_a_single_run_leaves_pictures_and_every_run_its_numbers(project):
+    run_id = project.train(*QUICK, "report.figures=winner").run_id
+    assert figures(project, run_id) == FIGURES
+    predictions = rows(project, run_id, "predictions/val.csv")
+    names = sorted({row["label"] for row in predictions})
+    labels, predicted = ([names.index(row[column]) for row in predictions] for column in ("label", "prediction"))
+    expected = precision_recall_fscore_support(labels, predicted, labels=range(len(names)), zero_division=0)
+    classes = rows(project, run_id, "report/val_per_class.csv")
+    assert [row["class"] for row in classes] == names
+    for column, values in zip(("precision", "recall", "f1", "num_images"), expected, strict=True):
+        np.testing.assert_allclose([float(row[column] or 0) for row in classes], values)
+    errors = rows(project, run_id, "report/label_errors.csv")
+    wrong = {row["image"] for row in predictions if row["label"] != row["prediction"]}
+    assert wrong <= {row["image"] for row in errors}
+    shares = [float(row["prob_label"]) for row in errors]
+    assert shares == sorted(shares)
+    by_name = {row["image"]: row for row in predictions}
+    for row in errors[:5]:
+        calibrated = by_name[row["image"]][f"calibrated/{row['label']}"]
+        assert float(row["prob_label"]) == pytest.approx(float(calibrated), rel=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "asked", "has_them"), [
+    ("trial", "winner", False), pytest.param("trial", "all", True, marks=pytest.mark.slow), ("train", "none", False),
+])  # fmt: skip
+def test_pictures_are_drawn_of_whom_the_key_names(project, kind, asked, has_them):
+    run_id = project.train(*QUICK, f"report.figures={asked}", kind=kind).run_id
+    assert figures(project, run_id) == (FIGURES if has_them else set())
+    assert project.tracker.has_artifact(run_id, "report/label_errors.csv")
+
+
+def test_the_key_changes_no_identity(project):
+    asked = [project.experiment(f"report.figures={figures}").config_hash() for figures in ("winner", "all", "none")]
+    assert len(set(asked)) == 1
+
+
+@pytest.mark.usefixtures("sealed")
+def test_a_sweep_that_was_killed_before_its_pictures_draws_its_winners_once(project, monkeypatch):
+    class KilledError(BaseException):
+        """Stands for a kill at one line: nobody catches it."""
+
+    written = []
+
+    def killed(run, name, content, real=Run.log_bytes):
+        if name == Artifact.VAL_MISTAKES and not written:
+            written.append(name)
+            raise KilledError
+        return real(run, name, content)
+
+    settings = (
+        *QUICK, "search.trials=2", "search.space.train.warmup_epochs=[0]", "search.space.model.depth=[8]",
+        "report.figures=winner",
+    )  # fmt: skip
+    monkeypatch.setattr(Run, "log_bytes", killed)
+    with pytest.raises(KilledError):
+        Sweep(project.experiment(*settings), project.tracker).run()
+    result = Sweep(project.experiment(*settings), project.tracker).run()
+    trials = project.runs(kind="trial")
+    assert {trial.run_id: figures(project, trial.run_id) for trial in trials} == {
+        trial.run_id: FIGURES if trial.run_id == result.best_run_id else set() for trial in trials
+    }
+    winner = project.tracker.get(result.best_run_id)
+    assert (winner.status, winner.outcome) == ("FINISHED", "completed")
+    # Nothing is drawn again.
+    before = {path: path.stat().st_mtime_ns for path in winner.folder.rglob("*.png")}
+    draw_winner(winner, project.experiment(*settings), project.tracker)
+    assert {path: path.stat().st_mtime_ns for path in winner.folder.rglob("*.png")} == before
+    page = project.tracker.read_text(result.run_id, "report/report.html")
+    assert page.count("data:image/png;base64,") >= len(FIGURES)
+    for heading in ("Mistakes on val", "Labels that are likely wrong", "Training images"):
+        assert f">{heading}</h2>" in page
+    assert f"/runs/{result.best_run_id}" in page
+
+
+@pytest.mark.slow
+def test_planted_label_errors_are_found(project):
+    """Of scikit-learn's digits, 5 % get another label by plan, and the first k rows are as many as are wrong in val."""
+    digits, draws = load_digits(), np.random.default_rng(0)
+    planted = set(draws.choice(len(digits.target), len(digits.target) // 20, replace=False).tolist())
+    for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        given = (label + draws.integers(1, 10)) % 10 if number in planted else label
+        write(project.root / "images" / str(given) / f"{number}.png", (image * 15.9).astype(np.uint8))
+    settings = ("data.source=folder", "data.path=images", "data.channels=1", "data.allow_leaks=true", "train.epochs=12")
+    run_id = project.train(*settings, "report.figures=winner").run_id
+    is_planted = {row["image"]: int(row["image"].split("/")[1][:-4]) in planted
+                  for row in rows(project, run_id, "predictions/val.csv")}  # fmt: skip
+    k = sum(is_planted.values())
+    assert k >= 8
+    found = [is_planted[row["image"]] for row in rows(project, run_id, "report/label_errors.csv")[:k]]
+    assert sum(found) / k >= 0.9
+    assert project.tracker.has_artifact(run_id, "figures/val_label_errors.png")
