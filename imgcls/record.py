@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from imgcls.stored_names import BEST, PROCESS, process_of, stored_name
 
-Kind = Literal["sweep", "trial", "train", "confirm", "evaluation", "rerun"]
+Kind = Literal["sweep", "trial", "train", "confirm", "evaluation", "rerun", "init"]
 Outcome = Literal["running", "completed", "pruned", "interrupted", "failed"]
 
 STATUS: dict[Outcome, str] = {
@@ -26,7 +26,8 @@ TRAINED: tuple[Kind, ...] = ("train", "trial", "confirm", "rerun")
 WITH_IMAGES: tuple[Kind, ...] = (*SWEEP, *TRAINED)
 JUDGED: tuple[Kind, ...] = ("evaluation",)
 BELOW: tuple[Kind, ...] = ("trial", "confirm", "rerun", *JUDGED)
-ALL: tuple[Kind, ...] = (*WITH_IMAGES, *JUDGED)
+LOOKED: tuple[Kind, ...] = ("init",)
+ALL: tuple[Kind, ...] = (*WITH_IMAGES, *JUDGED, *LOOKED)
 
 
 class PublicName(NamedTuple):
@@ -66,7 +67,7 @@ class Tag:
     """The record's names of tags, of a run."""
 
     # What it is
-    KIND = _tag("imgcls.kind", ALL, "sweep, trial, train, confirm, evaluation or rerun")
+    KIND = _tag("imgcls.kind", ALL, "sweep, trial, train, confirm, evaluation, rerun or init")
     OUTCOME = _tag("imgcls.outcome", ALL, "running, completed, pruned, interrupted or failed")
     REASON = _tag("imgcls.reason", ALL, "why it was interrupted or failed")
     PARENT = _tag("mlflow.parentRunId", BELOW, "run id of its sweep, or of the run that it judges or repeats")
@@ -205,6 +206,8 @@ class Artifact:
     VAL_PER_CLASS = _artifact("report/val_per_class.csv", TRAINED, "precision, recall and F1 of each class on val")
     LABEL_ERRORS = _artifact("report/label_errors.csv", TRAINED, "val images whose labels may be wrong")
     TEST_PREDICTIONS = _artifact("predictions/test.csv", JUDGED, "a row per test image")
+    IMAGES_PAGE = _artifact("report/images.html", LOOKED, "the page about the images of a folder, with samples of them")
+    PROPOSED = _artifact("experiment.toml", LOOKED, "the experiment file as it was written, with its reasons")
     REPORT = _artifact("report/report.md", ("sweep", "evaluation", "rerun"), "the report as Markdown")
     REPORT_HTML = _artifact("report/report.html", ("sweep", "evaluation"), "the report as one page with its figures")
     NEAR_DUPLICATES = _artifact("report/near_duplicates.csv", ("sweep", "train"), "images that look alike")

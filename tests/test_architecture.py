@@ -28,6 +28,7 @@ LAYERS = [
     ("imgcls.evaluation",),
     ("imgcls.inference",),
     ("imgcls.search",),
+    ("imgcls.init",),
     ("imgcls.clean",),
     ("imgcls.library",),
     ("imgcls.cli",),

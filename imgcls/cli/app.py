@@ -21,6 +21,7 @@ from imgcls.cli.confirm import confirm
 from imgcls.cli.doctor import doctor
 from imgcls.cli.evaluate import evaluate
 from imgcls.cli.export import export
+from imgcls.cli.init import init
 from imgcls.cli.keys import keys
 from imgcls.cli.ledger import ledger
 from imgcls.cli.models import models
@@ -96,6 +97,7 @@ def _add(verb: Callable[..., None]) -> None:
 
 
 for _verb in (
+    init,
     train,
     sweep,
     confirm,

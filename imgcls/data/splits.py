@@ -92,6 +92,11 @@ def load_dataset(
         ConfigError: colours are to be changed in grey images.
     """
     source = with_groups(open_source(config, project.images(config)), project.groups(config))
+    return dataset_of(source, config, augment, squares)
+
+
+def dataset_of(source: Source, config: DataConfig, augment: AugmentConfig, squares: int = SQUARES_FORMAT) -> Dataset:
+    """The splits of a source that is open already; see `load_dataset`."""
     channels = source.channels if config.channels == "auto" else config.channels
     refuse_colours_of_grey(augment, channels)
     train_side = decode_side(config.image_size, augment, source.native_side)

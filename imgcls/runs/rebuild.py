@@ -79,6 +79,10 @@ def trained_record(run_id: str, tracker: Tracker) -> RunRecord:
     if record.kind == "evaluation":
         judged = record.evaluated_run_id
         raise InputError(f"run {record.run_id} is itself an evaluation, of run {judged}; name the run to judge")
+    if record.kind == "init":
+        raise InputError(
+            f"run {record.run_id} looked through a folder and trained nothing; imgcls sweep {record.experiment}"
+        )
     if not record.kind:
         raise InputError(f"run {record.run_id} was not written by imgcls")
     if record.outcome != "completed":

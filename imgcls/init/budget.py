@@ -1,0 +1,98 @@
+"""How many trials of how many epochs fit into a time budget."""
+
+import re
+from dataclasses import dataclass
+
+from imgcls.errors import InputError
+from imgcls.init.pace import Pace
+from imgcls.text import counted, duration
+
+SWEEP_SECONDS, TRIAL_SECONDS = 20.0, 4.0
+"""Seconds that a sweep takes beside its trials, and a trial beside its epochs: start, record, figures, report."""
+
+MOST_TRIALS = 20
+"""Number of trials beyond which a search of two or three keys gains little."""
+
+LEAST_BUDGET = 10.0
+"""Shortest budget in seconds; a sweep takes longer to begin and to end."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep that fits into a time budget, if any does.
+
+    Attributes:
+        epochs: of each trial.
+        trials: number of them.
+        seconds: that all of it takes if no trial is pruned.
+        fulfilment: 1 where trials and epochs are as many as one would like; less in proportion.
+    """
+
+    epochs: int
+    trials: int
+    seconds: float
+    fulfilment: float
+
+
+def parse_budget(text: str) -> float:
+    """Seconds of a budget such as `30m`, `2h`, `1h30m` or `90s`.
+
+    Raises:
+        InputError: another text, or less than ten seconds.
+    """
+    found = re.fullmatch(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,6})s)?", text.strip().lower())
+    if not text.strip() or found is None:
+        raise InputError(f"--budget {text!r}: give hours, minutes or seconds, such as 30m, 2h, 1h30m or 90s")
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    total = 3600.0 * hours + 60.0 * minutes + seconds
+    if total < LEAST_BUDGET:
+        raise InputError(
+            f"--budget {text!r} is less than {LEAST_BUDGET:.0f} s; a sweep takes longer to begin and to end"
+        )
+    return total
+
+
+def plan(budget: float, epoch_seconds: float, wanted_epochs: int, wanted_trials: int = 8) -> Plan:
+    """The plan that comes nearest to the wanted numbers of epochs and of trials, both in proportion.
+
+    It has up to two and a half times the wanted ones where there is time, and one trial of one epoch where there is
+    none.
+
+    Args:
+        budget: seconds for the whole sweep.
+        epoch_seconds: of one epoch, validation included.
+        wanted_epochs: of each trial, from which on more bring little.
+        wanted_trials: from which on more bring little.
+    """
+    plans = [
+        Plan(epochs, trials, seconds, min(epochs / wanted_epochs, trials / wanted_trials))
+        for epochs in range(1, round(2.5 * wanted_epochs) + 1)
+        for trials in range(1, MOST_TRIALS + 1)
+        if (seconds := _seconds(epochs, trials, epoch_seconds)) <= budget
+    ]
+    if not plans:
+        return Plan(1, 1, _seconds(1, 1, epoch_seconds), 0.0)
+    return max(plans, key=lambda each: (each.fulfilment, each.seconds))
+
+
+def in_words(of: Plan) -> str:
+    """The plan in words, such as `6 trials of 5 epochs`."""
+    return f"{counted(of.trials, 'trial')} of {counted(of.epochs, 'epoch')}"
+
+
+def _seconds(epochs: int, trials: int, epoch_seconds: float) -> float:
+    return SWEEP_SECONDS + trials * (TRIAL_SECONDS + epochs * epoch_seconds)
+
+
+def arithmetic(of: Plan, pace: Pace, num_train: int, num_val: int) -> str:
+    """The plan's arithmetic in a sentence."""
+    epoch = pace.epoch(num_train, num_val)
+    return (
+        f"measured on {pace.device}: {1 / pace.train:.0f} train images/s, so an epoch of {num_train:,} train and "
+        f"{num_val:,} val images takes {_short(epoch)}; {of.trials} x {of.epochs} epochs, and {TRIAL_SECONDS:.0f} s "
+        f"for each trial and {SWEEP_SECONDS:.0f} s for the sweep beside them, make {_short(of.seconds)}"
+    )
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)

@@ -1,0 +1,88 @@
+"""How long a step takes here: a few real steps of a network on this machine, timed."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from imgcls.config.keys import Experiment
+from imgcls.data.augment import Augment, Normalise
+from imgcls.data.image_set import DecodedImages, Hashes
+from imgcls.data.loader import Loader
+from imgcls.data.splits import decode_side
+from imgcls.metrics import ACCURACY
+from imgcls.models.registry import build_model, resolve_model
+from imgcls.training.device import prepare_device, settings_kept
+from imgcls.training.loop import Task, TrainState, fit, predict
+
+MOST_STEPS, MOST_SECONDS = 5, 3.0
+"""Number of steps that are timed, the first of which does not count; and seconds after which no further one begins."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The pace of a network on this machine.
+
+    Attributes:
+        train: seconds for one image of a training step.
+        val: seconds for one image of validation.
+        device: where, as the record has it.
+    """
+
+    train: float
+    val: float
+    device: str
+
+    def epoch(self, num_train: int, num_val: int) -> float:
+        """Seconds of an epoch, validation included."""
+        return num_train * self.train + num_val * self.val
+
+    def at(self, side: int, measured: int) -> "Pace":
+        """About the pace at another side of the images, in pixels: time grows with the area."""
+        factor = (side / measured) ** 2
+        return Pace(self.train * factor, self.val * factor, self.device)
+
+
+def measured_pace(experiment: Experiment, num_classes: int, channels: int) -> Pace:
+    """Measures the pace with real steps (loader, augmentation, network, optimizer) on images of random pixels.
+
+    Raises:
+        InputError: the network does not take images of this size.
+    """
+    data, config = experiment.data, experiment.train.model_copy(update={"epochs": 1, "warmup_epochs": 0})
+    with settings_kept():
+        device = prepare_device(config)
+        where, side = device.torch_device, decode_side(data.image_size, experiment.augment, None)
+        images = _noise(MOST_STEPS * config.batch_size, channels, side, num_classes)
+        seen = _noise(config.batch_size, channels, data.image_size, num_classes)
+        model = build_model(
+            resolve_model(experiment.model, channels, data.image_size), num_classes, channels, data.image_size, seed=0,
+            with_weights=False,
+        )  # fmt: skip
+        task = Task(
+            config=config, metric=ACCURACY.on_val, train=Loader(images, config.batch_size, where),
+            val=Loader(seen, config.batch_size, where), augment=Augment(experiment.augment, data.image_size),
+            normalise=Normalise((0.5,) * channels, (0.25,) * channels, where), num_classes=num_classes,
+            class_weights=None, device=device,
+        )  # fmt: skip
+        state, ends = TrainState.start(model, config, device), [time.perf_counter()]
+
+        def after_step(state: TrainState) -> None:
+            _ = state.loss_sum  # waits for the device
+            ends.append(time.perf_counter())
+
+        def is_enough() -> bool:
+            return len(ends) > 2 and (len(ends) > MOST_STEPS or ends[-1] - ends[0] > MOST_SECONDS)
+
+        list(fit(task, state, is_enough, after_step))
+        begun = time.perf_counter()
+        predict(state.model, task.val, task.normalise, device)
+        ended = time.perf_counter()
+        step = float(np.diff(ends)[1:].min())  # what else the machine does is not the network's doing
+        return Pace(step / config.batch_size, (ended - begun) / config.batch_size, str(device))
+
+
+def _noise(num: int, channels: int, side: int, num_classes: int) -> DecodedImages:
+    pixels = np.random.default_rng(0).integers(0, 256, (num, channels, side, side), np.uint8)
+    labels = np.arange(num, dtype=np.int64) % num_classes
+    return DecodedImages(tuple(map(str, range(num))), labels, Hashes.zeros(num), pixels, np.arange(num))
