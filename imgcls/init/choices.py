@@ -133,7 +133,6 @@ def _model(recipe: Recipe) -> Iterator[Choice]:
 
 def _augment(look: Look, recipe: Recipe) -> Iterator[Choice]:
     symmetry, is_tiny = look.symmetry, look.found.headers.shorter_side < TINY_SIDE
-    why_crop = "objects may be anywhere, near or far"
     yield from _of(recipe, "augment.random_resized_crop")
     flips = (
         ("augment.horizontal_flip", "mirrored left to right", symmetry.across, symmetry.allows_horizontal_flip),

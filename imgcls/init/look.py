@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from imgcls.data.image_warnings import held_warnings
 from imgcls.data.sources import open_source
 from imgcls.data.sources.source import Source
 from imgcls.data.splits import Dataset, dataset_of
-from imgcls.errors import DataError, UnreadableImagesError
+from imgcls.errors import DataError, UnreadableImageError, UnreadableImagesError
 from imgcls.init.group_names import SuggestedGroups, suggested_groups
 from imgcls.init.headers import Headers, read_headers
 from imgcls.init.symmetry import Symmetry, symmetry_of
@@ -168,7 +168,18 @@ def list_folder(data: DataConfig, project: Project) -> Found:
     shown = [source.everything] if source.everything is not None else [
         table for split, table in source.given.items() if split != "test"
     ]  # fmt: skip
-    return Found(source, read_headers(shown))
+    headers = read_headers(shown)
+    if not len(headers.sizes):
+        raise _nothing_readable(data, headers.num_files, list(_reasons(shown[0])))
+    return Found(source, headers)
+
+
+def _reasons(table: SourceImages) -> Iterator[str]:
+    for row in range(min(MOST_NAMED, len(table))):
+        try:
+            table.read(row)
+        except UnreadableImageError as error:
+            yield f"{table.path(row)}: {error}"
 
 
 def look_through(found: Found, data: DataConfig, augment: AugmentConfig) -> Look:
@@ -196,7 +207,7 @@ def look_through(found: Found, data: DataConfig, augment: AugmentConfig) -> Look
             except UnreadableImagesError as error:
                 unreadable = tuple(error.offenders)
                 if len(unreadable) == num_decoded:
-                    raise _nothing_readable(unreadable, data) from error
+                    raise _nothing_readable(data, num_decoded, unreadable) from error
                 fitting = fitting.model_copy(update={"skip_unreadable": True})
                 dataset = _dataset(source, fitting, augment)
         except UnreadableFolderError:
@@ -213,11 +224,11 @@ class UnreadableFolderError(DataError):
     """Error of a folder no image of which can be read."""
 
 
-def _nothing_readable(unreadable: Sequence[str], data: DataConfig) -> UnreadableFolderError:
+def _nothing_readable(data: DataConfig, num: int, reasons: Sequence[str]) -> UnreadableFolderError:
     return UnreadableFolderError(
         "\n".join([
-            f"{data.path}: none of its {len(unreadable)} images can be read:",
-            *listed(unreadable, most=MOST_NAMED),
+            f"{data.path}: none of its {num:,} images can be read:",
+            *listed(reasons[:MOST_NAMED], num),
             "convert or replace them; docs/images.md lists the formats that are read",
         ])
     )  # fmt: skip

@@ -16,7 +16,7 @@ LEAST_IMAGES = 20
 MOST_DIRECTED, MOST_OF_A_CLASS = 0.04, 0.3
 """Largest systematic share of the difference between an image and its mirror image that counts as none, over all
 classes and in a single one. Seen over all: solar cells 0.01; photographs of clothes 0.02 left to right, 0.06 to 0.08
-upside down; Fashion-MNIST 0.26; digits 0.36. In a single class: at most 0.09 and 0.2 of the photographs, 0.7 of the digits."""
+upside down; Fashion-MNIST 0.26; digits 0.36. In a single class, at most: photographs 0.09 and 0.2, digits 0.7."""
 
 
 class Directed(NamedTuple):

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from imgcls.cli import app
+from tests.data.make import write_classes
 from tests.photographs import save_photograph
 
 VERBS = {command.callback.__name__: command.callback for command in app.registered_commands}
@@ -18,6 +19,7 @@ def test_every_example_runs_in_the_order_of_the_verbs(project):
     (project.root / "experiments" / "digits.toml").write_text(text.replace('name = "tiny"', 'name = "digits"'))
     for seed in range(3):
         save_photograph(project.root / "photos", seed)
+    write_classes(project.root / "photographs", {"cat": 20, "dog": 20})
     for verb, function in VERBS.items():
         (example,) = re.findall(r"^Example: imgcls (.*)$", inspect.getdoc(function), re.MULTILINE)
         done = CliRunner().invoke(app, example.split(), catch_exceptions=False)

@@ -1,0 +1,39 @@
+"""A budget in words, and the sweep that fits into it."""
+
+import pytest
+
+from imgcls.errors import InputError
+from imgcls.init.budget import MOST_TRIALS, parse_budget, plan
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("90s", 90), ("1H 5M".replace(" ", ""), 3900)]
+)
+def test_a_budget_in_hours_minutes_and_seconds(text, seconds):
+    assert parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "half an hour", "-5m", "5m3h", "9s", "0m", "1.5h"])
+def test_other_budgets_are_refused_with_an_example(text):
+    with pytest.raises(InputError, match="--budget"):
+        parse_budget(text)
+
+
+@pytest.mark.parametrize("epoch_seconds", [0.1, 1, 7.3, 47, 300])
+@pytest.mark.parametrize("budget", [60, 600, 1800, 7200])
+@pytest.mark.parametrize("wanted", [8, 20])
+def test_a_plan_fits_and_uses_most_of_the_budget_unless_it_has_all_it_wants(budget, epoch_seconds, wanted):
+    found = plan(budget, epoch_seconds, wanted)
+    if found.fulfilment == 0:
+        assert (found.epochs, found.trials) == (1, 1)
+        assert found.seconds > budget
+        return
+    assert found.seconds <= budget
+    has_all = (found.epochs, found.trials) == (round(2.5 * wanted), MOST_TRIALS)
+    one_more = min(found.trials * epoch_seconds, found.epochs * epoch_seconds + 4)
+    assert has_all or budget - found.seconds < max(one_more, 0.5 * budget)
+
+
+def test_a_longer_budget_never_makes_a_poorer_plan():
+    found = [plan(budget, 12.0, 8) for budget in range(30, 4000, 60)]
+    assert [each.fulfilment for each in found] == sorted(each.fulfilment for each in found)
