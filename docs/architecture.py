@@ -9,7 +9,7 @@ from pathlib import Path
 PAGE = Path(__file__).with_suffix(".md")
 PACKAGE = Path(__file__).parent.parent / "imgcls"
 ROOMS = (
-    "cli", "config", "data", "data/sources", "models", "training", "runs", "search", "evaluation", "inference",
+    "cli", "config", "init", "data", "data/sources", "models", "training", "runs", "search", "evaluation", "inference",
     "statistics", "reporting", "tracking", "library", "",
 )  # fmt: skip
 """Folders of the package in the order of the page."""
