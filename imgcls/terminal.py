@@ -4,7 +4,9 @@ import io
 import os
 import select
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 
@@ -65,6 +67,18 @@ class Unfailing:
 def stderr() -> Unfailing:
     """The terminal's stderr, for progress: a stream to which a write never fails."""
     return Unfailing(sys.stderr)
+
+
+@contextmanager
+def waiting(what: str, after: float = 1.0) -> Iterator[None]:
+    """Says on the terminal, or in the log, what a wait is for, once the block has lasted `after` seconds."""
+    timer = threading.Timer(after, lambda: stderr().write(f"{what} ...\n"))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class _Forgiving(io.FileIO):

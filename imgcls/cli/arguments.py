@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imgcls.cli.output import OPENING
+from imgcls.terminal import waiting
+
 if TYPE_CHECKING:
     from imgcls.config.keys import Experiment
     from imgcls.project import Project
@@ -24,10 +27,12 @@ AsJsonList = Annotated[bool, typer.Option("--json", help="Print a JSON list of f
 
 def open_tracker() -> Tracker:
     """Where a verb's arguments name no experiment: opens the record of the project around the working folder."""
-    from imgcls.project import Project
-    from imgcls.tracking.store import Tracker
+    with waiting("loading MLflow"):
+        from imgcls.project import Project
+        from imgcls.tracking.store import Tracker
 
-    return Tracker(Project.around(Path.cwd()).root)
+    with waiting(OPENING):
+        return Tracker(Project.around(Path.cwd()).root)
 
 
 def read_experiment(name: str, overrides: Iterable[str] | None) -> tuple[Experiment, Project]:

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.arguments import AsJson, open_tracker
-from imgcls.cli.output import answer
+from imgcls.cli.output import LOADING, answer
 from imgcls.errors import InputError
+from imgcls.terminal import waiting
 
 
 def compare(
@@ -23,10 +24,11 @@ def compare(
 
     Example: imgcls compare last best --html comparison.html
     """
-    from imgcls.evaluation.compare import compare as compared
-    from imgcls.evaluation.comparison_report import comparison_markdown, comparison_pictures, comparison_report
-    from imgcls.reporting.html import page
-    from imgcls.reporting.run_links import run_link
+    with waiting(LOADING):
+        from imgcls.evaluation.compare import compare as compared
+        from imgcls.evaluation.comparison_report import comparison_markdown, comparison_pictures, comparison_report
+        from imgcls.reporting.html import page
+        from imgcls.reporting.run_links import run_link
 
     tracker = open_tracker()
     result = compared(run_ids, tracker)

@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.arguments import AsJson, open_tracker
-from imgcls.cli.output import print_json, write
+from imgcls.cli.output import LOADING, print_json, write
 from imgcls.cli.sweep import write_end
+from imgcls.terminal import waiting
 
 
 def confirm(
@@ -22,11 +23,12 @@ def confirm(
 
     Example: imgcls confirm last --top 2 --seeds 3
     """
-    from imgcls.evaluation.confirmation import confirmation_text
-    from imgcls.search.confirm import confirm_sweep
-    from imgcls.search.winner import flat
-    from imgcls.signals import GracefulStop
-    from imgcls.tracking.find_run import find_run
+    with waiting(LOADING):
+        from imgcls.evaluation.confirmation import confirmation_text
+        from imgcls.search.confirm import confirm_sweep
+        from imgcls.search.winner import flat
+        from imgcls.signals import GracefulStop
+        from imgcls.tracking.find_run import find_run
 
     tracker = open_tracker()
     sweep = find_run(sweep_id, tracker)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imgcls.cli.arguments import AsJson, open_tracker
-from imgcls.cli.output import print_json, write, write_cautions
+from imgcls.cli.output import LOADING, print_json, write, write_cautions
 from imgcls.errors import InputError
+from imgcls.terminal import waiting
 
 if TYPE_CHECKING:
     from imgcls.record import RunRecord
@@ -33,7 +34,8 @@ def evaluate(
     """
     if (run is None) == (run_id is None):
         raise InputError("evaluate takes one run: its id, the beginning of it, last or best; `imgcls runs` lists them")
-    from imgcls.evaluation.judge import evaluate as judge
+    with waiting(LOADING):
+        from imgcls.evaluation.judge import evaluate as judge
 
     tracker = open_tracker()
     result = judge(run or run_id or "", tracker, again=again)

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.arguments import AsJson, open_tracker
-from imgcls.cli.output import facts_text, print_json, write
+from imgcls.cli.output import LOADING, facts_text, print_json, write
 from imgcls.errors import InputError
 from imgcls.inference.export_formats import ENDINGS, ENDINGS_IN_WORDS, Format
+from imgcls.terminal import waiting
 
 
 def export(
@@ -35,8 +36,9 @@ def export(
         wanted = f".{format}" if format else ENDINGS_IN_WORDS
         raise InputError(f"--output {output}: name a file that ends with {wanted}")
 
-    from imgcls.inference.export import export_run, usage
-    from imgcls.inference.find_model import find_run_model
+    with waiting(LOADING):
+        from imgcls.inference.export import export_run, usage
+        from imgcls.inference.find_model import find_run_model
 
     tracker = open_tracker()
     model = find_run_model(run, tracker)

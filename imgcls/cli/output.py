@@ -1,13 +1,20 @@
 """The output of a verb on stdout: text for readers, or flat JSON objects."""
 
+from __future__ import annotations
+
 import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from imgcls.errors import ResourceError
 from imgcls.terminal import undelivered
 from imgcls.text import printable
+
+if TYPE_CHECKING:
+    from imgcls.record import RunRecord
+    from imgcls.tracking.store import Tracker
 
 Facts = Mapping[str, object]
 
@@ -47,6 +54,23 @@ def write_whole(text: str, what: str) -> None:
 
 def _finite(facts: Facts) -> dict[str, object]:
     return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in facts.items()}
+
+
+LOADING = "loading PyTorch and MLflow"
+"""What a verb waits for first, where it takes more than a second."""
+
+OPENING = "opening the record"
+"""What a verb waits for next."""
+
+
+def write_evaluate(run: RunRecord, tracker: Tracker) -> None:
+    """Outputs to stdout how to get the final scores of a run."""
+    from imgcls.tracking.find_run import short_name
+
+    command = f"imgcls evaluate {short_name(run, tracker)}"
+    if (tracker.root / "evaluate.py").is_file():
+        command += f"; or: python evaluate.py --run-id {run.run_id}"
+    write(f"Final test scores, when you are done choosing: {command}")
 
 
 def write_cautions(tags: Mapping[str, str]) -> None:

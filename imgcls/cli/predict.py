@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.arguments import AsJsonList
-from imgcls.cli.output import print_json, write, write_whole
+from imgcls.cli.output import LOADING, print_json, write, write_whole
 from imgcls.errors import InputError, ResourceError
+from imgcls.terminal import waiting
 from imgcls.text import counted
 
 
@@ -51,11 +52,12 @@ def predict(
     """
     if csv == "-" and as_json:
         raise InputError("--csv - and --json both write to stdout; choose one, or name a file")
-    from imgcls.files import output_file
-    from imgcls.inference.find_model import find_model
-    from imgcls.inference.inputs import from_shell
-    from imgcls.inference.prediction_table import as_csv, as_facts, as_text
-    from imgcls.inference.predictions import predict as predict_all
+    with waiting(LOADING):
+        from imgcls.files import output_file
+        from imgcls.inference.find_model import find_model
+        from imgcls.inference.inputs import from_shell
+        from imgcls.inference.prediction_table import as_csv, as_facts, as_text
+        from imgcls.inference.predictions import predict as predict_all
 
     inputs = from_shell(paths, sys.stdin.buffer)
     with ExitStack() as opened:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imgcls.cli.arguments import AsJson, open_tracker
-from imgcls.cli.output import answer
+from imgcls.cli.output import LOADING, answer
+from imgcls.terminal import waiting
 
 if TYPE_CHECKING:
     from imgcls.inference.register import Registered
@@ -34,7 +35,8 @@ def register(
 
     Example: imgcls register best --alias champion
     """
-    from imgcls.inference.register import register as registered
+    with waiting(LOADING):
+        from imgcls.inference.register import register as registered
 
     tracker = open_tracker()
     result = registered(run, tracker, name=name, alias=alias, force=force)

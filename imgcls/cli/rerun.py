@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.arguments import AsJson, open_tracker
-from imgcls.cli.output import answer
+from imgcls.cli.output import LOADING, answer
+from imgcls.terminal import waiting
 
 
 def rerun(
@@ -20,9 +21,10 @@ def rerun(
 
     Example: imgcls rerun last --verify
     """
-    from imgcls.errors import TrainingError
-    from imgcls.evaluation.rerun import rerun as repeat
-    from imgcls.signals import GracefulStop
+    with waiting(LOADING):
+        from imgcls.errors import TrainingError
+        from imgcls.evaluation.rerun import rerun as repeat
+        from imgcls.signals import GracefulStop
 
     with GracefulStop():
         verdict = repeat(run_id, open_tracker())

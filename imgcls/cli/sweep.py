@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imgcls.cli.arguments import AsJson, ExperimentName, Overrides, read_experiment
-from imgcls.cli.output import print_json, write, write_cautions
+from imgcls.cli.output import LOADING, OPENING, print_json, write, write_cautions, write_evaluate
+from imgcls.terminal import waiting
 
 if TYPE_CHECKING:
     from imgcls.tracking.store import Tracker
@@ -31,13 +32,15 @@ def sweep(
     flags = {"search.trials": trials, "search.timeout": timeout, "search.workers": workers}
     loaded = loaded.replace({key: value for key, value in flags.items() if value is not None}, origin="option")
 
-    from imgcls.evaluation.confirmation import confirmation_text
-    from imgcls.search.leaderboard import with_intervals
-    from imgcls.search.sweep import sweep as search
-    from imgcls.search.winner import flat
-    from imgcls.tracking.store import Tracker
+    with waiting(LOADING):
+        from imgcls.evaluation.confirmation import confirmation_text
+        from imgcls.search.leaderboard import with_intervals
+        from imgcls.search.sweep import sweep as search
+        from imgcls.search.winner import flat
+        from imgcls.tracking.store import Tracker
 
-    tracker = Tracker(project.root)
+    with waiting(OPENING):
+        tracker = Tracker(project.root)
     result = search(loaded, tracker)
     if as_json:
         print_json(flat(tracker.get(result.run_id)))
@@ -54,21 +57,21 @@ def write_end(sweep_run_id: str, tracker: Tracker) -> None:
     from imgcls.evaluation.selection import selection_of, story
     from imgcls.reporting.run_scores import val_score
     from imgcls.reporting.tables import terminal_table
-    from imgcls.reporting.where_to_look import places
-    from imgcls.search.sweep_report import evaluate_command
+    from imgcls.reporting.where_to_look import next_verbs, places
 
     sweep = tracker.get(sweep_run_id)
     winner = tracker.get(sweep.best_run_id)
     metric = sweep.params["search.metric"]
     rows = [
         ("Sweep", sweep.run_id),
-        ("Winner", f"{winner.run_id}  {metric} {val_score(winner, metric)}"),
+        ("Winner", f"{winner.run_id}  {winner.name}"),
+        ("Score", f"{metric} {val_score(winner, metric)}"),
         *places(sweep, winner, tracker),
     ]
     if sweep.confirmed_run_id != winner.run_id:
         rows.append(("Next", f"imgcls confirm {sweep.run_id}  (how lucky was the winner?)"))
-    rows.append(("Use it", f"imgcls predict {winner.run_id} PATHS...  (or imgcls export, imgcls register)"))
+    rows += next_verbs(winner, tracker)
     write(f"\n{terminal_table(rows)}")
     write(" ".join(story(selection_of(winner, tracker), "The winner")).replace("`", ""))
     write_cautions(sweep.tags)
-    write(f"Final test scores, when you are done choosing: {evaluate_command(winner.run_id)}")
+    write_evaluate(winner, tracker)

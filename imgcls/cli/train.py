@@ -5,7 +5,9 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.arguments import AsJson, ExperimentName, Overrides, read_experiment
-from imgcls.cli.output import facts_text, print_json, write, write_cautions
+from imgcls.cli.output import LOADING, facts_text, print_json, write, write_cautions, write_evaluate
+from imgcls.record import Artifact
+from imgcls.terminal import waiting
 
 
 def train(
@@ -24,12 +26,20 @@ def train(
     """
     loaded, project = read_experiment(experiment, overrides)
 
-    from imgcls.runs.train import train as train_one
+    with waiting(LOADING):
+        from imgcls.reporting.tables import terminal_table
+        from imgcls.reporting.where_to_look import next_verbs, place_of, ui_places
+        from imgcls.runs.train import train as train_one
+        from imgcls.tracking.store import Tracker
 
     metric, done = loaded.search.metric, train_one(loaded, project, fresh=fresh)
     if as_json:
         print_json(done.flat(metric))
         return
     write(facts_text(f"Trained {loaded.name}", done.in_words(metric)))
+    tracker = Tracker(project.root)
+    run = tracker.get(done.run_id)
+    rows = [("Weights", place_of(run, Artifact.BEST)), *ui_places(run, tracker), *next_verbs(run, tracker)]
+    write(f"\n{terminal_table(rows)}")
     write_cautions(done.caution_tags)
-    write(f"Final test scores, when you are done choosing: python evaluate.py --run-id {done.run_id}")
+    write_evaluate(run, tracker)

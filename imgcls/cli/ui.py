@@ -22,13 +22,13 @@ def ui(
 
     Example: imgcls ui best
     """
-    from imgcls.runs.experiment_page import address_of
+    from imgcls.reporting.where_to_look import page_of
     from imgcls.tracking.find_run import find_run, newest_begun
     from imgcls.tracking.ui_server import open_in_browser, serving
 
     tracker = open_tracker()
     shown = find_run(run, tracker) if run else newest_begun(tracker)
-    page = address_of(shown, tracker) if shown else "/#/experiments"
+    page = page_of(shown, tracker) if shown else "/#/experiments"
     with suppress(KeyboardInterrupt), serving(tracker.uri, tracker.root, port) as server:
         write(f"{server.address}{page}")
         if browser:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from tqdm import tqdm
@@ -31,13 +32,37 @@ class Pace:
         self._now = now
         self._begun = now()
 
+    def seconds_each(self, done: float) -> float | None:
+        """Seconds for each, where all sittings together have done `done`; None as long as this one has done nothing."""
+        return (self._now() - self._begun) / (done - self._done) if done > self._done else None
+
     def left(self, done: float, total: float) -> str:
         """The time left in words, where all sittings together have done `done` of `total`."""
         if done >= total:
             return "0 s left"
-        if done <= self._done:
-            return "time left not known yet"
-        return f"{duration((self._now() - self._begun) / (done - self._done) * (total - done))} left"
+        each = self.seconds_each(done)
+        return "time left not known yet" if each is None else f"{duration(each * (total - done))} left"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What the progress of a trial has to know of its sweep, to tell the time left of all of it.
+
+    Attributes:
+        num_waiting: trials that nobody has begun once every worker has one.
+        num_workers: that share them.
+        seconds_each: after how many seconds another trial of the sweep has ended, on average; None as long as this
+            sitting has ended none, so that the others are taken to be like the trial itself.
+    """
+
+    num_waiting: int
+    num_workers: int
+    seconds_each: float | None
+
+    def left(self, seconds_an_epoch: float, done: float, total: float) -> str:
+        """The time left of the sweep in words, where the trial has done `done` of `total` epochs."""
+        each = self.seconds_each or seconds_an_epoch * total / self.num_workers
+        return f"{duration(seconds_an_epoch * (total - done) + each * self.num_waiting)} of the sweep"
 
 
 class RunProgress:
@@ -49,13 +74,15 @@ class RunProgress:
         steps_per_epoch: steps in each.
         metric: what selects, such as `val/accuracy`.
         done: epochs that earlier sittings completed, with the share of one that was begun.
+        outlook: of the sweep of which it is a trial.
         now: seconds of a clock.
     """
 
     def __init__(
         self, title: str, num_epochs: int, steps_per_epoch: int, metric: str, done: float = 0.0,
-        now: Callable[[], float] = time.monotonic,
+        outlook: Outlook | None = None, now: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
+        self._outlook = outlook
         self._metric = metric
         self._title = title
         self._num_epochs = num_epochs
@@ -94,9 +121,16 @@ class RunProgress:
             f"{self._title.partition(PARTS)[0]} epoch {result.epoch:>3}/{self._num_epochs}  "
             f"{MetricName.TRAIN_LOSS} {result.train_loss:.3f}  {LOSS.on_val} {rounded(result.val_loss, interval)}  "
             f"{ACCURACY.on_val} {with_interval(result.val_accuracy, interval)}{selecting}{' *' if is_best else '  '} "
-            f"{result.images_per_second:6.0f} images/s  {self._pace.left(result.epoch, self._num_epochs)}"
+            f"{result.images_per_second:6.0f} images/s  {self._left(result.epoch)}"
         )
         tqdm.write(line, file=terminal.stderr())
+
+    def _left(self, epoch: int) -> str:
+        """The time left of the run, and of its sweep."""
+        left, each = self._pace.left(epoch, self._num_epochs), self._pace.seconds_each(epoch)
+        if self._outlook is None or each is None:
+            return left
+        return f"{left}, {self._outlook.left(each, epoch, self._num_epochs)}"
 
     def close(self) -> None:
         """Takes the progress bar off the screen."""

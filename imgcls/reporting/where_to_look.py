@@ -8,7 +8,12 @@ from pathlib import Path
 
 from imgcls.record import Artifact, RunRecord
 from imgcls.tracking.credentials import redacted
+from imgcls.tracking.find_run import short_name
+from imgcls.tracking.saved_view import TAG, run_address, view_address
 from imgcls.tracking.store import Tracker
+
+UI_ADDRESS = "http://127.0.0.1:5000"
+"""Where `mlflow ui` answers without further arguments."""
 
 
 def place_of(record: RunRecord, name: str) -> str:
@@ -61,8 +66,31 @@ def places(report_of: RunRecord, weights_of: RunRecord, tracker: Tracker) -> lis
     return [
         ("Report", place_of(report_of, Artifact.REPORT_HTML)),
         ("Weights", place_of(weights_of, Artifact.BEST)),
-        ("UI", how_to_look(tracker.uri, tracker.root)),
+        *ui_places(report_of, tracker),
     ]
+
+
+def ui_places(shown: RunRecord, tracker: Tracker) -> list[tuple[str, str]]:
+    """Where to look for a run in MLflow's UI: how to start it, and the address of the run's page, or a sweep's view."""
+    address = redacted(tracker.uri).rstrip("/") if tracker.uri.startswith("http") else UI_ADDRESS
+    return [("UI", how_to_look(tracker.uri, tracker.root)), ("Page", address + page_of(shown, tracker))]
+
+
+def next_verbs(run: RunRecord, tracker: Tracker) -> list[tuple[str, str]]:
+    """Where to look further, once a run is there: commands that show and use it, as rows of (what, command)."""
+    name = short_name(run, tracker)
+    return [
+        ("Look", f"imgcls ui {run.parent if run.kind in ('trial', 'confirm') else run.run_id}"),
+        ("Use it", f"imgcls predict {name} PATHS...  (or imgcls export {name}, imgcls register {name})"),
+    ]
+
+
+def page_of(record: RunRecord, tracker: Tracker) -> str:
+    """Where to look for a run below the address of MLflow's UI: at the view of a sweep's trials, or the run's page."""
+    experiment = tracker.experiment(record.experiment)
+    if record.kind == "sweep" and f"{TAG}{record.study}" in experiment.tags:
+        return view_address(experiment.id, record.study)
+    return run_address(experiment.id, record.run_id)
 
 
 def fetch_config(run_id: str) -> str:

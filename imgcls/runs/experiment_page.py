@@ -1,4 +1,4 @@
-"""The page of an experiment in MLflow's UI: its description, saved views of its runs, and their addresses."""
+"""The page of an experiment in MLflow's UI: its description and saved views of its runs."""
 
 import time
 
@@ -7,7 +7,7 @@ from imgcls.metrics import metric_named, reported
 from imgcls.project import Project
 from imgcls.record import RunRecord, Tag, best_name
 from imgcls.stored_names import stored_name
-from imgcls.tracking.saved_view import TAG, SavedView, run_address, view_address
+from imgcls.tracking.saved_view import TAG, SavedView
 from imgcls.tracking.store import Tracker
 
 SINGLE_RUNS = "runs"
@@ -42,14 +42,6 @@ def _view(experiment: Experiment, sweep: RunRecord | None) -> SavedView:
         params=[] if sweep is None else list(experiment.search.space),
         ascending=not metric_named(metric).higher_is_better,
     )
-
-
-def address_of(record: RunRecord, tracker: Tracker) -> str:
-    """The address of a run below that of MLflow's UI: the view of a sweep, or the page of a run."""
-    experiment = tracker.experiment(record.experiment)
-    if record.kind == "sweep" and f"{TAG}{record.study}" in experiment.tags:
-        return view_address(experiment.id, record.study)
-    return run_address(experiment.id, record.run_id)
 
 
 def header_of(name: str, project: Project) -> str:

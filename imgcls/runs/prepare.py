@@ -20,6 +20,7 @@ from imgcls.project import Project
 from imgcls.reporting.images_overview import too_few_to_score
 from imgcls.rng import derive_seed
 from imgcls.runs.used_params import used_params
+from imgcls.terminal import waiting
 from imgcls.text import either
 from imgcls.training.device import Device, prepare_device
 from imgcls.training.loop import Task
@@ -153,6 +154,6 @@ def cached_dataset(
     data: DataConfig, augment: AugmentConfig, project: Project, squares: int
 ) -> tuple[Dataset, tuple[str, ...]]:
     """Prepares the images of an experiment, and their warnings; trials that share their data load it once."""
-    with held_warnings() as warnings:
+    with held_warnings() as warnings, waiting(f"reading the images of {data.path or data.source}"):
         dataset = load_dataset(data, augment, project, squares)
     return dataset, tuple(filter(None, [*warnings, dataset.cut, too_few_to_score(dataset)]))

@@ -19,7 +19,7 @@ from imgcls.machine_failures import explain
 from imgcls.project import Project
 from imgcls.record import Artifact, Kind, MetricName, RunRecord, Tag
 from imgcls.reporting.cautions import caution_tags
-from imgcls.reporting.progress import RunProgress
+from imgcls.reporting.progress import Outlook, RunProgress
 from imgcls.rng import derive_seed
 from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import is_kept_larger, other_loss, other_squares, same_work
@@ -34,6 +34,7 @@ from imgcls.statistics.intervals import NO_INTERVAL
 from imgcls.statistics.score_intervals import hits_interval
 from imgcls.statistics.temperature import TemperatureFit
 from imgcls.stored_names import EARLIER_PROCESS
+from imgcls.terminal import waiting
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint
@@ -60,7 +61,8 @@ def train(experiment: Experiment, project: Project, *, fresh: bool = False) -> F
     """
     prepared = prepare(experiment, project)
     with GracefulStop():
-        tracker = Tracker(project.root)
+        with waiting("opening the record"):
+            tracker = Tracker(project.root)
         tracker.close_orphans()
         announce(prepared, tracker, runs="1 run")
         return train_run(prepared, tracker, kind="train", name=experiment.name, fresh=fresh)
@@ -75,6 +77,7 @@ def train_run(
     tags: Mapping[str, str] | None = None,
     prune: Callable[[EpochResult], bool] = lambda _: False,
     fresh: bool = False,
+    outlook: Outlook | None = None,
 ) -> Finished:
     """Trains one run, and leaves its whole record.
 
@@ -89,13 +92,14 @@ def train_run(
         tags: further tags, among them the run under which this one stands.
         prune: asked after each epoch, and about the last one once more when a run is taken up; True ends it as pruned.
         fresh: begin a new run even where there is one to take up.
+        outlook: of the sweep of which it is a trial, for its progress.
 
     Raises:
         Interrupted: a stop was requested; the state after the last whole step is in the last checkpoint.
         TrainingError: the loss is not finite; the run is FAILED, with the reason as a tag.
     """
     tags, identity = dict(tags or {}), _identity(prepared)
-    work = _Work(tracker, kind, name, ImageRecord(prepared.dataset, tracker), prune)
+    work = _Work(tracker, kind, name, ImageRecord(prepared.dataset, tracker), prune, outlook)
     earlier = None if fresh else _unfinished(prepared, tracker, {Tag.KIND: kind, **tags}, identity)
     # Another process may be training the same, so begin another run. Nobody else trains what is below a sweep or a run.
     if earlier is not None and (Tag.PARENT in tags or not tracker.is_running(earlier)):
@@ -123,6 +127,7 @@ class _Work:
     name: str
     images: ImageRecord
     prune: Callable[[EpochResult], bool]
+    outlook: Outlook | None
 
 
 MADE_BY_THE_MACHINE = ("train.device", "train.precision", "train.threads")
@@ -281,7 +286,8 @@ class _Training:
         """
         task, steps, val = self._task, self._task.train.steps_per_epoch, self._prepared.dataset.val
         done = state.epoch + state.step / steps
-        with closing(RunProgress(self._work.name, task.config.last_epoch, steps, task.metric, done)) as progress:
+        about = self._work.name, task.config.last_epoch, steps, task.metric, done, self._work.outlook
+        with closing(RunProgress(*about)) as progress:
             # A process that was killed after it wrote its checkpoint may not have done the rest.
             if state.history and not state.step and self._after_epoch(state):
                 return True

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections import Counter
+from dataclasses import replace
 
 from imgcls.errors import ConfigError, Interrupted, TrainingError
 from imgcls.record import Tag
@@ -79,6 +80,8 @@ class Driver:
     def _submit_jobs(self, engine: Engine) -> None:
         while self._num_open < engine.capacity and self._wants_more():
             if job := self._job(self._left.pop(0) if self._left else self._study.ask()):
+                job = replace(job, outlook=self._progress.outlook(engine.capacity))
+                self._progress.on_start(job)
                 engine.submit(job)
                 self._num_open += 1
 

@@ -4,11 +4,12 @@ from tqdm import tqdm
 
 from imgcls import terminal
 from imgcls.metrics import ACCURACY
-from imgcls.reporting.progress import Pace
+from imgcls.reporting.progress import Outlook, Pace
 from imgcls.reporting.rounding import score_text
 from imgcls.search.engines import TrialOutcome
 from imgcls.search.leaderboard import with_intervals
 from imgcls.search.study import SweepStudy
+from imgcls.search.trial import TrialJob, trial_name
 
 
 class SweepProgress:
@@ -30,9 +31,21 @@ class SweepProgress:
             unit="trial", file=terminal.stderr(), disable=None, dynamic_ncols=True, position=1,
         )  # fmt: skip
 
+    def outlook(self, num_workers: int) -> Outlook:
+        """What a trial that begins now has to know to tell the time left of the sweep."""
+        ended = self._study.num_ended()
+        num_waiting = max(0, self._study.num_wanted() - ended - num_workers)
+        return Outlook(num_waiting, num_workers, self._pace.seconds_each(ended))
+
+    def on_start(self, job: TrialJob) -> None:
+        """Shows a trial that begins: what it tries, and the best so far."""
+        name, metric = trial_name(job.number, self._study.values(job.number)), self._study.experiment.search.metric
+        best = f"; best so far: {metric} {best}" if (best := self._best()) else ""
+        tqdm.write(f"{name}{best}", file=terminal.stderr())
+
     def on_trial(self, outcome: TrialOutcome) -> None:
         """Shows a trial that ended."""
-        metric, best = self._study.experiment.search.metric, self._best()
+        metric, best = self._study.experiment.search.metric, self._best() or "none yet"
         ended, total = self._study.num_ended(), self._study.num_wanted()
         if outcome.job.number in self._taken_up:
             self._pace = Pace(ended)
@@ -53,7 +66,7 @@ class SweepProgress:
     def _best(self) -> str:
         board, metric = self._study.leaderboard(), self._study.experiment.search.metric
         if board.empty or board.iloc[0]["outcome"] != "completed":
-            return "none yet"
+            return ""
         first = with_intervals(board[:1], self._num_val).iloc[0]
         return f"{first[metric]} by trial {first['trial']}"
 

@@ -10,6 +10,7 @@ from imgcls.config.keys import Experiment
 from imgcls.errors import TrainingError
 from imgcls.metrics import ACCURACY
 from imgcls.record import UNKNOWN, Artifact, Tag
+from imgcls.reporting.progress import Outlook
 from imgcls.reporting.run_scores import best_interval
 from imgcls.runs.prepare import prepare
 from imgcls.runs.record_writer import Finished
@@ -29,11 +30,13 @@ class TrialJob:
         study: that it belongs to.
         experiment: with the trial's values set.
         number: of the trial in its study.
+        outlook: of the sweep when the trial was given out, for its progress.
     """
 
     study: StudyPlace
     experiment: Experiment
     number: int
+    outlook: Outlook | None = None
 
     @property
     def tags(self) -> dict[str, str]:
@@ -70,6 +73,7 @@ def _train(job: TrialJob, tracker: Tracker) -> Finished:
         name=trial_name(job.number, trial.params),
         tags={**job.tags, Tag.PARENT: job.study.sweep_run_id, Tag.VALUES: values},
         prune=prune,
+        outlook=job.outlook,
     )
 
 

@@ -87,6 +87,12 @@ def newest_begun(tracker: Tracker) -> RunRecord | None:
     return max(newest, key=lambda record: record.started, default=None)
 
 
+def short_name(record: RunRecord, tracker: Tracker) -> str:
+    """What finds a run with the least typing: `best` where that stands for it now, else its id."""
+    winners = [sweep.best_run_id for sweep in _newest_finished("sweep", tracker)]
+    return "best" if record.run_id in winners else record.run_id
+
+
 def described(record: RunRecord) -> str:
     """A found run in one line: its id, its kind, its experiment and when it began."""
     began = datetime.fromtimestamp(record.started / 1000, UTC)
