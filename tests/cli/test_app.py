@@ -113,6 +113,10 @@ def test_sweep_evaluate_and_confirm_end_with_the_winner_the_places_and_the_next_
         assert (project.root / re.search(r"Report +(\S+)", text)[1]).is_file()
         assert (project.root / re.search(r"Weights +(\S+)", text)[1]).is_file()
         assert re.search("UI +mlflow ui\n", text)
+        assert re.search(r"Page +http://127\.0\.0\.1:5000/#/experiments/1/runs\S*workflowType=machine_learning", text)
+    for verb in ("evaluate", "predict", "export", "register"):
+        assert f"imgcls {verb} best" in shown  # and `best` is the winner
+    assert f"imgcls ui {sweep_id}" in shown
     assert json.loads(said("sweep", "tiny", "--trials", "2", "--json", *quick)) == facts
     winner = project.client.get_run(facts["imgcls.best_run_id"]).data.metrics
     stored = {"best/epoch": "best_epoch", "best/val/accuracy": "val/accuracy_best", "best/val/loss": "val/loss_best"}

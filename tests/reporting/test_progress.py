@@ -1,6 +1,6 @@
 import pytest
 
-from imgcls.reporting.progress import Pace, RunProgress
+from imgcls.reporting.progress import Outlook, Pace, RunProgress
 from imgcls.statistics.intervals import Interval
 from imgcls.training.epoch import EpochResult
 
@@ -44,3 +44,23 @@ def test_a_run_that_is_taken_up_tells_its_time_left_by_what_it_does_now(capsys):
     )  # most of its hour belongs to the sitting before
     said = capsys.readouterr().err
     assert "56 s left" in said and "val/accuracy 0.5 (0.4 to 0.6)  val/macro_f1 0.4 *" in said
+
+
+@pytest.mark.parametrize(
+    ("outlook", "words"),
+    [
+        (Outlook(num_waiting=3, num_workers=1, seconds_each=None), "4 s left, 34 s of the sweep"),  # 3 more of 10 s
+        (Outlook(num_waiting=3, num_workers=2, seconds_each=None), "4 s left, 19 s of the sweep"),
+        (Outlook(num_waiting=3, num_workers=2, seconds_each=7.0), "4 s left, 25 s of the sweep"),
+        (Outlook(num_waiting=0, num_workers=1, seconds_each=None), "4 s left, 4 s of the sweep"),
+    ],
+)
+def test_a_trial_tells_the_time_left_of_its_sweep_from_its_first_epoch_on(outlook, words, capsys):
+    clock = Clock()
+    progress = RunProgress("trial 1 · lr 0.1", 5, steps_per_epoch=4, metric="val/loss", outlook=outlook, now=clock)
+    clock.seconds += 6
+    scores = {"val/loss": 1.0, "val/accuracy": 0.5}
+    epoch = EpochResult(3, 1.0, scores, 1e-3, seconds=2.0, images_per_second=9.0, ended=0)
+    progress.on_epoch(epoch, is_best=True, interval=Interval(0.4, 0.6))
+    said = capsys.readouterr().err
+    assert said.startswith("trial 1 epoch   3/5 ") and said.rstrip().endswith(words)
