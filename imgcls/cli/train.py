@@ -6,7 +6,6 @@ import typer
 
 from imgcls.cli.arguments import AsJson, ExperimentName, Overrides, read_experiment
 from imgcls.cli.output import LOADING, facts_text, print_json, write, write_cautions, write_evaluate
-from imgcls.record import Artifact
 from imgcls.terminal import waiting
 
 
@@ -27,6 +26,7 @@ def train(
     loaded, project = read_experiment(experiment, overrides)
 
     with waiting(LOADING):
+        from imgcls.record import Artifact
         from imgcls.reporting.tables import terminal_table
         from imgcls.reporting.where_to_look import next_verbs, place_of, ui_places
         from imgcls.runs.train import train as train_one
