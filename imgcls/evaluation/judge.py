@@ -272,14 +272,17 @@ def _pictures(
         Artifact.CONFUSION_MATRIX: Picture(
             save_png(matrix), f"Confusion matrix of the test images. {right} The table below has the classes.",
             "Each row is a true class, each column a predicted one. The colour is the share of the true class.",
+            file=Artifact.CONFUSION_MATRIX,
         ),
         Artifact.RELIABILITY: Picture(
             save_png(reliability),
             f"Accuracy against confidence on test{with_it}. The table above has the errors (ECE).",
             "A point below the diagonal means: less often right than its confidence says.",
+            file=Artifact.RELIABILITY,
         ),
         Artifact.WORST_MISTAKES: Picture(
-            save_png(mistakes), f"Test images that are predicted wrong, the surest ones. {right}", is_drawing=False
+            save_png(mistakes), f"Test images that are predicted wrong, the surest ones. {right}", is_drawing=False,
+            file=Artifact.WORST_MISTAKES,
         ),
     }  # fmt: skip
 

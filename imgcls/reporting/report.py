@@ -23,12 +23,14 @@ class Picture:
         caption: below the figure; plain text, "" for none.
         is_drawing: whether it is a drawing on white, whose light and dark may change places in a dark page. The colours
             of photographs stay as they are.
+        file: where the figure lies as a file, for readers of the Markdown; "" for nowhere.
     """
 
     png: bytes
     alt: str
     caption: str = ""
     is_drawing: bool = True
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Report(NamedTuple):
 
 
 def markdown(title: str, headline: Headline | None, sections: Sequence[Section]) -> str:
-    """A report as Markdown, with the names of links and without the figures.
+    """A report as Markdown. In the place of a figure it says where the figure lies, and what it shows.
 
     Args:
         title: plain text; "" leaves the heading out.
@@ -123,5 +125,5 @@ def markdown(title: str, headline: Headline | None, sections: Sequence[Section])
 
 def _as_markdown(block: Block) -> str:
     if isinstance(block, Picture):
-        return ""
+        return f"*Figure `{block.file}`*: {escaped(block.alt)}" if block.file else ""
     return f"[{escaped(block.text)}]({block.address})" if isinstance(block, Link) else block

@@ -69,7 +69,7 @@ class _OnVal:
 
     def picture(self, name: str, alt: str, caption: str = "", *, is_drawing: bool = False) -> Picture:
         with self.tracker.fetch(self.record.run_id, name) as path:
-            return Picture(path.read_bytes(), alt, caption, is_drawing)
+            return Picture(path.read_bytes(), alt, caption, is_drawing, name)
 
 
 def _classes(of: _OnVal) -> Iterator[Block]:

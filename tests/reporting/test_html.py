@@ -160,10 +160,11 @@ def test_a_link_leads_to_a_page_and_runs_nothing(address):
 
 
 def test_the_same_report_as_markdown_begins_with_the_number():
-    sections = [Section("Winner", ["Some *text*.", Picture(png(), "A green square"), RUN])]
+    pictures = Picture(png(), "A green square", file="figures/green.png"), Picture(png(), "Nowhere else")
+    sections = [Section("Winner", ["Some *text*.", *pictures, RUN])]
     assert markdown("", HEADLINE, sections) == (
         "**0.87 (0.84 to 0.90)** accuracy of the winner **Warning:** 2 val images look like one of another split.\n\n"
-        "## Winner\n\nSome *text*.\n\n[the run](http://127.0.0.1:5000/#/experiments/1/runs/2)\n"
+        "## Winner\n\nSome *text*.\n\n*Figure `figures/green.png`*: A green square\n\n[the run](http://127.0.0.1:5000/#/experiments/1/runs/2)\n"
     )
     assert markdown("a | b", None, sections).startswith("# a \\| b\n\n## Winner")
 
