@@ -48,7 +48,6 @@ class SavedView:
             "orderByKey": metrics[0],
             "orderByAsc": self.ascending,
             "selectedColumns": columns,
-            "columnOrder": columns,
         }
 
 
