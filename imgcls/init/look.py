@@ -27,8 +27,8 @@ from imgcls.init.symmetry import Symmetry, symmetry_of
 from imgcls.project import Project
 from imgcls.text import listed
 
-LOOK_SECONDS = 30.0
-"""Seconds that decoding may take, roughly; of a larger folder, a sample of its images is decoded."""
+LOOK_SECONDS = 10.0
+"""Seconds that decoding may take on a quiet machine, roughly; of a larger folder, a sample of its images is decoded."""
 
 LEAST_OF_A_CLASS = 10
 """Images of each class that a sample keeps at least, where the class has them."""
