@@ -1,5 +1,6 @@
 """A run that was stopped or killed goes on as if it had never stopped."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -323,3 +324,17 @@ def test_a_run_that_ends_on_another_device_has_the_temperature_of_its_checkpoint
 
 def _kill(*_):
     raise KilledError
+
+
+def test_a_run_with_the_tags_of_an_earlier_version_goes_on(project):
+    """It had a tag for each thing that is said of the process, now in `imgcls.process`."""
+    with pytest.raises(Interrupted), StopAfter(7):
+        project.train()
+    stopped = project.runs(kind="train")[-1]
+    for key, value in json.loads(stopped.tags["imgcls.process"]).items():
+        text = json.dumps(value) if isinstance(value, dict) else str(value)
+        project.client.set_tag(stopped.run_id, f"imgcls.{key}", text)
+    project.client.delete_tag(stopped.run_id, "imgcls.process")
+    assert project.train().run_id == stopped.run_id
+    process = json.loads(project.client.get_run(stopped.run_id).data.tags["imgcls.process"])
+    assert process["identity"] == stopped.process["identity"] and process["versions"]["torch"]
