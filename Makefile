@@ -6,7 +6,7 @@ EXPERIMENT ?= solar_cells
 TRIALS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-slow test-lowest fuzz lint docs bench bench-quick torture torture-quick ui clean
+.PHONY: help setup sweep test test-slow test-browser test-lowest fuzz lint docs bench bench-quick torture torture-quick ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*\#\#' $(MAKEFILE_LIST) | awk -F':.*\#\# ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -30,7 +30,11 @@ test: setup  ## the everyday tests, under five minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: setup  ## the tests that take longer: commands in a shell, workers, kills, the README's commands
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not browser"
+
+# Debian's Chromium; Playwright downloads no browser.
+test-browser: setup  ## MLflow's UI, Optuna's dashboard and the reports, in Chromium
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 
 # In an environment of its own, made again each time. Old versions warn of each other: that is not a failure.
 test-lowest:  ## the everyday tests with the lowest versions that pyproject.toml allows

@@ -26,7 +26,7 @@ batches = DataLoader(train, batch, shuffle=True)
 
 network = timm.create_model(
     "tf_efficientnet_lite0", pretrained=True, num_classes=len(train.classes), pretrained_cfg_overlay={"file": weights}
-)
+).to(memory_format=torch.channels_last)
 optimizer = torch.optim.AdamW(network.parameters(), lr)
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * len(batches))
 loss_of = nn.CrossEntropyLoss()

@@ -1,0 +1,56 @@
+"""Reports as pages of their own: on a screen, light and dark, on a phone and on paper; nothing is fetched."""
+
+import pytest
+from playwright.sync_api import expect
+
+PHONE = {"viewport": {"width": 375, "height": 700}, "device_scale_factor": 2, "is_mobile": True}
+
+
+@pytest.fixture(scope="session")
+def reports(swept):
+    """Kind of run -> its page."""
+    found = {}
+    for kind in ("sweep", "evaluation"):
+        (run,) = swept.of_kind(kind)
+        (found[kind],) = (swept.project.root / "mlruns").glob(f"*/{run.info.run_id}/artifacts/report/report.html")
+    return found
+
+
+@pytest.mark.parametrize("options", [{}, {"color_scheme": "dark"}, PHONE], ids=["light", "dark", "phone"])
+@pytest.mark.parametrize("kind", ["sweep", "evaluation"])
+def test_a_report_is_whole(reports, show, kind, options):
+    page = show(reports[kind].as_uri(), **options)
+    expect(page.locator("h1")).to_have_count(1)
+    pictures = page.locator("img")
+    for number in range(pictures.count()):
+        assert pictures.nth(number).evaluate("image => image.naturalWidth") > 0
+        assert pictures.nth(number).get_attribute("alt").strip()
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "only tables scroll sideways"
+
+
+@pytest.mark.parametrize("kind", ["sweep", "evaluation"])
+def test_light_and_dark_differ_and_can_be_read(reports, show, kind):
+    shades = {}
+    for scheme in ("light", "dark"):
+        page = show(reports[kind].as_uri(), color_scheme=scheme)
+        style = "getComputedStyle(document.body)"
+        shades[scheme] = [_luminance(page.evaluate(f"{style}.{name}")) for name in ("color", "backgroundColor")]
+    (ink, paper), (light_ink, dark_paper) = shades["light"], shades["dark"]
+    assert ink < paper
+    assert dark_paper < light_ink
+    for text, ground in shades.values():  # WCAG 2, level AA
+        bright, dim = max(text, ground), min(text, ground)
+        assert (bright + 0.05) / (dim + 0.05) >= 4.5
+
+
+def _luminance(colour):
+    """Relative luminance of a CSS colour, by WCAG 2."""
+    parts = [float(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["sweep", "evaluation"])
+def test_a_report_prints(reports, show, kind):
+    page = show(reports[kind].as_uri())
+    assert page.pdf(format="A4").startswith(b"%PDF")
