@@ -145,12 +145,16 @@ def _rows(results: list[dict[str, Any]]) -> Iterator[str]:
         runs = [run for run in results if run["variant"] == name]
         if runs:
             val, test = ([run[split] for run in runs] for split in ("val", "test"))
-            seconds = statistics.median(run["cpu_seconds"] for run in runs)
-            yield f"| {name} | {len(runs)} | {_spread(val)} | {_spread(test)} | {seconds:.0f} |"
+            yield f"| {name} | {len(runs)} | {_spread(val)} | {_spread(test)} | {_seconds(runs)} |"
 
 
 def _spread(scores: list[float]) -> str:
     return f"{statistics.mean(scores):.3f} | {min(scores):.3f} to {max(scores):.3f}"
+
+
+def _seconds(runs: list[dict[str, Any]]) -> str:
+    known = [run["cpu_seconds"] for run in runs if run["cpu_seconds"] is not None]
+    return f"{statistics.median(known):.0f}" if known else "-"
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ PAGES = {
     "Look up": ["docs/keys", "docs/record", "CHANGELOG"],
     "The method": ["docs/method", "docs/intervals", "docs/selection", "docs/calibration", "docs/copies"],
     "Use a model": ["docs/predicting", "docs/serving", "docs/exporting", "docs/using-a-model"],
-    "Speed and operations": ["docs/speed", "benchmarks/RESULTS", "docs/reliability"],
+    "Speed and operations": ["docs/speed", "benchmarks/RESULTS", "docs/plain-script", "docs/reliability"],
     "The code": ["docs/library", "docs/reference", "docs/architecture"],
 }
 """The navigation: heading -> its pages."""

@@ -1,6 +1,9 @@
-"""Makes the pictures of README and docs/ from a project where a sweep and an evaluation ended: `python docs/screenshots.py PROJECT`.
+"""Makes the pictures of README and docs/ again, from a project where a sweep and an evaluation ended.
 
-Needs Debian's Chromium, and Playwright, which `make setup` installs. Plain `mlflow ui` runs while the pictures are made.
+    python docs/screenshots.py PROJECT
+
+Needs Debian's Chromium, and Playwright, which `make setup` installs. Plain `mlflow ui` runs while the pictures are
+made. A picture whose source is not in the project is named and left as it is.
 """
 
 from __future__ import annotations
@@ -24,8 +27,15 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 DOCS = Path(__file__).parent
+
 NUM_COLOURS = 128
 """Of a picture; text stays sharp, and the file is a third of its size."""
+
+WINDOW = (1200, 640)
+"""Width and height of the browser's window in pixels."""
+
+LONGEST_WAIT = 120_000
+"""Milliseconds for a page to show what is photographed."""
 
 
 @contextmanager
@@ -36,50 +46,44 @@ def mlflow_ui(project: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     light = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_WORKERS": "1"}
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port)]
-    server = subprocess.Popen(command, cwd=project, env=light, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    server = subprocess.Popen(
+        command, cwd=project, env=light, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
-        assert server.stderr is not None
-        next(line for line in server.stderr if "running on http" in line)
+        next(line for line in server.stderr or () if "running on http" in line)
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
+        server.communicate()
 
 
-def save(png: bytes | Path, name: str, width: int) -> None:
-    """Writes docs/NAME.png, no wider than `width` pixels, with few colours."""
-    image = Image.open(io.BytesIO(png) if isinstance(png, bytes) else png).convert("RGB")
-    if image.width > width:
-        image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+def save(png: bytes, name: str) -> None:
+    """Writes docs/NAME.png, no wider than the window, with few colours."""
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    if image.width > WINDOW[0]:
+        image = image.resize((WINDOW[0], round(image.height * WINDOW[0] / image.width)), Image.Resampling.LANCZOS)
     path = DOCS / f"{name}.png"
     image.quantize(NUM_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
-    print(f"{path.name}: {image.width} x {image.height}, {path.stat().st_size // 1000} kB")  # noqa: T201
+    sys.stdout.write(f"{path.name}: {image.width} x {image.height} pixels, {path.stat().st_size // 1000} kB\n")
 
 
-def close_assistant(page: Page) -> None:
-    """Closes MLflow's assistant, which covers a part of each page."""
-    close = page.get_by_label("Close").first
-    if close.count():
-        close.click()
-
-
-def trials_in_the_ui(page: Page, address: str, view: str, winner: str) -> bytes:
-    """The saved view of a sweep's trials in MLflow's UI."""
-    page.goto(address + view)
-    page.get_by_text(winner).first.wait_for()
-    close_assistant(page)
+def trials(page: Page, address: str) -> bytes:
+    """The saved view of a sweep's trials in MLflow's UI, the winner first."""
+    page.goto(address)
+    page.locator(".ag-center-cols-container .ag-row").first.wait_for()
+    page.get_by_label("Close", exact=True).click()  # MLflow's assistant, which covers a part of each page
     page.wait_for_timeout(2000)  # the columns move into their places
     return page.screenshot()
 
 
-def top_of(page: Page, report: Path) -> bytes:
-    """The first screen of a page that lies on this disk."""
+def first_screen(page: Page, report: Path) -> bytes:
+    """The top of a page that lies on this disk."""
     page.goto(report.as_uri())
     return page.screenshot()
 
 
 def main() -> None:
-    """Makes every picture again."""
+    """Makes every picture whose source is there."""
     from playwright.sync_api import sync_playwright
 
     from imgcls.record import Artifact
@@ -90,10 +94,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("project", type=Path)
     project = parser.parse_args().project.resolve()
-    os.chdir(project)
     tracker = Tracker(project)
     winner = find_run("best", tracker)
-    print(winner, page_of, Artifact, shutil, sync_playwright)  # noqa: T201
+    sweep = tracker.get(winner.parent)
+    looks = tracker.find({"imgcls.kind": "evaluation"})
+    runs = project / "mlruns"
+    sources = {
+        "init": runs / ".init" / f"{winner.experiment}.html",
+        "sweep-report": (sweep.folder or runs) / Artifact.REPORT_HTML,
+        "test-report": (looks[-1].folder if looks and looks[-1].folder else runs) / Artifact.REPORT_HTML,
+    }
+    with sync_playwright() as playwright, mlflow_ui(project) as address:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": WINDOW[0], "height": WINDOW[1]})
+        page.set_default_timeout(LONGEST_WAIT)
+        save(trials(page, address + page_of(sweep, tracker)), "compare")
+        for name, source in sources.items():
+            if source.is_file():
+                save(first_screen(page, source), name)
+            else:
+                sys.stdout.write(f"{name}: {source} does not exist\n")
+        browser.close()
+    mistakes = (winner.folder or runs) / "figures" / "val_mistakes.png"
+    if mistakes.is_file():
+        save(mistakes.read_bytes(), "mistakes")
+    else:
+        sys.stdout.write(f"mistakes: {mistakes} does not exist\n")
 
 
 if __name__ == "__main__":

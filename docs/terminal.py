@@ -109,7 +109,8 @@ def svg(lines: list[Line]) -> str:
 <title>A terminal: {escape("; ".join(line.text[2:] for line in lines if line.typed))}</title>
 <style>
 rect {{ fill: #16181d }}
-text {{ font: 12px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: #d6d9e0; animation: come 0.1s both }}
+text {{ font: 12px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: #d6d9e0 }}
+text {{ animation: come 0.1s both }}
 .typed {{ fill: #8fd18f; font-weight: bold }}
 .wait {{ fill: #8a90a0; text-anchor: end }}
 @keyframes come {{ from {{ opacity: 0 }} to {{ opacity: 1 }} }}

@@ -104,9 +104,9 @@ def ask(url, body=None):
 @pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / ".venv" / ".installed").exists(), reason="needs the environment of `make setup`")
 def test_the_commands_run_as_written(clone):
-    readme = (ROOT / "README.md").read_text()
+    pages = "".join((ROOT / name).read_text() for name in ("README.md", "docs/daily-use.md"))
     for command in ("make sweep EXPERIMENT=digits TRIALS=", "mlflow ui ", "evaluate.py --run-id best ", "id RUN_ID "):
-        assert command in readme
+        assert command in pages
     shown = shell(clone, "make sweep EXPERIMENT=digits TRIALS=2")
     line = next(line for line in shown.splitlines() if "evaluate.py" in line)
     command = line[line.index("python evaluate.py") :]

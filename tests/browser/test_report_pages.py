@@ -1,7 +1,14 @@
 """Reports as pages of their own: on a screen, light and dark, on a phone and on paper; nothing is fetched."""
 
+import io
+
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
+
+from imgcls.reporting.report import Picture
+from tests.reporting.test_html import COLOUR, page_of, png
 
 PHONE = {"viewport": {"width": 375, "height": 700}, "device_scale_factor": 2, "is_mobile": True}
 
@@ -54,3 +61,12 @@ def _luminance(colour):
 def test_a_report_prints(reports, show, kind):
     page = show(reports[kind].as_uri())
     assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("with_picture", [True, False])
+def test_a_picture_is_shown_pixel_by_pixel(tmp_path, show, with_picture):
+    file = tmp_path / "page.html"
+    file.write_text(page_of(*([Picture(png(), "Green")] if with_picture else ["Nothing."])))
+    shot = show(file.as_uri(), viewport={"width": 800, "height": 600}).screenshot()
+    pixels = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).reshape(-1, 3)
+    assert (pixels == COLOUR).all(axis=1).sum() == (200 * 200 if with_picture else 0)
