@@ -169,11 +169,20 @@ def output_file(path: Path, option: str) -> Iterator[Path]:
     with written_aside(target) as aside:
         try:
             aside.touch()
-        except FileNotFoundError as error:
-            raise InputError(f"{option} {path}: the folder {path.parent} does not exist; create it first") from error
+            _remove_leftovers_of(target)
         except OSError as error:
+            if not os.path.isdir(target.parent):  # noqa: PTH112
+                why = f"the folder {path.parent} does not exist; create it first"
+                raise InputError(f"{option} {path}: {why}") from error
             raise InputError(f"{option} {path} cannot be written: {error.strerror}; name another place") from error
         yield aside
+
+
+def _remove_leftovers_of(target: Path) -> None:
+    """Removes what killed processes left of a file that they wrote aside for the same place."""
+    for path in leftovers(target.parent):
+        if path.name.startswith(f".{target.name}.{socket.gethostname()}."):
+            path.unlink(missing_ok=True)
 
 
 def leftovers(folder: Path) -> list[Path]:

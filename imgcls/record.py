@@ -123,6 +123,9 @@ class Tag:
     LOSS = _tag("imgcls.loss", WITH_IMAGES, "number of the definition of the optimised loss; absent means 1")
     DATASET_SPLIT = _tag("mlflow.data.context", TRAINED, "of a data set that is linked to the run: train or val")
 
+    BEST_SHA256 = _tag(
+        "imgcls.best_sha256", TRAINED, "SHA-256 of `checkpoints/best.pt`, in hexadecimal; compared before it is used"
+    )
     NO_GRAD_CAM = _tag("imgcls.no_grad_cam", TRAINED, "why a run with figures of val has no `figures/val_grad_cam.png`")
 
     # A sweep and what is below it

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from imgcls.errors import InputError
 from imgcls.files import link_or_copy, output_file, put_in_place
 from imgcls.machine_failures import explain
 from tests import refusals
@@ -188,3 +190,22 @@ def test_a_file_for_output_is_there_whole_or_as_it_was(tmp_path, before):
         assert aside.read_text() == ""
         aside.write_text("whole")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"out.csv": "whole"}
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed_by_the_next_one(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    for name, pid in (("table.csv", process.pid), ("table.csv", os.getppid()), ("other.csv", process.pid)):
+        (tmp_path / f".{name}.{socket.gethostname()}.{pid}").touch()
+    with output_file(tmp_path / "table.csv", "--csv") as path:
+        path.write_text("whole")
+    left = sorted(path.name.rpartition(".")[2] for path in tmp_path.glob(".*"))
+    assert left == sorted([str(os.getppid()), str(process.pid)]) and (tmp_path / "table.csv").read_text() == "whole"
+
+
+def test_a_folder_that_takes_no_file_is_not_called_missing():
+    with (
+        pytest.raises(InputError, match=r"^--csv /proc/x\.csv cannot be written"),
+        output_file(Path("/proc/x.csv"), "--csv"),
+    ):
+        pass

@@ -38,6 +38,9 @@ from imgcls.machine_failures import explain
 from imgcls.terminal import guard_streams
 from imgcls.text import printable
 
+THAT_GO_ON = ("train", "sweep", "confirm", "rerun")
+"""Verbs that save as they go, so that the same command goes on."""
+
 
 class _Verbs(TyperGroup):
     """The verbs; a Ctrl-C that is not a request to stop ends any of them with one line."""
@@ -46,7 +49,9 @@ class _Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            sys.stderr.write(f"left at once; to go on from what was saved: {_this_command()}\n")
+            goes_on = ctx.invoked_subcommand in THAT_GO_ON
+            how = "to go on from what was saved" if goes_on else "nothing was saved; to begin again"
+            sys.stderr.write(f"left at once; {how}: {_this_command()}\n")
             raise typer.Exit(130) from None
 
 

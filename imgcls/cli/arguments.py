@@ -26,13 +26,20 @@ AsJsonList = Annotated[bool, typer.Option("--json", help="Print a JSON list of f
 
 
 def open_tracker() -> Tracker:
-    """Where a verb's arguments name no experiment: opens the record of the project around the working folder."""
+    """Where a verb's arguments name no experiment: opens the record of the project around the working folder.
+
+    Raises:
+        InputError: the project has no record yet.
+    """
     with waiting("loading MLflow"):
         from imgcls.project import Project
         from imgcls.tracking.store import Tracker
+        from imgcls.tracking.store_address import check_recorded
 
+    root = Project.around(Path.cwd()).root
+    check_recorded(root)
     with waiting(OPENING):
-        return Tracker(Project.around(Path.cwd()).root)
+        return Tracker(root)
 
 
 def read_experiment(name: str, overrides: Iterable[str] | None) -> tuple[Experiment, Project]:

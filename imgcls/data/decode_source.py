@@ -12,9 +12,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
-from imgcls import terminal
 from imgcls.config.keys import Fit
 from imgcls.data.cache_folder import cache_folder
 from imgcls.data.decode import SEVERAL_FRAMES, digest, shrunk, shrunk_is_enough, to_square
@@ -23,6 +21,7 @@ from imgcls.data.image_formats import FORMATS
 from imgcls.data.image_set import Hashes, SourceImages, moments
 from imgcls.data.sketches import SIDE, sketches, thumbnail
 from imgcls.errors import UnreadableImageError
+from imgcls.progress import Progress
 
 FORMAT = "10"
 """Version in the key of every cache entry: raise it when the pixels or hashes that decoding gives change."""
@@ -64,9 +63,7 @@ def decode_into(
     most = images_of_a_piece(largest)
     for file, recipe in zip(files, recipes, strict=True):
         write_header(file, (len(table), *recipe.shape))
-    with tqdm(
-        total=len(table), desc=title or "decoding", unit=" images", file=terminal.stderr(), leave=False, disable=None
-    ) as bar:
+    with Progress(len(table), title or "decoding") as bar:
         decoded = spread(lambda rows: _decode_piece(rows, recipes), len(table), most, lambda piece: piece.num_pixels)
         for rows, piece in decoded:
             here = slice(rows.start, rows.stop)

@@ -16,11 +16,11 @@ from imgcls.record import Artifact, RunRecord, Tag, ends_of
 from imgcls.reporting.cautions import flat_cautions
 from imgcls.reporting.rounding import UNDEFINED
 from imgcls.reporting.run_scores import best_interval, history_table
-from imgcls.runs.rebuild import trained_record
 from imgcls.runs.used_params import used_params
 from imgcls.statistics.intervals import Interval
 from imgcls.statistics.paired import holm, mcnemar, paired_interval
 from imgcls.statistics.score_intervals import hits_interval
+from imgcls.tracking.find_run import trained_record
 from imgcls.tracking.store import Tracker
 
 

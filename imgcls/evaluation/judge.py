@@ -26,13 +26,14 @@ from imgcls.reporting.run_links import run_link, within_ui
 from imgcls.reporting.run_scores import score_of
 from imgcls.runs.announce import announce
 from imgcls.runs.prepare import Prepared
-from imgcls.runs.rebuild import best_checkpoint, rebuild, same_place, trained_record
+from imgcls.runs.rebuild import best_checkpoint, rebuild, same_place
 from imgcls.runs.record_writer import prediction_table, temperature_metrics
 from imgcls.runs.val_predictions import recorded_fit
 from imgcls.statistics.per_class import per_class
 from imgcls.statistics.predictions import Predictions
 from imgcls.statistics.temperature import TemperatureFit
 from imgcls.text import counted
+from imgcls.tracking.find_run import trained_record
 from imgcls.tracking.recorded_looks import names_of, openings, write_down
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker

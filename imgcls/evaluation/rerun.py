@@ -14,9 +14,10 @@ from imgcls.reporting.tables import markdown_table
 from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import is_kept_larger, other_loss
 from imgcls.runs.prepare import Prepared
-from imgcls.runs.rebuild import other_versions, rebuild, same_place, trained_record
+from imgcls.runs.rebuild import other_versions, rebuild, same_place
 from imgcls.runs.train import train_run
 from imgcls.statistics.intervals import accuracy_interval
+from imgcls.tracking.find_run import trained_record
 from imgcls.tracking.store import Tracker
 
 log = logging.getLogger(__name__)

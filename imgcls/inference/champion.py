@@ -10,6 +10,7 @@ from imgcls.errors import InputError
 from imgcls.evaluation.compare import Pair, hits_by_image, paired
 from imgcls.record import Artifact, RunRecord
 from imgcls.reporting.rounding import ends
+from imgcls.text import counted
 from imgcls.tracking.registry import Version
 from imgcls.tracking.store import Tracker
 
@@ -66,5 +67,6 @@ def _in_words(pair: Pair, num_images: int, num_groups: int, holder: RunRecord) -
     return (
         f"accuracy {accuracies[0]:.4f} against {accuracies[1]:.4f} of the champion's run {holder.run_id} on the same "
         f"{num_images} val images{of_groups}: difference {pair.difference:+.4f}, {interval}; {test}, p = "
-        f"{pair.p_value:.2g} ({pair.only_first} images only this run has right, {pair.only_second} only the champion)"
+        f"{pair.p_value:.2g} ({counted(pair.only_first, 'image')} only this run has right, {pair.only_second} only the "
+        "champion)"
     )

@@ -11,9 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
-from imgcls import terminal
 from imgcls.data.decode_workers import in_threads
 from imgcls.errors import DataError, InputError
 from imgcls.inference.exported_graph import ImagesToProbs
@@ -22,6 +20,7 @@ from imgcls.inference.proof import BOUND, Agreement, ProofError, agreement, reco
 from imgcls.inference.resize import GAP
 from imgcls.inference.run_model import RunModel
 from imgcls.inference.val_images import ValImages, val_images
+from imgcls.progress import Progress
 from imgcls.runs.val_predictions import recorded_predictions
 from imgcls.tracking.store import Tracker
 
@@ -157,7 +156,7 @@ def _pieces(reference: ValReference) -> Iterator[list[_Decoded]]:
     """All val images in order, as many at once as memory allows."""
     num = len(reference.names)
     piece: list[_Decoded] = []
-    with tqdm(total=num, desc="proving", unit=" images", file=terminal.stderr(), leave=False, disable=None) as bar:
+    with Progress(num, "proving") as bar:
         for image in in_threads(reference.decoded, range(num)):
             piece.append(image)
             num_bytes = sum(one.pixels.nbytes for one in piece)

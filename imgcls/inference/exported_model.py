@@ -162,7 +162,7 @@ def _load_pt2(path: Path) -> tuple[Run, dict[str, str]]:
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            probs: NDArray[np.float32] = graph(torch.from_numpy(images)).numpy()
+            probs: NDArray[np.float32] = graph(torch.from_numpy(np.require(images, requirements="W"))).numpy()
         return probs
 
     return run, metadata

@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imgcls.errors import InputError
-from imgcls.inference.classifier import Classifier
 from imgcls.inference.export_formats import ENDINGS
-from imgcls.inference.exported_model import load_exported
-from imgcls.inference.run_model import RunModel, load_run_model
-from imgcls.inference.sealed_images import SealedImages, sealed_from_stranger, sealed_images
 from imgcls.project import Project
-from imgcls.runs.rebuild import trained_record
 from imgcls.text import nearest
+from imgcls.tracking.find_run import trained_record
 from imgcls.tracking.registry import REGISTERED
 from imgcls.tracking.store import Tracker
-from imgcls.tracking.store_address import is_recorded
+from imgcls.tracking.store_address import check_recorded, is_recorded
+
+if TYPE_CHECKING:
+    from imgcls.inference.classifier import Classifier
+    from imgcls.inference.run_model import RunModel
+    from imgcls.inference.sealed_images import SealedImages
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ def find_model(text: str, folder: Path) -> Classifier:
         if is_recorded(project.root):
             model.seal = partial(_seal_of, model.run_id, Tracker(project.root))
         return model
+    check_recorded(project.root)
     return find_run_model(text, Tracker(project.root))
 
 
@@ -50,7 +53,11 @@ def find_run_model(text: str, tracker: Tracker) -> RunModel:
         InputError: the run does not exist, or has not completed.
     """
     run_id = registered_run(text, tracker) if text.startswith(REGISTERED) else text
-    return load_run_model(trained_record(run_id, tracker), tracker)
+    record = trained_record(run_id, tracker)
+
+    from imgcls.inference.run_model import load_run_model  # with torch, which no refusal has to wait for
+
+    return load_run_model(record, tracker)
 
 
 def registered_run(uri: str, tracker: Tracker) -> str:
@@ -74,6 +81,8 @@ def registered_run(uri: str, tracker: Tracker) -> str:
 
 
 def _seal_of(run_id: str, tracker: Tracker) -> SealedImages:
+    from imgcls.inference.sealed_images import sealed_from_stranger, sealed_images
+
     try:
         record = tracker.get(run_id)
     except InputError:
@@ -87,4 +96,7 @@ def _of_file(path: Path) -> Classifier:
         near = nearest(path.name, [name for name in beside if name.lower().endswith(ENDINGS)])
         meant = f"; did you mean {path.with_name(near)}?" if near else ""
         raise InputError(f"the file {path} does not exist{meant}")
+
+    from imgcls.inference.exported_model import load_exported
+
     return load_exported(path)

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgcls.data.decode import canonical, digest, read_image, refusing, shrunk
-from imgcls.data.decode_workers import images_of_a_piece, spread
 from imgcls.data.image_set import Hashes
 from imgcls.data.sketches import SIDE, sketches, thumbnail
 from imgcls.data.sources.folder import ignored_in_words, images_below, why_ignored
@@ -141,6 +140,8 @@ def given(images: ImageLike | Iterable[object]) -> Inputs:
 
 
 def _several(images: object) -> list[object]:
+    if isinstance(images, Mapping):
+        raise InputError("a mapping is not a sequence of images; give its values, as in list(images.values())")
     return list(images) if isinstance(images, Iterable) else [images]  # what is not one is refused as an image
 
 
@@ -291,6 +292,8 @@ def decoded(inputs: Inputs, square: Square, shape: tuple[int, int, int]) -> Iter
         square: `Preprocessing.square`.
         shape: of what it gives, (C, S, S).
     """
+    from imgcls.data.decode_workers import images_of_a_piece, spread  # with torch, which no refusal has to wait for
+
     work = partial(_decode, inputs, square, shape)
     for _, piece in spread(work, len(inputs), images_of_a_piece(int(np.prod(shape))), lambda piece: piece.num_pixels):
         yield piece

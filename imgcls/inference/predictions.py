@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from imgcls import terminal
 from imgcls.data.image_set import Hashes
 from imgcls.data.sources.folder import ignored_in_words
 from imgcls.errors import DataError, InputError, NoReadableImageError, SealedImagesError
 from imgcls.inference.inputs import NUM_SHOWN, Decoded, Inputs, decoded
 from imgcls.inference.prediction_table import prediction_columns
+from imgcls.progress import Progress
 from imgcls.text import counted, listed
 
 if TYPE_CHECKING:
@@ -159,9 +158,7 @@ class _Prediction:
     def _decoded(self, inputs: Inputs, title: str) -> Iterator[Decoded]:
         preprocessing = self._classifier.preprocessing
         shape = preprocessing.channels, preprocessing.image_size, preprocessing.image_size
-        with tqdm(
-            total=len(inputs), desc=title, unit=" images", file=terminal.stderr(), leave=False, disable=None
-        ) as bar:
+        with Progress(len(inputs), title) as bar:
             for piece in decoded(inputs, preprocessing.square, shape):
                 yield piece
                 bar.update(len(piece.rows) + len(piece.unreadable))

@@ -22,8 +22,8 @@ from imgcls.metrics import ACCURACY
 from imgcls.record import RunRecord, Tag, VersionTag
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.run_scores import score_of, val_score
-from imgcls.runs.rebuild import trained_record
 from imgcls.tracking.claims import claim
+from imgcls.tracking.find_run import trained_record
 from imgcls.tracking.registry import Registry, Version, check_alias, check_model_name
 from imgcls.tracking.store import Tracker
 

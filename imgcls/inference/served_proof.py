@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from imgcls import terminal
 from imgcls.inference.mlflow_model import load_mlflow_model
 from imgcls.inference.proof import Agreement, ProofError, agreement
 from imgcls.inference.val_images import ValImages
+from imgcls.progress import Progress
 
 AT_ONCE = 64
 """Images that are asked of the model at once."""
@@ -38,9 +37,7 @@ def prove_served(
     """
     model = load_mlflow_model(folder)
     found = Agreement()
-    with tqdm(
-        total=len(images), desc="proving as served", unit=" images", file=terminal.stderr(), leave=False, disable=None
-    ) as bar:
+    with Progress(len(images), "proving as served") as bar:
         for start in range(0, len(images), AT_ONCE):
             rows = range(start, min(start + AT_ONCE, len(images)))
             answer = _answer(model, [images.content(row) for row in rows])

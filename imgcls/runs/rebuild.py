@@ -11,7 +11,6 @@ from imgcls.errors import DataError, InputError
 from imgcls.record import UNKNOWN, Artifact, RunRecord, Tag
 from imgcls.runs.earlier_versions import recorded_squares
 from imgcls.runs.prepare import Prepared, prepare
-from imgcls.tracking.find_run import described, find_run
 from imgcls.tracking.provenance import versions
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint
@@ -50,7 +49,7 @@ def best_checkpoint(record: RunRecord, tracker: Tracker) -> dict[str, Any]:
     """The checkpoint with which a completed run is rebuilt to be used: that of its kept epoch, on the CPU.
 
     Raises:
-        InputError: it is not there any more, or damaged.
+        InputError: it is not there any more, is damaged, or is not the one that the run recorded.
     """
     with tracker.fetch(record.run_id, Artifact.CONFIG):
         pass  # where all of the run's files are missing, that is the message
@@ -60,35 +59,7 @@ def best_checkpoint(record: RunRecord, tracker: Tracker) -> dict[str, Any]:
             f"that were not chosen. To make it again: imgcls rerun {record.run_id}"
         )
     with tracker.fetch(record.run_id, Artifact.BEST) as path:
-        return load_checkpoint(path)
-
-
-def trained_record(run_id: str, tracker: Tracker) -> RunRecord:
-    """The record from which a run is rebuilt or judged, which has trained to its end; a sweep stands for its winner.
-
-    Raises:
-        InputError: an unknown id, an evaluation, a run of somebody else's, an unfinished one.
-    """
-    record = find_run(run_id, tracker)
-    if record.kind == "sweep":
-        winner = record.best_run_id
-        if not winner:
-            raise InputError(f"sweep {record.run_id} has no winner yet ({record.outcome}); let it end first")
-        record = tracker.get(winner)
-        log.info("the winner of this sweep is %s", described(record))
-    if record.kind == "evaluation":
-        judged = record.evaluated_run_id
-        raise InputError(f"run {record.run_id} is itself an evaluation, of run {judged}; name the run to judge")
-    if record.kind == "init":
-        raise InputError(
-            f"run {record.run_id} looked through a folder and trained nothing; imgcls sweep {record.experiment}"
-        )
-    if not record.kind:
-        raise InputError(f"run {record.run_id} was not written by imgcls")
-    if record.outcome != "completed":
-        reason = f": {record.reason}" if record.reason else ""
-        raise InputError(f"run {record.run_id} is not finished ({record.outcome}{reason}); name a completed run")
-    return record
+        return load_checkpoint(path, recorded_digest=record.tags.get(Tag.BEST_SHA256))
 
 
 def same_place(record: RunRecord, prepared: Prepared) -> bool:

@@ -26,7 +26,7 @@ from imgcls.statistics.per_class import per_class
 from imgcls.statistics.predictions import Predictions
 from imgcls.statistics.temperature import TemperatureFit, probabilities, temperature_fit
 from imgcls.tracking.run import Run
-from imgcls.training.checkpoint import save_checkpoint
+from imgcls.training.checkpoint import checkpoint_digest, save_checkpoint
 from imgcls.training.epoch import EpochResult
 from imgcls.training.loop import TrainState
 from imgcls.training.loss import LOSS_DEFINITION
@@ -103,10 +103,10 @@ class RecordWriter:
         with self._run.artifact(Artifact.LAST) as path:
             save_checkpoint(path, {"config": self._prepared.experiment.to_toml(), "state": state.snapshot()})
 
-    def save_scored(self, name: str, state: TrainState, val_logits: NDArray[np.float32]) -> None:
+    def save_scored(self, name: str, state: TrainState, val_logits: NDArray[np.float32]) -> str:
         """Writes the weights that val scored into the record, with what is needed to use them anywhere.
 
-        `val_logits`, (N, K), are those that they give on val.
+        `val_logits`, (N, K), are those that they give on val. Returns the digest of the checkpoint.
         """
         fit = temperature_fit(self._on_val(val_logits))
         content = {
@@ -121,6 +121,7 @@ class RecordWriter:
         }
         with self._run.artifact(name) as path:
             save_checkpoint(path, content)
+            return checkpoint_digest(path)
 
     def end(self, state: TrainState, best_logits: NDArray[np.float32], fit: TemperatureFit | None = None) -> Finished:
         """Writes the record of a run after its last epoch.

@@ -309,12 +309,12 @@ class _Training:
         Returns:
             Whether the run is pruned.
         """
-        config, result = self._task.config, state.history[-1]
+        config, result, tags = self._task.config, state.history[-1], self._run.heartbeat()
         if state.kept(config, self._task.metric) is result:
-            self._record.save_scored(Artifact.BEST, state, self._val_logits(state))
+            tags[Tag.BEST_SHA256] = self._record.save_scored(Artifact.BEST, state, self._val_logits(state))
         if 0 < config.save_from_epoch <= state.epoch:
             self._record.save_scored(Artifact.EPOCH.format(state.epoch), state, self._val_logits(state))
-        self._run.log_metrics(result.metrics(), step=result.epoch, tags=self._run.heartbeat(), at=result.ended)
+        self._run.log_metrics(result.metrics(), step=result.epoch, tags=tags, at=result.ended)
         return result.epoch < config.last_epoch and self._work.prune(result)
 
     def _val_logits(self, state: TrainState) -> NDArray[np.float32]:

@@ -57,6 +57,34 @@ def find_run(text: str, tracker: Tracker) -> RunRecord:
         raise InputError(f"no run {text!r}{near} in {tracker.where()}; {_SEE_RUNS}") from error
 
 
+def trained_record(run_id: str, tracker: Tracker) -> RunRecord:
+    """Finds a run that has trained to its end, to be used, judged or repeated; a sweep stands for its winner.
+
+    Raises:
+        InputError: an unknown id, an evaluation, a run of somebody else's, an unfinished one.
+    """
+    record = find_run(run_id, tracker)
+    if record.kind == "sweep":
+        winner = record.best_run_id
+        if not winner:
+            raise InputError(f"sweep {record.run_id} has no winner yet ({record.outcome}); let it end first")
+        record = tracker.get(winner)
+        log.info("the winner of this sweep is %s", described(record))
+    if record.kind == "evaluation":
+        judged = record.evaluated_run_id
+        raise InputError(f"run {record.run_id} is itself an evaluation, of run {judged}; name the run to judge")
+    if record.kind == "init":
+        raise InputError(
+            f"run {record.run_id} looked through a folder and trained nothing; imgcls sweep {record.experiment}"
+        )
+    if not record.kind:
+        raise InputError(f"run {record.run_id} was not written by imgcls")
+    if record.outcome != "completed":
+        reason = f": {record.reason}" if record.reason else ""
+        raise InputError(f"run {record.run_id} is not finished ({record.outcome}{reason}); name a completed run")
+    return record
+
+
 def newest_runs(tracker: Tracker, experiment: str | None, limit: int | None) -> list[RunRecord]:
     """Finds the newest runs of the record, the newest first.
 

@@ -115,6 +115,19 @@ def _check_utf_8(path: Path) -> None:
             ) from None
 
 
+def check_recorded(root: Path) -> None:
+    """Refuses a project without a tracking store, where one would be made and nothing be found in it.
+
+    Raises:
+        InputError: naming the folder.
+    """
+    if not is_recorded(root):
+        raise InputError(
+            f"{root} has no record: mlflow.db does not exist there. Go to the folder of the project, or set "
+            "MLFLOW_TRACKING_URI; `imgcls train` and `imgcls sweep` begin a record"
+        )
+
+
 def is_recorded(root: Path) -> bool:
     """Whether a project has a tracking store; one is made where a Tracker is opened."""
     return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (root / "mlflow.db").is_file()

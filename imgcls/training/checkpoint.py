@@ -1,5 +1,6 @@
 """Checkpoints: tensors and plain values only, written aside and renamed, checked and loaded without unpickling code."""
 
+import hashlib
 import os
 import re
 import stat
@@ -38,8 +39,21 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     _sync_folder(path.parent)
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def checkpoint_digest(path: Path) -> str:
+    """The SHA-256 of a checkpoint's file, in hexadecimal, by which a record knows it again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_checkpoint(
+    path: Path, device: torch.device | str = "cpu", *, recorded_digest: str | None = None
+) -> dict[str, Any]:
     """Reads a checkpoint that `save_checkpoint` wrote, and compares every byte of it with the file's checksums.
+
+    Args:
+        path: of the checkpoint.
+        device: where its tensors go.
+        recorded_digest: its `checkpoint_digest` by the record; None where an earlier version recorded none.
 
     Raises:
         InputError: a missing, truncated, damaged or foreign file, or one that would run code on loading.
@@ -50,6 +64,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
             raise InputError(f"{path} cannot be read: it is a folder or a device, not a file; name a checkpoint")
         with path.open("rb") as file:
             _check_archive(file)
+            if recorded_digest is not None:
+                _check_digest(path, recorded_digest)
             file.seek(0)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of pickles that it doubts and then refuses
@@ -78,6 +94,14 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
 class _DamagedError(Exception):
     """What is wrong with an archive, in words."""
+
+
+def _check_digest(path: Path, recorded: str) -> None:
+    if (found := checkpoint_digest(path)) != recorded:
+        raise InputError(
+            f"{path} is not the checkpoint that the run recorded: it has SHA-256 {found[:16]}…, recorded is "
+            f"{recorded[:16]}…. Somebody changed or replaced it; put the original back, or train the run again"
+        )
 
 
 def _check_archive(file: IO[bytes]) -> None:

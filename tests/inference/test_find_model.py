@@ -1,5 +1,8 @@
 """A classifier is found by whatever a user calls it, and a wrong name is answered with a near one."""
 
+import subprocess
+import sys
+
 import onnx
 import pytest
 
@@ -101,3 +104,22 @@ def test_an_exported_file_in_a_project_obeys_the_seal_of_its_record(shop, onnx_f
     assert "its own test images are not known" in caplog.text
     assert len(find_model(str(onnx_file.path), tmp_path).predict(test_image)) == 1
     assert "no record is at hand" in caplog.text and not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_folder_without_a_record_is_named_and_stays_empty(tmp_path):
+    with pytest.raises(InputError, match=r"has no record: mlflow\.db does not exist there"):
+        find_model("best", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_name_is_answered_before_torch_is_imported(searched):
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from imgcls.inference.inputs import given; from imgcls.inference.find_model import find_model\n"
+        "try: find_model('besst', Path.cwd())\n"
+        "except Exception as error: print(error, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=searched[0].root, capture_output=True, text=True, check=True
+    )
+    assert "did you mean `best`?" in done.stdout and done.stdout.endswith("False\n")

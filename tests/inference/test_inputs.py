@@ -213,3 +213,8 @@ def test_decoding_gives_squares_and_hashes_in_order_and_collects_what_is_unreada
             assert piece.hashes.digests[at].tobytes() == digest(image)
             own = sketches(thumbnail(image)[None], np.array([min(image.size)]))[0]
             assert np.array_equal(piece.hashes.sketches[at], own)
+
+
+def test_a_mapping_is_not_taken_for_its_keys():
+    with pytest.raises(InputError, match="a mapping is not a sequence of images"):
+        given({"a.jpg": 1})

@@ -57,6 +57,19 @@ def test_the_checkpoint_says_how_its_images_were_made(project):
     assert content["class_names"] == [str(i) for i in range(10)] and content["temperature"] == model.temperature
 
 
+def test_changed_weights_are_refused_by_whoever_uses_them(project):
+    """Also where the changed file has right checksums of its own."""
+    record, _, _ = recorded_run(project)
+    with project.tracker.fetch(record.run_id, "checkpoints/best.pt") as path:
+        content = torch.load(path, weights_only=True)
+        content["temperature"] *= 1.5
+        torch.save(content, path)
+    for use in (lambda: load_run_model(record, project.tracker), lambda: evaluate(record.run_id, project.tracker)):
+        with pytest.raises(InputError, match=r"best\.pt is not the checkpoint that the run recorded"):
+            use()
+    assert not project.runs(kind="evaluation")
+
+
 def test_a_checkpoint_of_another_network_is_refused(project):
     record, *_ = recorded_run(project)
     with project.tracker.fetch(record.run_id, "config.toml") as path:
