@@ -171,7 +171,7 @@ def output_file(path: Path, option: str) -> Iterator[Path]:
             aside.touch()
             _remove_leftovers_of(target)
         except OSError as error:
-            if not os.path.isdir(target.parent):  # noqa: PTH112
+            if not os.path.exists(target.parent):  # noqa: PTH110
                 why = f"the folder {path.parent} does not exist; create it first"
                 raise InputError(f"{option} {path}: {why}") from error
             raise InputError(f"{option} {path} cannot be written: {error.strerror}; name another place") from error

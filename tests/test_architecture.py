@@ -14,6 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     ("imgcls.errors", "imgcls.files", "imgcls.text", "imgcls.machine_failures", "imgcls.allocator"),
     ("imgcls.terminal", "imgcls.rng", "imgcls.signals"),
+    ("imgcls.progress",),
     ("imgcls.statistics",),
     ("imgcls.metrics",),
     ("imgcls.config",),

@@ -14,7 +14,7 @@ def test_elsewhere_than_on_a_terminal_it_is_a_line_now_and_then(monkeypatch, cap
             now[0] += 12
             bar.update(100)
     assert caplog.messages == [
-        "decoding: 300 of 1000 images, 1 min left",
+        "decoding: 300 of 1000 images, 1 min 24 s left",
         "decoding: 600 of 1000 images, 48 s left",
         "decoding: 900 of 1000 images, 12 s left",
     ]

@@ -99,8 +99,8 @@ class _DamagedError(Exception):
 def _check_digest(path: Path, recorded: str) -> None:
     if (found := checkpoint_digest(path)) != recorded:
         raise InputError(
-            f"{path} is not the checkpoint that the run recorded: it has SHA-256 {found[:16]}…, recorded is "
-            f"{recorded[:16]}…. Somebody changed or replaced it; put the original back, or train the run again"
+            f"{path} is not the one that was tracked: its SHA-256 begins with {found[:16]}, the recorded one with "
+            f"{recorded[:16]}. Put the original back, or train the run again"
         )
 
 

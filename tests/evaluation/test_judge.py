@@ -146,14 +146,28 @@ def test_a_checkpoint_that_is_not_the_tracked_one_is_refused(project):
     refused(project, done.run_id, InputError, "not the one that was tracked")
 
 
+def change_best(project, run_id, change):
+    """Changes `best.pt` of a run of an earlier version, which recorded no digest of it."""
+    project.client.delete_tag(run_id, "imgcls.best_sha256")
+    with project.tracker.fetch(run_id, "checkpoints/best.pt") as path:
+        content = torch.load(path, weights_only=True)
+        change(content)
+        torch.save(content, path)
+
+
+def test_without_a_recorded_digest_a_changed_checkpoint_is_found_by_what_it_predicts(project):
+    done = project.train()
+    change_best(project, done.run_id, lambda content: content["model"]["fc.bias"][3].add_(1e-3))
+    refused(project, done.run_id, InputError, "not the one that was tracked")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("epoch", 2), ("class_names", [*DIGITS[1:], DIGITS[0]]), ("class_names", None)],
 )
 def test_a_checkpoint_that_says_something_else_than_the_record_is_refused(project, name, value):
     done = project.train("train.epochs=1", "train.warmup_epochs=0")
-    with project.tracker.fetch(done.run_id, "checkpoints/best.pt") as path:
-        torch.save(torch.load(path, weights_only=True) | {name: value}, path)
+    change_best(project, done.run_id, lambda content: content.update({name: value}))
     refused(project, done.run_id, InputError, f"says {name} .*; it is not the one that was tracked")
 
 
@@ -161,11 +175,12 @@ def test_a_checkpoint_that_says_something_else_than_the_record_is_refused(projec
 def test_elsewhere_one_image_in_500_may_differ(project, shift, accepted):
     done = project.train()
     project.client.set_tag(done.run_id, "imgcls.device", "cuda: another machine")
-    with project.tracker.fetch(done.run_id, "checkpoints/best.pt") as path:
-        content = torch.load(path, weights_only=True)
+
+    def change(content):
         content["model"]["fc.bias"] += 1e-6  # other bits, the same predictions
         content["model"]["fc.bias"][3] += shift
-        torch.save(content, path)
+
+    change_best(project, done.run_id, change)
     if accepted:
         assert judge(project, done.run_id).record.look == 1
     else:
