@@ -47,7 +47,13 @@ def mlflow_ui(project: Path) -> Iterator[str]:
     light = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_WORKERS": "1"}
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port)]
     server = subprocess.Popen(
-        command, cwd=project, env=light, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=project,
+        env=light,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         next(line for line in server.stderr or () if "running on http" in line)
@@ -72,6 +78,7 @@ def trials(page: Page, address: str) -> bytes:
     page.goto(address)
     page.locator(".ag-center-cols-container .ag-row").first.wait_for()
     page.get_by_label("Close", exact=True).click()  # MLflow's assistant, which covers a part of each page
+    page.get_by_label("Hide banner").click()  # which says that the view is shared
     page.wait_for_timeout(2000)  # the columns move into their places
     return page.screenshot()
 
