@@ -73,6 +73,13 @@ def save(png: bytes, name: str) -> None:
     sys.stdout.write(f"{path.name}: {image.width} x {image.height} pixels, {path.stat().st_size // 1000} kB\n")
 
 
+def _upper_half(png: bytes) -> bytes:
+    """The title and the first two of four rows of a figure."""
+    image, file = Image.open(io.BytesIO(png)), io.BytesIO()
+    image.crop((0, 0, image.width, round(image.height * 0.51))).save(file, format="PNG")
+    return file.getvalue()
+
+
 def trials(page: Page, address: str) -> bytes:
     """The saved view of a sweep's trials in MLflow's UI, the winner first."""
     page.goto(address)
@@ -124,7 +131,7 @@ def main() -> None:
         browser.close()
     mistakes = (winner.folder or runs) / "figures" / "val_mistakes.png"
     if mistakes.is_file():
-        save(mistakes.read_bytes(), "mistakes")
+        save(_upper_half(mistakes.read_bytes()), "mistakes")
     else:
         sys.stdout.write(f"mistakes: {mistakes} does not exist\n")
 
