@@ -22,6 +22,7 @@ from imgcls.metrics import ACCURACY
 from imgcls.record import RunRecord, Tag, VersionTag
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.run_scores import score_of, val_score
+from imgcls.reporting.where_to_look import page_of
 from imgcls.tracking.claims import claim
 from imgcls.tracking.find_run import trained_record
 from imgcls.tracking.registry import Registry, Version, check_alias, check_model_name
@@ -173,7 +174,7 @@ def _new_version(
 
 def describe(record: RunRecord, version: Version, tracker: Tracker) -> str:
     """The description of a registered version: its run, its score with its interval and its look, and its proof."""
-    link = f"[{record.name or record.run_id}]({tracker.registry().link(record.run_id)})"
+    link = f"[{record.name or record.run_id}]({page_of(record, tracker).removeprefix('/')})"
     chosen = " ".join(story(selection_of(record, tracker)))
     proof = version.tags.get(VersionTag.NUM_PROVED, ""), version.tags.get(VersionTag.LARGEST_DIFFERENCE, "")
     return "\n\n".join([

@@ -4,10 +4,8 @@ from urllib.parse import urlsplit
 
 from imgcls.record import RunRecord
 from imgcls.reporting.report import Link
+from imgcls.reporting.where_to_look import UI_ADDRESS, page_of
 from imgcls.tracking.store import Tracker
-
-PLAIN_UI = "http://127.0.0.1:5000"
-"""Where a plain `mlflow ui` answers."""
 
 
 def run_link(text: str, record: RunRecord, tracker: Tracker) -> Link:
@@ -18,14 +16,13 @@ def run_link(text: str, record: RunRecord, tracker: Tracker) -> Link:
         record: of it.
         tracker: where it is.
     """
-    page = tracker.registry().link(record.run_id)
-    return Link(f"{text}: run {record.run_id} in MLflow", f"{_server(tracker.uri)}/{page}")
+    return Link(f"{text}: run {record.run_id} in MLflow", f"{_server(tracker.uri)}{page_of(record, tracker)}")
 
 
 def _server(uri: str) -> str:
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https"):
-        return PLAIN_UI
+        return UI_ADDRESS
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
 
 

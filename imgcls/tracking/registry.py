@@ -134,10 +134,6 @@ class Registry:
         proved = (version for version in versions if version.is_proved)
         return max(proved, key=lambda version: version.number, default=None)
 
-    def link(self, run_id: str) -> str:
-        """Where MLflow's UI shows a run, as a page of the registry can link to it."""
-        return f"#/experiments/{self._client.get_run(run_id).info.experiment_id}/runs/{run_id}"
-
     def add(self, name: str, run_id: str, folder: Path, tags: Mapping[str, str]) -> Version:
         """Registers the MLflow model in a folder as a new version of a name, which may be new.
 
