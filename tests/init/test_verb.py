@@ -14,8 +14,7 @@ from imgcls.errors import ConfigError, DataError, InputError
 from imgcls.init.verb import init
 from imgcls.project import Project
 from imgcls.runs.prepare import prepare
-from imgcls.runs.rebuild import trained_record
-from imgcls.tracking.find_run import find_run
+from imgcls.tracking.find_run import find_run, trained_record
 from tests.data.make import noise, picture, write, write_class, write_classes
 
 CLASSES = {'it\'s a "cat"': 44, "Hündin 犬": 24, "rare # one": 9}
