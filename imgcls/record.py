@@ -167,7 +167,7 @@ class MetricName:
         "lower end of its 95 % interval; of the metric that selects, and with groups of the accuracy",
     )
     BEST_HIGH = _metric("best/val/SCORE_high", WITH_IMAGES, "upper end of that interval")
-    NEAR_LEAKED = _metric(Tag.NUM_NEAR_LEAKED, ALL, "the tag as a number, by which MLflow's UI sorts")
+    NEAR_LEAKED = _metric(Tag.NUM_NEAR_LEAKED, ALL, "the tag as a metric, so that MLflow's UI can sort by it")
     BEST_TEMPERATURE = _metric(
         "best/temperature", ALL, "by which logits are divided for calibrated probabilities; 1 changes nothing"
     )
@@ -231,12 +231,10 @@ class Artifact:
     CURVES = _artifact("figures/curves.png", TRAINED, "the loss and the metric that selects, of each epoch")
     TRAINING_SAMPLE = _artifact("figures/training_sample.png", TRAINED, "train images after augmentation, with labels")
     VAL_MISTAKES = _artifact("figures/val_mistakes.png", TRAINED, "the surest wrong predictions on val")
-    VAL_GRAD_CAM = _artifact("figures/val_grad_cam.png", TRAINED, "the places that spoke for those predictions")
+    VAL_GRAD_CAM = _artifact("figures/val_grad_cam.png", TRAINED, "Grad-CAM maps of the surest mistakes")
     VAL_LABEL_ERRORS = _artifact("figures/val_label_errors.png", TRAINED, "val images whose labels are likely wrong")
     VAL_RELIABILITY = _artifact("figures/val_reliability.png", TRAINED, "confidence against accuracy on val")
-    VAL_CONFUSION_MATRIX = _artifact(
-        "figures/val_confusion_matrix.png", TRAINED, "which class is taken for which on val"
-    )
+    VAL_CONFUSION_MATRIX = _artifact("figures/val_confusion_matrix.png", TRAINED, "confusion matrix of val")
     NEAR_DUPLICATES_FIGURE = _artifact("figures/near_duplicates.png", ("sweep", "train"), "those of train and val")
     DIFFERENT_CLASSES = _artifact(
         "figures/different_classes_{}.png", ("sweep", "train"), "those of a split, two classes"

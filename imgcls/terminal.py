@@ -71,7 +71,7 @@ def stderr() -> Unfailing:
 
 @contextmanager
 def waiting(what: str, after: float = 1.0) -> Iterator[None]:
-    """Says on the terminal, or in the log, what a wait is for, once the block has lasted `after` seconds."""
+    """Says on the terminal what a wait is for, once the block has lasted `after` seconds."""
     timer = threading.Timer(after, lambda: stderr().write(f"{what} ...\n"))
     timer.daemon = True
     timer.start()

@@ -1,5 +1,6 @@
 """Text for people: without control characters, lists and counts in words, and what a misspelt word may have meant."""
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -40,7 +41,7 @@ def short(value: object) -> str:
     """Text of a value where there is little room: floats with three digits, small ones as `1.6e-3`; `true` for True."""
     if isinstance(value, bool):
         return str(value).lower()
-    if not isinstance(value, float):
+    if not isinstance(value, float) or not math.isfinite(value):
         return str(value)
     if value == 0 or 0.01 <= abs(value) < 10_000:
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"

@@ -108,8 +108,8 @@ def test_the_commands_run_as_written(clone):
     for command in ("make sweep EXPERIMENT=digits TRIALS=", "mlflow ui ", "evaluate.py --run-id best ", "id RUN_ID "):
         assert command in pages
     shown = shell(clone, "make sweep EXPERIMENT=digits TRIALS=2")
-    line = next(line for line in shown.splitlines() if "evaluate.py" in line)
-    command = line[line.index("python evaluate.py") :]
+    line = next(line for line in shown.splitlines() if "imgcls evaluate" in line)
+    command = line[line.index("imgcls evaluate") :]
     scores = json.loads(shell(clone, command + " --json"))
     assert scores["test/accuracy"] > 0.9
     assert json.loads(shell(clone, "python evaluate.py --run-id best --json")) == scores

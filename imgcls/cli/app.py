@@ -8,7 +8,7 @@ import logging
 import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, NoReturn
 
 import typer
@@ -49,9 +49,10 @@ class _Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            goes_on = ctx.invoked_subcommand in THAT_GO_ON
-            how = "to go on from what was saved" if goes_on else "nothing was saved; to begin again"
-            sys.stderr.write(f"left at once; {how}: {_this_command()}\n")
+            verb = ctx.invoked_subcommand
+            looked = "the look may be recorded already: imgcls ledger; " if _opens_test(verb, sys.argv) else ""
+            how = "to go on from what was saved" if verb in THAT_GO_ON else "to begin again"
+            sys.stderr.write(f"left at once; {looked}{how}: {_this_command()}\n")
             raise typer.Exit(130) from None
 
 
@@ -152,6 +153,10 @@ def _refuse(error: ImgclsError) -> NoReturn:
 
     sys.stderr.write(f"error: {printable(scrubbed(str(error)))}\n")
     sys.exit(error.exit_code)
+
+
+def _opens_test(verb: str | None, arguments: Sequence[str]) -> bool:
+    return verb == "evaluate" or (verb == "predict" and "--test-look" in arguments)
 
 
 def _this_command() -> str:

@@ -14,7 +14,6 @@ from imgcls.text import printable
 
 if TYPE_CHECKING:
     from imgcls.record import RunRecord
-    from imgcls.tracking.store import Tracker
 
 Facts = Mapping[str, object]
 
@@ -63,14 +62,11 @@ OPENING = "opening the record"
 """What a verb waits for next."""
 
 
-def write_evaluate(run: RunRecord, tracker: Tracker) -> None:
-    """Outputs to stdout how to get the final scores of a run."""
-    from imgcls.tracking.find_run import short_name
+def write_evaluate(run: RunRecord) -> None:
+    """Outputs to stdout how to get the final scores of a run; by its id, which stays its own when others follow."""
+    from imgcls.tracking.find_run import short_id
 
-    command = f"imgcls evaluate {short_name(run, tracker)}"
-    if (tracker.root / "evaluate.py").is_file():
-        command += f"; or: python evaluate.py --run-id {run.run_id}"
-    write(f"Final test scores, when you are done choosing: {command}")
+    write(f"Final test scores, when you are done choosing: imgcls evaluate {short_id(run)}")
 
 
 def write_cautions(tags: Mapping[str, str]) -> None:

@@ -70,8 +70,8 @@ def write_end(sweep_run_id: str, tracker: Tracker) -> None:
     ]
     if sweep.confirmed_run_id != winner.run_id:
         rows.append(("Next", f"imgcls confirm {sweep.run_id}  (how lucky was the winner?)"))
-    rows += next_verbs(winner, tracker)
+    rows += next_verbs(winner)
     write(f"\n{terminal_table(rows)}")
     write(" ".join(story(selection_of(winner, tracker), "The winner")).replace("`", ""))
     write_cautions(sweep.tags)
-    write_evaluate(winner, tracker)
+    write_evaluate(winner)

@@ -39,7 +39,7 @@ def train(
     write(facts_text(f"Trained {loaded.name}", done.in_words(metric)))
     tracker = Tracker(project.root)
     run = tracker.get(done.run_id)
-    rows = [("Weights", place_of(run, Artifact.BEST)), *ui_places(run, tracker), *next_verbs(run, tracker)]
+    rows = [("Weights", place_of(run, Artifact.BEST)), *ui_places(run, tracker), *next_verbs(run)]
     write(f"\n{terminal_table(rows)}")
     write_cautions(done.caution_tags)
-    write_evaluate(run, tracker)
+    write_evaluate(run)

@@ -6,6 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+ONLY_REPORTED = ("report.figures",)
+"""Names of keys that change what is drawn and no score: no digest of an experiment counts them."""
+
 
 class Section(BaseModel):
     """Key names are the names of its fields: the base class of every table of an experiment file."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from imgcls.config.key_names import Section, value_keys
+from imgcls.config.key_names import ONLY_REPORTED, Section, value_keys
 from imgcls.config.mistakes import key_text, mistakes, value_text, why_given_twice, why_not_a_value, why_not_set
 from imgcls.config.ranges import Options, checked_options
 from imgcls.config.toml import as_toml, toml_key
@@ -364,8 +364,8 @@ class Experiment(Section):
         return {key: value if isinstance(value, str) else as_toml(value) for key, value in self._values().items()}
 
     def config_hash(self, *, without: Sequence[str] = ()) -> str:
-        """Sixteen hex digits of SHA-256 over the values, less `report.figures` and the keys in `without`."""
-        values = {key: value for key, value in self._values().items() if key not in (*without, "report.figures")}
+        """Sixteen hex digits of SHA-256 over the values, less ONLY_REPORTED and the keys in `without`."""
+        values = {key: value for key, value in self._values().items() if key not in (*without, *ONLY_REPORTED)}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def _values(self) -> dict[str, Any]:

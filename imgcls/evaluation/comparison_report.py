@@ -18,6 +18,10 @@ SMALLEST_P = 1e-4
 """Least p-value that is shown as it is; a smaller one is shown as being below it."""
 
 
+SIGNIFICANT = 0.05
+"""Largest p-value at which two runs count as different."""
+
+
 def comparison_report(comparison: Comparison, pictures: Sequence[Picture] = (), links: Sequence[Link] = ()) -> Report:
     """The comparison report: what to show as a page and as Markdown.
 
@@ -67,15 +71,23 @@ def _headline(val: Split) -> Headline:
     pair = next(pair for pair in val.pairs if [pair.first, pair.second] == best)
     number = rounded(pair.difference, pair.interval or NO_INTERVAL)
     which = "The two best runs" if len(val.num_right) > 2 else "The runs"
-    if pair.interval is None:
-        told = ""
-    elif pair.interval.low <= 0 <= pair.interval.high:
-        told = f" {which} cannot be told apart by these images: the interval holds 0."
-    else:
-        told = f" {which} differ by more than the luck of these images explains: the interval leaves out 0."
+    told = f" {which} {_verdict(pair, val)}." if pair.interval else ""
     meaning = f"accuracy of run {pair.first} minus that of run {pair.second}, on the same {val.num_images} val images."
     sign = "+" if pair.difference > 0 else ""
     return Headline(f"{sign}{number}", ends(pair.interval) if pair.interval else "", f"{meaning}{told}")
+
+
+def _verdict(pair: Pair, split: Split) -> str:
+    """Whether a pair differs, by the p-value that the table shows, which counts all pairs that were compared."""
+    assert pair.interval is not None
+    p_value = split.holm_p_values[split.pairs.index(pair)]
+    shown = f"p is {_shown_p(p_value)}{' after Holm' if len(split.pairs) > 1 else ''}"
+    includes = pair.interval.low <= 0 <= pair.interval.high
+    interval = f"the interval of this pair {'includes' if includes else 'excludes'} 0"
+    if p_value > SIGNIFICANT:
+        return f"cannot be told apart by these images: {shown}, {'and' if includes else 'although'} {interval}"
+    joined = "although" if includes else "and"
+    return f"differ by more than the luck of these images explains: {shown}, {joined} {interval}"
 
 
 def _on_test(comparison: Comparison) -> list[str]:
@@ -83,7 +95,7 @@ def _on_test(comparison: Comparison) -> list[str]:
     if comparison.test:
         blocks = [
             *_split_blocks(comparison.test),
-            "Whoever chooses a run by these numbers makes test a second val.",
+            "If you choose a run by these numbers, test becomes a second val.",
             *_cautions(comparison.runs),
         ]
     return [*blocks, comparison.test_note] if comparison.test_note else blocks

@@ -52,7 +52,7 @@ def evaluation_report(
         links: to the runs.
     """
     judged, said = selection.run, cautions(evaluation.tags)
-    num_test, command = evaluation.num_test, f"python evaluate.py --run-id {judged.run_id} --again"
+    num_test, command = evaluation.num_test, f"imgcls evaluate {judged.run_id} --again"
     opening = (
         f"Run `{judged.run_id}` ({escaped(model_words(judged))}) judged on {num_test} test images. "
         f"{look_words(evaluation)}"
@@ -93,7 +93,7 @@ def evaluation_report(
         Section(
             "How to repeat it",
             [
-                "From the root of the repository. Judging again opens the test split again, which counts as a further "
+                "From the root of the project. Judging again opens the test split again, which counts as a further "
                 "look:",
                 shell(command),
                 "The run judged left its whole configuration, which feeds a new run as it is:",
@@ -106,8 +106,8 @@ def evaluation_report(
 
 MISTAKES = (
     "These are the wrong predictions of the highest confidence, the surest first. Above each image stand its label, "
-    "the predicted class and the probability of that class. Whoever changes the model because of them makes test "
-    "a second val."
+    "the predicted class and the probability of that class. If you change the model because of them, test becomes a "
+    "second val."
 )
 """What the evaluation report says of the mistakes that it shows."""
 

@@ -1,14 +1,20 @@
 """What all figures share: colours, sizes, axes and names. pyplot and its global state stay out."""
 
 import io
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from imgcls.errors import Interrupted
+from imgcls.machine_failures import explain
 from imgcls.statistics.intervals import Interval
+
+log = logging.getLogger(__name__)
 
 # Okabe and Ito's palette, told apart by every common kind of colour blindness.
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#666666"
@@ -28,6 +34,22 @@ def save_png(figure: Figure, dpi: int = 150, *, cut: bool = True) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight" if cut else None, metadata={"Software": None})
     return buffer.getvalue()
+
+
+@contextmanager
+def pictures_of(run_id: str) -> Iterator[None]:
+    """Draws the pictures of a run in its block; a failure is warned of with its reason, and the run goes on without.
+
+    Raises:
+        Interrupted: a stop was requested.
+    """
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:  # whatever it is, the scores are there, and pictures can be drawn again
+        why = explain(error) or f"{type(error).__name__}: {error}"
+        log.warning("run %s goes on without pictures that could not be drawn: %s", run_id, why)
 
 
 def panels(width: float, height: float, num: int = 1) -> tuple[Figure, list[Axes]]:

@@ -15,7 +15,7 @@ from PIL import Image
 from imgcls.reporting.report import Block, Headline, Link, Picture, Section
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""Content security policy: a browser refuses whatever would be fetched, should it ever stand in the page."""
+"""Content security policy. The browser blocks every external request, even if the page contains one."""
 
 PIXELS_PER_INCH = 96
 """Of CSS: a figure is shown in the size in inches in which it was drawn."""

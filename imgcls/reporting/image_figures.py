@@ -32,7 +32,7 @@ class Tile:
         image: uint8 (C, H, W), C = 1 (grey) or 3 (RGB).
         words: up to two lines above it.
         name: below it, "" for none.
-        heat: float (h, w), at least 0: drawn over the image once more, below it; None for none.
+        heat: float (h, w), at least 0: map drawn over a second copy of the image, below the first; None for none.
     """
 
     image: NDArray[np.uint8]

@@ -1,5 +1,6 @@
 """Progress of a run for a person: a bar per epoch on a terminal, one line an epoch elsewhere; all on stderr."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,12 +37,12 @@ class Pace:
         """Seconds for each, where all sittings together have done `done`; None as long as this one has done nothing."""
         return (self._now() - self._begun) / (done - self._done) if done > self._done else None
 
-    def left(self, done: float, total: float) -> str:
-        """The time left in words, where all sittings together have done `done` of `total`."""
-        if done >= total:
+    def left(self, done: float, total: float, most: float = math.inf) -> str:
+        """The time left in words, where all sittings together have done `done` of `total`; `most` seconds at most."""
+        if done >= total or most <= 0:
             return "0 s left"
         each = self.seconds_each(done)
-        return "time left not known yet" if each is None else f"{duration(each * (total - done))} left"
+        return "time left not known yet" if each is None else f"{duration(min(most, each * (total - done)))} left"
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,21 @@ class Outlook:
         num_workers: that share them.
         seconds_each: after how many seconds another trial of the sweep has ended, on average; None as long as this
             sitting has ended none, so that the others are taken to be like the trial itself.
+        seconds_to_timeout: of `search.timeout` that were left when the trial was given out; no trial begins after it.
     """
 
     num_waiting: int
     num_workers: int
     seconds_each: float | None
+    seconds_to_timeout: float = math.inf
 
-    def left(self, seconds_an_epoch: float, done: float, total: float) -> str:
-        """The time left of the sweep in words, where the trial has done `done` of `total` epochs."""
-        each = self.seconds_each or seconds_an_epoch * total / self.num_workers
-        return f"{duration(seconds_an_epoch * (total - done) + each * self.num_waiting)} of the sweep"
+    def left(self, seconds_an_epoch: float, done: float, total: float, elapsed: float = 0.0) -> str:
+        """The time left of the sweep in words, where the trial has done `done` of `total` epochs in `elapsed` s."""
+        a_trial = seconds_an_epoch * total
+        this, others = seconds_an_epoch * (total - done), (self.seconds_each or a_trial / self.num_workers)
+        rest = self.seconds_to_timeout - elapsed - this
+        most = rest + a_trial if rest > 0 else 0.0  # a trial that began in time is trained to its end
+        return f"{duration(this + min(others * self.num_waiting, most))} in the sweep"
 
 
 class RunProgress:
@@ -90,6 +96,7 @@ class RunProgress:
         self._bar: tqdm[Any] | None = None
         self._updated = 0.0
         self._pace = Pace(done, now)
+        self._now, self._begun = now, now()
 
     def on_step(self, state: TrainState) -> None:
         """Moves the progress bar, a few times a second."""
@@ -130,7 +137,8 @@ class RunProgress:
         left, each = self._pace.left(epoch, self._num_epochs), self._pace.seconds_each(epoch)
         if self._outlook is None or each is None:
             return left
-        return f"{left}, {self._outlook.left(each, epoch, self._num_epochs)}"
+        of_sweep = self._outlook.left(each, epoch, self._num_epochs, self._now() - self._begun)
+        return f"{left} in this trial, {of_sweep}"
 
     def close(self) -> None:
         """Takes the progress bar off the screen."""

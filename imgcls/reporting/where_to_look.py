@@ -8,7 +8,7 @@ from pathlib import Path
 
 from imgcls.record import Artifact, RunRecord
 from imgcls.tracking.credentials import redacted
-from imgcls.tracking.find_run import short_name
+from imgcls.tracking.find_run import short_id
 from imgcls.tracking.saved_view import TAG, run_address, view_address
 from imgcls.tracking.store import Tracker
 
@@ -76,9 +76,9 @@ def ui_places(shown: RunRecord, tracker: Tracker) -> list[tuple[str, str]]:
     return [("UI", how_to_look(tracker.uri, tracker.root)), ("Page", address + page_of(shown, tracker))]
 
 
-def next_verbs(run: RunRecord, tracker: Tracker) -> list[tuple[str, str]]:
+def next_verbs(run: RunRecord) -> list[tuple[str, str]]:
     """Where to look further, once a run is there: commands that show and use it, as rows of (what, command)."""
-    name = short_name(run, tracker)
+    name = short_id(run)
     return [
         ("Look", f"imgcls ui {run.parent if run.kind in ('trial', 'confirm') else run.run_id}"),
         ("Use it", f"imgcls predict {name} PATHS...  (or imgcls export {name}, imgcls register {name})"),

@@ -1,17 +1,24 @@
 """The page of an experiment in MLflow's UI: its description and saved views of its runs."""
 
+import hashlib
 import time
+from collections.abc import Mapping
 
 from imgcls.config.keys import Experiment
 from imgcls.metrics import metric_named, reported
 from imgcls.project import Project
 from imgcls.record import RunRecord, Tag, best_name
 from imgcls.stored_names import stored_name
+from imgcls.tracking.mlflow_internals import MAX_EXPERIMENT_TAG_VAL_LENGTH
+from imgcls.tracking.run import fitted
 from imgcls.tracking.saved_view import TAG, SavedView
 from imgcls.tracking.store import Tracker
 
 SINGLE_RUNS = "runs"
-"""Key of the view of the runs that no sweep began; the view of a sweep has the name of its study for a key."""
+"""Begins the key of the view of the runs that no sweep began, and the metric follows; that of a sweep is its study."""
+
+DESCRIPTION_SHA256 = "imgcls.description_sha256"
+"""The experiment's tag with the digest of the description that was written last: any other one is a user's."""
 
 
 def write_page(experiment: Experiment, tracker: Tracker, sweep: RunRecord | None = None) -> None:
@@ -24,10 +31,22 @@ def write_page(experiment: Experiment, tracker: Tracker, sweep: RunRecord | None
     """
     view = _view(experiment, sweep)
     stored = tracker.experiment(experiment.name)
-    tags = {} if f"{TAG}{view.key}" in stored.tags else view.tag(int(time.time() * 1000))
-    if header := header_of(experiment.name, tracker.project):
-        tags[Tag.DESCRIPTION] = header
-    stored.set_tags(tags)
+    present = stored.tags
+    tags = {} if f"{TAG}{view.key}" in present else view.tag(int(time.time() * 1000))
+    stored.set_tags(tags | _description(header_of(experiment.name, tracker.project), present))
+
+
+def _description(header: str, present: Mapping[str, str]) -> dict[str, str]:
+    """The tags of the description, none where a user wrote the present one."""
+    written = present.get(Tag.DESCRIPTION)
+    if not header or (written is not None and present.get(DESCRIPTION_SHA256) != _digest(written)):
+        return {}
+    text = fitted(header, MAX_EXPERIMENT_TAG_VAL_LENGTH, "whole in the experiment's file")
+    return {Tag.DESCRIPTION: text, DESCRIPTION_SHA256: _digest(text)}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _view(experiment: Experiment, sweep: RunRecord | None) -> SavedView:
@@ -35,7 +54,7 @@ def _view(experiment: Experiment, sweep: RunRecord | None) -> SavedView:
     names = dict.fromkeys((metric, *reported(metric)))
     of_sweep = {} if sweep is None else {Tag.PARENT: sweep.run_id}
     return SavedView(
-        key=SINGLE_RUNS if sweep is None else sweep.study,
+        key=f"{SINGLE_RUNS}-{metric.replace('/', '-')}" if sweep is None else sweep.study,
         name=f"Single runs by {metric}" if sweep is None else f"Trials of {sweep.study} by {metric}",
         tags={Tag.KIND: kind, **of_sweep},
         metrics=[stored_name(best_name(name)) for name in names],

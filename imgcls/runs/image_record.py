@@ -7,7 +7,7 @@ from imgcls.data.image_set import DecodedImages
 from imgcls.data.leaks import SHOWN, near_duplicates_csv
 from imgcls.data.splits import Dataset
 from imgcls.record import UNKNOWN, Artifact, MetricName, Tag
-from imgcls.reporting.drawing import save_png
+from imgcls.reporting.drawing import pictures_of, save_png
 from imgcls.reporting.image_figures import near_duplicates
 from imgcls.tracking.recorded_looks import names_of, num_opened_before, write_sketches
 from imgcls.tracking.run import Run
@@ -24,7 +24,7 @@ class ImageRecord:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The number by which MLflow's UI sorts. It is logged after the first score, on which MLflow's pages open."""
+        """The tag as a metric, so that MLflow's UI can sort by it. Logged after a score, which pages open on."""
         num = self.tags[Tag.NUM_NEAR_LEAKED]
         return {} if num == UNKNOWN else {MetricName.NEAR_LEAKED: float(num)}
 
@@ -80,7 +80,8 @@ def _show_pairs(
     run: Run, name: str, title: str, above: DecodedImages, below: DecodedImages, pairs: Sequence[tuple[str, str]]
 ) -> None:
     of_above, of_below = zip(*pairs[:SHOWN], strict=True)
-    figure = near_duplicates(
-        above.named(of_above).pixels, below.named(of_below).pixels, pairs[:SHOWN], len(pairs), title
-    )
-    run.log_bytes(name, save_png(figure))
+    with pictures_of(run.run_id):
+        figure = near_duplicates(
+            above.named(of_above).pixels, below.named(of_below).pixels, pairs[:SHOWN], len(pairs), title
+        )
+        run.log_bytes(name, save_png(figure))

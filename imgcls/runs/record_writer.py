@@ -15,7 +15,7 @@ from imgcls.metrics import ACCURACY, metric_named, reported
 from imgcls.record import Artifact, MetricName, Tag, best_name, ends_of
 from imgcls.reporting import training_figures
 from imgcls.reporting.cautions import caution_tags, cautions, flat_cautions
-from imgcls.reporting.drawing import save_png
+from imgcls.reporting.drawing import pictures_of, save_png
 from imgcls.reporting.methods_section import schedule_words, start_words
 from imgcls.reporting.rounding import score_text
 from imgcls.runs.image_record import ImageRecord
@@ -154,13 +154,14 @@ class RecordWriter:
         if run.outcome == "completed":
             self._write_numbers(predictions, fit.temperature)
         history = [{"epoch": float(result.epoch), **result.metrics()} for result in state.history]
-        curves = training_figures.learning_curves(history, best.epoch, metric_named(metric))
-        run.log_bytes(Artifact.CURVES, save_png(curves, cut=False))
+        with pictures_of(run.run_id):
+            curves = training_figures.learning_curves(history, best.epoch, metric_named(metric))
+            run.log_bytes(Artifact.CURVES, save_png(curves, cut=False))
         self._describe(self._best_in_words(best, intervals))
         return Finished(run.run_id, run.outcome, best, state.epoch, intervals, caution_tags(self._images.tags))
 
     def _write_numbers(self, of: Predictions, temperature: float) -> None:
-        """Writes what is to be known of the classes and the labels of val."""
+        """Writes per-class scores and likely label errors of val."""
         val, names = self._prepared.dataset.val, self._prepared.dataset.class_names
         classes = per_class(val.labels, of.classes, names, val.groups)
         self._run.log_text(Artifact.VAL_PER_CLASS, classes.to_csv(index=False))

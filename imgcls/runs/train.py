@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from imgcls.config.key_names import ONLY_REPORTED
 from imgcls.config.keys import Experiment
 from imgcls.errors import DamagedError, InputError, Interrupted
 from imgcls.files import leftovers
@@ -19,6 +20,7 @@ from imgcls.machine_failures import explain
 from imgcls.project import Project
 from imgcls.record import Artifact, Kind, MetricName, RunRecord, Tag
 from imgcls.reporting.cautions import caution_tags
+from imgcls.reporting.drawing import pictures_of
 from imgcls.reporting.progress import Outlook, RunProgress
 from imgcls.rng import derive_seed
 from imgcls.runs.announce import announce
@@ -167,8 +169,12 @@ def _unfinished(prepared: Prepared, tracker: Tracker, tags: Mapping[str, str], i
 
 
 def _keys_without_effect(experiment: Experiment) -> list[str]:
-    """Keys that change no score of a single run: those of `[report]`, and of `[search]` all but the metric."""
-    return [key for key in experiment.params() if key.startswith(("search.", "report.")) and key != "search.metric"]
+    """Keys that change no score of a single run: those only reported, and of `[search]` all but the metric."""
+    return [
+        key
+        for key in experiment.params()
+        if key in ONLY_REPORTED or (key.startswith("search.") and key != "search.metric")
+    ]
 
 
 def _identity(prepared: Prepared) -> str:
@@ -275,7 +281,8 @@ class _Training:
         best = (self._best_logits.numpy(),) if self._best_logits is not None else self._predict_with_best()
         finished = self._record.end(state, *best)
         if finished.outcome == "completed" and has_figures(self._work.kind, self._prepared.experiment):
-            write_val_figures(self._run, self._prepared, self._work.tracker)
+            with pictures_of(self._run.run_id):
+                write_val_figures(self._run, self._prepared, self._work.tracker)
         return finished
 
     def _loop(self, state: TrainState) -> bool:
@@ -309,7 +316,8 @@ class _Training:
         Returns:
             Whether the run is pruned.
         """
-        config, result, tags = self._task.config, state.history[-1], self._run.heartbeat()
+        config, result = self._task.config, state.history[-1]
+        tags: dict[str, str] = {}
         if state.kept(config, self._task.metric) is result:
             tags[Tag.BEST_SHA256] = self._record.save_scored(Artifact.BEST, state, self._val_logits(state))
         if 0 < config.save_from_epoch <= state.epoch:

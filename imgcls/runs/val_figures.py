@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from imgcls.config.keys import Experiment
 from imgcls.data.image_set import DecodedImages
 from imgcls.models.grad_cam import NoMapError, grad_cam
-from imgcls.record import Artifact, Kind, Tag
+from imgcls.record import Artifact, Kind, RunRecord, Tag
 from imgcls.reporting import image_figures, prediction_figures
 from imgcls.reporting.drawing import save_png
 from imgcls.runs.prepare import Prepared
@@ -48,7 +48,7 @@ def write_val_figures(run: Run, prepared: Prepared, tracker: Tracker) -> None:
         tracker: where its record is.
 
     Raises:
-        InputError: it left no weights or no predictions.
+        InputError: it left no weights or no predictions, or the weights are not those that it recorded.
     """
     log.info("drawing what run %s gets wrong on val", run.run_id)
     record = tracker.get(run.run_id)
@@ -56,7 +56,7 @@ def write_val_figures(run: Run, prepared: Prepared, tracker: Tracker) -> None:
     val, names = prepared.dataset.val, prepared.dataset.class_names
     probs = probabilities(logits.logits, temperature)
     _write_training_sample(run, prepared)
-    _write_maps(run, prepared, tracker, probs)
+    _write_maps(run, record, prepared, tracker, probs)
     pixels = _Rows(val)
     drawn = {
         Artifact.VAL_LABEL_ERRORS: partial(
@@ -86,14 +86,14 @@ def _write_training_sample(run: Run, prepared: Prepared) -> None:
     run.log_bytes(Artifact.TRAINING_SAMPLE, save_png(figure, cut=False))
 
 
-def _write_maps(run: Run, prepared: Prepared, tracker: Tracker, probs: NDArray[np.float64]) -> None:
+def _write_maps(run: Run, record: RunRecord, prepared: Prepared, tracker: Tracker, probs: NDArray[np.float64]) -> None:
     val = prepared.dataset.val
     rows = image_figures.surest_mistakes(val.labels, probs)[:NUM_MAPS]
     if not len(rows):
         run.set_tags({Tag.NO_GRAD_CAM: "no val image was predicted wrong"})
         return
     try:
-        maps = _maps(run.run_id, prepared, tracker, rows, probs[rows].argmax(axis=1))
+        maps = _maps(record, prepared, tracker, rows, probs[rows].argmax(axis=1))
     except NoMapError as error:
         run.set_tags({Tag.NO_GRAD_CAM: str(error)})
         log.info("%s", error)
@@ -105,13 +105,14 @@ def _write_maps(run: Run, prepared: Prepared, tracker: Tracker, probs: NDArray[n
 
 
 def _maps(
-    run_id: str, prepared: Prepared, tracker: Tracker, rows: NDArray[np.int64], classes: NDArray[np.int64]
+    record: RunRecord, prepared: Prepared, tracker: Tracker, rows: NDArray[np.int64], classes: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Grad-CAM of val images for the classes that they are taken for: float32 (M, h, w)."""
     device, val = prepared.device, prepared.dataset.val
     network = device.place(prepared.model(with_weights=False)).eval()
-    with tracker.fetch(run_id, Artifact.BEST) as path:
-        network.load_state_dict(load_checkpoint(path, device.torch_device)["model"])
+    with tracker.fetch(record.run_id, Artifact.BEST) as path:
+        checkpoint = load_checkpoint(path, device.torch_device, recorded_digest=record.tags.get(Tag.BEST_SHA256))
+    network.load_state_dict(checkpoint["model"])
     images = torch.from_numpy(val.stored[val.at[rows]]).to(device.torch_device)
     with device.forward_context():
         cams = grad_cam(network, prepared.normalise()(images), torch.from_numpy(classes).to(device.torch_device))

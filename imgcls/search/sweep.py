@@ -11,12 +11,14 @@ from typing import Any
 import pandas as pd
 from optuna.study import Study
 
+from imgcls.config.key_names import ONLY_REPORTED
 from imgcls.config.keys import Experiment
 from imgcls.data.augment import refuse_colours_of_grey
 from imgcls.data.splits import SQUARES_FORMAT
 from imgcls.errors import ConfigError, TrainingError
 from imgcls.evaluation.confirmation import Confirmation
 from imgcls.record import Artifact, MetricName, RunRecord, Tag
+from imgcls.reporting.drawing import pictures_of
 from imgcls.rng import derive_seed
 from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import same_work
@@ -201,7 +203,8 @@ class Sweep:
         run.log_text(Artifact.IMPORTANCES, json.dumps(shares))
         ranges = {key: (of.low, of.high) for key, of in importance_ranges(study.optuna).items()}
         run.log_text(Artifact.IMPORTANCE_RANGES, json.dumps(ranges))
-        self._log_plots(run, study.optuna, with_importances=bool(shares))
+        with pictures_of(run.run_id):
+            self._log_plots(run, study.optuna, with_importances=bool(shares))
         winner = draw_winner(winner, self.experiment, self.tracker)
         write_report(run, self.tracker, winner, best_trial)
         best_value = float(first[self.experiment.search.metric])
@@ -247,7 +250,7 @@ PLOTS_PAGE = """<!DOCTYPE html>
 
 NOT_IDENTITY = (
     "search.trials", "search.timeout", "search.workers", "search.keep_pruned", "search.confirm.top",
-    "search.confirm.seeds", "report.figures",
+    "search.confirm.seeds", *ONLY_REPORTED,
 )  # fmt: skip
 """Keys that may change between two sittings of the same study."""
 

@@ -1,5 +1,9 @@
 """How far a sweep is, for whoever watches."""
 
+import math
+import time
+from collections.abc import Callable
+
 from tqdm import tqdm
 
 from imgcls import terminal
@@ -19,13 +23,18 @@ class SweepProgress:
         study: whose trials.
         num_val: validation images, for the interval of the best accuracy.
         taken_up: numbers of the trials that an earlier sitting began, whose time now is only part of a trial's.
+        now: seconds of a clock.
     """
 
-    def __init__(self, study: SweepStudy, num_val: int, taken_up: frozenset[int]) -> None:
+    def __init__(
+        self, study: SweepStudy, num_val: int, taken_up: frozenset[int], now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._study = study
         self._num_val = num_val
         self._taken_up = taken_up
-        self._pace = Pace(study.num_ended())
+        self._num_workers = 1
+        self._now, self._begun = now, now()
+        self._pace = Pace(study.num_ended(), now)
         self._bar = tqdm(
             total=study.num_wanted(), initial=study.num_ended(), desc=f"sweep {study.experiment.name}",
             unit="trial", file=terminal.stderr(), disable=None, dynamic_ncols=True, position=1,
@@ -33,9 +42,10 @@ class SweepProgress:
 
     def outlook(self, num_workers: int) -> Outlook:
         """What a trial that begins now has to know to tell the time left of the sweep."""
+        self._num_workers = num_workers
         ended = self._study.num_ended()
         num_waiting = max(0, self._study.num_wanted() - ended - num_workers)
-        return Outlook(num_waiting, num_workers, self._pace.seconds_each(ended))
+        return Outlook(num_waiting, num_workers, self._pace.seconds_each(ended), self._to_timeout())
 
     def on_start(self, job: TrialJob) -> None:
         """Shows a trial that begins: what it tries, and the best so far."""
@@ -48,11 +58,11 @@ class SweepProgress:
         metric, best = self._study.experiment.search.metric, self._best() or "none yet"
         ended, total = self._study.num_ended(), self._study.num_wanted()
         if outcome.job.number in self._taken_up:
-            self._pace = Pace(ended)
+            self._pace = Pace(ended, self._now)
         tqdm.write(
             f"trial {outcome.job.number} {_in_words(outcome, metric)}; {ended} of {total} trials, "
             f"best {metric} {best}, "
-            f"{self._pace.left(ended, total)}",
+            f"{self._pace.left(ended, total, self._most(ended))}",
             file=terminal.stderr(),
         )
         self._bar.set_postfix_str(f"best {metric} {best}")
@@ -62,6 +72,18 @@ class SweepProgress:
     def close(self) -> None:
         """Leaves the bar as it is."""
         self._bar.close()
+
+    def _to_timeout(self) -> float:
+        """Seconds after which no further trial begins."""
+        timeout = self._study.experiment.search.timeout
+        return timeout - (self._now() - self._begun) if timeout > 0 else math.inf
+
+    def _most(self, ended: int) -> float:
+        """Seconds that are left at most: those up to the timeout, and a trial that began in time."""
+        rest, a_trial = self._to_timeout(), (self._pace.seconds_each(ended) or math.inf) * self._num_workers
+        if rest > 0:
+            return rest + a_trial
+        return 0.0 if self._num_workers == 1 else a_trial
 
     def _best(self) -> str:
         board, metric = self._study.leaderboard(), self._study.experiment.search.metric

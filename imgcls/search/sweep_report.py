@@ -14,7 +14,7 @@ from imgcls.metrics import ACCURACY, metric_named
 from imgcls.record import Artifact, RunRecord, Tag
 from imgcls.reporting import html, training_figures
 from imgcls.reporting.cautions import cautions, warned
-from imgcls.reporting.drawing import save_png
+from imgcls.reporting.drawing import pictures_of, save_png
 from imgcls.reporting.methods_section import methods, model_words, split_words
 from imgcls.reporting.report import Headline, Link, Picture, Report, Section, markdown
 from imgcls.reporting.run_links import run_link, within_ui
@@ -109,7 +109,7 @@ def _headline(sweep: RunRecord, selection: Selection) -> Headline:
 
 def evaluate_command(run_id: str) -> str:
     """The sweep report's command that opens the test split for the winner."""
-    return f"python evaluate.py --run-id {run_id}"
+    return f"imgcls evaluate {run_id}"
 
 
 def _winner(sweep: RunRecord, selection: Selection) -> tuple[str, ...]:
@@ -237,10 +237,13 @@ def write_report(run: Run, tracker: Tracker, winner: RunRecord, best_trial: RunR
     selection = selection_of(winner, tracker, Trials.of_leaderboard(board))
     importances = _recorded_importances(run.run_id, tracker)
     searched = {key: spaces.describe(options) for key, options in experiment.search.space.items()}
+    pictures: dict[str, Picture] = {}
+    with pictures_of(run.run_id):
+        pictures = _pictures(sweep, experiment, board, importances, tracker)
     report = sweep_report(
         SweepFacts(
             sweep, selection, best_trial, board, searched, importances,
-            pictures=_pictures(sweep, experiment, board, importances, tracker),
+            pictures=pictures,
             links=[run_link("The winner", winner, tracker), run_link("The sweep", sweep, tracker)],
             on_val=val_sections(winner, tracker),
         )

@@ -82,7 +82,7 @@ def trial_name(number: int, values: Mapping[str, object]) -> str:
 
     Args:
         number: of the trial in its study.
-        values: dotted key -> what was drawn; a key is told by its last part, unless another key ends alike.
+        values: dotted key -> what was drawn; a key is shortened to its last part if that is unique.
     """
     ends = Counter(key.rpartition(".")[2] for key in values)
     told = {key: end if ends[end := key.rpartition(".")[2]] == 1 else key for key in values}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from imgcls.config.keys import Experiment
 from imgcls.record import BEST_TRIAL, CONFIRM, Artifact, MetricName, RunRecord, Tag
 from imgcls.reporting.cautions import caution_tags, flat_cautions
+from imgcls.reporting.drawing import pictures_of
 from imgcls.runs.rebuild import rebuild
 from imgcls.runs.val_figures import LAST_FIGURE, write_val_figures
 from imgcls.stored_names import BEST
@@ -59,7 +60,8 @@ def draw_winner(winner: RunRecord, experiment: Experiment, tracker: Tracker) -> 
     if not tracker.has_artifact(winner.run_id, Artifact.BEST):
         log.warning("run %s has no %s, so it gets no pictures", winner.run_id, Artifact.BEST)
         return winner
-    write_val_figures(tracker.amend(winner.run_id), rebuild(winner, tracker), tracker)
+    with pictures_of(winner.run_id):
+        write_val_figures(tracker.amend(winner.run_id), rebuild(winner, tracker), tracker)
     return tracker.get(winner.run_id)
 
 

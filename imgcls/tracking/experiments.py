@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
@@ -47,6 +48,17 @@ class StoredExperiment:
     def __init__(self, client: MlflowClient, id_: str) -> None:
         self.id = id_
         self._client = client
+
+    @classmethod
+    def named(cls, client: MlflowClient, name: str) -> Self:
+        """The experiment with this name, deleted or not.
+
+        Raises:
+            InputError: the store has none.
+        """
+        if (found := client.get_experiment_by_name(name)) is None:
+            raise InputError(f"the store has no experiment {name!r}; a first run makes it: imgcls train {name}")
+        return cls(client, str(found.experiment_id))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets those tags that it does not have, or has with another value."""

@@ -22,6 +22,9 @@ NUM_CANDIDATES = 10
 NUM_NEAR = 200
 """Number of the newest runs among which a similar name is looked for."""
 
+NUM_SHORT = 8
+"""Characters of an id that stand for it in a command, which names the other runs where a second one begins so."""
+
 MOST_RUNS = 1000
 """Most of the newest runs that the store gives at once."""
 
@@ -115,10 +118,9 @@ def newest_begun(tracker: Tracker) -> RunRecord | None:
     return max(newest, key=lambda record: record.started, default=None)
 
 
-def short_name(record: RunRecord, tracker: Tracker) -> str:
-    """What finds a run with the least typing: `best` where that stands for it now, else its id."""
-    winners = [sweep.best_run_id for sweep in _newest_finished("sweep", tracker)]
-    return "best" if record.run_id in winners else record.run_id
+def short_id(record: RunRecord) -> str:
+    """What finds a run with little typing, also when others have followed: the first characters of its id."""
+    return record.run_id[:NUM_SHORT]
 
 
 def described(record: RunRecord) -> str:

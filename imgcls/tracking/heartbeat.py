@@ -37,7 +37,7 @@ def beating(run: Run) -> Iterator[None]:
 def _beat(run: Run, ended: threading.Event) -> None:
     while not ended.wait(HEARTBEAT_SECONDS):
         try:
-            run.set_tags(run.heartbeat())
+            run.beat()
         except Exception as error:  # a store that cannot be written is the run's own trouble, and it says so
             log.debug("no heartbeat for run %s: %s", run.run_id, error)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking._tracking_service import utils
-from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
+from mlflow.utils.validation import MAX_EXPERIMENT_TAG_VAL_LENGTH, MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 from sqlalchemy import Engine
 
 from imgcls.errors import InputError
@@ -19,7 +19,7 @@ from imgcls.files import put_in_place
 from imgcls.tracking.claims import claim
 from imgcls.tracking.store_address import sqlite_address
 
-__all__ = ["MAX_PARAM_VAL_LENGTH", "MAX_TAG_VAL_LENGTH"]
+__all__ = ["MAX_EXPERIMENT_TAG_VAL_LENGTH", "MAX_PARAM_VAL_LENGTH", "MAX_TAG_VAL_LENGTH"]
 
 log = logging.getLogger(__name__)
 

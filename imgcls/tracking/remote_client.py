@@ -8,7 +8,7 @@ import os
 import posixpath
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from pathlib import Path
@@ -255,6 +255,19 @@ def waiting_elsewhere(root: Path, client: MlflowClient) -> list[str]:
         for folder in others
         if (pending := OutboxFiles(folder).pending()).num_entries
     ]
+
+
+def say_alive(client: MlflowClient, run_id: str, process: Mapping[str, str]) -> None:
+    """A client's heartbeat of a run: a remote one sends it past the outbox, and not where another has the run now.
+
+    Raises:
+        Exception: whatever the client raises, such as for a server that is away.
+    """
+    if isinstance(client, RemoteClient):
+        recorded = process_of(MlflowClient.get_run(client, run_id).data.tags)
+        if recorded.get("claims") != process_of(process).get("claims"):
+            return
+    MlflowClient.log_batch(client, run_id, tags=[RunTag(key, value) for key, value in process.items()])
 
 
 def folder_to_write_in(client: MlflowClient) -> AbstractContextManager[Path | str]:

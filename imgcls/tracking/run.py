@@ -20,7 +20,7 @@ from imgcls.files import written_aside
 from imgcls.record import Artifact, Outcome, Tag
 from imgcls.stored_names import process_tag, stored_name
 from imgcls.tracking.mlflow_internals import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH, is_duplicate_row
-from imgcls.tracking.remote_client import folder_to_write_in
+from imgcls.tracking.remote_client import folder_to_write_in, say_alive
 
 PARAMS_PER_CALL = 100
 """MLflow's limit for one log_batch call."""
@@ -74,6 +74,10 @@ class Run:
     def heartbeat(self) -> dict[str, str]:
         """The tag that says that the process which writes the run is alive now."""
         return process_tag({**self.process, "heartbeat": int(time.time())})
+
+    def beat(self) -> None:
+        """Says that this process is alive, now or not at all: said later, it would take the run from its next owner."""
+        say_alive(self._client, self.run_id, self.heartbeat())
 
     def describe(self, markdown: str) -> None:
         """Sets the description that MLflow's UI shows on the run's page."""

@@ -202,8 +202,8 @@ class Tracker:
         self._client.set_terminated(run_id, STATUS[outcome])
 
     def experiment(self, name: str) -> StoredExperiment:
-        """An experiment of this store, which is made where it is missing."""
-        return StoredExperiment(self._client, self._experiment_id(name))
+        """The experiment of a run of this store; it is looked up, and not made."""
+        return StoredExperiment.named(self._client, name)
 
     def _experiment_id(self, name: str) -> str:
         folder = self.root / MLRUNS / name if self._keeps_artifacts else None
@@ -284,8 +284,8 @@ class Tracker:
         return self.find({Tag.PARENT: run_id, Tag.KIND: kind})
 
     def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
-        """(step, value) of a metric, in order."""
-        spellings = dict.fromkeys((stored_name(metric), metric))  # earlier versions stored it as it is called
+        """(step, value) of a metric, in order; where a run has both spellings, the newer one comes last."""
+        spellings = dict.fromkeys((metric, stored_name(metric)))  # earlier versions stored it as it is called
         points = [point for name in spellings for point in self._client.get_metric_history(run_id, name)]
         return [(point.step, point.value) for point in points]
 

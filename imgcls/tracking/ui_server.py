@@ -62,26 +62,33 @@ def serving(uri: str, root: Path, port: int = 0) -> Iterator[UiServer]:
         port: on this machine; 0 for 5000, or the next one that is free.
 
     Raises:
-        InputError: the port is taken.
+        InputError: the port is taken, or named for a tracking server, which has its own.
         ResourceError: the server ended before it answered, or did not answer.
     """
     if uri.startswith("http"):
+        if port:
+            raise InputError(
+                f"--port {port} is for a UI that is started here; the tracking server {redacted(uri)} shows its own: "
+                "leave --port out"
+            )
         yield UiServer(redacted(uri).rstrip("/"), None)
         return
     port = port or _free_port()
     _check_free(port)
     address = f"http://{HOST}:{port}"
-    with TemporaryFile() as output, _stopped_by_sigterm():
+    with TemporaryFile() as output, stop_signals() as signals:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)],
             cwd=root, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
             env=_environment(uri),
         )  # fmt: skip
         try:
+            signals.release()
             log.info("starting MLflow's UI on port %d, which takes 10 to 20 s; Ctrl-C ends it", port)
             _wait_for_answer(address, process, output.fileno())
             yield UiServer(address, process)
         finally:
+            signals.hold()
             _end(process)
 
 
@@ -135,19 +142,44 @@ def _wait_for_answer(address: str, process: subprocess.Popen[bytes], output: int
             time.sleep(0.2)
         else:
             return
-    raise ResourceError(f"MLflow's UI did not answer within {SECONDS_TO_START:.0f} s at {address}")
+    raise ResourceError(
+        f"MLflow's UI did not answer within {SECONDS_TO_START:.0f} s at {address}; wait until the machine is less busy "
+        "and try again, or see what `mlflow ui` says"
+    )
+
+
+class StopSignals:
+    """Stop signals of the server's block: held at first and at the end, else each raises KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self._held, self._came = True, False
+
+    def on_signal(self, _number: int, _frame: object) -> None:
+        """Takes a signal."""
+        self._came = True
+        if not self._held:
+            raise KeyboardInterrupt
+
+    def release(self) -> None:
+        """Lets signals through; raises KeyboardInterrupt where one came before."""
+        self._held = False
+        if self._came:
+            raise KeyboardInterrupt
+
+    def hold(self) -> None:
+        """Lets no further signal through."""
+        self._held = True
 
 
 @contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM and SIGHUP, like Ctrl-C, end the block, so that no server is left behind."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+def stop_signals() -> Iterator[StopSignals]:
+    """The server's block takes Ctrl-C, SIGTERM and SIGHUP alike; one that is ignored, as by nohup, stays ignored."""
+    signals = StopSignals()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    taken = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, signals.on_signal) for number in taken}
     try:
-        yield
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -40,7 +40,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 
 def checkpoint_digest(path: Path) -> str:
-    """The SHA-256 of a checkpoint's file, in hexadecimal, by which a record knows it again."""
+    """The SHA-256 of a checkpoint's file, in hexadecimal, recorded so that a changed file is detected."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -129,7 +129,10 @@ def test_sweep_json_names_the_winner(project):
     facts = json.loads(done.stdout)
     assert facts["imgcls.best_run_id"] == project.tracker.get(facts["run_id"]).tags["imgcls.best_run_id"]
     shown = imgcls(project, "sweep", "tiny", "--trials", "2")
-    assert f"python evaluate.py --run-id {facts['imgcls.best_run_id']}" in shown.stdout
+    winner = facts["imgcls.best_run_id"][:8]  # `best` would be another one after the next sweep
+    for command in ("evaluate", "predict", "export", "register"):
+        assert f"imgcls {command} {winner}" in shown.stdout
+    assert "best" not in " ".join(re.findall("imgcls [a-z]+ .*", shown.stdout)) and "evaluate.py" not in shown.stdout
 
 
 def test_compare_prints_markdown_or_one_flat_object_and_writes_a_page(project):
@@ -250,3 +253,19 @@ def test_cache_lists_what_is_kept_and_makes_room(project, monkeypatch, tmp_path)
     assert "--prune = 'much' is not a size" in refused.stderr
     assert "removed" in imgcls(project, "cache", "--prune", "0").stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "said"),
+    [
+        ("evaluate", ["best"], "the look may be recorded already: imgcls ledger; to begin again: imgcls evaluate best"),
+        ("ledger", [], "left at once; to begin again: imgcls ledger"),
+    ],
+)
+@pytest.mark.usefixtures("project")
+def test_ctrl_c_promises_nothing_that_is_not_known(verb, arguments, said, monkeypatch):
+    module = sys.modules[f"imgcls.cli.{verb}"]
+    monkeypatch.setattr(module, "open_tracker", lambda: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(sys, "argv", ["imgcls", verb, *arguments])
+    done = CliRunner().invoke(app, [verb, *arguments])
+    assert done.exit_code == 130 and said in done.stderr and "nothing was saved" not in done.stderr

@@ -1,18 +1,22 @@
 """`imgcls ui`: MLflow's own server on the project's store, on this machine alone, for as long as the verb runs."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
 from imgcls.cli.app import app
+from imgcls.errors import InputError
+from imgcls.reporting.where_to_look import page_of
 from imgcls.runs.experiment_page import write_page
-from imgcls.tracking.ui_server import serving
+from imgcls.tracking.ui_server import serving, stop_signals
 
 
 def a_sweep(project):
@@ -36,6 +40,41 @@ def test_a_tracking_server_shows_its_own_ui_and_its_password_is_not_shown(tmp_pa
     with serving("https://ada:secret@tracking.example/mlflow/", tmp_path) as server:
         assert server.address.endswith("tracking.example/mlflow") and "secret" not in server.address
         server.wait()
+
+
+def test_a_port_for_a_tracking_server_is_refused(tmp_path):
+    refusal = pytest.raises(InputError, match=r"--port 5001 .* https://tracking.example/mlflow shows its own: leave")
+    with refusal, serving("https://tracking.example/mlflow", tmp_path, 5001):
+        pass
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup leaves it
+    try:
+        with stop_signals():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_the_server_is_started_or_ended_waits(number):
+    with stop_signals() as signals:
+        os.kill(os.getpid(), number)  # the process of the server is not known yet
+        with pytest.raises(KeyboardInterrupt):
+            signals.release()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        signals.hold()
+        os.kill(os.getpid(), number)
+
+
+def test_the_address_of_a_page_makes_no_experiment(project):
+    run_id = a_sweep(project)
+    record = replace(project.tracker.get(run_id), experiment="elsewhere")
+    with pytest.raises(InputError, match="no experiment 'elsewhere'"):
+        page_of(record, project.tracker)
+    assert project.client.get_experiment_by_name("elsewhere") is None
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from imgcls.config.key_names import ONLY_REPORTED, value_keys
 from imgcls.config.key_table import config_table
 from imgcls.config.keys import AugmentConfig, DataConfig, Experiment, ModelConfig, SearchConfig, TrainConfig
 from imgcls.config.load import load_experiment
@@ -791,3 +792,7 @@ def test_an_experiment_that_may_not_be_read_is_not_said_to_be_missing():
         done = subprocess.run([sys.executable, "-c", FORBIDDEN, folder], capture_output=True, text=True, check=False)
         experiments.chmod(0o700)
     assert "Permission denied" in done.stdout, done.stderr
+
+
+def test_the_keys_of_reports_are_those_that_no_digest_counts():
+    assert [key for key in value_keys(Experiment) if key.startswith("report.")] == list(ONLY_REPORTED)

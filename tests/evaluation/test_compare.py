@@ -13,8 +13,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score
 
 from imgcls.errors import InputError
-from imgcls.evaluation.compare import compare
-from imgcls.evaluation.comparison_report import comparison_markdown, comparison_pictures
+from imgcls.evaluation.compare import Pair, compare
+from imgcls.evaluation.comparison_report import comparison_markdown, comparison_pictures, comparison_report
 from imgcls.evaluation.judge import evaluate
 from imgcls.search.sweep import Sweep
 from imgcls.statistics.paired import holm, paired_difference_interval
@@ -243,3 +243,32 @@ def test_other_splits_are_refused(trained):
     own = trained.tracker.get(trained.first).tags["imgcls.data_fingerprint"]
     with tagged(trained, trained.second, "imgcls.data_fingerprint", "another"):
         refused(trained, trained.first, trained.second, match=rf"fingerprints {own} and another\).*data.seed")
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        # p of the best two alone is 0.023, as below
+        ([(6, 18), (0, 1), (6, 18)], "cannot be told apart by these images: p is 0.068 after Holm, although the "
+         "interval of this pair excludes 0."),
+        ([(3, 30), (0, 1), (3, 30)], "differ by more than the luck of these images explains: p is below 0.0001 after "
+         "Holm, and the interval of this pair excludes 0."),
+        ([(6, 18)], "differ by more than the luck of these images explains: p is 0.023, and the interval of this pair "
+         "excludes 0."),
+        ([(9, 10)], "cannot be told apart by these images: p is 1, and the interval of this pair includes 0."),
+    ],
+)  # fmt: skip
+def test_the_verdict_is_that_of_the_p_value_in_the_table(comparison, counts, said):
+    numbers = list(combinations((1, 2, 3), 2))[: len(counts)]
+    pairs = tuple(
+        Pair(*of, both=60, only_first=one, only_second=other, neither=16,
+             interval=paired_difference_interval(60, one, other, 16),
+             p_value=binomtest(one, one + other).pvalue)
+        for of, (one, other) in zip(numbers, counts, strict=True)
+    )  # fmt: skip
+    num_right = {1: 66, 2: 78, 3: 65} if len(counts) > 1 else {1: 66, 2: 78}
+    intervals = dict.fromkeys(num_right, comparison.val.intervals[1])
+    val = replace(comparison.val, num_images=100, num_right=num_right, intervals=intervals, pairs=pairs, scores={})
+    runs = (comparison.runs * 2)[: len(num_right)]
+    report = comparison_report(replace(comparison, val=val, runs=runs, histories=comparison.histories * 2))
+    assert said in report.headline.meaning

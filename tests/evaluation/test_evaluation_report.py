@@ -219,7 +219,7 @@ def test_the_report_says_what_it_judged_and_how_to_repeat_it():
         "| images | 1500 train, 300 val, 656 test |",
         "| test fingerprint | fedcba9876543210 |",
         "| evaluation run | eval1, on cpu: AMD EPYC, 2 threads |",
-        "```sh\npython evaluate.py --run-id run1 --again\n```",
+        "```sh\nimgcls evaluate run1 --again\n```",
         "--run-id run1 --artifact-path config.toml",
     ):
         assert fact in text

@@ -33,6 +33,13 @@ def test_time_left_goes_by_this_sitting(before, seconds, done, total, words):
     assert pace.left(done, total) == words
 
 
+def test_no_more_time_is_left_than_may_be_spent():
+    clock = Clock()
+    pace = Pace(0, clock)
+    clock.seconds += 60
+    assert [pace.left(2, 5, most) for most in (120, 45, 0)] == ["1 min 30 s left", "45 s left", "0 s left"]
+
+
 def test_a_run_that_is_taken_up_tells_its_time_left_by_what_it_does_now(capsys):
     clock = Clock()
     progress = RunProgress("run", num_epochs=10, steps_per_epoch=4, metric="val/macro_f1", done=2.75, now=clock)
@@ -49,10 +56,17 @@ def test_a_run_that_is_taken_up_tells_its_time_left_by_what_it_does_now(capsys):
 @pytest.mark.parametrize(
     ("outlook", "words"),
     [
-        (Outlook(num_waiting=3, num_workers=1, seconds_each=None), "4 s left, 34 s of the sweep"),  # 3 more of 10 s
-        (Outlook(num_waiting=3, num_workers=2, seconds_each=None), "4 s left, 19 s of the sweep"),
-        (Outlook(num_waiting=3, num_workers=2, seconds_each=7.0), "4 s left, 25 s of the sweep"),
-        (Outlook(num_waiting=0, num_workers=1, seconds_each=None), "4 s left, 4 s of the sweep"),
+        (
+            Outlook(num_waiting=3, num_workers=1, seconds_each=None),
+            "4 s left in this trial, 34 s in the sweep",
+        ),
+        (Outlook(num_waiting=3, num_workers=2, seconds_each=None), "4 s left in this trial, 19 s in the sweep"),
+        (Outlook(num_waiting=3, num_workers=2, seconds_each=7.0), "4 s left in this trial, 25 s in the sweep"),
+        (Outlook(num_waiting=0, num_workers=1, seconds_each=None), "4 s left in this trial, 4 s in the sweep"),
+        # of a timeout: 6 s are over, 4 s are this trial's, and one that begins in time is trained to its end
+        (Outlook(3, 1, None, seconds_to_timeout=60.0), "4 s left in this trial, 34 s in the sweep"),
+        (Outlook(3, 1, None, seconds_to_timeout=15.0), "4 s left in this trial, 19 s in the sweep"),
+        (Outlook(3, 1, None, seconds_to_timeout=9.0), "4 s left in this trial, 4 s in the sweep"),
     ],
 )
 def test_a_trial_tells_the_time_left_of_its_sweep_from_its_first_epoch_on(outlook, words, capsys):

@@ -11,6 +11,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from imgcls.data.held_out import HeldOut
 from imgcls.record import Artifact
+from imgcls.search import winner as winner_module
 from imgcls.search.sweep import Sweep
 from imgcls.search.winner import draw_winner
 from imgcls.tracking.run import Run
@@ -78,6 +79,36 @@ def test_pictures_are_drawn_of_whom_the_key_names(project, kind, asked, has_them
 def test_the_key_changes_no_identity(project):
     asked = [project.experiment(f"report.figures={figures}").config_hash() for figures in ("winner", "all", "none")]
     assert len(set(asked)) == 1
+
+
+@pytest.mark.parametrize("where", ["imgcls.runs.val_figures.grad_cam", "matplotlib.figure.Figure.savefig"])
+def test_a_run_whose_pictures_cannot_be_drawn_is_completed_and_says_why(project, monkeypatch, caplog, where):
+    def fail(*_, **__):
+        raise MemoryError("no room for a picture")
+
+    monkeypatch.setattr(where, fail)
+    run_id = project.train(*QUICK, "report.figures=winner").run_id
+    assert project.tracker.get(run_id).outcome == "completed"
+    assert f"run {run_id} goes on without pictures that could not be drawn" in caplog.text
+
+
+def test_a_sweep_whose_winners_pictures_cannot_be_drawn_writes_its_report(project, monkeypatch, caplog):
+    settings = (
+        *QUICK, "search.trials=1", "search.space.train.warmup_epochs=[0]", "search.space.model.depth=[8]",
+        "report.figures=winner",
+    )  # fmt: skip
+    real = winner_module.rebuild
+
+    def with_another_checkpoint(record, tracker):
+        with (record.folder / Artifact.BEST).open("ab") as file:
+            file.write(b"changed")
+        return real(record, tracker)
+
+    monkeypatch.setattr(winner_module, "rebuild", with_another_checkpoint)
+    result = Sweep(project.experiment(*settings), project.tracker).run()
+    assert project.tracker.get(result.run_id).outcome == "completed"
+    assert project.tracker.has_artifact(result.run_id, Artifact.REPORT_HTML)
+    assert f"run {result.best_run_id} goes on without pictures" in caplog.text
 
 
 @pytest.mark.usefixtures("sealed")

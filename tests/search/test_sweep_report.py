@@ -48,7 +48,7 @@ def test_a_sweep_names_its_winner_and_the_next_command():
         "# solar_cells-1: sweep\n",
         "Run `sweep1` searched for the best `val/accuracy` in 2 trials (1 completed, 1 pruned).",
         "Run `run3` with `val/accuracy` 0.88 (0.84 to 0.91) at epoch 9. This run is trial 3 of the sweep `sweep1`.",
-        "```sh\npython evaluate.py --run-id run3\n```",
+        "```sh\nimgcls evaluate run3\n```",
         "| train.lr | 0.0001 to 0.01, log |",
         "| 1 | pruned | – | run1 |",
         "and it selected the first row too",

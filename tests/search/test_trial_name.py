@@ -15,6 +15,7 @@ from imgcls.search.trial import trial_name
         ({"data.seed": 3, "train.seed": 4, "train.lr": 1e-5}, "trial 1 · data.seed 3 · train.seed 4 · lr 1e-5"),
         ({"train.lr": 1234.6}, "trial 1 · lr 1235"),
         ({"train.lr": 12345.6}, "trial 1 · lr 1.23e4"),
+        ({"train.lr": float("inf"), "augment.mixup": float("nan")}, "trial 1 · lr inf · mixup nan"),
         ({}, "trial 1"),
     ],
 )

@@ -413,3 +413,21 @@ def test_a_model_is_registered_on_a_server_and_downloaded_from_it(server, tracke
     assert seen.tags == tags | {"imgcls.challenge": "p = 0.01"}
     got = download_artifacts("models:/a model@champion", dst_path=str(tmp_path), tracking_uri=server.uri)
     assert (Path(got) / "MLmodel").read_text() == "flavors: {}\n"
+
+
+@pytest.mark.slow
+def test_a_heartbeat_never_waits_and_never_takes_a_run_back(server, tracker):
+    outbox = tracker._client.outbox
+    with tracker.start_run("beats", kind="train", name="a run") as run:
+        recorded = tracker.get(run.run_id).process
+        run.process = {**run.process, "versions": {"torch": "beaten"}}
+        run.beat()
+        assert tracker.get(run.run_id).process["versions"] == {"torch": "beaten"}
+        server.client.set_tag(run.run_id, "imgcls.process", json.dumps(recorded | {"claims": "another machine's"}))
+        run.beat()
+        assert tracker.get(run.run_id).process["claims"] == "another machine's"
+        server.kill()
+        with pytest.raises(MlflowException):
+            run.beat()
+        assert is_empty(outbox)
+        server.start()

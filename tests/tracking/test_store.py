@@ -257,3 +257,10 @@ def test_creating_a_store_is_quiet(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         Tracker(tmp_path)
     assert [record.name for record in caplog.records] == ["imgcls.tracking.mlflow_internals"]
+
+
+def test_where_a_run_has_both_spellings_of_a_metric_the_newer_value_comes_last(project):
+    run_id = write_run(project.tracker)
+    for name, value in (("val/accuracy_best", 0.75), ("best/val/accuracy", 0.5)):
+        project.client.log_metric(run_id, name, value, step=1)
+    assert dict(project.tracker.history(run_id, "best/val/accuracy")) == {1: 0.75}
