@@ -14,7 +14,7 @@ MOST_TRIALS = 20
 """Number of trials beyond which a search of two or three keys gains little."""
 
 LEAST_BUDGET = 10.0
-"""Shortest budget in seconds; a sweep takes longer to begin and to end."""
+"""Shortest budget in seconds; a sweep takes longer than that to begin and to end."""
 
 
 @dataclass(frozen=True)
@@ -47,31 +47,35 @@ def parse_budget(text: str) -> float:
     total = 3600.0 * hours + 60.0 * minutes + seconds
     if total < LEAST_BUDGET:
         raise InputError(
-            f"--budget {text!r} is less than {LEAST_BUDGET:.0f} s; a sweep takes longer to begin and to end"
+            f"--budget {text!r} is less than {LEAST_BUDGET:.0f} s, in which no sweep begins and ends; give "
+            "30s or more, such as 30m"
         )
     return total
 
 
-def plan(budget: float, epoch_seconds: float, wanted_epochs: int, wanted_trials: int = 8) -> Plan:
-    """The plan that comes nearest to the wanted numbers of epochs and of trials, both in proportion.
+def plan(
+    budget: float, epoch_seconds: float, wanted_epochs: int, wanted_trials: int = 8, *, decode_seconds: float = 0.0
+) -> Plan:
+    """The plan that comes nearest to the wanted numbers of epochs and of trials, both in the same proportion.
 
-    It has up to two and a half times the wanted ones where there is time, and one trial of one epoch where there is
-    none.
+    If there is time for more than the wanted numbers, it has up to two and a half times as many epochs. If there is no
+    time for anything, it has one trial of one epoch.
 
     Args:
         budget: seconds for the whole sweep.
         epoch_seconds: of one epoch, validation included.
-        wanted_epochs: of each trial, from which on more bring little.
-        wanted_trials: from which on more bring little.
+        wanted_epochs: of each trial; more of them gain little.
+        wanted_trials: more of them gain little.
+        decode_seconds: that the sweep needs to decode the images before its first trial.
     """
     plans = [
         Plan(epochs, trials, seconds, min(epochs / wanted_epochs, trials / wanted_trials))
         for epochs in range(1, round(2.5 * wanted_epochs) + 1)
         for trials in range(1, MOST_TRIALS + 1)
-        if (seconds := _seconds(epochs, trials, epoch_seconds)) <= budget
+        if (seconds := decode_seconds + _seconds(epochs, trials, epoch_seconds)) <= budget
     ]
     if not plans:
-        return Plan(1, 1, _seconds(1, 1, epoch_seconds), 0.0)
+        return Plan(1, 1, decode_seconds + _seconds(1, 1, epoch_seconds), 0.0)
     return max(plans, key=lambda each: (each.fulfilment, each.seconds))
 
 
@@ -84,13 +88,15 @@ def _seconds(epochs: int, trials: int, epoch_seconds: float) -> float:
     return SWEEP_SECONDS + trials * (TRIAL_SECONDS + epochs * epoch_seconds)
 
 
-def arithmetic(of: Plan, pace: Pace, num_train: int, num_val: int) -> str:
-    """The plan's arithmetic in a sentence."""
+def arithmetic(of: Plan, pace: Pace, num_train: int, num_val: int, decode_seconds: float) -> str:
+    """The plan's arithmetic in two sentences."""
+    decoding = f", and about {_short(decode_seconds)} for decoding the images" if decode_seconds else ""
     epoch = pace.epoch(num_train, num_val)
     return (
         f"measured on {pace.device}: {1 / pace.train:.0f} train images/s, so an epoch of {num_train:,} train and "
         f"{num_val:,} val images takes {_short(epoch)}; {of.trials} x {of.epochs} epochs, and {TRIAL_SECONDS:.0f} s "
-        f"for each trial and {SWEEP_SECONDS:.0f} s for the sweep beside them, make {_short(of.seconds)}"
+        f"for each trial and {SWEEP_SECONDS:.0f} s for the sweep beside them{decoding}, make {_short(of.seconds)}. "
+        "search.confirm, which is off, would take time beyond that"
     )
 
 

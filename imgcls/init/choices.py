@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from imgcls.config.keys import Experiment
 from imgcls.init.budget import Plan, arithmetic
 from imgcls.init.look import FRACTIONS, Look
 from imgcls.init.recipe import TINY_SIDE, Recipe
-from imgcls.init.symmetry import Directed
+from imgcls.init.symmetry import MOST_DIRECTED, MOST_OF_A_CLASS, Directed
 from imgcls.metrics import ACCURACY, metric_named
 from imgcls.text import counted, duration
 
@@ -35,13 +35,13 @@ class Choice:
     Attributes:
         key: dotted.
         value: as TOML has it.
-        reason: a sentence without its full stop; "" for one that needs none.
+        reason: a sentence without its full stop.
         is_question: it is proposed in a comment, because only the owner of the images knows.
     """
 
     key: str
     value: Any
-    reason: str = ""
+    reason: str
     is_question: bool = False
 
 
@@ -74,7 +74,7 @@ class Proposal:
 
 def propose(name: str, look: Look, recipe: Recipe, budget: float) -> Proposal:
     """Proposes an experiment for the images that were looked through and a budget in seconds."""
-    plan = recipe.plan(budget, look.num_train, look.num_val)
+    plan = recipe.plan(budget, look.num_train, look.num_val, look.decode_seconds)
     choices = (*_data(look, recipe), *_model(recipe), *_augment(look, recipe), *_train(look, recipe, plan),
                *_search(look, recipe, plan, budget))  # fmt: skip
     return Proposal(name, choices, plan, budget)
@@ -84,14 +84,15 @@ def _of(recipe: Recipe, *keys: str) -> Iterator[Choice]:
     """The recipe's own values of these keys, as far as it has them."""
     for key in keys:
         if key in recipe.values:
-            yield Choice(key, recipe.values[key], recipe.reasons.get(key, ""))
+            yield Choice(key, recipe.values[key], recipe.reasons[key])
 
 
 def _data(look: Look, recipe: Recipe) -> Iterator[Choice]:
     data = look.data
-    yield Choice("data.source", "folder")
+    yield Choice("data.source", "folder", "images in files, in a folder per class")
     yield Choice("data.path", data.path, "relative to the folder that holds experiments/, or absolute")
-    yield from _of(recipe, "data.image_size", "data.fit")
+    yield from _of(recipe, "data.image_size")
+    yield from _fit(look, recipe)
     if "data.channels" in recipe.values:
         yield from _of(recipe, "data.channels")
     elif look.are_grey and not recipe.values.get("model.weights"):
@@ -102,21 +103,8 @@ def _data(look: Look, recipe: Recipe) -> Iterator[Choice]:
         why = "so few images that smaller shares would leave a split empty; scores will say little"
         yield Choice("data.val_fraction", data.val_fraction, why)
         if look.found.source.everything is not None:
-            no_test = "too few images for a test split; the score on val alone chooses and tells" * (
-                not data.test_fraction
-            )
-            yield Choice("data.test_fraction", data.test_fraction, no_test)
-    if look.unreadable:
-        yield Choice(
-            "data.skip_unreadable", True,
-            f"{counted(len(look.unreadable), 'image')} cannot be read; each run records that they were left out",
-        )  # fmt: skip
-    if look.dataset.leaks.summary:
-        yield Choice(
-            "data.allow_leaks", True,
-            f"{look.dataset.leaks.summary}. Better remove them from one of the splits and take this line out: every "
-            "score will say that it may flatter",
-        )  # fmt: skip
+            yield Choice("data.test_fraction", data.test_fraction, _why_test(data.test_fraction))
+    yield from _not_stopped(look)
     if groups := look.found.groups:
         group, one, other = groups.example
         yield Choice(
@@ -124,6 +112,40 @@ def _data(look: Look, recipe: Recipe) -> Iterator[Choice]:
             f"{groups.num_groups:,} beginnings of names have several images, up to {groups.largest:,}: {one!r} and "
             f"{other!r} are both of {group!r}. Is that one patient, one burst, one thing? Then take away the # below: "
             "images of a group stay in one split, and scores do not flatter", is_question=True,
+        )  # fmt: skip
+
+
+def _fit(look: Look, recipe: Recipe) -> Iterator[Choice]:
+    for choice in _of(recipe, "data.fit"):
+        warned = '; a sweep warns of what is cut off, and "pad" keeps all of it' if look.dataset.cut else ""
+        yield replace(choice, reason=choice.reason + warned)
+
+
+def _why_test(fraction: float) -> str:
+    if fraction:
+        return "the default share"
+    return "too few images for a test split; the score on val alone chooses and tells"
+
+
+def _not_stopped(look: Look) -> Iterator[Choice]:
+    """What lets a sweep go on where it would stop at images that cannot be read, or at leaks."""
+    num_not_decoded = look.found.num_all - look.num_decoded
+    if look.unreadable or look.is_sample:
+        seen = f"{counted(len(look.unreadable), 'image')} cannot be read" if look.unreadable else ""
+        unseen = f"{num_not_decoded:,} images were not decoded, and may not be readable" if look.is_sample else ""
+        why = f"{'; '.join(filter(None, (seen, unseen)))}; each run records which were left out"
+        yield Choice("data.skip_unreadable", True, why)
+    if summary := look.dataset.leaks.summary:
+        yield Choice(
+            "data.allow_leaks", True,
+            f"{summary}. Better remove them from one of the splits and take this line out: every score will say that "
+            "it may flatter",
+        )  # fmt: skip
+    elif look.may_leak_unseen:
+        yield Choice(
+            "data.allow_leaks", True,
+            f"{num_not_decoded:,} images were not compared, and a sweep stops where the same image is in two splits. "
+            "With this line it goes on, and every score says that it may flatter. Take the line out to be stopped",
         )  # fmt: skip
 
 
@@ -135,8 +157,8 @@ def _augment(look: Look, recipe: Recipe) -> Iterator[Choice]:
     symmetry, is_tiny = look.symmetry, look.found.headers.shorter_side < TINY_SIDE
     yield from _of(recipe, "augment.random_resized_crop")
     flips = (
-        ("augment.horizontal_flip", "mirrored left to right", symmetry.across, symmetry.allows_horizontal_flip),
-        ("augment.vertical_flip", "upside down", symmetry.down, symmetry.allows_vertical_flip),
+        ("augment.horizontal_flip", "Horizontal", symmetry.across, symmetry.allows_horizontal_flip),
+        ("augment.vertical_flip", "Vertical", symmetry.down, symmetry.allows_vertical_flip),
     )
     for key, words, share, allowed in flips:
         yield Choice(key, allowed, _why_flip(words, share, allowed=allowed))
@@ -144,34 +166,38 @@ def _augment(look: Look, recipe: Recipe) -> Iterator[Choice]:
         yield Choice("augment.quarter_turns", True, "and the same holds for turns by 90 degrees")
     if not is_tiny:
         yield Choice("augment.brightness", 0.2, "light differs from picture to picture")
-        yield Choice("augment.contrast", 0.2)
+        yield Choice("augment.contrast", 0.2, "so do haze, shade and cameras")
 
 
 def _why_flip(words: str, share: Directed | None, *, allowed: bool) -> str:
     if share is None:
-        return f"too few images to see whether every class looks the same {words}; true where it does"
+        return f"too few images to see whether {words.lower()} flips are safe. Set true if no class changes under it"
+    common = f"{_percent(share.overall)} of the difference between an image and its mirror image is common to its class"
     if allowed:
-        return f"{words}, images look like their class: {share.overall:.1%} of what changes is the same in all of them"
+        return f"{words} flips are safe: {common} (limit {_percent(MOST_DIRECTED)})"
     return (
-        f"{words}, images look different from their class: {share.overall:.0%} of what changes is the same in all "
-        f"of them ({share.largest:.0%} in one class), as with digits. true where they still are of their class"
+        f"{words} flips are not safe: {common} (limit {_percent(MOST_DIRECTED)}), and {_percent(share.largest)} in the "
+        f"class where it is most (limit {_percent(MOST_OF_A_CLASS)}). Set true if the class does not change under it"
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
 
 
 def _train(look: Look, recipe: Recipe, plan: Plan) -> Iterator[Choice]:
-    words = arithmetic(plan, recipe.pace, look.num_train, look.num_val)
+    words = arithmetic(plan, recipe.pace, look.num_train, look.num_val, look.decode_seconds)
     yield Choice("train.epochs", plan.epochs, words)
     yield from _of(recipe, "train.batch_size", "train.lr")
-    yield Choice(
-        "train.warmup_epochs", min(1, plan.epochs - 1), "the rate rises over the first epoch" * (plan.epochs > 1)
-    )
+    rises = "the learning rate rises over the first epoch" if plan.epochs > 1 else "one epoch is too short for it"
+    yield Choice("train.warmup_epochs", min(1, plan.epochs - 1), rises)
     if is_uneven(look):
-        counts = train_counts(look)
+        counts, about = look.train_counts, "about " if look.is_sample else ""
         names = look.dataset.class_names
         yield Choice(
             "train.class_weights", "auto",
-            f"uneven classes: {names[int(counts.argmax())]} has {counts.max():,} train images, "
-            f"{names[int(counts.argmin())]} {counts.min():,}; the rare ones weigh more",
+            f"uneven classes: {names[int(counts.argmax())]} has {about}{counts.max():,} train images, "
+            f"{names[int(counts.argmin())]} {about}{counts.min():,}; an image of a rare class gets a larger weight",
         )  # fmt: skip
 
 
@@ -184,27 +210,22 @@ def _search(look: Look, recipe: Recipe, plan: Plan, budget: float) -> Iterator[C
         if metric_has_classes(look):
             yield Choice(
                 "search.metric", MACRO_F1.on_val,
-                "with uneven classes, accuracy would reward forgetting the rare ones; every class counts alike here",
+                "Accuracy would favour the large classes; macro-F1 weighs every class equally",
             )  # fmt: skip
         else:
             yield Choice("search.metric", ACCURACY.on_val, "val lacks some class, so no score of classes is sound")
     low, high = recipe.lr
     yield Choice("search.space.train.lr", {"low": low, "high": high, "log": True}, "the key that matters most")
     if plan.epochs >= LEAST_EPOCHS_TO_WARM_UP:
-        yield Choice("search.space.train.warmup_epochs", {"low": 0, "high": MOST_WARM_UP})
+        yield Choice("search.space.train.warmup_epochs", {"low": 0, "high": MOST_WARM_UP},
+                     "how long it rises, which depends on the learning rate")  # fmt: skip
     if plan.epochs >= LEAST_EPOCHS_TO_REGULARISE:
         yield Choice("search.space.augment.mixup", [0.0, 0.2], "mixed images help where epochs are many")
 
 
-def train_counts(look: Look) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """int64 (K,): train images of each class that were decoded."""
-    return np.bincount(look.dataset.train.labels, minlength=len(look.dataset.class_names))
-
-
 def is_uneven(look: Look) -> bool:
-    """Whether the largest class has several times the images of the smallest."""
-    counts: Sequence[int] = train_counts(look).tolist()
-    return max(counts) >= UNEVEN * min(counts)
+    """Whether the largest class has several times the train images of the smallest, sampled or not."""
+    return bool(look.train_counts.max() >= UNEVEN * look.train_counts.min())
 
 
 def metric_has_classes(look: Look) -> bool:

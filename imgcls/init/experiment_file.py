@@ -12,6 +12,7 @@ from imgcls.config.keys import Experiment
 from imgcls.config.load import load_experiment
 from imgcls.config.toml import as_toml, toml_key
 from imgcls.errors import ConfigError
+from imgcls.files import link_or_copy, mark_of_this_process
 from imgcls.init.choices import Choice, Proposal
 from imgcls.text import printable
 
@@ -41,20 +42,23 @@ def experiment_text(proposal: Proposal, found: Sequence[tuple[str, str]], title:
 
 
 def write_experiment(path: Path, text: str, proposal: Proposal) -> Experiment:
-    """Writes an experiment file where none is, and reads it back.
+    """Writes a new experiment file whole or not at all, and checks that it loads as what was chosen.
 
     Raises:
-        ConfigError: there is one already.
+        ConfigError: the file exists already.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}{mark_of_this_process()}")
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+        aside.write_text(text, encoding="utf-8")
+        loaded = load_experiment(aside)
+        if loaded != proposal.experiment:
+            raise RuntimeError(f"{path} does not hold what was chosen")  # a mistake of ours
+        link_or_copy(aside, path)
     except FileExistsError as error:
         raise already_there(path) from error
-    loaded = load_experiment(path)
-    if loaded != proposal.experiment:
-        raise RuntimeError(f"{path} does not hold what was chosen")  # a mistake of ours
+    finally:
+        aside.unlink(missing_ok=True)
     return loaded
 
 
@@ -65,8 +69,7 @@ def already_there(path: Path) -> ConfigError:
 
 
 def _choice(choice: Choice) -> Iterable[str]:
-    if choice.reason:
-        yield from _comment(choice.reason)
+    yield from _comment(choice.reason)
     line = f"{_last(choice.key)} = {as_toml(choice.value)}"
     yield f"# {line}" if choice.is_question else line
 
@@ -82,7 +85,7 @@ def _last(key: str) -> str:
 
 
 def _comment(text: str, *, hanging: bool = False) -> list[str]:
-    """A text as lines of a comment, which no character of a name can end."""
+    """A text as the lines of a comment. Line breaks in names are escaped, so that they cannot end the comment."""
     line = " ".join(printable(text).split())
     return textwrap.wrap(
         line, WIDTH, initial_indent="# ", subsequent_indent="#   " if hanging else "# ", break_long_words=False,

@@ -9,7 +9,7 @@ import numpy as np
 
 from imgcls.data.sources.folder import ignored_in_words
 from imgcls.errors import unreadable_in_words
-from imgcls.init.choices import UNEVEN, is_uneven, train_counts
+from imgcls.init.choices import UNEVEN, is_uneven
 from imgcls.init.look import Look
 
 MOST_CLASSES, MOST_SIZES, MOST_NAMES = 12, 3, 3
@@ -40,13 +40,14 @@ def _rows(look: Look) -> Iterator[tuple[str, str]]:
     if several := dataset.num_several_frames:
         yield "Several frames", f"in {_num(several, 'file')}, of which the first frame or page is used"
     yield "Duplicates", _duplicates(look)
-    yield "Two classes", _two_classes(look)
+    yield "Conflicting labels", _conflicting(look)
     yield "Leaks", dataset.leaks.summary
     yield "Look alike", _alike(look)
-    counts = train_counts(look)
+    counts = look.train_counts
     if is_uneven(look):
-        times = f"the largest class has {counts.max() / counts.min():.1f} times the train images of the smallest"
-        yield "Uneven", f"{times} (from {UNEVEN:g} on, rare classes weigh more)"
+        ratio = f"{_about(look)}{counts.max() / counts.min():.1f}"
+        times = f"the largest class has {ratio} times the train images of the smallest"
+        yield "Uneven", f"{times} (at a ratio of {UNEVEN:g} or more, rare classes get larger weights)"
     if groups := found.groups:
         such = f"names suggest {groups.num_groups:,} groups, such as {groups.example[0]!r}"
         yield "Groups?", f"{such}; see data.groups in the file"
@@ -54,6 +55,10 @@ def _rows(look: Look) -> Iterator[tuple[str, str]]:
 
 def _sample(look: Look) -> str:
     return f"; {look.num_decoded:,} of them were decoded, a sample" if look.is_sample else ""
+
+
+def _about(look: Look) -> str:
+    return "about " if look.is_sample else ""
 
 
 def _classes(look: Look) -> str:
@@ -67,7 +72,7 @@ def _classes(look: Look) -> str:
 
 
 def _splits(look: Look) -> str:
-    dataset, about = look.dataset, "about " if look.is_sample else ""
+    dataset, about = look.dataset, _about(look)
     nums = {"train": look.num_train, "val": look.num_val, **_num_test(look)}
     origins = dict(dataset.origins)
     words = [
@@ -104,10 +109,11 @@ def _duplicates(look: Look) -> str:
     return f"{extra} with the pixels of another one, such as {' = '.join(same[0][:2])}" if same else ""
 
 
-def _two_classes(look: Look) -> str:
+def _conflicting(look: Look) -> str:
     leaks = look.dataset.leaks
-    num = sum(map(len, leaks.conflicts.values())) + sum(len(alike.pairs) for alike in leaks.disagreeing)
-    return f"{_num(num, 'picture')} in two classes, with the same pixels or nearly" if num else ""
+    num = sum(len(pictures) for split, pictures in leaks.conflicts.items() if split != "test")
+    num += sum(len(alike.pairs) for alike in leaks.disagreeing if alike.split != "test")
+    return f"{_num(num, 'picture')} of train or val in two classes, with the same pixels or nearly" if num else ""
 
 
 def _alike(look: Look) -> str:
@@ -121,7 +127,7 @@ def _num(number: int, noun: str) -> str:
 
 def flat(look: Look) -> dict[str, object]:
     """The findings as flat facts for programs."""
-    headers, counts, train = look.found.headers, look.found.counts, train_counts(look)
+    headers, counts, train = look.found.headers, look.found.counts, look.train_counts
     return {
         "num_images": look.found.num_all,
         "num_decoded": look.num_decoded,

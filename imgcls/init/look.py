@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -86,6 +87,18 @@ class Found:
         labels = np.concatenate([table.labels for table in self.tables])
         return np.bincount(labels, minlength=len(self.source.class_names))
 
+    def train_counts(self, num_train: int) -> NDArray[np.int64]:
+        """int64 (K,): about how many of `num_train` train images each class has, at least 1; splits are stratified."""
+        table = self.source.given["train"] if self.source.everything is None else self.source.everything
+        counts = np.bincount(table.labels, minlength=len(self.source.class_names))
+        return np.maximum(1, np.rint(counts * num_train / len(table))).astype(np.int64)
+
+    @property
+    def decode_seconds(self) -> float:
+        """Seconds that decoding all images takes on a quiet machine, roughly."""
+        num_pixels = float(np.median(self.headers.sizes.prod(axis=1))) if len(self.headers.sizes) else 0.0
+        return self.num_all * (SECONDS_PER_IMAGE + SECONDS_PER_PIXEL * num_pixels) / cores()
+
     @cached_property
     def groups(self) -> SuggestedGroups | None:
         """Groups that the names of all images suggest."""
@@ -104,6 +117,7 @@ class Look:
         data: the keys of [data] with which they were read.
         unreadable: `path: reason` of each image that cannot be read.
         num_decoded: images that were decoded; fewer than the folder has where it is a sample.
+        seconds: that decoding and splitting them took.
     """
 
     found: Found
@@ -111,6 +125,7 @@ class Look:
     data: DataConfig
     unreadable: tuple[str, ...]
     num_decoded: int
+    seconds: float
 
     @property
     def is_sample(self) -> bool:
@@ -126,6 +141,28 @@ class Look:
     def num_val(self) -> int:
         """Images of val; about, where a sample was decoded."""
         return self.found.num_val if self.is_sample else len(self.dataset.val)
+
+    @cached_property
+    def train_counts(self) -> NDArray[np.int64]:
+        """int64 (K,): train images of each class; about, where a sample was decoded."""
+        if self.is_sample:
+            return self.found.train_counts(self.num_train)
+        return np.bincount(self.dataset.train.labels, minlength=len(self.dataset.class_names))
+
+    @property
+    def may_leak_unseen(self) -> bool:
+        """Whether images of two folders of splits may be the same without the look having seen it."""
+        return self.is_sample and len(self.found.source.given) > 1
+
+    @property
+    def decode_seconds(self) -> float:
+        """Seconds that a sweep needs to decode the images; 0 where the look left all of them in the cache.
+
+        Not less than decoding takes on a quiet machine: a second look finds its sample in the cache.
+        """
+        if not self.is_sample:
+            return 0.0
+        return max(self.found.decode_seconds, self.seconds * self.found.num_all / self.num_decoded)
 
     @property
     def sizes(self) -> NDArray[np.int32]:
@@ -197,6 +234,7 @@ def look_through(found: Found, data: DataConfig, augment: AugmentConfig) -> Look
     num_decoded = len(source.everything) if source.everything is not None else sum(map(len, source.given.values()))
     unreadable: tuple[str, ...] = ()
     problem: DataError | None = None
+    begun = time.perf_counter()
     for val_fraction, test_fraction in FRACTIONS:
         fitting = data.model_copy(
             update={"val_fraction": val_fraction, "test_fraction": test_fraction, "allow_leaks": True}
@@ -215,7 +253,7 @@ def look_through(found: Found, data: DataConfig, augment: AugmentConfig) -> Look
         except DataError as error:
             problem = problem or error
             continue
-        return Look(found, dataset, fitting, unreadable, num_decoded)
+        return Look(found, dataset, fitting, unreadable, num_decoded, time.perf_counter() - begun)
     assert problem is not None
     raise problem
 
@@ -241,9 +279,7 @@ def _dataset(source: Source, data: DataConfig, augment: AugmentConfig) -> Datase
 
 def _sampled(found: Found) -> Source:
     """The source, or as much of it as is decoded in `LOOK_SECONDS`: rows at even distances, and some of each class."""
-    num_pixels = float(np.median(found.headers.sizes.prod(axis=1))) if len(found.headers.sizes) else 0.0
-    most = LOOK_SECONDS * cores() / (SECONDS_PER_IMAGE + SECONDS_PER_PIXEL * num_pixels)
-    share = most / found.num_all
+    share = LOOK_SECONDS / found.decode_seconds
     if share >= 1:
         return found.source
     source = found.source

@@ -13,7 +13,7 @@ from imgcls.config.toml import as_toml
 from imgcls.data.decode import resize_squares
 from imgcls.data.image_set import DecodedImages
 from imgcls.init.budget import in_words
-from imgcls.init.choices import Proposal, train_counts
+from imgcls.init.choices import Proposal
 from imgcls.init.findings import same_pixels
 from imgcls.init.look import Look
 from imgcls.reporting.drawing import BLUE, GREY, PALE_BLUE, SMALL, legible, panels, plain_axes, save_png
@@ -60,7 +60,7 @@ def images_page(look: Look, proposal: Proposal, found: Sequence[tuple[str, str]]
 
 
 def _bars(look: Look) -> Picture:
-    names, counts, train = look.dataset.class_names, look.found.counts, train_counts(look)
+    names, counts, train = look.dataset.class_names, look.found.counts, look.train_counts
     order = np.argsort(-counts, kind="stable")
     left_out = len(order) - MOST_BARS
     if left_out > 0:

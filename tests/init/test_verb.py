@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from itertools import takewhile
 
 import numpy as np
 import pytest
@@ -49,12 +50,27 @@ def test_the_file_holds_what_was_chosen_and_loads(made):
     assert (loaded.model.name, loaded.data.image_size) == ("resnet", 10)
 
 
-def test_every_choice_with_a_reason_stands_below_it(made):
+def test_every_value_stands_right_below_its_own_reason(made):
     _, result, _ = made
-    text = " ".join(result.experiment.read_text().replace("\n# ", " ").split())
-    for choice in result.proposal.choices:
-        assert " ".join(choice.reason.split()) in text
-    assert "see train.epochs" in text
+    check_reasons(result)
+
+
+def check_reasons(result):
+    lines = result.experiment.read_text().splitlines()
+    lines = lines[lines.index("[data]") :]
+    told = []
+    for at, line in enumerate(lines):
+        if " = " in line and not line.startswith("# "):
+            above = list(takewhile(lambda each: each.startswith("# "), reversed(lines[:at])))
+            told.append((line.partition(" = ")[0], " ".join(each.removeprefix("# ") for each in reversed(above))))
+    chosen = [choice for choice in result.proposal.choices if not choice.is_question]
+    space = "search.space."
+    names = [f'"{key.removeprefix(space)}"' if key.startswith(space) else key.rpartition(".")[2]
+             for key in (choice.key for choice in chosen)]  # fmt: skip
+    assert [key for key, _ in told] == names
+    for (_, reason), choice in zip(told, chosen, strict=True):
+        assert choice.reason.strip()
+        assert reason.endswith(" ".join(choice.reason.split()))
 
 
 def test_the_folder_is_untouched(made):
@@ -252,6 +268,7 @@ def test_a_difficult_folder_gets_a_file_that_works(make_project, monkeypatch, ma
     monkeypatch.setattr("imgcls.init.recipe.LEAST_SIDE_TO_ENLARGE", 1000)  # a small network, which is quick
     expected = make(project.root / "images")
     result = init("hard", project.root / "images", 60.0, project.root)
+    check_reasons(result)
     loaded = load_experiment(result.experiment)
     assert loaded == result.proposal.experiment
     dataset = prepare(loaded, Project(project.root)).dataset
@@ -302,6 +319,69 @@ def test_a_sample_of_many_images_is_called_one(make_project, monkeypatch):
     assert "a sample" in dict(result.found)["Images"]
     assert sum(result.facts[f"num_{split}"] for split in ("train", "val", "test")) == 150
     assert Counter(np.sign(list(map(result.facts.get, ("num_train", "num_val", "num_test"))))) == {1: 3}
+
+
+@pytest.mark.parametrize("inside", [".", "cat"])
+def test_a_project_in_the_folder_of_images_is_refused(tmp_path, inside):
+    write_classes(tmp_path / "images", {"cat": 12, "dog": 12})
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match="go to a folder outside of it, such as"):
+        init("pets", tmp_path / "images", 60.0, tmp_path / "images" / inside)
+    assert contents(tmp_path) == before
+
+
+def no_run(project):
+    """MLflow refuses a run in an experiment that was deleted."""
+    number = project.client.create_experiment("pets")
+    project.client.delete_experiment(number)
+    return lambda: project.client.restore_experiment(number)
+
+
+def no_page(project):
+    place = project.root / "mlruns" / ".init"
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("a file")
+    return place.unlink
+
+
+@pytest.mark.parametrize("hinder", [no_run, no_page])
+def test_a_failed_init_leaves_no_file_and_can_be_repeated(make_project, monkeypatch, hinder):
+    project = make_project()
+    monkeypatch.chdir(project.root)
+    write_classes(project.root / "images", {"cat": 12, "dog": 12})
+    undo = hinder(project)
+    with pytest.raises(Exception, match=r"pets|\.init"):
+        init("pets", project.root / "images", 60.0, project.root)
+    assert [path.name for path in (project.root / "experiments").iterdir()] == ["tiny.toml"]
+    undo()
+    result = init("pets", project.root / "images", 60.0, project.root)
+    assert result.experiment.is_file()
+    assert result.page.is_file()
+
+
+def test_labels_of_test_images_stay_out_of_the_findings(make_project, monkeypatch):
+    project = make_project()
+    monkeypatch.chdir(project.root)
+    for start, split in ((0, "train"), (100, "test")):
+        folder = project.root / "images" / split
+        (twice, *_), _ = (write_class(folder / kind, range(start + at, start + at + 12))
+                          for kind, at in (("cat", 0), ("dog", 20)))  # fmt: skip
+        shutil.copy(twice, folder / "dog" / "again.png")
+    result = init("pets", project.root / "images", 60.0, project.root)
+    assert dict(result.found)["Conflicting labels"].startswith("1 picture of train or val")
+
+
+def test_a_crop_that_a_sweep_warns_of_is_announced(make_project, monkeypatch):
+    project = make_project()
+    monkeypatch.chdir(project.root)
+    for number in range(24):
+        write(project.root / "images" / ("cat", "dog")[number % 2] / f"{number}.png", noise(number, (16, 12)))
+    result = init("wide", project.root / "images", 60.0, project.root)
+    loaded = load_experiment(result.experiment)
+    assert loaded.data.fit == "crop"
+    assert prepare(loaded, Project(project.root)).dataset.cut
+    (reason,) = (choice.reason for choice in result.proposal.choices if choice.key == "data.fit")
+    assert "a sweep warns of what is cut off" in reason
 
 
 @pytest.mark.slow
