@@ -172,7 +172,8 @@ def _augment(look: Look, recipe: Recipe) -> Iterator[Choice]:
 def _why_flip(words: str, share: Directed | None, *, allowed: bool) -> str:
     if share is None:
         return f"too few images to see whether {words.lower()} flips are safe. Set true if no class changes under it"
-    common = f"{_percent(share.overall)} of the difference between an image and its mirror image is common to its class"
+    flipped = "its mirror image" if words == "Horizontal" else "the image upside down"
+    common = f"{_percent(share.overall)} of the difference between an image and {flipped} is common to its class"
     if allowed:
         return f"{words} flips are safe: {common} (limit {_percent(MOST_DIRECTED)})"
     return (
@@ -182,7 +183,7 @@ def _why_flip(words: str, share: Directed | None, *, allowed: bool) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    return f"{round(100 * share, 1):g} %"
 
 
 def _train(look: Look, recipe: Recipe, plan: Plan) -> Iterator[Choice]:

@@ -205,13 +205,13 @@ def _why_side(chosen: int, sides: Sequence[int], shorter_side: int, *, is_pretra
         least = "pretrained weights see little in smaller ones" if is_pretrained else "smaller ones are not tried"
         typical = f"{typical}; such images are enlarged to {chosen}, because {least}"
     if not has_time:
-        return f"{typical}. Even at this size, the smallest that is tried, the budget is short"
+        return f"{typical}. Even at {chosen}, the smallest size that is tried, the budget is short"
     if len(sides) == 1:
-        return f"{typical}. The budget has time for this size"
+        return f"{typical}. The budget has time for {chosen}"
     costs = "twice the side costs four times the time"
     if chosen == sides[-1]:
-        return f"{typical}. It is the largest size that is tried, and the budget has time for it; {costs}"
-    return f"{typical}. It is the largest size for which the budget has time; {costs}"
+        return f"{typical}. {chosen} is the largest size that is tried, and the budget has time for it; {costs}"
+    return f"{typical}. {chosen} is the largest size for which the budget has time; {costs}"
 
 
 def _measured(found: Found, of: _Values, side: int, why: str) -> Recipe:

@@ -23,9 +23,15 @@ HOUR = 3600.0
             "to 64, because smaller ones are not tried. The budget has time",
             64,
         ),
-        (50, 10.0, "data.image_size", "Even at this size, the smallest that is tried, the budget is short", 64),
-        (100, 10.0, "data.image_size", "Even at this size, the smallest that is tried, the budget is short", 64),
-        (100, 100 * HOUR, "data.image_size", "the largest size that is tried, and the budget has time for it", 96),
+        (50, 10.0, "data.image_size", "Even at 64, the smallest size that is tried, the budget is short", 64),
+        (100, 10.0, "data.image_size", "Even at 64, the smallest size that is tried, the budget is short", 64),
+        (
+            100,
+            100 * HOUR,
+            "data.image_size",
+            "96 is the largest size that is tried, and the budget has time for it",
+            96,
+        ),
     ],
 )
 def test_reasons_without_pretrained_weights(tmp_path, monkeypatch, side, budget, key, reason, image_size):

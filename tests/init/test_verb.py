@@ -371,19 +371,6 @@ def test_labels_of_test_images_stay_out_of_the_findings(make_project, monkeypatc
     assert dict(result.found)["Conflicting labels"].startswith("1 picture of train or val")
 
 
-def test_a_crop_that_a_sweep_warns_of_is_announced(make_project, monkeypatch):
-    project = make_project()
-    monkeypatch.chdir(project.root)
-    for number in range(24):
-        write(project.root / "images" / ("cat", "dog")[number % 2] / f"{number}.png", noise(number, (16, 12)))
-    result = init("wide", project.root / "images", 60.0, project.root)
-    loaded = load_experiment(result.experiment)
-    assert loaded.data.fit == "crop"
-    assert prepare(loaded, Project(project.root)).dataset.cut
-    (reason,) = (choice.reason for choice in result.proposal.choices if choice.key == "data.fit")
-    assert "a sweep warns of what is cut off" in reason
-
-
 @pytest.mark.slow
 def test_the_sweep_works_as_it_stands(made, monkeypatch):
     from imgcls.search.sweep import sweep
