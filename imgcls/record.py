@@ -134,6 +134,7 @@ class Tag:
     VALUES = _tag("imgcls.values", ("trial",), "what the sweep drew for it, `key = value` with commas between")
     BEST_RUN_ID = _tag("imgcls.best_run_id", SWEEP, "run id of the winner; `val/SCORE_best` are its scores")
     BEST_TRIAL_RUN_ID = _tag("imgcls.best_trial_run_id", SWEEP, "run id of the trial that val ranked first")
+    NUM_TRIALS_WANTED = _tag("imgcls.num_trials_wanted", SWEEP, "trials asked for; with fewer, its time was over")
     CONFIRMED_RUN_ID = _tag("imgcls.confirmed_run_id", SWEEP, "run id of the winner of the latest confirmation")
     CONFIRMED_TRIALS = _tag("imgcls.confirmed_trials", SWEEP, "trials that it compared, the best first, with commas")
 
@@ -341,6 +342,7 @@ class RunRecord:
     confirmed_run_id = _Text(Tag.CONFIRMED_RUN_ID)
     evaluated_run_id = _Text(Tag.EVALUATED_RUN_ID)
     trial = _Number(Tag.TRIAL)
+    num_trials_wanted = _Number(Tag.NUM_TRIALS_WANTED, absent="0")
     num_val = _Number(Tag.NUM_VAL)
     num_test = _Number(Tag.NUM_TEST)
     look = _Number(Tag.TEST_LOOK)

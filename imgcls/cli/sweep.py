@@ -62,8 +62,10 @@ def write_end(sweep_run_id: str, tracker: Tracker) -> None:
     sweep = tracker.get(sweep_run_id)
     winner = tracker.get(sweep.best_run_id)
     metric = sweep.params["search.metric"]
+    selection = selection_of(winner, tracker)
     rows = [
         ("Sweep", sweep.run_id),
+        *([("Trials", f"{selection.searched}: the same imgcls sweep goes on")] if selection.missing_trials else []),
         ("Winner", f"{winner.run_id}  {winner.name}"),
         ("Score", f"{metric} {val_score(winner, metric)}"),
         *places(sweep, winner, tracker),
@@ -72,6 +74,6 @@ def write_end(sweep_run_id: str, tracker: Tracker) -> None:
         rows.append(("Next", f"imgcls confirm {sweep.run_id}  (how lucky was the winner?)"))
     rows += next_verbs(winner)
     write(f"\n{terminal_table(rows)}")
-    write(" ".join(story(selection_of(winner, tracker), "The winner")).replace("`", ""))
+    write(" ".join(story(selection, "The winner")).replace("`", ""))
     write_cautions(sweep.tags)
     write_evaluate(winner)

@@ -1,7 +1,7 @@
 """The report of a held-out evaluation, from the records of the evaluation, of the run judged and of its sweep."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import pandas as pd
@@ -79,7 +79,7 @@ def evaluation_report(
             [*shown(Artifact.CONFUSION_MATRIX), class_table(classes), ABSENT_CLASSES, *warning(said)],
         ),
         *([Section("Mistakes on test", [MISTAKES, *mistakes])] if (mistakes := shown(Artifact.WORST_MISTAKES)) else []),
-        Section("How it was chosen", [_epoch(selection), " ".join(story(selection))]),
+        Section("How it was chosen", [_epoch(selection), " ".join(_chosen(evaluation, selection))]),
         Section(
             "From val to test",
             [
@@ -157,7 +157,8 @@ def scores_text(evaluation: RunRecord, selection: Selection) -> str:
     about_temperature = f"{temperature_words(evaluation, judged)}\n\n".lstrip()
     return (
         f"Run {judged.run_id} of {judged.experiment}, epoch {judged.best_epoch}\n\n{table}\n\n"
-        f"{about_temperature}{look_words(evaluation)}\n{' '.join(story(selection)).replace('`', '')}"
+        f"{about_temperature}{look_words(evaluation)}\n"
+        f"{' '.join(_chosen(evaluation, selection)).replace('`', '')}"
     )
 
 
@@ -225,6 +226,13 @@ def _score_table(evaluation: RunRecord, selection: Selection) -> str:
 def _note(selection: Selection) -> str:
     """What the val score of a run selected, beside it."""
     return f"; this score selected {selection.chosen}" if selection.chosen else ""
+
+
+def _chosen(evaluation: RunRecord, selection: Selection) -> Iterator[str]:
+    """How the run was chosen, and whether the luck of a choice is in the test scores too."""
+    yield from story(selection)
+    if selection.is_best_of_several and evaluation.look == 1 and not int(evaluation.tags.get(Tag.NUM_TEST_ALIKE, "0")):
+        yield "No choice on record was made by test, so the test scores are not optimistic in this way."
 
 
 def _epoch(selection: Selection) -> str:
@@ -308,7 +316,7 @@ def _methods(evaluation: RunRecord, selection: Selection, num_classes: int) -> s
             f"classes ({escaped(split_words(judged, evaluation))}).",
             *map(escaped, methods(judged)),
             _epoch(selection),
-            *story(selection),
+            *_chosen(evaluation, selection),
             f"Validation accuracy was {on_val}{flattered}.{confirmed}",
             f"The test split of {evaluation.num_test} images was opened {nth} for this evaluation.",
             _test_scores(evaluation),

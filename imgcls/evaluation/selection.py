@@ -109,6 +109,23 @@ class Selection:
         return self.confirmation.place_of(self.run.run_id) if self.confirmation else None
 
     @property
+    def is_best_of_several(self) -> bool:
+        """Whether it is the trial that val ranked first among several completed ones."""
+        return self.place == 1 and len(self.trials.ranked) > 1
+
+    @property
+    def searched(self) -> str:
+        """The sweep's trials in words, such as `3 of 7 trials (search.timeout is over)` where some are missing."""
+        missing = self.missing_trials
+        return f"{self.trials.num} {missing}" if missing else self.trials.in_words
+
+    @property
+    def missing_trials(self) -> str:
+        """Of a sweep that its timeout cut short: of how many trials, and why, in words; "" where none is missing."""
+        wanted = self.sweep.num_trials_wanted if self.sweep else 0
+        return f"of {counted(wanted, 'trial')} (search.timeout is over)" if self.trials.num < wanted else ""
+
+    @property
     def chosen(self) -> str:
         """What this run's own val score selected, in words; "" for nothing."""
         parts = [] if self.has_fixed_epoch else ["the epoch"]
@@ -219,7 +236,7 @@ def _story_of_a_trial(selection: Selection, sweep: str, subject: str) -> Iterato
     elif selection.place == 1:
         yield (
             f"Its configuration was the best of {selection.trials.in_words} by {metric}. The best of several trials is "
-            "partly the luckiest, so this score is optimistic."
+            f"partly the luckiest, so its {metric} is optimistic."
         )
     else:
         best = next(iter(selection.trials.ranked.values()))

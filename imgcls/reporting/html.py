@@ -1,6 +1,7 @@
 """A report as one page that needs nothing else: no network, no script, no second file."""
 
 import io
+import re
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -123,10 +124,16 @@ def _text(markdown: str, heading: str) -> str:
     return html.replace("<table>", region).replace("</table>", "</table></div>")
 
 
+NUMBERS = re.compile(r"(?:[\d\s.,:%()+\u2212\u2013-]|\bto\b|e[+-])+")
+"""A cell that is not broken into lines: a number, with its interval or sign, or a date."""
+
+
 def _accessible(tokens: Sequence[Token]) -> Iterator[Token]:
     """Heads of columns and rows say what they head, and a block of code can be scrolled from the keyboard."""
     column = 0
-    for token in tokens:
+    for token, following in zip(tokens, (*tokens[1:], None), strict=True):
+        if token.type == "td_open" and following and NUMBERS.fullmatch(following.content):
+            token.attrSet("class", "number")
         if token.type == "tr_open":
             column = 0
         elif token.type == "th_open":

@@ -68,14 +68,24 @@ class Driver:
         started, any_ended = time.monotonic(), False
         while not stop_requested():
             # Each sitting runs one trial at least, or a short timeout would never end a sweep.
-            if not (any_ended and 0 < self._search.timeout <= time.monotonic() - started):
+            is_over = any_ended and 0 < self._search.timeout <= time.monotonic() - started
+            if not is_over:
                 self._submit_jobs(engine)
             if not self._num_open:
+                if is_over and self._wants_more():
+                    self._say_that_time_is_over()
                 return
             for outcome in engine.wait():
                 self._num_open, any_ended = self._num_open - 1, True
                 self._take(outcome)
             self._stop_on_alike_failures()
+
+    def _say_that_time_is_over(self) -> None:
+        timeout, ended, wanted = self._search.timeout, self._study.num_ended(), self._study.num_wanted()
+        log.info(
+            "search.timeout = %g s is over after %d of %d trials; the same command goes on for up to %g s more",
+            timeout, ended, wanted, timeout,
+        )  # fmt: skip
 
     def _submit_jobs(self, engine: Engine) -> None:
         while self._num_open < engine.capacity and self._wants_more():

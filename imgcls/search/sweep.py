@@ -153,6 +153,7 @@ class Sweep:
         same = [record for record in sweeps if record.study == self.name]
         if same:
             log.info("going on with sweep %s (study %s)", same[-1].run_id, self.name)
+            self._warn_of_looks()
             with self.tracker.reopen_run(same[-1].run_id) as run:
                 if not self.tracker.has_artifact(run.run_id, Artifact.CONFIG):  # it was killed while it began
                     self._record_start(run)
@@ -165,6 +166,17 @@ class Sweep:
         ) as run:
             self._record_start(run)
             yield run
+
+    def _warn_of_looks(self) -> None:
+        """Says from the start that trials are about to be chosen after the test split was opened."""
+        if (test := self.prepared.dataset.test) is None:
+            return
+        own = {Tag.KIND: "evaluation", Tag.TEST_FINGERPRINT: test.fingerprint()}
+        if looks := self.tracker.find(own, with_deleted=True):
+            log.warning(
+                "the test split of this sweep was opened already (%s in `imgcls ledger`); if a trial is chosen after "
+                "that, its test score may look better than it is", counted(len(looks), "look"),
+            )  # fmt: skip
 
     def _why_new(self, sweep: RunRecord) -> str:
         ignored = [*MADE_BY_THE_MACHINE, *NOT_IDENTITY, *MEASURED]
@@ -197,7 +209,8 @@ class Sweep:
         first = board.iloc[0]
         sweep, best_trial = self.tracker.get(run.run_id), self.tracker.get(str(first["run_id"]))
         winner = self._confirmed_winner(sweep, best_trial) or best_trial
-        log_winner(run, sweep, winner, best_trial, {MetricName.NUM_TRIALS: float(len(board))})
+        metrics = {MetricName.NUM_TRIALS: float(len(board))}
+        log_winner(run, sweep, winner, best_trial, metrics, {Tag.NUM_TRIALS_WANTED: str(study.num_wanted())})
         run.log_text(Artifact.LEADERBOARD, board.to_csv(index=False))
         shares = importances(study.optuna)
         run.log_text(Artifact.IMPORTANCES, json.dumps(shares))

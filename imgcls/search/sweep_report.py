@@ -62,8 +62,9 @@ def sweep_report(of: SweepFacts) -> Report:
     """The sweep report: what to show as a page and as Markdown."""
     sweep, selection = of.sweep, of.selection
     searched = (
-        f"Run `{sweep.run_id}` searched for the best `{selection.metric}` in {selection.trials.in_words}. They were "
+        f"Run `{sweep.run_id}` searched for the best `{selection.metric}` in {selection.searched}. They were "
         "compared on val alone."
+        + (" The same `imgcls sweep` goes on with the trials that are missing." if selection.missing_trials else "")
     )
     sections = [
         Section("Winner", [searched, *_winner(sweep, selection), *of.links]),
@@ -76,7 +77,7 @@ def sweep_report(of: SweepFacts) -> Report:
         ),
         Section(
             "For a methods section",
-            [warned(_methods(sweep, selection, of.best_trial, of.leaderboard, of.searched), cautions(sweep.tags))],
+            [warned(_methods(sweep, selection, of.best_trial, of.searched), cautions(sweep.tags))],
         ),
         Section(
             "How to repeat it",
@@ -101,10 +102,13 @@ def _headline(sweep: RunRecord, selection: Selection) -> Headline:
     return Headline(
         number,
         interval,
-        f"{metric.words} on {sweep.num_val} validation images, of the winner of "
-        f"{counted(selection.trials.num, 'trial')}.{optimistic}",
+        f"{metric.words} on {sweep.num_val} validation images, of the winner of {_num_trials(selection)}.{optimistic}",
         " ".join(cautions(sweep.tags)),
     )
+
+
+def _num_trials(selection: Selection) -> str:
+    return selection.searched if selection.missing_trials else counted(selection.trials.num, "trial")
 
 
 def evaluate_command(run_id: str) -> str:
@@ -188,16 +192,14 @@ def _importances(importances: Mapping[str, tuple[float, Interval]]) -> tuple[str
     )
 
 
-def _methods(
-    sweep: RunRecord, selection: Selection, best_trial: RunRecord, board: pd.DataFrame, searched: Mapping[str, str]
-) -> str:
+def _methods(sweep: RunRecord, selection: Selection, best_trial: RunRecord, searched: Mapping[str, str]) -> str:
     """One paragraph that reads without the rest of the report."""
     winner, metric, confirmation = selection.run, selection.metric, _current_confirmation(selection)
     ranges = "; ".join(f"{key}: {words}" for key, words in searched.items())
     return " ".join(
         (
             f"The configuration was searched by {metric.removeprefix('val/')} on {sweep.num_val} "
-            f"validation images in {counted(len(board), 'trial')} ({escaped(ranges)}), each scored at its best epoch. "
+            f"validation images in {_num_trials(selection)} ({escaped(ranges)}), each scored at its best epoch. "
             f"The best of them, trial {best_trial.trial}, reached {val_score(best_trial, metric)}; "
             "measured on the images that selected, it is optimistic.",
             *([_confirmed_in_words(confirmation)] if confirmation else []),
@@ -257,9 +259,7 @@ def write_report(run: Run, tracker: Tracker, winner: RunRecord, best_trial: RunR
 def _result(selection: Selection) -> str:
     """The first line of the sweep report as MLflow's UI shows it, where a description is cut off after a few lines."""
     winner, metric = selection.run, selection.metric
-    return (
-        f"{metric} **{val_score(winner, metric)}** of run `{winner.run_id}`, the winner of {selection.trials.in_words}."
-    )
+    return f"{metric} **{val_score(winner, metric)}** of run `{winner.run_id}`, the winner of {selection.searched}."
 
 
 def _recorded_importances(sweep_run_id: str, tracker: Tracker) -> dict[str, tuple[float, Interval]]:

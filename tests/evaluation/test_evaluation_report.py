@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from imgcls.evaluation.confirmation import Confirmed
-from imgcls.evaluation.evaluation_report import evaluation_report
-from imgcls.evaluation.selection import Selection
+from imgcls.evaluation.evaluation_report import evaluation_report, scores_text
+from imgcls.evaluation.selection import Selection, Trials
 from imgcls.metrics import Scores
 from imgcls.reporting.report import markdown
 from imgcls.statistics.intervals import Interval, wilson
 from imgcls.statistics.per_class import per_class
-from tests.reporting.records import evaluation, trained
+from tests.reporting.records import evaluation, record, trained
 
 VALUES = {
     "loss": 0.3817, "accuracy": 0.8742, "balanced_accuracy": 0.8611, "macro_f1": 0.8583, "auroc": 0.9314, "ece": 0.0413,
@@ -124,6 +124,22 @@ def test_an_epoch_fixed_beforehand_was_not_selected():
     for claim in ("this score selected", "optimistic", "some gap is to be expected"):
         assert claim not in text
     assert "The weights are those of epoch 9, which was fixed before training." in text
+
+
+NO_LUCK = "so its val/accuracy is optimistic. No choice on record was made by test, so the test scores are not"
+
+
+@pytest.mark.parametrize(("tags", "is_said"), [({}, True), ({"test_look": 2}, False), ({"num_test_alike": 3}, False)])
+def test_the_luck_of_the_best_trial_is_in_its_val_score_alone_at_the_first_look(tags, is_said):
+    run = trained("run1", "trial", 0.9, trial=1)
+    sweep = record("sweep1", "sweep", best_run_id="run1")
+    best = Selection(run, "val/accuracy", sweep=sweep, trials=Trials({"run1": 1, "run2": 0}, 2, {"completed": 2}))
+    judged = evaluation(VAL, TEST, INTERVALS, **tags)
+    text = markdown(*evaluation_report(judged, best, CLASSES))
+    assert text.count(NO_LUCK) == (2 if is_said else 0)
+    assert (NO_LUCK in scores_text(judged, best)) is is_said
+    other = Selection(run, "val/accuracy", sweep=sweep, trials=Trials({"run2": 0, "run1": 1}, 2, {"completed": 2}))
+    assert "No choice on record" not in scores_text(judged, other)
 
 
 def fresh_runs(*accuracies):

@@ -118,6 +118,7 @@ def test_the_trial_that_val_ranked_first_says_of_how_many_it_is_the_best(reranke
     best, second, _ = reranked.trials
     told = reranked.story(best)
     assert "the best of 4 trials (3 completed, 1 pruned) by val/accuracy" in told
+    assert "partly the luckiest, so its val/accuracy is optimistic." in told
     winner = reranked.fresh[second][0]
     assert f"not chosen in the end: the sweep's winner is run `{winner}`" in told
 

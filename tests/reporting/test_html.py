@@ -92,6 +92,19 @@ def test_tables_scroll_by_themselves():
     assert Page(made).cells == ["a", "b", "1", "2"]
 
 
+@pytest.mark.parametrize(
+    ("cell", "is_number"),
+    [
+        ("0.984", True), ("0.984 to 0.999", True), ("0.88 (0.84 to 0.91)", True), ("1.6e-3", True), ("−0.02", True),
+        ("12%", True), ("–", True), ("2026-11-26 05:40:00", True), ("completed", False), ("tomatoes", False),
+        ("0.80 to 0.95; this score selected the epoch", False), ("071c555009d445b9", False),
+    ],
+)  # fmt: skip
+def test_only_numbers_are_kept_on_one_line(cell, is_number):
+    made = page_of(f"| a | b |\n| --- | --- |\n| {cell} | {cell} |")
+    assert made.count('class="number"') == (2 if is_number else 0)
+
+
 HEADLINE = Headline("0.87", "0.84 to 0.90", "accuracy of the winner", "2 val images look like one of another split.")
 TABLE = markdown_table(("class", "recall"), [("cat", "0.5"), ("dog", "0.7")])
 RUN = Link("the run", "http://127.0.0.1:5000/#/experiments/1/runs/2")

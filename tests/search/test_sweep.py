@@ -11,8 +11,10 @@ import optuna
 import pandas as pd
 import pytest
 
+from imgcls.cli.sweep import write_end
 from imgcls.data.held_out import HeldOut
 from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
+from imgcls.evaluation.judge import evaluate
 from imgcls.record import Artifact
 from imgcls.search.driver import Driver
 from imgcls.search.engines import LocalProcesses
@@ -333,9 +335,31 @@ def test_a_second_sweep_of_the_same_study_at_once_is_told(project):
         first.run()
 
 
-def test_a_timeout_starts_no_further_trial(project):
-    result = sweep(project, "search.trials=50", "search.timeout=1e-6")
-    assert len(result.leaderboard) <= 1
+def test_a_timeout_starts_no_further_trial_and_is_told_everywhere(project, caplog, capsys):
+    experiment = project.experiment(*QUICK, "search.trials=3", "search.timeout=1e-6")
+    with caplog.at_level(logging.INFO):
+        result = Sweep(experiment, project.tracker).run()
+    assert len(result.leaderboard) == 1
+    assert (
+        "search.timeout = 1e-06 s is over after 1 of 3 trials; the same command goes on for up to 1e-06 s more"
+        in caplog.messages
+    )
+    report = project.tracker.read_text(result.run_id, Artifact.REPORT)
+    cut_short = "1 of 3 trials (search.timeout is over)"
+    methods = report.split("## For a methods section")[1]
+    assert f"of the winner of {cut_short}." in report and f"validation images in {cut_short} (" in methods
+    write_end(result.run_id, project.tracker)
+    assert f"{cut_short}: the same imgcls sweep goes on" in capsys.readouterr().out
+    assert not any("was opened already" in message for message in caplog.messages)
+
+    evaluate(result.best_run_id, project.tracker)
+    whole = Sweep(project.experiment(*QUICK, "search.trials=2"), project.tracker).run()
+    assert (whole.run_id, len(whole.leaderboard)) == (result.run_id, 2)
+    assert any("was opened already (1 look in `imgcls ledger`)" in message for message in caplog.messages)
+    capsys.readouterr()
+    write_end(whole.run_id, project.tracker)
+    assert "search.timeout" not in capsys.readouterr().out
+    assert "search.timeout is over" not in project.tracker.read_text(result.run_id, Artifact.REPORT)
 
 
 @pytest.mark.parametrize(
