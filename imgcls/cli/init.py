@@ -11,7 +11,7 @@ from imgcls.cli.output import print_json, write
 
 def init(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the experiment: experiments/NAME.toml is written.")],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The images: FOLDER/CLASS/IMAGE, or with splits.")],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="The images: FOLDER/CLASS/IMAGE, or with splits.")],
     budget: Annotated[str, typer.Option(help="Time for the whole sweep, such as 30m, 2h or 90s.")] = "30m",
     follow_symlinks: Annotated[
         bool, typer.Option("--follow-symlinks", help="Also use images that links lead to outside of FOLDER.")
@@ -29,10 +29,11 @@ def init(
     """
     from imgcls.init.budget import in_words, parse_budget
     from imgcls.init.verb import init as look_and_write
+    from imgcls.init.verb import named_folder
     from imgcls.project import Project
 
     seconds, root = parse_budget(budget), Project.around(Path.cwd()).root
-    made = look_and_write(name, folder, seconds, root, follow_symlinks=follow_symlinks)
+    made = look_and_write(name, named_folder(folder), seconds, root, follow_symlinks=follow_symlinks)
 
     from imgcls.reporting.tables import terminal_table
     from imgcls.text import duration

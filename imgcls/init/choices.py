@@ -107,11 +107,13 @@ def _data(look: Look, recipe: Recipe) -> Iterator[Choice]:
     yield from _not_stopped(look)
     if groups := look.found.groups:
         group, one, other = groups.example
+        alone = f". {counted(groups.num_alone, 'image')} without such a name would each be a group of its own"
         yield Choice(
             "data.groups", groups.expression,
-            f"{groups.num_groups:,} beginnings of names have several images, up to {groups.largest:,}: {one!r} and "
+            f"{groups.num_groups:,} groups of up to {groups.largest:,} images share a part of their names: {one!r} and "
             f"{other!r} are both of {group!r}. Is that one patient, one burst, one thing? Then take away the # below: "
-            "images of a group stay in one split, and scores do not flatter", is_question=True,
+            "images of a group stay in one split, and scores do not flatter"
+            f"{alone if groups.num_alone else ''}", is_question=True,
         )  # fmt: skip
 
 

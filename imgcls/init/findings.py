@@ -6,11 +6,15 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imgcls.data.sources.folder import ignored_in_words
 from imgcls.errors import unreadable_in_words
 from imgcls.init.choices import UNEVEN, is_uneven
 from imgcls.init.look import Look
+
+LEAST_TO_JUDGE = 5
+"""Val images of a class below which val says little about it."""
 
 MOST_CLASSES, MOST_SIZES, MOST_NAMES = 12, 3, 3
 """Number of classes, of sizes and of names that a row tells."""
@@ -30,13 +34,14 @@ def _rows(look: Look) -> Iterator[tuple[str, str]]:
     yield "Splits", _splits(look)
     headers, sizes = found.headers, Counter(map(tuple, found.headers.sizes.tolist()))
     of = "" if headers.num_files == found.num_all else f" (of {headers.num_files:,} files)"
+    yield "Val", _val(look)
     yield "Files", f"{_counts(headers.formats)}; modes {_counts(headers.modes)}{of}"
     common = ", ".join(f"{w} x {h} ({num:,})" for (w, h), num in sizes.most_common(MOST_SIZES))
     others = f", and {len(sizes) - MOST_SIZES:,} other sizes" if len(sizes) > MOST_SIZES else ""
     yield "Sizes", f"{common}{others}; median of the shorter side {headers.shorter_side}"
     yield "Colour", "none: every train image is grey" if look.are_grey else ""
     yield "Not images", ignored_in_words(dataset.ignored)
-    yield "Unreadable", unreadable_in_words(list(look.unreadable)) if look.unreadable else ""
+    yield "Unreadable", _unreadable(look)
     if several := dataset.num_several_frames:
         yield "Several frames", f"in {_num(several, 'file')}, of which the first frame or page is used"
     yield "Duplicates", _duplicates(look)
@@ -94,6 +99,47 @@ def _counts(of: Counter[str]) -> str:
     return ", ".join(f"{name} {num:,}" for name, num in of.most_common()) or "none that can be read"
 
 
+def unreadable_files(look: Look) -> list[tuple[str, str]]:
+    """Findings: path in the folder and reason of each image that cannot be read."""
+    roots = {f"{table.origin.rstrip('/')}/" for table in look.found.tables}
+    files = []
+    for offender in look.unreadable:
+        root = next((root for root in roots if offender.startswith(root)), "")
+        path, _, reason = offender.removeprefix(root).partition(": ")
+        files.append((path, reason))
+    return files
+
+
+def _unreadable(look: Look) -> str:
+    files = unreadable_files(look)
+    if not files:
+        return ""
+    named = ", ".join(path for path, _ in files[:MOST_NAMES])
+    more = f" and {len(files) - MOST_NAMES:,} more; the page has the reasons" if len(files) > MOST_NAMES else ""
+    return f"{unreadable_in_words(list(look.unreadable))}: {named}{more}"
+
+
+def val_counts(look: Look) -> NDArray[np.int64]:
+    """Findings: int64 (K,), val images of each class; about, where a sample was decoded."""
+    num_classes = len(look.dataset.class_names)
+    if not look.is_sample:
+        return np.bincount(look.dataset.val.labels, minlength=num_classes)
+    if "val" in look.found.source.given:
+        return np.bincount(look.found.source.given["val"].labels, minlength=num_classes)
+    return np.rint(look.train_counts * look.num_val / look.num_train).astype(np.int64)
+
+
+def _val(look: Look) -> str:
+    counts = val_counts(look)
+    num_none, num_few = int((counts == 0).sum()), int(((counts > 0) & (counts < LEAST_TO_JUDGE)).sum())
+    if not num_none + num_few:
+        return ""
+    parts = [f"{num_none:,} of {len(counts):,} classes have no val image"] if num_none else []
+    parts += [f"{num_few:,} of {len(counts):,} classes have fewer than {LEAST_TO_JUDGE}"] if num_few else []
+    larger = " to val" if "val" in look.found.source.given else ", or set a larger data.val_fraction"
+    return f"{_about(look)}{'; '.join(parts)}, so that val cannot judge these classes. Add images{larger}"
+
+
 def same_pixels(look: Look) -> list[list[str]]:
     """Findings: names of train images that have the same pixels, each picture once."""
     train = look.dataset.train
@@ -142,6 +188,7 @@ def flat(look: Look) -> dict[str, object]:
         "is_grey": look.are_grey,
         "is_uneven": is_uneven(look),
         "smallest_train_class": int(train.min()),
+        "num_classes_without_val": int((val_counts(look) == 0).sum()),
         "num_ignored": sum(look.dataset.ignored.values()),
         "num_unreadable": len(look.unreadable),
         "num_duplicates": sum(len(keys) - 1 for keys in same_pixels(look)),

@@ -24,6 +24,7 @@ from imgcls.data.splits import Dataset, dataset_of
 from imgcls.errors import DataError, UnreadableImageError, UnreadableImagesError
 from imgcls.init.group_names import SuggestedGroups, suggested_groups
 from imgcls.init.headers import Headers, read_headers
+from imgcls.init.one_class import one_class_only
 from imgcls.init.symmetry import Symmetry, symmetry_of
 from imgcls.project import Project
 from imgcls.text import listed
@@ -198,10 +199,7 @@ def list_folder(data: DataConfig, project: Project) -> Found:
     """
     source = open_source(data, project.images(data))
     if len(source.class_names) < 2:
-        raise DataError(
-            f"{project.images(data)} has only one class, {source.class_names[0]}; a classifier needs two or more, each "
-            "a folder of its own"
-        )
+        raise one_class_only(source, project.images(data))
     shown = [source.everything] if source.everything is not None else [
         table for split, table in source.given.items() if split != "test"
     ]  # fmt: skip

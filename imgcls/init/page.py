@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -14,7 +15,7 @@ from imgcls.data.decode import resize_squares
 from imgcls.data.image_set import DecodedImages
 from imgcls.init.budget import in_words
 from imgcls.init.choices import Proposal
-from imgcls.init.findings import same_pixels
+from imgcls.init.findings import same_pixels, unreadable_files
 from imgcls.init.look import Look
 from imgcls.reporting.drawing import BLUE, GREY, PALE_BLUE, SMALL, legible, panels, plain_axes, save_png
 from imgcls.reporting.html import page
@@ -25,8 +26,8 @@ from imgcls.text import counted, duration
 SAMPLES, EXTREMES = 8, 6
 """Number of images that are shown of a class, and of each extreme."""
 
-MOST_CLASSES, MOST_BARS, MOST_PAIRS = 40, 40, 6
-"""Number of classes with samples, of bars, and of pairs that are shown."""
+MOST_CLASSES, MOST_BARS, MOST_PAIRS, MOST_UNREADABLE = 40, 40, 6, 200
+"""Number of classes with samples, of bars, of pairs, and of unreadable files that are shown."""
 
 LEAST_TILE, MOST_TILE, GAP = 72, 112, 4
 """Pixels of the side of an image as it is shown, and between two of them."""
@@ -49,6 +50,7 @@ def images_page(look: Look, proposal: Proposal, found: Sequence[tuple[str, str]]
     )
     sections = [
         Section("What was found", [markdown_table(("what", "found"), found)]),
+        Section("Files that cannot be read", list(_unreadable(look))),
         Section("Images of each class", [_bars(look)]),
         Section("As the model will see them", list(_samples(look))),
         Section("Sizes", [_sizes(look)]),
@@ -59,26 +61,50 @@ def images_page(look: Look, proposal: Proposal, found: Sequence[tuple[str, str]]
     return page(f"The images of {proposal.name}", headline, [section for section in sections if section.blocks])
 
 
+def _unreadable(look: Look) -> Iterator[str]:
+    files = unreadable_files(look)
+    if not files:
+        return
+    left = len(files) - MOST_UNREADABLE
+    if left > 0:
+        yield f"The first {MOST_UNREADABLE} of {len(files):,}; {left:,} more are left out here."
+    yield markdown_table(("file", "reason"), files[:MOST_UNREADABLE])
+
+
 def _bars(look: Look) -> Picture:
-    names, counts, train = look.dataset.class_names, look.found.counts, look.train_counts
+    names, counts = look.dataset.class_names, look.found.counts
     order = np.argsort(-counts, kind="stable")
-    left_out = len(order) - MOST_BARS
-    if left_out > 0:
-        order = np.concatenate([order[: MOST_BARS // 2], order[-MOST_BARS // 2 :]])
-    figure, (axes,) = panels(6.4, 0.8 + 0.22 * len(order))
-    places = np.arange(len(order))[::-1]
-    axes.barh(places, counts[order], color=PALE_BLUE, label="all")
+    shown = order if len(order) <= MOST_BARS else np.concatenate([order[: MOST_BARS // 2], order[-MOST_BARS // 2 :]])
+    first, last = order[0], order[-1]
+    if counts[first] == counts[last]:
+        ends = f"each of the {len(order)} classes has {counts[first]:,}"
+        which = f"{len(shown)} of the {len(order)} classes"
+    else:
+        ends = f"the largest is {names[first]} with {counts[first]:,}, the smallest {names[last]} with {counts[last]:,}"
+        which = f"the {MOST_BARS // 2} largest and the {MOST_BARS // 2} smallest of the {len(order)} classes"
+    caption = f"Shown are {which}; {ends}." if len(shown) < len(order) else ""
+    return Picture(save_png(bars_figure(look, shown)), f"Bars of the images of each class: {ends}.", caption)
+
+
+def bars_figure(look: Look, shown: NDArray[np.int64]) -> Figure:
+    """A figure of the images of some classes as bars, whose legend lies above them.
+
+    Args:
+        look: the images.
+        shown: int64 (K,), the classes from the top.
+    """
+    names, places = look.dataset.class_names, np.arange(len(shown))[::-1]
+    figure, (axes,) = panels(6.4, 1.0 + 0.22 * len(shown))
+    axes.barh(places, look.found.counts[shown], color=PALE_BLUE, label="all")
     if not look.is_sample:
-        axes.barh(places, train[order], color=BLUE, label="train")
-    axes.set_yticks(places, [legible(names[row]) for row in order], fontsize=SMALL)
+        axes.barh(places, look.train_counts[shown], color=BLUE, label="train")
+    axes.set_yticks(places, [legible(names[row]) for row in shown], fontsize=SMALL)
+    axes.set_ylim(-0.6, len(shown) - 0.4)
     plain_axes(axes)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("images", fontsize=SMALL)
-    axes.legend(fontsize=SMALL, frameon=False, loc="lower right")
-    caption = f"{left_out} classes between the largest and the smallest are left out." if left_out > 0 else ""
-    first, last = order[0], order[-1]
-    ends = f"the largest is {names[first]} with {counts[first]:,}, the smallest {names[last]} with {counts[last]:,}"
-    return Picture(save_png(figure), f"Bars of the images of each class: {ends}.", caption)
+    axes.legend(fontsize=SMALL, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    return figure
 
 
 def _samples(look: Look) -> Iterator[str | Picture]:

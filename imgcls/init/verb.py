@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from imgcls.config.keys import AugmentConfig, DataConfig, Name
-from imgcls.errors import ConfigError, InputError
+from imgcls.errors import ConfigError, InputError, ResourceError
 from imgcls.files import written_aside
 from imgcls.init.budget import in_words
 from imgcls.init.choices import Proposal, propose
@@ -64,10 +65,13 @@ def init(name: str, folder: Path, budget: float, root: Path, *, follow_symlinks:
     Raises:
         ConfigError: a name that cannot be an experiment's, or one that exists.
         DataError: the folder cannot be used; every offender is listed.
+        ResourceError: nothing can be written into the project.
     """
     project, path = Project(root), root / "experiments" / f"{name}.toml"
     _check(name, path)
     _check_place(folder, root)
+    _check_writable(path.parent, root)
+    _check_writable(root / MLRUNS / PAGES, root)
     log.info("looking through %s", folder)
     data = DataConfig(path=path_as_written(folder, root), follow_symlinks=follow_symlinks)
     found = list_folder(data, project)
@@ -93,6 +97,19 @@ def init(name: str, folder: Path, budget: float, root: Path, *, follow_symlinks:
     return Made(path, page, run.run_id, rows, flat(look), proposal)
 
 
+def named_folder(typed: str) -> Path:
+    """The folder that a user typed.
+
+    Raises:
+        InputError: it is empty, as a variable of the shell is that is not set; a path would take it for ".".
+    """
+    if not typed.strip():
+        raise InputError(
+            f"FOLDER = {typed!r}: is empty; name the folder of images (is a variable of the shell not set?)"
+        )
+    return Path(typed)
+
+
 def _write_page(path: Path, html: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
@@ -110,7 +127,25 @@ def _check_place(folder: Path, root: Path) -> None:
         )
 
 
+def _check_writable(place: Path, root: Path) -> None:
+    """Refuses a project into which nothing can be written, before any work; the test leaves no file."""
+    there = next(each for each in (place, *place.parents) if os.path.lexists(each))
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ResourceError(
+            f"{there}: init cannot write there ({error.strerror or error}), and has to make "
+            f"{os.path.relpath(place, root)}/ in the project folder {root}; "
+            "change who may write there, or start in a folder of your own"
+        ) from error
+
+
 def _check(name: str, path: Path) -> None:
+    if name.lower().endswith(".toml"):
+        raise ConfigError(
+            f"NAME = {name!r}: is the name of the experiment, without .toml; write {name[: -len('.toml')]!r}"
+        )
     try:
         TypeAdapter(Name).validate_python(name)
     except ValidationError as error:

@@ -44,3 +44,35 @@ def test_names_of_patients_and_bursts_suggest_their_groups(keys, num_groups, of_
 def test_other_names_suggest_none(keys):
     classes = sorted({key.split("/")[0] for key in keys})
     assert suggested_groups(keys, [classes.index(key.split("/")[0]) for key in keys], num_folders=1) is None
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{}.jpg", "IMG_{:04}.jpg", "photo-{}.png", "{}_small.jpg"], ids=["bare", "camera", "words", "ending"]
+)
+@pytest.mark.parametrize("splits", [(), ("train", "val")])
+def test_a_counter_that_begins_anew_in_every_class_names_no_groups(pattern, splits):
+    names = [f"class{kind:03}/{pattern.format(number)}" for kind in range(12) for number in range(10)]
+    keys = [f"{split}/{name}" for split in splits for name in names] or names
+    labels = [int(key.rpartition("/")[0][-3:]) for key in keys]
+    assert suggested_groups(keys, labels, num_folders=1 + bool(splits)) is None
+
+
+def test_patients_may_have_images_of_several_classes():
+    keys = [f"{kind}/patient{number:02}.png" for kind in ("ill", "well") for number in range(9)]
+    found = suggested_groups(keys, [key.startswith("well") for key in keys], num_folders=1)
+    assert found is not None
+    assert (found.num_groups, found.largest) == (9, 2)
+
+
+@pytest.mark.parametrize("pattern", ["patient{group:03}_{counter:02}.jpg", "IMG_{group}_of{counter}.JPG"])
+@pytest.mark.parametrize(("num_others", "is_asked"), [(1, True), (4, True), (9, False)])
+def test_a_few_names_without_a_group_are_groups_of_their_own(pattern, num_others, is_asked):
+    others = [f"cat/cover {letter}.jpg" for letter in "abcdefghi"[:num_others]]
+    keys = [*keys_of(pattern, range(10), range(4)), *others]
+    found = suggested_groups(keys, [key.startswith("dog") for key in keys], num_folders=1)
+    assert (found is not None) == is_asked
+    if found:
+        assert (found.num_groups, found.num_alone) == (10, num_others)
+        names = [re.search(found.expression, key)[1] for key in keys]
+        assert names[-num_others:] == others
+        assert len(set(names)) == 10 + num_others

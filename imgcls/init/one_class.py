@@ -1,0 +1,61 @@
+"""Folders whose only class is a mistake: classes that lie deeper, labels in a file; each error has its remedy."""
+
+from pathlib import Path
+
+from imgcls.data.image_formats import is_image_name
+from imgcls.data.sources.folder_layout import is_set_aside
+from imgcls.data.sources.source import Source
+from imgcls.errors import DataError
+from imgcls.text import nfc
+
+TABLES = (".csv", ".tsv", ".xlsx", ".json", ".jsonl", ".parquet")
+"""Endings of files that may hold labels."""
+
+MOST_CLASSES = 5
+"""Number of classes that an error names."""
+
+
+def one_class_only(source: Source, images: Path) -> DataError:
+    """The error of a folder of images in which one class was found, with the remedy for what it probably is.
+
+    Args:
+        source: the listing.
+        images: the folder.
+    """
+    name = source.class_names[0]
+    above = images / source.folders.get("train", "")
+    folder = next((each for each in _folders(above) if nfc(each.name) == name), above)
+    remedy = _deeper(above, folder, is_split=bool(source.folders)) or _labels(images, above, folder)
+    problem = f"{images} has only one class, {name}"
+    return DataError(f"{problem}; {remedy or 'a classifier needs two or more, each a folder of its own'}")
+
+
+def _deeper(above: Path, folder: Path, *, is_split: bool) -> str:
+    """The remedy where the folder of the only class holds folders with images instead of images."""
+    while len(below := _folders(folder)) == 1 and not _has_images(folder):
+        folder = below[0]
+    if len(below) < 2 or _has_images(folder):
+        return ""
+    names = [each.name for each in below]
+    more = f" and {len(names) - MOST_CLASSES} more" if len(names) > MOST_CLASSES else ""
+    holds = f"{folder} holds {', '.join(names[:MOST_CLASSES])}{more}"
+    return f"{holds}: if these are the classes, " + (f"move them into {above}" if is_split else "give that folder")
+
+
+def _labels(*folders: Path) -> str:
+    """The remedy where a file beside the images or above them may hold their labels."""
+    tables = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix.lower() in TABLES]
+    if not tables:
+        return ""
+    return (
+        f"labels are not read from {tables[0].name}: make one folder per class, FOLDER/CLASS/IMAGE, and copy each "
+        "image into the folder of its label. docs/init.md has a script for it"
+    )
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(each for each in folder.iterdir() if each.is_dir() and not is_set_aside(each.name))
+
+
+def _has_images(folder: Path) -> bool:
+    return any(each.is_file() and is_image_name(each.name) for each in folder.iterdir())
