@@ -107,7 +107,7 @@ def _data(look: Look, recipe: Recipe) -> Iterator[Choice]:
     yield from _not_stopped(look)
     if groups := look.found.groups:
         group, one, other = groups.example
-        alone = f". {counted(groups.num_alone, 'image')} without such a name would each be a group of its own"
+        alone = f". Each image without such a name ({groups.num_alone:,}) would be a group of its own"
         yield Choice(
             "data.groups", groups.expression,
             f"{groups.num_groups:,} groups of up to {groups.largest:,} images share a part of their names: {one!r} and "

@@ -134,10 +134,14 @@ def _val(look: Look) -> str:
     num_none, num_few = int((counts == 0).sum()), int(((counts > 0) & (counts < LEAST_TO_JUDGE)).sum())
     if not num_none + num_few:
         return ""
-    parts = [f"{num_none:,} of {len(counts):,} classes have no val image"] if num_none else []
-    parts += [f"{num_few:,} of {len(counts):,} classes have fewer than {LEAST_TO_JUDGE}"] if num_few else []
+    parts = [f"{num_none:,} of {len(counts):,} classes {_have(num_none)} no val image"] if num_none else []
+    parts += [f"{num_few:,} of {len(counts):,} classes {_have(num_few)} fewer than {LEAST_TO_JUDGE}"] if num_few else []
     larger = " to val" if "val" in look.found.source.given else ", or set a larger data.val_fraction"
     return f"{_about(look)}{'; '.join(parts)}, so that val cannot judge these classes. Add images{larger}"
+
+
+def _have(number: int) -> str:
+    return "has" if number == 1 else "have"
 
 
 def same_pixels(look: Look) -> list[list[str]]:

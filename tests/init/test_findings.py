@@ -67,7 +67,7 @@ def test_a_val_folder_with_few_images_needs_more(tmp_path):
             start = 1000 * len(split) + 100 * len(kind) + 10 * ord(kind[0])
             write_class(tmp_path / split / kind, range(start, start + size))
     row = dict(findings(look_at(tmp_path)))["Val"]
-    assert row == "1 of 2 classes have fewer than 5, so that val cannot judge these classes. Add images to val"
+    assert row == "1 of 2 classes has fewer than 5, so that val cannot judge these classes. Add images to val"
 
 
 def test_classes_with_many_val_images_are_not_told_of(tmp_path):
