@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from imgcls.errors import ImgclsError
 from imgcls.statistics.temperature import log_probabilities, probabilities
+from imgcls.text import counted
 
 BOUND = 5e-4
 """Most by which a probability may differ from the run's own."""
@@ -82,14 +83,35 @@ def agreement(
     return Agreement(len(images), float(differences.max(initial=0.0)), int(other_class.sum()))
 
 
+CONSISTENT = 1e-5
+"""Most by which a recorded probability may differ from what the other columns of its row give; they were rounded."""
+
+
 def recorded_probs(recorded: pd.DataFrame, temperature: float) -> NDArray[np.float64]:
     """The recorded predictions of val, which a model has to give: calibrated probabilities, float64 (N, K).
 
     Args:
         recorded: `predictions/val.csv`; where an earlier version wrote it, they follow from those without temperature.
         temperature: of the run.
+
+    Raises:
+        ProofError: a row whose columns contradict each other, so that somebody changed it.
     """
-    if calibrated := [name for name in recorded if str(name).startswith("calibrated/")]:
-        return recorded[calibrated].to_numpy(np.float64)
-    probs = recorded[[name for name in recorded if str(name).startswith("prob/")]].to_numpy(np.float64)
-    return probabilities(log_probabilities(probs), temperature)
+    raw = _columns(recorded, "prob/")
+    calibrated = probabilities(log_probabilities(raw.to_numpy(np.float64)), temperature)
+    written = _columns(recorded, "calibrated/")
+    own = written.to_numpy(np.float64) if len(written.columns) else calibrated
+    highest = raw.columns[raw.to_numpy(np.float64).argmax(axis=1)].str.removeprefix("prob/")
+    differ = ~(np.abs(own - calibrated).max(axis=1) <= CONSISTENT) | (highest != recorded["prediction"]).to_numpy()
+    if differ.any():
+        row = int(differ.argmax())
+        raise ProofError(
+            f"predictions/val.csv was changed: in the row of {recorded['image'].iloc[row]}, the columns prob/, "
+            f"calibrated/ and prediction contradict each other ({counted(int(differ.sum()), 'row')} in all). Nothing "
+            "is proved by it, so nothing leaves the workbench; restore the file, or train the run again"
+        )
+    return own
+
+
+def _columns(recorded: pd.DataFrame, kind: str) -> pd.DataFrame:
+    return recorded[[name for name in recorded if str(name).startswith(kind)]]

@@ -114,8 +114,9 @@ def test_sweep_evaluate_and_confirm_end_with_the_winner_the_places_and_the_next_
         assert (project.root / re.search(r"Weights +(\S+)", text)[1]).is_file()
         assert re.search("UI +mlflow ui\n", text)
         assert re.search(r"Page +http://127\.0\.0\.1:5000/#/experiments/1/runs\S*workflowType=machine_learning", text)
+    winner_then = project.client.get_run(sweep_id).data.tags["imgcls.best_trial_run_id"]
     for verb in ("evaluate", "predict", "export", "register"):
-        assert f"imgcls {verb} best" in shown  # and `best` is the winner
+        assert f"imgcls {verb} {winner_then[:8]}" in shown
     assert f"imgcls ui {sweep_id}" in shown
     assert json.loads(said("sweep", "tiny", "--trials", "2", "--json", *quick)) == facts
     winner = project.client.get_run(facts["imgcls.best_run_id"]).data.metrics

@@ -167,7 +167,7 @@ def test_a_registered_run_gives_its_own_predictions_for_the_bytes_of_its_val_ima
     version = project.client.get_model_version_by_alias("tiny", "champion")
     assert version.run_id == run_id and version.status == "READY"
     assert version.tags["imgcls.config_hash"] == project.tracker.get(run_id).tags["imgcls.config_hash"]
-    for part in (f"/runs/{run_id})", "val/accuracy 0.", "The test split was not opened", "for the 202 val images"):
+    for part in (f"/runs/{run_id}?", "val/accuracy 0.", "The test split was not opened", "for the 202 val images"):
         assert part in version.description
     again = register(run_id, project.tracker, alias="champion")
     assert (again.version.number, again.proof) == (2, None)

@@ -1,4 +1,4 @@
-"""The example of docs/library.md runs as it stands, in a folder with nothing but `experiments/`."""
+"""The example of README.md runs as it stands, in a folder with nothing but `experiments/`."""
 
 import re
 import shutil
@@ -7,7 +7,7 @@ import pytest
 
 from tests.library.test_public_face import ROOT, python
 
-PAGE = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
