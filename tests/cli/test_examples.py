@@ -10,7 +10,11 @@ from imgcls.cli import app
 from tests.data.make import write_classes
 from tests.photographs import save_photograph
 
-VERBS = {command.callback.__name__: command.callback for command in app.registered_commands}
+VERBS = {
+    command.callback.__name__: command.callback
+    for command in app.registered_commands
+    if command.callback.__name__ != "ui"  # which serves until Ctrl-C; tests/cli/test_ui.py runs it
+}
 
 
 @pytest.mark.slow
