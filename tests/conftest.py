@@ -172,3 +172,14 @@ def leaky(project):
     write(project.root / "images" / "train" / "cat" / "one.png", picture(0))
     write(project.root / "images" / "val" / "cat" / "saved again.jpg", picture(0), quality=90)
     return "data.source=folder", "data.path=images", "train.epochs=1", "train.warmup_epochs=0"
+
+
+@pytest.fixture
+def no_test_split(monkeypatch):
+    """Whatever opens the test split fails."""
+    from imgcls.data.held_out import HeldOut
+
+    def refuse(*_):
+        raise AssertionError("the test split was opened")
+
+    monkeypatch.setattr(HeldOut, "open", refuse)

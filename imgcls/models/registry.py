@@ -197,7 +197,7 @@ def unused_model_keys(name: str) -> list[str]:
     """Keys of `[model]` that the registered network does not use; a resolved config has their defaults.
 
     Raises:
-        ConfigError: there is no such network.
+        ConfigError: the network does not exist.
     """
     used = ("name", *_network(name).keys)
     return [key for key in ModelConfig.model_fields if key not in used]

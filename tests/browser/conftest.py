@@ -86,7 +86,9 @@ def chromium():
     """Debian's Chromium: Playwright brings no browser of its own, so nothing is downloaded."""
     path = shutil.which("chromium")
     if path is None:
-        pytest.skip("needs Debian's package chromium")
+        pytest.skip(
+            "Chromium is not installed, and Playwright would download another browser; apt-get install chromium"
+        )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--force-color-profile=srgb"])
         yield browser

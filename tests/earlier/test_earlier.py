@@ -46,7 +46,7 @@ def archive():
 @pytest.fixture
 def earlier(archive, tmp_path, monkeypatch):
     if Version(mlflow.__version__) < Version("3.17"):
-        pytest.skip("MLflow 3.17 made this store, and an older one cannot open it")
+        pytest.skip("the store of this record has the tables of MLflow 3.17: an older MLflow refuses newer tables")
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
         files.extractall(tmp_path, filter="data")
     with sqlite3.connect(tmp_path / "mlflow.db") as database:

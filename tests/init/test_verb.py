@@ -186,7 +186,7 @@ def an_empty_class(root):
     [
         (nothing, "has no class folders"),
         (a_file, "is a file, not a folder"),
-        (absent, "there is no folder"),
+        (absent, "does not exist"),
         (one_class, "only one class, cat; a classifier needs two"),
         (images_in_it, "images that lie in it directly have no class"),
         (no_image_can_be_read, "none of its 6 images can be read"),

@@ -9,7 +9,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.metrics import precision_recall_fscore_support
 
-from imgcls.data.held_out import HeldOut
 from imgcls.record import Artifact
 from imgcls.search import winner as winner_module
 from imgcls.search.sweep import Sweep
@@ -36,15 +35,7 @@ def figures(project, run_id):
     return {path.name for path in folder.glob("*.png")} - {"curves.png", "near_duplicates.png"}
 
 
-@pytest.fixture
-def sealed(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("pictures opened the test split")
-
-    monkeypatch.setattr(HeldOut, "open", refuse)
-
-
-@pytest.mark.usefixtures("sealed")
+@pytest.mark.usefixtures("no_test_split")
 def test_a_single_run_leaves_pictures_and_every_run_its_numbers(project):
     run_id = project.train(*QUICK, "report.figures=winner").run_id
     assert figures(project, run_id) == FIGURES
@@ -111,7 +102,7 @@ def test_a_sweep_whose_winners_pictures_cannot_be_drawn_writes_its_report(projec
     assert f"run {result.best_run_id} goes on without pictures" in caplog.text
 
 
-@pytest.mark.usefixtures("sealed")
+@pytest.mark.usefixtures("no_test_split")
 def test_a_sweep_that_was_killed_before_its_pictures_draws_its_winners_once(project, monkeypatch):
     class KilledError(BaseException):
         """Stands for a kill at one line: nobody catches it."""

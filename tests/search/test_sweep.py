@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 
 from imgcls.cli.sweep import write_end
-from imgcls.data.held_out import HeldOut
 from imgcls.errors import ConfigError, InputError, Interrupted, TrainingError
 from imgcls.evaluation.judge import evaluate
 from imgcls.record import Artifact
@@ -46,14 +45,6 @@ def trial_params(project, result):
         for record in trials
         if record.outcome != "interrupted"
     ]
-
-
-@pytest.fixture
-def no_test_split(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("a sweep opened the test split")
-
-    monkeypatch.setattr(HeldOut, "open", refuse)
 
 
 @pytest.mark.usefixtures("no_test_split")

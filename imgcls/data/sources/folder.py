@@ -193,7 +193,7 @@ def _existing(written: Path) -> Path:
         if not same:
             near = nearest(part, there)
             meant = f"; did you mean {found.joinpath(near, *parts[at:])}?" if near else f"; {found} has no {part}"
-            raise DataError(f"data.path: there is no folder {written}{meant}")
+            raise DataError(f"data.path: the folder {written} does not exist{meant}")
         found /= same[0]
     if not found.is_dir():
         raise DataError(f"data.path: {found} is a file, not a folder; unpack it if it is an archive")

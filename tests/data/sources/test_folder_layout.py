@@ -224,7 +224,9 @@ def test_a_class_in_other_letters_is_asked_about(tmp_path):
 )
 def test_a_path_with_a_letter_missing_is_asked_about(tmp_path, written, meant):
     write_all(tmp_path, ("data/clothings",))
-    with pytest.raises(DataError, match=rf"there is no folder {tmp_path}/{written}; did you mean {tmp_path}/{meant}\?"):
+    with pytest.raises(
+        DataError, match=rf"the folder {tmp_path}/{written} does not exist; did you mean {tmp_path}/{meant}\?"
+    ):
         open_source(DataConfig(path=written), tmp_path)
 
 

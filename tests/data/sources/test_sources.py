@@ -322,7 +322,7 @@ def test_a_folder_without_what_is_needed_says_so(tmp_path, make, message):
 
 
 def test_a_missing_folder_and_a_missing_path_say_so(tmp_path):
-    with pytest.raises(DataError, match=f"no folder {tmp_path / 'nowhere'}"):
+    with pytest.raises(DataError, match=f"the folder {tmp_path / 'nowhere'} does not exist"):
         folder_source(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"needs data\.path"):
         open_source(DataConfig(source="folder"), tmp_path)
