@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from imgcls.errors import ImgclsError
+from imgcls.record import Artifact
 from imgcls.statistics.temperature import log_probabilities, probabilities
 from imgcls.text import counted
 
@@ -106,7 +107,7 @@ def recorded_probs(recorded: pd.DataFrame, temperature: float) -> NDArray[np.flo
     if differ.any():
         row = int(differ.argmax())
         raise ProofError(
-            f"predictions/val.csv was changed: in the row of {recorded['image'].iloc[row]}, the columns prob/, "
+            f"{Artifact.VAL_PREDICTIONS} was changed: in the row of {recorded['image'].iloc[row]}, the columns prob/, "
             f"calibrated/ and prediction contradict each other ({counted(int(differ.sum()), 'row')} in all). Nothing "
             "is proved by it, so nothing leaves the workbench; restore the file, or train the run again"
         )
