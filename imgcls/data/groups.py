@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import StratifiedGroupKFold
 
 from imgcls.data.image_set import SourceImages
 from imgcls.data.sources.source import Source
@@ -189,6 +188,8 @@ def _parts(fraction: float, most_folds: int) -> tuple[int, int]:
 def _folds(labels: NDArray[np.int64], numbers: NDArray[np.int64], num_folds: int) -> NDArray[np.int64]:
     """int64 (N,): the fold of each image; the first fold is that of the first group, and so on."""
     folds = np.empty(len(labels), np.int64)
+    from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import, and few folders have groups
+
     with warnings.catch_warnings():
         # That a class has fewer images than there are folds is seen in the shares, which are checked.
         warnings.filterwarnings("ignore", message="The least populated class")

@@ -9,7 +9,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
-from sklearn.metrics import confusion_matrix
 
 from imgcls.statistics.groups import Units
 
@@ -109,6 +108,8 @@ class Predictions:
 
     def confusion(self) -> NDArray[np.int64]:
         """int64 (K, K), images by true class (row) and predicted class (column)."""
+        from sklearn.metrics import confusion_matrix  # takes a second to import, and many verbs need no matrix
+
         matrix: NDArray[np.int64] = confusion_matrix(self.labels, self.classes, labels=np.arange(self.num_classes))
         return matrix
 
