@@ -248,7 +248,7 @@ class Artifact:
     PLOTS = _artifact(
         "figures/search.html",
         SWEEP,
-        "Optuna's plots of the trials on one page: the metric of each, what mattered, each key, all keys at once",
+        "page on the searched values: those of the best trials, what mattered, each key by itself, all keys at once",
     )
 
 

@@ -2,14 +2,11 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from html import escape
-from typing import Any
 
 import pandas as pd
-from optuna.study import Study
 
 from imgcls.config.key_names import ONLY_REPORTED
 from imgcls.config.keys import Experiment
@@ -17,8 +14,11 @@ from imgcls.data.augment import refuse_colours_of_grey
 from imgcls.data.splits import SQUARES_FORMAT
 from imgcls.errors import ConfigError, TrainingError
 from imgcls.evaluation.confirmation import Confirmation
+from imgcls.metrics import metric_named
 from imgcls.record import Artifact, MetricName, RunRecord, Tag
+from imgcls.reporting import html
 from imgcls.reporting.drawing import pictures_of
+from imgcls.reporting.run_links import run_link
 from imgcls.rng import derive_seed
 from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import same_work
@@ -30,6 +30,7 @@ from imgcls.search import space as spaces
 from imgcls.search.confirm import confirm
 from imgcls.search.driver import Driver
 from imgcls.search.importances import importance_ranges, importances
+from imgcls.search.search_page import Importances, SearchFacts, search_report
 from imgcls.search.space import SPACE, check_space, pruner_warmup_of, single_values
 from imgcls.search.study import StudyPlace, SweepStudy, only_one
 from imgcls.search.sweep_report import write_report
@@ -214,10 +215,10 @@ class Sweep:
         run.log_text(Artifact.LEADERBOARD, board.to_csv(index=False))
         shares = importances(study.optuna)
         run.log_text(Artifact.IMPORTANCES, json.dumps(shares))
-        ranges = {key: (of.low, of.high) for key, of in importance_ranges(study.optuna).items()}
-        run.log_text(Artifact.IMPORTANCE_RANGES, json.dumps(ranges))
+        ranges = importance_ranges(study.optuna)
+        run.log_text(Artifact.IMPORTANCE_RANGES, json.dumps({key: (of.low, of.high) for key, of in ranges.items()}))
         with pictures_of(run.run_id):
-            self._log_plots(run, study.optuna, with_importances=bool(shares))
+            self._log_search_page(run, best_trial, board, {key: (share, ranges[key]) for key, share in shares.items()})
         winner = draw_winner(winner, self.experiment, self.tracker)
         write_report(run, self.tracker, winner, best_trial)
         best_value = float(first[self.experiment.search.metric])
@@ -234,32 +235,13 @@ class Sweep:
             )  # fmt: skip
         return None
 
-    def _log_plots(self, run: Run, study: Study, *, with_importances: bool) -> None:
-        """Optuna's plots on one page that needs no network; the program that draws them is in it once (4.8 MB)."""
-        from optuna import visualization
+    def _log_search_page(self, run: Run, best_trial: RunRecord, board: pd.DataFrame, shares: Importances) -> None:
+        """Which values the best trials have, and what each searched key did, on one page."""
+        search, sweep = self.experiment.search, self.tracker.get(run.run_id)
+        links = [run_link("The best trial", best_trial, self.tracker), run_link("The sweep", sweep, self.tracker)]
+        of = SearchFacts(sweep, best_trial, board, search.space, shares, metric_named(search.metric), links)
+        run.log_text(Artifact.PLOTS, html.page(*search_report(of)))
 
-        plots: list[Callable[..., Any]] = [
-            visualization.plot_optimization_history,
-            visualization.plot_slice,
-            visualization.plot_parallel_coordinate,
-        ]
-        if with_importances:
-            plots.insert(1, visualization.plot_param_importances)
-        drawn = [plot(study, target_name=self.experiment.search.metric) for plot in plots]
-        figures = [figure.to_html(full_html=False, include_plotlyjs=number == 0) for number, figure in enumerate(drawn)]
-        run.log_text(
-            Artifact.PLOTS, PLOTS_PAGE.format(title=escape(f"{study.study_name}: plots"), body="\n".join(figures))
-        )
-
-
-PLOTS_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head><meta charset="utf-8"><title>{title}</title></head>
-<body>
-{body}
-</body>
-</html>
-"""
 
 NOT_IDENTITY = (
     "search.trials", "search.timeout", "search.workers", "search.keep_pruned", "search.confirm.top",

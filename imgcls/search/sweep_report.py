@@ -25,6 +25,7 @@ from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.val_sections import val_sections
 from imgcls.search import space as spaces
 from imgcls.search.leaderboard import leaderboard_intervals, with_intervals
+from imgcls.search.search_page import importance_words
 from imgcls.statistics.intervals import NO_INTERVAL, Interval
 from imgcls.text import counted
 from imgcls.tracking.run import Run
@@ -71,10 +72,7 @@ def sweep_report(of: SweepFacts) -> Report:
         *_confirmation(sweep, selection),
         *of.on_val,
         Section("Trials", [*_leaderboard(sweep, selection, of.leaderboard), *_pictures_of(of, TRIALS)]),
-        Section(
-            "Searched", [markdown_table(("key", "range"), of.searched.items()), *_importances(of.importances),
-            *_pictures_of(of, (IMPORTANCES,))],
-        ),
+        Section("Searched", [*_searched(of), *_pictures_of(of, (IMPORTANCES,)), SEARCH_PAGE]),
         Section(
             "For a methods section",
             [warned(_methods(sweep, selection, of.best_trial, of.searched), cautions(sweep.tags))],
@@ -88,6 +86,10 @@ def sweep_report(of: SweepFacts) -> Report:
         ),
     ]  # fmt: skip
     return Report(f"{sweep.study}: sweep", _headline(sweep, selection), sections)
+
+
+def _searched(of: SweepFacts) -> list[str]:
+    return [markdown_table(("key", "range"), of.searched.items()), *importance_words(of.importances)]
 
 
 def _pictures_of(of: SweepFacts, captions: Sequence[str]) -> list[Picture]:
@@ -109,6 +111,10 @@ def _headline(sweep: RunRecord, selection: Selection) -> Headline:
 
 def _num_trials(selection: Selection) -> str:
     return selection.searched if selection.missing_trials else counted(selection.trials.num, "trial")
+
+
+SEARCH_PAGE = f"`{Artifact.PLOTS}` of the sweep shows each key by itself, and all of them at once."
+"""Where the sweep report sends readers who want to see the values."""
 
 
 def evaluate_command(run_id: str) -> str:
@@ -176,20 +182,6 @@ def _leaderboard(sweep: RunRecord, selection: Selection, board: pd.DataFrame) ->
         f"selected, and it {first}."
     )
     return frame_table(with_intervals(board, num_val)), warned(note, cautions(sweep.tags))
-
-
-def _importances(importances: Mapping[str, tuple[float, Interval]]) -> tuple[str, ...]:
-    if not importances:
-        return ()
-    ordered = sorted(importances.items(), key=lambda item: -item[1][0])
-    return (
-        "How much of the metric's variation each key explains, as estimated from these trials alone, with the range of "
-        "the estimate in nine of ten resamples of them:",
-        markdown_table(
-            ("key", "importance", "in 90% of resamples"),
-            [(key, f"{share:.0%}", f"{range_.low:.0%} to {range_.high:.0%}") for key, (share, range_) in ordered],
-        ),
-    )
 
 
 def _methods(sweep: RunRecord, selection: Selection, best_trial: RunRecord, searched: Mapping[str, str]) -> str:
