@@ -36,6 +36,9 @@ MOST_REFUSALS = 10
 LIKE_BASE64 = re.compile(rb"(data:[^,]*,)?[\w+/=-]+\s*")
 """What somebody meant as base64: no image file is like that, since plain PPM has spaces."""
 
+NULLS = ("None", "nan", "null")
+"""What MLflow makes of null in requests with `inputs`, where it turns every value into a text."""
+
 NOT_BASE64 = (
     "a text that is not valid base64; send the bytes of an image file in standard base64, with + and / and padded with "
     "=, without a prefix such as data:"
@@ -107,21 +110,32 @@ def content_of(value: Any) -> bytes:
     Raises:
         ValueError: it is neither bytes nor base64.
     """
-    if isinstance(value, str):
+    if isinstance(value, str) and value not in NULLS:
         try:
             return base64.b64decode("".join(value.split()), validate=True)
         except ValueError as error:
             raise ValueError(NOT_BASE64) from error
     if not isinstance(value, (bytes, bytearray, memoryview)):
-        kind = "null" if value is None or value != value else type(value).__name__
-        raise ValueError(f"{kind} instead of the bytes of an image file")
+        raise ValueError(f"{_kind(value)} instead of the bytes of an image file, which JSON takes in standard base64")
     content = bytes(value)
-    # MLflow decodes base64 itself in requests with `dataframe_split` and `dataframe_records`, and not with `inputs`.
+    # Whoever calls the model from Python may give base64 as bytes.
     with contextlib.suppress(ValueError):
         return base64.b64decode(content, validate=True)
     if LIKE_BASE64.fullmatch(content):
         raise ValueError(NOT_BASE64)
     return content
+
+
+def _kind(value: Any) -> str:
+    """What a value is in the words of JSON, where these have one for it."""
+    if value is None or isinstance(value, str) or (isinstance(value, float) and value != value):
+        return "null"
+    if isinstance(value, (bool, np.bool_)):
+        return "true or false"
+    words: list[tuple[Any, str]] = [
+        ((int, float, np.number), "a number"), ((list, tuple, np.ndarray), "a list"), (dict, "an object"),
+    ]  # fmt: skip
+    return next((word for types, word in words if isinstance(value, types)), type(value).__name__)
 
 
 def threads() -> int:

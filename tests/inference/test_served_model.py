@@ -1,5 +1,6 @@
 """The MLflow model of a run, loaded and served where neither torch nor imgcls can be imported."""
 
+import base64
 import importlib
 import json
 import re
@@ -45,6 +46,31 @@ def model(folder):
     return load_mlflow_model(folder)
 
 
+GOOD = base64_of(kinds()["jpeg"])
+
+WITHOUT_ROWS = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAoAAAAACAAAAAAJwrMHAAAACElEQVR4nAMAAAAAAUgGidIAAAAASUVORK5CYII="
+)
+"""A PNG of 10 x 0 pixels."""
+
+TEXT = "a text that is not valid base64"
+NO_IMAGES = (
+    (None, "null instead of", "null instead of"),
+    (5, "a number instead of", TEXT),  # MLflow makes a text of each value in `inputs`
+    ([1, 2], "a list instead of", "a list instead of"),
+    ({"a": 1}, "an object instead of", TEXT),
+    (True, "true or false instead of", "not an image that Pillow knows"),
+    ("", "empty file", "empty file"),
+    ("not base64!", TEXT, TEXT),
+    ("data:image/jpeg;base64," + GOOD, TEXT, TEXT),
+)
+"""What is no image: the value, what is said of it in a row, and in `inputs`."""
+
+
+def by_rows(value):
+    return {"dataframe_split": {"columns": ["image"], "data": [[value]]}}, {"dataframe_records": [{"image": value}]}
+
+
 def table(*values):
     return pd.DataFrame({"image": pd.Series(values, dtype=object)})
 
@@ -88,7 +114,17 @@ def test_base64_is_taken_for_what_it_encodes_and_no_image_gives_no_answer(model)
     [
         (b"junk", "row 1: not an image that Pillow knows"),
         (b"", "row 1: empty file"),
-        (None, "row 1: null instead of the bytes of an image file"),
+        (None, "row 1: null instead of the bytes of an image file, which JSON takes in standard base64"),
+        (float("nan"), "row 1: null instead of"),
+        ("None", "row 1: null instead of"),  # what `inputs` makes of null beside other rows
+        ("", "row 1: empty file"),
+        (5, "row 1: a number instead of the bytes of an image file"),
+        (1.5, "row 1: a number instead of"),
+        (True, "row 1: true or false instead of"),
+        ([base64_of(kinds()["jpeg"])], "row 1: a list instead of"),
+        ({"a": 1}, "row 1: an object instead of"),
+        ("é", "row 1: a text that is not valid base64"),
+        (WITHOUT_ROWS, "row 1: a PNG of a kind that Pillow cannot read, or broken"),
         ("not base64!", "row 1: a text that is not valid base64; send the bytes of an image file in standard base64"),
         ("abcde", "row 1: a text that is not valid base64"),
         # As `inputs` gives it, which MLflow does not decode: without padding, for URLs, as a data URL, a number.
@@ -130,7 +166,7 @@ def test_it_asks_for_the_versions_at_hand_and_tells_no_place_of_this_machine(fol
     assert not re.search(r"[ '\"]/", described), described  # no absolute path at all
     assert str(Path(imgcls.__file__).parent) not in described and str(folder) not in described
     meta = yaml.safe_load(described)
-    assert json.loads(meta["signature"]["inputs"]) == [{"type": "binary", "name": "image", "required": True}]
+    assert json.loads(meta["signature"]["inputs"]) == [{"type": "string", "name": "image", "required": True}]
     assert meta["metadata"] == METADATA
 
 
@@ -211,8 +247,12 @@ def test_mlflow_serves_it_over_http_where_neither_torch_nor_imgcls_is(served):
     ("body", "reason"),
     [
         (split_request([kinds()["jpeg"], b"no image"]), "row 1: not an image that Pillow knows"),
-        ({"dataframe_split": {"columns": ["image"], "data": [[None]]}}, "image"),
-        ({"dataframe_split": {"columns": ["image"], "data": [[5]]}}, "image"),
+        (split_request([kinds()["jpeg"], WITHOUT_ROWS]), "row 1: a PNG of a kind that Pillow cannot read, or broken"),
+        *((body, f"row 0: {said}") for value, said, _ in NO_IMAGES for body in by_rows(value)),
+        *(({"inputs": {"image": [value]}}, f"row 0: {said}") for value, _, said in NO_IMAGES),
+        ({"dataframe_records": [{"image": GOOD}, {}]}, "row 1: null instead of"),
+        ({"inputs": {"image": [GOOD, None]}}, "row 1: null instead of"),
+        ({"dataframe_records": [{"picture": GOOD}]}, "extra inputs: ['picture']"),
         ({"dataframe_split": {"columns": ["picture"], "data": [["aGVsbG8="]]}}, "Model is missing inputs ['image']"),
         ({"dataframe_records": []}, "Model is missing inputs ['image']"),
         ({"inputs": {"image": ["not base64!"]}}, "row 0: "),
