@@ -255,9 +255,14 @@ def _steps(evaluation: RunRecord, selection: Selection) -> list[tuple[str, str]]
             f"val_test_gap, {metric.words} on val minus on test",
             with_interval(evaluation.metrics[MetricName.VAL_TEST_GAP], _gap_interval(evaluation, metric)),
         ),
-        ("trials", str(selection.trials.num) if selection.trials.num else UNDEFINED),
+        ("trials", _num_trials(selection)),
         ("looks at the test split", str(evaluation.look)),
     ]
+
+
+def _num_trials(selection: Selection) -> str:
+    num, wanted = selection.trials.num, selection.num_wanted
+    return f"{num} ({wanted} were wanted)" if num < wanted else str(num or UNDEFINED)
 
 
 def _confirmed_steps(selection: Selection) -> list[tuple[str, str]]:

@@ -17,13 +17,13 @@ from imgcls.errors import DataError, InputError, SealedError
 from imgcls.evaluation.evaluation_report import evaluation_report
 from imgcls.evaluation.selection import Selection, selection_of
 from imgcls.metrics import ACCURACY, Scores, metric_named, reported, score, val_scores
-from imgcls.record import Artifact, MetricName, RunRecord, Tag, best_name
+from imgcls.record import TEST, Artifact, MetricName, RunRecord, Tag, best_name
 from imgcls.reporting import html, image_figures, prediction_figures
 from imgcls.reporting.cautions import caution_tags, flat_cautions
 from imgcls.reporting.drawing import save_png
 from imgcls.reporting.report import Picture, markdown
 from imgcls.reporting.run_links import run_link, within_ui
-from imgcls.reporting.run_scores import score_of
+from imgcls.reporting.run_scores import look_scores
 from imgcls.runs.announce import announce
 from imgcls.runs.prepare import Prepared
 from imgcls.runs.rebuild import best_checkpoint, rebuild, same_place
@@ -127,9 +127,16 @@ def evaluate(run_id: str, tracker: Tracker, *, again: bool = False) -> Evaluatio
     prepared = rebuild(record, tracker)
     announce(prepared, tracker)
     test = _sealed(record, prepared)
-    if not again and (recorded := _recorded(record, test, tracker)) is not None:
-        return recorded
-    candidate = _admit(record, prepared, tracker)
+    found = None if again else _recorded(record, test, tracker)
+    if found is None:
+        found = _look(_admit(record, prepared, tracker), test, tracker)
+    _describe_judged(found, tracker)
+    return found
+
+
+def _look(candidate: _Candidate, test: HeldOut, tracker: Tracker) -> Evaluation:
+    """Opens the test split for a run that may be judged, and records what it finds."""
+    record, prepared = candidate.record, candidate.prepared
     tags = {
         Tag.PARENT: record.run_id,
         Tag.EVALUATED_RUN_ID: record.run_id,
@@ -255,8 +262,19 @@ def _judge(run: Run, candidate: _Candidate, images: DecodedImages, tracker: Trac
     run.log_text(Artifact.REPORT, as_text)
     run.log_text(Artifact.REPORT_HTML, html.page(*report))
     text = markdown("", None, report.sections)
-    run.describe(f"**{score_of(evaluation)}**\n\n{within_ui(text, tracker)}")
+    run.describe(f"{look_scores(evaluation, record.metric)}\n\n{within_ui(text, tracker)}")
     return Evaluation(evaluation, record, as_text)
+
+
+def _describe_judged(of: Evaluation, tracker: Tracker) -> None:
+    """The description of the run judged begins with its test scores; those of an earlier look make room."""
+    record = tracker.get(of.judged.run_id)
+    said = record.tags.get(Tag.DESCRIPTION, "")
+    first, _, rest = said.partition("\n\n")
+    scores = look_scores(of.record, record.metric)
+    if first != scores:
+        before = rest if first.startswith(f"**{TEST}") else said
+        tracker.amend(record.run_id).describe(f"{scores}\n\n{before}".rstrip())
 
 
 def _pictures(

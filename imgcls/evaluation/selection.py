@@ -61,8 +61,14 @@ class Trials:
     @property
     def in_words(self) -> str:
         """How many trials a sweep had, such as `6 trials (4 completed, 2 pruned)`."""
+        return self.in_words_of(0)
+
+    def in_words_of(self, wanted: int) -> str:
+        """The same, such as `3 trials (7 were wanted)` where more trials were wanted than a sweep had."""
         kinds = [f"{self.outcomes[outcome]} {outcome}" for outcome in ENDED if self.outcomes.get(outcome)]
-        return counted(self.num, "trial") + (f" ({', '.join(kinds)})" if len(kinds) > 1 else "")
+        notes = [", ".join(kinds)] if len(kinds) > 1 else []
+        notes += [f"{wanted} were wanted"] if self.num < wanted else []
+        return counted(self.num, "trial") + (f" ({'; '.join(notes)})" if notes else "")
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,16 @@ class Selection:
         return self.place == 1 and len(self.trials.ranked) > 1
 
     @property
+    def num_wanted(self) -> int:
+        """How many trials the sweep wanted; 0 where that is not recorded."""
+        return self.sweep.num_trials_wanted if self.sweep else 0
+
+    @property
+    def tried(self) -> str:
+        """The sweep's trials in words, such as `3 trials (7 were wanted)` where some are missing."""
+        return self.trials.in_words_of(self.num_wanted)
+
+    @property
     def searched(self) -> str:
         """The sweep's trials in words, such as `3 of 7 trials (search.timeout is over)` where some are missing."""
         missing = self.missing_trials
@@ -122,8 +138,8 @@ class Selection:
     @property
     def missing_trials(self) -> str:
         """Of a sweep that its timeout cut short: of how many trials, and why, in words; "" where none is missing."""
-        wanted = self.sweep.num_trials_wanted if self.sweep else 0
-        return f"of {counted(wanted, 'trial')} (search.timeout is over)" if self.trials.num < wanted else ""
+        is_cut_short = self.trials.num < self.num_wanted
+        return f"of {counted(self.num_wanted, 'trial')} (search.timeout is over)" if is_cut_short else ""
 
     @property
     def chosen(self) -> str:
@@ -232,10 +248,10 @@ def _story_of_a_trial(selection: Selection, sweep: str, subject: str) -> Iterato
     if selection.place is None:
         yield f"It was not completed ({selection.run.outcome}), so it was not chosen."
     elif selection.place == 1 and len(selection.trials.ranked) == 1:
-        yield f"It is the only one of {selection.trials.in_words} that was completed."
+        yield f"It is the only one of {selection.tried} that was completed."
     elif selection.place == 1:
         yield (
-            f"Its configuration was the best of {selection.trials.in_words} by {metric}. The best of several trials is "
+            f"Its configuration was the best of {selection.tried} by {metric}. The best of several trials is "
             f"partly the luckiest, so its {metric} is optimistic."
         )
     else:
@@ -272,7 +288,7 @@ def _place_of_configuration(selection: Selection, confirmation: Confirmation, pl
     seeds = counted(confirmation.num_seeds, "fresh seed")
     over = f"its mean {metric} over {seeds}" if confirmation.num_seeds > 1 else f"its {metric} with one fresh seed"
     extreme = "highest" if metric_named(metric).higher_is_better else "lowest"
-    among = f"which val had picked as the best of {selection.trials.in_words}"
+    among = f"which val had picked as the best of {selection.tried}"
     if place > 1:
         yield (
             f"By {over} the configuration came in place {place} of {num_configurations} that were confirmed; that of "

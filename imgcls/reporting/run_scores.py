@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from imgcls.metrics import ACCURACY, Metric, Scores, reported
-from imgcls.record import MetricName, RunRecord, Tag, best_name, ends_of
+from imgcls.metrics import ACCURACY, Metric, Scores, metric_named, reported
+from imgcls.record import TEST, MetricName, RunRecord, Tag, best_name, ends_of
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.rounding import ends, rounded, score_text, with_interval
 from imgcls.statistics.intervals import NO_INTERVAL, Interval, accuracy_interval
@@ -28,6 +28,26 @@ def score_of(record: RunRecord) -> str:
         return ""
     said = cautions(record.tags)
     return f"{score}. {' '.join(said)}" if said else score
+
+
+def look_scores(evaluation: RunRecord, metric: str) -> str:
+    """A run's scores on test for the first line of a description, which MLflow's UI cuts off after a few.
+
+    Such as `**test/accuracy 0.87 (0.83 to 0.90)** on 449 test images, look 1.`, with the cautions of the run.
+
+    Args:
+        evaluation: that ended with scores.
+        metric: that selected, such as `val/macro_f1`; it is first, and bold.
+    """
+    test = Scores.from_metrics(evaluation.metrics, "test")
+    words = [
+        f"{TEST}{name} {score_text(test[name], test.intervals.get(name), test.interval(ACCURACY.name))}"
+        for name in dict.fromkeys((metric_named(metric).name, ACCURACY.name))
+    ]
+    first = ", ".join((f"**{words[0]}**", *words[1:]))
+    return " ".join(
+        (f"{first} on {evaluation.num_test} test images, look {evaluation.look}.", *cautions(evaluation.tags))
+    )
 
 
 def val_score(record: RunRecord, metric: str) -> str:

@@ -21,13 +21,15 @@ def flat(sweep: RunRecord) -> dict[str, object]:
     """The winner of a sweep, and its best trial, under the record's names, for programs.
 
     `best/...` is of the run `imgcls.best_run_id`, `best_trial/...` of `imgcls.best_trial_run_id`; `confirm/...` is
-    there where a confirmation chose the winner.
+    there where a confirmation chose the winner. `imgcls.num_trials_wanted` is larger than `num_trials` where the sweep
+    ended before it had them all; sweeps of earlier versions do not have it.
     """
     is_confirmed = sweep.confirmed_run_id == sweep.best_run_id
     prefixes = (MetricName.NUM_TRIALS, BEST, BEST_TRIAL, *((CONFIRM,) if is_confirmed else ()))
     return {
         "run_id": sweep.run_id,
         **{name: sweep.tags[name] for name in (Tag.BEST_RUN_ID, Tag.BEST_TRIAL_RUN_ID)},
+        **({Tag.NUM_TRIALS_WANTED: wanted} if (wanted := sweep.num_trials_wanted) else {}),
         **{
             name: _as_counted(name, value)
             for name, value in sweep.metrics.items()

@@ -52,6 +52,25 @@ def test_again_forces_a_further_look(project):
     assert judge(project, done.run_id).run_id == second.run_id
 
 
+@pytest.mark.parametrize("metric", ["val/accuracy", pytest.param("val/macro_f1", marks=pytest.mark.slow)])
+def test_the_description_of_the_run_judged_begins_with_its_test_score(project, metric):
+    done = project.train("train.epochs=1", "train.warmup_epochs=0", f"search.metric={metric}")
+    before = described(project, done.run_id)
+    assert before.startswith(f"{metric} **")
+    for look, again in ((1, False), (1, False), (2, True)):
+        result = judge(project, done.run_id, again=again)
+        first, _, rest = described(project, done.run_id).partition("\n\n")
+        low, high = (result.record.metrics[f"test/accuracy_{end}"] for end in ("low", "high"))
+        assert f"test/accuracy {result.test['accuracy']:.2f} ({low:.2f} to {high:.2f})" in first
+        assert first.startswith(f"**test/{metric.removeprefix('val/')} 0.")
+        assert first.endswith(f" on 449 test images, look {look}.") and rest == before
+        assert described(project, result.run_id).partition("\n\n")[0] == first
+
+
+def described(project, run_id):
+    return project.client.get_run(run_id).data.tags["mlflow.note.content"]
+
+
 def test_a_crashed_look_counts_and_has_no_result_to_give(project, monkeypatch):
     done = project.train("train.epochs=1", "train.warmup_epochs=0")
     with monkeypatch.context() as crashing:

@@ -12,7 +12,7 @@ from imgcls.evaluation.compare import compare
 from imgcls.evaluation.confirmation import Confirmed, rank_confirmed
 from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.rerun import rerun
-from imgcls.evaluation.selection import selection_of, story
+from imgcls.evaluation.selection import Selection, Trials, selection_of, story
 from imgcls.init.verb import init
 from imgcls.record import ALL
 from imgcls.reporting.rounding import with_interval
@@ -201,6 +201,22 @@ def test_a_comparison_says_what_val_chose_of_each_run(reranked):
     compared = compare([best, third, reranked.fresh[second][0], reranked.fresh[best][0]], reranked.project.tracker)
     chosen = [compared.selected_by_val(run) for run in compared.runs]
     assert chosen == [["epoch", "trial"], ["epoch"], ["configuration"], []]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "outcomes", "told"),
+    [
+        ("7", {"completed": 3}, "the best of 3 trials (7 were wanted) by val/accuracy."),
+        ("7", {"completed": 2, "pruned": 1}, "the best of 3 trials (2 completed, 1 pruned; 7 were wanted) by"),
+        ("3", {"completed": 3}, "the best of 3 trials by val/accuracy."),
+        (None, {"completed": 3}, "the best of 3 trials by val/accuracy."),  # of an earlier version
+    ],
+)
+def test_a_sweep_that_was_stopped_early_says_how_many_trials_were_wanted(wanted, outcomes, told):
+    sweep = record("sweep1", "sweep", best_run_id="run1", **({"num_trials_wanted": wanted} if wanted else {}))
+    trials = Trials({"run1": 1, "run2": 2}, 3, outcomes)
+    best = trained("run1", "trial", 0.9, trial=1)
+    assert told in " ".join(story(Selection(best, "val/accuracy", sweep=sweep, trials=trials)))
 
 
 def test_a_sweep_with_a_better_trial_since_says_nothing_of_the_confirmation_before():

@@ -20,6 +20,7 @@ from imgcls.search.engines import LocalProcesses
 from imgcls.search.space import _pairs_of_values, suggest
 from imgcls.search.study import make_pruner
 from imgcls.search.sweep import Sweep
+from imgcls.search.winner import flat
 from imgcls.signals import GracefulStop
 from imgcls.tracking.run import Run
 from tests.stops import StopAfter, insist_while_saving
@@ -343,7 +344,11 @@ def test_a_timeout_starts_no_further_trial_and_is_told_everywhere(project, caplo
     assert f"{cut_short}: the same imgcls sweep goes on" in capsys.readouterr().out
     assert not any("was opened already" in message for message in caplog.messages)
 
-    evaluate(result.best_run_id, project.tracker)
+    facts = flat(project.tracker.get(result.run_id))
+    assert (facts["num_trials"], facts["imgcls.num_trials_wanted"]) == (1, 3)
+    judged = evaluate(result.best_run_id, project.tracker)
+    assert "It is the only one of 1 trial (3 were wanted) that was completed." in judged.report
+    assert "| trials | 1 (3 were wanted) |" in judged.report
     whole = Sweep(project.experiment(*QUICK, "search.trials=2"), project.tracker).run()
     assert (whole.run_id, len(whole.leaderboard)) == (result.run_id, 2)
     assert any("was opened already (1 look in `imgcls ledger`)" in message for message in caplog.messages)
