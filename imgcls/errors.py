@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import PurePath
+from typing import Any
 
 from .text import counted
 
@@ -21,7 +23,15 @@ class InputError(ImgclsError, ValueError):
 
 
 class ConfigError(InputError):
-    """Error in an experiment file or an override."""
+    """Error in an experiment file or an override.
+
+    Attributes:
+        remedy: dotted key -> value that mends it, where one is known.
+    """
+
+    def __init__(self, message: str, remedy: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.remedy = dict(remedy or {})
 
 
 class DataError(InputError):

@@ -1,7 +1,8 @@
 """The names of all tables and keys of an experiment file, found by a walk through the schema."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -14,6 +15,13 @@ class Section(BaseModel):
     """Key names are the names of its fields: the base class of every table of an experiment file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Reported:
+    """Names a key of [augment] that is on, in a report: after "Train images were augmented by"; `{}` is its value."""
+
+    words: str
 
 
 def fields_of(section: type[Section], table: str = "") -> Iterator[tuple[str, Any, str]]:
@@ -35,3 +43,16 @@ def known_keys(schema: type[Section]) -> tuple[str, ...]:
 def value_keys(schema: type[Section]) -> tuple[str, ...]:
     """The dotted names of a schema's keys alone, without its tables, in the order of the file."""
     return tuple(key for key, default, _ in fields_of(schema) if not isinstance(default, Section))
+
+
+def by_key(tree: Mapping[str, Any], schema: type[Section], table: str = "") -> Iterator[tuple[str, Any]]:
+    """The names of the keys in the tables of a tree with their values: (dotted key, value), each.
+
+    The search space is one value, and so is a table of unknown name.
+    """
+    for name, value in tree.items():
+        key = f"{table}{name}"
+        if isinstance(value, Mapping) and any(known.startswith(f"{key}.") for known in value_keys(schema)):
+            yield from by_key(value, schema, f"{key}.")
+        else:
+            yield key, value

@@ -11,16 +11,15 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from imgcls.config.key_names import ONLY_REPORTED, Section, value_keys
+from imgcls.config.key_names import ONLY_REPORTED, Reported, Section, by_key
 from imgcls.config.mistakes import key_text, mistakes, value_text, why_given_twice, why_not_a_value, why_not_set
 from imgcls.config.ranges import Options, checked_options
-from imgcls.config.toml import as_toml, toml_key
+from imgcls.config.toml import as_options, as_toml, toml_key
 from imgcls.errors import ConfigError
 from imgcls.metrics import ACCURACY, BY_NAME, LOSS
 from imgcls.text import either
@@ -144,13 +143,6 @@ class ModelConfig(Section):
         return self.weights.startswith("package:")
 
 
-@dataclass(frozen=True)
-class Reported:
-    """A key of [augment] that is on, in a report's words after "Train images were augmented by"; `{}` is its value."""
-
-    words: str
-
-
 class AugmentConfig(Section):
     """The keys of [augment]: what happens to train images, a batch at a time; val and test are never augmented.
 
@@ -198,8 +190,8 @@ class TrainConfig(Section):
     """Images per forward pass on val and test; moves no score beyond rounding."""
     lr: float = Field(default=1e-3, gt=0.0)
     """Highest learning rate, reached at the end of the warm-up."""
-    warmup_epochs: int = Field(default=1, ge=0, validate_default=True)
-    """Epochs over which the learning rate rises in a line; must be less than `epochs`."""
+    warmup_epochs: int = Field(default=1, ge=0)
+    """Epochs over which the learning rate rises in a line; must be less than `epochs`. Default 0 where `epochs` = 1."""
     weight_decay: float = Field(default=0.05, ge=0.0)
     """AdamW's decay of weight matrices; norms and biases have none."""
     label_smoothing: Fraction = 0.05
@@ -230,7 +222,8 @@ class TrainConfig(Section):
     def _warmup_ends(cls, warmup_epochs: int, fields: ValidationInfo) -> int:
         epochs = fields.data.get("epochs")
         if epochs is not None and warmup_epochs >= epochs:
-            raise ValueError(f"does not end within train.epochs = {epochs}; lower it, or train for longer")
+            shorter = as_options({"train.warmup_epochs": min(1, epochs - 1)})
+            raise ValueError(f"does not end within train.epochs = {epochs}; train for longer, or add {shorter}")
         return warmup_epochs
 
     @field_validator("score_epoch")
@@ -238,12 +231,19 @@ class TrainConfig(Section):
     def _epoch_is_reached(cls, score_epoch: int, fields: ValidationInfo) -> int:
         epochs, patience = fields.data.get("epochs"), fields.data.get("patience")
         if epochs is not None and score_epoch > epochs:
-            raise ValueError(f"lies beyond train.epochs = {epochs}; lower it, or train for longer")
+            lower = as_options({"train.score_epoch": epochs})
+            raise ValueError(f"lies beyond train.epochs = {epochs}; train for longer, or add {lower}")
         if score_epoch and patience:
             raise ValueError(
                 f"fixes the epoch, which train.patience = {patience} lets val choose; set one of them to 0"
             )
         return score_epoch
+
+    @model_validator(mode="after")
+    def _default_warmup_ends(self) -> Self:
+        if "warmup_epochs" not in self.model_fields_set:
+            self.__dict__["warmup_epochs"] = min(self.warmup_epochs, self.epochs - 1)  # it stays a default
+        return self
 
     @property
     def last_epoch(self) -> int:
@@ -322,8 +322,13 @@ class Experiment(Section):
         return self
 
     @classmethod
-    def from_tables(cls, tree: Mapping[str, Any], origin: str) -> Self:
+    def from_tables(cls, tree: Mapping[str, Any], origin: str, given: Sequence[str] = ()) -> Self:
         """An experiment from the tables of a file, as TOML gives them.
+
+        Args:
+            tree: the tables.
+            origin: of the values, for the text of an error.
+            given: keys that come from there, where others come from an experiment.
 
         Raises:
             ConfigError: naming `origin`, and every mistake with its key, its value and what would be right.
@@ -336,7 +341,9 @@ class Experiment(Section):
             return cls.model_validate_json(json.dumps(tree), strict=True)
         except ValidationError as error:
             found = dict.fromkeys(mistakes(error, tree, cls))
-            raise ConfigError("\n".join(f"{origin}: {mistake}" for mistake in found)) from None
+            other = f"{origin} contradicts the experiment" if given else origin
+            lines = (f"{origin if mistake.startswith(tuple(given)) else other}: {mistake}" for mistake in found)
+            raise ConfigError("\n".join(lines)) from None
 
     def replace(self, values: Mapping[str, Any], *, origin: str = "override") -> Self:
         """A copy with dotted keys set to new values, validated like a file.
@@ -345,7 +352,9 @@ class Experiment(Section):
             ConfigError: for an unknown key, one given twice, or an impossible value.
         """
         tree = self.model_dump(exclude_none=True)
-        pairs = list(_by_key(values))
+        if "warmup_epochs" not in self.train.model_fields_set:
+            del tree["train"]["warmup_epochs"]  # its default follows another key
+        pairs = list(by_key(values, Experiment))
         if why := why_given_twice(pairs):
             raise ConfigError(f"{origin}: {why}")
         for key, value in pairs:
@@ -357,7 +366,7 @@ class Experiment(Section):
                 raise ConfigError(f"{origin}: {key_text(key)} = {value_text(value)}: {why}")
             *tables, last = key.split(".")
             functools.reduce(dict.__getitem__, tables, tree)[last] = value
-        return self.from_tables(tree, origin)
+        return self.from_tables(tree, origin, [key for key, _ in pairs])
 
     def params(self) -> dict[str, str]:
         """Every value under its dotted name, as MLflow stores it: a string, TOML's spelling for lists and flags."""
@@ -371,7 +380,7 @@ class Experiment(Section):
     def _values(self) -> dict[str, Any]:
         """By dotted key, also of the search space, whose values are lists and ranges."""
         values: dict[str, Any] = {}
-        for key, value in _by_key(self.model_dump(exclude_none=True)):
+        for key, value in by_key(self.model_dump(exclude_none=True), Experiment):
             if key == "search.space":
                 values |= {f"{key}.{searched}": options for searched, options in value.items()}
             else:
@@ -388,13 +397,3 @@ class Experiment(Section):
             tables.setdefault(table, []).append(f"{name} = {as_toml(value)}")
         sections = (["", f"[{table}]", *lines] if table else lines for table, lines in tables.items())
         return "\n".join(line for lines in sections for line in lines) + "\n"
-
-
-def _by_key(tree: Mapping[str, Any], table: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of what is in sections. The search space is one value, and so is a table of unknown name."""
-    for name, value in tree.items():
-        key = f"{table}{name}"
-        if isinstance(value, Mapping) and any(known.startswith(f"{key}.") for known in value_keys(Experiment)):
-            yield from _by_key(value, f"{key}.")
-        else:
-            yield key, value

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +28,19 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise ConfigError(f"--set {text!r}: expected KEY=VALUE, such as train.lr=3e-3")
     table = _toml_or_nothing(f"value = {value}")
     return _unquoted(key.strip()), table["value"] if len(table) == 1 else value.strip()
+
+
+def as_options(values: Mapping[str, Any]) -> str:
+    """The `--set` options that give these dotted keys their values, as they are typed in a shell."""
+    return " ".join(f"--set {shlex.quote(f'{key}={_as_typed(value)}')}" for key, value in values.items())
+
+
+def _as_typed(value: Any) -> str:
+    """The value of an override: a bare word where that means the same string."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(exclude_none=True, exclude_defaults=True)
+    is_bare = isinstance(value, str) and parse_override(f"key={value}")[1] == value
+    return value if is_bare else as_toml(value)
 
 
 def _unquoted(key: str) -> str:

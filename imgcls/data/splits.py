@@ -318,7 +318,10 @@ def _given(given: Mapping[Split, SourceImages], config: DataConfig, sides: tuple
 def _carve_val(images: DecodedImages, config: DataConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of the images that stay in train, and of those that become val."""
     if not config.val_fraction:
-        raise DataError("data.val_fraction = 0, but the source brings no val split and validation has to choose")
+        raise DataError(
+            "data.val_fraction = 0, but the source brings no val split and validation has to choose; give a "
+            "share of train: --set data.val_fraction=0.15"
+        )
     in_val = _chosen(images.digests, images.labels, images.groups, config.val_fraction, f"val {config.seed}")
     if not in_val.any():
         raise DataError(f"data.val_fraction = {config.val_fraction} of {len(images)} images leaves val empty; raise it")

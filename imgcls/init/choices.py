@@ -192,8 +192,6 @@ def _train(look: Look, recipe: Recipe, plan: Plan) -> Iterator[Choice]:
     words = arithmetic(plan, recipe.pace, look.num_train, look.num_val, look.decode_seconds)
     yield Choice("train.epochs", plan.epochs, words)
     yield from _of(recipe, "train.batch_size", "train.lr")
-    rises = "the learning rate rises over the first epoch" if plan.epochs > 1 else "one epoch is too short for it"
-    yield Choice("train.warmup_epochs", min(1, plan.epochs - 1), rises)
     if is_uneven(look):
         counts, about = look.train_counts, "about " if look.is_sample else ""
         names = look.dataset.class_names

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from imgcls.config.keys import Experiment
 from imgcls.config.load import load_experiment
@@ -70,8 +71,14 @@ def already_there(path: Path) -> ConfigError:
 
 def _choice(choice: Choice) -> Iterable[str]:
     yield from _comment(choice.reason)
-    line = f"{_last(choice.key)} = {as_toml(choice.value)}"
+    line = f"{_last(choice.key)} = {_readable(choice.value)}"
     yield f"# {line}" if choice.is_question else line
+
+
+def _readable(value: Any) -> str:
+    """The TOML of a value; of a regular expression without doubled backslashes where that can be."""
+    is_literal = isinstance(value, str) and "\\" in value and "'" not in value and value.isprintable()
+    return f"'{value}'" if is_literal else as_toml(value)
 
 
 def _table(key: str) -> str:

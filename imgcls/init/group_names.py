@@ -11,8 +11,8 @@ THINGS = (
 )
 """Words before a number that name what several images are of."""
 
-WORD = rf"(?i:{THINGS})[-_ ]?\d+"
-"""Expression of such a word and its number, anywhere in a path."""
+NUMBER = r"[-_ ]?\d+"
+"""Expression of the number after such a word."""
 
 BEGINNING = r"[^/]*?\d+(?=(?:[-_ .][^/]*)?\.[^./]+$)"
 """Expression of the beginning of a name through its first number that ends a part of it (`IMG_2041` of
@@ -63,12 +63,20 @@ def suggested_groups(keys: Sequence[str], labels: Sequence[int], num_folders: in
     """
     everywhere, folders = [""] * len(keys), ["/".join(key.split("/")[:num_folders]) for key in keys]
     is_nested = all(key.count("/") > num_folders for key in keys)
-    kinds = [(f"({WORD})", everywhere), *([(FOLDER, everywhere)] if is_nested else []), (f"({BEGINNING})", folders)]
+    below = [(FOLDER, everywhere)] if is_nested else []
+    kinds = [(f"({_words_in(keys)})", everywhere), *below, (f"({BEGINNING})", folders)]
     for expression, within in kinds:
         names = [match[1] if (match := re.search(expression, key)) else "" for key in keys]
         if suggested := _if_sound(expression, names, keys, labels, within):
             return suggested
     return None
+
+
+def _words_in(keys: Sequence[str]) -> str:
+    """Expression of a thing and its number, anywhere in a path; of the things, those that these paths name."""
+    matches = (re.search(f"(?i:({THINGS})){NUMBER}", key) for key in keys)
+    words = sorted({match[1].lower() for match in matches if match})
+    return f"(?i:{'|'.join(words) or THINGS}){NUMBER}"
 
 
 def _if_sound(

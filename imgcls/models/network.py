@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from imgcls.config.keys import ModelConfig
+from imgcls.config.toml import as_options
 from imgcls.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """(mean, std), each a tuple of one value per channel in [0, 1]."""
 
-AS_RGB = "set data.channels = 3, which repeats grey three times"
+RGB, AS_RGB = {"data.channels": 3}, "set data.channels = 3, which repeats grey three times"
+RANDOM_WEIGHTS = {"model.weights": ""}
+"""Remedies of networks that take RGB images alone, or that have no such weights."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ class Network:
             raise ConfigError(
                 f"model.weights = {config.weights!r}: nobody publishes weights for {config.name}; name a .pt, .pth or "
                 ".safetensors file, or choose model.name = 'torchvision:resnet18' or 'torchvision:resnet34' with "
-                "model.weights = 'pretrained'"
+                "model.weights = 'pretrained'",
+                RANDOM_WEIGHTS,
             )
         return config
 
@@ -124,6 +128,10 @@ class Library(Network):
         """
         raise NotImplementedError
 
+    def usual_side(self, config: ModelConfig) -> int:
+        """Side in pixels of the images that the network was published for."""
+        raise NotImplementedError
+
     def build_or_refuse(
         self, config: ModelConfig, num_classes: int, channels: int, image_size: int, download: bool
     ) -> nn.Module:
@@ -141,9 +149,10 @@ class Library(Network):
         except InputError:
             raise
         except Exception as error:  # a size is refused by an assert, by a kernel or by arithmetic
+            own = as_options({"data.image_size": self.usual_side(config)})
             raise InputError(
                 f"{config.name} cannot take images of {image_size} x {image_size} pixels: {error}; choose another "
-                "data.image_size"
+                f"data.image_size, such as the usual one of this network: {own}"
             ) from error
         if output_shape != (1, num_classes):
             raise InputError(
@@ -156,12 +165,14 @@ def refuse_other(config: ModelConfig, **always: Any) -> None:
     """A network refuses other values of [model] than those that it declares to have always.
 
     Raises:
-        ConfigError: naming the key, its value and the remedy.
+        ConfigError: naming every such key, its value and the remedy.
     """
-    for key, value in always.items():
-        given = getattr(config, key)
-        if given not in (ModelConfig.model_fields[key].default, value):
-            raise ConfigError(
-                f"model.{key} = {given!r}: {config.name} always has {value!r}; leave it out, or choose it freely "
-                "with model.name = 'resnet'"
-            )
+    default = {key: ModelConfig.model_fields[key].default for key in always}
+    wrong = [key for key, value in always.items() if getattr(config, key) not in (default[key], value)]
+    if wrong:
+        it = "it" if len(wrong) == 1 else "them"
+        each = (f"model.{key} = {getattr(config, key)!r}: {config.name} always has {always[key]!r}" for key in wrong)
+        raise ConfigError(
+            f"{'; '.join(each)}; leave {it} out, or choose {it} freely with model.name = 'resnet'",
+            {f"model.{key}": default[key] for key in wrong},
+        )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from imgcls.config.keys import ModelConfig
 from imgcls.errors import ConfigError
-from imgcls.models.network import AS_RGB, Network, refuse_other
+from imgcls.models.network import AS_RGB, RGB, Network, refuse_other
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,12 +23,15 @@ class RandomEncoderThenResNet(Network):
         """Resolves `random-encoder`: its ResNet is a ResNet-18 with the small stem and 64 channels."""
         refuse_other(config, depth=18, stem="small")
         if channels != 3:
-            raise ConfigError(f"model.name = 'random-encoder' takes RGB images, not {channels} channel; {AS_RGB}")
+            raise ConfigError(f"model.name = 'random-encoder' takes RGB images, not {channels} channel; {AS_RGB}", RGB)
         if image_size % config.patch:
-            sides = [str(side) for side in range(1, image_size + 1) if image_size % side == 0]
+            sides = [side for side in range(1, image_size + 1) if image_size % side == 0]
+            largest = max(side for side in sides if side <= config.patch)
             raise ConfigError(
                 f"model.patch = {config.patch} does not divide data.image_size = {image_size}; "
-                f"patches that do: {', '.join(sides)}; or choose a multiple of {config.patch} for data.image_size"
+                f"patches that do: {', '.join(map(str, sides))}; or choose a multiple of {config.patch} for "
+                "data.image_size",
+                {"model.patch": largest},
             )
         return config.model_copy(update={"depth": 18, "width": config.width or 64, "stem": "small"})
 

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imgcls.config.keys import ModelConfig
+from imgcls.config.toml import as_options
 from imgcls.errors import ConfigError
 from imgcls.models.network import Library, Listed, Network, Normalisation
 from imgcls.models.pretrained_weights import load_weights
@@ -64,9 +66,28 @@ def resolve_model(config: ModelConfig, channels: int, image_size: int) -> ModelC
         ConfigError: naming the key, its value and the remedy.
         InputError: timm, or a package of weights, is not installed.
     """
-    network = _network(config.name)
-    _refuse_unused(config)
-    return network.resolve(config, channels, image_size)
+    problems: list[str] = []
+    remedy: dict[str, Any] = {}
+    while True:
+        try:
+            resolved = _resolved(config, remedy, channels, image_size)
+            break
+        except ConfigError as error:
+            if remedy.keys() >= error.remedy.keys():  # no remedy is known, or it did not help
+                raise
+            problems.append(str(error))
+            remedy |= error.remedy
+    if problems:
+        words = "for random weights, add" if remedy.get("model.weights") == "" else "to mend this, add"
+        raise ConfigError("\n".join([*problems, f"{words} {as_options(remedy)}"]), remedy)
+    return resolved
+
+
+def _resolved(config: ModelConfig, changes: Mapping[str, Any], channels: int, image_size: int) -> ModelConfig:
+    own = {key.removeprefix("model."): value for key, value in changes.items() if key.startswith("model.")}
+    changed = config.model_copy(update=own)
+    _refuse_unused(changed)
+    return _network(config.name).resolve(changed, changes.get("data.channels", channels), image_size)
 
 
 def build_model(
@@ -205,9 +226,12 @@ def unused_model_keys(name: str) -> list[str]:
 
 def _refuse_unused(config: ModelConfig) -> None:
     """Refuses a key that the network does not use, because what is recorded must be what ran."""
-    for key in unused_model_keys(config.name):
-        field = ModelConfig.model_fields[key]
-        if (value := getattr(config, key)) != field.default:
-            raise ConfigError(
-                f"model.{key} = {value!r}: {config.name} has no use for it; leave it out (it is {field.default!r} then)"
-            )
+    defaults = {key: ModelConfig.model_fields[key].default for key in unused_model_keys(config.name)}
+    given = {key: getattr(config, key) for key, default in defaults.items() if getattr(config, key) != default}
+    if given:
+        it = "it" if len(given) == 1 else "them"
+        raise ConfigError(
+            f"{', '.join(f'model.{key} = {value!r}' for key, value in given.items())}: {config.name} has no use for "
+            f"{it}; leave {it} out",
+            {f"model.{key}": defaults[key] for key in given},
+        )

@@ -99,7 +99,8 @@ def check_depth(depth: int, stem: str) -> None:
     if depth in CIFAR_DEPTHS:
         raise ConfigError(
             f"model.depth = {depth} has three stages, too few for model.stem = 'standard'; "
-            f"choose model.stem = 'small', or one of the depths {_list(RESNET_DEPTHS)}"
+            f"choose model.stem = 'small', or one of the depths {_list(RESNET_DEPTHS)}",
+            {"model.depth": 18},
         )
     closest = min(known, key=lambda candidate: abs(candidate - depth))
     raise ConfigError(

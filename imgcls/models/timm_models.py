@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from imgcls.config.keys import ModelConfig
 from imgcls.errors import ConfigError, InputError
 from imgcls.models.downloads import asked_where_it_answers, downloaded, why_not_had
-from imgcls.models.network import AS_RGB, Library, Listed, Normalisation
+from imgcls.models.network import AS_RGB, RANDOM_WEIGHTS, RGB, Library, Listed, Normalisation
 from imgcls.models.pretrained_weights import (
     PACKAGE_NORMALISATION,
     PACKAGES,
@@ -43,7 +43,9 @@ class Timm(Library):
         if not config.weights or config.weights_are_a_file:
             return config
         if channels != 3:
-            raise ConfigError(f"model.weights = {config.weights!r} want RGB images, not {channels} channel; {AS_RGB}")
+            raise ConfigError(
+                f"model.weights = {config.weights!r} want RGB images, not {channels} channel; {AS_RGB}", RGB
+            )
         if config.weights_are_a_package:
             _check_package(config, name)
             return config
@@ -83,6 +85,11 @@ class Timm(Library):
         if not (download and model.pretrained_cfg["num_classes"] == num_classes):  # type: ignore[index]
             _redraw(model, self.heads(model))
         return model
+
+    def usual_side(self, config: ModelConfig) -> int:
+        """Side in pixels that timm's weights of the network were trained with; 224 where it has none."""
+        published = _timm().get_pretrained_cfg(self.bare(config))
+        return int(published.input_size[-1]) if published else 224
 
     def heads(self, model: nn.Module) -> list[str]:
         """Names of the last layers of a network of timm: distilled ones have two, bare encoders none."""
@@ -180,7 +187,8 @@ def _check_package(config: ModelConfig, name: str) -> None:
     if name != package.timm_name:
         raise ConfigError(
             f"model.weights = {config.weights!r}: with model.name = {config.name!r} they would compute something "
-            f"else than they were trained for; set model.name = 'timm:{package.timm_name}'"
+            f"else than they were trained for; set model.name = 'timm:{package.timm_name}'",
+            {"model.weights": next((key for key, other in packages_for(name).items() if other.files()), "")},
         )
     package.file()
 
@@ -199,7 +207,8 @@ def _tag(name: str, wanted: str) -> str:
     choice = ", ".join((*known, *packages_for(name))) or "no weights of its own"
     raise ConfigError(
         f"model.weights = {wanted!r}: timm:{name} has {choice}; choose one, or a .pt, .pth or .safetensors "
-        f"file{did_you_mean(wanted, known)}"
+        f"file{did_you_mean(wanted, known)}",
+        RANDOM_WEIGHTS,
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from imgcls.config.keys import ModelConfig
 from imgcls.errors import ConfigError, InputError
 from imgcls.models.downloads import downloaded_from
-from imgcls.models.network import AS_RGB, Library, Listed, Normalisation
+from imgcls.models.network import AS_RGB, RANDOM_WEIGHTS, RGB, Library, Listed, Normalisation
 from imgcls.models.pretrained_weights import find_package, packages_as_a_way_out
 from imgcls.text import did_you_mean
 
@@ -34,11 +34,12 @@ class Torchvision(Library):
                 f"{did_you_mean(name, known)}"
             )
         if channels != 3:
-            raise ConfigError(f"model.name = '{config.name}' takes RGB images, not {channels} channel; {AS_RGB}")
+            raise ConfigError(f"model.name = '{config.name}' takes RGB images, not {channels} channel; {AS_RGB}", RGB)
         if config.weights_are_a_package:
             package = find_package(config.weights)
             raise ConfigError(
-                f"model.weights = {config.weights!r} are for model.name = 'timm:{package.timm_name}' alone"
+                f"model.weights = {config.weights!r} are for model.name = 'timm:{package.timm_name}' alone",
+                RANDOM_WEIGHTS,
             )
         if not config.weights or config.weights_are_a_file:
             return config
@@ -55,6 +56,10 @@ class Torchvision(Library):
             _simplify(model)
         _fit_head(model, self.heads(model), num_classes)
         return model
+
+    def usual_side(self, config: ModelConfig) -> int:
+        """Side in pixels of the images that torchvision's weights of the network take."""
+        return int(_weights(self.bare(config)).DEFAULT.transforms().crop_size[0])
 
     def normalisation(self, config: ModelConfig) -> Normalisation:
         """Mean and std as torchvision publishes them."""
@@ -104,7 +109,8 @@ def _weights_name(name: str, wanted: str) -> str:
         return str(_weights(name).DEFAULT.name)
     raise ConfigError(
         f"model.weights = {wanted!r}: torchvision:{name} has {', '.join(known)}; choose one, or a .pt, .pth or "
-        f".safetensors file{did_you_mean(wanted, known)}"
+        f".safetensors file{did_you_mean(wanted, known)}",
+        RANDOM_WEIGHTS,
     )
 
 

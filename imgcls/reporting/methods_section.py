@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterator, Mapping
 
-from imgcls.config.keys import AugmentConfig, Reported
+from imgcls.config.key_names import Reported
+from imgcls.config.keys import AugmentConfig
 from imgcls.data.decode import PAD_LEVEL
 from imgcls.record import UNKNOWN, RunRecord, Tag
 from imgcls.text import counted

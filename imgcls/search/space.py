@@ -9,6 +9,7 @@ import optuna
 
 from imgcls.config.keys import Experiment
 from imgcls.config.ranges import Options, Range, Scalar
+from imgcls.config.toml import as_options
 from imgcls.errors import ConfigError, InputError
 from imgcls.models.registry import resolve_model
 from imgcls.project import Project
@@ -76,19 +77,32 @@ def own_values(resolved: Experiment, space: Space) -> Values:
     """The search space's keys with the values that the experiment itself gives them, which trial 0 runs.
 
     Raises:
-        ConfigError: a value that lies outside its own search space, or between two of its steps.
+        ConfigError: every value that lies outside its own search space, or between two of its steps.
     """
     own: Values = {}
-    for key, options in space.items():
+    for key in space:
         section, _, field = key.partition(".")
-        value = getattr(getattr(resolved, section), field)
-        if value not in options:
-            raise ConfigError(
-                f"{key} = {value!r} lies outside its search.space ({describe(options)}){_neighbours(options, value)}; "
-                "trial 0 runs the experiment's own values, so change one of the two"
-            )
-        own[key] = value
+        own[key] = getattr(getattr(resolved, section), field)
+    if outside := {key: value for key, value in own.items() if value not in space[key]}:
+        each = (
+            f"{key} = {value!r} lies outside its search.space ({describe(space[key])}){_neighbours(space[key], value)}"
+            for key, value in outside.items()
+        )
+        wider = {f"{SPACE}.{key}": _widened(space[key], value) for key, value in outside.items()}
+        raise ConfigError(
+            f"{'; '.join(each)}; trial 0 runs the experiment's own values, so change one of the two, such as with "
+            f"{as_options(wider)}"
+        )
     return own
+
+
+def _widened(options: Options, value: Any) -> Options:
+    """The search space of a key, with one more value."""
+    if not isinstance(options, Range):
+        return (*options, value)
+    if options.step is not None or (options.log and value <= 0):
+        return (options.low, value, options.high)
+    return Range(low=min(options.low, value), high=max(options.high, value), log=options.log)
 
 
 def _neighbours(options: Options, value: Any) -> str:
@@ -111,32 +125,40 @@ def grid(space: Space, most: int | None = None) -> list[Values]:
     return [_grid_point(space, number) for number in range(size if most is None else min(size, most))]
 
 
-def grid_size(space: Space) -> int:
+def grid_size(space: Space, own: Values | None = None) -> int:
     """The search space's size as a grid: the number of combinations of its values.
+
+    Args:
+        space: lists, and ranges that have steps.
+        own: the experiment's own values, which the remedy of an error proposes to keep.
 
     Raises:
         ConfigError: a continuous or a logarithmic range, which has no grid.
     """
-    return math.prod(_length(key, options) for key, options in space.items())
+    if endless := {key: of for key, of in space.items() if isinstance(of, Range) and of.num_values is None}:
+        kinds = (f"{key} is a {'logarithmic' if of.whole else 'continuous'} range" for key, of in endless.items())
+        lists = {f"{SPACE}.{key}": _few_values(of, (own or {}).get(key, of.low)) for key, of in endless.items()}
+        raise ConfigError(
+            f'{SPACE}: {", ".join(kinds)}, which search.sampler = "grid" cannot walk; give it a step, or list its '
+            f"values, such as with {as_options(lists)}"
+        )
+    return math.prod(_length(options) for options in space.values())
+
+
+def _few_values(options: Range, own: Scalar) -> tuple[Scalar, ...]:
+    return tuple(sorted({options.low, own, options.high}))
 
 
 def _grid_point(space: Space, number: int) -> Values:
     point: Values = {}
     for key, options in reversed(list(space.items())):
-        number, index = divmod(number, _length(key, options))
+        number, index = divmod(number, _length(options))
         point[key] = options.value(index) if isinstance(options, Range) else options[index]
     return {key: point[key] for key in space}
 
 
-def _length(key: str, options: Options) -> int:
-    if not isinstance(options, Range):
-        return len(options)
-    if options.num_values is not None:
-        return options.num_values
-    raise ConfigError(
-        f"search.space: {key} is a {'logarithmic' if options.whole else 'continuous'} range, "
-        'which search.sampler = "grid" cannot walk; list its values, or give it a step'
-    )
+def _length(options: Options) -> int:
+    return len(options) if not isinstance(options, Range) else options.num_values or 0
 
 
 def extremes(options: Options) -> tuple[Scalar, ...]:
@@ -184,6 +206,7 @@ MOST_PAIRS = 4_000
 def check_space(experiment: Experiment, project: Project) -> None:
     """Refuses a search space with impossible values, or pairs of values, before a trial fails in the night."""
     channels = 1 if experiment.data.channels == 1 else 3
+    _check_warmups(experiment)
     checked = set()
     for values in (*single_values(experiment), *_pairs_of_values(experiment)):
         changed = experiment.replace(values, origin=SPACE)
@@ -198,6 +221,32 @@ def check_space(experiment: Experiment, project: Project) -> None:
                     raise
                 pair = " with ".join(f"{key} = {value!r}" for key, value in values.items())
                 raise ConfigError(f"{SPACE}: {pair} is impossible: {error}") from error
+
+
+WARMUP = "train.warmup_epochs"
+
+
+def _check_warmups(experiment: Experiment) -> None:
+    """Refuses warm-ups that do not end within the epochs of every trial."""
+    options, epochs = experiment.search.space.get(WARMUP), experiment.train.epochs
+    if options is None or "train.epochs" in experiment.search.space or (longest := _longest(options)) < epochs:
+        return
+    shorter = as_options({f"{SPACE}.{WARMUP}": _below(options, epochs, experiment.train.warmup_epochs)})
+    raise ConfigError(
+        f"{SPACE}: {WARMUP} = {longest}: does not end within train.epochs = {epochs}; train for longer, or add "
+        f"{shorter}"
+    )
+
+
+def _below(options: Options, limit: int, own: int) -> Options:
+    """The search space of a key of whole numbers, without what is not below a limit, and with the own value."""
+    if isinstance(options, Range) and options.step is None and options.low <= own and options.low < limit - 1:
+        return Range(low=options.low, high=limit - 1, log=options.log)
+    return tuple(value for value in range(limit) if value == own or value in options)
+
+
+def _longest(options: Options) -> int:
+    return max(int(epochs) for epochs in extremes(options))
 
 
 def single_values(experiment: Experiment) -> Iterator[Values]:
@@ -222,8 +271,8 @@ def _table(key: str) -> str:
 
 def pruner_warmup_of(resolved: Experiment) -> int:
     """The search space's longest warm-up, or more: the epochs of every trial that the pruner does not judge."""
-    warmups = resolved.search.space.get("train.warmup_epochs", (resolved.train.warmup_epochs,))
-    longest = max(int(epochs) for epochs in extremes(warmups))
+    warmups = resolved.search.space.get(WARMUP, (resolved.train.warmup_epochs,))
+    longest = _longest(warmups)
     asked = resolved.search.pruner_warmup_epochs
     if asked == "auto":
         return longest + 1

@@ -143,7 +143,7 @@ class Sweep:
         own = spaces.own_values(self.prepared.experiment, search.space)
         if search.sampler != "grid":
             return [own]
-        if (size := spaces.grid_size(search.space)) > search.trials:
+        if (size := spaces.grid_size(search.space, own)) > search.trials:
             log.warning("the grid has %d combinations, and search.trials = %d are run", size, search.trials)
         others = spaces.grid(search.space, search.trials)
         return [own, *(values for values in others if values != own)][: search.trials]

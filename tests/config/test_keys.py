@@ -1,5 +1,6 @@
 import os
 import re
+import shlex
 import string
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from imgcls.config.keys import AugmentConfig, DataConfig, Experiment, ModelConfi
 from imgcls.config.load import load_experiment
 from imgcls.config.ranges import Range
 from imgcls.config.synonyms import OTHER_NAMES, key_called
-from imgcls.config.toml import parse_override
+from imgcls.config.toml import as_options, parse_override
 from imgcls.errors import ConfigError
 from imgcls.project import Project, find_experiment
 
@@ -345,8 +346,9 @@ BAD = {
     "augment.cutmix = -1.0": "augment.cutmix = -1.0: must be at least 0.0",
     "augment.cutmix = inf": "augment.cutmix = inf: must be finite",
     "train.warmup_epochs = 30": "train.warmup_epochs = 30: does not end within train.epochs = 30; "
-    "lower it, or train for longer",
-    "train.epochs = 1": "train.warmup_epochs = 1: does not end within train.epochs = 1; lower it, or train for longer",
+    "train for longer, or add --set train.warmup_epochs=1",
+    "train.epochs = 1\ntrain.warmup_epochs = 1": "train.warmup_epochs = 1: does not end within train.epochs = 1; "
+    "train for longer, or add --set train.warmup_epochs=0",
     # one line where pydantic has one for each member of a union
     'data.mean = [1, "a"]': 'data.mean = [1, "a"]: item 2 must be a number',
     "data.mean = [0.5, 2.0]": "data.mean = [0.5, 2.0]: item 2 must be at most 1.0",
@@ -643,7 +645,7 @@ def test_a_section_that_is_given_a_value_is_told_from_an_unknown_key(tmp_path, s
         ("data.path=\udcff", "--set: data.path = '\\udcff': must be valid UTF-8"),
         ("train=4", "--set: train = 4: is a section; name a key of it, such as train.epochs"),
         ("train.warmup_epochs=30", "--set: train.warmup_epochs = 30: does not end within train.epochs = 30; "
-         "lower it, or train for longer"),
+         "train for longer, or add --set train.warmup_epochs=1"),
         ("search.space.train.lr.low=1", "--set: search.space.train.lr.low = 1: must be a table or a list"),
     ],
 )  # fmt: skip
@@ -662,6 +664,24 @@ def test_replace_says_where_a_value_came_from_and_leaves_the_original():
         experiment.replace({"train.lr": 0}, origin="trial 3")
     assert experiment.replace({"train.lr": 0.5}).train.lr == 0.5
     assert experiment == Experiment(name="n")
+
+
+def test_the_warm_up_follows_the_epochs_until_it_is_given():
+    short = Experiment(name="n").replace({"train.epochs": 1})
+    assert short.train.warmup_epochs == 0
+    assert short == Experiment(name="n").replace({"train.epochs": 1, "train.warmup_epochs": 0})
+    assert short.replace({"train.epochs": 2}).train.warmup_epochs == 1
+    assert short.replace({"train.lr": 0.5}).train.warmup_epochs == 0
+    given = Experiment(name="n").replace({"train.epochs": 5, "train.warmup_epochs": 1})
+    with pytest.raises(ConfigError, match=r"^--set contradicts the experiment: train\.warmup_epochs = 1: does not end"):
+        given.replace({"train.epochs": 1}, origin="--set")
+
+
+@pytest.mark.parametrize("value", [0, "", "auto", "12", "a b", "it's", "ü", [0.1, 0.2], {"low": 1, "high": 2}, True])
+def test_options_are_read_as_they_are_shown(value):
+    tokens = shlex.split(as_options({"a.b": value, "c": 1}))
+    assert [tokens[0], tokens[2]] == ["--set", "--set"]
+    assert dict(map(parse_override, tokens[1::2])) == {"a.b": value, "c": 1}
 
 
 def test_an_experiment_cannot_be_changed_in_place():

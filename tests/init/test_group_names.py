@@ -26,6 +26,7 @@ def test_names_of_patients_and_bursts_suggest_their_groups(keys, num_groups, of_
     found = suggested_groups(keys, [key.startswith("dog") for key in keys], num_folders=1)
     assert found is not None
     assert (found.num_groups, re.search(found.expression, keys[0])[1]) == (num_groups, of_first)
+    assert len(found.expression) < 60
     assert all(re.search(found.expression, key) for key in keys)
 
 
@@ -73,6 +74,7 @@ def test_a_few_names_without_a_group_are_groups_of_their_own(pattern, num_others
     assert (found is not None) == is_asked
     if found:
         assert (found.num_groups, found.num_alone) == (10, num_others)
+        assert len(found.expression) < 95
         names = [re.search(found.expression, key)[1] for key in keys]
         assert names[-num_others:] == others
         assert len(set(names)) == 10 + num_others

@@ -57,6 +57,7 @@ def test_every_value_stands_right_below_its_own_reason(made):
 
 def check_reasons(result):
     lines = result.experiment.read_text().splitlines()
+    assert max(map(len, lines)) <= 110
     lines = lines[lines.index("[data]") :]
     told = []
     for at, line in enumerate(lines):
