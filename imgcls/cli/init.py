@@ -28,8 +28,8 @@ def init(
     Example: imgcls init pets photographs --budget 1h
     """
     from imgcls.init.budget import in_words, parse_budget
+    from imgcls.init.refusals import named_folder
     from imgcls.init.verb import init as look_and_write
-    from imgcls.init.verb import named_folder
     from imgcls.project import Project
 
     seconds, root = parse_budget(budget), Project.around(Path.cwd()).root

@@ -1,25 +1,21 @@
 """From a folder to an experiment file, a page about the images, and a run of kind `init`."""
 
 import logging
-import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
-from imgcls.config.keys import AugmentConfig, DataConfig, Name
-from imgcls.errors import ConfigError, InputError, ResourceError
+from imgcls.config.keys import AugmentConfig, DataConfig
 from imgcls.files import written_aside
 from imgcls.init.budget import in_words
 from imgcls.init.choices import Proposal, propose
-from imgcls.init.experiment_file import already_there, experiment_text, write_experiment
+from imgcls.init.experiment_file import experiment_text, write_experiment
 from imgcls.init.findings import findings, flat
 from imgcls.init.look import list_folder, look_through, path_as_written
 from imgcls.init.page import images_page
 from imgcls.init.recipe import choose_recipe
+from imgcls.init.refusals import check_name, check_place, check_writable, store_that_exists
 from imgcls.project import MLRUNS, Project
 from imgcls.record import Artifact
 from imgcls.text import duration
@@ -67,14 +63,14 @@ def init(name: str, folder: Path, budget: float, root: Path, *, follow_symlinks:
         DataError: the folder cannot be used; every offender is listed.
         ResourceError: nothing can be written into the project.
     """
-    project, path = Project(root), root / "experiments" / f"{name}.toml"
-    _check(name, path)
-    _check_place(folder, root)
-    _check_writable(path.parent, root)
-    _check_writable(root / MLRUNS / PAGES, root)
+    project, path, page = Project(root), root / "experiments" / f"{name}.toml", root / MLRUNS / PAGES / f"{name}.html"
+    check_name(name, path)
+    check_place(folder, root)
+    check_writable(root, path.parent, page.parent, root / MLRUNS / ".claims", root / MLRUNS / name)
     log.info("looking through %s", folder)
     data = DataConfig(path=path_as_written(folder, root), follow_symlinks=follow_symlinks)
     found = list_folder(data, project)
+    tracker = store_that_exists(root, name)
     recipe = choose_recipe(found, budget)
     augment = AugmentConfig(random_resized_crop=tuple(recipe.values["augment.random_resized_crop"]))
     read = {key.removeprefix("data."): value for key, value in recipe.values.items() if key.startswith("data.")}
@@ -83,9 +79,8 @@ def init(name: str, folder: Path, budget: float, root: Path, *, follow_symlinks:
     rows = findings(look)
     title = f"What `imgcls init` proposes for {data.path}, for a sweep of {duration(budget)} on this machine:"
     text, html = experiment_text(proposal, rows, title), images_page(look, proposal, rows, str(folder))
-    page = root / MLRUNS / PAGES / f"{name}.html"
     with ExitStack() as undo:
-        with Tracker(root).start_run(name, kind="init", name=f"init {name}") as run:
+        with (tracker or Tracker(root)).start_run(name, kind="init", name=f"init {name}") as run:
             run.log_text(Artifact.PROPOSED, text)
             run.log_text(Artifact.IMAGES_PAGE, html)
             run.describe(_description(proposal, rows))
@@ -97,64 +92,10 @@ def init(name: str, folder: Path, budget: float, root: Path, *, follow_symlinks:
     return Made(path, page, run.run_id, rows, flat(look), proposal)
 
 
-def named_folder(typed: str) -> Path:
-    """The folder that a user typed.
-
-    Raises:
-        InputError: it is empty, as a variable of the shell is that is not set; a path would take it for ".".
-    """
-    if not typed.strip():
-        raise InputError(
-            f"FOLDER = {typed!r}: is empty; name the folder of images (is a variable of the shell not set?)"
-        )
-    return Path(typed)
-
-
 def _write_page(path: Path, html: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
         aside.write_text(html, encoding="utf-8")
-
-
-def _check_place(folder: Path, root: Path) -> None:
-    """Refuses a project that lies in the folder of images, into which nothing is written."""
-    images = folder.resolve()
-    if root.resolve().is_relative_to(images):
-        raise InputError(
-            f"FOLDER = {folder}: init would write experiments/ and mlruns/ into {root}, which is "
-            f"{'the folder' if root.resolve() == images else 'inside the folder'} of images; go to a folder outside "
-            f"of it, such as {images.parent}, and name the images {images.name} there"
-        )
-
-
-def _check_writable(place: Path, root: Path) -> None:
-    """Refuses a project into which nothing can be written, before any work; the test leaves no file."""
-    there = next(each for each in (place, *place.parents) if os.path.lexists(each))
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise ResourceError(
-            f"{there}: init cannot write there ({error.strerror or error}), and has to make "
-            f"{os.path.relpath(place, root)}/ in the project folder {root}; "
-            "change who may write there, or start in a folder of your own"
-        ) from error
-
-
-def _check(name: str, path: Path) -> None:
-    if name.lower().endswith(".toml"):
-        raise ConfigError(
-            f"NAME = {name!r}: is the name of the experiment, without .toml; write {name[: -len('.toml')]!r}"
-        )
-    try:
-        TypeAdapter(Name).validate_python(name)
-    except ValidationError as error:
-        raise ConfigError(
-            f"NAME = {name!r}: must be up to 100 letters, digits, dots, underscores and hyphens, the first a letter or "
-            "digit"
-        ) from error
-    if os.path.lexists(path):
-        raise already_there(path)
 
 
 def _description(proposal: Proposal, rows: list[tuple[str, str]]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from mlflow.entities import Experiment as StoredByMlflow
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.tracking import MlflowClient
@@ -33,13 +34,27 @@ def experiment_id(client: MlflowClient, name: str, folder: Path | None, places: 
                 raise
             found = client.get_experiment_by_name(name)  # another process was faster
             assert found is not None
+    _check_open(found, places)
+    return str(found.experiment_id)
+
+
+def check_experiment(client: MlflowClient, name: str, places: Places) -> None:
+    """Refuses an experiment that exists and takes no runs.
+
+    Raises:
+        InputError: the experiment was deleted, or its artifacts cannot be written from here.
+    """
+    if (found := client.get_experiment_by_name(name)) is not None:
+        _check_open(found, places)
+
+
+def _check_open(found: StoredByMlflow, places: Places) -> None:
     if found.lifecycle_stage == "deleted":
         raise InputError(
-            f"the MLflow experiment {name!r} was deleted; restore it "
+            f"the MLflow experiment {found.name!r} was deleted; restore it "
             f"(mlflow experiments restore -x {found.experiment_id}) or give this one another name"
         )
     places.to_write(found.artifact_location)
-    return str(found.experiment_id)
 
 
 class StoredExperiment:

@@ -26,7 +26,7 @@ from imgcls.stored_names import metrics_of_stored, process_filter, process_of, p
 from imgcls.tracking.artifact_places import Places
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed, out_of_sight
 from imgcls.tracking.credentials import redacted, scrubbed
-from imgcls.tracking.experiments import StoredExperiment, experiment_id
+from imgcls.tracking.experiments import StoredExperiment, check_experiment, experiment_id
 from imgcls.tracking.heartbeat import beating, seconds_to_silence
 from imgcls.tracking.mlflow_internals import create_database, quieten, remember_opened
 from imgcls.tracking.provenance import git_tags, versions, who_runs
@@ -204,6 +204,10 @@ class Tracker:
     def experiment(self, name: str) -> StoredExperiment:
         """The experiment of a run of this store; it is looked up, and not made."""
         return StoredExperiment.named(self._client, name)
+
+    def check_experiment(self, name: str) -> None:
+        """Refuses an experiment of this store that takes no runs, before any work; see `check_experiment`."""
+        check_experiment(self._client, name, self._places)
 
     def _experiment_id(self, name: str) -> str:
         folder = self.root / MLRUNS / name if self._keeps_artifacts else None

@@ -115,6 +115,11 @@ def _check_utf_8(path: Path) -> None:
             ) from None
 
 
+def store_file(root: Path) -> Path | None:
+    """The SQLite file at the store's address, of a project at `root`, whether it exists or not; None for a server."""
+    return database_behind(os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(root.resolve() / "mlflow.db"))
+
+
 def check_recorded(root: Path) -> None:
     """Refuses a project without a tracking store, where one would be made and nothing be found in it.
 
