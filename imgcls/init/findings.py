@@ -41,6 +41,7 @@ def _rows(look: Look) -> Iterator[tuple[str, str]]:
     yield "Sizes", f"{common}{others}; median of the shorter side {headers.shorter_side}"
     yield "Colour", "none: every train image is grey" if look.are_grey else ""
     yield "Not images", ignored_in_words(dataset.ignored)
+    yield "A table", look.found.other_labels
     yield "Unreadable", _unreadable(look)
     if several := dataset.num_several_frames:
         yield "Several frames", f"in {_num(several, 'file')}, of which the first frame or page is used"

@@ -19,12 +19,14 @@ from imgcls.data.decode_workers import SECONDS_PER_IMAGE, SECONDS_PER_PIXEL, cor
 from imgcls.data.image_set import DecodedImages, SourceImages
 from imgcls.data.image_warnings import held_warnings
 from imgcls.data.sources import open_source
+from imgcls.data.sources.folder_layout import NoClassesError
 from imgcls.data.sources.source import Source
 from imgcls.data.splits import Dataset, dataset_of
 from imgcls.errors import DataError, UnreadableImageError, UnreadableImagesError
 from imgcls.init.group_names import SuggestedGroups, suggested_groups
 from imgcls.init.headers import Headers, read_headers
-from imgcls.init.one_class import one_class_only
+from imgcls.init.label_table import other_labels
+from imgcls.init.one_class import no_classes, one_class_only
 from imgcls.init.symmetry import Symmetry, symmetry_of
 from imgcls.project import Project
 from imgcls.text import listed
@@ -52,10 +54,12 @@ class Found:
     Attributes:
         source: what the folder brings.
         headers: of train and val files, or of all files where the splits are carved.
+        other_labels: what to know of a table that may hold other labels than the folders; "" without one.
     """
 
     source: Source
     headers: Headers
+    other_labels: str = ""
 
     @property
     def tables(self) -> tuple[SourceImages, ...]:
@@ -197,7 +201,10 @@ def list_folder(data: DataConfig, project: Project) -> Found:
     Raises:
         DataError: the folder cannot be used as it is; every offender is listed.
     """
-    source = open_source(data, project.images(data))
+    try:
+        source = open_source(data, project.images(data))
+    except NoClassesError as error:
+        raise no_classes(error, project.images(data)) from error
     if len(source.class_names) < 2:
         raise one_class_only(source, project.images(data))
     shown = [source.everything] if source.everything is not None else [
@@ -206,7 +213,8 @@ def list_folder(data: DataConfig, project: Project) -> Found:
     headers = read_headers(shown)
     if not len(headers.sizes):
         raise _nothing_readable(data, headers.num_files, list(_reasons(shown[0])))
-    return Found(source, headers)
+    keys = [key for table in shown for key in table.keys]
+    return Found(source, headers, other_labels(project.images(data), keys, source.class_names))
 
 
 def _reasons(table: SourceImages) -> Iterator[str]:

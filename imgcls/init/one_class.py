@@ -3,13 +3,11 @@
 from pathlib import Path
 
 from imgcls.data.image_formats import is_image_name
-from imgcls.data.sources.folder_layout import is_set_aside
+from imgcls.data.sources.folder_layout import NoClassesError, is_set_aside
 from imgcls.data.sources.source import Source
 from imgcls.errors import DataError
+from imgcls.init.label_table import find_label_table
 from imgcls.text import nfc
-
-TABLES = (".csv", ".tsv", ".xlsx", ".json", ".jsonl", ".parquet")
-"""Endings of files that may hold labels."""
 
 MOST_CLASSES = 5
 """Number of classes that an error names."""
@@ -42,15 +40,22 @@ def _deeper(above: Path, folder: Path, *, is_split: bool) -> str:
     return f"{holds}: if these are the classes, " + (f"move them into {above}" if is_split else "give that folder")
 
 
-def _labels(*folders: Path) -> str:
+def _labels(images: Path, above: Path, folder: Path) -> str:
     """The remedy where a file beside the images or above them may hold their labels."""
-    tables = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix.lower() in TABLES]
-    if not tables:
-        return ""
-    return (
-        f"labels are not read from {tables[0].name}: make one folder per class, FOLDER/CLASS/IMAGE, and copy each "
-        "image into the folder of its label. docs/init.md has a script for it"
-    )
+    table = find_label_table(folder, above, images)
+    return table.remedy(folder) if table else ""
+
+
+def no_classes(error: NoClassesError, images: Path) -> DataError:
+    """The error of a folder of images without class folders, with the remedy where labels stand in a table.
+
+    Args:
+        error: of the source.
+        images: the folder that the user named.
+    """
+    folder = error.folder
+    table = find_label_table(folder, *(each for each in folder.parents if each.is_relative_to(images)))
+    return DataError(f"{error}; {table.remedy(folder)}") if table else error
 
 
 def _folders(folder: Path) -> list[Path]:

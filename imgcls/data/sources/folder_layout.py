@@ -100,6 +100,14 @@ def _refuse_beside_classes(root: Path, splits: Mapping[Split, Path], folders: Se
         )
 
 
+class NoClassesError(DataError):
+    """Error of a layout without class folders; `folder` should hold them."""
+
+    def __init__(self, folder: Path, stray: str) -> None:
+        super().__init__(f"{folder} has no class folders; expected {folder.name}/CLASS/IMAGE.png{stray}")
+        self.folder = folder
+
+
 def class_folders(folder: Path) -> dict[str, Path]:
     """The layout's class folders: name of each class, in NFC and sorted -> its folder.
 
@@ -109,7 +117,7 @@ def class_folders(folder: Path) -> dict[str, Path]:
     folders = _folders(folder)
     if not folders:
         stray = "; images that lie in it directly have no class" if _has_images(folder) else ""
-        raise DataError(f"{folder} has no class folders; expected {folder.name}/CLASS/IMAGE.png{stray}")
+        raise NoClassesError(folder, stray)
     names = [path.name for path in folders]
     formulas = [f"{str(folder / name)!r}: a spreadsheet would compute it" for name in names if FORMULA.match(name)]
     stop_on([*illegible(folder, names), *formulas, *_same_in_nfc(folders)], "classes that must be renamed")
