@@ -32,7 +32,7 @@ test: setup  ## the everyday tests, under five minutes on two cores
 test-slow: setup  ## the tests that take longer: commands in a shell, workers, kills, the README's commands
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not browser"
 
-# Debian's Chromium; Playwright downloads no browser.
+# Debian's Chromium; Playwright downloads no browser. Without it the tests fail; IMGCLS_WITHOUT_BROWSER=1 leaves them out.
 test-browser: setup  ## MLflow's UI, Optuna's dashboard and the reports, in Chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 

@@ -10,14 +10,8 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,31 +30,6 @@ WINDOW = (1200, 640)
 
 LONGEST_WAIT = 120_000
 """Milliseconds for a page to show what is photographed."""
-
-
-@contextmanager
-def mlflow_ui(project: Path) -> Iterator[str]:
-    """Plain `mlflow ui` in a project's folder, on a free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    light = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_WORKERS": "1"}
-    command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port)]
-    server = subprocess.Popen(
-        command,
-        cwd=project,
-        env=light,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        next(line for line in server.stderr or () if "running on http" in line)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.communicate()
 
 
 def save(png: bytes, name: str) -> None:
@@ -104,6 +73,7 @@ def main() -> None:
     from imgcls.reporting.where_to_look import page_of
     from imgcls.tracking.find_run import find_run
     from imgcls.tracking.store import Tracker
+    from imgcls.tracking.ui_server import serving
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("project", type=Path)
@@ -118,11 +88,11 @@ def main() -> None:
         "sweep-report": (sweep.folder or runs) / Artifact.REPORT_HTML,
         "test-report": (looks[-1].folder if looks and looks[-1].folder else runs) / Artifact.REPORT_HTML,
     }
-    with sync_playwright() as playwright, mlflow_ui(project) as address:
+    with sync_playwright() as playwright, serving(None, project) as ui:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WINDOW[0], "height": WINDOW[1]})
         page.set_default_timeout(LONGEST_WAIT)
-        save(trials(page, address + page_of(sweep, tracker)), "compare")
+        save(trials(page, ui.address + page_of(sweep, tracker)), "compare")
         for name, source in sources.items():
             if source.is_file():
                 save(first_screen(page, source), name)

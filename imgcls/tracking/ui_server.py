@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -53,11 +53,11 @@ class UiServer:
 
 
 @contextmanager
-def serving(uri: str, root: Path, port: int = 0) -> Iterator[UiServer]:
+def serving(uri: str | None, root: Path, port: int = 0) -> Iterator[UiServer]:
     """MLflow's UI on a store for the length of the block; its processes end with the block.
 
     Args:
-        uri: of the tracking store; a tracking server shows its UI itself.
+        uri: of the tracking store; a tracking server shows its UI itself. None: whatever plain `mlflow ui` finds there.
         root: the project's root.
         port: on this machine; 0 for 5000, or the next one that is free.
 
@@ -65,7 +65,7 @@ def serving(uri: str, root: Path, port: int = 0) -> Iterator[UiServer]:
         InputError: the port is taken, or named for a tracking server, which has its own.
         ResourceError: the server ended before it answered, or did not answer.
     """
-    if uri.startswith("http"):
+    if uri is not None and uri.startswith("http"):
         if port:
             raise InputError(
                 f"--port {port} is for a UI that is started here; the tracking server {redacted(uri)} shows its own: "
@@ -73,30 +73,51 @@ def serving(uri: str, root: Path, port: int = 0) -> Iterator[UiServer]:
             )
         yield UiServer(redacted(uri).rstrip("/"), None)
         return
-    port = port or _free_port()
+    port = port or free_port()
     _check_free(port)
     address = f"http://{HOST}:{port}"
+    log.info("starting MLflow's UI on port %d, which takes 10 to 20 s; Ctrl-C ends it", port)
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)]
+    with child_server("MLflow's UI", command, f"{address}/health", root, _environment(uri)) as process:
+        yield UiServer(address, process)
+
+
+@contextmanager
+def child_server(
+    name: str, command: Sequence[str], asked: str, root: Path, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server as a child process, which has answered when the block begins; its processes end with the block.
+
+    Args:
+        name: what it is called in errors.
+        command: that starts it.
+        asked: the address that it is asked for until it answers.
+        root: its working folder.
+        environment: its variables.
+
+    Raises:
+        ResourceError: it ended before it answered, or did not answer.
+    """
     with TemporaryFile() as output, stop_signals() as signals:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)],
-            cwd=root, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
-            env=_environment(uri),
+            command, cwd=root, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
+            env=environment,
         )  # fmt: skip
         try:
             signals.release()
-            log.info("starting MLflow's UI on port %d, which takes 10 to 20 s; Ctrl-C ends it", port)
-            _wait_for_answer(address, process, output.fileno())
-            yield UiServer(address, process)
+            _wait_for_answer(name, asked, process, output.fileno())
+            yield process
         finally:
             signals.hold()
             _end(process)
 
 
-def _environment(uri: str) -> dict[str, str]:
+def _environment(uri: str | None) -> dict[str, str]:
     """The store is not an argument, which others can see: its address may hold a password."""
     # MLflow looks on PATH for the web server that it starts.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return {**os.environ, **LIGHT, "MLFLOW_BACKEND_STORE_URI": uri, "PATH": path}
+    store = {} if uri is None else {"MLFLOW_BACKEND_STORE_URI": uri}
+    return {**os.environ, **LIGHT, **store, "PATH": path}
 
 
 def open_in_browser(address: str) -> None:
@@ -106,7 +127,12 @@ def open_in_browser(address: str) -> None:
         log.info("no browser was found in this session; open the address in one")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that no server has: MLflow's own, or the next one that is free.
+
+    Raises:
+        ResourceError: there is none among `NUM_PORTS`.
+    """
     for port in range(USUAL_PORT, USUAL_PORT + NUM_PORTS):
         if _is_free(port):
             return port
@@ -130,21 +156,21 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _wait_for_answer(address: str, process: subprocess.Popen[bytes], output: int) -> None:
+def _wait_for_answer(name: str, asked: str, process: subprocess.Popen[bytes], output: int) -> None:
     deadline = time.monotonic() + SECONDS_TO_START
     while time.monotonic() < deadline:
         if process.poll() is not None:
             said = os.pread(output, 100_000, 0).decode(errors="replace").strip().splitlines()[-5:]
-            raise ResourceError("MLflow's UI ended before it answered:\n" + scrubbed("\n".join(said)))
+            raise ResourceError(f"{name} ended before it answered:\n" + scrubbed("\n".join(said)))
         try:
-            urllib.request.urlopen(f"{address}/health", timeout=2).close()
+            urllib.request.urlopen(asked, timeout=2).close()
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
         else:
             return
     raise ResourceError(
-        f"MLflow's UI did not answer within {SECONDS_TO_START:.0f} s at {address}; wait until the machine is less busy "
-        "and try again, or see what `mlflow ui` says"
+        f"{name} did not answer within {SECONDS_TO_START:.0f} s at {asked}; wait until the machine is less busy and "
+        "try again, or start it in a shell to see what it says"
     )
 
 

@@ -3,20 +3,17 @@
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
+
+from imgcls.tracking.ui_server import serving
+from tests.photographs import write_photographs
 
 PATIENCE = 120_000
 """Milliseconds for a text to appear; a busy machine takes long, and no test waits longer than it must."""
@@ -81,13 +78,21 @@ def stays_here(url):
     return parts.scheme in ("data", "blob", "file", "about") or parts.hostname in ("127.0.0.1", "localhost")
 
 
+WITHOUT_BROWSER = "IMGCLS_WITHOUT_BROWSER"
+"""Environment variable by which somebody leaves the tests in a browser out."""
+
+
 @pytest.fixture(scope="session")
 def chromium():
     """Debian's Chromium: Playwright brings no browser of its own, so nothing is downloaded."""
     path = shutil.which("chromium")
+    if path is None and os.environ.get(WITHOUT_BROWSER):
+        pytest.skip(f"Chromium is not installed, and {WITHOUT_BROWSER} is set")
     if path is None:
-        pytest.skip(
-            "Chromium is not installed, and Playwright would download another browser; apt-get install chromium"
+        pytest.fail(
+            "Chromium is not installed, and Playwright would download another browser: apt-get install chromium, or "
+            f"set {WITHOUT_BROWSER}=1 to leave the tests in a browser out",
+            pytrace=False,
         )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--force-color-profile=srgb"])
@@ -115,7 +120,7 @@ def show(chromium):
 
 @dataclass
 class Swept:
-    """A project after `imgcls sweep tiny` and `imgcls evaluate best`, as a user types them, and what they printed."""
+    """A project after sweep, evaluation, comparison and init, as a user types them, and what the first two printed."""
 
     project: object
     sweep_said: str
@@ -150,7 +155,15 @@ def swept(make_project):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    return Swept(project, typed("sweep", "tiny"), typed("evaluate", "best"))
+    write_photographs(project.root / "images")
+    made = Swept(project, typed("sweep", "tiny", "--set", "report.figures=winner"), typed("evaluate", "best"))
+    typed("compare", *(run.info.run_id for run in made.of_kind("trial")), "--html", COMPARISON)
+    typed("init", "photographs", "images", "--budget", "1m")
+    return made
+
+
+COMPARISON = "comparison.html"
+"""Where the page of the comparison lies in the project."""
 
 
 def surroundings():
@@ -158,41 +171,8 @@ def surroundings():
     return os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
-@contextmanager
-def serving(folder, *command):
-    """A server in a process group of its own.
-
-    `PORT` in the command becomes a free port.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [sys.executable if word == "python" else word.replace("PORT", str(port)) for word in command]
-    light = surroundings() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_WORKERS": "1"}
-    with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(words, cwd=folder, env=light, stdout=log, stderr=log, start_new_session=True)
-    try:
-        _until_it_answers(f"http://127.0.0.1:{port}/", server, folder / "server.log")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
-
-
-def _until_it_answers(address, server, log):
-    for _ in range(PATIENCE // 100):
-        assert server.poll() is None, log.read_text()
-        try:
-            urllib.request.urlopen(address, timeout=10).close()
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError(log.read_text())
-
-
 @pytest.fixture(scope="session")
 def mlflow_ui(swept):
     """The address of plain `mlflow ui` in the project's folder."""
-    with serving(swept.project.root, "python", "-m", "mlflow", "ui", "--port", "PORT") as address:
-        yield address
+    with serving(None, swept.project.root) as ui:
+        yield ui.address

@@ -1,11 +1,13 @@
 """`optuna-dashboard` on the journal of a study, as docs/daily-use.md says."""
 
+import os
 import re
+import sys
 from pathlib import Path
 
 from playwright.sync_api import expect
 
-from tests.browser.conftest import serving
+from imgcls.tracking.ui_server import child_server, free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,9 +17,10 @@ def test_the_dashboard_shows_the_study(swept, show):
     assert "optuna-dashboard mlruns/.studies/" in page_of_the_docs
     (journal,) = (swept.project.root / "mlruns" / ".studies").glob("*.journal")
     program = "from optuna_dashboard._cli import main; main()"
-    with serving(
-        swept.project.root, "python", "-c", program, str(journal.relative_to(swept.project.root)), "--port", "PORT"
-    ) as address:
-        page = show(f"{address}/dashboard/studies/0")
+    port, root = free_port(), swept.project.root
+    command = [sys.executable, "-c", program, str(journal.relative_to(root)), "--port", str(port)]
+    address = f"http://127.0.0.1:{port}/"
+    with child_server("optuna-dashboard", command, address, root, os.environ):
+        page = show(f"{address}dashboard/studies/0")
         expect(page.get_by_text(re.compile("tiny")).first).to_be_visible()
         expect(page.get_by_text("train.lr").first).to_be_visible()
