@@ -294,7 +294,7 @@ class ReportConfig(Section):
     """The keys of [report]: which runs leave pictures; no score depends on them."""
 
     figures: Literal["winner", "all", "none"] = "winner"
-    """Runs whose pictures are drawn: `winner` (a sweep's, and every single run), `all` completed ones, or `none`."""
+    """Runs whose pictures of val are drawn: `winner` (a sweep's, and single runs), `all` completed ones, or `none`."""
 
 
 class Experiment(Section):

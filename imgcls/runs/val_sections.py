@@ -6,9 +6,11 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from imgcls.record import Artifact, RunRecord, Tag
 from imgcls.reporting.class_table import ABSENT_CLASSES, class_table
+from imgcls.reporting.image_figures import surest_mistakes
 from imgcls.reporting.report import Block, Picture, Section
 from imgcls.reporting.tables import escaped, markdown_table
 from imgcls.runs.val_figures import LAST_FIGURE
@@ -21,26 +23,32 @@ from imgcls.statistics.temperature import probabilities
 from imgcls.text import counted
 from imgcls.tracking.store import Tracker
 
-NUM_CONFUSIONS, NUM_ERRORS = 3, 10
-"""Most frequent confusions that are named, and likely label errors in the table."""
+NUM_CONFUSIONS, NUM_ROWS = 3, 10
+"""Most frequent confusions that are named, and most mistakes, and likely label errors, in a table."""
+
+NO_PICTURES = (
+    "This run left no pictures of val. To have them drawn, set `report.figures` to `winner` and type the same "
+    "`imgcls sweep` again."
+)
+"""What a report says where its run has numbers on val alone."""
 
 
 def val_sections(record: RunRecord, tracker: Tracker) -> list[Section]:
-    """The sections on a run's mistakes on val; none where it has no pictures, such as a run of an earlier version.
+    """The sections on a run's mistakes on val, with its pictures where it has them; none for earlier versions' runs.
 
     Args:
         record: of a completed run.
         tracker: where it is.
     """
-    if not tracker.has_artifact(record.run_id, LAST_FIGURE):
+    if not tracker.has_artifact(record.run_id, Artifact.VAL_PER_CLASS):
         return []
-    of = _OnVal(record, tracker)
+    of = _OnVal(record, tracker, tracker.has_artifact(record.run_id, LAST_FIGURE))
     return [
         Section("Classes, on val", list(_classes(of))),
         Section("Mistakes on val", list(_mistakes(of))),
         Section("Labels that are likely wrong", list(_label_errors(of))),
         Section("Confidence on val", list(_confidence(of))),
-        Section("Training images", list(_training(of))),
+        *([Section("Training images", list(_training(of)))] if of.has_pictures else []),
     ]
 
 
@@ -50,6 +58,7 @@ class _OnVal:
 
     record: RunRecord
     tracker: Tracker
+    has_pictures: bool
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -67,9 +76,16 @@ class _OnVal:
     def temperature(self) -> float:
         return recorded_fit(self.record, self.tracker).temperature
 
-    def picture(self, name: str, alt: str, caption: str = "", *, is_drawing: bool = False) -> Picture:
-        with self.tracker.fetch(self.record.run_id, name) as path:
-            return Picture(path.read_bytes(), alt, caption, is_drawing, name)
+    @cached_property
+    def probs(self) -> NDArray[np.float64]:
+        """Float (N, K), with temperature."""
+        return probabilities(self.predictions.logits, self.temperature)
+
+    def picture(self, name: str, alt: str, caption: str = "", *, is_drawing: bool = False) -> Iterator[Picture]:
+        """A picture of the run; nothing where it has none."""
+        if self.has_pictures:
+            with self.tracker.fetch(self.record.run_id, name) as path:
+                yield Picture(path.read_bytes(), alt, caption, is_drawing, name)
 
 
 def _classes(of: _OnVal) -> Iterator[Block]:
@@ -82,10 +98,12 @@ def _classes(of: _OnVal) -> Iterator[Block]:
         for truth, taken in most[:NUM_CONFUSIONS]
         if (num := confusion[truth, taken])
     ]
+    if not of.has_pictures:
+        yield NO_PICTURES
     yield f"{right} The most frequent mistakes are: {', '.join(found)}." if found else right
     alt = f"Confusion matrix of the val images. {right} Its counts follow from {Artifact.VAL_PREDICTIONS} of the run."
     caption = "Each row is a true class, each column a predicted one. The colour is the share of the true class."
-    yield of.picture(Artifact.VAL_CONFUSION_MATRIX, alt, caption, is_drawing=True)
+    yield from of.picture(Artifact.VAL_CONFUSION_MATRIX, alt, caption, is_drawing=True)
     yield class_table(per_class(of.predictions.labels, of.predictions.classes, of.names, of.predictions.groups))
     yield ABSENT_CLASSES
 
@@ -94,27 +112,41 @@ def _mistakes(of: _OnVal) -> Iterator[Block]:
     if of.predictions.hits.all():
         yield "Every val image is predicted right."
         return
+    labels, num_wrong = of.predictions.labels, int((~of.predictions.hits).sum())
+    above = " Above each image stand its label, the predicted class and its probability, below it its name."
     yield (
-        "These are the wrong predictions of the highest confidence, the surest first. Above each image stand its "
-        "label, the predicted class, and the probability of that class with temperature. Below it stands its name."
+        "These are the wrong predictions of the highest confidence, the surest first. Probabilities are with temperature."
+        + (above if of.has_pictures else "")
     )
-    num_wrong = int((~of.predictions.hits).sum())
     alt = f"Val images that are predicted wrong, the surest of {num_wrong}, each with its label and its prediction."
-    yield of.picture(Artifact.VAL_MISTAKES, alt)
+    yield from of.picture(Artifact.VAL_MISTAKES, alt)
+    yield markdown_table(
+        ("image", "label", "predicted", "its probability"),
+        [
+            (str(of.table["image"][row]), of.names[labels[row]], of.names[probs.argmax()], f"{probs.max():.1%}")
+            for row in surest_mistakes(labels, of.probs)[:NUM_ROWS].tolist()
+            for probs in (of.probs[row],)
+        ],
+    )
+    if of.has_pictures:
+        yield from _maps(of)
+
+
+def _maps(of: _OnVal) -> Iterator[Block]:
     if reason := of.record.tags.get(Tag.NO_GRAD_CAM, ""):
         yield escaped(f"No map shows which places led to these mistakes. {reason}.")
-    else:
-        yield (
-            "The same images again, with a map of the places that spoke for the wrong class (Grad-CAM, Selvaraju et "
-            "al. 2017). The brighter a place, the more it spoke for that class. Bright places beside the object are a "
-            "hint that the background gives the class away."
-        )
-        yield of.picture(Artifact.VAL_GRAD_CAM, "The surest mistakes, each with a map of the places that led to it.")
+        return
+    yield (
+        "The same images again, with a map of the places that spoke for the wrong class (Grad-CAM, Selvaraju et "
+        "al. 2017). The brighter a place, the more it spoke for that class. Bright places beside the object are a "
+        "hint that the background gives the class away."
+    )
+    yield from of.picture(Artifact.VAL_GRAD_CAM, "The surest mistakes, each with a map of the places that led to it.")
 
 
 def _label_errors(of: _OnVal) -> Iterator[Block]:
     labels, names = of.predictions.labels, of.names
-    errors = label_errors(labels, probabilities(of.predictions.logits, of.temperature))
+    errors = label_errors(labels, of.probs)
     likely = errors[errors["is_likely"]]
     if likely.empty:
         yield "No val label is likely wrong by confident learning (Northcutt et al. 2021)."
@@ -130,11 +162,11 @@ def _label_errors(of: _OnVal) -> Iterator[Block]:
         ("image", "label", "its probability", "suggested", "its probability"),
         [
             (str(of.table["image"][row]), names[labels[row]], f"{own:.1%}", names[suggested], f"{other:.1%}")
-            for row, suggested, own, other in likely[columns][:NUM_ERRORS].to_records(index=False).tolist()
+            for row, suggested, own, other in likely[columns][:NUM_ROWS].to_records(index=False).tolist()
         ],
     )
     alt = f"Val images whose labels are likely wrong, the likeliest of {len(likely)}."
-    yield of.picture(Artifact.VAL_LABEL_ERRORS, alt)
+    yield from of.picture(Artifact.VAL_LABEL_ERRORS, alt)
 
 
 def _confidence(of: _OnVal) -> Iterator[Block]:
@@ -147,7 +179,7 @@ def _confidence(of: _OnVal) -> Iterator[Block]:
         yield f"{before}, and {after:.3f} with the temperature {temperature:.3g}, which was fitted on the same images."
     alt = f"Accuracy against confidence on val. {before}."
     caption = "A point below the diagonal means: less often right than its confidence says."
-    yield of.picture(Artifact.VAL_RELIABILITY, alt, caption, is_drawing=True)
+    yield from of.picture(Artifact.VAL_RELIABILITY, alt, caption, is_drawing=True)
 
 
 def _calibration_error(of: Predictions) -> float:
@@ -156,7 +188,7 @@ def _calibration_error(of: Predictions) -> float:
 
 def _training(of: _OnVal) -> Iterator[Block]:
     yield "Images of the first training batches as the network sees them, after augmentation, each under its label."
-    yield of.picture(Artifact.TRAINING_SAMPLE, "Augmented training images, each with its label.")
+    yield from of.picture(Artifact.TRAINING_SAMPLE, "Augmented training images, each with its label.")
 
 
 def _code(name: str) -> str:

@@ -67,6 +67,42 @@ def test_pictures_are_drawn_of_whom_the_key_names(project, kind, asked, has_them
     assert project.tracker.has_artifact(run_id, "report/label_errors.csv")
 
 
+SEARCH = ("search.space.train.warmup_epochs=[0]", "search.space.model.depth=[8]", "search.trials=2")
+ON_VAL = ("Classes, on val", "Mistakes on val", "Labels that are likely wrong", "Confidence on val")
+
+
+@pytest.mark.usefixtures("no_test_split")
+@pytest.mark.parametrize("asked", [pytest.param("all", marks=pytest.mark.slow), "none"])
+def test_a_sweep_reports_numbers_on_val_with_as_many_pictures_as_were_asked_for(project, asked):
+    result = Sweep(project.experiment(*QUICK, *SEARCH, f"report.figures={asked}"), project.tracker).run()
+    wanted = FIGURES if asked == "all" else set()
+    assert {trial.run_id: figures(project, trial.run_id) for trial in project.runs(kind="trial")} == dict.fromkeys(
+        result.leaderboard["run_id"], wanted
+    )
+    text = project.tracker.read_text(result.run_id, Artifact.REPORT)
+    assert all(f"\n## {heading}\n" in text for heading in ON_VAL)
+    assert ("set `report.figures` to `winner`" in text) == (asked == "none")
+    assert ("\n## Training images\n" in text) == (asked == "all")
+    assert all((f"*Figure `figures/{name}`*" in text) == (asked == "all") for name in FIGURES)
+    table = text.split("\n## Mistakes on val\n")[1].split("| --- | --- | --- | --- |\n")[1].split("\n\n")[0]
+    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    predictions = {row["image"]: row for row in rows(project, result.best_run_id, "predictions/val.csv")}
+    wrong = [row for row in predictions.values() if row["label"] != row["prediction"]]
+    surest = sorted(-float(row[f"calibrated/{row['prediction']}"]) for row in wrong)[:10]
+    assert [f"{-probability:.1%}" for probability in surest] == [cells[3] for cells in shown]
+    assert all(cells[1:3] == [predictions[cells[0]]["label"], predictions[cells[0]]["prediction"]] for cells in shown)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_test_split")
+def test_pictures_that_were_not_asked_for_are_drawn_when_they_are(project):
+    settings = (*QUICK, *SEARCH[:2], "search.trials=1")
+    first = Sweep(project.experiment(*settings, "report.figures=none"), project.tracker).run()
+    again = Sweep(project.experiment(*settings, "report.figures=winner"), project.tracker).run()
+    assert again.run_id == first.run_id and figures(project, again.best_run_id) == FIGURES
+    assert "set `report.figures`" not in project.tracker.read_text(again.run_id, Artifact.REPORT)
+
+
 def test_the_key_changes_no_identity(project):
     asked = [project.experiment(f"report.figures={figures}").config_hash() for figures in ("winner", "all", "none")]
     assert len(set(asked)) == 1
