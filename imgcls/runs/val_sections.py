@@ -115,8 +115,8 @@ def _mistakes(of: _OnVal) -> Iterator[Block]:
     labels, num_wrong = of.predictions.labels, int((~of.predictions.hits).sum())
     above = " Above each image stand its label, the predicted class and its probability, below it its name."
     yield (
-        "These are the wrong predictions of the highest confidence, the surest first. Probabilities are with temperature."
-        + (above if of.has_pictures else "")
+        "These are the wrong predictions of the highest confidence, the surest first. Their probabilities are "
+        "with temperature." + (above if of.has_pictures else "")
     )
     alt = f"Val images that are predicted wrong, the surest of {num_wrong}, each with its label and its prediction."
     yield from of.picture(Artifact.VAL_MISTAKES, alt)
