@@ -45,9 +45,9 @@ def look_scores(evaluation: RunRecord, metric: str) -> str:
         for name in dict.fromkeys((metric_named(metric).name, ACCURACY.name))
     ]
     first = ", ".join((f"**{words[0]}**", *words[1:]))
-    return " ".join(
-        (f"{first} on {evaluation.num_test} test images, look {evaluation.look}.", *cautions(evaluation.tags))
-    )
+    num_test = evaluation.tags.get(Tag.NUM_TEST)  # some evaluations of earlier versions do not have it
+    of_images = f" on {num_test} test images" if num_test else ""
+    return " ".join((f"{first}{of_images}, look {evaluation.look}.", *cautions(evaluation.tags)))
 
 
 def val_score(record: RunRecord, metric: str) -> str:
