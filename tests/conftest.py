@@ -1,16 +1,26 @@
 """Real stores, real images: a project of its own for each test that wants one."""
 
+import contextlib
+import functools
+import gc
 import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.data.make import noise, picture, write, write_class
-from tests.photographs import QUICK, Shop, write_photographs
+# What is imported while tests are collected stays to the end: the garbage collector need not look through it.
+gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
+
 
 # A shell has its background jobs ignore Ctrl-C, and nohup SIGHUP; whatever the tests start there would ignore them too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -76,24 +86,42 @@ def empty_store(tmp_path_factory):
     return root / "mlflow.db"
 
 
+@functools.cache
+def _opened(root, _address, _inode):
+    from imgcls.tracking.store import Tracker
+
+    return Tracker(root)
+
+
+@functools.cache
+def _client(address):
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(address)
+
+
 @dataclass
 class Project:
-    """A project's root with `experiments/tiny.toml` and a store."""
+    """A project's root with `experiments/tiny.toml` and a store.
+
+    Attributes:
+        root: the folder.
+        finished: with overrides, gives another project with a finished run, and the id of that run.
+    """
 
     root: Path
+    finished: Callable[..., tuple["Project", str]] | None = None
 
     @property
     def tracker(self):
-        from imgcls.tracking.store import Tracker
-
-        return Tracker(self.root)
+        """The store that the environment names now, opened once."""
+        store = self.root / "mlflow.db"
+        return _opened(self.root, os.environ.get("MLFLOW_TRACKING_URI"), store.stat().st_ino if store.exists() else 0)
 
     @property
     def client(self):
         """MLflow's own client: what we wrote is read back through it."""
-        from mlflow.tracking import MlflowClient
-
-        return MlflowClient(f"sqlite:///{self.root / 'mlflow.db'}")
+        return _client(f"sqlite:///{self.root / 'mlflow.db'}")
 
     def experiment(self, *overrides):
         from imgcls.config.load import load_experiment
@@ -112,6 +140,21 @@ class Project:
         arguments = {"kind": "train", "name": "tiny"} | options
         return train_run(self.prepare(*overrides), self.tracker, **arguments)
 
+    def trained(self, *overrides, judged=False):
+        """A finished run, for tests of what follows it: the first run of the project, a copy of one of this session.
+
+        With `judged`, an evaluation of it is there too.
+        """
+        assert not (self.root / "mlruns").exists()
+        kept, run_id = self.finished(*overrides, judged=judged)
+        self.become(kept)
+        return self.tracker.get(run_id)
+
+    def become(self, kept):
+        """Takes over all that is in another project."""
+        shutil.copytree(kept.root, self.root, dirs_exist_ok=True)
+        self.tracker.relocate()
+
     def runs(self, **tags):
         return self.tracker.find({f"imgcls.{key}": value for key, value in tags.items()})
 
@@ -120,12 +163,23 @@ class Project:
 def make_project(tmp_path_factory, empty_store):
     """Makes projects; two of them share nothing but the cache of decoded images."""
 
+    @functools.cache
+    def finished(*overrides, judged):
+        from imgcls.evaluation.judge import evaluate
+
+        made = make()
+        with contextlib.chdir(made.root):
+            run_id = made.train(*overrides).run_id
+            if judged:
+                evaluate(run_id, made.tracker)
+        return made, run_id
+
     def make():
         root = tmp_path_factory.mktemp("project")
         (root / "experiments").mkdir()
         (root / "experiments" / "tiny.toml").write_text(TINY)
         shutil.copy(empty_store, root / "mlflow.db")
-        return Project(root)
+        return Project(root, finished)
 
     return make
 
@@ -139,6 +193,8 @@ def project(make_project, monkeypatch):
 
 @pytest.fixture(scope="session")
 def _shop(make_project):
+    from tests.photographs import QUICK, Shop, write_photographs
+
     made = make_project()
     write_photographs(made.root / "images")
     with pytest.MonkeyPatch.context() as patch:
@@ -165,6 +221,8 @@ def onnx_file(_shop, tmp_path_factory):
 @pytest.fixture
 def leaky(project):
     """A project whose images leak from train to test, and nearly from train to val; gives the settings to read them."""
+    from tests.data.make import noise, picture, write, write_class
+
     for start, split in ((0, "train"), (100, "val"), (200, "test")):
         for label, kind in enumerate(("cat", "dog")):
             write_class(project.root / "images" / split / kind, range(start + 10 * label, start + 10 * label + 4))

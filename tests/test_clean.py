@@ -100,7 +100,7 @@ def test_after_a_sweep_the_losers_give_up_their_weights_and_nobody_else_does(swe
 
 
 def test_a_train_run_keeps_its_best_and_gives_up_what_it_would_be_resumed_from(project):
-    done = project.train("train.epochs=2", "train.save_from_epoch=1")
+    done = project.trained("train.epochs=2", "train.save_from_epoch=1")
     folder = checkpoint(project, done.run_id).parent
     leftover = leave(folder / ".last.pt.4711")
     epochs = {folder / "epoch_0001.pt", folder / "epoch_0002.pt"}
@@ -136,8 +136,8 @@ def test_a_failed_train_run_keeps_its_last_good_state(project):
 
 
 def test_a_deleted_run_gives_up_its_folder_and_a_deleted_look_nothing(project):
-    done = project.train(*SHORT)
-    look_id = evaluate(done.run_id, project.tracker).run_id
+    done = project.trained(*SHORT, judged=True)
+    (look_id,) = (record.run_id for record in project.runs(kind="evaluation"))
     other = project.train(*SHORT)
     for run_id in (look_id, other.run_id):
         project.client.delete_run(run_id)
@@ -194,7 +194,7 @@ def test_artifacts_that_are_not_on_this_machine_are_left_alone_and_said(project)
 
 
 def test_the_verb_lists_and_removes_only_when_told_to(project):
-    done = project.train(*SHORT)
+    done = project.trained(*SHORT)
     last = checkpoint(project, done.run_id, Artifact.LAST)
     shown = CliRunner().invoke(app, ["clean"])
     assert shown.exit_code == 0

@@ -34,16 +34,40 @@ def run(program, *arguments, **environment):
     )
 
 
-WITHOUT_LINKS = """
-import errno, os, sys
+EACH = """
+import os, sys
+for number in map(int, sys.argv[2:]):  # what a child refuses, it refuses for good
+    child = os.fork()
+    if not child:
+        break
+    assert os.waitpid(child, 0)[1] == 0, number
+else:
+    sys.exit()
+folder = Path(sys.argv[1]) / str(number)
+folder.mkdir()
+sys.stdout = open(folder / "stdout", "w")
+"""
+"""Goes on once for each number in a child of its own: what was imported is imported once."""
+
+
+def each(imports, program, tmp_path, numbers):
+    """Runs a program once for each number; (number, lines that it wrote), each."""
+    done = run(imports + EACH + program, tmp_path, *numbers)
+    assert done.returncode == 0, done.stderr
+    return [(number, (tmp_path / str(number) / "stdout").read_text().splitlines()) for number in numbers]
+
+
+LINKS = """
+import errno
 from pathlib import Path
 from imgcls.files import link_or_copy, output_file, put_in_place
 from imgcls.tracking.claims import claim, claims_id
 from imgcls.tracking.outbox import Outbox
 from tests import refusals
+"""
 
-refusals.install(refusals.without_links(int(sys.argv[2])))
-folder = Path(sys.argv[1])
+WITHOUT_LINKS = """
+refusals.install(refusals.without_links(number))
 source = folder / "source"
 source.write_text("content")
 try:
@@ -73,18 +97,16 @@ with outbox.staged("1", "other.txt") as staged:
 
 
 @needs_filters
-@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS])
-def test_without_second_names_everything_goes_on(tmp_path, number):
-    done = run(WITHOUT_LINKS, tmp_path, number)
-    assert done.returncode == 0, done.stderr
-    third = tmp_path / "third"
-    assert done.stdout.splitlines() == [
-        f"refused {number}", "content", "content False", f"exists {third}", "True", "hello", "None",
-    ]  # fmt: skip
+def test_without_second_names_everything_goes_on(tmp_path):
+    numbers = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
+    for number, lines in each(LINKS, WITHOUT_LINKS, tmp_path, numbers):
+        third = tmp_path / str(number) / "third"
+        assert lines == [
+            f"refused {number}", "content", "content False", f"exists {third}", "True", "hello", "None",
+        ]  # fmt: skip
 
 
-WITHOUT_LOCKS = """
-import sys
+LOCKS = """
 from pathlib import Path
 from imgcls.errors import ResourceError
 from imgcls.files import check_locks
@@ -92,11 +114,12 @@ from imgcls.search.journal import Journal
 from imgcls.tracking.claims import claim, claims_id, is_claimed
 from imgcls.tracking.outbox import Outbox
 from tests import refusals
+"""
 
-folder = Path(sys.argv[1])
+WITHOUT_LOCKS = """
 (folder / "mlruns" / ".claims").mkdir(parents=True)
 (folder / "mlruns" / ".claims" / "run.lock").touch()
-refusals.install(refusals.without_locks(int(sys.argv[2])))
+refusals.install(refusals.without_locks(number))
 for attempt in (
     lambda: claim(folder, "run", "run 1").__enter__(),
     lambda: is_claimed(folder, "run"),
@@ -113,17 +136,14 @@ for attempt in (
 
 
 @needs_filters
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_without_locks_the_file_system_is_named_and_no_process(tmp_path, number):
-    done = run(WITHOUT_LOCKS, tmp_path, number)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 6
-    for line in lines:
-        assert f"has no locks ({os.strerror(number)})" in line
-        assert "put the project on a local disk" in line
-        assert "already running" not in line and "permissions" not in line
-        assert str(tmp_path) in line
+def test_without_locks_the_file_system_is_named_and_no_process(tmp_path):
+    for number, lines in each(LOCKS, WITHOUT_LOCKS, tmp_path, (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)):
+        assert len(lines) == 6
+        for line in lines:
+            assert f"has no locks ({os.strerror(number)})" in line
+            assert "put the project on a local disk" in line
+            assert "already running" not in line and "permissions" not in line
+            assert str(tmp_path / str(number)) in line
 
 
 TRAIN = """

@@ -289,18 +289,21 @@ def _pictures(
     mistakes = image_figures.worst_mistakes(images.pixels, images.labels, probs, images.keys, names)
     return {
         Artifact.CONFUSION_MATRIX: Picture(
-            save_png(matrix), f"Confusion matrix of the test images. {right} The table below has the classes.",
+            save_png(matrix, cut=False),
+            f"Confusion matrix of the test images. {right} The table below has the classes.",
             "Each row is a true class, each column a predicted one. The colour is the share of the true class.",
             file=Artifact.CONFUSION_MATRIX,
         ),
         Artifact.RELIABILITY: Picture(
-            save_png(reliability),
+            save_png(reliability, cut=False),
             f"Accuracy against confidence on test{with_it}. The table above has the errors (ECE).",
             "A point below the diagonal means: less often right than its confidence says.",
             file=Artifact.RELIABILITY,
         ),
         Artifact.WORST_MISTAKES: Picture(
-            save_png(mistakes), f"Test images that are predicted wrong, the surest ones. {right}", is_drawing=False,
+            save_png(mistakes, cut=False),
+            f"Test images that are predicted wrong, the surest ones. {right}",
+            is_drawing=False,
             file=Artifact.WORST_MISTAKES,
         ),
     }  # fmt: skip

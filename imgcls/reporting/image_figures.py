@@ -65,7 +65,7 @@ def image_grid(tiles: Sequence[Tile], title: str) -> Figure:
             axes.set_axis_off()
             _show_image(axes, tile.image)
             if place == 0:
-                axes.set_title(tile.words, fontsize=SMALL, pad=3)
+                axes.set_title(tile.words, fontsize=SMALL, pad=3, y=1)  # without y, a place is searched for, slowly
             if place == 1 and tile.heat is not None:
                 _show_heat(axes, tile.heat, tile.image.shape[1:])
             if place == num_images - 1:

@@ -46,7 +46,10 @@ def learning_curves(
     table = pd.DataFrame(history)
     if table.empty:
         return sentence("No epoch was completed.")
-    figure, (loss, beside) = panels(8.4, 3.6, num=2)
+    # Every run draws one. With fixed margins it is drawn once; an automatic layout would draw it again.
+    figure = Figure(figsize=(8.4, 3.6))
+    grid = {"left": 0.11, "right": 0.99, "bottom": 0.125, "top": 0.91, "wspace": 0.28}
+    loss, beside = figure.subplots(1, 2, gridspec_kw=grid)
     second = _beside_the_loss(metric)
     marker = "o" if len(table) <= 40 else ""
     for axes, name, colour in (

@@ -65,9 +65,8 @@ def only(project, experiment, **tags):
 
 
 def prepared(project, experiment, *overrides):
-    return prepare(
-        load_experiment(project.root / "experiments" / f"{experiment}.toml", overrides), projects.Project(project.root)
-    )
+    path = project.root / "experiments" / f"{experiment}.toml"
+    return prepare(load_experiment(path, ["report.figures=none", *overrides]), projects.Project(project.root))
 
 
 def train(project, experiment, *overrides):

@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import chdir
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def refuse(*_):
 
 
 def test_the_second_evaluation_of_a_run_gives_the_recorded_result(project, monkeypatch):
-    done = project.train("train.epochs=1", "train.warmup_epochs=0")
+    done = project.trained("train.epochs=1", "train.warmup_epochs=0")
     first = judge(project, done.run_id)
     with monkeypatch.context() as sealed:
         sealed.setattr(HeldOut, "open", refuse)
@@ -44,7 +45,7 @@ def test_the_second_evaluation_of_a_run_gives_the_recorded_result(project, monke
 
 @pytest.mark.slow
 def test_again_forces_a_further_look(project):
-    done = project.train("train.epochs=1", "train.warmup_epochs=0")
+    done = project.trained("train.epochs=1", "train.warmup_epochs=0")
     first, second = judge(project, done.run_id), judge(project, done.run_id, again=True)
     assert (first.record.look, second.record.look) == (1, 2)
     assert second.test == first.test
@@ -72,7 +73,7 @@ def described(project, run_id):
 
 
 def test_a_crashed_look_counts_and_has_no_result_to_give(project, monkeypatch):
-    done = project.train("train.epochs=1", "train.warmup_epochs=0")
+    done = project.trained("train.epochs=1", "train.warmup_epochs=0")
     with monkeypatch.context() as crashing:
         crashing.setattr("imgcls.evaluation.judge._judge", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -85,7 +86,7 @@ def test_a_crashed_look_counts_and_has_no_result_to_give(project, monkeypatch):
 
 @pytest.mark.slow
 def test_neither_another_image_size_nor_another_experiment_starts_afresh(project):
-    judge(project, project.train("train.epochs=1", "train.warmup_epochs=0").run_id)
+    judge(project, project.trained("train.epochs=1", "train.warmup_epochs=0").run_id)
     other = project.train("train.epochs=1", "train.warmup_epochs=0", "data.image_size=12", "name=another")
     assert judge(project, other.run_id).record.look == 2
 
@@ -133,7 +134,7 @@ def test_looks_that_cannot_be_told_apart_count(project, photographs):
 @pytest.mark.slow
 def test_the_ledger_lists_every_look_deleted_ones_too(project):
     assert as_text(past_looks(project.tracker)) == "no test split was ever opened in this store"
-    done = project.train("train.epochs=1", "train.warmup_epochs=0")
+    done = project.trained("train.epochs=1", "train.warmup_epochs=0")
     first, second = judge(project, done.run_id), judge(project, done.run_id, again=True)
     project.client.delete_run(first.run_id)
     shown = CliRunner().invoke(app, ["ledger"]).stdout
@@ -149,10 +150,30 @@ def test_the_ledger_lists_every_look_deleted_ones_too(project):
 @pytest.fixture
 def pictures(tmp_path):
     """Twelve train and eight test pictures with patches of light and shade, half of them of each class."""
+    return draw(tmp_path / "pictures")
+
+
+def draw(folder):
     for split, seeds in (("train", range(12)), ("test", range(100, 108))):
         for seed in seeds:
-            write(tmp_path / "pictures" / split / "ab"[seed % 2] / f"{seed}.png", picture(seed))
-    return tmp_path / "pictures"
+            write(folder / split / "ab"[seed % 2] / f"{seed}.png", picture(seed))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def _after_a_look(make_project, tmp_path_factory):
+    made = make_project()
+    with chdir(made.root):
+        return made, look_at(made, draw(tmp_path_factory.mktemp("drawn") / "pictures"))
+
+
+@pytest.fixture
+def first(project, _after_a_look):
+    """The first look, at pictures like `pictures`, which is in the record of `project`."""
+    kept, look = _after_a_look
+    project.become(kept)
+    assert look.record.look == 1
+    return look
 
 
 def changed(pictures, folder, change):
@@ -174,8 +195,8 @@ def cut_a_column(image, path):
 
 
 @pytest.mark.parametrize("change", [save_as_jpeg, cut_a_column])
+@pytest.mark.usefixtures("first")
 def test_changing_the_files_does_not_start_the_count_again(project, pictures, tmp_path, change):
-    assert look_at(project, pictures).record.look == 1
     assert look_at(project, changed(pictures, tmp_path / "changed", change)).record.look == 2
 
 
@@ -189,8 +210,7 @@ def test_a_few_images_that_look_alike_are_said_and_no_further_look(project, pict
     assert project.tracker.get(result.run_id).tags["imgcls.num_test_alike"] == "1"
 
 
-def test_looks_survive_their_runs(project, pictures):
-    first = look_at(project, pictures)
+def test_looks_survive_their_runs(project, pictures, first):
     folder = project.tracker.get(first.run_id).folder
     project.client.delete_run(first.run_id)
     with sqlite3.connect(project.root / "mlflow.db") as database:  # as `mlflow gc` does, which takes seconds to start
@@ -219,8 +239,8 @@ def test_looks_survive_mlflows_own_garbage_collection(project, pictures, tmp_pat
     assert "no earlier opening" not in result.report
 
 
+@pytest.mark.usefixtures("first")
 def test_images_that_were_opened_before_are_said_from_the_start(project, pictures, caplog, monkeypatch):
-    look_at(project, pictures)
     (pictures / "test").rename(pictures.parent / "more")
     for path in (pictures.parent / "more").rglob("*.png"):
         with Image.open(path) as image:
@@ -247,7 +267,7 @@ def test_images_that_were_opened_before_are_said_from_the_start(project, picture
 def test_without_a_test_split_what_was_opened_before_stands_in_every_word_about_the_winner(project, caplog):
     """The digits that were judged go into train and val."""
     quick = ("train.epochs=1", "train.warmup_epochs=0", "model.width=4")
-    judged = judge(project, project.train(*quick).run_id)
+    judged = judge(project, project.trained(*quick).run_id)
     space = ("search.space.model.depth=[8]", "search.space.train.warmup_epochs=[0]", "search.trials=1")
     experiment = project.experiment(*quick, *space, "data.test_fraction=0")
     caplog.set_level("INFO")

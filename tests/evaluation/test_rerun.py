@@ -8,7 +8,6 @@ import pytest
 
 from imgcls.config.keys import TrainConfig
 from imgcls.errors import DataError, InputError
-from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.rerun import _other_code, first_difference, rerun
 from imgcls.record import RunRecord
 from imgcls.runs.prepare import Prepared
@@ -23,7 +22,7 @@ def repeat(project, run_id):
 
 
 def test_a_repeat_has_the_same_bits_and_says_so(project):
-    done = project.train("augment.random_resized_crop=[0.5, 1.0]", "model.dropout=0.1", "train.ema_decay=0.9")
+    done = project.trained("augment.random_resized_crop=[0.5, 1.0]", "model.dropout=0.1", "train.ema_decay=0.9")
     verdict = repeat(project, done.run_id)
     assert verdict.is_bitwise and verdict.is_verified and verdict.owes_bits, verdict
     assert verdict.val_accuracy[0] == verdict.val_accuracy[1]
@@ -36,7 +35,7 @@ def test_a_repeat_has_the_same_bits_and_says_so(project):
 
 
 def test_a_record_that_another_run_made_is_not_verified(project):
-    done = project.train("train.epochs=1", "train.warmup_epochs=0")
+    done = project.trained("train.epochs=1", "train.warmup_epochs=0")
     project.client.log_metric(done.run_id, "val/loss", 0.5, step=1)
     verdict = repeat(project, done.run_id)
     assert not verdict.is_verified and verdict.word == "no"
@@ -44,14 +43,14 @@ def test_a_record_that_another_run_made_is_not_verified(project):
 
 
 def test_another_temperature_is_not_verified(project):
-    done = project.train("train.epochs=1", "train.warmup_epochs=0")
+    done = project.trained("train.epochs=1", "train.warmup_epochs=0")
     project.client.log_metric(done.run_id, "best_temperature", 2.5, step=1)
     verdict = repeat(project, done.run_id)
     assert not verdict.is_verified and verdict.first_difference.startswith("epoch 1, best/temperature: 2.5 -> ")
 
 
 def test_elsewhere_a_tolerance_holds_and_the_causes_are_named(project):
-    done = project.train("train.epochs=1", "train.warmup_epochs=0")
+    done = project.trained("train.epochs=1", "train.warmup_epochs=0")
     project.client.log_metric(done.run_id, "val/loss", 0.5, step=1)
     project.client.set_tag(done.run_id, "imgcls.device", "cpu: another processor, 64 threads")
     project.client.set_tag(done.run_id, "imgcls.git_commit", "0123456789abcdef")
@@ -92,8 +91,8 @@ def test_what_is_unknown_on_both_sides_is_not_equal(monkeypatch, tmp_path):
 
 
 def test_what_has_nothing_to_repeat_is_refused(project):
-    done = project.train("train.epochs=1", "train.warmup_epochs=0")
-    judged = evaluate(done.run_id, project.tracker)
+    project.trained("train.epochs=1", "train.warmup_epochs=0", judged=True)
+    (judged,) = project.runs(kind="evaluation")
     for run_id, why in (("nonsense", "no run"), (judged.run_id, "itself an evaluation")):
         with pytest.raises(InputError, match=why):
             repeat(project, run_id)

@@ -136,7 +136,7 @@ def test_raw_undoes_the_temperature(shop):
 def test_test_scores_and_their_look_go_with_the_file(project):
     from imgcls.evaluation.judge import evaluate
 
-    run_id = project.train("data.test_fraction=0.2").run_id
+    run_id = project.trained("data.test_fraction=0.2").run_id
     record = project.tracker.get(run_id)
     assert "test_scores" not in provenance(load_run_model(record, project.tracker), project.tracker)
     look = evaluate(run_id, project.tracker).record
@@ -329,7 +329,7 @@ def test_without_its_val_images_there_is_no_proof_and_no_file(shop, tmp_path):
 
 
 def test_a_run_scored_in_bfloat16_is_proved_in_float32_and_its_rounding_is_said(project):
-    record = project.tracker.get(project.train("train.precision=bfloat16").run_id)
+    record = project.trained("train.precision=bfloat16")
     model = load_run_model(record, project.tracker)
     reference, graph = ValReference.of(model, project.tracker), inference_graph(model)
     file = eager(model, tracker=project.tracker)

@@ -48,7 +48,7 @@ def test_arrays_images_and_bytes_are_predicted_as_their_files(shop):
 def test_grey_images_are_predicted_as_recorded(project, source):
     """By a network that sees one channel, and by one that sees three."""
     if source == "digits":
-        done = project.train("train.epochs=1", "train.warmup_epochs=0")
+        done = project.trained("train.epochs=1", "train.warmup_epochs=0")
         images = [np.asarray(image) for image in project.prepare().dataset.val.pixels[:, 0]]
     else:
         for seed in range(24):

@@ -126,7 +126,7 @@ def test_a_run_that_another_process_registers_meanwhile_has_one_version(project,
     """The other process is done when this one has proved its model."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "MLmodel").write_text("flavors: {}\n")
-    run_id = project.train("train.epochs=1", "train.warmup_epochs=0").run_id
+    run_id = project.trained("train.epochs=1", "train.warmup_epochs=0").run_id
 
     def meanwhile(folder):
         remove_compiled(folder)
@@ -191,7 +191,7 @@ def test_a_registered_run_gives_its_own_predictions_for_the_bytes_of_its_val_ima
 @pytest.mark.slow
 def test_a_run_in_bfloat16_is_proved_against_what_its_weights_give_in_float32(project):
     """No ONNX file computes in bfloat16; how far that may move the recorded predictions, `imgcls export` decides."""
-    run_id = project.train("train.precision=bfloat16").run_id
+    run_id = project.trained("train.precision=bfloat16").run_id
     result = register(run_id, project.tracker)
     assert result.proof.num_images == 202 and result.proof.largest < 1e-5
 

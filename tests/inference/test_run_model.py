@@ -27,7 +27,7 @@ def columns(table, kind):
 
 
 def recorded_run(project, *overrides):
-    record = project.tracker.get(project.train(*overrides).run_id)
+    record = project.trained(*overrides)
     return record, load_run_model(record, project.tracker), recorded_predictions(record, project.tracker)
 
 

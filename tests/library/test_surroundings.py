@@ -114,7 +114,7 @@ def test_a_call_leaves_the_process_as_it_was(project, call, monkeypatch):
     torch.set_num_threads(2)
     torch.manual_seed(3)
     if call in ("evaluate", "predict"):
-        imgcls.train("tiny", **QUICK)
+        project.trained(*(f"{key}={value}" for key, value in QUICK.items()))
         model = imgcls.load_model("last")
     optuna.logging.set_verbosity(optuna.logging.INFO)
     before = process_state()

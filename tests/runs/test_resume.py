@@ -55,7 +55,7 @@ def assert_same(project, run_id, reference):
 @pytest.mark.parametrize("questions", [7, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 4, 5, 6, 11, 16, 17))])
 def test_a_run_stopped_at_any_question_goes_on_to_the_same_bits(project, questions):
     settings = (*EVERYTHING, "train.eval_batch_size=100")
-    whole = project.train(*settings).run_id
+    whole = project.trained(*settings).run_id
     with pytest.raises(Interrupted), StopAfter(questions):
         project.train(*settings, fresh=True)
     (stopped,) = project.runs(outcome="interrupted")
@@ -66,7 +66,7 @@ def test_a_run_stopped_at_any_question_goes_on_to_the_same_bits(project, questio
 # torch's archive is written by native code, which makes an error of its own of a KeyboardInterrupt.
 @pytest.mark.parametrize("write", [2, 9])
 def test_a_second_signal_while_a_checkpoint_is_written_is_no_failure(project, monkeypatch, write):
-    whole = project.train().run_id
+    whole = project.trained().run_id
     insist_while_saving(monkeypatch, call=3, write=write)
     with pytest.raises(KeyboardInterrupt), GracefulStop():
         project.train(fresh=True)
@@ -81,7 +81,7 @@ def test_a_second_signal_while_a_checkpoint_is_written_is_no_failure(project, mo
 
 @pytest.mark.slow
 def test_a_run_stopped_after_every_step_ends_too(project):
-    whole = project.train().run_id
+    whole = project.trained().run_id
     ids = set()
     for number in range(18):
         try:
@@ -101,7 +101,7 @@ def test_a_run_stopped_after_every_step_ends_too(project):
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_run_killed_beside_any_file_goes_on_to_the_same_bits(project, monkeypatch, name, moment):
     settings = ("train.save_from_epoch=2",)
-    whole = project.train(*settings).run_id
+    whole = project.trained(*settings).run_id
     artifact, seen = Run.artifact, []
 
     def killed(self, asked):
@@ -136,7 +136,7 @@ def _then_kill(path):
 
 @pytest.mark.parametrize("call", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4, 5))])
 def test_a_run_killed_beside_any_metric_logs_none_twice_and_loses_none(project, monkeypatch, call):
-    whole = project.train().run_id
+    whole = project.trained().run_id
     log_metrics, calls = Run.log_metrics, []
 
     def killed(self, metrics, *rest, **options):
@@ -275,7 +275,7 @@ def stopped_after_epoch_12(project, *signals):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_process_that_is_killed_leaves_a_run_that_goes_on(project, number):
-    whole = project.train(LONG).run_id
+    whole = project.trained(LONG).run_id
     said, _ = stopped_after_epoch_12(project, number)
     (stopped,) = [record for record in project.runs(kind="train") if record.run_id != whole]
     if number == signal.SIGKILL:
@@ -290,7 +290,7 @@ def test_a_process_that_is_killed_leaves_a_run_that_goes_on(project, number):
 
 @pytest.mark.slow
 def test_a_second_ctrl_c_leaves_at_once_and_loses_nothing(project):
-    whole = project.train(LONG).run_id
+    whole = project.trained(LONG).run_id
     said, code = stopped_after_epoch_12(project, *[signal.SIGINT] * 3)
     assert code in (1, 130)
     assert "imgcls train tiny" in said

@@ -23,7 +23,7 @@ def curves(project, run_id):
 
 
 def test_the_record_of_a_run_is_whole(project):
-    done = project.train()
+    done = project.trained()
     run = project.client.get_run(done.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["train.lr"] == "0.02"
@@ -51,7 +51,7 @@ def test_the_record_of_a_run_is_whole(project):
 
 
 def test_best_is_the_best_epoch_and_its_predictions_give_its_score(project):
-    done = project.train()
+    done = project.trained()
     metrics = project.client.get_run(done.run_id).data.metrics
     accuracy = dict(project.tracker.history(done.run_id, "val/accuracy"))
     assert metrics["val/accuracy_best"] == max(accuracy.values()) == accuracy[int(metrics["best_epoch"])]
@@ -66,7 +66,7 @@ def test_best_is_the_best_epoch_and_its_predictions_give_its_score(project):
 
 
 def test_the_same_run_twice_gives_the_same_bits(project):
-    first, second = project.train("augment.rotation=10.0"), project.train("augment.rotation=10.0")
+    first, second = project.trained("augment.rotation=10.0"), project.train("augment.rotation=10.0")
     assert curves(project, first.run_id) == curves(project, second.run_id)
     weights = []
     for done in (first, second):
@@ -76,12 +76,12 @@ def test_the_same_run_twice_gives_the_same_bits(project):
 
 
 def test_another_seed_gives_another_run(project):
-    first, second = project.train(), project.train("train.seed=1")
+    first, second = project.trained(), project.train("train.seed=1")
     assert curves(project, first.run_id) != curves(project, second.run_id)
 
 
 def test_the_recorded_config_feeds_a_new_run(project):
-    done = project.train()
+    done = project.trained()
     with project.tracker.fetch(done.run_id, "config.toml") as path:
         again = load_experiment(path)
     (project.root / "experiments" / "tiny.toml").write_text(again.to_toml())
@@ -202,7 +202,7 @@ def test_copies_in_a_split_under_two_labels_are_named_and_shown_but_never_those_
 
 
 def test_a_run_without_leaks_has_no_tag_of_them(project):
-    tags = project.client.get_run(project.train("train.epochs=1", "train.warmup_epochs=0").run_id).data.tags
+    tags = project.client.get_run(project.trained("train.epochs=1", "train.warmup_epochs=0").run_id).data.tags
     assert "imgcls.leaks" not in tags and tags["imgcls.num_leaked"] == "0"
     assert "Caution" not in tags["mlflow.note.content"]
 

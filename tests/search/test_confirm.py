@@ -1,7 +1,6 @@
 """The winner's luck: fresh seeds, an epoch fixed beforehand, a winner by mean and not by the luckiest run."""
 
 import logging
-import shutil
 import statistics
 
 import pytest
@@ -29,8 +28,7 @@ def swept(make_project):
 @pytest.fixture
 def project(swept, make_project, monkeypatch):
     made = make_project()
-    shutil.copytree(swept.root, made.root, dirs_exist_ok=True)
-    made.tracker.relocate()
+    made.become(swept)
     monkeypatch.chdir(made.root)
     return made
 

@@ -149,7 +149,7 @@ def test_two_classes_without_a_mistake_have_the_macro_f1_of_their_accuracy():
     assert found["macro_f1"].low == pytest.approx(found["accuracy"].low, abs=5e-4)
 
 
-@pytest.mark.parametrize("num_classes", [2, 3, 10])
+@pytest.mark.parametrize("num_classes", [2, *(pytest.param(k, marks=pytest.mark.slow) for k in (3, 10))])
 def test_macro_f1_holds_where_samples_often_have_no_mistake(num_classes):
     """At least 93 %, up to three standard errors of 400 samples: 1.3 % of 200 images are mistaken, for any other."""
     rng, labels = np.random.default_rng(6), np.arange(200) % num_classes
