@@ -27,8 +27,9 @@ from imgcls.config.load import load_experiment
 from imgcls.evaluation.judge import evaluate
 from imgcls.metrics import CALIBRATED, METRICS
 from imgcls.project import Project
-from imgcls.record import MetricName, RunRecord, Tag
+from imgcls.record import MetricName, Tag
 from imgcls.reporting.tables import markdown_table
+from imgcls.run_record import RunRecord
 from imgcls.runs.prepare import prepare
 from imgcls.runs.train import train_run
 from imgcls.runs.val_predictions import as_logits, recorded_predictions

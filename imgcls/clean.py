@@ -12,7 +12,8 @@ from pathlib import Path
 
 from imgcls.data.cache_folder import abandoned, size_in_words
 from imgcls.files import WRITTEN_ASIDE
-from imgcls.record import Artifact, RunRecord, Tag
+from imgcls.record import Artifact, Tag
+from imgcls.run_record import RunRecord
 from imgcls.tracking.mlflow_internals import HALF_MADE
 from imgcls.tracking.store import Tracker
 

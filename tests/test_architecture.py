@@ -19,7 +19,7 @@ LAYERS = [
     ("imgcls.metrics",),
     ("imgcls.config",),
     ("imgcls.project",),
-    ("imgcls.record", "imgcls.stored_names"),
+    ("imgcls.record", "imgcls.run_record", "imgcls.stored_names"),
     ("imgcls.data",),
     ("imgcls.models",),
     ("imgcls.training",),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from imgcls.record import PUBLIC_NAMES, RunRecord
+from imgcls.record import PUBLIC_NAMES
+from imgcls.run_record import RunRecord
 from tests.test_architecture import MODULES, name_of
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -12,7 +12,7 @@ from imgcls.errors import InputError
 from imgcls.terminal import waiting
 
 if TYPE_CHECKING:
-    from imgcls.record import RunRecord
+    from imgcls.run_record import RunRecord
     from imgcls.tracking.store import Tracker
 
 

@@ -13,7 +13,7 @@ from imgcls.terminal import undelivered
 from imgcls.text import printable
 
 if TYPE_CHECKING:
-    from imgcls.record import RunRecord
+    from imgcls.run_record import RunRecord
 
 Facts = Mapping[str, object]
 

@@ -11,53 +11,18 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from imgcls.config.key_names import ONLY_REPORTED, Reported, Section, by_key
+from imgcls.config.key_types import AreaRange, Device, Fit, Fraction, Name, PositiveShare, Probability, RatioRange, Seed
 from imgcls.config.mistakes import key_text, mistakes, value_text, why_given_twice, why_not_a_value, why_not_set
-from imgcls.config.ranges import Options, checked_options
+from imgcls.config.ranges import checked_options
+from imgcls.config.search_keys import SearchConfig
 from imgcls.config.toml import as_options, as_toml, toml_key
 from imgcls.errors import ConfigError
-from imgcls.metrics import ACCURACY, BY_NAME, LOSS
-from imgcls.text import either
-
-
-def _must_be(remedy: str, is_right: Callable[[Any], object]) -> AfterValidator:
-    def check(value: Any) -> Any:
-        if not is_right(value):
-            raise ValueError(f"must be {remedy}")
-        return value
-
-    return AfterValidator(check)
-
-
-Fit = Literal["crop", "pad", "squash"]
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-PositiveShare = Annotated[float, Field(gt=0.0, le=1.0)]
-if TYPE_CHECKING:
-    SelectingMetric = str
-else:
-    SelectingMetric = Literal[*BY_NAME]
-
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Name = Annotated[
-    str,
-    _must_be(
-        "up to 100 letters, digits, dots, underscores and hyphens, the first a letter or digit",
-        re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}").fullmatch,
-    ),
-]
-Device = Annotated[
-    str,
-    _must_be('"auto", "cpu", "cuda", "cuda:N" or "mps"', re.compile("auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?").fullmatch),
-]
-Ends = tuple[float, float]
-AreaRange = Annotated[Ends, _must_be("[low, high] with 0 < low <= high <= 1", lambda ends: 0 < ends[0] <= ends[1] <= 1)]
-RatioRange = Annotated[Ends, _must_be("[low, high] with 0 < low <= high", lambda ends: 0.0 < ends[0] <= ends[1])]
 
 
 class DataConfig(Section):
@@ -249,45 +214,6 @@ class TrainConfig(Section):
     def last_epoch(self) -> int:
         """Where training ends if nothing ends it before."""
         return self.score_epoch or self.epochs
-
-
-class ConfirmConfig(Section):
-    """The keys of [search.confirm]: whether a sweep ends by training its best again; see `imgcls confirm`."""
-
-    top: int = Field(default=3, ge=1)
-    """Configurations that are trained again, the best first."""
-    seeds: int = Field(default=0, ge=0, le=1000)
-    """Fresh seeds for each of them. 0: the sweep ends without a confirmation."""
-
-
-class SearchConfig(Section):
-    """The keys of [search]: how a sweep searches; a single `imgcls train` uses `metric` alone."""
-
-    trials: int = Field(default=20, ge=1)
-    """Trials in all, earlier sittings of the same sweep included."""
-    timeout: float = Field(default=0.0, ge=0.0)
-    """Seconds after which no further trial starts. 0: no limit."""
-    workers: int = Field(default=1, ge=1)
-    """Trials side by side on this machine; threads are divided among them."""
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    """Who proposes the next values."""
-    pruner: Literal["median", "hyperband", "none"] = "median"
-    """Who stops a trial that looks hopeless."""
-    pruner_warmup_epochs: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
-    """No trial is judged before this many epochs; `auto`: one more than the longest warm-up searched."""
-    keep_pruned: bool = False
-    """Keep the checkpoints of pruned trials, which are removed otherwise."""
-    metric: SelectingMetric = Field(
-        default=ACCURACY.on_val,
-        description="What selects the epoch, the checkpoint and the winner: "
-        f"{either([f'`{name}`' for name in BY_NAME])}. Ties: lower {LOSS.on_val}, then earlier.",
-    )
-    seed: Seed = 0
-    """Seed of the sampler; trials share `train.seed`."""
-    space: dict[str, Options] = Field(default_factory=dict)
-    """Dotted config key -> list of values, or { low, high, log, step }."""
-    confirm: ConfirmConfig = ConfirmConfig()
-    """Training the best configurations again."""
 
 
 class ReportConfig(Section):

@@ -26,7 +26,7 @@ from ..errors import UnreadableImageError
 from .image_formats import FORMATS, MAGIC_BYTES, why_not, why_unknown
 
 if TYPE_CHECKING:
-    from imgcls.config.keys import Fit
+    from imgcls.config.key_types import Fit
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 

@@ -25,7 +25,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.config.keys import Fit
+from imgcls.config.key_types import Fit
 from imgcls.data.cache_folder import ASIDE, abandoned, budget, cache_folder, prune, remove_entry, size_in_words, writing
 from imgcls.data.decode import resize_squares
 from imgcls.data.decode_on_demand import PixelsOnDemand

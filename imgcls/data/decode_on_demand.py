@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgcls.config.keys import Fit
+from imgcls.config.key_types import Fit
 from imgcls.data.decode import digest, resize_squares, to_square
 from imgcls.errors import DataError, UnreadableImageError
 

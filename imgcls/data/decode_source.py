@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgcls.config.keys import Fit
+from imgcls.config.key_types import Fit
 from imgcls.data.cache_folder import cache_folder
 from imgcls.data.decode import SEVERAL_FRAMES, digest, shrunk, shrunk_is_enough, to_square
 from imgcls.data.decode_workers import images_of_a_piece, spread

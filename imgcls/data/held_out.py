@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from imgcls.config.keys import Fit
+from imgcls.config.key_types import Fit
 from imgcls.data import decode_cache
 from imgcls.data.image_set import DecodedImages, HashedImages, SourceImages, fingerprint
 from imgcls.errors import DataError, SealedError, UnreadableImagesError

@@ -13,7 +13,7 @@ from PIL import Image
 from .decode import resize_squares, to_square
 
 if TYPE_CHECKING:
-    from imgcls.config.keys import Fit
+    from imgcls.config.key_types import Fit
 
 
 @dataclass(frozen=True)

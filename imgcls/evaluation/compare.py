@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from imgcls.errors import InputError
 from imgcls.evaluation.selection import selection_of
 from imgcls.metrics import ACCURACY, Metric, Scores, metric_named
-from imgcls.record import Artifact, RunRecord, Tag, ends_of
+from imgcls.record import Artifact, Tag, ends_of
 from imgcls.reporting.cautions import flat_cautions
 from imgcls.reporting.rounding import UNDEFINED
 from imgcls.reporting.run_scores import best_interval, history_table
+from imgcls.run_record import RunRecord
 from imgcls.runs.used_params import used_params
 from imgcls.statistics.intervals import Interval
 from imgcls.statistics.paired import holm, mcnemar, paired_interval

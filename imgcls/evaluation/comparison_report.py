@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 
 from imgcls.evaluation.compare import Comparison, Pair, Split
 from imgcls.metrics import ACCURACY, LOSS
-from imgcls.record import RunRecord
 from imgcls.reporting import training_figures
 from imgcls.reporting.cautions import cautions, warning
 from imgcls.reporting.drawing import save_png
 from imgcls.reporting.report import Headline, Link, Picture, Report, Section, markdown
 from imgcls.reporting.rounding import UNDEFINED, ends, rounded, score_text, with_interval
 from imgcls.reporting.tables import markdown_table
+from imgcls.run_record import RunRecord
 from imgcls.statistics.groups import TOO_FEW
 from imgcls.statistics.intervals import NO_INTERVAL
 

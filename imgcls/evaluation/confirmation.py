@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from imgcls.metrics import LOSS, metric_named
-from imgcls.record import MetricName, RunRecord, Tag
+from imgcls.record import MetricName, Tag
 from imgcls.reporting.rounding import UNDEFINED, ends, rounded, with_interval
 from imgcls.reporting.run_scores import best_accuracy_interval, best_interval
 from imgcls.rng import derive_seed
+from imgcls.run_record import RunRecord
 from imgcls.statistics.intervals import Interval, interval_over_seeds
 from imgcls.text import counted
 from imgcls.tracking.store import Tracker

@@ -9,7 +9,7 @@ import pandas as pd
 from imgcls.evaluation.confirmation import mean_words, optimism_words
 from imgcls.evaluation.selection import Selection, story
 from imgcls.metrics import ACCURACY, CALIBRATED, METRICS, Metric, Scores, metric_named
-from imgcls.record import Artifact, MetricName, RunRecord, Tag
+from imgcls.record import Artifact, MetricName, Tag
 from imgcls.reporting.cautions import cautions, warned, warning
 from imgcls.reporting.class_table import ABSENT_CLASSES, class_table
 from imgcls.reporting.methods_section import commit_words, device_words, methods, model_words, split_words
@@ -18,6 +18,7 @@ from imgcls.reporting.rounding import UNDEFINED, ends, rounded, score_text, with
 from imgcls.reporting.run_scores import val_score
 from imgcls.reporting.tables import escaped, markdown_table, shell
 from imgcls.reporting.where_to_look import fetch_config
+from imgcls.run_record import RunRecord
 from imgcls.statistics.groups import about_groups
 from imgcls.statistics.intervals import Interval, difference_interval
 from imgcls.statistics.temperature import LEAST_GAIN

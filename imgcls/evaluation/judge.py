@@ -17,13 +17,14 @@ from imgcls.errors import DataError, InputError, SealedError
 from imgcls.evaluation.evaluation_report import evaluation_report
 from imgcls.evaluation.selection import Selection, selection_of
 from imgcls.metrics import ACCURACY, Scores, metric_named, reported, score, val_scores
-from imgcls.record import TEST, Artifact, MetricName, RunRecord, Tag, best_name
+from imgcls.record import TEST, Artifact, MetricName, Tag, best_name
 from imgcls.reporting import html, image_figures, prediction_figures
 from imgcls.reporting.cautions import caution_tags, flat_cautions
 from imgcls.reporting.drawing import save_png
 from imgcls.reporting.report import Picture, markdown
 from imgcls.reporting.run_links import run_link, within_ui
 from imgcls.reporting.run_scores import look_scores
+from imgcls.run_record import RunRecord
 from imgcls.runs.announce import announce
 from imgcls.runs.prepare import Prepared
 from imgcls.runs.rebuild import best_checkpoint, rebuild, same_place

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 import pandas as pd
 
 from imgcls.metrics import ACCURACY, Scores
-from imgcls.record import TEST, MetricName, RunRecord, Tag
+from imgcls.record import TEST, MetricName, Tag
 from imgcls.reporting.cautions import cautions, flat_cautions
 from imgcls.reporting.rounding import UNDEFINED, with_interval
+from imgcls.run_record import RunRecord
 from imgcls.tracking.store import Tracker
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from imgcls.data.splits import SQUARES_FORMAT
 from imgcls.metrics import ACCURACY, BY_NAME, LOSS
-from imgcls.record import UNKNOWN, Artifact, MetricName, RunRecord, Tag, best_name
+from imgcls.record import UNKNOWN, Artifact, MetricName, Tag, best_name
 from imgcls.reporting.cautions import cautions, flat_cautions
 from imgcls.reporting.run_scores import val_score
 from imgcls.reporting.tables import markdown_table
+from imgcls.run_record import RunRecord
 from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import is_kept_larger, other_loss
 from imgcls.runs.prepare import Prepared

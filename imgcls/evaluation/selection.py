@@ -18,8 +18,9 @@ from imgcls.evaluation.confirmation import (
     recorded_confirmation,
 )
 from imgcls.metrics import metric_named
-from imgcls.record import MetricName, RunRecord, Tag
+from imgcls.record import MetricName, Tag
 from imgcls.reporting.run_scores import val_score
+from imgcls.run_record import RunRecord
 from imgcls.text import counted
 from imgcls.tracking.store import Tracker
 

@@ -8,8 +8,9 @@ import pandas as pd
 
 from imgcls.errors import InputError
 from imgcls.evaluation.compare import Pair, hits_by_image, paired
-from imgcls.record import Artifact, RunRecord
+from imgcls.record import Artifact
 from imgcls.reporting.rounding import ends
+from imgcls.run_record import RunRecord
 from imgcls.text import counted
 from imgcls.tracking.registry import Version
 from imgcls.tracking.store import Tracker

@@ -8,7 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from imgcls.evaluation.compare import evaluation_of
 from imgcls.inference.run_model import RunModel
 from imgcls.metrics import score
-from imgcls.record import TEST, RunRecord, Tag
+from imgcls.record import TEST, Tag
+from imgcls.run_record import RunRecord
 from imgcls.runs.val_predictions import as_logits, recorded_predictions
 from imgcls.stored_names import BEST
 from imgcls.tracking.provenance import versions

@@ -19,10 +19,11 @@ from imgcls.inference.proof import Agreement
 from imgcls.inference.run_model import load_run_model
 from imgcls.inference.served_proof import prove_served
 from imgcls.metrics import ACCURACY
-from imgcls.record import RunRecord, Tag, VersionTag
+from imgcls.record import Tag, VersionTag
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.run_scores import score_of, val_score
 from imgcls.reporting.where_to_look import page_of
+from imgcls.run_record import RunRecord
 from imgcls.tracking.claims import claim
 from imgcls.tracking.find_run import trained_record
 from imgcls.tracking.registry import Registry, Version, check_alias, check_model_name

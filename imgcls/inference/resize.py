@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from imgcls.config.keys import Fit
+from imgcls.config.key_types import Fit
 from imgcls.data.decode import PAD_LEVEL, REDUCING_GAP, SHRUNK_SIDE
 
 ONE = 2.0**22

@@ -18,7 +18,7 @@ from imgcls.errors import InputError
 from imgcls.inference.classifier import Classifier
 from imgcls.inference.sealed_images import sealed_images
 from imgcls.models.registry import build_model
-from imgcls.record import RunRecord
+from imgcls.run_record import RunRecord
 from imgcls.runs.earlier_versions import recorded_squares
 from imgcls.runs.rebuild import best_checkpoint, on_this_machine, recorded_experiment
 from imgcls.runs.val_predictions import recorded_fit

@@ -16,7 +16,8 @@ from imgcls.data.image_set import Hashes
 from imgcls.data.sketches import SKETCH_BYTES, without_crops
 from imgcls.errors import DataError, InputError, SealedImagesError
 from imgcls.evaluation.judge import look_to_predict
-from imgcls.record import Artifact, RunRecord
+from imgcls.record import Artifact
+from imgcls.run_record import RunRecord
 from imgcls.runs.earlier_versions import recorded_squares
 from imgcls.runs.prepare import cached_dataset
 from imgcls.runs.rebuild import recorded_experiment

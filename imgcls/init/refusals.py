@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from imgcls.config.keys import Name
+from imgcls.config.key_types import Name
 from imgcls.errors import ConfigError, InputError, ResourceError
 from imgcls.init.experiment_file import already_there
 from imgcls.tracking.store import Tracker

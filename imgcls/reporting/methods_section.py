@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from imgcls.config.key_names import Reported
 from imgcls.config.keys import AugmentConfig
 from imgcls.data.decode import PAD_LEVEL
-from imgcls.record import UNKNOWN, RunRecord, Tag
+from imgcls.record import UNKNOWN, Tag
+from imgcls.run_record import RunRecord
 from imgcls.text import counted
 
 COUNTS = {"train": Tag.NUM_TRAIN, "val": Tag.NUM_VAL, "test": Tag.NUM_TEST}

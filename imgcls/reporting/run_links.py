@@ -2,9 +2,9 @@
 
 from urllib.parse import urlsplit
 
-from imgcls.record import RunRecord
 from imgcls.reporting.report import Link
 from imgcls.reporting.where_to_look import UI_ADDRESS, page_of
+from imgcls.run_record import RunRecord
 from imgcls.tracking.store import Tracker
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 import pandas as pd
 
 from imgcls.metrics import ACCURACY, Metric, Scores, metric_named, reported
-from imgcls.record import TEST, MetricName, RunRecord, Tag, best_name, ends_of
+from imgcls.record import TEST, MetricName, Tag, best_name, ends_of
 from imgcls.reporting.cautions import cautions
 from imgcls.reporting.rounding import ends, rounded, score_text, with_interval
+from imgcls.run_record import RunRecord
 from imgcls.statistics.intervals import NO_INTERVAL, Interval, accuracy_interval
 from imgcls.tracking.store import Tracker
 

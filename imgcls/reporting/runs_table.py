@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 import pandas as pd
 
 from imgcls.config.toml import parse_override
-from imgcls.record import RunRecord, Tag
+from imgcls.record import Tag
 from imgcls.reporting.cautions import flat_cautions
 from imgcls.reporting.run_scores import score_of
 from imgcls.reporting.tables import shown
+from imgcls.run_record import RunRecord
 from imgcls.text import duration
 
 SPACE = "search.space."

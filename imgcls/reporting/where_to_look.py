@@ -6,7 +6,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from imgcls.record import Artifact, RunRecord
+from imgcls.record import Artifact
+from imgcls.run_record import RunRecord
 from imgcls.tracking.credentials import redacted
 from imgcls.tracking.find_run import short_id
 from imgcls.tracking.saved_view import TAG, run_address, view_address

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from imgcls.config.keys import Experiment
 from imgcls.data.splits import SQUARES_FORMAT, Dataset
 from imgcls.errors import InputError
-from imgcls.record import RunRecord, Tag
+from imgcls.record import Tag
+from imgcls.run_record import RunRecord
 from imgcls.training.loss import LOSS_DEFINITION
 
 

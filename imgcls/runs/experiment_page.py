@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from imgcls.config.keys import Experiment
 from imgcls.metrics import metric_named, reported
 from imgcls.project import Project
-from imgcls.record import RunRecord, Tag, best_name
+from imgcls.record import Tag, best_name
+from imgcls.run_record import RunRecord
 from imgcls.stored_names import stored_name
 from imgcls.tracking.mlflow_internals import MAX_EXPERIMENT_TAG_VAL_LENGTH
 from imgcls.tracking.run import fitted

@@ -8,7 +8,8 @@ import torch
 from imgcls.config.keys import Experiment
 from imgcls.config.load import load_experiment
 from imgcls.errors import DataError, InputError
-from imgcls.record import UNKNOWN, Artifact, RunRecord, Tag
+from imgcls.record import UNKNOWN, Artifact, Tag
+from imgcls.run_record import RunRecord
 from imgcls.runs.earlier_versions import recorded_squares
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.tracking.provenance import versions

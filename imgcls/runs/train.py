@@ -18,11 +18,12 @@ from imgcls.errors import DamagedError, InputError, Interrupted
 from imgcls.files import leftovers
 from imgcls.machine_failures import explain
 from imgcls.project import Project
-from imgcls.record import Artifact, Kind, MetricName, RunRecord, Tag
+from imgcls.record import Artifact, Kind, MetricName, Tag
 from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.drawing import pictures_of
 from imgcls.reporting.progress import Outlook, RunProgress
 from imgcls.rng import derive_seed
+from imgcls.run_record import RunRecord
 from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import is_kept_larger, other_loss, other_squares, same_work
 from imgcls.runs.experiment_page import write_page

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from imgcls.config.keys import Experiment
 from imgcls.data.image_set import DecodedImages
 from imgcls.models.grad_cam import NoMapError, grad_cam
-from imgcls.record import Artifact, Kind, RunRecord, Tag
+from imgcls.record import Artifact, Kind, Tag
 from imgcls.reporting import image_figures, prediction_figures
 from imgcls.reporting.drawing import save_png
+from imgcls.run_record import RunRecord
 from imgcls.runs.prepare import Prepared
 from imgcls.runs.val_predictions import as_logits, recorded_fit, recorded_predictions
 from imgcls.statistics.label_errors import label_errors

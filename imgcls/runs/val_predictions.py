@@ -5,7 +5,8 @@ import io
 import numpy as np
 import pandas as pd
 
-from imgcls.record import Artifact, MetricName, RunRecord
+from imgcls.record import Artifact, MetricName
+from imgcls.run_record import RunRecord
 from imgcls.statistics.predictions import Predictions
 from imgcls.statistics.temperature import TemperatureFit, log_probabilities, temperature_fit
 from imgcls.tracking.store import Tracker

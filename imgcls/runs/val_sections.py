@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from imgcls.record import Artifact, RunRecord, Tag
+from imgcls.record import Artifact, Tag
 from imgcls.reporting.class_table import ABSENT_CLASSES, class_table
 from imgcls.reporting.image_figures import surest_mistakes
 from imgcls.reporting.report import Block, Picture, Section
 from imgcls.reporting.tables import escaped, markdown_table
+from imgcls.run_record import RunRecord
 from imgcls.runs.val_figures import LAST_FIGURE
 from imgcls.runs.val_predictions import as_logits, recorded_fit, recorded_predictions
 from imgcls.statistics.calibration import expected_calibration_error, reliability

@@ -19,8 +19,9 @@ from imgcls.evaluation.confirmation import (
     rank_confirmed,
     ranked_trials,
 )
-from imgcls.record import MetricName, RunRecord, Tag
+from imgcls.record import MetricName, Tag
 from imgcls.reporting.progress import Pace
+from imgcls.run_record import RunRecord
 from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import other_loss, recorded_squares
 from imgcls.runs.prepare import Prepared, prepare

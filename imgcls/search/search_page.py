@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from imgcls.metrics import Metric
-from imgcls.record import Artifact, RunRecord
+from imgcls.record import Artifact
 from imgcls.reporting import training_figures, value_figures
 from imgcls.reporting.cautions import cautions, warned
 from imgcls.reporting.drawing import save_png
@@ -17,6 +17,7 @@ from imgcls.reporting.report import Block, Headline, Link, Picture, Report, Sect
 from imgcls.reporting.run_scores import best_interval, val_number
 from imgcls.reporting.tables import frame_table, markdown_table
 from imgcls.reporting.value_figures import SearchedKey
+from imgcls.run_record import RunRecord
 from imgcls.search import space as spaces
 from imgcls.search.importances import MIN_TRIALS
 from imgcls.search.leaderboard import with_intervals

@@ -15,11 +15,12 @@ from imgcls.data.splits import SQUARES_FORMAT
 from imgcls.errors import ConfigError, TrainingError
 from imgcls.evaluation.confirmation import Confirmation
 from imgcls.metrics import metric_named
-from imgcls.record import Artifact, MetricName, RunRecord, Tag
+from imgcls.record import Artifact, MetricName, Tag
 from imgcls.reporting import html
 from imgcls.reporting.drawing import pictures_of
 from imgcls.reporting.run_links import run_link
 from imgcls.rng import derive_seed
+from imgcls.run_record import RunRecord
 from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import same_work
 from imgcls.runs.experiment_page import write_page

@@ -11,7 +11,7 @@ from imgcls.config.keys import Experiment
 from imgcls.evaluation.confirmation import Confirmation, confirmation_table, mean_words, optimism_sentence
 from imgcls.evaluation.selection import Selection, Trials, selection_of, story
 from imgcls.metrics import ACCURACY, metric_named
-from imgcls.record import Artifact, RunRecord, Tag
+from imgcls.record import Artifact, Tag
 from imgcls.reporting import html, training_figures
 from imgcls.reporting.cautions import cautions, warned
 from imgcls.reporting.drawing import pictures_of, save_png
@@ -21,6 +21,7 @@ from imgcls.reporting.run_links import run_link, within_ui
 from imgcls.reporting.run_scores import history_table, val_number, val_score
 from imgcls.reporting.tables import escaped, frame_table, markdown_table, shell
 from imgcls.reporting.where_to_look import fetch_config
+from imgcls.run_record import RunRecord
 from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.val_sections import val_sections
 from imgcls.search import space as spaces

@@ -5,9 +5,10 @@ import math
 from collections.abc import Mapping
 
 from imgcls.config.keys import Experiment
-from imgcls.record import BEST_TRIAL, CONFIRM, Artifact, MetricName, RunRecord, Tag
+from imgcls.record import BEST_TRIAL, CONFIRM, Artifact, MetricName, Tag
 from imgcls.reporting.cautions import caution_tags, flat_cautions
 from imgcls.reporting.drawing import pictures_of
+from imgcls.run_record import RunRecord
 from imgcls.runs.rebuild import rebuild
 from imgcls.runs.val_figures import LAST_FIGURE, write_val_figures
 from imgcls.stored_names import BEST

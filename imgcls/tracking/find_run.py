@@ -6,7 +6,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from imgcls.errors import InputError
-from imgcls.record import Kind, RunRecord, Tag
+from imgcls.record import Kind, Tag
+from imgcls.run_record import RunRecord
 from imgcls.text import did_you_mean, listed, nearest
 from imgcls.tracking.store import Tracker
 

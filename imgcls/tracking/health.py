@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from imgcls.record import RunRecord
+from imgcls.run_record import RunRecord
 from imgcls.text import counted
 from imgcls.tracking.find_run import described
 from imgcls.tracking.store import Tracker

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from imgcls.record import RunRecord
+from imgcls.run_record import RunRecord
 from imgcls.tracking.run import Run
 
 HEARTBEAT_SECONDS = 30.0

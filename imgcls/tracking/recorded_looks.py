@@ -22,7 +22,8 @@ from imgcls.data.sketches import SKETCH_BYTES
 from imgcls.errors import InputError
 from imgcls.files import written_aside
 from imgcls.project import MLRUNS
-from imgcls.record import Artifact, RunRecord, Tag
+from imgcls.record import Artifact, Tag
+from imgcls.run_record import RunRecord
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 

@@ -1,28 +1,24 @@
-"""The tracking store: opens, ends and finds runs, and reads what they left."""
+"""The tracking store: opened, its runs begun, taken up, written and ended."""
 
 import logging
 import os
-import posixpath
-import re
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mlflow.entities import Run as StoredRun
-from mlflow.entities import RunTag, ViewType
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.entities import RunTag
 
 from imgcls.errors import ImgclsError, InputError
 from imgcls.files import check_locks
 from imgcls.machine_failures import explain
 from imgcls.project import MLRUNS, Project
-from imgcls.record import STATUS, UNKNOWN, Kind, Outcome, RunRecord, Tag
+from imgcls.record import STATUS, UNKNOWN, Kind, Outcome, Tag
+from imgcls.run_record import RunRecord
 from imgcls.signals import interruption
-from imgcls.stored_names import metrics_of_stored, process_filter, process_of, process_tag, stored_name
+from imgcls.stored_names import process_of, process_tag
 from imgcls.tracking.artifact_places import Places
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed, out_of_sight
 from imgcls.tracking.credentials import redacted, scrubbed
@@ -31,17 +27,12 @@ from imgcls.tracking.heartbeat import beating, seconds_to_silence
 from imgcls.tracking.mlflow_internals import create_database, quieten, remember_opened
 from imgcls.tracking.provenance import git_tags, versions, who_runs
 from imgcls.tracking.registry import Registry
-from imgcls.tracking.remote_client import RemoteClient, connect, unsent_artifact, waiting_elsewhere
-from imgcls.tracking.run import Run, check_artifact_name, fitted_tags
+from imgcls.tracking.remote_client import RemoteClient, connect, waiting_elsewhere
+from imgcls.tracking.run import Run, fitted_tags
+from imgcls.tracking.run_reader import RunReader
 from imgcls.tracking.store_address import check_address, database_behind, for_mlflow, missing_driver, sqlite_address
 
 log = logging.getLogger(__name__)
-
-PLAIN = re.compile(r"[\w ./:+@-]*", re.ASCII)
-"""Text that can stand between the quotes of a filter of MLflow."""
-
-NO_SUCH_RUN = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
-"""MLflow's answers to an id that is unknown, or none at all."""
 
 SECONDS_OF_CLOSING = 3.0
 """Seconds for which a run that is taken up may still be held by a process that closes it as an orphan."""
@@ -50,7 +41,7 @@ ORPHANED = "its process died"
 """Reason of a run that was found RUNNING without a process."""
 
 
-class Tracker:
+class Tracker(RunReader):
     """A tracking store: `MLFLOW_TRACKING_URI`, else `mlflow.db` at the project's root.
 
     Attributes:
@@ -70,13 +61,13 @@ class Tracker:
         self.uri = for_mlflow(os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(own))
         check_address(self.uri)
         try:
-            self._database = database = database_behind(self.uri)
+            database = database_behind(self.uri)
             self._keeps_artifacts = database == own or not os.environ.get("MLFLOW_TRACKING_URI")
-            self._places = Places(self.root if database == own else None)
+            places = Places(self.root if database == own else None)
             if database is not None:
                 create_database(database, database.parent / MLRUNS)
                 check_locks(database.parent)  # without them SQLite says that another process holds one
-            self._client = connect(self.uri, self.root)
+            client = connect(self.uri, self.root)
             if database is not None:
                 remember_opened(database)
         except ImgclsError:
@@ -86,8 +77,7 @@ class Tracker:
             raise explain(error) or InputError(
                 f"the tracking store {redacted(self.uri)} cannot be opened: {why}"
             ) from error
-
-    # --- writing ---
+        super().__init__(client, places, str(database or "the store of MLFLOW_TRACKING_URI"))
 
     @contextmanager
     def start_run(
@@ -217,124 +207,7 @@ class Tracker:
         """The registry of models of this store."""
         return Registry(self._client, self._places)
 
-    # --- reading ---
-
-    def get(self, run_id: str) -> RunRecord:
-        """Reads one run.
-
-        Raises:
-            InputError: no such run in this store.
-        """
-        try:
-            run = self._client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code not in NO_SUCH_RUN:
-                raise
-            raise InputError(
-                f"no run {run_id!r} in {self.where()}; `imgcls runs` lists the runs of this store"
-            ) from error
-        return self._record(run, self._client.get_experiment(run.info.experiment_id).name)
-
-    def find(
-        self,
-        tags: Mapping[str, str],
-        *,
-        experiment: str | None = None,
-        status: str | None = None,
-        with_deleted: bool = False,
-        newest: int | None = None,
-        prefix: str = "",
-        by: Literal["start_time", "end_time"] = "start_time",
-        identity: str = "",
-    ) -> list[RunRecord]:
-        """All runs with these tags, oldest first.
-
-        Args:
-            tags: every one must be equal.
-            experiment: name of an MLflow experiment; None searches all of them.
-            status: MLflow's, such as RUNNING; None for any.
-            with_deleted: also deleted runs, and runs of deleted experiments.
-            newest: only so many, 1000 at most; the store is spared reading the others.
-            prefix: how the run's id begins, in lower-case hexadecimal digits.
-            by: what is meant by old and new.
-            identity: of its work, in hexadecimal digits; see `start_run`.
-        """
-        view = ViewType.ALL if with_deleted else ViewType.ACTIVE_ONLY
-        experiments = {e.experiment_id: e.name for e in self._client.search_experiments(view_type=view)}
-        ids = [i for i, name in experiments.items() if experiment in (None, name)]
-        # MLflow's filters know no escape for a quote: what has one is compared here alone.
-        plain = {key: value for key, value in tags.items() if PLAIN.fullmatch(key) and PLAIN.fullmatch(value)}
-        conditions = [f"tags.`{key}` = '{value}'" for key, value in plain.items()]
-        conditions += [f"attributes.status = '{status}'"] if status else []
-        conditions += [f"attributes.run_id LIKE '{prefix}%'"] if prefix else []
-        conditions += [process_filter("identity", identity)] if identity else []
-        filter_string = " and ".join(conditions)
-        enough = newest if plain == dict(tags) else None
-        records: list[RunRecord] = []
-        token, order = None, f"attributes.{by} " + ("DESC" if newest else "ASC")
-        while ids:
-            page = self._client.search_runs(
-                ids, filter_string, view, max_results=enough or 1000, order_by=[order], page_token=token
-            )
-            found = [self._record(run, experiments[run.info.experiment_id]) for run in page]
-            records += [record for record in found if tags.items() <= record.tags.items()]
-            token = page.token
-            if enough or not token:
-                break
-        return records[:newest][::-1] if newest else records
-
-    def children(self, run_id: str, kind: Kind) -> list[RunRecord]:
-        """The runs of a kind below a run, oldest first."""
-        return self.find({Tag.PARENT: run_id, Tag.KIND: kind})
-
-    def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
-        """(step, value) of a metric, in order; where a run has both spellings, the newer one comes last."""
-        spellings = dict.fromkeys((metric, stored_name(metric)))  # earlier versions stored it as it is called
-        points = [point for name in spellings for point in self._client.get_metric_history(run_id, name)]
-        return [(point.step, point.value) for point in points]
-
-    @contextmanager
-    def fetch(self, run_id: str, name: str) -> Iterator[Path]:
-        """An artifact as a file on this machine, for the length of the block.
-
-        Raises:
-            InputError: the run has no such artifact, or the name could lead out of its artifacts.
-        """
-        check_artifact_name(name)
-        with unsent_artifact(self._client, run_id, name) as unsent:
-            if unsent is not None:
-                yield unsent
-                return
-        uri = self._client.get_run(run_id).info.artifact_uri
-        folder = self._places.to_read(uri)
-        if folder is not None:
-            if not (folder / name).is_file():
-                raise InputError(f"run {run_id} has no artifact {name}{self._places.why_missing(uri)}")
-            yield folder / name
-            return
-        # Asked first: MLflow words a missing file like a broken connection, which is worth waiting for.
-        if not self._is_listed(run_id, name):
-            raise InputError(f"run {run_id} has no artifact {name}")
-        with tempfile.TemporaryDirectory() as temporary:
-            yield Path(self._client.download_artifacts(run_id, name, temporary))
-
-    def has_artifact(self, run_id: str, name: str) -> bool:
-        """Whether a run has left this artifact; a store elsewhere is asked, and nothing is downloaded."""
-        with unsent_artifact(self._client, run_id, name) as unsent:
-            if unsent is not None:
-                return True
-        folder = self._places.to_read(self._client.get_run(run_id).info.artifact_uri)
-        if folder is not None:
-            return (folder / name).is_file()
-        return self._is_listed(run_id, name)
-
-    def _is_listed(self, run_id: str, name: str) -> bool:
-        return name in [found.path for found in self._client.list_artifacts(run_id, posixpath.dirname(name) or None)]
-
-    def read_text(self, run_id: str, name: str) -> str:
-        """The content of a text artifact."""
-        with self.fetch(run_id, name) as path:
-            return path.read_text(encoding="utf-8")
+    # --- the store itself ---
 
     def send_unsent(self) -> list[str]:
         """Sends what a tracking server has not got yet; says what was sent and what is left, a line each."""
@@ -364,25 +237,6 @@ class Tracker:
         with_runs = {record.experiment for record in self.find({})}
         experiments = self._client.search_experiments()
         return sum(self._places.is_astray(e.artifact_location) for e in experiments if e.name in with_runs)
-
-    def where(self) -> str:
-        """The store, as errors call it."""
-        return str(self._database or "the store of MLFLOW_TRACKING_URI")
-
-    def _record(self, run: Any, experiment: str) -> RunRecord:
-        return RunRecord(
-            run_id=run.info.run_id,
-            experiment=experiment,
-            name=run.info.run_name or "",
-            status=run.info.status,
-            started=run.info.start_time,
-            ended=run.info.end_time,
-            params=dict(run.data.params),
-            metrics=metrics_of_stored(run.data.metrics),
-            tags=dict(run.data.tags),
-            is_deleted=run.info.lifecycle_stage == "deleted",
-            folder=self._places.to_remove_from(run.info.artifact_uri),
-        )
 
 
 def _opening(host: str, pid: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from imgcls.config.keys import TrainConfig
 from imgcls.errors import DataError, InputError
 from imgcls.evaluation.rerun import _other_code, first_difference, rerun
-from imgcls.record import RunRecord
+from imgcls.run_record import RunRecord
 from imgcls.runs.prepare import Prepared
 from imgcls.runs.rebuild import other_versions, same_place
 from imgcls.tracking import provenance

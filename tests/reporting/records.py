@@ -1,7 +1,7 @@
 """Records as runs leave them, made by hand: what reports say is read from these alone."""
 
 from imgcls.config.keys import Experiment
-from imgcls.record import RunRecord
+from imgcls.run_record import RunRecord
 
 TAGS = {
     "imgcls.num_train": "1500",

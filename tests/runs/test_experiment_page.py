@@ -7,7 +7,7 @@ import zlib
 import pytest
 
 from imgcls.project import Project
-from imgcls.record import RunRecord
+from imgcls.run_record import RunRecord
 from imgcls.runs.experiment_page import header_of, write_page
 
 HEADER = "# Digits of 8x8 pixels.\n#\n#     imgcls sweep tiny\nname = 'tiny'\n# not this\n"

@@ -8,7 +8,7 @@ import pytest
 
 from imgcls.cli import app
 from imgcls.errors import InputError
-from imgcls.record import RunRecord
+from imgcls.run_record import RunRecord
 from imgcls.tracking import folder_identity
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed
 from imgcls.tracking.heartbeat import seconds_to_silence

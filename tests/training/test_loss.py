@@ -9,8 +9,8 @@ import torch
 from imgcls.config.keys import AugmentConfig, Experiment, TrainConfig
 from imgcls.data.augment import Augment, Normalise, cutmix, mixup
 from imgcls.data.loader import Loader
-from imgcls.record import RunRecord
 from imgcls.rng import generator
+from imgcls.run_record import RunRecord
 from imgcls.runs.earlier_versions import other_loss
 from imgcls.training.device import prepare_device
 from imgcls.training.loop import Task, TrainState, fit

@@ -1,0 +1,57 @@
+"""The keys of [search]: how a sweep searches, and whether it ends by training its best again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from imgcls.config.key_names import Section
+from imgcls.config.key_types import Seed
+from imgcls.config.ranges import Options
+from imgcls.metrics import ACCURACY, BY_NAME, LOSS
+from imgcls.text import either
+
+if TYPE_CHECKING:
+    SelectingMetric = str
+else:
+    SelectingMetric = Literal[*BY_NAME]
+
+
+class ConfirmConfig(Section):
+    """The keys of [search.confirm]: whether a sweep ends by training its best again; see `imgcls confirm`."""
+
+    top: int = Field(default=3, ge=1)
+    """Configurations that are trained again, the best first."""
+    seeds: int = Field(default=0, ge=0, le=1000)
+    """Fresh seeds for each of them. 0: the sweep ends without a confirmation."""
+
+
+class SearchConfig(Section):
+    """The keys of [search]: how a sweep searches; a single `imgcls train` uses `metric` alone."""
+
+    trials: int = Field(default=20, ge=1)
+    """Trials in all, earlier sittings of the same sweep included."""
+    timeout: float = Field(default=0.0, ge=0.0)
+    """Seconds after which no further trial starts. 0: no limit."""
+    workers: int = Field(default=1, ge=1)
+    """Trials side by side on this machine; threads are divided among them."""
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """Who proposes the next values."""
+    pruner: Literal["median", "hyperband", "none"] = "median"
+    """Who stops a trial that looks hopeless."""
+    pruner_warmup_epochs: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    """No trial is judged before this many epochs; `auto`: one more than the longest warm-up searched."""
+    keep_pruned: bool = False
+    """Keep the checkpoints of pruned trials, which are removed otherwise."""
+    metric: SelectingMetric = Field(
+        default=ACCURACY.on_val,
+        description="What selects the epoch, the checkpoint and the winner: "
+        f"{either([f'`{name}`' for name in BY_NAME])}. Ties: lower {LOSS.on_val}, then earlier.",
+    )
+    seed: Seed = 0
+    """Seed of the sampler; trials share `train.seed`."""
+    space: dict[str, Options] = Field(default_factory=dict)
+    """Dotted config key -> list of values, or { low, high, log, step }."""
+    confirm: ConfirmConfig = ConfirmConfig()
+    """Training the best configurations again."""
