@@ -15,7 +15,7 @@ from benchmarks.contestant import Epoch
 from benchmarks.works import Work
 from imgcls.data.cache_folder import cache_folder
 from imgcls.project import Project
-from imgcls.reporting.progress import RunProgress
+from imgcls.reporting.run_progress import RunProgress
 from imgcls.runs.prepare import cached_dataset, prepare
 from imgcls.training.epoch import EpochResult
 from imgcls.training.loop import TrainState, fit

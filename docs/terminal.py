@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from imgcls.text import duration
+
 COLUMNS = 118
 """Characters in a line of the terminal."""
 
@@ -103,7 +105,7 @@ def svg(lines: list[Line]) -> str:
         texts.append(f'<text x="{MARGIN}" y="{y}"{kind}{delay} xml:space="preserve">{escape(line.text)}</text>')
         if waited >= TOLD_WAIT:
             right = MARGIN + COLUMNS * CHARACTER_WIDTH
-            texts.append(f'<text x="{right:.0f}" y="{y}" class="wait"{delay}>{duration(waited)}</text>')
+            texts.append(f'<text x="{right:.0f}" y="{y}" class="wait"{delay}>{duration(waited)} later</text>')
     width, height = 2 * MARGIN + COLUMNS * CHARACTER_WIDTH, 2 * MARGIN + (len(lines) + 1) * LINE_HEIGHT
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" role="img">
 <title>A terminal: {escape("; ".join(line.text[2:] for line in lines if line.typed))}</title>
@@ -120,12 +122,6 @@ text {{ animation: come 0.1s both }}
 {chr(10).join(texts)}
 </svg>
 """
-
-
-def duration(seconds: float) -> str:
-    """A wait in words, such as `3 min 20 s later`."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s later" if minutes else f"{rest} s later"
 
 
 def main() -> None:

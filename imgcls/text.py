@@ -29,8 +29,8 @@ def listed(items: Sequence[str], num: int | None = None, most: int | None = None
 
 
 def counted(number: int, noun: str) -> str:
-    """Text of a number and its noun, such as `1 trial` or `2 trials`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """Text of a number and its noun, such as `1 trial`, `2 trials` or `3,000 trials`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 PARTS = " · "

@@ -12,6 +12,7 @@ from imgcls.data.sources.folder import ignored_in_words
 from imgcls.errors import unreadable_in_words
 from imgcls.init.choices import UNEVEN, is_uneven
 from imgcls.init.look import Look
+from imgcls.text import counted
 
 LEAST_TO_JUDGE = 5
 """Val images of a class below which val says little about it."""
@@ -44,7 +45,7 @@ def _rows(look: Look) -> Iterator[tuple[str, str]]:
     yield "A table", look.found.other_labels
     yield "Unreadable", _unreadable(look)
     if several := dataset.num_several_frames:
-        yield "Several frames", f"in {_num(several, 'file')}, of which the first frame or page is used"
+        yield "Several frames", f"in {counted(several, 'file')}, of which the first frame or page is used"
     yield "Duplicates", _duplicates(look)
     yield "Conflicting labels", _conflicting(look)
     yield "Leaks", dataset.leaks.summary
@@ -156,7 +157,7 @@ def same_pixels(look: Look) -> list[list[str]]:
 
 def _duplicates(look: Look) -> str:
     same = same_pixels(look)
-    extra = _num(sum(len(keys) - 1 for keys in same), "train image")
+    extra = counted(sum(len(keys) - 1 for keys in same), "train image")
     return f"{extra} with the pixels of another one, such as {' = '.join(same[0][:2])}" if same else ""
 
 
@@ -164,16 +165,12 @@ def _conflicting(look: Look) -> str:
     leaks = look.dataset.leaks
     num = sum(len(pictures) for split, pictures in leaks.conflicts.items() if split != "test")
     num += sum(len(alike.pairs) for alike in leaks.disagreeing if alike.split != "test")
-    return f"{_num(num, 'picture')} of train or val in two classes, with the same pixels or nearly" if num else ""
+    return f"{counted(num, 'picture')} of train or val in two classes, with the same pixels or nearly" if num else ""
 
 
 def _alike(look: Look) -> str:
-    pairs = [f"{_num(len(near.pairs), 'pair')} of {' and '.join(near.splits)}" for near in look.dataset.leaks.near]
+    pairs = [f"{counted(len(near.pairs), 'pair')} of {' and '.join(near.splits)}" for near in look.dataset.leaks.near]
     return f"{', '.join(pairs)}; where they are of one thing, data.groups keeps them together" if pairs else ""
-
-
-def _num(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def flat(look: Look) -> dict[str, object]:

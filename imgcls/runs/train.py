@@ -21,7 +21,7 @@ from imgcls.project import Project
 from imgcls.record import Artifact, Kind, MetricName, Tag
 from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.drawing import pictures_of
-from imgcls.reporting.progress import Outlook, RunProgress
+from imgcls.reporting.run_progress import Outlook, RunProgress
 from imgcls.rng import derive_seed
 from imgcls.run_record import RunRecord
 from imgcls.runs.announce import announce

@@ -20,7 +20,7 @@ from imgcls.evaluation.confirmation import (
     ranked_trials,
 )
 from imgcls.record import MetricName, Tag
-from imgcls.reporting.progress import Pace
+from imgcls.reporting.run_progress import Pace
 from imgcls.run_record import RunRecord
 from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import other_loss, recorded_squares

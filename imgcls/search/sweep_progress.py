@@ -8,8 +8,8 @@ from tqdm import tqdm
 
 from imgcls import terminal
 from imgcls.metrics import ACCURACY
-from imgcls.reporting.progress import Outlook, Pace
 from imgcls.reporting.rounding import score_text
+from imgcls.reporting.run_progress import Outlook, Pace
 from imgcls.search.engines import TrialOutcome
 from imgcls.search.leaderboard import with_intervals
 from imgcls.search.study import SweepStudy

@@ -10,7 +10,7 @@ from imgcls.config.keys import Experiment
 from imgcls.errors import TrainingError
 from imgcls.metrics import ACCURACY
 from imgcls.record import UNKNOWN, Artifact, Tag
-from imgcls.reporting.progress import Outlook
+from imgcls.reporting.run_progress import Outlook
 from imgcls.reporting.run_scores import best_interval
 from imgcls.runs.prepare import prepare
 from imgcls.runs.record_writer import Finished

@@ -1,6 +1,6 @@
 import pytest
 
-from imgcls.reporting.progress import Outlook, Pace, RunProgress
+from imgcls.reporting.run_progress import Outlook, Pace, RunProgress
 from imgcls.statistics.intervals import Interval
 from imgcls.training.epoch import EpochResult
 
