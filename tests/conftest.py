@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -152,7 +153,18 @@ class Project:
 
     def become(self, kept):
         """Takes over all that is in another project."""
-        shutil.copytree(kept.root, self.root, dirs_exist_ok=True)
+        from imgcls.tracking.mlflow_internals import databases_closed, remember_opened
+
+        store = self.root / "mlflow.db"
+        shutil.copytree(kept.root, self.root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("mlflow.db*"))
+        remember_opened(store)
+        # Not as files: the newest rows may be in SQLite's log, which moves to the database when a connection closes.
+        with (
+            databases_closed(),
+            contextlib.closing(sqlite3.connect(kept.root / "mlflow.db")) as source,
+            contextlib.closing(sqlite3.connect(store)) as target,
+        ):
+            source.backup(target)
         self.tracker.relocate()
 
     def runs(self, **tags):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -67,9 +68,15 @@ def save_mlflow_model(folder: Path, onnx: Path, metadata: Mapping[str, str]) -> 
             pip_requirements=requirements(),
             metadata=dict(metadata),
             input_example=pd.DataFrame({"image": [_example()]}),
-            uv_project_path=str(place),  # no project: else MLflow takes the files of one around the working folder
+            **_no_uv_project(place),
         )
         _without_places(folder)
+
+
+def _no_uv_project(place: Path) -> dict[str, Any]:
+    """Else MLflow takes the files of a uv project around the working folder; earlier ones know of none."""
+    parameters = inspect.signature(mlflow.pyfunc.save_model).parameters
+    return {"uv_project_path": str(place)} if "uv_project_path" in parameters else {}
 
 
 def _without_places(folder: Path) -> None:

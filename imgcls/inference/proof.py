@@ -103,7 +103,9 @@ def recorded_probs(recorded: pd.DataFrame, temperature: float) -> NDArray[np.flo
     written = _columns(recorded, "calibrated/")
     own = written.to_numpy(np.float64) if len(written.columns) else calibrated
     highest = raw.columns[raw.to_numpy(np.float64).argmax(axis=1)].str.removeprefix("prob/")
-    differ = ~(np.abs(own - calibrated).max(axis=1) <= CONSISTENT) | (highest != recorded["prediction"]).to_numpy()
+    differ = ~(np.abs(own - calibrated).max(axis=1) <= CONSISTENT) | (
+        highest.to_numpy() != recorded["prediction"].to_numpy()
+    )
     if differ.any():
         row = int(differ.argmax())
         raise ProofError(
