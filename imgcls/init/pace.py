@@ -15,8 +15,9 @@ from imgcls.models.registry import build_model, resolve_model
 from imgcls.training.device import prepare_device, settings_kept
 from imgcls.training.loop import Task, TrainState, fit, predict
 
-MOST_STEPS, MOST_SECONDS = 4, 0.6
-"""Number of steps that are timed, the first of which does not count; and seconds after which no further one begins."""
+LEAST_STEPS, MOST_STEPS, MOST_SECONDS = 4, 32, 0.6
+"""Number of steps that are timed, more of small images, whose steps are short and easily disturbed; the first does not
+count. After so many seconds no further one begins."""
 
 MOST_PIXELS = 8 * 224 * 224
 """Pixels of a timed step on a CPU, for which an image of a larger batch takes about as long: EfficientNet-lite0 at 224
@@ -59,7 +60,8 @@ def measured_pace(experiment: Experiment, num_classes: int, channels: int) -> Pa
         where, side = device.torch_device, decode_side(data.image_size, experiment.augment, None)
         if where.type == "cpu":
             config = config.model_copy(update={"batch_size": _quick_batch(config.batch_size, data.image_size)})
-        images = _noise(MOST_STEPS * config.batch_size, channels, side, num_classes)
+        num_steps = _num_steps(config.batch_size, data.image_size)
+        images = _noise(num_steps * config.batch_size, channels, side, num_classes)
         seen = _noise(config.batch_size, channels, data.image_size, num_classes)
         model = build_model(
             resolve_model(experiment.model, channels, data.image_size), num_classes, channels, data.image_size, seed=0,
@@ -78,7 +80,7 @@ def measured_pace(experiment: Experiment, num_classes: int, channels: int) -> Pa
             ends.append(time.perf_counter())
 
         def is_enough() -> bool:
-            return len(ends) > 2 and (len(ends) > MOST_STEPS or ends[-1] - ends[0] > MOST_SECONDS)
+            return len(ends) > 2 and (len(ends) > num_steps or ends[-1] - ends[0] > MOST_SECONDS)
 
         list(fit(task, state, is_enough, after_step))
         begun = time.perf_counter()
@@ -93,6 +95,10 @@ def _quick_batch(batch_size: int, side: int) -> int:
     while batch_size > 1 and batch_size * side**2 > MOST_PIXELS:
         batch_size //= 2
     return batch_size
+
+
+def _num_steps(batch_size: int, side: int) -> int:
+    return max(LEAST_STEPS, min(MOST_STEPS, LEAST_STEPS * MOST_PIXELS // (batch_size * side**2)))
 
 
 def _noise(num: int, channels: int, side: int, num_classes: int) -> DecodedImages:
