@@ -152,10 +152,7 @@ def main() -> None:
 
 
 def _collect_less() -> None:
-    """Has Python look for unreachable objects less often.
-
-    It takes a second while the libraries are imported, and another one at the end, when all memory is freed anyway.
-    """
+    """Has Python's garbage collector run less often, and not at all when the program ends."""
     gc.set_threshold(10_000)
     atexit.register(gc.freeze)
 

@@ -131,7 +131,10 @@ def evaluate(run_id: str, tracker: Tracker, *, again: bool = False) -> Evaluatio
     found = None if again else _recorded(record, test, tracker)
     if found is None:
         found = _look(_admit(record, prepared, tracker), test, tracker)
-    _describe_judged(found, tracker)
+    try:
+        _describe_judged(found, tracker)
+    except Exception as error:  # the look is recorded, so its result is told in any case
+        log.warning("the description of run %s does not show these scores: %s", record.run_id, error)
     return found
 
 

@@ -248,6 +248,9 @@ def _story_of_a_trial(selection: Selection, sweep: str, subject: str) -> Iterato
     yield f"{subject} is trial {number} of {sweep}{so_far}."
     if selection.place is None:
         yield f"It was not completed ({selection.run.outcome}), so it was not chosen."
+    elif selection.place == 1 and selection.trials.num == 1:
+        wanted = f"; {selection.num_wanted:,} were wanted" if selection.num_wanted > 1 else ""
+        yield f"It is the only trial of the sweep{wanted}."
     elif selection.place == 1 and len(selection.trials.ranked) == 1:
         yield f"It is the only one of {selection.tried} that was completed."
     elif selection.place == 1:

@@ -96,8 +96,8 @@ def load_mlflow_model(folder: Path) -> Any:
 
 def _signature(class_names: Sequence[str]) -> ModelSignature:
     probs = [ColSpec(DataType.double, f"prob/{name}") for name in class_names]
-    # MLflow hands a `string` on as it came. The base64 of a `binary` it would decode itself: letters that do not belong
-    # there would be skipped without a word, and null and numbers be refused in Python's words, without their rows.
+    # MLflow passes a `string` on unchanged. It would decode a `binary` itself: it skips letters that are not base64
+    # without an error, and its errors for null and numbers do not name the row.
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.string, "image")]),
         outputs=Schema([ColSpec(DataType.string, "prediction"), *probs]),

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,7 +40,8 @@ class LabelTable:
         image: number of the column that names the images, from 1; 0 where none does, or the file is not text.
         label: number of the column that may hold the labels, from 1; 0 where none may.
         titles: of the columns; empty where the first row is not one of titles.
-        values: different cells of the column of labels, sorted; its title is not among them.
+        values: different cells of the column of labels among the first `MOST_ROWS` rows, sorted; without its title.
+        is_whole: whether the table has no further rows.
     """
 
     path: Path
@@ -47,6 +49,12 @@ class LabelTable:
     label: int = 0
     titles: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
+    is_whole: bool = True
+
+    @property
+    def num_values(self) -> str:
+        """How many different labels it holds, in words."""
+        return f"{'' if self.is_whole else 'at least '}{counted(len(self.values), 'value')}"
 
     def remedy(self, images: Path) -> str:
         """What to do where the images of a folder have their labels in this table."""
@@ -62,7 +70,7 @@ class LabelTable:
         image, label = (f"{at} ({self.titles[at - 1]})" if self.titles else f"{at}" for at in (self.image, self.label))
         return (
             f'; set there TABLE = Path("{self.path}"), IMAGES = Path("{images}"), IMAGE = {image} and LABEL = {label}, '
-            f"which has {counted(len(self.values), 'value')}"
+            f"which has {self.num_values}"
         )
 
 
@@ -105,9 +113,9 @@ def other_labels(folder: Path, keys: Iterable[str], classes: Iterable[str]) -> s
         title = table.titles[table.label - 1] if table.label and table.titles else ""
         if LABEL_WORDS.search(title) and not {value.strip().casefold() for value in table.values} <= known:
             return (
-                f"{table.path.name} names these images, and its column {title} has "
-                f"{counted(len(table.values), 'value')}. The classes are the folders, and the table is not read. If "
-                "the labels stand in the table, docs/init.md has a script that makes a folder per label"
+                f"{table.path.name} names these images, and its column {title} has {table.num_values}. "
+                "The classes are the folders, and the table is not read. If the labels "
+                "stand in the table, docs/init.md has a script that makes a folder per label"
             )
     return ""
 
@@ -130,9 +138,11 @@ def _read(path: Path, names: set[str]) -> LabelTable:
         rows = list(islice(_rows(path), MOST_ROWS))
     except (OSError, csv.Error):
         return LabelTable(path)
-    width = min(map(len, rows), default=0)
+    num_rows, widths = len(rows), Counter(map(len, rows))
+    width = max(widths, key=widths.__getitem__, default=0)
+    rows = [row for row in rows if len(row) >= width]
     columns = list(zip(*(row[:width] for row in rows), strict=True))
-    hits = [sum(_last_part(cell) in names for cell in column) for column in columns]
+    hits = [len({_last_part(cell) for cell in column} & names) for column in columns]
     if not any(hits):
         return LabelTable(path)
     image = hits.index(max(hits))
@@ -140,7 +150,8 @@ def _read(path: Path, names: set[str]) -> LabelTable:
     cells = [column[has_titles:] for column in columns]
     label = _label_column(columns, cells, image)
     values = tuple(sorted(set(cells[label]))) if label is not None else ()
-    return LabelTable(path, image + 1, 0 if label is None else label + 1, tuple(rows[0]) if has_titles else (), values)
+    titles, is_whole = tuple(rows[0]) if has_titles else (), num_rows < MOST_ROWS
+    return LabelTable(path, image + 1, 0 if label is None else label + 1, titles, values, is_whole)
 
 
 def _rows(path: Path) -> Iterator[list[str]]:

@@ -20,8 +20,7 @@ LEAST_STEPS, MOST_STEPS, MOST_SECONDS = 4, 32, 0.6
 count. After so many seconds no further one begins."""
 
 MOST_PIXELS = 8 * 224 * 224
-"""Pixels of a timed step on a CPU, for which an image of a larger batch takes about as long: EfficientNet-lite0 at 224
-pixels took 47 to 50 ms in batches of 8, 40 to 44 ms in batches of 32 (2 cores of an Intel Xeon, 2026-11-26)."""
+"""Most pixels of a timed step on a CPU. In a larger batch, an image takes about as long."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What `imgcls init` refuses before it looks at any image: names, places, and a store that takes no run."""
+"""What `imgcls init` refuses before it decodes an image: names, places, and a store that takes no run."""
 
 import os
 import tempfile

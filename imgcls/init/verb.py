@@ -19,6 +19,7 @@ from imgcls.init.refusals import check_name, check_place, check_writable, store_
 from imgcls.project import MLRUNS, Project
 from imgcls.record import Artifact
 from imgcls.text import duration
+from imgcls.tracking.claims import CLAIMS
 from imgcls.tracking.store import Tracker
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def init(name: str, folder: Path, budget: float, root: Path, *, follow_symlinks:
     project, path, page = Project(root), root / "experiments" / f"{name}.toml", root / MLRUNS / PAGES / f"{name}.html"
     check_name(name, path)
     check_place(folder, root)
-    check_writable(root, path.parent, page.parent, root / MLRUNS / ".claims", root / MLRUNS / name)
+    check_writable(root, path.parent, page.parent, root / MLRUNS / CLAIMS, root / MLRUNS / name)
     log.info("looking through %s", folder)
     data = DataConfig(path=path_as_written(folder, root), follow_symlinks=follow_symlinks)
     found = list_folder(data, project)

@@ -11,6 +11,7 @@ from imgcls.reporting.cautions import cautions
 from imgcls.reporting.rounding import ends, rounded, score_text, with_interval
 from imgcls.run_record import RunRecord
 from imgcls.statistics.intervals import NO_INTERVAL, Interval, accuracy_interval
+from imgcls.text import counted
 from imgcls.tracking.store import Tracker
 
 
@@ -47,7 +48,7 @@ def look_scores(evaluation: RunRecord, metric: str) -> str:
     ]
     first = ", ".join((f"**{words[0]}**", *words[1:]))
     num_test = evaluation.tags.get(Tag.NUM_TEST)  # some evaluations of earlier versions do not have it
-    of_images = f" on {num_test} test images" if num_test else ""
+    of_images = f" on {counted(int(num_test), 'test image')}" if num_test else ""
     return " ".join((f"{first}{of_images}, look {evaluation.look}.", *cautions(evaluation.tags)))
 
 

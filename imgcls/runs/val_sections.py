@@ -28,8 +28,8 @@ NUM_CONFUSIONS, NUM_ROWS = 3, 10
 """Most frequent confusions that are named, and most mistakes, and likely label errors, in a table."""
 
 NO_PICTURES = (
-    "This run left no pictures of val. To have them drawn, set `report.figures` to `winner` and type the same "
-    "`imgcls sweep` again."
+    "This run left no pictures of val. If `report.figures` is `none`, set it to `winner`. Then type the same "
+    "`imgcls sweep` again, which draws them."
 )
 """What a report says where its run has numbers on val alone."""
 
@@ -117,7 +117,7 @@ def _mistakes(of: _OnVal) -> Iterator[Block]:
     above = " Above each image stand its label, the predicted class and its probability, below it its name."
     yield (
         "These are the wrong predictions of the highest confidence, the surest first. Their probabilities are "
-        "with temperature." + (above if of.has_pictures else "")
+        "calibrated: the logits are divided by the temperature." + (above if of.has_pictures else "")
     )
     alt = f"Val images that are predicted wrong, the surest of {num_wrong}, each with its label and its prediction."
     yield from of.picture(Artifact.VAL_MISTAKES, alt)

@@ -29,8 +29,8 @@ NUM_BEST, FEWEST_FOR_BEST = 5, 10
 """Number of best trials whose values are told, and of completed trials from which on they are."""
 
 NEAR_AN_END, MANY_NEAR_AN_END = 0.1, 3
-"""Share of a range that is near its end, and number of best trials there from which on it is said: by chance, 3 of 5
-are in the same tenth in one of a hundred sweeps."""
+"""Share of a range that counts as near its end, and number of the best trials there from which the page says so. If
+values were drawn evenly, that would happen by chance in 2 of 100 sweeps for each key."""
 
 Importances = Mapping[str, tuple[float, Interval]]
 """Dotted key -> its share of the metric's variation, and the range of that in resamples; empty where unknown."""
@@ -96,13 +96,15 @@ def search_report(of: SearchFacts) -> Report:
 
 def _headline(of: SearchFacts) -> Headline:
     number, interval = val_number(of.best_trial, of.metric.on_val)
-    what = f"{of.metric.words} on {of.sweep.num_val} validation images"
-    if len(of.board) == 1:
-        meaning = f"{what}, of the only trial."
+    what = f"{of.metric.words} on {counted(of.sweep.num_val, 'validation image')}"
+    wanted, num = of.sweep.num_trials_wanted, len(of.board)
+    missing = f" ({wanted:,} were wanted)" if num < wanted else ""
+    if num == 1:
+        meaning = f"{what}, of the only trial{missing}."
     else:
         meaning = (
-            f"{what}, of trial {of.best_trial.trial}, the best of {len(of.board)}. "
-            "The same images selected it, so it is optimistic."
+            f"{what}, of trial {of.best_trial.trial}, the best of {counted(num, 'trial')}{missing}. "
+            "The same images selected this trial, so the score is optimistic."
         )
     return Headline(number, interval, meaning, " ".join(cautions(of.sweep.tags)))
 
@@ -137,9 +139,12 @@ def _told_apart(of: SearchFacts) -> str:
     scores = of.completed[of.metric.on_val].astype(float)
     inside = int(scores.between(interval.low, interval.high).sum())
     if inside == 1:
-        words = (
-            f"None of the other {num - 1} completed trials has a {of.metric.on_val} in the 95% interval of the best."
+        others = (
+            "The other completed trial does not have"
+            if num == 2
+            else f"None of the other {num - 1:,} completed trials has"
         )
+        words = f"{others} a {of.metric.on_val} in the 95% interval of the best."
     else:
         words = (
             f"{inside} of {num} completed trials, the best included, have a {of.metric.on_val} in the 95% interval of "

@@ -158,7 +158,10 @@ def _grid_point(space: Space, number: int) -> Values:
 
 
 def _length(options: Options) -> int:
-    return len(options) if not isinstance(options, Range) else options.num_values or 0
+    if not isinstance(options, Range):
+        return len(options)
+    assert options.num_values is not None  # `grid_size` refuses ranges without steps
+    return options.num_values
 
 
 def extremes(options: Options) -> tuple[Scalar, ...]:
@@ -217,10 +220,12 @@ def check_space(experiment: Experiment, project: Project) -> None:
                 resolve_model(changed.model, channels, changed.data.image_size)
                 project.weights(changed.model)
             except InputError as error:
-                if len(values) == 1:
+                remedy = error.remedy if isinstance(error, ConfigError) else {}
+                if len(values) == 1 and not remedy.keys() & values.keys():
                     raise
-                pair = " with ".join(f"{key} = {value!r}" for key, value in values.items())
-                raise ConfigError(f"{SPACE}: {pair} is impossible: {error}") from error
+                why = str(error).rpartition("\n")[0] if remedy and "\n" in str(error) else str(error)
+                given = " with ".join(f"{key} = {value!r}" for key, value in values.items())
+                raise ConfigError(f"{SPACE}: {given} is impossible: {why}; take it out of the search space") from error
 
 
 WARMUP = "train.warmup_epochs"

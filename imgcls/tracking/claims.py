@@ -15,6 +15,9 @@ from imgcls.files import lock, open_locked
 from imgcls.project import MLRUNS
 from imgcls.tracking.folder_identity import FolderIdentity
 
+CLAIMS = ".claims"
+"""Folder in `mlruns/` with a lock for each run, sweep and study that a process holds."""
+
 SECONDS_OF_A_LOOK = 0.1
 
 _held: set[Path] = set()
@@ -139,4 +142,4 @@ def _stands(file: int, path: Path) -> bool:
 
 
 def _path(root: Path, name: str) -> Path:
-    return root.resolve() / MLRUNS / ".claims" / f"{name}.lock"
+    return root.resolve() / MLRUNS / CLAIMS / f"{name}.lock"

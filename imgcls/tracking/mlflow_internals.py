@@ -159,9 +159,9 @@ def _make_database(database: Path, artifacts: Path) -> None:
 
 @contextmanager
 def without_waiting_for_the_disk(database: Path) -> Iterator[None]:
-    """MLflow's internal tables are made in a file that nobody reads yet: SQLite need not sync after each of them.
+    """Turns SQLite's syncs off while MLflow makes its internal tables in a file that nobody reads yet.
 
-    On a slow disk that is five of six seconds. The caller syncs the whole file.
+    The caller syncs the whole file.
     """
 
     def connected(connection: object, _record: object) -> None:

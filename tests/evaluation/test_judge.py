@@ -12,6 +12,7 @@ from imgcls.data.held_out import HeldOut
 from imgcls.errors import DataError, InputError
 from imgcls.evaluation.judge import evaluate
 from imgcls.search.sweep import Sweep
+from imgcls.tracking.store import Tracker
 
 DIGITS = [str(i) for i in range(10)]
 
@@ -101,6 +102,17 @@ def test_the_look_is_written_down_before_the_split_is_opened(project, monkeypatc
         with pytest.raises(MemoryError):
             judge(project, done.run_id)
     assert looks == [1, 2]  # a crash after the opening still counts
+
+
+def test_a_description_that_cannot_be_changed_hides_no_result(project, monkeypatch, caplog):
+    done = project.trained()
+
+    def refuse(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Tracker, "amend", refuse)
+    assert judge(project, done.run_id).record.look == 1
+    assert f"the description of run {done.run_id} does not show these scores: no space left" in caplog.text
 
 
 @pytest.mark.slow

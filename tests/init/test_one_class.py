@@ -10,7 +10,7 @@ from imgcls.config.keys import DataConfig
 from imgcls.errors import DataError
 from imgcls.init.look import list_folder
 from imgcls.project import Project
-from tests.data.make import write_class, write_classes
+from tests.data.make import picture, write, write_class, write_classes
 
 
 def listing_of(folder):
@@ -83,6 +83,10 @@ def digit(number):
     return number % 2
 
 
+def first(number):
+    return f"{number}.png"
+
+
 TABLES = [
     ("photographs", "photographs/labels.csv", {"image": name, "label": kind}, ",", (1, 2)),
     ("photographs", "labels.csv", {"filename": name, "label": kind}, ",", (1, 2)),
@@ -112,6 +116,31 @@ def test_a_table_beside_loose_images_is_named_with_its_columns_and_the_script_ta
     run_script(tmp_path, {r"TABLE, IMAGES = .*": f'TABLE, IMAGES = Path("{table}"), Path("{where}")',
                           r"IMAGE, LABEL = .*": f"IMAGE, LABEL = {image}, {label}"})  # fmt: skip
     assert listing_of(tmp_path / "by_class").counts.tolist() == [3, 3]
+
+
+def test_labels_that_are_also_names_of_images_are_still_the_labels(tmp_path):
+    for number in range(6):
+        write(tmp_path / "photographs" / first(number), picture(number))
+    a_table(tmp_path / "photographs" / "labels.csv", {"label": digit, "id": first})
+    with pytest.raises(DataError, match=r"IMAGE = 2 \(id\) and LABEL = 1 \(label\)"):
+        listing_of(tmp_path / "photographs")
+
+
+def test_a_short_last_row_hides_no_column(tmp_path):
+    write_class(tmp_path / "photographs", range(6))
+    a_table(tmp_path / "photographs" / "labels.csv", {"image": name, "label": kind})
+    with (tmp_path / "photographs" / "labels.csv").open("a") as file:
+        file.write("\nend")
+    with pytest.raises(DataError, match=r"IMAGE = 1 \(image\) and LABEL = 2 \(label\), which has 2 values"):
+        listing_of(tmp_path / "photographs")
+
+
+def test_of_a_long_table_only_the_least_number_of_labels_is_known(tmp_path):
+    write_class(tmp_path / "photographs", range(6))
+    rows = [f"{number:04}.png,{number // 500}" for number in range(5000)]
+    (tmp_path / "photographs" / "labels.csv").write_text("\n".join(["image,label", *rows]))
+    with pytest.raises(DataError, match=r"LABEL = 2 \(label\), which has at least 4 values"):
+        listing_of(tmp_path / "photographs")
 
 
 @pytest.mark.parametrize("place", ["photographs/labels.xlsx", "labels.xlsx", "photographs/train_labels.parquet"])
@@ -167,6 +196,21 @@ def test_the_script_of_the_page_makes_a_folder_per_class(tmp_path, monkeypatch):
     (root / "labels.csv").write_text("\n".join(["image,label", *rows]))
     run_script(tmp_path, {})
     assert listing_of(tmp_path / "by_class").counts.tolist() == [3, 3]
+
+
+def test_the_script_tells_images_of_one_name_in_two_folders_apart(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "photographs"
+    paths = {kind: write_class(root / "images" / kind, [at]) for at, kind in enumerate("ab")}
+    for kind, (path,) in paths.items():
+        path.rename(root / "images" / kind / "1.png")
+        (root / "images" / kind / "1.txt").write_text("a note")
+    (root / "labels.csv").write_text("image,label\na/1.png,hat\nb\\1.png,shoe\n1.png,hat\n")
+    run_script(tmp_path, {})
+    for label, kind in (("hat", "a"), ("shoe", "b")):
+        (copied,) = (tmp_path / "by_class" / label).iterdir()
+        assert copied.read_bytes() == (root / "images" / kind / "1.png").read_bytes()
+    assert "2 images copied; 2 rows name no image, or several" in capsys.readouterr().out
 
 
 def test_one_class_of_images_needs_another(tmp_path):

@@ -109,6 +109,26 @@ def test_a_quick_change_works_or_its_error_has_the_whole_remedy(made, verb, name
         assert why_not(made, verb, name, [change, *shown_options(message)]) == ""
 
 
+NONE_OF_RESNET = ("model.depth=0", "model.width=0", "model.stem=auto")
+
+
+@pytest.mark.parametrize(
+    ("change", "space"),
+    [
+        (["model.stem=standard", "model.depth=18"], "search.space.model.depth=[18, 20]"),
+        (["model.name=torchvision:resnet18", *NONE_OF_RESNET], "search.space.model.width=[16, 32]"),
+        (
+            ["model.name=random-encoder", *NONE_OF_RESNET, "data.image_size=20", "model.patch=4"],
+            "search.space.model.patch=[4, 6]",
+        ),
+    ],
+)
+def test_an_impossible_value_of_the_space_is_to_be_taken_out_of_it(made, change, space):
+    message = why_not(made, "sweep", "small", [*change, space])
+    assert "is impossible" in message and "take it out of the search space" in message, message
+    assert "to mend this" not in message
+
+
 @pytest.mark.parametrize("change", ["train.epochs=1", "train.epochs=2", "data.image_size=16", "train.batch_size=4"])
 def test_a_quick_try_works_at_once(made, change):
     assert [why_not(made, "train", name, [change]) for name in ("small", "pretrained")] == ["", ""]

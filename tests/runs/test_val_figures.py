@@ -81,7 +81,7 @@ def test_a_sweep_reports_numbers_on_val_with_as_many_pictures_as_were_asked_for(
     )
     text = project.tracker.read_text(result.run_id, Artifact.REPORT)
     assert all(f"\n## {heading}\n" in text for heading in ON_VAL)
-    assert ("set `report.figures` to `winner`" in text) == (asked == "none")
+    assert ("If `report.figures` is `none`, set it to `winner`" in text) == (asked == "none")
     assert ("\n## Training images\n" in text) == (asked == "all")
     assert all((f"*Figure `figures/{name}`*" in text) == (asked == "all") for name in FIGURES)
     table = text.split("\n## Mistakes on val\n")[1].split("| --- | --- | --- | --- |\n")[1].split("\n\n")[0]

@@ -42,7 +42,7 @@ def test_the_values_of_the_best_trials_are_told():
     text = markdown(*report())
     for fact in (
         "# solar_cells-1: searched values",
-        "**0.90 (0.86 to 0.93)** accuracy on 300 validation images, of trial 0, the best of 14. The same images",
+        "**0.90 (0.86 to 0.93)** accuracy on 300 validation images, of trial 0, the best of 14 trials. The same images",
         "| train.lr | 0.0001 to 0.01, log | 9e-3 | 1e-4 to 9e-3 |",
         "| model.depth | 18, 34 | 34 | 34 (4 trials), 18 (1 trial) |",
         "| data.fit | crop, pad | pad | pad (4 trials), crop (1 trial) |",
@@ -56,8 +56,10 @@ def test_the_values_of_the_best_trials_are_told():
 def test_of_few_trials_only_the_best_is_told():
     text = markdown(*report(FEW))
     assert "| key | searched | in trial 0, the best |\n" in text and "near the" not in text
-    assert "None of the other 1 completed trials has a val/accuracy in the 95% interval of the best." in text
+    assert "The other completed trial does not have a val/accuracy in the 95% interval of the best." in text
     assert "of the only trial." in markdown(*report(FEW[:1]))
+    assert "the best of 2 trials (5 were wanted). The same" in markdown(*report(FEW, num_trials_wanted=5))
+    assert "of the only trial (5 were wanted)." in markdown(*report(FEW[:1], num_trials_wanted=5))
 
 
 def test_keys_stand_in_the_order_of_their_importance_and_a_tie_is_said():

@@ -347,7 +347,7 @@ def test_a_timeout_starts_no_further_trial_and_is_told_everywhere(project, caplo
     facts = flat(project.tracker.get(result.run_id))
     assert (facts["num_trials"], facts["imgcls.num_trials_wanted"]) == (1, 3)
     judged = evaluate(result.best_run_id, project.tracker)
-    assert "It is the only one of 1 trial (3 were wanted) that was completed." in judged.report
+    assert "It is the only trial of the sweep; 3 were wanted." in judged.report
     assert "| trials | 1 (3 were wanted) |" in judged.report
     whole = Sweep(project.experiment(*QUICK, "search.trials=2"), project.tracker).run()
     assert (whole.run_id, len(whole.leaderboard)) == (result.run_id, 2)
