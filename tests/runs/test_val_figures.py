@@ -100,7 +100,7 @@ def test_pictures_that_were_not_asked_for_are_drawn_when_they_are(project):
     first = Sweep(project.experiment(*settings, "report.figures=none"), project.tracker).run()
     again = Sweep(project.experiment(*settings, "report.figures=winner"), project.tracker).run()
     assert again.run_id == first.run_id and figures(project, again.best_run_id) == FIGURES
-    assert "set `report.figures`" not in project.tracker.read_text(again.run_id, Artifact.REPORT)
+    assert "`report.figures` is `none`" not in project.tracker.read_text(again.run_id, Artifact.REPORT)
 
 
 def test_the_key_changes_no_identity(project):
