@@ -187,9 +187,9 @@ def _parts(fraction: float, most_folds: int) -> tuple[int, int]:
 
 def _folds(labels: NDArray[np.int64], numbers: NDArray[np.int64], num_folds: int) -> NDArray[np.int64]:
     """int64 (N,): the fold of each image; the first fold is that of the first group, and so on."""
-    folds = np.empty(len(labels), np.int64)
     from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import, and few folders have groups
 
+    folds = np.empty(len(labels), np.int64)
     with warnings.catch_warnings():
         # That a class has fewer images than there are folds is seen in the shares, which are checked.
         warnings.filterwarnings("ignore", message="The least populated class")

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from imgcls.evaluation.confirmation import mean_words, optimism_words
-from imgcls.evaluation.selection import Selection, story
+from imgcls.evaluation.selection import Selection, story, were_wanted
 from imgcls.metrics import ACCURACY, CALIBRATED, METRICS, Metric, Scores, metric_named
 from imgcls.record import Artifact, MetricName, Tag
 from imgcls.reporting.cautions import cautions, warned, warning
@@ -262,8 +262,9 @@ def _steps(evaluation: RunRecord, selection: Selection) -> list[tuple[str, str]]
 
 
 def _num_trials(selection: Selection) -> str:
-    num, wanted = selection.trials.num, selection.num_wanted
-    return f"{num} ({wanted} were wanted)" if num < wanted else str(num or UNDEFINED)
+    num = selection.trials.num
+    missing = were_wanted(num, selection.num_wanted)
+    return f"{num} ({missing})" if missing else str(num or UNDEFINED)
 
 
 def _confirmed_steps(selection: Selection) -> list[tuple[str, str]]:

@@ -59,17 +59,16 @@ class Trials:
         ranked = {trial.run_id: trial.trial for trial in ranked_trials(ended, metric)}
         return cls(ranked, num, Counter(trial.outcome for trial in ended))
 
-    @property
-    def in_words(self) -> str:
-        """How many trials a sweep had, such as `6 trials (4 completed, 2 pruned)`."""
-        return self.in_words_of(0)
-
-    def in_words_of(self, wanted: int) -> str:
-        """The same, such as `3 trials (7 were wanted)` where more trials were wanted than a sweep had."""
+    def in_words(self, wanted: int = 0) -> str:
+        """How many trials a sweep had, such as `6 trials (4 completed, 2 pruned)` or `3 trials (7 were wanted)`."""
         kinds = [f"{self.outcomes[outcome]} {outcome}" for outcome in ENDED if self.outcomes.get(outcome)]
-        notes = [", ".join(kinds)] if len(kinds) > 1 else []
-        notes += [f"{wanted} were wanted"] if self.num < wanted else []
-        return counted(self.num, "trial") + (f" ({'; '.join(notes)})" if notes else "")
+        notes = "; ".join(filter(None, (", ".join(kinds) if len(kinds) > 1 else "", were_wanted(self.num, wanted))))
+        return counted(self.num, "trial") + (f" ({notes})" if notes else "")
+
+
+def were_wanted(num: int, wanted: int) -> str:
+    """A selection from fewer trials than were wanted, in words, such as `7 were wanted`; "" where none is missing."""
+    return f"{wanted:,} were wanted" if num < wanted else ""
 
 
 @dataclass(frozen=True)
@@ -128,13 +127,13 @@ class Selection:
     @property
     def tried(self) -> str:
         """The sweep's trials in words, such as `3 trials (7 were wanted)` where some are missing."""
-        return self.trials.in_words_of(self.num_wanted)
+        return self.trials.in_words(self.num_wanted)
 
     @property
     def searched(self) -> str:
         """The sweep's trials in words, such as `3 of 7 trials (search.timeout is over)` where some are missing."""
         missing = self.missing_trials
-        return f"{self.trials.num} {missing}" if missing else self.trials.in_words
+        return f"{self.trials.num} {missing}" if missing else self.trials.in_words()
 
     @property
     def missing_trials(self) -> str:
@@ -249,8 +248,7 @@ def _story_of_a_trial(selection: Selection, sweep: str, subject: str) -> Iterato
     if selection.place is None:
         yield f"It was not completed ({selection.run.outcome}), so it was not chosen."
     elif selection.place == 1 and selection.trials.num == 1:
-        wanted = f"; {selection.num_wanted:,} were wanted" if selection.num_wanted > 1 else ""
-        yield f"It is the only trial of the sweep{wanted}."
+        yield "; ".join(filter(None, ("It is the only trial of the sweep", were_wanted(1, selection.num_wanted)))) + "."
     elif selection.place == 1 and len(selection.trials.ranked) == 1:
         yield f"It is the only one of {selection.tried} that was completed."
     elif selection.place == 1:

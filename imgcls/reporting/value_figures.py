@@ -132,7 +132,7 @@ def values_together(keys: Sequence[SearchedKey], num_best: int = 5) -> Figure:
         num_best: trials that are drawn in colour.
 
     Returns:
-        The rows, or a sentence where there is no key or no trial.
+        The rows. Without any key or completed trial, a sentence that says so.
     """
     num = len(keys[0].values) if keys else 0
     if not num:

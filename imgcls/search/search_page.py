@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from imgcls.evaluation.selection import were_wanted
 from imgcls.metrics import Metric
 from imgcls.record import Artifact
 from imgcls.reporting import training_figures, value_figures
@@ -97,8 +98,8 @@ def search_report(of: SearchFacts) -> Report:
 def _headline(of: SearchFacts) -> Headline:
     number, interval = val_number(of.best_trial, of.metric.on_val)
     what = f"{of.metric.words} on {counted(of.sweep.num_val, 'validation image')}"
-    wanted, num = of.sweep.num_trials_wanted, len(of.board)
-    missing = f" ({wanted:,} were wanted)" if num < wanted else ""
+    num = len(of.board)
+    missing = f" ({note})" if (note := were_wanted(num, of.sweep.num_trials_wanted)) else ""
     if num == 1:
         meaning = f"{what}, of the only trial{missing}."
     else:

@@ -1,4 +1,4 @@
-"""The tracking store: opened, its runs begun, taken up, written and ended."""
+"""The tracking store: opens it, and begins, takes up, writes and ends its runs."""
 
 import logging
 import os

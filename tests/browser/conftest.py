@@ -87,7 +87,7 @@ def chromium():
     """Debian's Chromium: Playwright brings no browser of its own, so nothing is downloaded."""
     path = shutil.which("chromium")
     if path is None and os.environ.get(WITHOUT_BROWSER):
-        pytest.skip(f"Chromium is not installed, and {WITHOUT_BROWSER} is set")
+        pytest.skip(f"the user set {WITHOUT_BROWSER}, which leaves these tests out where Chromium is not installed")
     if path is None:
         pytest.fail(
             "Chromium is not installed, and Playwright would download another browser: apt-get install chromium, or "

@@ -46,7 +46,9 @@ def archive():
 @pytest.fixture
 def earlier(archive, tmp_path, monkeypatch):
     if Version(mlflow.__version__) < Version("3.17"):
-        pytest.skip("the store of this record has the tables of MLflow 3.17: an older MLflow refuses newer tables")
+        pytest.skip(
+            f"MLflow {mlflow.__version__} refuses a store with the newer tables of MLflow 3.17, as this one has"
+        )
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
         files.extractall(tmp_path, filter="data")
     with sqlite3.connect(tmp_path / "mlflow.db") as database:

@@ -64,7 +64,7 @@ NO_IMAGES = (
     ("not base64!", TEXT, TEXT),
     ("data:image/jpeg;base64," + GOOD, TEXT, TEXT),
 )
-"""What is no image: the value, what is said of it in a row, and in `inputs`."""
+"""Values that are not images. Beside each stands what the answer says of it in a row, then what it says in `inputs`."""
 
 
 def by_rows(value):
