@@ -74,7 +74,7 @@ def save_mlflow_model(folder: Path, onnx: Path, metadata: Mapping[str, str]) -> 
 
 
 def _no_uv_project(place: Path) -> dict[str, Any]:
-    """Keeps MLflow from packing the files of a uv project around the working folder, which earlier versions never do."""
+    """Keeps MLflow from packing the files of a uv project around the working folder; old versions never do."""
     parameters = inspect.signature(mlflow.pyfunc.save_model).parameters
     return {"uv_project_path": str(place)} if "uv_project_path" in parameters else {}
 
