@@ -36,8 +36,8 @@ class SearchConfig(Section):
     """Seconds after which no further trial starts. 0: no limit."""
     workers: int = Field(default=1, ge=1)
     """Trials side by side on this machine; threads are divided among them."""
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    """Who proposes the next values."""
+    sampler: Literal["auto", "gp", "tpe", "random", "qmc", "cmaes", "grid"] = "tpe"
+    """Who proposes the next values; `auto` decides by trials and space; `cmaes` learns of ranges, not of lists."""
     pruner: Literal["median", "hyperband", "none"] = "median"
     """Who stops a trial that looks hopeless."""
     pruner_warmup_epochs: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"

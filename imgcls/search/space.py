@@ -3,9 +3,11 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from imgcls.config.keys import Experiment
 from imgcls.config.ranges import Options, Range, Scalar
@@ -39,6 +41,61 @@ def _suggest_one(trial: optuna.Trial, key: str, options: Options) -> Scalar:
     return trial.suggest_float(key, float(options.low), float(options.high), step=options.step, log=options.log)
 
 
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """The search space in Optuna's terms, key by key."""
+    return {key: _distribution(options) for key, options in space.items()}
+
+
+def _distribution(options: Options) -> BaseDistribution:
+    if not isinstance(options, Range):
+        return CategoricalDistribution(options)
+    if options.whole:
+        return IntDistribution(int(options.low), int(options.high), step=int(options.step or 1), log=options.log)
+    return FloatDistribution(float(options.low), float(options.high), step=options.step, log=options.log)
+
+
+def known(values: Values, space: Space) -> Values:
+    """Values as the search space writes them, without those that it does not hold."""
+    found: Values = {}
+    for key, value in values.items():
+        with suppress(ValueError, KeyError):
+            found[key] = as_written(space[key], value)
+    return found
+
+
+def value_at(options: Options, share: float) -> Scalar:
+    """The search space's value of one key at a share of its range, or list; equal parts of [0, 1] are equally likely.
+
+    Args:
+        options: of the key.
+        share: in [0, 1].
+    """
+    if not isinstance(options, Range):
+        return options[min(int(share * len(options)), len(options) - 1)]
+    if options.num_values is not None:
+        return options.value(min(int(share * options.num_values), options.num_values - 1))
+    low, high = _ends(options)
+    value = low + share * (high - low)
+    value = math.exp(value) if options.log else value
+    return min(max(round(value) if options.whole else value, options.low), options.high)
+
+
+def share_of(options: Range, value: float) -> float:
+    """The share of its range, in [0, 1], at which the search space has a value; the middle of the share of a step."""
+    if options.num_values is not None:
+        return (options.nearest_index(value) + 0.5) / options.num_values
+    low, high = _ends(options)
+    return ((math.log(value) if options.log else value) - low) / (high - low)
+
+
+def _ends(options: Range) -> tuple[float, float]:
+    """Of a range without steps, as evenly as it is drawn: whole numbers have half a step on both sides."""
+    low, high = float(options.low), float(options.high)
+    if options.whole:
+        low, high = low - 0.5, high + 0.5
+    return (math.log(low), math.log(high)) if options.log else (low, high)
+
+
 def as_written(options: Options, value: object) -> Scalar:
     """The search space's value that equals `value` up to floating point's rounding.
 
@@ -62,7 +119,8 @@ def _in_range(options: Range, value: object) -> Scalar | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     if options.num_values is None:
-        near: int | float = min(max(value, options.low), options.high)
+        ends = (end for end in (options.low, options.high) if math.isclose(value, end, rel_tol=ROUNDING))
+        near: int | float = next(ends, min(max(value, options.low), options.high))
     else:
         near = options.value(min(max(options.nearest_index(value), 0), options.num_values - 1))
     allowed = ROUNDING * max(abs(options.low), abs(options.high))

@@ -1,7 +1,7 @@
-"""The Optuna study of a sweep: its sampler and pruner, its trials and their values, and what came of them."""
+"""The Optuna study of a sweep: its pruner, its trials and their values, and what came of them."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,7 +9,7 @@ from typing import Literal
 import optuna
 import pandas as pd
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import RandomSampler
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -18,12 +18,12 @@ from imgcls.errors import ConfigError
 from imgcls.metrics import metric_named
 from imgcls.project import MLRUNS
 from imgcls.record import MetricName
-from imgcls.rng import derive_seed
 from imgcls.runs.record_writer import Finished, interval_ends
 from imgcls.search import space as spaces
 from imgcls.search.journal import Journal
 from imgcls.search.leaderboard import make_leaderboard
 from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values
+from imgcls.search.samplers import drawn_values, resolved_sampler
 from imgcls.search.space import SPACE
 from imgcls.stored_names import stored_name
 from imgcls.tracking.claims import claim
@@ -80,12 +80,14 @@ class SweepStudy:
         place: where it is.
         experiment: that is searched, with overrides.
         has_groups: whether the val images come in groups, so that each accuracy needs an interval of its own.
+        sampler: what an earlier sitting resolved `search.sampler` to; by default that is decided here.
     """
 
-    def __init__(self, place: StudyPlace, experiment: Experiment, *, has_groups: bool) -> None:
+    def __init__(self, place: StudyPlace, experiment: Experiment, *, has_groups: bool, sampler: str = "") -> None:
         self.place = place
         self.experiment = experiment
         self.has_groups = has_groups
+        self.sampler = sampler or resolved_sampler(experiment.search)
         self.optuna = place.open(experiment)
 
     # --- how many ---
@@ -111,7 +113,8 @@ class SweepStudy:
 
     def plan(self, planned: list[spaces.Values]) -> None:
         """Enqueues what is not enqueued yet; an earlier sitting may have been killed between any two."""
-        there = {frozenset(self._known(planned_values(trial)).items()) for trial in self._trials()}
+        space = self.experiment.search.space
+        there = {frozenset(spaces.known(planned_values(trial), space).items()) for trial in self._trials()}
         for values in planned:
             if frozenset(values.items()) not in there:
                 self.optuna.enqueue_trial(values)
@@ -119,7 +122,7 @@ class SweepStudy:
     def ask(self) -> int:
         """The number of a new trial, whose values are in the study."""
         if not self._trials(TrialState.WAITING):
-            self.optuna.enqueue_trial(self._drawn_values())
+            self.optuna.enqueue_trial(drawn_values(self.experiment, self.sampler, self._trials()))
         return self.optuna.ask().number
 
     def values(self, number: int) -> spaces.Values:
@@ -140,33 +143,6 @@ class SweepStudy:
         if written != planned:  # by a version that reckoned the steps of a range in floating point
             plan_otherwise(self.optuna, number, written)
         return spaces.suggest(attach(self.optuna, number), space)
-
-    def _known(self, values: spaces.Values) -> spaces.Values:
-        """Values as the space writes them, without those that it does not hold."""
-        known: spaces.Values = {}
-        for key, value in values.items():
-            with suppress(ValueError, KeyError):
-                known[key] = spaces.as_written(self.experiment.search.space[key], value)
-        return known
-
-    def _drawn_values(self) -> spaces.Values:
-        """What a fresh sampler draws, which depends on the study's seed and the trials before and on nothing else.
-
-        It is drawn in a copy of the study and enqueued whole: a study killed between two values would draw the second
-        one again, with a sampler that has not drawn the first.
-        """
-        trials = self._trials()
-        copy = optuna.create_study(
-            study_name=self.place.name,
-            direction=direction(self.experiment),
-            sampler=make_sampler(self.experiment, len(trials)),
-        )
-        copy.add_trials([trial for trial in trials if self._is_in_space(trial)])
-        return spaces.draw(copy.ask(), self.experiment.search.space)
-
-    def _is_in_space(self, trial: FrozenTrial) -> bool:
-        """Whether samplers can learn from a trial: not where somebody enqueued a value outside of its range."""
-        return len(self._known(trial.params)) == len(trial.params)
 
     # --- what came of them ---
 
@@ -215,14 +191,6 @@ def make_pruner(experiment: Experiment, warmup: int) -> BasePruner:
     if experiment.search.pruner == "median":
         return MedianPruner(n_startup_trials=5, n_warmup_steps=warmup)
     return HyperbandPruner(min_resource=max(1, warmup), max_resource=experiment.train.epochs, reduction_factor=3)
-
-
-def make_sampler(experiment: Experiment, number: int) -> BaseSampler:
-    """The study's sampler for one trial, seeded by the study's own seed and the trial's number."""
-    seed = derive_seed(experiment.search.seed, "sampler", number) % 2**32
-    if experiment.search.sampler == "tpe":
-        return TPESampler(seed=seed)
-    return RandomSampler(seed=seed)  # a grid's trials are planned beforehand and never drawn
 
 
 def only_one(root: Path, study: str) -> AbstractContextManager[None]:

@@ -31,6 +31,7 @@ from imgcls.search import space as spaces
 from imgcls.search.confirm import confirm
 from imgcls.search.driver import Driver
 from imgcls.search.importances import importance_ranges, importances
+from imgcls.search.samplers import resolved_sampler
 from imgcls.search.search_page import Importances, SearchFacts, search_report
 from imgcls.search.space import SPACE, check_space, pruner_warmup_of, single_values
 from imgcls.search.study import StudyPlace, SweepStudy, only_one
@@ -104,6 +105,7 @@ class Sweep:
             changed = experiment.replace(values, origin=SPACE)
             refuse_colours_of_grey(changed.augment, self.prepared.dataset.channels)
         self.pruner_warmup = pruner_warmup_of(self.prepared.experiment)
+        self._sampler = resolved_sampler(experiment.search)
         self.name = f"{experiment.name}-{_identity(experiment, self.prepared)}"
         self._planned = self._planned_values()
 
@@ -134,7 +136,10 @@ class Sweep:
     def study(self, run_id: str) -> SweepStudy:
         """The study of this sweep, whose parent run is `run_id`."""
         place = StudyPlace(self.tracker.root, self.name, run_id, self.pruner_warmup)
-        return SweepStudy(place, self.experiment, has_groups=bool(self.prepared.dataset.val.groups))
+        sampler = self.tracker.get(run_id).params.get(SAMPLER, self._sampler)
+        if self.experiment.search.sampler == "auto":
+            log.info('search.sampler = "auto": %s, for the whole study', sampler)
+        return SweepStudy(place, self.experiment, has_groups=bool(self.prepared.dataset.val.groups), sampler=sampler)
 
     # --- before ---
 
@@ -193,7 +198,8 @@ class Sweep:
 
     def _record_start(self, run: Run) -> None:
         """The config comes last: once it is there, all of it is."""
-        run.log_params({key: value for key, value in self.prepared.params().items() if key not in NOT_IDENTITY})
+        params = self.prepared.params() | {SAMPLER: self._sampler}
+        run.log_params({key: value for key, value in params.items() if key not in NOT_IDENTITY})
         images = ImageRecord(self.prepared.dataset, self.tracker)
         config_hash = self.experiment.config_hash(without=NOT_IDENTITY)
         images.write(run, {Tag.CONFIG_HASH: config_hash, Tag.LOSS: str(LOSS_DEFINITION)})
@@ -243,6 +249,9 @@ class Sweep:
         of = SearchFacts(sweep, best_trial, board, search.space, shares, metric_named(search.metric), links)
         run.log_text(Artifact.PLOTS, html.page(*search_report(of)))
 
+
+SAMPLER = "search.sampler"
+"""Key whose `auto` a sweep decides once and records; a later sitting may want another number of trials."""
 
 NOT_IDENTITY = (
     "search.trials", "search.timeout", "search.workers", "search.keep_pruned", "search.confirm.top",

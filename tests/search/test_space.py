@@ -87,6 +87,7 @@ def test_steps_are_reckoned_in_decimals(low, high, step, sampler):
         (Range(low=0.0, high=1.0, step=0.1), 0.25, None),
         (Range(low=0.0, high=1.0, step=0.1), 1.1, None),
         (Range(low=1e-3, high=1e-1, log=True), 0.0009999999999999998, 1e-3),
+        (Range(low=1e-4, high=1e-1, log=True), 0.00010000000000000009, 1e-4),
         (Range(low=1e-3, high=1e-1, log=True), 0.0009, None),
         (Range(low=0, high=10, step=5), 5, 5),
         (Range(low=0, high=10, step=5), 3, None),
