@@ -255,6 +255,16 @@ def test_random_and_tpe_sweeps_are_functions_of_their_seed(project):
     assert rows[0][1:] != rows[1][1:]
 
 
+def test_what_auto_stands_for_is_recorded_and_stays(project, caplog):
+    auto = 'search.sampler="auto"'
+    with caplog.at_level(logging.INFO):
+        result = sweep(project, *QUICK, auto, "search.trials=1")
+    assert 'search.sampler = "auto": gp, for the whole study' in caplog.messages
+    assert project.client.get_run(result.run_id).data.params["search.sampler"] == "gp"
+    later = Sweep(project.experiment(*QUICK, auto, "search.trials=1000"), project.tracker)
+    assert later.study(result.run_id).sampler == "gp"
+
+
 def test_pruned_trials_are_finished_and_never_win(project):
     rates = [0.02, 0.021, 0.022, 0.023, 0.024, 1e-7]  # the median pruner judges from the sixth trial on
     result = sweep(
