@@ -70,7 +70,8 @@ class Limit:
             device = prepare_device(config)
             torch.set_deterministic_debug_mode("default")  # a limit asks for no more than the step
             return device
-        torch.set_num_threads(config.threads or torch.get_num_threads())
+        if config.threads not in ("auto", 0):
+            torch.set_num_threads(config.threads)
         on_gpu = torch.cuda.is_available()
         return Device(torch.device("cuda" if on_gpu else "cpu"), on_gpu, torch.get_num_threads(), "")
 

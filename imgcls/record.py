@@ -133,6 +133,9 @@ class Tag:
     BEST_RUN_ID = _tag("imgcls.best_run_id", SWEEP, "run id of the winner; `val/SCORE_best` are its scores")
     BEST_TRIAL_RUN_ID = _tag("imgcls.best_trial_run_id", SWEEP, "run id of the trial that val ranked first")
     NUM_TRIALS_WANTED = _tag("imgcls.num_trials_wanted", SWEEP, "trials asked for; with fewer, its time was over")
+    NUM_WORKERS = _tag(
+        "imgcls.num_workers", SWEEP, "trials side by side when it began; earlier versions had no such tag"
+    )
     CONFIRMED_RUN_ID = _tag("imgcls.confirmed_run_id", SWEEP, "run id of the winner of the latest confirmation")
     CONFIRMED_TRIALS = _tag("imgcls.confirmed_trials", SWEEP, "trials that it compared, the best first, with commas")
 

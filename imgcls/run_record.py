@@ -74,6 +74,7 @@ class RunRecord:
     evaluated_run_id = _Text(Tag.EVALUATED_RUN_ID)
     trial = _Number(Tag.TRIAL)
     num_trials_wanted = _Number(Tag.NUM_TRIALS_WANTED, absent="0")
+    num_workers = _Number(Tag.NUM_WORKERS, absent="1")
     num_val = _Number(Tag.NUM_VAL)
     num_test = _Number(Tag.NUM_TEST)
     look = _Number(Tag.TEST_LOOK)

@@ -53,6 +53,7 @@ figures = "none"
 
 [search]
 trials = 3
+workers = 1
 
 [search.space]
 "train.lr" = { low = 1e-3, high = 3e-2, log = true }

@@ -44,6 +44,7 @@ device = "cpu"
 
 [search]
 trials = 8
+workers = 1  # of several only the totals are the same
 sampler = "tpe"
 pruner = "median"
 

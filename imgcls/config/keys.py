@@ -175,8 +175,8 @@ class TrainConfig(Section):
     """Fixes the weights, the order and every random draw of training."""
     device: Device = "auto"
     """`auto` (cuda, then mps, then cpu), `cpu`, `cuda`, `cuda:N` or `mps`."""
-    threads: int = Field(default=0, ge=0, le=1024)
-    """CPU threads of torch. 0: as torch chooses. Another number gives other bits, so it is recorded as resolved."""
+    threads: Literal["auto"] | Annotated[int, Field(ge=0, le=1024)] = "auto"
+    """CPU threads of torch. `auto`: the fastest for a few steps. 0: as torch chooses. Other numbers give other bits."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 autocast on CUDA, float32 elsewhere."""
     deterministic: bool = True

@@ -34,8 +34,8 @@ class SearchConfig(Section):
     """Trials in all, earlier sittings of the same sweep included."""
     timeout: float = Field(default=0.0, ge=0.0)
     """Seconds after which no further trial starts. 0: no limit."""
-    workers: int = Field(default=1, ge=1)
-    """Trials side by side on this machine; threads are divided among them."""
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Trials side by side on this machine, which share its threads; `auto`: as many as end the sweep soonest."""
     sampler: Literal["auto", "gp", "tpe", "random", "qmc", "cmaes", "grid"] = "tpe"
     """Who proposes the next values; `auto` decides by trials and space; `cmaes` learns of ranges, not of lists."""
     pruner: Literal["median", "hyperband", "none"] = "median"
@@ -55,3 +55,8 @@ class SearchConfig(Section):
     """Dotted config key -> list of values, or { low, high, log, step }."""
     confirm: ConfirmConfig = ConfirmConfig()
     """Training the best configurations again."""
+
+    @property
+    def num_workers(self) -> int:
+        """Trials side by side; 1 as long as `auto` is not resolved."""
+        return 1 if self.workers == "auto" else self.workers

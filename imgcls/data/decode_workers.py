@@ -5,7 +5,6 @@ interpreter's lock and asks for it again.
 """
 
 import multiprocessing
-import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from imgcls.allocator import keep_freed_memory
 from imgcls.errors import DataError
+from imgcls.machine import usable_cores
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -46,7 +46,7 @@ CAN_FORK = "fork" in multiprocessing.get_all_start_methods()
 
 def cores() -> int:
     """The number of decode workers that can be at work at once: the processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()
 
 
 def images_of_a_piece(square_bytes: int) -> int:

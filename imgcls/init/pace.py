@@ -13,14 +13,12 @@ from imgcls.data.splits import decode_side
 from imgcls.metrics import ACCURACY
 from imgcls.models.registry import build_model, resolve_model
 from imgcls.training.device import prepare_device, settings_kept
-from imgcls.training.loop import Task, TrainState, fit, predict
+from imgcls.training.loop import Task, TrainState, predict
+from imgcls.training.pace import MOST_PIXELS, quick_batch, timed_steps
 
 LEAST_STEPS, MOST_STEPS, MOST_SECONDS = 4, 32, 0.6
 """Number of steps that are timed, more of small images, whose steps are short and easily disturbed; the first does not
 count. After so many seconds no further one begins."""
-
-MOST_PIXELS = 8 * 224 * 224
-"""Most pixels of a timed step on a CPU. In a larger batch, an image takes about as long."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def measured_pace(experiment: Experiment, num_classes: int, channels: int) -> Pa
         device = prepare_device(config)
         where, side = device.torch_device, decode_side(data.image_size, experiment.augment, None)
         if where.type == "cpu":
-            config = config.model_copy(update={"batch_size": _quick_batch(config.batch_size, data.image_size)})
+            config = config.model_copy(update={"batch_size": quick_batch(config.batch_size, data.image_size)})
         num_steps = _num_steps(config.batch_size, data.image_size)
         images = _noise(num_steps * config.batch_size, channels, side, num_classes)
         seen = _noise(config.batch_size, channels, data.image_size, num_classes)
@@ -72,28 +70,13 @@ def measured_pace(experiment: Experiment, num_classes: int, channels: int) -> Pa
             normalise=Normalise((0.5,) * channels, (0.25,) * channels, where), num_classes=num_classes,
             class_weights=None, device=device,
         )  # fmt: skip
-        state, ends = TrainState.start(model, config, device), [time.perf_counter()]
-
-        def after_step(state: TrainState) -> None:
-            _ = state.loss_sum  # waits for the device
-            ends.append(time.perf_counter())
-
-        def is_enough() -> bool:
-            return len(ends) > 2 and (len(ends) > num_steps or ends[-1] - ends[0] > MOST_SECONDS)
-
-        list(fit(task, state, is_enough, after_step))
+        state, threads = TrainState.start(model, config, device), device.threads
+        steps = timed_steps(task, state, [threads], most_steps=num_steps - 1, most_seconds=MOST_SECONDS)[threads]
         begun = time.perf_counter()
         predict(state.model, task.val, task.normalise, device)
         ended = time.perf_counter()
-        step = float(np.diff(ends)[1:].min())  # the fastest step, which other programs slowed down least
+        step = min(steps)  # the fastest step, which other programs slowed down least
         return Pace(step / config.batch_size, (ended - begun) / config.batch_size, str(device))
-
-
-def _quick_batch(batch_size: int, side: int) -> int:
-    """The batch size, halved until a step has no more than `MOST_PIXELS`."""
-    while batch_size > 1 and batch_size * side**2 > MOST_PIXELS:
-        batch_size //= 2
-    return batch_size
 
 
 def _num_steps(batch_size: int, side: int) -> int:

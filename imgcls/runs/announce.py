@@ -28,7 +28,8 @@ def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "") -> None:
         each = "" if runs.startswith("1 ") else " each"
         about = duration(seconds) if seconds >= 1 else f"{seconds:.1g} s"
         runs += f", about {about} of training{each}, going by the newest runs of this experiment"
-    log.info("%s", overview(prepared.dataset, place, device_words(str(prepared.device)), work=runs))
+    device = prepared.device.place_name if _is_open(prepared) else device_words(str(prepared.device))
+    log.info("%s", overview(prepared.dataset, place, device, work=runs))
     if runs:
         num_opened = num_opened_before(tracker, prepared.dataset.train, prepared.dataset.val)
         for sentence in cautions({Tag.NUM_OPENED_BEFORE: str(num_opened)}):
@@ -62,12 +63,18 @@ def _images_tags(dataset: Dataset) -> dict[str, str]:
     return {Tag.DATA_FINGERPRINT: dataset.fingerprint, **test}
 
 
+def _is_open(prepared: Prepared) -> bool:
+    """Whether the number of threads is measured only when a run begins."""
+    return prepared.experiment.train.threads == "auto"
+
+
 def _seconds_expected(prepared: Prepared, tracker: Tracker) -> float:
     """What an epoch took in the newest runs of the same images and device, times the epochs; 0 where there are none."""
     experiment = prepared.experiment
     tags = {Tag.DATA_FINGERPRINT: prepared.dataset.fingerprint}
     # The store cannot search for every device's name.
     newest = tracker.find(tags, experiment=experiment.name, newest=NUM_NEWEST)
-    earlier = [record for record in newest if record.device == str(prepared.device)]
+    device = f"{prepared.device.place_name}, " if _is_open(prepared) else str(prepared.device)
+    earlier = [record for record in newest if (record.device or "").startswith(device)]
     took = [seconds for record in earlier if (seconds := record.metrics.get(MetricName.EPOCH_SECONDS))]
     return median(took) * experiment.train.last_epoch if took else 0.0

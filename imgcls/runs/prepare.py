@@ -1,6 +1,6 @@
 """An experiment made ready: its data loaded, every `auto` resolved."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -31,7 +31,8 @@ class Prepared:
     """A prepared experiment, ready to run.
 
     Attributes:
-        experiment: resolved: no `auto` and no "the model's own" is left of what affects the result.
+        experiment: resolved: no `auto` and no "the model's own" is left of what affects the result, but for
+            `train.threads` where a measurement has to decide; see `runs.threads`.
         dataset: its images.
         device: where it computes.
         project: where its paths start.
@@ -43,6 +44,12 @@ class Prepared:
     device: Device
     project: Project
     warnings: tuple[str, ...] = ()
+
+    def with_threads(self, threads: int) -> "Prepared":
+        """With so many CPU threads, which torch has from now on."""
+        train = self.experiment.train.model_copy(update={"threads": threads})
+        experiment = self.experiment.model_copy(update={"train": train})
+        return replace(self, experiment=experiment, device=self.device.with_threads(threads))
 
     def params(self) -> dict[str, str]:
         """What MLflow shows of the experiment; see `used_params`."""
@@ -111,6 +118,7 @@ def prepare(experiment: Experiment, project: Project, squares: int = SQUARES_FOR
     resolve_model(experiment.model, channels, experiment.data.image_size)
     project.weights(experiment.model)
     device = prepare_device(experiment.train)
+    is_open = experiment.train.threads == "auto" and device.torch_device.type == "cpu" and device.threads > 1
     dataset, warnings = cached_dataset(experiment.data, experiment.augment, project, squares)
     _check_metric(experiment.search.metric, dataset)
     model = resolve_model(experiment.model, dataset.channels, experiment.data.image_size)
@@ -125,7 +133,7 @@ def prepare(experiment: Experiment, project: Project, squares: int = SQUARES_FOR
             "train": experiment.train.model_copy(
                 update={
                     "device": str(device.torch_device),
-                    "threads": device.threads,
+                    "threads": "auto" if is_open else device.threads,
                     "precision": "bfloat16" if device.autocast else "float32",
                 }
             ),

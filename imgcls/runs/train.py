@@ -31,6 +31,7 @@ from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.record_writer import Finished, RecordWriter, kept_fit
+from imgcls.runs.threads import with_threads
 from imgcls.runs.val_figures import has_figures, write_val_figures
 from imgcls.signals import GracefulStop, stop_requested
 from imgcls.statistics.intervals import NO_INTERVAL
@@ -115,6 +116,7 @@ def train_run(
                 return training.begin(earlier.params) if snapshot is None else training.go_on(snapshot)
         except DamagedError as error:
             log.warning("%s; a new run begins", error)
+    prepared = with_threads(prepared)
     with tracker.start_run(prepared.experiment.name, kind=kind, name=name, tags=tags, identity=identity) as run:
         if kind == "train":
             write_page(prepared.experiment, tracker)
@@ -193,7 +195,8 @@ def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepa
         InputError: it was begun on another kind of device.
     """
     if not tracker.has_artifact(earlier.run_id, Artifact.CONFIG):  # it was killed before there was anything to keep
-        return prepared
+        threads = earlier.params.get("train.threads")
+        return prepared.with_threads(int(threads)) if threads else with_threads(prepared)
     begun = recorded_experiment(earlier.run_id, tracker).train
     kind_of_device = begun.device.split(":")[0]
     if kind_of_device != prepared.device.torch_device.type:

@@ -76,7 +76,14 @@ def confirm(
     metric = experiment.search.metric
     trials = _best_trials(tracker.children(sweep.run_id, "trial"), metric, top)
     fresh_seeds = [fresh_seed(experiment.search.seed, index) for index in range(seeds)]
-    jobs = [job for trial in trials for job in _jobs(trial, recorded_experiment(trial.run_id, tracker), fresh_seeds)]
+    # Trials side by side had few threads each; a fresh run has the machine for itself.
+    alone = {"train.threads": experiment.train.threads} if sweep.num_workers > 1 else {}
+    configurations = [recorded_experiment(trial.run_id, tracker).replace(alone) for trial in trials]
+    jobs = [
+        job
+        for trial, configuration in zip(trials, configurations, strict=True)
+        for job in _jobs(trial, configuration, fresh_seeds)
+    ]
     done = {job: record for job in jobs if (record := job.recorded(tracker))}
     missing = [job for job in jobs if job not in done]
     if not missing:
@@ -127,7 +134,8 @@ class _Job:
 
     def recorded(self, tracker: Tracker) -> RunRecord | None:
         """The run of an earlier sitting that did this job."""
-        wanted = {key: str(value) for key, value in self.experiment.params().items() if key.startswith("train.")}
+        params = self.experiment.params()
+        wanted = {key: value for key, value in params.items() if key.startswith("train.") and key != "train.threads"}
         return next((run for run in fresh_runs_of(self.trial, tracker) if wanted.items() <= run.params.items()), None)
 
     def prepare(self, tracker: Tracker) -> Prepared:

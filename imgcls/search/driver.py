@@ -52,7 +52,7 @@ class Driver:
         """
         if ended := self._study.num_ended():
             log.info("%d of %d trials have ended already", ended, self._study.num_wanted())
-        num_workers = min(self._search.workers, self._search.trials)
+        num_workers = min(self._search.num_workers, self._search.trials)
         engine = ThisProcess() if num_workers == 1 else LocalProcesses(num_workers)
         try:
             self._run_trials(engine)

@@ -67,7 +67,7 @@ class ThisProcess:
 class LocalProcesses:
     """The engine that runs the trials of a sweep side by side on this machine, `capacity` at most.
 
-    Threads are divided, and each worker has its own GPU where there are some.
+    Each worker has its own GPU where there are some.
 
     Args:
         num_workers: processes.
@@ -139,7 +139,7 @@ class LocalProcesses:
 
     def _start(self, index: int) -> _Worker:
         here, there = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(there, index, self.capacity), daemon=True)
+        process = self._context.Process(target=_work, args=(there, index), daemon=True)
         with _deaf_to_the_terminal():
             process.start()
         there.close()
@@ -184,7 +184,7 @@ def _deaf_to_the_terminal() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _work(pipe: Connection, index: int, num_workers: int) -> None:
+def _work(pipe: Connection, index: int) -> None:
     """A worker's life: import once, then trial after trial, until it is asked to stop."""
     terminal.guard_streams()
     guard_logs()
@@ -192,7 +192,7 @@ def _work(pipe: Connection, index: int, num_workers: int) -> None:
     with GracefulStop():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for job in iter(pipe.recv, None):
-            pipe.send(_run(_on_its_share(job, index, num_workers)))
+            pipe.send(_run(_on_its_gpu(job, index)))
             if stop_requested():
                 return
 
@@ -205,15 +205,12 @@ def _leave_with_driver() -> None:
     os._exit(1)
 
 
-def _on_its_share(job: TrialJob, index: int, num_workers: int) -> TrialJob:
+def _on_its_gpu(job: TrialJob, index: int) -> TrialJob:
     train = job.experiment.train
-    changes: dict[str, object] = {}
-    if not train.threads:
-        changes["threads"] = max(1, (os.cpu_count() or 1) // num_workers)
-    if train.device in ("auto", "cuda") and torch.cuda.device_count() > 1:
-        changes["device"] = f"cuda:{index % torch.cuda.device_count()}"
-    experiment = job.experiment.model_copy(update={"train": train.model_copy(update=changes)})
-    return replace(job, experiment=experiment)
+    if train.device not in ("auto", "cuda") or torch.cuda.device_count() <= 1:
+        return job
+    device = f"cuda:{index % torch.cuda.device_count()}"
+    return replace(job, experiment=job.experiment.replace({"train.device": device}))
 
 
 def _run(job: TrialJob) -> TrialOutcome:

@@ -37,6 +37,7 @@ from imgcls.search.space import SPACE, check_space, pruner_warmup_of, single_val
 from imgcls.search.study import StudyPlace, SweepStudy, only_one
 from imgcls.search.sweep_report import write_report
 from imgcls.search.winner import draw_winner, log_winner
+from imgcls.search.workers import SEVERAL_WORKERS, Share, new_share, recorded_share
 from imgcls.signals import GracefulStop
 from imgcls.text import counted
 from imgcls.tracking.run import Run
@@ -108,6 +109,7 @@ class Sweep:
         self._sampler = resolved_sampler(experiment.search)
         self.name = f"{experiment.name}-{_identity(experiment, self.prepared)}"
         self._planned = self._planned_values()
+        self._shared = experiment
 
     def run(self) -> SweepResult:
         """Searches up to `search.trials` trials in all, earlier sittings included.
@@ -139,9 +141,16 @@ class Sweep:
         sampler = self.tracker.get(run_id).params.get(SAMPLER, self._sampler)
         if self.experiment.search.sampler == "auto":
             log.info('search.sampler = "auto": %s, for the whole study', sampler)
-        return SweepStudy(place, self.experiment, has_groups=bool(self.prepared.dataset.val.groups), sampler=sampler)
+        return SweepStudy(place, self._shared, has_groups=bool(self.prepared.dataset.val.groups), sampler=sampler)
 
     # --- before ---
+
+    def _take(self, share: Share) -> None:
+        """Gives workers and threads their numbers for all trials to come."""
+        self._shared = self.experiment.replace({"search.workers": share.workers, "train.threads": share.threads})
+        self.prepared = self.prepared.with_threads(share.threads)
+        if share.workers > 1:
+            log.info("%s: %s", share, SEVERAL_WORKERS)
 
     def _planned_values(self) -> list[spaces.Values]:
         """The experiment's own values for trial 0; of a grid, as many further points as `search.trials` allows."""
@@ -156,11 +165,13 @@ class Sweep:
 
     @contextmanager
     def _parent_run(self) -> Iterator[Run]:
+        search, train = self.experiment.search, self.experiment.train
         sweeps = self.tracker.find({Tag.KIND: "sweep"}, experiment=self.experiment.name)
         same = [record for record in sweeps if record.study == self.name]
         if same:
             log.info("going on with sweep %s (study %s)", same[-1].run_id, self.name)
             self._warn_of_looks()
+            self._take(recorded_share(same[-1], search, train))
             with self.tracker.reopen_run(same[-1].run_id) as run:
                 if not self.tracker.has_artifact(run.run_id, Artifact.CONFIG):  # it was killed while it began
                     self._record_start(run)
@@ -168,9 +179,11 @@ class Sweep:
             return
         if sweeps:
             log.info("%s: a new study starts (%s)", self._why_new(sweeps[-1]), self.name)
-        with self.tracker.start_run(
-            self.experiment.name, kind="sweep", name=f"sweep {self.name}", tags={Tag.STUDY: self.name}
-        ) as run:
+        trials = len(self._planned) if search.sampler == "grid" else search.trials
+        share = new_share(self.prepared, search, train, trials)
+        self._take(share)
+        tags = {Tag.STUDY: self.name, Tag.NUM_WORKERS: str(share.workers)}
+        with self.tracker.start_run(self.experiment.name, kind="sweep", name=f"sweep {self.name}", tags=tags) as run:
             self._record_start(run)
             yield run
 
@@ -261,6 +274,9 @@ NOT_IDENTITY = (
 
 
 def _identity(experiment: Experiment, prepared: Prepared) -> str:
+    if experiment.train.threads == "auto":  # earlier versions had 0
+        train = experiment.train.model_copy(update={"threads": 0})
+        experiment = experiment.model_copy(update={"train": train})
     test = prepared.dataset.test
     formats = f"squares {SQUARES_FORMAT}", f"loss {LOSS_DEFINITION}"
     of_data = prepared.dataset.fingerprint, test and test.fingerprint()

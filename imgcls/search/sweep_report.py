@@ -27,6 +27,7 @@ from imgcls.runs.val_sections import val_sections
 from imgcls.search import space as spaces
 from imgcls.search.leaderboard import leaderboard_intervals, with_intervals
 from imgcls.search.search_page import importance_words
+from imgcls.search.workers import SEVERAL_WORKERS
 from imgcls.statistics.intervals import NO_INTERVAL, Interval
 from imgcls.text import counted
 from imgcls.tracking.run import Run
@@ -83,10 +84,15 @@ def sweep_report(of: SweepFacts) -> Report:
             [
                 "The sweep left its whole configuration, which feeds a new sweep as it is:",
                 shell(fetch_config(sweep.run_id)),
+                *_by_several_workers(sweep),
             ],
         ),
     ]  # fmt: skip
     return Report(f"{sweep.study}: sweep", _headline(sweep, selection), sections)
+
+
+def _by_several_workers(sweep: RunRecord) -> list[str]:
+    return [f"It was trained by {sweep.num_workers} workers: {SEVERAL_WORKERS}."] if sweep.num_workers > 1 else []
 
 
 def _searched(of: SweepFacts) -> list[str]:

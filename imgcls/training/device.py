@@ -4,7 +4,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from imgcls.allocator import keep_freed_memory
 from imgcls.config.keys import TrainConfig
 from imgcls.errors import InputError
+from imgcls.machine import usable_cores
 from imgcls.training import weight_gradients
 
 _threads = torch.get_num_threads()
@@ -40,7 +41,17 @@ class Device:
 
     def __str__(self) -> str:
         """Name in the record; where two are equal, equal versions can be expected to give the same bits."""
-        return f"{self.torch_device}: {self.name}, {self.threads} threads"
+        return f"{self.place_name}, {self.threads} threads"
+
+    @property
+    def place_name(self) -> str:
+        """Name without the threads."""
+        return f"{self.torch_device}: {self.name}"
+
+    def with_threads(self, threads: int) -> "Device":
+        """The same device with another number of CPU threads, which torch has from now on."""
+        torch.set_num_threads(threads)
+        return replace(self, threads=threads)
 
     def place(self, model: nn.Module) -> nn.Module:
         """The model on the device, channels-last, which oneDNN and cuDNN run faster; see also `weight_gradients`.
@@ -75,13 +86,15 @@ class Device:
 def prepare_device(config: TrainConfig) -> Device:
     """Prepares the device of a run: resolves `device`, `precision` and `threads`, and sets torch's switches to them.
 
+    With `train.threads = "auto"` it has the most threads that `auto` can choose.
+
     Raises:
         InputError: a device that this machine does not have.
     """
     device = _pick(config.device)
     if device.type == "cpu":
         keep_freed_memory()
-    torch.set_num_threads(config.threads or _threads)
+    torch.set_num_threads(most_threads() if config.threads == "auto" else config.threads or _threads)
     if config.deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # warn_only: a layer without a deterministic kernel says so instead of ending the run.
@@ -92,6 +105,14 @@ def prepare_device(config: TrainConfig) -> Device:
     torch.backends.cudnn.benchmark = not config.deterministic
     bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
     return Device(device, bfloat16, torch.get_num_threads(), device_name(device))
+
+
+def most_threads() -> int:
+    """The most threads that all trials together get where nobody asks for a number: torch's own, and one a core.
+
+    torch's own are those of `OMP_NUM_THREADS`, or of a program that set them before it called imgcls.
+    """
+    return min(_threads, usable_cores())
 
 
 @contextmanager

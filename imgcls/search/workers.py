@@ -1,0 +1,164 @@
+"""How many trials of a sweep are trained side by side, with how many threads each; decided once for each sweep."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from imgcls.config.keys import TrainConfig
+from imgcls.config.search_keys import SearchConfig
+from imgcls.machine import free_memory
+from imgcls.run_record import RunRecord
+from imgcls.runs.prepare import Prepared
+from imgcls.runs.threads import WORTH, Speeds, measured_speeds, numbers_of_threads
+from imgcls.text import counted
+from imgcls.training.device import most_threads
+
+log = logging.getLogger(__name__)
+
+START_SECONDS = 7.0
+"""Seconds after which a worker that was started begins its first trial: it imports torch, MLflow and Optuna."""
+
+MEMORY_SHARE = 0.8
+"""Share of the free memory that the workers of a sweep may take together."""
+
+
+SEVERAL_WORKERS = (
+    "which trial ends first decides what is tried next and what is pruned, so the search cannot be repeated exactly; "
+    "each of its trials can (imgcls rerun)"
+)
+"""What holds where several workers train a sweep."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """How a sweep shares the machine.
+
+    Attributes:
+        workers: trials side by side.
+        threads: CPU threads of each.
+    """
+
+    workers: int
+    threads: int
+
+    def __str__(self) -> str:
+        """Such as `2 workers of 1 thread`."""
+        return f"{counted(self.workers, 'worker')} of {counted(self.threads, 'thread')}"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be shared.
+
+    Attributes:
+        workers: `search.workers`.
+        threads: `train.threads`.
+        cores: threads that all workers have together, at most.
+        trials: of the sweep.
+        images: that a trial trains on, over all of its epochs.
+    """
+
+    workers: Literal["auto"] | int
+    threads: Literal["auto"] | int
+    cores: int
+    trials: int
+    images: int
+
+    def numbers_of_workers(self) -> list[int]:
+        """Those that come into question, the smallest first; each has two trials at least, so that a search learns."""
+        if self.workers != "auto":
+            return [self.workers]
+        threads = self.threads if self.threads != "auto" else 1
+        most = max(1, min(self.cores // max(1, threads), self.trials // 2))
+        return sorted({most, *(1 << shift for shift in range(most.bit_length()))})
+
+    def numbers_of_threads(self, workers: int) -> list[int]:
+        """Those that each of so many workers may have, the largest first."""
+        if self.threads == "auto":
+            return numbers_of_threads(max(1, self.cores // workers))
+        return [self.threads or max(1, self.cores // workers)]
+
+    @property
+    def to_measure(self) -> list[int]:
+        """Numbers of threads whose speed decides, the largest first; none where there is nothing to choose."""
+        workers = self.numbers_of_workers()
+        numbers = {number for each in workers for number in self.numbers_of_threads(each)}
+        return sorted(numbers, reverse=True) if len(workers) * len(numbers) > 1 else []
+
+
+def choose(wanted: Wanted, speeds: Speeds, free: int | None) -> Share:
+    """The fewest workers that end the sweep about as soon as any number of them.
+
+    It is assumed that workers do not slow one another, since no more threads than cores are given out. What further
+    workers gain has to exceed a tenth.
+
+    Args:
+        wanted: what is to be shared.
+        speeds: of one trial with each number of threads.
+        free: bytes of memory that are free; None where that is not known.
+    """
+    shares = [Share(each, speeds.best_of(wanted.numbers_of_threads(each))) for each in wanted.numbers_of_workers()]
+    if free is not None and speeds.memory:
+        room = MEMORY_SHARE * free // speeds.memory
+        shares = [share for share in shares if share.workers <= room] or shares[:1]
+    seconds = {share: _seconds(wanted, share, speeds) for share in shares}
+    return next(share for share in shares if seconds[share] <= WORTH * min(seconds.values()))
+
+
+def _seconds(wanted: Wanted, share: Share, speeds: Speeds) -> float:
+    """Roughly the time of a sweep of which no trial is pruned."""
+    start = START_SECONDS if share.workers > 1 else 0.0
+    speed = speeds.images_per_second.get(share.threads)
+    return start + math.ceil(wanted.trials / share.workers) * wanted.images / speed if speed else math.inf
+
+
+def new_share(prepared: Prepared, search: SearchConfig, train: TrainConfig, trials: int) -> Share:
+    """The share of a sweep that begins: numbers that the user gave, and for `auto` what a measurement chooses.
+
+    Args:
+        prepared: the experiment's own values, of which steps are timed.
+        search: as the user has it.
+        train: as the user has it.
+        trials: that the sweep will have.
+    """
+    if prepared.device.torch_device.type != "cpu":
+        workers = max(1, min(_num_gpus(train), trials // 2)) if search.workers == "auto" else search.workers
+        return _divided(workers, train)
+    cores = most_threads() if train.threads else prepared.device.threads
+    wanted = Wanted(search.workers, train.threads, cores, trials, train.last_epoch * len(prepared.dataset.train))
+    if not wanted.to_measure:
+        workers = wanted.numbers_of_workers()[0]
+        return Share(workers, wanted.numbers_of_threads(workers)[0])
+    speeds = measured_speeds(prepared, wanted.to_measure)
+    share = choose(wanted, speeds, free_memory())
+    if speeds.images_per_second:
+        log.info("%s train this sweep (one trial at a time: %s)", share, speeds)
+    return share
+
+
+def recorded_share(sweep: RunRecord, search: SearchConfig, train: TrainConfig) -> Share:
+    """The share of a sweep that goes on: that with which it began, but for numbers that the user gives now.
+
+    Earlier versions recorded no number of workers, and had one where nobody asked for several.
+    """
+    begun = sweep.num_workers
+    workers = begun if search.workers == "auto" else search.workers
+    if train.threads in ("auto", 0) and workers == begun and (threads := sweep.params.get("train.threads")):
+        return Share(workers, int(threads))
+    return _divided(workers, train)
+
+
+def _divided(workers: int, train: TrainConfig) -> Share:
+    """Without a measurement: the threads that the user gave, or as many for each worker as there are."""
+    given = 0 if train.threads == "auto" else train.threads
+    return Share(workers, given or max(1, most_threads() // workers))
+
+
+def _num_gpus(train: TrainConfig) -> int:
+    """The number of GPUs that workers can have, one each; 1 where the experiment names the device."""
+    return torch.cuda.device_count() if train.device in ("auto", "cuda") and torch.cuda.is_available() else 1

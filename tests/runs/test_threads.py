@@ -1,0 +1,110 @@
+"""`train.threads = "auto"`: measured when a run begins, recorded as a number, and kept."""
+
+import pytest
+import torch
+
+from imgcls.errors import Interrupted
+from imgcls.runs import threads as threads_module
+from imgcls.runs.threads import Speeds, measured_speeds, numbers_of_threads
+from imgcls.training import device
+
+SHORT = ("train.epochs=2", "train.warmup_epochs=0", "train.batch_size=64")
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    """As where torch chooses two threads and this process may use two cores."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr(device, "_threads", 2)
+    monkeypatch.setattr(device, "usable_cores", lambda: 2)
+    yield
+    torch.set_num_threads(before)
+
+
+def fixed(monkeypatch, speeds):
+    """The speeds of a machine that measures as told, and how often it was asked."""
+    asked = []
+
+    def measured(_prepared, numbers):
+        asked.append(list(numbers))
+        return Speeds({number: speeds[number] for number in asked[-1]}, None)
+
+    monkeypatch.setattr(threads_module, "measured_speeds", measured)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("most", "numbers"), [(1, [1]), (2, [2, 1]), (3, [3, 2, 1]), (8, [8, 7, 4, 2, 1]), (12, [12, 11, 6, 3, 1])]
+)
+def test_numbers_that_are_tried(most, numbers):
+    assert numbers_of_threads(most) == numbers
+
+
+@pytest.mark.parametrize(
+    ("speeds", "best"),
+    [
+        ({2: 880, 1: 520}, 2),  # quiet
+        ({2: 290, 1: 550}, 1),  # beside a busy process
+        ({2: 1000, 1: 950}, 1),  # the second thread gains less than a tenth
+        ({8: 100, 7: 700, 4: 500, 2: 260, 1: 130}, 7),
+        ({}, 8),
+    ],
+)
+def test_the_fewest_threads_that_are_about_as_fast_as_the_best(speeds, best):
+    assert Speeds(speeds, None).best_of(list(speeds) or [8, 4]) == best
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_number_is_recorded_and_gives_its_bits(project):
+    """Whatever the measurement leaves behind changes nothing: the run is the one of that number of threads."""
+    run = project.train(*SHORT, "train.threads=auto")
+    record = project.tracker.get(run.run_id)
+    chosen = record.params["train.threads"]
+    assert chosen in ("1", "2") and record.device.endswith(f", {chosen} threads")
+    again = project.train(*SHORT, f"train.threads={chosen}", fresh=True)
+    histories = [project.tracker.history(each.run_id, "val/loss") for each in (run, again)]
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_run_that_is_taken_up_keeps_its_threads(project, monkeypatch):
+    asked = fixed(monkeypatch, {1: 100, 2: 300})
+    monkeypatch.setattr("imgcls.runs.train.stop_requested", lambda: "a test")
+    with pytest.raises(Interrupted):
+        project.train(*SHORT, "train.threads=auto")
+    monkeypatch.undo()
+    monkeypatch.setattr(device, "_threads", 2)
+    monkeypatch.setattr(device, "usable_cores", lambda: 2)
+    fixed(monkeypatch, {1: 300, 2: 100})
+    run = project.train(*SHORT, "train.threads=auto")
+    assert asked == [[2, 1]]
+    assert len(project.runs(kind="train")) == 1
+    assert project.tracker.get(run.run_id).params["train.threads"] == "2"
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("threads", ["0", "1", "2"])
+def test_a_number_of_the_user_is_never_measured(project, monkeypatch, threads):
+    asked = fixed(monkeypatch, {})
+    run = project.train(*SHORT, f"train.threads={threads}")
+    assert not asked
+    assert project.tracker.get(run.run_id).params["train.threads"] == (threads if threads != "0" else "2")
+
+
+def test_one_core_leaves_nothing_to_measure(project, monkeypatch):
+    monkeypatch.setattr(device, "usable_cores", lambda: 1)
+    asked = fixed(monkeypatch, {})
+    run = project.train(*SHORT, "train.threads=auto")
+    assert not asked
+    assert project.tracker.get(run.run_id).params["train.threads"] == "1"
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_real_steps_are_timed_and_nothing_of_them_stays(project):
+    prepared = project.prepare("train.threads=auto")
+    state = torch.random.get_rng_state()
+    speeds = measured_speeds(prepared, [2, 1])
+    assert set(speeds.images_per_second) == {1, 2} and min(speeds.images_per_second.values()) > 0
+    assert speeds.memory > 2**26  # a process with torch
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.get_num_threads() == 2
