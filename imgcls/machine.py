@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,6 +49,33 @@ def load() -> float | None:
         return os.getloadavg()[0]
     except (OSError, AttributeError):
         return None
+
+
+def seen_by_auto() -> dict[str, object]:
+    """What `train.threads` and `search.workers` = `auto` see of this machine before they measure, for programs."""
+    return {
+        "num_usable_cores": usable_cores(),
+        "num_affine_cores": affine_cores(),
+        "cpu_quota": cpu_quota(),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "free_memory_bytes": free_memory(),
+        "load": load(),
+    }
+
+
+def seen_by_auto_text(seen: Mapping[str, object]) -> str:
+    """The same for people, in one line."""
+    cores, memory, average = seen["num_usable_cores"], seen["free_memory_bytes"], seen["load"]
+    parts = [f"{cores} of {seen['num_affine_cores']} cores"]
+    if seen["cpu_quota"] is not None:
+        parts.append(f"a control group grants {seen['cpu_quota']:g} of them")
+    if asked := seen["omp_num_threads"]:
+        parts.append(f"OMP_NUM_THREADS = {asked}, so all trials together get no more threads")
+    if isinstance(memory, int):
+        parts.append(f"{memory / 1e9:.1f} GB of memory are free")
+    if average is not None:
+        parts.append(f"load {average:.1f} in the last minute")
+    return f'train.threads and search.workers = "auto" see {"; ".join(parts)}'
 
 
 def _control_groups(controller: str, root: Path) -> Iterator[Path]:

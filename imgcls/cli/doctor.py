@@ -16,8 +16,11 @@ def doctor(
 ) -> None:
     """Check the record of this project, and mend what can be mended; send what a tracking server has not got yet.
 
+    Its last line says which cores, memory and load a sweep or a run finds here.
+
     Example: imgcls doctor
     """
+    from imgcls.machine import seen_by_auto, seen_by_auto_text
     from imgcls.tracking.health import examine
 
     tracker = open_tracker()
@@ -25,5 +28,6 @@ def doctor(
         changed = tracker.relocate()
         answer({"num_relocated": changed}, f"{changed} locations changed", as_json=as_json)
     else:
-        health = examine(tracker)
-        answer(health.flat(), health.as_text(), as_json=as_json)
+        health, machine = examine(tracker), seen_by_auto()
+        text = f"{health.as_text()}\n{seen_by_auto_text(machine)}"
+        answer({**health.flat(), **machine}, text, as_json=as_json)

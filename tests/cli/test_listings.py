@@ -8,6 +8,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from imgcls.cli import app
 from imgcls.config.key_table import config_table
+from imgcls.machine import seen_by_auto
 
 BEGAN = 1_700_000_000_000  # 2023-11-14 22:13:20 UTC
 
@@ -159,12 +160,23 @@ def test_clean_lists_each_file_and_says_whether_it_is_gone(project, shell):
 @pytest.mark.usefixtures("project")
 def test_a_doctor_who_finds_nothing_says_that_all_is_well(shell):
     assert shell("doctor").startswith("all is well: 0 runs in 0 experiments; ")
-    assert json.loads(shell("doctor", "--json")) == {
+    seen = seen_by_auto()
+    found = json.loads(shell("doctor", "--json"))
+    assert {key: found.pop(key) for key in seen}["num_usable_cores"] == seen["num_usable_cores"]
+    assert found == {
         "is_well": True, "num_runs": 0, "num_experiments": 0, "num_closed": 0, "closed_run_ids": "",
         "is_all_sent": True, "num_unreachable_experiments": 0,
     }  # fmt: skip
     shell("doctor", "--relocate")
     assert json.loads(shell("doctor", "--relocate", "--json")) == {"num_relocated": 0}
+
+
+@pytest.mark.usefixtures("project")
+def test_a_doctor_says_what_auto_sees_of_the_machine(shell, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    said = shell("doctor").splitlines()[-1]
+    assert f"see {seen_by_auto()['num_usable_cores']} of " in said
+    assert "OMP_NUM_THREADS = 3, so all trials together get no more threads" in said
 
 
 def test_a_doctor_names_what_was_closed_and_what_is_not_there(project, shell):
