@@ -1,7 +1,8 @@
 """Finds files that nobody needs any more: states of completed runs, weights that were not chosen, leftovers of kills.
 
 No run, metric or tag is changed, and the predictions, reports and config of every run stay. Winners, confirmed and
-evaluated runs keep all of their files, and so does every run that may go on.
+evaluated runs keep all of their files, and so does every run that may go on. A paused trial may go on unless its sweep
+was abandoned: deleted, or followed by another sweep of the same experiment.
 """
 
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from imgcls.data.cache_folder import abandoned, size_in_words
 from imgcls.files import WRITTEN_ASIDE
-from imgcls.record import Artifact, Tag
+from imgcls.record import STATUS, Artifact, Tag
 from imgcls.run_record import RunRecord
 from imgcls.tracking.mlflow_internals import HALF_MADE
 from imgcls.tracking.store import Tracker
@@ -24,6 +25,7 @@ RESUMED = "what completed runs would be resumed from"
 EPOCHS = "checkpoints of single epochs of completed runs"
 NOT_CHOSEN = "best checkpoints of trials that were not chosen"
 ENDED_EARLY = "checkpoints of pruned and failed trials"
+ABANDONED = "checkpoints of paused trials of abandoned sweeps"
 LEFTOVERS = "leftovers of killed processes"
 DELETED = "artifacts of deleted runs"
 
@@ -59,9 +61,11 @@ def look_through(tracker: Tracker) -> Findings:
     records = [record for record in tracker.find({}, with_deleted=True) if record.kind]
     needed, needed_by_active = _needed(records), _needed(record for record in records if not record.is_deleted)
     chosen_from = {r.run_id for r in records if r.best_run_id and r.outcome == "completed" and not r.is_deleted}
+    going_on = _sweeps_that_go_on(records)
     found: list[tuple[str, Path]] = []
     for record in records:
-        if record.folder is None or _may_go_on(record):
+        is_abandoned = record.status == STATUS["paused"] and record.parent not in going_on
+        if record.folder is None or (_may_go_on(record) and not is_abandoned):
             continue
         if record.is_deleted:
             found += _of_deleted(record) if record.run_id not in needed_by_active else []
@@ -120,6 +124,13 @@ def _needed(records: Iterable[RunRecord]) -> set[str]:
     return needed | {trial.run_id for trial in trials if (trial.parent, trial.tags.get(Tag.TRIAL)) in confirmed}
 
 
+def _sweeps_that_go_on(records: Iterable[RunRecord]) -> set[str]:
+    """Ids of the newest sweep of each experiment: the command of an older one now begins or goes on with another."""
+    sweeps = (record for record in records if record.kind == "sweep" and not record.is_deleted)
+    newest = {sweep.experiment: sweep.run_id for sweep in sorted(sweeps, key=lambda sweep: sweep.started)}
+    return set(newest.values())
+
+
 def _may_go_on(record: RunRecord) -> bool:
     return record.outcome in ("running", "interrupted") or record.status not in ("FINISHED", "FAILED")
 
@@ -139,6 +150,8 @@ def _of_ended(record: RunRecord, *, has_chosen: bool) -> Iterator[tuple[str, Pat
     for path in _checkpoints(record.folder):
         if is_trial and record.outcome in ("pruned", "failed"):
             yield ENDED_EARLY, path
+        elif record.outcome == "paused":
+            yield ABANDONED, path
         elif record.outcome == "completed" and path != best:
             yield EPOCHS if path.name.startswith("epoch_") else RESUMED, path
         elif record.outcome == "completed" and is_trial and has_chosen:

@@ -8,11 +8,12 @@ from typing import Literal, NamedTuple
 from imgcls.stored_names import BEST, PROCESS, stored_name
 
 Kind = Literal["sweep", "trial", "train", "confirm", "evaluation", "rerun", "init"]
-Outcome = Literal["running", "completed", "pruned", "interrupted", "failed"]
+Outcome = Literal["running", "completed", "pruned", "paused", "interrupted", "failed"]
 
 STATUS: dict[Outcome, str] = {
     "completed": "FINISHED",
     "pruned": "FINISHED",
+    "paused": "SCHEDULED",  # MLflow's UI shows a clock; of KILLED it shows a red cross
     "interrupted": "KILLED",
     "failed": "FAILED",
 }
@@ -66,8 +67,8 @@ class Tag:
 
     # What it is
     KIND = _tag("imgcls.kind", ALL, "sweep, trial, train, confirm, evaluation, rerun or init")
-    OUTCOME = _tag("imgcls.outcome", ALL, "running, completed, pruned, interrupted or failed")
-    REASON = _tag("imgcls.reason", ALL, "why it was interrupted or failed")
+    OUTCOME = _tag("imgcls.outcome", ALL, "running, completed, pruned, paused, interrupted or failed")
+    REASON = _tag("imgcls.reason", ALL, "why it was interrupted, paused or failed, or pruned after a pause")
     PARENT = _tag("mlflow.parentRunId", BELOW, "run id of its sweep, or of the run that it judges or repeats")
     DESCRIPTION = _tag("mlflow.note.content", ALL, "what MLflow's UI shows on the run's page: a summary, or its report")
     CONFIG_HASH = _tag("imgcls.config_hash", WITH_IMAGES, "digest of the experiment's keys")

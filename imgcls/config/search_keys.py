@@ -38,10 +38,12 @@ class SearchConfig(Section):
     """Trials side by side on this machine, which share its threads; `auto`: as many as end the sweep soonest."""
     sampler: Literal["auto", "gp", "tpe", "random", "qmc", "cmaes", "grid"] = "tpe"
     """Who proposes the next values; `auto` decides by trials and space; `cmaes` learns of ranges, not of lists."""
-    pruner: Literal["median", "hyperband", "none"] = "median"
-    """Who stops a trial that looks hopeless."""
+    pruner: Literal["median", "hyperband", "halving", "none"] = "median"
+    """Who stops a trial that looks hopeless. `halving` pauses trials, and the best third of each rung goes on."""
     pruner_warmup_epochs: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     """No trial is judged before this many epochs; `auto`: one more than the longest warm-up searched."""
+    max_paused: int = Field(default=50, ge=1)
+    """`halving`: paused trials that keep their checkpoints; of more, the worst ones of the lowest rung are pruned."""
     keep_pruned: bool = False
     """Keep the checkpoints of pruned trials, which are removed otherwise."""
     metric: SelectingMetric = Field(

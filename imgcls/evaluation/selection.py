@@ -24,7 +24,7 @@ from imgcls.run_record import RunRecord
 from imgcls.text import counted
 from imgcls.tracking.store import Tracker
 
-ENDED = ("completed", "pruned", "failed")
+COUNTED = ("completed", "paused", "pruned", "failed")
 """Outcomes of trials that count among those val chose from."""
 
 
@@ -53,15 +53,20 @@ class Trials:
     @classmethod
     def of_sweep(cls, sweep: RunRecord, metric: str, tracker: Tracker) -> Trials:
         """The trials of a sweep as the record has them, also where the sweep has not ended."""
-        ended = [trial for trial in tracker.children(sweep.run_id, "trial") if trial.outcome in ENDED]
+        ended = [trial for trial in tracker.children(sweep.run_id, "trial") if trial.outcome in COUNTED]
         # A trial that failed before it had a run is known to the sweep alone.
         num = max(len({trial.trial for trial in ended}), int(sweep.metrics.get(MetricName.NUM_TRIALS, 0)))
         ranked = {trial.run_id: trial.trial for trial in ranked_trials(ended, metric)}
         return cls(ranked, num, Counter(trial.outcome for trial in ended))
 
+    @property
+    def num_ended(self) -> int:
+        """How many of them are not paused."""
+        return self.num - self.outcomes.get("paused", 0)
+
     def in_words(self, wanted: int = 0) -> str:
         """How many trials a sweep had, such as `6 trials (4 completed, 2 pruned)` or `3 trials (7 were wanted)`."""
-        kinds = [f"{self.outcomes[outcome]} {outcome}" for outcome in ENDED if self.outcomes.get(outcome)]
+        kinds = [f"{self.outcomes[outcome]} {outcome}" for outcome in COUNTED if self.outcomes.get(outcome)]
         notes = "; ".join(filter(None, (", ".join(kinds) if len(kinds) > 1 else "", were_wanted(self.num, wanted))))
         return counted(self.num, "trial") + (f" ({notes})" if notes else "")
 
@@ -133,13 +138,16 @@ class Selection:
     def searched(self) -> str:
         """The sweep's trials in words, such as `3 of 7 trials (search.timeout is over)` where some are missing."""
         missing = self.missing_trials
-        return f"{self.trials.num} {missing}" if missing else self.trials.in_words()
+        return f"{self.trials.num_ended} {missing}" if missing else self.trials.in_words()
 
     @property
     def missing_trials(self) -> str:
         """Of a sweep that its timeout cut short: of how many trials, and why, in words; "" where none is missing."""
-        is_cut_short = self.trials.num < self.num_wanted
-        return f"of {counted(self.num_wanted, 'trial')} (search.timeout is over)" if is_cut_short else ""
+        if self.trials.num_ended >= self.num_wanted:
+            return ""
+        paused = self.trials.outcomes.get("paused", 0)
+        waiting = f"; {paused} more {'is' if paused == 1 else 'are'} paused" if paused else ""
+        return f"of {counted(self.num_wanted, 'trial')} (search.timeout is over{waiting})"
 
     @property
     def chosen(self) -> str:

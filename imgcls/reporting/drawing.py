@@ -105,3 +105,8 @@ def legible(name: str, limit: int = 22) -> str:
 def verbatim(text: str) -> str:
     """A text for a drawing, as it is: Matplotlib would read what stands between two dollars as mathematics."""
     return text.replace("$", r"\$")
+
+
+def not_completed(outcomes: Sequence[str]) -> str:
+    """What all figures call trials that have a score and were not completed."""
+    return "pruned or paused" if "paused" in outcomes else "pruned"

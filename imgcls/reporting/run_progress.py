@@ -57,7 +57,7 @@ class Outlook:
         seconds_to_timeout: of `search.timeout` that were left when the trial was given out; no trial begins after it.
     """
 
-    num_waiting: int
+    num_waiting: float
     num_workers: int
     seconds_each: float | None
     seconds_to_timeout: float = math.inf
@@ -81,13 +81,15 @@ class RunProgress:
         metric: what selects, such as `val/accuracy`.
         done: epochs that earlier sittings completed, with the share of one that was begun.
         outlook: of the sweep of which it is a trial.
+        pause_at: the epoch after which it pauses, which ends its time; 0: it does not.
         now: seconds of a clock.
     """
 
     def __init__(
         self, title: str, num_epochs: int, steps_per_epoch: int, metric: str, done: float = 0.0,
-        outlook: Outlook | None = None, now: Callable[[], float] = time.monotonic,
+        outlook: Outlook | None = None, pause_at: int = 0, now: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
+        self._until = pause_at or num_epochs
         self._outlook = outlook
         self._metric = metric
         self._title = title
@@ -134,10 +136,10 @@ class RunProgress:
 
     def _left(self, epoch: int) -> str:
         """The time left of the run, and of its sweep."""
-        left, each = self._pace.left(epoch, self._num_epochs), self._pace.seconds_each(epoch)
+        left, each = self._pace.left(epoch, self._until), self._pace.seconds_each(epoch)
         if self._outlook is None or each is None:
             return left
-        of_sweep = self._outlook.left(each, epoch, self._num_epochs, self._now() - self._begun)
+        of_sweep = self._outlook.left(each, epoch, self._until, self._now() - self._begun)
         return f"{left} in this trial, {of_sweep}"
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from imgcls.reporting.drawing import (
     SMALL,
     legend_above,
     legible,
+    not_completed,
     panels,
     plain_axes,
     rows_with_intervals,
@@ -115,7 +116,7 @@ def search_history(
     Args:
         trials: their numbers, in any order.
         values: the metric of each; NaN where a trial has none, which then stands as a cross on the axis.
-        outcomes: `completed`, `pruned` or `failed`, of each.
+        outcomes: `completed`, `paused`, `pruned` or `failed`, of each.
         metric: what the values are.
 
     Returns:
@@ -125,8 +126,9 @@ def search_history(
     if table.empty:
         return sentence("No trial has ended.")
     figure, (axes,) = panels(7, 3.8)
-    completed, pruned = (table[table["outcome"] == outcome] for outcome in ("completed", "pruned"))
-    axes.plot(pruned["trial"], pruned["value"], "o", color=GREY, fillstyle="none", markersize=4, label="pruned")
+    completed, pruned = (table[table["outcome"].isin(kind)] for kind in (["completed"], ["paused", "pruned"]))
+    label = not_completed(outcomes)
+    axes.plot(pruned["trial"], pruned["value"], "o", color=GREY, fillstyle="none", markersize=4, label=label)
     axes.plot(completed["trial"], completed["value"], "o", color=BLUE, markersize=4, label="completed")
     best = completed["value"].cummax() if metric.higher_is_better else completed["value"].cummin()
     axes.step(completed["trial"], best, where="post", color=ORANGE, linewidth=1.5, label="best so far")

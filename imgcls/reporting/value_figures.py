@@ -21,6 +21,7 @@ from imgcls.reporting.drawing import (
     SMALL,
     legend_above,
     legible,
+    not_completed,
     panels,
     plain_axes,
     sentence,
@@ -96,7 +97,7 @@ def values_of_key(
     Args:
         key: with a value a trial, the best trial first.
         scores: the metric of each trial; NaN where it has none, which is left out.
-        outcomes: `completed`, `pruned` or `failed`, of each.
+        outcomes: `completed`, `paused`, `pruned` or `failed`, of each.
         metric: what the scores are.
         interval: of the best trial's score, drawn as a band.
 
@@ -113,7 +114,8 @@ def values_of_key(
     places = key.places + _moved_apart(len(values)) if key.choices else key.places
     pruned, ended = drawn & ~completed, drawn & completed
     if pruned.any():
-        axes.plot(places[pruned], values[pruned], "o", color=GREY, fillstyle="none", markersize=4, label="pruned")
+        label = not_completed(outcomes)
+        axes.plot(places[pruned], values[pruned], "o", color=GREY, fillstyle="none", markersize=4, label=label)
     axes.plot(places[ended], values[ended], "o", color=BLUE, markersize=4, alpha=0.75, label="completed")
     axes.plot(places[:1], values[:1], "D", color=ORANGE, markeredgecolor="black", markersize=7, label="best")
     _draw_medians(axes, key, values, ended)

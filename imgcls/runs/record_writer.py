@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from torch import Tensor
 
 from imgcls.data.image_set import DecodedImages
 from imgcls.metrics import ACCURACY, metric_named, reported
@@ -38,8 +39,8 @@ class Finished:
 
     Attributes:
         run_id: MLflow's id.
-        outcome: `completed` or `pruned`.
-        best: its best epoch.
+        outcome: `completed`, `pruned` or `paused`.
+        best: its best epoch, so far where it is paused.
         num_epochs: completed epochs.
         intervals: 95% intervals of that epoch's val accuracy (`NO_INTERVAL` where there are too few groups) and, where
             one holds, of the metric that selects; by names such as `val/accuracy`.
@@ -159,6 +160,22 @@ class RecordWriter:
             run.log_bytes(Artifact.CURVES, save_png(curves, cut=False))
         self._describe(self._best_in_words(best, intervals))
         return Finished(run.run_id, run.outcome, best, state.epoch, intervals, caution_tags(self._images.tags))
+
+    def pause(self, state: TrainState, best_logits: Tensor | None) -> Finished:
+        """The record of a run that is paused: what it waits for, and nothing that its end would write again.
+
+        Args:
+            state: after its last epoch.
+            best_logits: (N, K), of val at the kept epoch; None where an earlier sitting had them.
+        """
+        experiment, images = self._prepared.experiment, self._images
+        metric = experiment.search.metric
+        self._run.set_tags({Tag.REASON: f"paused after epoch {state.epoch}, until it is among the best of its sweep"})
+        intervals: Mapping[str, Interval] = {ACCURACY.on_val: NO_INTERVAL}
+        if best_logits is not None:
+            intervals = _val_intervals(self._on_val(best_logits.numpy()), metric)
+        best = state.kept(experiment.train, metric)
+        return Finished(self._run.run_id, "paused", best, state.epoch, intervals, caution_tags(images.tags))
 
     def _write_numbers(self, of: Predictions, temperature: float) -> None:
         """Writes per-class scores and likely label errors of val."""

@@ -18,7 +18,7 @@ from imgcls.errors import DamagedError, InputError, Interrupted
 from imgcls.files import leftovers
 from imgcls.machine_failures import explain
 from imgcls.project import Project
-from imgcls.record import Artifact, Kind, MetricName, Tag
+from imgcls.record import Artifact, Kind, MetricName, Outcome, Tag
 from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.drawing import pictures_of
 from imgcls.reporting.run_progress import Outlook, RunProgress
@@ -44,7 +44,7 @@ from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint
 from imgcls.training.device import Device
 from imgcls.training.epoch import EpochResult
-from imgcls.training.loop import TrainState, fit, predict
+from imgcls.training.loop import TrainState, fit, is_over, predict
 from imgcls.training.loss import LOSS_DEFINITION
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ def train_run(
     name: str,
     tags: Mapping[str, str] | None = None,
     prune: Callable[[EpochResult], bool] = lambda _: False,
+    pause_at: int = 0,
     fresh: bool = False,
     outlook: Outlook | None = None,
 ) -> Finished:
@@ -95,6 +96,8 @@ def train_run(
         name: of the run, for people.
         tags: further tags, among them the run under which this one stands.
         prune: asked after each epoch, and about the last one once more when a run is taken up; True ends it as pruned.
+        pause_at: the epoch after which it ends as paused, with its last checkpoint and without the rest of its record;
+            the same call with a later epoch goes on to the same bits. 0: it is trained to its end.
         fresh: begin a new run even where there is one to take up.
         outlook: of the sweep of which it is a trial, for its progress.
 
@@ -103,7 +106,7 @@ def train_run(
         TrainingError: the loss is not finite; the run is FAILED, with the reason as a tag.
     """
     tags, identity = dict(tags or {}), _identity(prepared)
-    work = _Work(tracker, kind, name, ImageRecord(prepared.dataset, tracker), prune, outlook)
+    work = _Work(tracker, kind, name, ImageRecord(prepared.dataset, tracker), prune, pause_at, outlook)
     earlier = None if fresh else _unfinished(prepared, tracker, {Tag.KIND: kind, **tags}, identity)
     # Another process may be training the same, so begin another run. Nobody else trains what is below a sweep or a run.
     if earlier is not None and (Tag.PARENT in tags or not tracker.is_running(earlier)):
@@ -132,6 +135,7 @@ class _Work:
     name: str
     images: ImageRecord
     prune: Callable[[EpochResult], bool]
+    pause_at: int
     outlook: Outlook | None
 
 
@@ -276,8 +280,10 @@ class _Training:
         return TrainState.start(self._prepared.model(with_weights=with_weights), self._task.config, self._task.device)
 
     def _train(self, state: TrainState) -> Finished:
-        if self._loop(state):
-            self._run.outcome = "pruned"
+        if outcome := self._loop(state):
+            self._run.outcome = outcome
+            if outcome == "paused":
+                return self._record.pause(state, self._best_logits)
         elif by := stop_requested():
             self._record.save_last(state)
             after = f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"epoch {state.epoch}"
@@ -289,19 +295,27 @@ class _Training:
                 write_val_figures(self._run, self._prepared, self._work.tracker)
         return finished
 
-    def _loop(self, state: TrainState) -> bool:
-        """Trains until the last epoch, a stop or the pruner ends it.
+    def _loop(self, state: TrainState) -> Outcome | None:
+        """Trains until the last epoch, a stop, a pause or the pruner ends it.
 
         Returns:
-            Whether the run is pruned.
+            The outcome of a run that is pruned or paused; None of any other.
         """
         task, steps, val = self._task, self._task.train.steps_per_epoch, self._prepared.dataset.val
         done = state.epoch + state.step / steps
-        about = self._work.name, task.config.last_epoch, steps, task.metric, done, self._work.outlook
+        about = (
+            self._work.name,
+            task.config.last_epoch,
+            steps,
+            task.metric,
+            done,
+            self._work.outlook,
+            self._work.pause_at,
+        )
         with closing(RunProgress(*about)) as progress:
             # A process that was killed after it wrote its checkpoint may not have done the rest.
-            if state.history and not state.step and self._after_epoch(state):
-                return True
+            if state.history and not state.step and (outcome := self._after_epoch(state)):
+                return outcome
             for result in fit(task, state, stop_requested, progress.on_step):
                 is_best = state.kept(task.config, task.metric) is result
                 assert state.val_logits is not None
@@ -310,15 +324,15 @@ class _Training:
                 if is_best:
                     self._best_logits = state.val_logits
                 self._record.save_last(state)
-                if self._after_epoch(state):
-                    return True
-        return False
+                if outcome := self._after_epoch(state):
+                    return outcome
+        return None
 
-    def _after_epoch(self, state: TrainState) -> bool:
+    def _after_epoch(self, state: TrainState) -> Outcome | None:
         """All that follows from a completed epoch once it is in the last checkpoint; doing it twice changes nothing.
 
         Returns:
-            Whether the run is pruned.
+            The outcome of a run that is pruned or paused; None of any other.
         """
         config, result = self._task.config, state.history[-1]
         tags: dict[str, str] = {}
@@ -327,7 +341,9 @@ class _Training:
         if 0 < config.save_from_epoch <= state.epoch:
             self._record.save_scored(Artifact.EPOCH.format(state.epoch), state, self._val_logits(state))
         self._run.log_metrics(result.metrics(), step=result.epoch, tags=tags, at=result.ended)
-        return result.epoch < config.last_epoch and self._work.prune(result)
+        if result.epoch < config.last_epoch and self._work.prune(result):
+            return "pruned"
+        return "paused" if result.epoch == self._work.pause_at and not is_over(self._task, state) else None
 
     def _val_logits(self, state: TrainState) -> NDArray[np.float32]:
         """Val's logits of the state's last epoch; computed again where an earlier sitting had computed them."""

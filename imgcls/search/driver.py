@@ -8,6 +8,7 @@ from dataclasses import replace
 from imgcls.errors import ConfigError, Interrupted, TrainingError
 from imgcls.record import Tag
 from imgcls.search.engines import Engine, LocalProcesses, ThisProcess, TrialOutcome
+from imgcls.search.promotion import BEYOND_MOST, Step
 from imgcls.search.space import SPACE
 from imgcls.search.study import SweepStudy
 from imgcls.search.sweep_progress import SweepProgress
@@ -41,7 +42,8 @@ class Driver:
         self._left = study.running()
         self._progress = SweepProgress(study, num_val, taken_up=frozenset(self._left))
         self._losses: Counter[int] = Counter()
-        self._num_open = 0
+        self._open: dict[int, TrialJob] = {}
+        self._is_beyond_most = False
 
     def run(self) -> None:
         """Runs the trials.
@@ -50,8 +52,9 @@ class Driver:
             Interrupted: a stop was requested.
             TrainingError: several trials failed alike in a row.
         """
-        if ended := self._study.num_ended():
-            log.info("%d of %d trials have ended already", ended, self._study.num_wanted())
+        ended, waiting = self._study.num_ended(), self._num_paused_in_words()
+        if ended or waiting:
+            log.info("%d of %d trials have ended already%s", ended, self._study.num_wanted(), waiting)
         num_workers = min(self._search.num_workers, self._search.trials)
         engine = ThisProcess() if num_workers == 1 else LocalProcesses(num_workers)
         try:
@@ -71,57 +74,87 @@ class Driver:
             is_over = any_ended and 0 < self._search.timeout <= time.monotonic() - started
             if not is_over:
                 self._submit_jobs(engine)
-            if not self._num_open:
+            if not self._open:
                 if is_over and self._wants_more():
                     self._say_that_time_is_over()
                 return
             for outcome in engine.wait():
-                self._num_open, any_ended = self._num_open - 1, True
+                del self._open[outcome.job.number]
+                any_ended = True
                 self._take(outcome)
             self._stop_on_alike_failures()
 
     def _say_that_time_is_over(self) -> None:
         timeout, ended, wanted = self._search.timeout, self._study.num_ended(), self._study.num_wanted()
+        waiting = self._num_paused_in_words()
         log.info(
-            "search.timeout = %g s is over after %d of %d trials; the same command goes on for up to %g s more",
-            timeout, ended, wanted, timeout,
+            "search.timeout = %g s is over after %d of %d trials%s; the same command goes on for up to %g s more",
+            timeout, ended, wanted, waiting, timeout,
         )  # fmt: skip
 
+    def _num_paused_in_words(self) -> str:
+        paused = len(self._study.paused())
+        return f", and {paused} {'is' if paused == 1 else 'are'} paused" if paused else ""
+
     def _submit_jobs(self, engine: Engine) -> None:
-        while self._num_open < engine.capacity and self._wants_more():
-            if job := self._job(self._left.pop(0) if self._left else self._study.ask()):
-                job = replace(job, outlook=self._progress.outlook(engine.capacity))
-                self._progress.on_start(job)
+        while len(self._open) < engine.capacity and (step := self._next()):
+            if job := self._job(step):
+                job = replace(job, outlook=self._progress.outlook(engine.capacity, job))
+                if not job.ends:
+                    self._progress.on_start(job)
                 engine.submit(job)
-                self._num_open += 1
+                self._open[job.number] = job
+
+    def _next(self) -> Step | None:
+        """What comes next: a trial that was left, one that goes on from its pause or ends there, or a new one."""
+        promotion = self._study.promotion
+        if not self._left and promotion and (step := promotion.next(self._open, self._study.num_wanted())):
+            self._say_that_too_many_wait(step)
+            return step
+        if not self._wants_more():
+            return None
+        return Step(self._left.pop(0) if self._left else self._study.ask())
+
+    def _say_that_too_many_wait(self, step: Step) -> None:
+        if step.ends == BEYOND_MOST and not self._is_beyond_most:
+            self._is_beyond_most = True
+            log.info(
+                "more than search.max_paused = %d trials are paused, so the worst ones of the lowest rung are pruned, "
+                "which could have gone on otherwise", self._search.max_paused,
+            )  # fmt: skip
 
     def _wants_more(self) -> bool:
-        return self._study.num_ended() + self._num_open < self._study.num_wanted()
+        """Whether fewer trials were begun than are wanted; of those left by an earlier sitting, whether any is left."""
+        begun = {*self._open, *self._study.paused()}
+        return self._study.num_ended() + len(begun) < self._study.num_wanted()
 
-    def _job(self, number: int) -> TrialJob | None:
+    def _job(self, step: Step) -> TrialJob | None:
         """The trial as an engine takes it; None where its values are impossible, which fails the trial."""
+        number, promotion = step.number, self._study.promotion
         try:
             experiment = self._study.experiment.replace(self._study.values(number), origin=SPACE)
         except ConfigError as error:
             log.warning("trial %d failed: %s", number, error)
             self._study.tell_of_failure(number, str(error))
             return None
-        return TrialJob(self._study.place, experiment, number)
+        pause_at = promotion.pause_at(number) if promotion else 0
+        return TrialJob(self._study.place, experiment, number, pause_at, step.ends)
 
     def _take(self, outcome: TrialOutcome) -> None:
         if outcome.interrupted and stop_requested():
             return  # it stays as it is until the sweep goes on
         if self._goes_on(outcome):
-            self._left.insert(0, outcome.job.number)
+            if not outcome.job.ends:  # such a one is paused, and ends with the next step
+                self._left.insert(0, outcome.job.number)
             return
         self._tell(outcome)
         self._progress.on_trial(outcome)
 
     def _take_last_outcomes(self, engine: Engine) -> None:
         """After a stop was requested, waits for the jobs that are open."""
-        while self._num_open and stop_requested():
+        while self._open and stop_requested():
             for outcome in engine.wait():
-                self._num_open -= 1
+                del self._open[outcome.job.number]
                 if not outcome.interrupted:
                     self._tell(outcome)
 

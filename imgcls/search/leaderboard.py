@@ -11,15 +11,19 @@ from imgcls.metrics import ACCURACY, BY_NAME, LOSS, metric_named, reported
 from imgcls.record import MetricName, ends_of
 from imgcls.reporting.rounding import score_text
 from imgcls.reporting.tables import shown
+from imgcls.search.promotion import is_paused
 from imgcls.statistics.intervals import Interval, accuracy_interval
 from imgcls.stored_names import stored_name
 
 OUTCOMES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-"""Words for the states of trials that have ended, in the order of the leaderboard."""
+"""Words for the states of trials that have ended."""
+
+ORDER = ("completed", "paused", "pruned", "failed")
+"""Outcomes of trials in the order of the leaderboard."""
 
 
 def make_leaderboard(trials: Iterable[FrozenTrial], metric: str, *, has_groups: bool) -> pd.DataFrame:
-    """Makes the leaderboard of a sweep: a row for each trial that has ended, best first, pruned and failed ones behind.
+    """Makes the leaderboard of a sweep: a row for each trial that has ended or is paused, completed ones first.
 
     Args:
         trials: of one study.
@@ -27,18 +31,18 @@ def make_leaderboard(trials: Iterable[FrozenTrial], metric: str, *, has_groups: 
         has_groups: whether the val images come in groups, so that each accuracy has an interval of its own, as every
             other metric that ranks has; the ends are missing where no interval holds.
     """
-    order, rank = list(OUTCOMES.values()), metric_named(metric).rank
+    rank = metric_named(metric).rank
     with_ends = [name for name in dict.fromkeys((ACCURACY.on_val, metric)) if has_groups or name != ACCURACY.on_val]
     scores = [*reported(metric), *(end for name in with_ends for end in ends_of(name))]
-    rows = [_row(trial, scores) for trial in trials if trial.state.is_finished()]
-    rows.sort(key=lambda r: (order.index(r["outcome"]), rank(r[metric] or 0.0), r[LOSS.on_val] or 0.0, r["trial"]))
+    rows = [_row(trial, scores) for trial in trials if trial.state.is_finished() or is_paused(trial)]
+    rows.sort(key=lambda r: (ORDER.index(r["outcome"]), rank(r[metric] or 0.0), r[LOSS.on_val] or 0.0, r["trial"]))
     return pd.DataFrame(rows)
 
 
 def _row(trial: FrozenTrial, scores: Iterable[str]) -> dict[str, Any]:
     attrs = trial.user_attrs
     return {
-        "trial": trial.number, "outcome": OUTCOMES[trial.state],
+        "trial": trial.number, "outcome": "paused" if is_paused(trial) else OUTCOMES[trial.state],
         **{name: attrs.get(name) for name in scores},
         MetricName.BEST_EPOCH: attrs.get(stored_name(MetricName.BEST_EPOCH)),
         **trial.params, "run_id": attrs.get("run_id", ""),

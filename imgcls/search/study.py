@@ -20,9 +20,11 @@ from imgcls.project import MLRUNS
 from imgcls.record import MetricName
 from imgcls.runs.record_writer import Finished, interval_ends
 from imgcls.search import space as spaces
+from imgcls.search.halving import Rungs
 from imgcls.search.journal import Journal
 from imgcls.search.leaderboard import make_leaderboard
 from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values
+from imgcls.search.promotion import Promotion, as_pruned, is_paused
 from imgcls.search.samplers import drawn_values, resolved_sampler
 from imgcls.search.space import SPACE
 from imgcls.stored_names import stored_name
@@ -38,12 +40,14 @@ class StudyPlace:
         name: of the study.
         sweep_run_id: of the parent run.
         pruner_warmup: epochs before which no trial is judged.
+        num_epochs: of a trial that is trained to its end, unless it draws another number of them.
     """
 
     root: Path
     name: str
     sweep_run_id: str
     pruner_warmup: int
+    num_epochs: int
 
     def open(self, experiment: Experiment) -> optuna.Study:
         """Creates the study's journal below `mlruns/`, or opens it.
@@ -61,6 +65,14 @@ class StudyPlace:
             pruner=make_pruner(experiment, self.pruner_warmup),
             load_if_exists=True,
         )
+
+    def promotion(self, study: optuna.Study, experiment: Experiment) -> Promotion | None:
+        """The promotion of the study's paused trials; None where `search.pruner` pauses none."""
+        if experiment.search.pruner != "halving":
+            return None
+        sign = 1 if direction(experiment) == "maximize" else -1
+        rungs = Rungs.of(self.pruner_warmup, self.num_epochs)
+        return Promotion(study, rungs, sign, experiment.search.max_paused)
 
 
 @contextmanager
@@ -89,6 +101,7 @@ class SweepStudy:
         self.has_groups = has_groups
         self.sampler = sampler or resolved_sampler(experiment.search)
         self.optuna = place.open(experiment)
+        self.promotion = place.promotion(self.optuna, experiment)
 
     # --- how many ---
 
@@ -102,12 +115,23 @@ class SweepStudy:
         return len(self._ended())
 
     def running(self) -> list[int]:
-        """Numbers of the trials that have begun and not ended."""
-        return [trial.number for trial in self._trials(TrialState.RUNNING)]
+        """Numbers of the trials that have begun, have not ended and are not paused."""
+        return [trial.number for trial in self._trials(TrialState.RUNNING) if not is_paused(trial)]
+
+    def paused(self) -> list[int]:
+        """Numbers of the trials that wait for their promotion."""
+        return [trial.number for trial in self._trials(TrialState.RUNNING) if is_paused(trial)]
+
+    def work(self) -> tuple[float, float]:
+        """Work that was done, and that there is in all: epochs where trials pause, else trials."""
+        if self.promotion is None:
+            return self.num_ended(), self.num_wanted()
+        return self.promotion.work(self.num_wanted())
 
     def last_errors(self, num: int) -> list[str]:
-        """What each of the last `num` trials that ended failed of; "" of one that did not fail."""
-        return [trial.user_attrs.get("error", "") for trial in self._ended()[-num:]]
+        """What each of the last `num` trials that ended failed of; "" of one that did not fail, or is paused."""
+        tried = [trial for trial in self._trials() if trial.state.is_finished() or is_paused(trial)]
+        return [trial.user_attrs.get("error", "") for trial in tried[-num:]]
 
     # --- their values ---
 
@@ -122,8 +146,12 @@ class SweepStudy:
     def ask(self) -> int:
         """The number of a new trial, whose values are in the study."""
         if not self._trials(TrialState.WAITING):
-            self.optuna.enqueue_trial(drawn_values(self.experiment, self.sampler, self._trials()))
+            self.optuna.enqueue_trial(drawn_values(self.experiment, self.sampler, self._as_seen()))
         return self.optuna.ask().number
+
+    def _as_seen(self) -> list[FrozenTrial]:
+        """The trials as samplers see them, to whom a paused one is pruned."""
+        return [as_pruned(trial) if is_paused(trial) else trial for trial in self._trials()]
 
     def values(self, number: int) -> spaces.Values:
         """The values that the study holds for a trial.
@@ -147,14 +175,17 @@ class SweepStudy:
     # --- what came of them ---
 
     def tell(self, number: int, finished: Finished) -> None:
-        """Ends a trial as completed or pruned, with its scores at its best epoch."""
+        """Ends a trial as completed or pruned, or pauses it, with its scores at its best epoch."""
         best = finished.best
         attrs = {"run_id": finished.run_id, stored_name(MetricName.BEST_EPOCH): best.epoch, **best.metrics()}
         attrs |= interval_ends(finished.intervals, has_groups=self.has_groups)
         trial = attach(self.optuna, number)
         for key, value in attrs.items():
             trial.set_user_attr(key, value)
-        if finished.outcome == "pruned":
+        if finished.outcome == "paused":
+            assert self.promotion is not None  # nobody else has trials paused
+            self.promotion.pause(number, finished.num_epochs)
+        elif finished.outcome == "pruned":
             self.optuna.tell(number, state=TrialState.PRUNED)
         else:
             self.optuna.tell(number, best.value(self.experiment.search.metric))
@@ -165,7 +196,7 @@ class SweepStudy:
         self.optuna.tell(number, state=TrialState.FAIL)
 
     def leaderboard(self) -> pd.DataFrame:
-        """One row a trial, best first; pruned and failed ones behind, whatever their score."""
+        """One row a trial, best first; paused, pruned and failed ones behind, whatever their score."""
         metric = self.experiment.search.metric
         return make_leaderboard(self._trials(), metric, has_groups=self.has_groups)
 
@@ -186,7 +217,7 @@ def direction(experiment: Experiment) -> Literal["minimize", "maximize"]:
 
 def make_pruner(experiment: Experiment, warmup: int) -> BasePruner:
     """The study's pruner, which judges no trial before `warmup` completed epochs."""
-    if experiment.search.pruner == "none" or warmup >= experiment.train.epochs:
+    if experiment.search.pruner in ("none", "halving") or warmup >= experiment.train.epochs:
         return NopPruner()
     if experiment.search.pruner == "median":
         return MedianPruner(n_startup_trials=5, n_warmup_steps=warmup)

@@ -137,7 +137,8 @@ class Sweep:
 
     def study(self, run_id: str) -> SweepStudy:
         """The study of this sweep, whose parent run is `run_id`."""
-        place = StudyPlace(self.tracker.root, self.name, run_id, self.pruner_warmup)
+        num_epochs = self.experiment.train.last_epoch
+        place = StudyPlace(self.tracker.root, self.name, run_id, self.pruner_warmup, num_epochs)
         sampler = self.tracker.get(run_id).params.get(SAMPLER, self._sampler)
         if self.experiment.search.sampler == "auto":
             log.info('search.sampler = "auto": %s, for the whole study', sampler)
@@ -224,13 +225,14 @@ class Sweep:
     # --- after ---
 
     def _conclude(self, run: Run, study: SweepStudy) -> SweepResult:
-        board = study.leaderboard()
+        board, paused = study.leaderboard(), len(study.paused())
         if board.empty or board.iloc[0]["outcome"] != "completed":
-            raise TrainingError("no trial of this sweep was completed, so there is no winner")
+            waiting = f"; the same command goes on with {counted(paused, 'paused trial')}" if paused else ""
+            raise TrainingError(f"no trial of this sweep was completed, so there is no winner{waiting}")
         first = board.iloc[0]
         sweep, best_trial = self.tracker.get(run.run_id), self.tracker.get(str(first["run_id"]))
         winner = self._confirmed_winner(sweep, best_trial) or best_trial
-        metrics = {MetricName.NUM_TRIALS: float(len(board))}
+        metrics = {MetricName.NUM_TRIALS: float(study.num_ended())}
         log_winner(run, sweep, winner, best_trial, metrics, {Tag.NUM_TRIALS_WANTED: str(study.num_wanted())})
         run.log_text(Artifact.LEADERBOARD, board.to_csv(index=False))
         shares = importances(study.optuna)
@@ -267,8 +269,8 @@ SAMPLER = "search.sampler"
 """Key whose `auto` a sweep decides once and records; a later sitting may want another number of trials."""
 
 NOT_IDENTITY = (
-    "search.trials", "search.timeout", "search.workers", "search.keep_pruned", "search.confirm.top",
-    "search.confirm.seeds", *ONLY_REPORTED,
+    "search.trials", "search.timeout", "search.workers", "search.max_paused", "search.keep_pruned",
+    "search.confirm.top", "search.confirm.seeds", *ONLY_REPORTED,
 )  # fmt: skip
 """Keys that may change between two sittings of the same study."""
 

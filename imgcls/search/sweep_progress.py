@@ -34,18 +34,25 @@ class SweepProgress:
         self._taken_up = taken_up
         self._num_workers = 1
         self._now, self._begun = now, now()
-        self._pace = Pace(study.num_ended(), now)
+        self._pace = Pace(study.work()[0], now)
         self._bar = tqdm(
             total=study.num_wanted(), initial=study.num_ended(), desc=f"sweep {study.experiment.name}",
             unit="trial", file=terminal.stderr(), disable=None, dynamic_ncols=True, position=1,
         )  # fmt: skip
 
-    def outlook(self, num_workers: int) -> Outlook:
+    def outlook(self, num_workers: int, job: TrialJob) -> Outlook:
         """What a trial that begins now has to know to tell the time left of the sweep."""
         self._num_workers = num_workers
-        ended = self._study.num_ended()
-        num_waiting = max(0, self._study.num_wanted() - ended - num_workers)
-        return Outlook(num_waiting, num_workers, self._pace.seconds_each(ended), self._to_timeout())
+        done, total = self._study.work()
+        # The others are counted in jobs like this one.
+        unit = self._a_trial(job.pause_at)
+        each = self._pace.seconds_each(done)
+        num_waiting = max(0.0, (total - done) / unit - num_workers)
+        return Outlook(num_waiting, num_workers, None if each is None else each * unit, self._to_timeout())
+
+    def _a_trial(self, pause_at: int = 0) -> float:
+        """Work in one trial: its epochs up to its next pause or its end, or 1 where trials are what is counted."""
+        return 1 if self._study.promotion is None else pause_at or self._study.experiment.train.last_epoch
 
     def on_start(self, job: TrialJob) -> None:
         """Shows a trial that begins: what it tries, and the best so far."""
@@ -58,11 +65,11 @@ class SweepProgress:
         metric, best = self._study.experiment.search.metric, self._best() or "none yet"
         ended, total = self._study.num_ended(), self._study.num_wanted()
         if outcome.job.number in self._taken_up:
-            self._pace = Pace(ended, self._now)
+            self._pace = Pace(self._study.work()[0], self._now)
         tqdm.write(
             f"trial {outcome.job.number} {_in_words(outcome, metric)}; {ended} of {total} trials, "
             f"best {metric} {best}, "
-            f"{self._pace.left(ended, total, self._most(ended))}",
+            f"{self._left()}",
             file=terminal.stderr(),
         )
         self._bar.set_postfix_str(f"best {metric} {best}")
@@ -78,9 +85,17 @@ class SweepProgress:
         timeout = self._study.experiment.search.timeout
         return timeout - (self._now() - self._begun) if timeout > 0 else math.inf
 
-    def _most(self, ended: int) -> float:
+    def _left(self) -> str:
+        """The time left of the sweep in words."""
+        done, total = self._study.work()
+        if self._study.num_ended() >= self._study.num_wanted():
+            done = total
+        return self._pace.left(done, total, self._most(done))
+
+    def _most(self, done: float) -> float:
         """Seconds that are left at most: those up to the timeout, and a trial that began in time."""
-        rest, a_trial = self._to_timeout(), (self._pace.seconds_each(ended) or math.inf) * self._num_workers
+        each = self._pace.seconds_each(done)
+        rest, a_trial = self._to_timeout(), (each or math.inf) * self._a_trial() * self._num_workers
         if rest > 0:
             return rest + a_trial
         return 0.0 if self._num_workers == 1 else a_trial

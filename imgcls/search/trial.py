@@ -16,6 +16,7 @@ from imgcls.runs.prepare import prepare
 from imgcls.runs.record_writer import Finished
 from imgcls.runs.train import train_run
 from imgcls.search.optuna_internals import attach
+from imgcls.search.promotion import HOPELESS, reported_epochs
 from imgcls.search.study import StudyPlace
 from imgcls.text import PARTS, short
 from imgcls.tracking.store import Tracker
@@ -30,12 +31,16 @@ class TrialJob:
         study: that it belongs to.
         experiment: with the trial's values set.
         number: of the trial in its study.
+        pause_at: the epoch after which it pauses; 0: it is trained to its end.
+        ends: why it ends as pruned, a paused trial that goes on no more; "" for any other.
         outlook: of the sweep when the trial was given out, for its progress.
     """
 
     study: StudyPlace
     experiment: Experiment
     number: int
+    pause_at: int = 0
+    ends: str = ""
     outlook: Outlook | None = None
 
     @property
@@ -53,18 +58,25 @@ def run_trial(job: TrialJob) -> Finished:
     """
     tracker = cached_tracker(job.study.root)
     finished = _recorded(job, tracker) or _train(job, tracker)
+    if finished.outcome == "pruned" and (job.ends or job.pause_at):
+        tracker.amend(finished.run_id).set_tags({Tag.REASON: job.ends or HOPELESS})
     if finished.outcome == "pruned" and not job.experiment.search.keep_pruned:
         _remove_checkpoints(finished.run_id, tracker)
     return finished
 
 
 def _train(job: TrialJob, tracker: Tracker) -> Finished:
-    trial = attach(job.study.open(job.experiment), job.number)
+    study = job.study.open(job.experiment)
+    trial, promotion = attach(study, job.number), job.study.promotion(study, job.experiment)
+    reported = reported_epochs(study, job.number)
     values = ", ".join(f"{key} = {value}" for key, value in trial.params.items())
 
     def prune(result: EpochResult) -> bool:
-        trial.report(result.value(job.experiment.search.metric), step=result.epoch)
-        return trial.should_prune()
+        if result.epoch not in reported:
+            trial.report(result.value(job.experiment.search.metric), step=result.epoch)
+        if result.epoch == job.pause_at and promotion is not None:
+            return bool(job.ends) or promotion.is_hopeless(job.number, job.experiment.search.trials)
+        return bool(job.ends) or trial.should_prune()
 
     return train_run(
         prepare(job.experiment, tracker.project),
@@ -73,6 +85,7 @@ def _train(job: TrialJob, tracker: Tracker) -> Finished:
         name=trial_name(job.number, trial.params),
         tags={**job.tags, Tag.PARENT: job.study.sweep_run_id, Tag.VALUES: values},
         prune=prune,
+        pause_at=job.pause_at,
         outlook=job.outlook,
     )
 

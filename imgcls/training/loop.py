@@ -188,7 +188,7 @@ def fit(
     Raises:
         TrainingError: a loss of train or val that is not finite, naming epoch and step.
     """
-    while state.epoch < task.config.last_epoch and not _out_of_patience(task, state):
+    while not is_over(task, state):
         state.model.train()
         since = time.perf_counter()
         for batch in task.train.shuffled(task.config.seed, state.epoch, state.step):
@@ -204,6 +204,11 @@ def fit(
         except Interrupted:  # all steps of the epoch are done; whoever goes on begins with its validation
             return
         yield result
+
+
+def is_over(task: Task, state: TrainState) -> bool:
+    """Whether the training loop has done its last epoch, or its patience is at an end."""
+    return state.epoch >= task.config.last_epoch or _out_of_patience(task, state)
 
 
 def predict(

@@ -59,7 +59,7 @@ def test_a_leaderboard_shows_the_metric_with_its_own_interval():
 @pytest.mark.parametrize("name", BY_NAME)
 def test_the_study_and_its_pruner_go_the_way_of_the_metric(project, name):
     experiment = project.experiment(f"search.metric={name}", "search.pruner=median")
-    study = StudyPlace(project.root, "study", "sweep", pruner_warmup=0).open(experiment)
+    study = StudyPlace(project.root, "study", "sweep", pruner_warmup=0, num_epochs=3).open(experiment)
     is_maximised = study.direction == optuna.study.StudyDirection.MAXIMIZE
     assert is_maximised == (name != "val/loss")
     for i in range(5):

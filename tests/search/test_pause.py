@@ -1,0 +1,177 @@
+"""A sweep that pauses its trials: who goes on ends with the same bits, and no kill and no stop changes anything."""
+
+import io
+import logging
+
+import optuna
+import pandas as pd
+import pytest
+import torch
+
+from imgcls import clean
+from imgcls.errors import Interrupted, TrainingError
+from imgcls.record import Artifact
+from imgcls.search.driver import Driver
+from imgcls.search.promotion import PAUSED, PROMOTED
+from imgcls.search.sweep import Sweep
+from imgcls.tracking.store import Tracker
+from tests.runs.test_resume import points, weights
+from tests.search.test_sweep import KilledError, everything
+from tests.stops import StopAfter
+
+RATES = [0.02, 0.03, 1e-7, 1e-6, 1e-5, 2e-6]
+HALVING = (
+    'search.pruner="halving"', "train.warmup_epochs=0", "search.space.train.warmup_epochs=[0]", "model.width=4",
+    'search.sampler="grid"', f"search.space.train.lr={RATES}", "search.space.model.depth=[8]", "search.trials=6",
+)  # fmt: skip
+"""Six trials of three epochs that pause after the first one; four of them learn nothing, so two are trained on."""
+
+
+def sweep(project, *overrides):
+    return Sweep(project.experiment(*HALVING, *overrides), project.tracker).run()
+
+
+def outcomes(project):
+    runs = project.runs(kind="trial")
+    return {run.trial: (run.outcome, run.status) for run in sorted(runs, key=lambda run: run.trial)}
+
+
+@pytest.fixture(scope="module")
+def swept(make_project):
+    """A sweep that nobody stopped, and what it left."""
+    made = make_project()
+    return made, sweep(made)
+
+
+@pytest.fixture(scope="module")
+def whole(swept):
+    return everything(*swept)
+
+
+def test_the_best_third_goes_on_and_the_others_end_as_pruned(swept):
+    project, result = swept
+    ended = outcomes(project)
+    assert set(ended.values()) == {("completed", "FINISHED"), ("pruned", "FINISHED")}
+    completed = {number for number, (outcome, _) in ended.items() if outcome == "completed"}
+    assert completed == {0, 1}
+    for run in project.runs(kind="trial"):
+        num_epochs = 3 if run.trial in completed else 1
+        assert len(project.tracker.history(run.run_id, "val/loss")) == num_epochs
+        assert (run.folder / Artifact.VAL_PREDICTIONS).exists()
+        assert (run.folder / Artifact.LAST).exists() == (run.trial in completed)
+        assert bool(run.reason) == (run.trial not in completed)
+    assert result.best_run_id in {run.run_id for run in project.runs(kind="trial") if run.trial in completed}
+    board = pd.read_csv(io.StringIO(project.tracker.read_text(result.run_id, Artifact.LEADERBOARD)))
+    assert sorted(board["trial"]) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_trial_that_was_paused_has_the_bits_of_one_that_was_not(swept):
+    project, _ = swept
+    promoted = [run for run in project.runs(kind="trial") if run.outcome == "completed"]
+    for run in promoted:
+        alone = project.train(*HALVING, f"train.lr={run.params['train.lr']}", "model.depth=8", fresh=True)
+        assert points(project, run.run_id) == points(project, alone.run_id)
+        expected = weights(project, alone.run_id)
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(project, run.run_id).items())
+        for name in (Artifact.VAL_PREDICTIONS, Artifact.LABEL_ERRORS):
+            assert project.tracker.read_text(run.run_id, name) == project.tracker.read_text(alone.run_id, name)
+
+
+def test_a_paused_run_says_so_and_nobody_takes_it_for_an_orphan_or_a_crash(project, make_project):
+    done = project.train("train.epochs=3", pause_at=1)
+    assert (done.outcome, done.num_epochs) == ("paused", 1)
+    (run,) = project.runs()
+    assert (run.outcome, run.status, run.metrics.get("best/val/loss")) == ("paused", "SCHEDULED", None)
+    assert "paused after epoch 1" in run.reason
+    assert sorted(path.name for path in (run.folder / Artifact.LAST).parent.iterdir()) == ["best.pt", "last.pt"]
+    assert not (run.folder / Artifact.VAL_PREDICTIONS).exists()
+    assert project.tracker.close_orphans() == []
+    assert project.train("train.epochs=3", pause_at=2).outcome == "paused"
+    assert project.train("train.epochs=3").run_id == run.run_id
+    (run,) = project.runs()
+    assert (run.outcome, run.status, run.reason) == ("completed", "FINISHED", "")
+    other = make_project()
+    assert points(project, run.run_id) == points(other, other.train("train.epochs=3").run_id)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("questions", [3, 8, 15, 22, 29, 36])
+def test_a_stopped_search_goes_on_to_the_same_end(project, whole, questions):
+    with pytest.raises(Interrupted), StopAfter(questions):
+        sweep(project)
+    assert everything(project, sweep(project)) == whole
+    assert len(project.runs(kind="trial")) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("where", "after"),
+    [(PAUSED, 0), (PAUSED, 1), (PROMOTED, 0), (PROMOTED, 1), ("tell", 2), ("tell", 7), ("job", 3), ("job", 6),
+     ("close", 1), ("close", 4), ("close", 7)],
+)  # fmt: skip
+def test_a_killed_search_goes_on_to_the_same_end(project, whole, monkeypatch, where, after):
+    """Killed before the study is told of a pause, a promotion or an end, before a trial goes on, or before a run ends."""
+    owner, name = {"tell": (Driver, "_tell"), "job": (Driver, "_job"), "close": (Tracker, "close_run")}.get(
+        where, (optuna.Trial, "set_user_attr")
+    )
+    original, calls = getattr(owner, name), []
+
+    def killed(self, *arguments):
+        if name != "set_user_attr" or arguments[0] == where:
+            calls.append(arguments)
+            if len(calls) == after + 1:
+                raise KilledError
+        return original(self, *arguments)
+
+    monkeypatch.setattr(owner, name, killed)
+    with pytest.raises(KilledError):
+        sweep(project)
+    monkeypatch.undo()
+    monkeypatch.chdir(project.root)
+    assert everything(project, sweep(project)) == whole
+    assert len(project.runs(kind="trial")) == 6
+
+
+@pytest.mark.slow
+def test_when_time_is_over_trials_stay_paused_and_the_next_sitting_goes_on(project, whole, caplog):
+    with caplog.at_level(logging.INFO), pytest.raises(TrainingError, match="goes on with 1 paused trial"):
+        sweep(project, "search.timeout=1e-9")
+    assert "search.timeout = 1e-09 s is over after 0 of 6 trials, and 1 is paused" in caplog.text
+    assert outcomes(project) == {0: ("paused", "SCHEDULED")}
+    assert not clean.look_through(project.tracker).items
+    assert everything(project, sweep(project)) == whole
+
+
+@pytest.mark.slow
+def test_paused_trials_of_an_abandoned_sweep_may_go(project):
+    with pytest.raises(TrainingError):
+        sweep(project, "search.timeout=1e-9")
+    sweep(project, "search.trials=1", "train.epochs=2")
+    (paused,) = project.runs(outcome="paused")
+    found = [item for item in clean.look_through(project.tracker).items if item.kind == clean.ABANDONED]
+    assert {item.path.name for item in found} == {"best.pt", "last.pt"}
+    assert all(paused.folder in item.path.parents for item in found)
+
+
+@pytest.mark.slow
+def test_beyond_the_most_that_may_be_paused_the_worst_end(project, caplog):
+    with caplog.at_level(logging.INFO):
+        sweep(project, "search.max_paused=1", "search.trials=6")
+    assert caplog.text.count("more than search.max_paused = 1 trials are paused") <= 1
+    assert {outcome for outcome, _ in outcomes(project).values()} == {"completed", "pruned"}
+
+
+@pytest.mark.slow
+def test_with_two_workers_every_trial_ends_once(project):
+    sweep(project, "search.workers=2")
+    ended = outcomes(project)
+    assert sorted(ended) == [0, 1, 2, 3, 4, 5]
+    assert {outcome for outcome, _ in ended.values()} == {"completed", "pruned"}
+    assert len(project.runs(kind="trial")) == 6
+
+
+@pytest.mark.slow
+def test_where_all_trials_fail_the_sweep_does_too(project):
+    with pytest.raises(TrainingError, match="3 trials in a row failed alike"):
+        sweep(project, "search.space.train.lr=[2e30]", "train.lr=2e30", 'search.sampler="random"')
+    assert {outcome for outcome, _ in outcomes(project).values()} == {"failed"}
