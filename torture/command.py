@@ -1,6 +1,6 @@
 """Kills a digits sweep at random instants, starts it again each time, and compares it with one that nobody touched.
 
-    python -m torture [--kills N] [--workers N] [--seed N] [--lanes N] [--keep FOLDER]
+    python -m torture [--kills N] [--workers N] [--pruner NAME] [--seed N] [--lanes N] [--keep FOLDER]
     python -m torture --writers 8 --trials 200
 
 Progress goes to stderr: the seed, each blow, the time left. The last line on stdout counts what was lost.
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from torture.evidence import Verdict
 from torture.rounds import BrokenStartError, Reference, Round, run_reference, run_round
-from torture.victim import end_all
+from torture.victim import EXPERIMENTS, end_all
 from torture.writers import run_writers
 
 MOST_KILLS_A_ROUND = 20
@@ -76,7 +76,7 @@ def _counts(verdict: Verdict, word: str) -> str:
 def _torture(arguments: argparse.Namespace, folder: Path) -> tuple[int, Verdict]:
     """Rounds side by side, until all kills are done."""
     _say(f"seed {arguments.seed}: {arguments.kills} kills, first a sweep that nobody touches")
-    reference = run_reference(folder / "reference")
+    reference = run_reference(folder / "reference", EXPERIMENTS[arguments.pruner])
     if not any(trial.outcome == "pruned" for trial in reference.evidence.trials):
         raise BrokenStartError("no trial of the untouched sweep was pruned, so pruning would not be tried")
     progress = _Progress(arguments.kills)
@@ -133,6 +133,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m torture", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="in all")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="of the sweep; with 2 only totals compare")
+    parser.add_argument("--pruner", choices=EXPERIMENTS, default="median", help="of the sweep")
     parser.add_argument("--lanes", type=int, default=2, metavar="N", help="sweeps tortured side by side")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), metavar="N")
     parser.add_argument("--keep", default="", metavar="FOLDER", help="leave everything here, to look at")

@@ -26,10 +26,12 @@ class Reference:
     """The sweep that nobody interrupts.
 
     Attributes:
+        experiment: its file.
         evidence: what it left.
         pace: how long its parts took.
     """
 
+    experiment: str
     evidence: Evidence
     pace: Pace
 
@@ -42,13 +44,13 @@ class Round:
     verdict: Verdict
 
 
-def run_reference(folder: Path) -> Reference:
-    """Lets a sweep run to its end and takes its times.
+def run_reference(folder: Path, experiment: str) -> Reference:
+    """Lets a sweep of an experiment file run to its end and takes its times.
 
     Raises:
         BrokenStartError: it failed.
     """
-    victim = Victim.make(folder)
+    victim = Victim.make(folder, experiment)
     start = victim.start()
     marks = {}
     for name, has_come in (
@@ -62,6 +64,7 @@ def run_reference(folder: Path) -> Reference:
     evidence = gather(victim.root)
     num_epochs = sum(len(trial.points["val/loss"]) for trial in evidence.trials)
     return Reference(
+        experiment,
         evidence,
         Pace(
             startup=marks["startup"],
@@ -89,7 +92,7 @@ def run_round(
         BrokenStartError: a start failed without being struck, or did not leave when asked to.
     """
     rng = random.Random(seed)
-    victim = Victim.make(folder, options=options)
+    victim = Victim.make(folder, reference.experiment, options)
     struck = 0
     while struck < num_kills:
         has_store, has_trained = victim.has_store(), victim.has_trained() or struck >= MOST_BEFORE_TRAINING

@@ -54,6 +54,13 @@ pruner = "median"
 "model.depth" = [8, 14]
 """
 
+EXPERIMENTS = {
+    "median": EXPERIMENT,
+    # They pause after two epochs, and some go on.
+    "halving": EXPERIMENT.replace('pruner = "median"', 'pruner = "halving"').replace("epochs = 4", "epochs = 6"),
+}
+"""Experiments by their pruner."""
+
 WRITERS = """
 name = "victim"
 

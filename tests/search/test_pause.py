@@ -110,7 +110,7 @@ def test_a_stopped_search_goes_on_to_the_same_end(project, whole, questions):
      ("close", 1), ("close", 4), ("close", 7)],
 )  # fmt: skip
 def test_a_killed_search_goes_on_to_the_same_end(project, whole, monkeypatch, where, after):
-    """Killed before the study is told of a pause, a promotion or an end, before a trial goes on, or before a run ends."""
+    """Killed before the study hears of a pause, a promotion or an end, before a trial goes on, before a run ends."""
     owner, name = {"tell": (Driver, "_tell"), "job": (Driver, "_job"), "close": (Tracker, "close_run")}.get(
         where, (optuna.Trial, "set_user_attr")
     )
