@@ -1,6 +1,7 @@
 """The loop over the trials of a sweep: asks for values, gives jobs to the engine, tells what came of them."""
 
 import logging
+import math
 import time
 from collections import Counter
 from dataclasses import replace
@@ -8,6 +9,7 @@ from dataclasses import replace
 from imgcls.errors import ConfigError, Interrupted, TrainingError
 from imgcls.record import Tag
 from imgcls.search.engines import Engine, LocalProcesses, ThisProcess, TrialOutcome
+from imgcls.search.halving import FACTOR
 from imgcls.search.promotion import BEYOND_MOST, Step
 from imgcls.search.space import SPACE
 from imgcls.search.study import SweepStudy
@@ -52,6 +54,7 @@ class Driver:
             Interrupted: a stop was requested.
             TrainingError: several trials failed alike in a row.
         """
+        self._say_where_nobody_pauses()
         ended, waiting = self._study.num_ended(), self._num_paused_in_words()
         if ended or waiting:
             log.info("%d of %d trials have ended already%s", ended, self._study.num_wanted(), waiting)
@@ -91,6 +94,15 @@ class Driver:
             "search.timeout = %g s is over after %d of %d trials%s; the same command goes on for up to %g s more",
             timeout, ended, wanted, waiting, timeout,
         )  # fmt: skip
+
+    def _say_where_nobody_pauses(self) -> None:
+        place = self._study.place
+        if self._study.promotion and len(place.rungs().epochs) == 1:
+            log.warning(
+                'search.pruner = "halving" pauses no trial of %d epochs, because it judges none before epoch %d; train '
+                "for %d epochs or more, or search shorter warm-ups",
+                place.num_epochs, place.pruner_warmup, math.ceil(FACTOR * max(1, place.pruner_warmup)),
+            )  # fmt: skip
 
     def _num_paused_in_words(self) -> str:
         paused = len(self._study.paused())

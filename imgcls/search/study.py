@@ -71,8 +71,11 @@ class StudyPlace:
         if experiment.search.pruner != "halving":
             return None
         sign = 1 if direction(experiment) == "maximize" else -1
-        rungs = Rungs.of(self.pruner_warmup, self.num_epochs)
-        return Promotion(study, rungs, sign, experiment.search.max_paused)
+        return Promotion(study, self.rungs(), sign, experiment.search.max_paused)
+
+    def rungs(self) -> Rungs:
+        """The epochs at which trials pause, and that of a whole training."""
+        return Rungs.of(self.pruner_warmup, self.num_epochs)
 
 
 @contextmanager
