@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-PARTS = ("works", "sweep", "tracker", "verbs", "memory", "growth")
+PARTS = ("works", "sweep", "threads", "tracker", "verbs", "memory", "growth")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Form:
         sweep_trials: trials of the sweep.
         sweep_epochs: epochs of each of its trials.
         sweep_rounds: sweeps of each side.
+        threads_rounds: rounds of runs and sweeps with and without a busy process.
+        threads_seconds: of each of these sweeps.
         tracker_images: train images of the tracked run; 0 for the real split.
         tracker_epochs: epochs of the tracked run.
         tracker_rounds: tracked runs.
@@ -52,6 +54,8 @@ class Form:
     sweep_trials: int = 12
     sweep_epochs: int = 5
     sweep_rounds: int = 1
+    threads_rounds: int = 2
+    threads_seconds: float = 30.0
     tracker_images: int = 0
     tracker_epochs: int = 25
     tracker_rounds: int = 1
@@ -76,6 +80,8 @@ QUICK = Form(
     watch_memory=False,
     sweep_images=240,
     sweep_epochs=3,
+    threads_rounds=1,
+    threads_seconds=12.0,
     tracker_epochs=8,
     tracker_rounds=1,
     verb_rounds=2,
@@ -96,6 +102,7 @@ TINY = replace(
     sweep_images=24,
     sweep_trials=3,
     sweep_epochs=2,
+    threads_seconds=2.0,
     tracker_images=24,
     tracker_epochs=2,
     verb_rounds=1,

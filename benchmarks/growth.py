@@ -48,6 +48,7 @@ device = "cpu"
 
 [search]
 trials = {trials}
+workers = 1
 
 [search.space]
 "train.lr" = {{ low = 1e-4, high = 1e-1, log = true }}

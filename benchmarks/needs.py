@@ -28,7 +28,7 @@ def sources_of(form: Form, parts: Iterable[str]) -> list[str]:
     parts = set(parts)
     works = form.works if "works" in parts else ()
     sources = [SOURCE_OF_WORK[work] for work in works if work in SOURCE_OF_WORK]
-    return sorted({*sources, *(["elpv"] if parts & {"sweep", "tracker"} else [])})
+    return sorted({*sources, *(["elpv"] if parts & {"sweep", "threads", "tracker"} else [])})
 
 
 def require(sources: Iterable[str], root: Path = REPOSITORY) -> None:

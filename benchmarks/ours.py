@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 from benchmarks.contestant import Epoch
 from benchmarks.works import Work
@@ -17,14 +18,17 @@ from imgcls.data.cache_folder import cache_folder
 from imgcls.project import Project
 from imgcls.reporting.run_progress import RunProgress
 from imgcls.runs.prepare import cached_dataset, prepare
+from imgcls.runs.threads import with_threads
 from imgcls.training.epoch import EpochResult
 from imgcls.training.loop import TrainState, fit
 
 
 class Ours:
-    """Trains with the project's own loop."""
+    """Trains with the project's own loop; `threads` is `train.threads`."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, threads: int | None = None) -> None:
+        if threads is not None:
+            work = replace(work, experiment=work.experiment.replace({"train.threads": threads}))
         os.environ["IMGCLS_CACHE"] = str(work.root / "cache")
         self._work = work
         self._epochs: Iterator[EpochResult] = iter(())
@@ -35,7 +39,7 @@ class Ours:
         cached_dataset.cache_clear()
         shutil.rmtree(cache_folder(), ignore_errors=True)
         begun = time.perf_counter()
-        prepared = prepare(self._work.experiment, Project(self._work.root))
+        prepared = with_threads(prepare(self._work.experiment, Project(self._work.root)))
         task = prepared.task()
         state = TrainState.start(prepared.model(), task.config, task.device)
         progress = RunProgress(self._work.name, task.config.last_epoch, task.train.steps_per_epoch, task.metric)

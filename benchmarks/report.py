@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.contestant import ALL, BARE, LIMITS
@@ -23,6 +24,10 @@ NAMES = {
     "usual_4": "usual loop, 4 workers",
     "lightning": "Lightning",
     "timm": "timm",
+    "ours_before": "imgcls, all threads",
+    "sweep": "imgcls, sweep",
+    "sweep_of_one_worker": "imgcls, sweep of one worker",
+    "sweep_before": "imgcls, sweep of one worker, all threads",
 }
 
 METHOD = """
@@ -54,6 +59,11 @@ def summary(results: Results) -> Results:
         "of_limit": {name: _rounded(work["of_limit"]) for name, work in works.items()},
         "vs_best_peer": {name: _rounded(work["vs_best_peer"]) for name, work in works.items()},
         "sweep_vs_usual": _rounded(results.get("sweep", {}).get("sweep_vs_usual")),
+        "run_kept_beside_busy": _rounded(results.get("threads", {}).get("kept_beside_busy", {}).get("ours")),
+        "sweep_vs_one_worker": {
+            state: _rounded(by_name["sweep_before"])
+            for state, by_name in results.get("threads", {}).get("sweep_vs_one_worker", {}).items()
+        },
         "tracker_share": _rounded(results.get("tracker", {}).get("tracker_share"), 4),
         "help_seconds": _rounded(results.get("verbs", {}).get("help_seconds")),
     }
@@ -82,8 +92,8 @@ def markdown(results: Results) -> str:
             "that its figures scatter more."
         )
     writers = {
-        "works": _works, "gpu": _gpu, "sweep": _sweep, "tracker": _tracker, "verbs": _verbs, "memory": _memory,
-        "growth": _growth,
+        "works": _works, "gpu": _gpu, "sweep": _sweep, "threads": _threads, "tracker": _tracker, "verbs": _verbs,
+        "memory": _memory, "growth": _growth,
     }  # fmt: skip
     parts += [write(results[part]) for part, write in writers.items() if results.get(part)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
@@ -183,6 +193,31 @@ def _sweep(sweep: Results) -> str:
         _table(head, rows),
         f"The usual sweep takes **{sweep['sweep_vs_usual']:.2f} times** as long; by the epoch trained (the two prune "
         f"by their own scores) {sweep['per_epoch_vs_usual']:.2f} times.",
+    )
+
+
+def _threads(threads: Results) -> str:
+    """Threads and workers."""
+    quiet, busy = threads["rounds"][0]
+    rows = [
+        (
+            NAMES[name],
+            *(_number(median(one[state][name] for one in threads["rounds"])) for state in (quiet, busy)),
+            f"**{kept:.2f}**",
+            *(_times(threads["sweep_vs_one_worker"][state].get(name)) for state in (quiet, busy)),
+            *(threads["sweeps"].get(f"{name}, {state}", "") for state in (quiet, busy)),
+        )
+        for name, kept in threads["kept_beside_busy"].items()
+    ]
+    head = (
+        "", f"images/s, {quiet}", f"images/s, {busy}", "share that is left", f"imgcls's sweep / this, {quiet}",
+        f"imgcls's sweep / this, {busy}", f"{quiet}", f"{busy}",
+    )  # fmt: skip
+    return _paragraphs(
+        "## Beside a busy process",
+        f"{threads['what']}. By default imgcls times a few steps when a run or a sweep begins, and chooses the number "
+        "of threads and of workers. `All threads` is what it did before. Medians of the rounds and of their ratios.",
+        _table(head, rows),
     )
 
 

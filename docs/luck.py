@@ -51,6 +51,7 @@ threads = 1
 device = "cpu"
 
 [search]
+workers = 1
 pruner = "none"
 sampler = "random"
 

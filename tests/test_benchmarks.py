@@ -38,6 +38,12 @@ MACHINE = {
 }  # fmt: skip
 
 
+SUMMARY = {
+    "of_limit", "vs_best_peer", "sweep_vs_usual", "run_kept_beside_busy", "sweep_vs_one_worker", "tracker_share",
+    "help_seconds",
+}  # fmt: skip
+
+
 def results(**parts):
     return {"form": "tiny", "command": "python -m benchmarks --tiny", "seconds": 1.0, "machine": MACHINE, **parts}
 
@@ -62,7 +68,7 @@ def test_a_work_is_compared_for_real(tmp_path):
     assert json.loads((tmp_path / "RESULTS.json").read_text()) == written
     assert str(tmp_path) not in (tmp_path / "RESULTS.md").read_text()
     line = summary(written)
-    assert set(line) == {"of_limit", "vs_best_peer", "sweep_vs_usual", "tracker_share", "help_seconds"}
+    assert set(line) == SUMMARY
     assert set(line["of_limit"]) == set(line["vs_best_peer"]) == {"photos"}
 
 
@@ -90,7 +96,7 @@ def test_growth_is_the_exponent_of_the_size(power, linear):
 
 
 def test_parts_left_out_are_left_out_of_the_report():
-    assert set(summary(results())) == {"of_limit", "vs_best_peer", "sweep_vs_usual", "tracker_share", "help_seconds"}
+    assert set(summary(results())) == SUMMARY
     assert "##" not in markdown(results())
     assert set(PARTS) >= {"works", "sweep", "growth"}
     assert not set(PEERS) & set(BARE)

@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 MOST_STEPS, MOST_SECONDS = 16, 1.2
 """Number of steps that are timed with each number of threads, and seconds after which no further one begins."""
 
-WORTH = 1.1
-"""Gain in speed for which more threads are used, and more workers: with fewer, more is left for other programs."""
+WORTH = 1.05
+"""Gain in speed for which more threads are used: with fewer, more is left for other programs."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Speeds:
     memory: int | None
 
     def best_of(self, numbers: Iterable[int]) -> int:
-        """The fewest of these numbers of threads with which training is at most a tenth slower than with the best."""
+        """The fewest of these numbers of threads with which training is about as fast as with the best."""
         known = [number for number in numbers if number in self.images_per_second]
         if not known:
             return max(numbers)

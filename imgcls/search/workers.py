@@ -14,7 +14,7 @@ from imgcls.config.search_keys import SearchConfig
 from imgcls.machine import free_memory
 from imgcls.run_record import RunRecord
 from imgcls.runs.prepare import Prepared
-from imgcls.runs.threads import WORTH, Speeds, measured_speeds, numbers_of_threads
+from imgcls.runs.threads import Speeds, measured_speeds, numbers_of_threads
 from imgcls.text import counted
 from imgcls.training.device import most_threads
 
@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 START_SECONDS = 7.0
 """Seconds after which a worker that was started begins its first trial: it imports torch, MLflow and Optuna."""
+
+WORTH = 1.1
+"""Gain in time for which a sweep has more workers: with fewer, its order is closer to that of one worker."""
 
 MEMORY_SHARE = 0.8
 """Share of the free memory that the workers of a sweep may take together."""

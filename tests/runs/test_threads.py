@@ -45,7 +45,7 @@ def test_numbers_that_are_tried(most, numbers):
     [
         ({2: 880, 1: 520}, 2),  # quiet
         ({2: 290, 1: 550}, 1),  # beside a busy process
-        ({2: 1000, 1: 950}, 1),  # the second thread gains less than a tenth
+        ({2: 1000, 1: 960}, 1),  # the second thread gains less than a twentieth
         ({8: 100, 7: 700, 4: 500, 2: 260, 1: 130}, 7),
         ({}, 8),
     ],
