@@ -53,7 +53,7 @@ def main() -> None:
     arguments = _arguments()
     form = {"quick": QUICK, "tiny": TINY}.get(arguments.form, FULL)
     if arguments.rounds:
-        form = replace(form, rounds=arguments.rounds)
+        form = replace(form, rounds=arguments.rounds, threads_rounds=arguments.rounds)
     if arguments.works:
         form = replace(form, works=tuple(arguments.works.split(",")))
     parts = arguments.only.split(",") if arguments.only else list(PARTS)
@@ -142,6 +142,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tiny", dest="form", action="store_const", const="tiny", help="tries the benchmark itself")
     parser.add_argument("--only", default="", metavar="PARTS", help=f"some of {','.join(PARTS)}")
     parser.add_argument("--works", default="", metavar="NAMES", help="some of the four works")
-    parser.add_argument("--rounds", type=int, default=0, metavar="N", help="measures of ours and of the limit")
+    parser.add_argument(
+        "--rounds", type=int, default=0, metavar="N", help="measures of ours and of the limit, and of threads"
+    )
     parser.add_argument("--output", default="", metavar="FOLDER", help="where the results go")
     return parser.parse_args()

@@ -17,13 +17,15 @@ from scipy.stats import norm
 from sklearn import metrics
 
 from benchmarks import calibration, command, luck_of_means
-from benchmarks.arena import available, players
+from benchmarks.arena import available, in_fresh_process, players
 from benchmarks.contestant import ALL, BARE, PEERS
 from benchmarks.coverage import of_two_classes, simulate
 from benchmarks.forms import PARTS, TINY
 from benchmarks.growth import fit_exponent
 from benchmarks.needs import require, sources_of
 from benchmarks.report import markdown, summary, write_results
+from benchmarks.threads import ratios as ratios_of_threads
+from benchmarks.threads import sweep_for
 from benchmarks.throughput import TURNS, compare, ratios
 from benchmarks.works import make_work
 from imgcls.data.sources import packaged
@@ -84,6 +86,37 @@ def test_ratios_are_medians_of_each_rounds_own_limit_and_best_peer():
     assert found["vs_best_peer"] == pytest.approx(3.0)
     assert found["best_peers"] == ["timm", "usual_0"]
     assert found["first_epoch_vs_best_peer"] == pytest.approx(1.5)
+
+
+def test_ratios_of_threads_are_taken_within_a_round():
+    rounds = [
+        {
+            "quiet": {"ours": 100.0, "usual_0": 50.0, "sweep": 150.0, "sweep_before": 100.0},
+            "beside a busy process": {"ours": 60.0, "usual_0": 20.0, "sweep": 90.0, "sweep_before": 30.0},
+        },
+        {
+            "quiet": {"ours": 80.0, "usual_0": 20.0, "sweep": 80.0, "sweep_before": 80.0},
+            "beside a busy process": {"ours": 64.0, "usual_0": 32.0, "sweep": 80.0, "sweep_before": 16.0},
+        },
+    ]
+    found = ratios_of_threads(rounds)
+    assert found["kept_beside_busy"] == pytest.approx({"ours": 0.7, "usual_0": 1.0, "sweep": 0.8, "sweep_before": 0.25})
+    assert found["sweep_vs_one_worker"]["quiet"]["sweep_before"] == pytest.approx(1.25)
+    assert found["sweep_vs_one_worker"]["beside a busy process"]["sweep_before"] == pytest.approx(4.0)
+    assert found["run_vs_each"]["beside a busy process"] == pytest.approx({"usual_0": 2.5})
+    written = results(threads={"what": "a work", "left_out": [], "rounds": rounds, "sweeps": {}, **found})
+    assert summary(written)["run_kept_beside_busy"] == 0.7
+    assert "| imgcls, sweep | 115 | 85 | **0.80** |" in markdown(written)
+
+
+@pytest.mark.slow
+def test_a_sweep_is_measured_while_it_goes_on(tmp_path):
+    form = replace(TINY, solar_cells=24)
+    work = make_work("solar_cells", form, tmp_path)
+    changes = {"search.workers": 1, "train.threads": 1, "search.pruner": "none", "search.trials": 3}
+    work = replace(work, experiment=work.experiment.replace(changes))
+    images_per_second, chosen = in_fresh_process(sweep_for, work, 0.5)  # which it stops by a signal
+    assert images_per_second > 0 and chosen == "1 worker of 1 thread"
 
 
 @pytest.mark.parametrize(("power", "linear"), [(0.5, True), (1.0, True), (1.5, False)])

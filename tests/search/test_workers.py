@@ -5,6 +5,7 @@ import torch
 
 from imgcls.runs.threads import Speeds
 from imgcls.search import workers as workers_module
+from imgcls.search.confirm import confirm_sweep
 from imgcls.search.sweep import Sweep
 from imgcls.search.workers import Share, Wanted, choose
 from imgcls.training import device
@@ -112,3 +113,23 @@ def test_several_workers_that_auto_chose(project, monkeypatch, caplog):
     assert len({record.tags["imgcls.pid"] for record in trials}) == 2
     assert "cannot be repeated exactly" in caplog.text
     assert "trained by 2 workers" in sweep.tags["mlflow.note.content"]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_fresh_runs_of_a_sweep_of_several_workers_have_the_machine_for_themselves(project, monkeypatch):
+    measured_as(monkeypatch, {2: 100.0, 1: 200.0})
+    options = ("search.workers=auto", "train.threads=auto", "train.epochs=2", "search.trials=1")
+    result = Sweep(project.experiment(*options), project.tracker).run()
+    assert project.tracker.get(result.best_run_id).params["train.threads"] == "1"
+    project.client.set_tag(result.run_id, "imgcls.num_workers", "2")  # as if several had trained it
+    asked = []
+
+    def fast_with_two(_prepared, numbers):
+        asked.append(list(numbers))
+        return Speeds({2: 200.0, 1: 100.0}, None)
+
+    monkeypatch.setattr("imgcls.runs.threads.measured_speeds", fast_with_two)
+    for _ in range(2):  # the second time, it is on record
+        found = confirm_sweep(result.run_id, project.tracker, top=1, seeds=1)
+    assert asked == [[2, 1]]
+    assert project.tracker.get(found.best_run_id).params["train.threads"] == "2"
