@@ -47,6 +47,9 @@ SEARCH = {"search.trials": 20, "search.pruner": "none", "train.epochs": 25, "sea
 STATES = {"quiet": 0, "beside a busy process": 1}
 """State of the machine -> processes that keep a core busy each."""
 
+LEAST_EPOCHS = 4
+"""Number of epochs that a sweep has to end before it is stopped."""
+
 Speeds = dict[str, float]
 """Contestant -> images a second."""
 
@@ -136,7 +139,7 @@ def _sweep(work: Work, root: Path, changes: dict[str, Any], form: Form) -> tuple
 
 
 def sweep_for(work: Work, seconds: float) -> tuple[float, str]:
-    """A sweep that is stopped so many seconds after each of its workers has ended a first epoch.
+    """A sweep that is stopped so many seconds, and a few epochs, after each of its workers has ended a first epoch.
 
     Returns:
         Images a second from then on, and what the sweep chose, such as `2 workers of 1 thread`.
@@ -156,24 +159,28 @@ def sweep_for(work: Work, seconds: float) -> tuple[float, str]:
     epochs = _epochs(tracker)
     since = _all_at_work(epochs, record.num_workers)
     assert since is not None
-    ended = [time for times in epochs for time in times if time > since]
+    ended = _after(epochs, since)
     share = Share(record.num_workers, int(record.params["train.threads"]))
     return work.num_train * len(ended) / (max(ended) - since), str(share)
 
 
 def _stop_after(root: Path, seconds: float) -> None:
-    """Asks this process to stop, so many seconds after all workers of its sweep are at work."""
+    """Asks this process to stop, so many seconds and a few epochs after all workers of its sweep are at work."""
     from imgcls.record import Tag
     from imgcls.tracking.store import Tracker
 
     tracker = Tracker(root)
     while True:
         time.sleep(1.0)
-        sweeps = tracker.find({Tag.KIND: "sweep"})
-        if sweeps and (since := _all_at_work(_epochs(tracker), sweeps[0].num_workers)):
-            time.sleep(max(0.0, since + seconds - time.time()))
+        sweeps, epochs = tracker.find({Tag.KIND: "sweep"}), _epochs(tracker)
+        since = _all_at_work(epochs, sweeps[0].num_workers) if sweeps else None
+        if since and time.time() - since > seconds and len(_after(epochs, since)) >= LEAST_EPOCHS:
             os.kill(os.getpid(), signal.SIGTERM)
             return
+
+
+def _after(epochs: list[list[float]], since: float) -> list[float]:
+    return [ended for times in epochs for ended in times if ended > since]
 
 
 def _epochs(tracker: Tracker) -> list[list[float]]:
