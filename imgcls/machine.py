@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -23,8 +24,12 @@ def affine_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@functools.cache
 def cpu_quota(root: Path = ROOT) -> float | None:
-    """Cores' worth of time that control groups grant this process, such as 1.5; None where they set no limit."""
+    """Cores' worth of time that control groups grant this process, such as 1.5; None where they set no limit.
+
+    It is read once: whoever decodes asks for every piece of work.
+    """
     quotas = [quota for folder in _control_groups("cpu", root) if (quota := _quota(folder)) is not None]
     return min(quotas, default=None)
 

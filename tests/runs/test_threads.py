@@ -5,7 +5,7 @@ import torch
 
 from imgcls.errors import Interrupted
 from imgcls.runs import threads as threads_module
-from imgcls.runs.threads import Speeds, measured_speeds, numbers_of_threads
+from imgcls.runs.threads import Speeds, measured_speeds, numbers_of_threads, with_threads
 from imgcls.training import device
 
 SHORT = ("train.epochs=2", "train.warmup_epochs=0", "train.batch_size=64")
@@ -83,20 +83,20 @@ def test_a_run_that_is_taken_up_keeps_its_threads(project, monkeypatch):
 
 
 @pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize("threads", ["0", "1", "2"])
-def test_a_number_of_the_user_is_never_measured(project, monkeypatch, threads):
-    asked = fixed(monkeypatch, {})
-    run = project.train(*SHORT, f"train.threads={threads}")
-    assert not asked
-    assert project.tracker.get(run.run_id).params["train.threads"] == (threads if threads != "0" else "2")
+@pytest.mark.parametrize(("asked", "used"), [("0", 2), ("1", 1), ("2", 2)])
+def test_a_number_of_the_user_is_never_measured(project, monkeypatch, asked, used):
+    measurements = fixed(monkeypatch, {})
+    prepared = with_threads(project.prepare(f"train.threads={asked}"))
+    assert not measurements
+    assert prepared.experiment.train.threads == prepared.device.threads == torch.get_num_threads() == used
 
 
 def test_one_core_leaves_nothing_to_measure(project, monkeypatch):
     monkeypatch.setattr(device, "usable_cores", lambda: 1)
-    asked = fixed(monkeypatch, {})
-    run = project.train(*SHORT, "train.threads=auto")
-    assert not asked
-    assert project.tracker.get(run.run_id).params["train.threads"] == "1"
+    measurements = fixed(monkeypatch, {})
+    prepared = with_threads(project.prepare("train.threads=auto"))
+    assert not measurements
+    assert prepared.experiment.train.threads == prepared.device.threads == 1
 
 
 @pytest.mark.usefixtures("two_threads")
