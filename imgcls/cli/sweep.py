@@ -19,7 +19,9 @@ def sweep(
     overrides: Overrides = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all, earlier sittings included.")] = None,
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which no further trial starts.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Trials side by side on this machine.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Trials side by side; chosen for this machine by default.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Search the experiment's [search.space] by validation score.

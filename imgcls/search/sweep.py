@@ -151,7 +151,7 @@ class Sweep:
         self._shared = self.experiment.replace({"search.workers": share.workers, "train.threads": share.threads})
         self.prepared = self.prepared.with_threads(share.threads)
         if share.workers > 1:
-            log.info("%s: %s", share, SEVERAL_WORKERS)
+            log.info("%s side by side: %s", share, SEVERAL_WORKERS)
 
     def _planned_values(self) -> list[spaces.Values]:
         """The experiment's own values for trial 0; of a grid, as many further points as `search.trials` allows."""

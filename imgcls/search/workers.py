@@ -140,7 +140,7 @@ def new_share(prepared: Prepared, search: SearchConfig, train: TrainConfig, tria
     speeds = measured_speeds(prepared, wanted.to_measure)
     share = choose(wanted, speeds, free_memory())
     if speeds.images_per_second:
-        log.info("%s train this sweep (one trial at a time: %s)", share, speeds)
+        log.info("this sweep is trained by %s (one trial at a time: %s)", share, speeds)
     return share
 
 
