@@ -137,6 +137,15 @@ class Tag:
     NUM_WORKERS = _tag(
         "imgcls.num_workers", SWEEP, "trials side by side when it began; earlier versions had no such tag"
     )
+    WARM_START_RUN_ID = _tag("imgcls.warm_start_run_id", SWEEP, "run id of the earlier sweep from which it started")
+    WARM_START_TRIALS = _tag(
+        "imgcls.warm_start_trials", SWEEP, "trials of that sweep whose configurations came first, with commas"
+    )
+    NUM_EARLIER_TRIALS = _tag(
+        "imgcls.num_earlier_trials",
+        SWEEP,
+        "trials of earlier sweeps on the same val images, from which it started; 0 where those had other val images",
+    )
     CONFIRMED_RUN_ID = _tag("imgcls.confirmed_run_id", SWEEP, "run id of the winner of the latest confirmation")
     CONFIRMED_TRIALS = _tag("imgcls.confirmed_trials", SWEEP, "trials that it compared, the best first, with commas")
 
@@ -220,6 +229,7 @@ class Artifact:
     LEADERBOARD = _artifact("report/leaderboard.csv", SWEEP, "a row per trial, the best first")
     IMPORTANCES = _artifact("report/importances.json", SWEEP, "key -> share of the metric's variation that it explains")
     IMPORTANCE_RANGES = _artifact("report/importance_ranges.json", SWEEP, "key -> range of that share in resamples")
+    WARM_START = _artifact("report/warm_start.json", SWEEP, "where it started, if not from its own values alone")
     PER_CLASS = _artifact("report/per_class.csv", JUDGED, "precision, recall and F1 of each class on test")
     TEST_IMAGES = _artifact("report/test_images.txt", JUDGED, "16 hex digits of the digest of each image, a line each")
     TEST_SKETCHES = _artifact("report/test_sketches.npy", JUDGED, "uint8 (N, 272), sketches that show copies of them")

@@ -38,6 +38,8 @@ class SearchConfig(Section):
     """Trials side by side on this machine, which share its threads; `auto`: as many as end the sweep soonest."""
     sampler: Literal["auto", "gp", "tpe", "random", "qmc", "cmaes", "grid"] = "tpe"
     """Who proposes the next values; `auto` decides by trials and space; `cmaes` learns of ranges, not of lists."""
+    warm_start: str = "off"
+    """Earlier sweep whose best configurations come first: `off`, `auto` (one that fits) or the id of a sweep."""
     pruner: Literal["median", "hyperband", "halving", "none"] = "median"
     """Who stops a trial that looks hopeless. `halving` pauses trials, and the best third of each rung goes on."""
     pruner_warmup_epochs: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"

@@ -264,7 +264,7 @@ def _steps(evaluation: RunRecord, selection: Selection) -> list[tuple[str, str]]
 def _num_trials(selection: Selection) -> str:
     num = selection.trials.num
     missing = were_wanted(num, selection.num_wanted)
-    return f"{num} ({missing})" if missing else str(num or UNDEFINED)
+    return (f"{num} ({missing})" if missing else str(num or UNDEFINED)) + selection.after
 
 
 def _confirmed_steps(selection: Selection) -> list[tuple[str, str]]:

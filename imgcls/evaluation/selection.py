@@ -130,15 +130,30 @@ class Selection:
         return self.sweep.num_trials_wanted if self.sweep else 0
 
     @property
+    def num_earlier(self) -> int:
+        """How many trials of earlier sweeps, on the same val images, chose where this sweep started."""
+        return self.sweep.num_earlier_trials if self.sweep else 0
+
+    @property
+    def after(self) -> str:
+        """What is said behind the number of trials: how many earlier ones val compared before; "" for none."""
+        return f", after {self.num_earlier:,} in earlier sweeps on the same val images" if self.num_earlier else ""
+
+    @property
+    def compared(self) -> str:
+        """All that val chose from in words: `20 trials`, or more where the sweep started from an earlier one."""
+        return f"{counted(self.trials.num, 'trial')}{self.after}"
+
+    @property
     def tried(self) -> str:
         """The sweep's trials in words, such as `3 trials (7 were wanted)` where some are missing."""
-        return self.trials.in_words(self.num_wanted)
+        return f"{self.trials.in_words(self.num_wanted)}{self.after}"
 
     @property
     def searched(self) -> str:
         """The sweep's trials in words, such as `3 of 7 trials (search.timeout is over)` where some are missing."""
         missing = self.missing_trials
-        return f"{self.trials.num_ended} {missing}" if missing else self.trials.in_words()
+        return (f"{self.trials.num_ended} {missing}" if missing else self.trials.in_words()) + self.after
 
     @property
     def missing_trials(self) -> str:
@@ -153,8 +168,8 @@ class Selection:
     def chosen(self) -> str:
         """What this run's own val score selected, in words; "" for nothing."""
         parts = [] if self.has_fixed_epoch else ["the epoch"]
-        if self.place == 1 and self.trials.num > 1:
-            parts.append(f"the best of {self.trials.num} trials")
+        if self.place == 1 and self.trials.num + self.num_earlier > 1:
+            parts.append(f"the best of {self.compared}")
         confirmation = self.confirmation
         if confirmation and confirmation.num_seeds == 1 and self.place_of_mean == 1 and len(confirmation.ranked) > 1:
             parts.append(f"the best of {len(confirmation.ranked)} configurations")
@@ -252,16 +267,17 @@ def _story_of_a_repeat(selection: Selection, subject: str) -> Iterator[str]:
 def _story_of_a_trial(selection: Selection, sweep: str, subject: str) -> Iterator[str]:
     number, metric = selection.run.trial, selection.metric
     so_far = "" if selection.winner_id else ", which had not ended"
+    comma = "," if selection.after else ""
     yield f"{subject} is trial {number} of {sweep}{so_far}."
     if selection.place is None:
         yield f"It was not completed ({selection.run.outcome}), so it was not chosen."
-    elif selection.place == 1 and selection.trials.num == 1:
+    elif selection.place == 1 and selection.trials.num == 1 and not selection.num_earlier:
         yield "; ".join(filter(None, ("It is the only trial of the sweep", were_wanted(1, selection.num_wanted)))) + "."
-    elif selection.place == 1 and len(selection.trials.ranked) == 1:
+    elif selection.place == 1 and len(selection.trials.ranked) == 1 and not selection.num_earlier:
         yield f"It is the only one of {selection.tried} that was completed."
     elif selection.place == 1:
         yield (
-            f"Its configuration was the best of {selection.tried} by {metric}. The best of several trials is "
+            f"Its configuration was the best of {selection.tried}{comma} by {metric}. The best of several trials is "
             f"partly the luckiest, so its {metric} is optimistic."
         )
     else:
@@ -333,7 +349,7 @@ def _fall(selection: Selection) -> Iterator[str]:
         yield (
             f"Its own {selection.metric}, {own}, is {worse} that of trial "
             f"{best.trial}, {taken}, whose place it takes: that score was "
-            f"the best of {selection.trials.num} trials and so partly luck."
+            f"the best of {selection.compared}{',' if selection.after else ''} and so partly luck."
         )
 
 

@@ -137,10 +137,7 @@ def own_values(resolved: Experiment, space: Space) -> Values:
     Raises:
         ConfigError: every value that lies outside its own search space, or between two of its steps.
     """
-    own: Values = {}
-    for key in space:
-        section, _, field = key.partition(".")
-        own[key] = getattr(getattr(resolved, section), field)
+    own: Values = {key: value_of(resolved, key) for key in space}
     if outside := {key: value for key, value in own.items() if value not in space[key]}:
         each = (
             f"{key} = {value!r} lies outside its search.space ({describe(space[key])}){_neighbours(space[key], value)}"
@@ -152,6 +149,12 @@ def own_values(resolved: Experiment, space: Space) -> Values:
             f"{as_options(wider)}"
         )
     return own
+
+
+def value_of(experiment: Experiment, key: str) -> Any:
+    """The value that an experiment itself has for a key of a search space."""
+    section, _, field = key.partition(".")
+    return getattr(getattr(experiment, section), field)
 
 
 def _widened(options: Options, value: Any) -> Options:

@@ -36,6 +36,7 @@ from imgcls.search.search_page import Importances, SearchFacts, search_report
 from imgcls.search.space import SPACE, check_space, pruner_warmup_of, single_values
 from imgcls.search.study import StudyPlace, SweepStudy, only_one
 from imgcls.search.sweep_report import write_report
+from imgcls.search.warm_start import WarmStart, find_warm_start
 from imgcls.search.winner import draw_winner, log_winner
 from imgcls.search.workers import SEVERAL_WORKERS, Share, new_share, recorded_share
 from imgcls.signals import GracefulStop
@@ -127,7 +128,8 @@ class Sweep:
         with self._parent_run() as run:
             write_page(self.prepared.experiment, self.tracker, self.tracker.get(run.run_id))
             study = self.study(run.run_id)
-            study.plan(self._planned)
+            warm = WarmStart.recorded(run.run_id, self.tracker)
+            study.plan([*self._planned, *(warm.values if warm else ())])
             Driver(study, len(self.prepared.dataset.val), self.tracker).run()
             result, asked = self._conclude(run, study), self.experiment.search.confirm
             if not asked.seeds:
@@ -175,18 +177,25 @@ class Sweep:
             self._take(recorded_share(same[-1], search, train))
             with self.tracker.reopen_run(same[-1].run_id) as run:
                 if not self.tracker.has_artifact(run.run_id, Artifact.CONFIG):  # it was killed while it began
-                    self._record_start(run)
+                    self._record_start(run, WarmStart.recorded(run.run_id, self.tracker) or self._warm_start())
                 yield run
             return
         if sweeps:
             log.info("%s: a new study starts (%s)", self._why_new(sweeps[-1]), self.name)
+        warm = self._warm_start()
         trials = len(self._planned) if search.sampler == "grid" else search.trials
         share = new_share(self.prepared, search, train, trials)
         self._take(share)
         tags = {Tag.STUDY: self.name, Tag.NUM_WORKERS: str(share.workers)}
         with self.tracker.start_run(self.experiment.name, kind="sweep", name=f"sweep {self.name}", tags=tags) as run:
-            self._record_start(run)
+            self._record_start(run, warm)
             yield run
+
+    def _warm_start(self) -> WarmStart | None:
+        warm = find_warm_start(self.prepared, self.name, self.tracker)
+        if warm is not None:
+            log.info("%s", " ".join(warm.in_words()))
+        return warm
 
     def _warn_of_looks(self) -> None:
         """Says from the start that trials are about to be chosen after the test split was opened."""
@@ -210,7 +219,7 @@ class Sweep:
             f"{sweep.loss}; now {SQUARES_FORMAT} and {LOSS_DEFINITION})"
         )
 
-    def _record_start(self, run: Run) -> None:
+    def _record_start(self, run: Run, warm: WarmStart | None) -> None:
         """The config comes last: once it is there, all of it is."""
         params = self.prepared.params() | {SAMPLER: self._sampler}
         run.log_params({key: value for key, value in params.items() if key not in NOT_IDENTITY})
@@ -220,6 +229,8 @@ class Sweep:
         # At the time of the beginning: a sweep that is killed here and taken up gives the same point.
         run.log_metrics(images.metrics, at=run.started)
         images.write_near_duplicates(run)
+        if warm is not None:
+            warm.record(run)
         run.log_text(Artifact.CONFIG, self.experiment.to_toml())
 
     # --- after ---
@@ -275,6 +286,10 @@ NOT_IDENTITY = (
 """Keys that may change between two sittings of the same study."""
 
 
+ADDED = ("search.warm_start",)
+"""Keys that count only where they are set, so that studies of versions without them go on."""
+
+
 def _identity(experiment: Experiment, prepared: Prepared) -> str:
     if experiment.train.threads == "auto":  # earlier versions had 0
         train = experiment.train.model_copy(update={"threads": 0})
@@ -282,5 +297,7 @@ def _identity(experiment: Experiment, prepared: Prepared) -> str:
     test = prepared.dataset.test
     formats = f"squares {SQUARES_FORMAT}", f"loss {LOSS_DEFINITION}"
     of_data = prepared.dataset.fingerprint, test and test.fingerprint()
-    parts = experiment.config_hash(without=NOT_IDENTITY), *of_data, *formats
+    default = Experiment(name=experiment.name).params()
+    unset = [key for key in ADDED if experiment.params()[key] == default[key]]
+    parts = experiment.config_hash(without=[*NOT_IDENTITY, *unset]), *of_data, *formats
     return f"{derive_seed(0, *map(str, parts)):016x}"[:8]

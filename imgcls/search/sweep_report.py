@@ -27,6 +27,7 @@ from imgcls.runs.val_sections import val_sections
 from imgcls.search import space as spaces
 from imgcls.search.leaderboard import leaderboard_intervals, with_intervals
 from imgcls.search.search_page import importance_words
+from imgcls.search.warm_start import WarmStart
 from imgcls.search.workers import SEVERAL_WORKERS
 from imgcls.statistics.intervals import NO_INTERVAL, Interval
 from imgcls.text import counted
@@ -48,6 +49,7 @@ class SweepFacts:
         pictures: caption -> figure, of the search.
         links: to the runs.
         on_val: sections on what the winner gets wrong.
+        warm_start: paragraphs on the earlier sweep from which it started.
     """
 
     sweep: RunRecord
@@ -59,6 +61,7 @@ class SweepFacts:
     pictures: Mapping[str, Picture] = field(default_factory=dict)
     links: Sequence[Link] = ()
     on_val: Sequence[Section] = ()
+    warm_start: Sequence[str] = ()
 
 
 def sweep_report(of: SweepFacts) -> Report:
@@ -70,7 +73,7 @@ def sweep_report(of: SweepFacts) -> Report:
         + (" The same `imgcls sweep` goes on with the trials that are missing." if selection.missing_trials else "")
     )
     sections = [
-        Section("Winner", [searched, *_winner(sweep, selection), *of.links]),
+        Section("Winner", [searched, *of.warm_start, *_winner(sweep, selection), *of.links]),
         *_confirmation(sweep, selection),
         *of.on_val,
         Section("Trials", [*_leaderboard(sweep, selection, of.leaderboard), *_pictures_of(of, TRIALS)]),
@@ -117,7 +120,7 @@ def _headline(sweep: RunRecord, selection: Selection) -> Headline:
 
 
 def _num_trials(selection: Selection) -> str:
-    return selection.searched if selection.missing_trials else counted(selection.trials.num, "trial")
+    return selection.searched if selection.missing_trials else selection.compared
 
 
 SEARCH_PAGE = f"`{Artifact.PLOTS}` of the sweep shows each key by itself, and all of them at once."
@@ -191,6 +194,10 @@ def _leaderboard(sweep: RunRecord, selection: Selection, board: pd.DataFrame) ->
     return frame_table(with_intervals(board, num_val)), warned(note, cautions(sweep.tags))
 
 
+STARTED_WARM = "The search started from the best configurations of an earlier one."
+"""What the methods paragraph of a sweep report says of a warm start; the number of trials says the rest."""
+
+
 def _methods(sweep: RunRecord, selection: Selection, best_trial: RunRecord, searched: Mapping[str, str]) -> str:
     """One paragraph that reads without the rest of the report."""
     winner, metric, confirmation = selection.run, selection.metric, _current_confirmation(selection)
@@ -204,6 +211,7 @@ def _methods(sweep: RunRecord, selection: Selection, best_trial: RunRecord, sear
             *([_confirmed_in_words(confirmation)] if confirmation else []),
             f"The winner is run {winner.run_id} ({escaped(model_words(winner))}; {escaped(split_words(winner))}).",
             *map(escaped, methods(winner)),
+            *([STARTED_WARM] if Tag.WARM_START_RUN_ID in sweep.tags else []),
             "The sweep did not open the test split.",
         )
     )
@@ -247,6 +255,7 @@ def write_report(run: Run, tracker: Tracker, winner: RunRecord, best_trial: RunR
             pictures=pictures,
             links=[run_link("The winner", winner, tracker), run_link("The sweep", sweep, tracker)],
             on_val=val_sections(winner, tracker),
+            warm_start=[" ".join(warm.in_words())] if (warm := WarmStart.recorded(run.run_id, tracker)) else [],
         )
     )  # fmt: skip
     run.log_text(Artifact.REPORT, markdown(*report))

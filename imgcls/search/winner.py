@@ -31,6 +31,8 @@ def flat(sweep: RunRecord) -> dict[str, object]:
         "run_id": sweep.run_id,
         **{name: sweep.tags[name] for name in (Tag.BEST_RUN_ID, Tag.BEST_TRIAL_RUN_ID)},
         **({Tag.NUM_TRIALS_WANTED: wanted} if (wanted := sweep.num_trials_wanted) else {}),
+        **{name: sweep.tags[name] for name in (Tag.WARM_START_RUN_ID, Tag.WARM_START_TRIALS) if name in sweep.tags},
+        **({Tag.NUM_EARLIER_TRIALS: sweep.num_earlier_trials} if Tag.NUM_EARLIER_TRIALS in sweep.tags else {}),
         **{
             name: _as_counted(name, value)
             for name, value in sweep.metrics.items()
