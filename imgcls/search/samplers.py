@@ -32,6 +32,9 @@ NUM_SPACE_FILLING = 5
 MOST_FOR_GP = 100
 """Most trials for which `auto` takes the Gaussian process; each of its draws takes longer than the one before."""
 
+MOST_POINTS = 256
+"""Number of points among which values are looked for that no trial has had, where a sampler repeats some."""
+
 LEARNING = ("gp", "tpe", "cmaes")
 """Samplers that learn from the trials before."""
 
@@ -103,7 +106,22 @@ def drawn_values(experiment: Experiment, sampler: str, trials: Sequence[FrozenTr
     if sampler in LEARNING:
         in_space = distributions(space)
         copy.add_trials([_in_space(trial, space, in_space) for trial in trials if _teaches(trial, space)])
-    return draw(copy.ask(), space)
+    return _not_tried(draw(copy.ask(), space), experiment.search, trials)
+
+
+def _not_tried(drawn: Values, search: SearchConfig, trials: Sequence[FrozenTrial]) -> Values:
+    """What was drawn, or else the next of the space-filling points that no trial has had.
+
+    Trials share their seed, so one with the values of another would only repeat it.
+    """
+    tried = [known(trial.params, search.space) for trial in trials]
+    if drawn not in tried:
+        return drawn
+    for point in space_filling_points(search.space, search.seed, len(trials) + 1, MOST_POINTS):
+        values = {key: value_at(options, point[key]) for key, options in search.space.items()}
+        if values not in tried:
+            return values
+    return drawn  # a small space of which everything was tried
 
 
 def _as_completed(trial: FrozenTrial, best: Callable[[Iterable[float]], float]) -> FrozenTrial:
@@ -127,6 +145,21 @@ def _in_space(trial: FrozenTrial, space: Space, in_space: dict[str, BaseDistribu
         state=trial.state, value=trial.value, params=known(trial.params, space), distributions=in_space,
         intermediate_values=trial.intermediate_values,
     )  # fmt: skip
+
+
+def space_filling_points(space: Space, seed: int, first: int, num: int) -> list[dict[str, float]]:
+    """Points of Sobol's scrambled sequence, which the sampler of the first trials takes: each key's share, in [0, 1).
+
+    Args:
+        space: that is searched.
+        seed: of the study; it scrambles the sequence.
+        first: number of the first point, from 0.
+        num: of points, a power of 2.
+    """
+    sequence = qmc.Sobol(len(space), rng=derive_seed(seed, "space-filling"))
+    if first:  # SciPy cannot go forward by nothing
+        sequence.fast_forward(first)
+    return [dict(zip(sorted(space), point, strict=True)) for point in sequence.random(num).tolist()]
 
 
 # --- samplers of our own --------------------------------------------------------------------------------------------
@@ -185,10 +218,7 @@ class SpaceFillingSampler(PointSampler):
 
     def shares(self, trials: Sequence[FrozenTrial], *, maximize: bool) -> Mapping[str, float]:
         """The point, whatever the trials came to."""
-        sequence = qmc.Sobol(len(self._space), rng=derive_seed(self._seed, "space-filling"))
-        if self._number:  # SciPy cannot go forward by nothing
-            sequence.fast_forward(self._number)
-        return dict(zip(sorted(self._space), sequence.random(1)[0].tolist(), strict=True))
+        return space_filling_points(self._space, self._seed, self._number, 1)[0]
 
 
 class CmaEsSampler(PointSampler):

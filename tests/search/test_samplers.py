@@ -82,6 +82,14 @@ def test_a_draw_learns_after_the_first_few_and_those_depend_on_their_number_alon
     assert (up[-1] != down[-1]) == learns
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_no_configuration_is_tried_twice_before_all_were_tried(sampler):
+    space = {"model.depth": [10, 18, 34], "train.warmup_epochs": {"low": 0, "high": 2}}
+    trials = drawn(searching(space), sampler, 11, lambda values: -values["model.depth"])
+    tried = [(trial.params["model.depth"], trial.params["train.warmup_epochs"]) for trial in trials]
+    assert len(set(tried[:9])) == 9 and set(tried[9:]) < set(tried[:9])
+
+
 def test_the_first_draws_fill_the_space_better_than_random_ones():
     """By SciPy's discrepancy, which is zero for points that are spread evenly; over twenty seeds."""
     space = {key: {"low": 0.0, "high": 0.4} for key in ("train.weight_decay", "augment.mixup", "augment.cutmix")}
@@ -119,7 +127,8 @@ def test_what_a_draw_knows_of_a_trial_that_was_not_completed(sampler, state, tea
         return drawn_values(experiment, sampler, [*before, trial_of(experiment, values, 11, state=state, **reported)])
 
     place = draw_after(TrialState.FAIL, 1e-4)["train.lr"]
-    assert (draw_after(state, place, **reported)["train.lr"] != place) == teaches
+    beside = place * 1.001  # the very place would not be drawn twice
+    assert (draw_after(state, beside, **reported)["train.lr"] != place) == teaches
 
 
 def test_workers_that_draw_at_once_draw_apart():
