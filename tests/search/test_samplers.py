@@ -119,15 +119,16 @@ FEW = {key: SPACE[key] for key in ("train.lr", "train.warmup_epochs", "model.dep
 )
 def test_what_a_draw_knows_of_a_trial_that_was_not_completed(sampler, state, teaches):
     experiment = searching(FEW)
-    before = drawn(experiment, "qmc", 11, lr_of_one_percent)  # CMA-ES takes six at once: with the next one, twelve
+    before = drawn(experiment, "qmc", 11, lr_of_one_percent)
     reported = {"intermediate_values": {1: -2.0, 2: -3.0}} if state == TrialState.PRUNED else {}
 
-    def draw_after(state, lr, **reported):
-        values = before[0].params | {"train.lr": lr}
-        return drawn_values(experiment, sampler, [*before, trial_of(experiment, values, 11, state=state, **reported)])
+    def draw_after(lr):
+        """With seven further trials in one place, which are told to CMA-ES as they are full lots of six."""
+        values = [before[0].params | {"train.lr": lr * (1 + number / 1000)} for number in range(7)]
+        further = [trial_of(experiment, of, 11 + at, state=state, **reported) for at, of in enumerate(values)]
+        return drawn_values(experiment, sampler, [*before, *further])["train.lr"]
 
-    drawn_after = {draw_after(state, lr, **reported)["train.lr"] for lr in (2e-4, 2e-3, 2e-2, 9e-2)}
-    assert (len(drawn_after) > 1) == teaches
+    assert (len({draw_after(lr) for lr in (2e-4, 2e-3, 1e-2, 9e-2)}) > 1) == teaches
 
 
 def test_workers_that_draw_at_once_draw_apart():
