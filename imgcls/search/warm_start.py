@@ -135,7 +135,7 @@ def _first_that_fits(prepared: Prepared, study: str, tracker: Tracker, *, is_ask
     for sweep in _earlier_sweeps(prepared, study, tracker):
         try:
             return start_from(sweep, prepared, tracker)
-        except ImgclsError as error:  # such as a record of which files are gone
+        except (ImgclsError, KeyError) as error:  # such as a record of which files or scores are gone
             if is_asked:
                 log.info("%s", error)
     return None
