@@ -65,7 +65,7 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 bench: $(VENV)/.installed-bench  ## compare the speed with the bare step and other loops, and write benchmarks/RESULTS.md; under an hour
 	$(BIN)/python -m benchmarks
 
-bench-quick: $(VENV)/.installed-bench  ## the same with fewer images: under 15 minutes on two cores; ends with a line of JSON
+bench-quick: $(VENV)/.installed-bench  ## the same with fewer images: under 20 minutes on two cores; ends with a line of JSON
 	$(BIN)/python -m benchmarks --quick
 
 torture: setup  ## kill sweeps at 200 random instants and check that nothing was lost; under an hour

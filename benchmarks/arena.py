@@ -43,10 +43,10 @@ def maker_of(name: str) -> Callable[[Work], Contestant]:
         from benchmarks.ours import Ours
 
         return Ours
-    if name == "ours_before":
+    if name == "ours_auto":
         from benchmarks.ours import Ours
 
-        return partial(Ours, threads=0)
+        return partial(Ours, threads="auto")
     if name in BARE:
         from benchmarks.limit import Limit
 

@@ -1,4 +1,4 @@
-"""How large each form of the benchmark is: full, quick (under a quarter of an hour on two cores), or a mere trial."""
+"""How large each form of the benchmark is: full, quick (under twenty minutes on two cores), or a mere trial."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ QUICK = Form(
     sweep_images=240,
     sweep_epochs=3,
     threads_rounds=1,
-    threads_seconds=12.0,
+    threads_seconds=8.0,
     tracker_epochs=8,
     tracker_rounds=1,
     verb_rounds=2,

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
 
 from benchmarks.contestant import Epoch
 from benchmarks.works import Work
@@ -24,11 +25,10 @@ from imgcls.training.loop import TrainState, fit
 
 
 class Ours:
-    """Trains with the project's own loop; `threads` is `train.threads`."""
+    """Trains with the project's own loop; `threads` is `train.threads`, by default torch's own, as for everybody."""
 
-    def __init__(self, work: Work, threads: int | None = None) -> None:
-        if threads is not None:
-            work = replace(work, experiment=work.experiment.replace({"train.threads": threads}))
+    def __init__(self, work: Work, threads: Literal["auto"] | int = 0) -> None:
+        work = replace(work, experiment=work.experiment.replace({"train.threads": threads}))
         os.environ["IMGCLS_CACHE"] = str(work.root / "cache")
         self._work = work
         self._epochs: Iterator[EpochResult] = iter(())

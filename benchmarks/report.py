@@ -24,7 +24,7 @@ NAMES = {
     "usual_4": "usual loop, 4 workers",
     "lightning": "Lightning",
     "timm": "timm",
-    "ours_before": "imgcls, all threads",
+    "ours_auto": "imgcls, threads of its choice",
     "sweep": "imgcls, sweep",
     "sweep_of_one_worker": "imgcls, sweep of one worker",
     "sweep_before": "imgcls, sweep of one worker, all threads",
@@ -59,7 +59,7 @@ def summary(results: Results) -> Results:
         "of_limit": {name: _rounded(work["of_limit"]) for name, work in works.items()},
         "vs_best_peer": {name: _rounded(work["vs_best_peer"]) for name, work in works.items()},
         "sweep_vs_usual": _rounded(results.get("sweep", {}).get("sweep_vs_usual")),
-        "run_kept_beside_busy": _rounded(results.get("threads", {}).get("kept_beside_busy", {}).get("ours")),
+        "run_kept_beside_busy": _rounded(results.get("threads", {}).get("kept_beside_busy", {}).get("ours_auto")),
         "sweep_vs_one_worker": {
             state: _rounded(by_name["sweep_before"])
             for state, by_name in results.get("threads", {}).get("sweep_vs_one_worker", {}).items()
@@ -216,7 +216,8 @@ def _threads(threads: Results) -> str:
     return _paragraphs(
         "## Beside a busy process",
         f"{threads['what']}. By default imgcls times a few steps when a run or a sweep begins, and chooses the number "
-        "of threads and of workers. `All threads` is what it did before. Medians of the rounds and of their ratios.",
+        "of threads and of workers. All threads are what it took before, as in the row `imgcls`. Medians of the rounds "
+        "and of their ratios.",
         _table(head, rows),
     )
 

@@ -91,16 +91,18 @@ def test_ratios_are_medians_of_each_rounds_own_limit_and_best_peer():
 def test_ratios_of_threads_are_taken_within_a_round():
     rounds = [
         {
-            "quiet": {"ours": 100.0, "usual_0": 50.0, "sweep": 150.0, "sweep_before": 100.0},
-            "beside a busy process": {"ours": 60.0, "usual_0": 20.0, "sweep": 90.0, "sweep_before": 30.0},
+            "quiet": {"ours_auto": 100.0, "usual_0": 50.0, "sweep": 150.0, "sweep_before": 100.0},
+            "beside a busy process": {"ours_auto": 60.0, "usual_0": 20.0, "sweep": 90.0, "sweep_before": 30.0},
         },
         {
-            "quiet": {"ours": 80.0, "usual_0": 20.0, "sweep": 80.0, "sweep_before": 80.0},
-            "beside a busy process": {"ours": 64.0, "usual_0": 32.0, "sweep": 80.0, "sweep_before": 16.0},
+            "quiet": {"ours_auto": 80.0, "usual_0": 20.0, "sweep": 80.0, "sweep_before": 80.0},
+            "beside a busy process": {"ours_auto": 64.0, "usual_0": 32.0, "sweep": 80.0, "sweep_before": 16.0},
         },
     ]
     found = ratios_of_threads(rounds)
-    assert found["kept_beside_busy"] == pytest.approx({"ours": 0.7, "usual_0": 1.0, "sweep": 0.8, "sweep_before": 0.25})
+    assert found["kept_beside_busy"] == pytest.approx(
+        {"ours_auto": 0.7, "usual_0": 1.0, "sweep": 0.8, "sweep_before": 0.25}
+    )
     assert found["sweep_vs_one_worker"]["quiet"]["sweep_before"] == pytest.approx(1.25)
     assert found["sweep_vs_one_worker"]["beside a busy process"]["sweep_before"] == pytest.approx(4.0)
     assert found["run_vs_each"]["beside a busy process"] == pytest.approx({"usual_0": 2.5})
