@@ -38,7 +38,15 @@ templates_path = ["templates"]
 pygments_style = "friendly"
 
 PAGES = {
-    "Start": ["docs/first-model", "docs/init", "docs/images", "docs/daily-use", "docs/pausing", "docs/searching"],
+    "Start": [
+        "docs/first-model",
+        "docs/init",
+        "docs/images",
+        "docs/daily-use",
+        "docs/pausing",
+        "docs/searching",
+        "docs/folds",
+    ],
     "Look up": ["docs/keys", "docs/record", "CHANGELOG"],
     "The method": ["docs/method", "docs/intervals", "docs/selection", "docs/calibration", "docs/copies"],
     "Use a model": ["docs/predicting", "docs/serving", "docs/exporting", "docs/using-a-model"],

@@ -24,6 +24,7 @@ ABANDONED_AFTER = 600.0
 RESUMED = "what completed runs would be resumed from"
 EPOCHS = "checkpoints of single epochs of completed runs"
 NOT_CHOSEN = "best checkpoints of trials that were not chosen"
+FOLDS = "checkpoints of folds whose run holds their weights"
 ENDED_EARLY = "checkpoints of pruned and failed trials"
 ABANDONED = "checkpoints of paused trials of abandoned sweeps"
 LEFTOVERS = "leftovers of killed processes"
@@ -62,6 +63,7 @@ def look_through(tracker: Tracker) -> Findings:
     needed, needed_by_active = _needed(records), _needed(record for record in records if not record.is_deleted)
     chosen_from = {r.run_id for r in records if r.best_run_id and r.outcome == "completed" and not r.is_deleted}
     going_on = _sweeps_that_go_on(records)
+    ended = {r.run_id for r in records if r.outcome in ("completed", "pruned") and not _may_go_on(r)}
     found: list[tuple[str, Path]] = []
     for record in records:
         is_abandoned = record.status == STATUS["paused"] and record.parent not in going_on
@@ -72,7 +74,10 @@ def look_through(tracker: Tracker) -> Findings:
             continue
         found += _leftovers(record.folder)
         if record.run_id not in needed:
-            found += _of_ended(record, has_chosen=record.parent in chosen_from)
+            if record.kind == "fold":
+                found += _of_fold(record) if record.parent in ended else []
+            else:
+                found += _of_ended(record, has_chosen=record.parent in chosen_from)
     found += [(LEFTOVERS, path) for path in (*_unfinished_stores(tracker.root), *abandoned())]
     items = tuple(Item(kind, path, _num_bytes(path)) for kind, path in found)
     return Findings(items, sum(record.folder is None for record in records))
@@ -114,7 +119,9 @@ def _needed(records: Iterable[RunRecord]) -> set[str]:
     confirmed: set[tuple[str, str]] = set()
     trials = []
     for record in records:
-        needed |= {record.best_run_id, record.evaluated_run_id, record.parent}
+        needed |= {record.best_run_id, record.evaluated_run_id}
+        if record.kind != "fold":  # a trial in folds is no more needed than one without
+            needed.add(record.parent)
         confirmed |= {(record.run_id, str(number)) for number in record.confirmed_trials}
         if record.kind == "confirm":
             needed.add(record.run_id)
@@ -156,6 +163,13 @@ def _of_ended(record: RunRecord, *, has_chosen: bool) -> Iterator[tuple[str, Pat
             yield EPOCHS if path.name.startswith("epoch_") else RESUMED, path
         elif record.outcome == "completed" and is_trial and has_chosen:
             yield NOT_CHOSEN, path
+
+
+def _of_fold(record: RunRecord) -> Iterator[tuple[str, Path]]:
+    """Checkpoints of a fold whose run has ended: all of its weights are in that run's own checkpoint."""
+    assert record.folder is not None
+    for path in _checkpoints(record.folder):
+        yield FOLDS, path
 
 
 def _leftovers(folder: Path) -> Iterator[tuple[str, Path]]:

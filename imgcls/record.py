@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from imgcls.stored_names import BEST, PROCESS, stored_name
 
-Kind = Literal["sweep", "trial", "train", "confirm", "evaluation", "rerun", "init"]
+Kind = Literal["sweep", "trial", "train", "confirm", "fold", "evaluation", "rerun", "init"]
 Outcome = Literal["running", "completed", "pruned", "paused", "interrupted", "failed"]
 
 STATUS: dict[Outcome, str] = {
@@ -21,10 +21,10 @@ UNKNOWN = "unknown"
 """Value of a tag whose fact could not be found out, such as `imgcls.git_commit`; `imgcls.git_unknown` says why."""
 
 SWEEP: tuple[Kind, ...] = ("sweep",)
-TRAINED: tuple[Kind, ...] = ("train", "trial", "confirm", "rerun")
+TRAINED: tuple[Kind, ...] = ("train", "trial", "confirm", "fold", "rerun")
 WITH_IMAGES: tuple[Kind, ...] = (*SWEEP, *TRAINED)
 JUDGED: tuple[Kind, ...] = ("evaluation",)
-BELOW: tuple[Kind, ...] = ("trial", "confirm", "rerun", *JUDGED)
+BELOW: tuple[Kind, ...] = ("trial", "confirm", "fold", "rerun", *JUDGED)
 LOOKED: tuple[Kind, ...] = ("init",)
 ALL: tuple[Kind, ...] = (*WITH_IMAGES, *JUDGED, *LOOKED)
 
@@ -66,10 +66,12 @@ class Tag:
     """The record's names of tags, of a run."""
 
     # What it is
-    KIND = _tag("imgcls.kind", ALL, "sweep, trial, train, confirm, evaluation, rerun or init")
+    KIND = _tag("imgcls.kind", ALL, "sweep, trial, train, confirm, fold, evaluation, rerun or init")
     OUTCOME = _tag("imgcls.outcome", ALL, "running, completed, pruned, paused, interrupted or failed")
     REASON = _tag("imgcls.reason", ALL, "why it was interrupted, paused or failed, or pruned after a pause")
-    PARENT = _tag("mlflow.parentRunId", BELOW, "run id of its sweep, or of the run that it judges or repeats")
+    PARENT = _tag(
+        "mlflow.parentRunId", BELOW, "run id of its sweep, or of the run that it judges, repeats or is a fold of"
+    )
     DESCRIPTION = _tag("mlflow.note.content", ALL, "what MLflow's UI shows on the run's page: a summary, or its report")
     CONFIG_HASH = _tag("imgcls.config_hash", WITH_IMAGES, "digest of the experiment's keys")
 
@@ -131,6 +133,7 @@ class Tag:
     STUDY = _tag("imgcls.study", ("sweep", "trial", "confirm"), "name of the Optuna study")
     TRIAL = _tag("imgcls.trial", ("trial", "confirm"), "number of the trial, or of the one that is confirmed")
     VALUES = _tag("imgcls.values", ("trial",), "what the sweep drew for it, `key = value` with commas between")
+    FOLD = _tag("imgcls.fold", ("fold",), "number of the fold that is its val, from 1")
     BEST_RUN_ID = _tag("imgcls.best_run_id", SWEEP, "run id of the winner; `val/SCORE_best` are its scores")
     BEST_TRIAL_RUN_ID = _tag("imgcls.best_trial_run_id", SWEEP, "run id of the trial that val ranked first")
     NUM_TRIALS_WANTED = _tag("imgcls.num_trials_wanted", SWEEP, "trials asked for; with fewer, its time was over")

@@ -100,6 +100,11 @@ class RunRecord:
         return versions
 
     @property
+    def num_folds(self) -> int:
+        """Folds of train and val, each val of a model of its own; 0 of a run with one val split, and of one fold."""
+        return 0 if self.params.get("data.fold", "0") != "0" else int(self.params.get("data.folds", "0"))
+
+    @property
     def has_groups(self) -> bool:
         """Whether its images come in groups and are not independent."""
         return Tag.NUM_VAL_GROUPS in self.tags or bool(self.params.get("data.groups"))

@@ -45,7 +45,11 @@ class DataConfig(Section):
     test_fraction: Fraction = 0.25
     """Share that becomes test where the source brings no test; by content, so no seed moves it. 0: no test."""
     seed: Seed = 0
-    """Seed of the carved val split; it moves nothing else."""
+    """Seed of the carved val split, or of the folds; it moves nothing else."""
+    folds: int = Field(default=0, ge=0, le=100)
+    """Train and val are dealt to so many folds; each is val of a model trained on the others. 0: one val split."""
+    fold: int = Field(default=0, ge=0, validate_default=True)
+    """Train one model of `folds` alone: that of which this fold, counted from 1, is val. 0: all of them."""
     groups: str = ""
     """Images that stay in one split: a regular expression on their path, or a .csv (`image`, `group`). Empty: none."""
     allow_leaks: bool = False
@@ -57,12 +61,32 @@ class DataConfig(Section):
     std: Literal["auto"] | Annotated[tuple[PositiveShare, ...], Field(min_length=1)] = "auto"
     """Standard deviation per channel in (0, 1], or `auto`, like `mean`."""
 
+    @property
+    def num_models(self) -> int:
+        """Networks that a run of these keys is made of: one, or one for each fold."""
+        return self.folds if self.folds and not self.fold else 1
+
     @field_validator("channels", mode="before")
     @classmethod
     def _no_equal_of_another_type(cls, channels: object) -> object:
         if isinstance(channels, (bool, float)) or channels not in ("auto", 1, 3):  # true and 1.0 equal 1
             raise ValueError('must be "auto", 1 or 3')
         return channels
+
+    @field_validator("folds")
+    @classmethod
+    def _two_folds_at_least(cls, folds: int) -> int:
+        if folds == 1:
+            raise ValueError("would leave nothing to train on; 0 means one val split, and folds are 2 or more")
+        return folds
+
+    @field_validator("fold")
+    @classmethod
+    def _is_one_of_the_folds(cls, fold: int, fields: ValidationInfo) -> int:
+        folds = fields.data.get("folds")
+        if folds is not None and fold > folds:
+            raise ValueError(f"is not one of data.folds = {folds}, which are counted from 1; 0 means all of them")
+        return fold
 
     @field_validator("groups")
     @classmethod
@@ -169,6 +193,8 @@ class TrainConfig(Section):
     """Stop after this many epochs without a better val score. 0: never."""
     score_epoch: int = Field(default=0, ge=0, validate_default=True)
     """Train up to this epoch of the schedule and keep it, whatever val says. 0: val chooses the epoch."""
+    folds_epoch: Literal["last", "best"] = "last"
+    """With `data.folds` and no `score_epoch`, keep in all folds the `last` epoch or the `best` of their mean curve."""
     save_from_epoch: int = Field(default=0, ge=0)
     """Also keep each epoch's checkpoint from this epoch on. 0: best and last only."""
     seed: Seed = 0
@@ -247,6 +273,12 @@ class Experiment(Section):
             self.search.space[key] = checked_options(key, options, Experiment)
         return self
 
+    @model_validator(mode="after")
+    def _default_pruner_of_folds(self) -> Experiment:
+        if self.data.num_models > 1 and "pruner" not in self.search.model_fields_set:
+            self.search.__dict__["pruner"] = "wilcoxon"  # it stays a default
+        return self
+
     @classmethod
     def from_tables(cls, tree: Mapping[str, Any], origin: str, given: Sequence[str] = ()) -> Self:
         """An experiment from the tables of a file, as TOML gives them.
@@ -280,6 +312,8 @@ class Experiment(Section):
         tree = self.model_dump(exclude_none=True)
         if "warmup_epochs" not in self.train.model_fields_set:
             del tree["train"]["warmup_epochs"]  # its default follows another key
+        if "pruner" not in self.search.model_fields_set:
+            del tree["search"]["pruner"]
         pairs = list(by_key(values, Experiment))
         if why := why_given_twice(pairs):
             raise ConfigError(f"{origin}: {why}")

@@ -40,8 +40,8 @@ class SearchConfig(Section):
     """Who proposes the next values; `auto` decides by trials and space; `cmaes` learns of ranges, not of lists."""
     warm_start: str = "off"
     """Earlier sweep whose best configurations come first: `off`, `auto` (one that fits) or the id of a sweep."""
-    pruner: Literal["median", "hyperband", "halving", "none"] = "median"
-    """Who stops a trial that looks hopeless. `halving` pauses trials, and the best third of each rung goes on."""
+    pruner: Literal["median", "hyperband", "halving", "wilcoxon", "none"] = "median"
+    """Who stops a trial that looks hopeless. `halving` pauses trials; `wilcoxon` is the default with `data.folds`."""
     pruner_warmup_epochs: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     """No trial is judged before this many epochs; `auto`: one more than the longest warm-up searched."""
     max_paused: int = Field(default=50, ge=1)

@@ -130,13 +130,13 @@ def carve_groups(
     Raises:
         DataError: where no group can be spared.
     """
-    numbers = _numbered(digests, groups, salt)
+    numbers = number_groups(digests, groups, salt)
     sizes = np.bincount(numbers)
     most_folds = min(len(sizes), int(np.bincount(labels).max()), max(MOST_FOLDS, math.ceil(1 / fraction)))
     choices = []
     if most_folds > 1:
         num_taken, num_folds = _parts(fraction, most_folds)
-        folds = _folds(labels, numbers, num_folds)
+        folds = deal_groups(labels, numbers, num_folds)
         for first in range(num_folds):
             taken = (folds - first) % num_folds < num_taken
             choices.append(_without_last_groups(taken, labels, numbers))
@@ -158,8 +158,12 @@ def _excess(chosen: NDArray[np.bool_], labels: NDArray[np.int64], fraction: floa
     return max(0.0, float(of_all) - SHARE_TOLERANCE) + max(0.0, float(of_class) - CLASS_TOLERANCE)
 
 
-def _numbered(digests: NDArray[np.uint8], groups: Sequence[str], salt: str) -> NDArray[np.int64]:
-    """int64 (N,): the number of each image's group, in an order that the salt and the content of groups fix."""
+def number_groups(digests: NDArray[np.uint8], groups: Sequence[str], salt: str) -> NDArray[np.int64]:
+    """Numbers groups in an order that the salt and the content of their images fix; those that share one are one group.
+
+    Returns:
+        int64 (N,): the number of each image's group, from 0.
+    """
     _, of_group = np.unique(np.asarray(groups), return_inverse=True)
     _, of_content = np.unique(digests, axis=0, return_inverse=True)
     ends = of_group, of_content.reshape(-1) + of_group.max() + 1
@@ -185,8 +189,11 @@ def _parts(fraction: float, most_folds: int) -> tuple[int, int]:
     return next(near, min(parts, key=lambda part: abs(part[0] / part[1] - fraction)))
 
 
-def _folds(labels: NDArray[np.int64], numbers: NDArray[np.int64], num_folds: int) -> NDArray[np.int64]:
-    """int64 (N,): the fold of each image; the first fold is that of the first group, and so on."""
+def deal_groups(labels: NDArray[np.int64], numbers: NDArray[np.int64], num_folds: int) -> NDArray[np.int64]:
+    """Deals whole groups to folds, stratified by class: int64 (N,), the fold of each image, from 0.
+
+    The first fold is that of the first group, and so on.
+    """
     from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import, and few folders have groups
 
     folds = np.empty(len(labels), np.int64)

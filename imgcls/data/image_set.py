@@ -203,7 +203,7 @@ def gather(images: Pixels, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8
         yield images[rows[start : start + size]]
 
 
-def fingerprint(splits: Mapping[Split, HashedImages], class_names: Sequence[str]) -> str:
+def fingerprint(splits: Mapping[str, HashedImages], class_names: Sequence[str]) -> str:
     """An image set's fingerprint, or several's: 16 hex digits of SHA-256 over (split, class, digest), in any order."""
     lines = sorted(
         f"{split}\t{class_names[label]}\t{digest.tobytes().hex()}"

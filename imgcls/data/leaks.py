@@ -98,7 +98,8 @@ class Leaks:
     @property
     def num_near_leaked(self) -> int | None:
         """Val and test images that look like an image of another split; None where none of them can be compared."""
-        if self.num_not_compared == sum(num for split, num in self.num_images.items() if split != "train"):
+        others = sum(num for split, num in self.num_images.items() if split != "train")  # 0 with folds and no test
+        if others and self.num_not_compared == others:
             return None
         alike = {(near.splits[at], pair[at]) for near in self.near for pair in near.pairs for at in (0, 1)}
         return sum(split != "train" for split, _ in alike)

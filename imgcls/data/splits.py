@@ -1,5 +1,7 @@
 """train, val and test: given by the source or carved by content, searched for leaks, fingerprinted, normalised."""
 
+from __future__ import annotations
+
 import hashlib
 import math
 from collections import defaultdict
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from imgcls.config.keys import AugmentConfig, DataConfig
 from imgcls.data import decode_cache
 from imgcls.data.augment import refuse_colours_of_grey
+from imgcls.data.folds import by_fold, deal_folds, join_val
 from imgcls.data.groups import SHARE_TOLERANCE, carve_groups, with_groups
 from imgcls.data.held_out import HeldOut
 from imgcls.data.image_set import DecodedImages, HashedImages, SourceImages, Split, fingerprint
@@ -39,7 +42,7 @@ class Dataset:
     Attributes:
         class_names: name of each label.
         train: at the decode size, which leaves room for crops.
-        val: at the size that the model sees, straight from the source.
+        val: at the size that the model sees, straight from the source. With folds, the same images as train.
         test: sealed; None if the source has no test split and none is carved.
         mean: per channel, in [0, 1], measured on train's images at the size that the model sees.
         std: per channel, in [0, 1], measured like `mean`.
@@ -49,6 +52,7 @@ class Dataset:
         origins: where each split came from, in words; splits that a package or torchvision brings are left out.
         ignored: kind of files that are not images of a class -> how many there are.
         num_several_frames: images that are the first frame or page of several, of all splits.
+        folds: int64 (N,), of a data set in folds the fold of each image of train, and of val, from 1; else None.
         squares: format in which val and test were made, recorded as `imgcls.squares`.
         cut: what the centre crop takes away from the images, in words; "" where it is next to nothing.
     """
@@ -67,6 +71,31 @@ class Dataset:
     origins: Mapping[Split, str] = field(default_factory=dict)
     ignored: Mapping[str, int] = field(default_factory=dict)
     num_several_frames: int = 0
+    folds: NDArray[np.int64] | None = None
+
+    def of_fold(self, number: int) -> Dataset:
+        """The data set of the model of one fold, from 1: that fold is its val, and the others are its train."""
+        assert self.folds is not None
+        train, val = self.train.rows(np.flatnonzero(self.folds != number)), self.val.rows(self.rows_of_fold(number))
+        return replace(
+            self, train=train, val=val, folds=None,
+            fingerprint=fingerprint({"train": train, "val": val}, self.class_names),
+            origins={**self.origins, "val": f"fold {number} of {self.num_folds} of train and val"},
+        )  # fmt: skip
+
+    @property
+    def of_train_and_val(self) -> tuple[DecodedImages, ...]:
+        """Train and val; with folds, where they are the same images, one of them."""
+        return (self.train, self.val) if self.folds is None else (self.val,)
+
+    def rows_of_fold(self, number: int) -> NDArray[np.int64]:
+        """Rows of val that are in a fold, ascending."""
+        return np.flatnonzero(self.folds == number)
+
+    @property
+    def num_folds(self) -> int:
+        """0 of a data set that is not in folds."""
+        return 0 if self.folds is None else int(self.folds.max())
 
     @property
     def channels(self) -> int:
@@ -97,6 +126,7 @@ def load_dataset(
 
 def dataset_of(source: Source, config: DataConfig, augment: AugmentConfig, squares: int = SQUARES_FORMAT) -> Dataset:
     """The splits of a source that is open already; see `load_dataset`."""
+    source = join_val(source) if config.folds else source
     channels = source.channels if config.channels == "auto" else config.channels
     refuse_colours_of_grey(augment, channels)
     train_side = decode_side(config.image_size, augment, source.native_side)
@@ -124,13 +154,19 @@ def dataset_of(source: Source, config: DataConfig, augment: AugmentConfig, squar
             raise DataError(f"{split} is left without a readable image{remedy}")
     if test is not None and source.everything is not None:
         _compare_share("test", len(test), train, config.test_fraction)
-    if val is None:
+    if config.folds:
+        val = seen
+    elif val is None:
         rest, chosen = _carve_val(train, config)
         train, seen, val = train.rows(rest), seen.rows(rest), seen.rows(chosen)
         _compare_share("val", len(val), train, config.val_fraction)
     _every_class_in_train(train, source.class_names)
     train, val = train.in_content_order(), val.in_content_order()
-    compared: dict[Split, HashedImages] = {"train": train, "val": val}
+    folds = deal_folds(train, config.folds, config.seed, source.class_names) if config.folds else None
+    compared: dict[Split, HashedImages] = {"train": train} if config.folds else {"train": train, "val": val}
+    of_train_and_val = fingerprint(
+        {"train": train, "val": val} if folds is None else by_fold(train, folds), source.class_names
+    )
     if test is not None:
         compared["test"] = test.hashes()
     leaks = find_leaks(compared, source.class_names)
@@ -143,7 +179,7 @@ def dataset_of(source: Source, config: DataConfig, augment: AugmentConfig, squar
         test=test,
         mean=mean if config.mean == "auto" else _per_channel(config.mean, channels, "mean"),
         std=std if config.std == "auto" else _per_channel(config.std, channels, "std"),
-        fingerprint=fingerprint({"train": train, "val": val}, source.class_names),
+        fingerprint=of_train_and_val,
         num_skipped=len(unreadable),
         leaks=leaks,
         squares=squares,
@@ -151,6 +187,7 @@ def dataset_of(source: Source, config: DataConfig, augment: AugmentConfig, squar
         origins=_origins(source, config),
         ignored=source.ignored,
         num_several_frames=sum(images.num_several_frames for images in compared.values()),
+        folds=folds,
     )
 
 
@@ -162,7 +199,10 @@ def _origins(source: Source, config: DataConfig) -> dict[Split, str]:
         carved["test"] = f"carved by content, {100 * config.test_fraction:.4g}%{groups}"
     if "val" not in source.given:
         carved["val"] = f"carved from train by content, {100 * config.val_fraction:.4g}%{groups}"
-    return {**carved, **source.folders}
+    origins = {**carved, **source.folders}
+    if config.folds:
+        origins["val"] = f"{config.folds} folds of train and val"
+    return origins
 
 
 def decode_side(image_size: int, augment: AugmentConfig, native_side: int | None) -> int:

@@ -174,7 +174,12 @@ def temperature_words(evaluation: RunRecord, judged: RunRecord) -> str:
     if any(name not in evaluation.metrics for name in names):
         return ""
     temperature, gain = (evaluation.metrics[name] for name in names)
-    if temperature == 1:
+    if judged.num_folds:
+        words = (
+            "The temperature is 1, so the scores with temperature are those without. None was fitted: the models of "
+            f"all {judged.num_folds} folds together were not scored on val."
+        )
+    elif temperature == 1:
         words = (
             "The temperature is 1, so the scores with temperature are those without. No other temperature fits val "
             f"significantly better: the best one raises twice the log-likelihood by {gain:.2f}, and more than "
@@ -240,7 +245,8 @@ def _epoch(selection: Selection) -> str:
     epoch = f"The weights are those of epoch {selection.run.best_epoch}"
     if selection.has_fixed_epoch:
         return f"{epoch}, which was fixed before training."
-    return f"{epoch}, the best one on validation by {_plain(selection.metric)}."
+    curve = "the best one of the mean curve of the folds" if selection.run.num_folds else "the best one on validation"
+    return f"{epoch}, {curve} by {_plain(selection.metric)}."
 
 
 def _steps(evaluation: RunRecord, selection: Selection) -> list[tuple[str, str]]:

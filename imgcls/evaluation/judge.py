@@ -17,6 +17,7 @@ from imgcls.errors import DataError, InputError, SealedError
 from imgcls.evaluation.evaluation_report import evaluation_report
 from imgcls.evaluation.selection import Selection, selection_of
 from imgcls.metrics import ACCURACY, Scores, metric_named, reported, score, val_scores
+from imgcls.models.ensemble import Ensemble
 from imgcls.record import TEST, Artifact, MetricName, Tag, best_name
 from imgcls.reporting import html, image_figures, prediction_figures
 from imgcls.reporting.cautions import caution_tags, flat_cautions
@@ -26,6 +27,7 @@ from imgcls.reporting.run_links import run_link, within_ui
 from imgcls.reporting.run_scores import look_scores
 from imgcls.run_record import RunRecord
 from imgcls.runs.announce import announce
+from imgcls.runs.folds import out_of_fold_logits
 from imgcls.runs.prepare import Prepared
 from imgcls.runs.rebuild import best_checkpoint, rebuild, same_place
 from imgcls.runs.record_writer import prediction_table, temperature_metrics
@@ -335,7 +337,10 @@ def _admit(record: RunRecord, prepared: Prepared, tracker: Tracker) -> _Candidat
     except (KeyError, RuntimeError) as error:
         raise InputError(f"the checkpoint of run {record.run_id} does not fit its config: {error}") from error
     model = prepared.device.place(model)
-    val_logits = _logits(model, prepared, prepared.dataset.val)
+    if isinstance(model, Ensemble):
+        val_logits = out_of_fold_logits(model, prepared)
+    else:
+        val_logits = _logits(model, prepared, prepared.dataset.val)
     _confirm_val_score(record, prepared, val_logits)
     fit = recorded_fit(record, tracker)
     return _Candidate(record, prepared, model, val_logits, fit, selection_of(record, tracker))

@@ -19,6 +19,7 @@ from imgcls.evaluation.confirmation import (
 )
 from imgcls.metrics import metric_named
 from imgcls.record import MetricName, Tag
+from imgcls.reporting.methods_section import scored_by_folds
 from imgcls.reporting.run_scores import val_score
 from imgcls.run_record import RunRecord
 from imgcls.text import counted
@@ -244,7 +245,9 @@ def story(selection: Selection, subject: str = "This run") -> Iterator[str]:
         subject: what the run is called at the beginning of a sentence.
     """
     kind = selection.run.kind
-    if kind == "rerun":
+    if kind == "fold":
+        yield f"{subject} is the model of fold {selection.run.tags.get(Tag.FOLD)} of run `{selection.run.parent}`."
+    elif kind == "rerun":
         yield from _story_of_a_repeat(selection, subject)
     elif kind not in ("trial", "confirm"):
         yield f"{subject} is a single one: no sweep chose its configuration."
@@ -253,6 +256,8 @@ def story(selection: Selection, subject: str = "This run") -> Iterator[str]:
     else:
         of_kind = _story_of_a_trial if kind == "trial" else _story_of_a_fresh_run
         yield from of_kind(selection, f"the sweep `{selection.sweep.run_id}`", subject)
+    if num_folds := selection.run.num_folds:
+        yield scored_by_folds(num_folds)
 
 
 def _story_of_a_repeat(selection: Selection, subject: str) -> Iterator[str]:

@@ -20,6 +20,7 @@ from imgcls.inference.proof import BOUND, Agreement, ProofError, agreement, reco
 from imgcls.inference.resize import GAP
 from imgcls.inference.run_model import RunModel
 from imgcls.inference.val_images import ValImages, val_images
+from imgcls.models.ensemble import Ensemble
 from imgcls.progress import Progress
 from imgcls.runs.val_predictions import recorded_predictions
 from imgcls.tracking.store import Tracker
@@ -59,13 +60,15 @@ class ValReference:
         model: of the run.
         names: of the N images, as recorded.
         images: the same.
-        probs: float64 (N, K), calibrated, as recorded.
+        probs: float64 (N, K), calibrated, as recorded. Of a run in folds, each row is of the model of the image's fold.
+        folds: int64 (N,), of a run in folds the fold of each image, from 1; else None.
     """
 
     model: RunModel
     names: Sequence[str]
     images: ValImages
     probs: NDArray[np.float64]
+    folds: NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, model: RunModel, tracker: Tracker) -> ValReference:
@@ -79,7 +82,8 @@ class ValReference:
             images = val_images(model.experiment.data, tracker.project, list(table["image"]), list(table["digest"]))
         except (DataError, InputError) as error:
             raise InputError(f"{error}. No file leaves the workbench that was not proved on the run's val") from error
-        return cls(model, list(table["image"]), images, recorded_probs(table, model.temperature))
+        folds = table["fold"].to_numpy(np.int64) if model.record.num_folds else None
+        return cls(model, list(table["image"]), images, recorded_probs(table, model.temperature), folds)
 
     def decoded(self, row: int) -> _Decoded:
         """A val image, whole and as a square.
@@ -131,7 +135,8 @@ def prove_export(file: ExportedModel, reference: ValReference, graph: ImagesToPr
 
     Args:
         file: loaded as its user will load it.
-        reference: the run's predictions.
+        reference: the run's predictions. Those of a run in folds are of its single models: each of them has to give its
+            own, and the file has to give what these models give together.
         graph: the same in torch, for a run that was scored in bfloat16.
 
     Raises:
@@ -140,13 +145,19 @@ def prove_export(file: ExportedModel, reference: ValReference, graph: ImagesToPr
     """
     squares, whole = Agreement(), Agreement()
     rounding, expected = _Rounding(reference.model, graph), reference.probs.copy()
+    of_folds = [_OfFold(reference, number, graph) for number, _ in enumerate(reference.model.members(), 1)]
     for images in _pieces(reference):
-        rows = [image.row for image in images]
+        rows, of_pillow = [image.row for image in images], np.stack([image.square for image in images])
+        for of_fold in of_folds:
+            of_fold.compare(np.array(rows), of_pillow)
+        if of_folds:
+            expected[rows] = reference.model.probs(of_pillow)
         if reference.is_rounded:
-            expected[rows] = rounding.float32_probs(np.stack([image.square for image in images]), expected[rows])
+            expected[rows] = rounding.float32_probs(of_pillow, expected[rows])
         squares += _on_squares(file, images, expected, reference.names)
         whole += _on_whole_images(file, images, expected, reference.names)
-    rounding.check()
+    for one in (rounding, *(of_fold.rounding for of_fold in of_folds)):
+        one.check()
     _in_each_batch_size(file, reference, expected)
     moved = rounding.of_record if reference.is_rounded else None
     return ExportProof(squares, whole, _on_other_shapes(file, reference), moved, expected)
@@ -313,3 +324,33 @@ class _Rounding:
                 f"float32. bfloat16 changes predictions by {self.here:.2g} here, which explains at most {allowed:.2g}: "
                 "the checkpoint or the images have changed since the run, so nothing is exported"
             )
+
+
+class _OfFold:
+    """The model of one fold, which has to give the recorded predictions of the images of that fold.
+
+    Attributes:
+        rounding: of a run that was scored in bfloat16.
+    """
+
+    def __init__(self, reference: ValReference, number: int, graph: ImagesToProbs) -> None:
+        self._reference, self._number, self._model = reference, number, reference.model.members()[number - 1]
+        assert isinstance(graph.network, Ensemble)
+        of_fold = ImagesToProbs(graph.network.members[number - 1], self._model.preprocessing, graph.temperature)
+        self.rounding = _Rounding(self._model, of_fold.eval())
+
+    def compare(self, rows: NDArray[np.int64], squares: NDArray[np.uint8]) -> None:
+        """Compares the predictions of those rows that are in the fold; squares are uint8 (B, C, S, S).
+
+        Raises:
+            ProofError: they are others; of a run in bfloat16 `rounding` says so.
+        """
+        reference = self._reference
+        assert reference.folds is not None
+        own = np.flatnonzero(reference.folds[rows] == self._number)
+        recorded = reference.probs[rows[own]]
+        if reference.is_rounded and len(own):
+            self.rounding.float32_probs(squares[own], recorded)
+        elif len(own):
+            names = [reference.names[row] for row in rows[own]]
+            agreement(self._model.probs(squares[own]), recorded, names, f"the model of fold {self._number}")

@@ -181,8 +181,17 @@ def describe(record: RunRecord, version: Version, tracker: Tracker) -> str:
     return "\n\n".join([
         f"Run {link} of {record.experiment}, epoch {record.best_epoch}. {chosen}",
         " ".join([_score(record, tracker), *cautions(record.tags)]),
-        "It gave the run's own predictions for the {} val images: a probability differed by {} at most.".format(*proof),
+        "{} for the {} val images: a probability differed by {} at most.".format(_what_it_gave(record), *proof),
     ])  # fmt: skip
+
+
+def _what_it_gave(record: RunRecord) -> str:
+    if not record.num_folds:
+        return "It gave the run's own predictions"
+    return (
+        "The models of the single folds gave the run's own predictions, each for its fold, and this model gave the "
+        f"mean of the {record.num_folds}"
+    )
 
 
 def _score(record: RunRecord, tracker: Tracker) -> str:

@@ -1,5 +1,8 @@
 """The model of a run, from its record: weights, classes, preprocessing and temperature of the epoch that is kept."""
 
+from __future__ import annotations
+
+import copy
 import logging
 from collections.abc import Mapping
 from functools import partial
@@ -17,7 +20,8 @@ from imgcls.data.splits import decode_side
 from imgcls.errors import InputError
 from imgcls.inference.classifier import Classifier
 from imgcls.inference.sealed_images import sealed_images
-from imgcls.models.registry import build_model
+from imgcls.models.ensemble import Ensemble
+from imgcls.models.registry import build_models
 from imgcls.run_record import RunRecord
 from imgcls.runs.earlier_versions import recorded_squares
 from imgcls.runs.rebuild import best_checkpoint, on_this_machine, recorded_experiment
@@ -44,7 +48,8 @@ class RunModel(Classifier):
     Attributes:
         record: of the run.
         experiment: the resolved one.
-        network: the trained network in evaluation mode, on the device: float32 (B, C, S, S) -> logits (B, K).
+        network: the trained network in evaluation mode, on the device: float32 (B, C, S, S) -> logits (B, K). Of a run
+            in folds, the `Ensemble` of the networks of all folds.
 
     Raises:
         InputError: weights that do not fit the recorded network.
@@ -64,7 +69,8 @@ class RunModel(Classifier):
         self.seal = partial(sealed_images, record, tracker)
         self.run_id, self.class_names = record.run_id, tuple(checkpoint["class_names"])
         self.preprocessing, self.temperature = preprocessing, temperature
-        network = build_model(
+        network = build_models(
+            experiment.data.num_models,
             experiment.model,
             num_classes=len(self.class_names),
             channels=preprocessing.channels,
@@ -79,6 +85,16 @@ class RunModel(Classifier):
         self.network = device.place(network).eval()
         self._device = device
         self._normalise = Normalise(preprocessing.mean, preprocessing.std, device.torch_device)
+
+    def members(self) -> list[RunModel]:
+        """The models of the single folds, of a run in folds; the first is that of fold 1."""
+        networks = self.network.members if isinstance(self.network, Ensemble) else ()
+        models = []
+        for network in networks:
+            model = copy.copy(self)
+            model.network = network
+            models.append(model)
+        return models
 
     def logits(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits float32 (B, K) of squares uint8 (B, C, S, S)."""

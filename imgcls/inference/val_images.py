@@ -11,6 +11,7 @@ from PIL import Image
 
 from imgcls.config.keys import DataConfig
 from imgcls.data.decode import digest, read_image
+from imgcls.data.folds import join_val
 from imgcls.data.image_set import SourceImages
 from imgcls.data.sources import open_source
 from imgcls.errors import DataError, InputError, UnreadableImageError
@@ -81,6 +82,8 @@ def val_images(data: DataConfig, project: Project, names: Sequence[str], digests
         InputError: the source does not have all of them any more.
     """
     source = open_source(data, project.images(data))
+    if data.folds:
+        source = join_val(source)
     table = source.given.get("val") or source.given.get("train") or source.everything
     if table is None or (missing := sorted(set(names) - set(table.keys))):
         gone = missing[0] if table is not None else "every one"

@@ -134,6 +134,13 @@ def build_model(
     return model
 
 
+def build_models(num: int, config: ModelConfig, **options: Any) -> nn.Module:
+    """Builds a registered network, or an `Ensemble` of several; see `build_model` for the options."""
+    from imgcls.models.ensemble import Ensemble
+
+    return build_model(config, **options) if num == 1 else Ensemble(build_model(config, **options) for _ in range(num))
+
+
 def pretrained_normalisation(config: ModelConfig) -> Normalisation | None:
     """A registered network's mean and std per channel in [0, 1] for the weights of a resolved config.
 

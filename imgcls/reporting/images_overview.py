@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.data.image_set import Split
 from imgcls.data.sources.folder import ignored_in_words
 from imgcls.data.splits import Dataset
 from imgcls.statistics.intervals import accuracy_interval
+from imgcls.text import counted
 
 FEW_IMAGES = 10
 """A class with fewer images in val or test is warned of: the 95 % interval of its recall is half as wide as [0, 1]."""
@@ -14,8 +14,11 @@ FEW_IMAGES = 10
 MOST_NAMED = 5
 """Classes that the warning names."""
 
-Counts = dict[Split, NDArray[np.int64]]
-"""Images of each class, int64 (K,), of each split that there is."""
+Counts = dict[str, NDArray[np.int64]]
+"""Images of each class, int64 (K,), of each split that there is; with folds, train and val are one."""
+
+IN_FOLDS = "train and val"
+"""Name of the split that is in folds."""
 
 
 def overview(dataset: Dataset, place: str, device: str, *, work: str = "") -> str:
@@ -28,7 +31,8 @@ def overview(dataset: Dataset, place: str, device: str, *, work: str = "") -> st
         work: what is about to be done, such as `20 trials`.
     """
     counts = _counts(dataset)
-    origins = {split: f" ({words})" for split, words in dataset.origins.items()}
+    origins: dict[str, str] = {split: f" ({words})" for split, words in dataset.origins.items()}
+    origins[IN_FOLDS] = f" in {counted(dataset.num_folds, 'fold')}"
     splits = [f"{num.sum():,} {split}{origins.get(split, '')}" for split, num in counts.items()]
     smallest = int(np.argmin(sum(counts.values())))
     parts = [
@@ -66,9 +70,11 @@ def too_few_to_score(dataset: Dataset) -> str:
 def _counts(dataset: Dataset) -> Counts:
     num_classes = len(dataset.class_names)
     labels = {"train": dataset.train.labels, "val": dataset.val.labels}
+    if dataset.num_folds:
+        labels = {IN_FOLDS: dataset.val.labels}
     if dataset.test is not None:
         labels["test"] = dataset.test.hashes().labels
-    return {split: np.bincount(of, minlength=num_classes) for split, of in labels.items()}  # type: ignore[misc]
+    return {split: np.bincount(of, minlength=num_classes) for split, of in labels.items()}
 
 
 def _of_class(dataset: Dataset, counts: Counts, row: int) -> str:

@@ -12,6 +12,9 @@ from imgcls.text import counted
 
 COUNTS = {"train": Tag.NUM_TRAIN, "val": Tag.NUM_VAL, "test": Tag.NUM_TEST}
 
+TOGETHER = "Together they predict the mean of their probabilities, with temperature 1."
+"""What the models of all folds are used as, in a methods section."""
+
 UNNAMED = ("imgcls", "mlflow", "optuna")
 """Packages in the recorded versions that do not compute a result."""
 
@@ -30,6 +33,7 @@ def methods(run: RunRecord) -> list[str]:
     start = start_words(run.params.get("model.weights", ""))
     return [
         f"Training started {start[0].lower()}{start[1:]}.",
+        *([f"{scored_by_folds(run.num_folds)} {TOGETHER}"] if run.num_folds else []),
         _optimiser(run.params),
         _objective(run),
         _squares(run),
@@ -47,12 +51,22 @@ def split_words(run: RunRecord, evaluation: RunRecord | None = None) -> str:
     """
     tags = run.tags | ({Tag.NUM_TEST: str(evaluation.num_test)} if evaluation else {})
     present = {split: tags[name] for split, name in COUNTS.items() if name in tags}
+    if run.num_folds:
+        present["val"] = f"{present.pop('train')} train and"  # they are the same images
     sizes = ", ".join(f"{number} {split}" for split, number in present.items())
     if Tag.SPLIT_ORIGINS not in tags:  # of an earlier version
         return sizes
     origins: dict[str, str] = json.loads(tags[Tag.SPLIT_ORIGINS])
     came_from = (f"{split}: {origins.get(split, 'as the source has it')}" for split in present if split != "train")
     return "; ".join([sizes, *came_from])
+
+
+def scored_by_folds(num_folds: int) -> str:
+    """Words for what the val score of a run in folds is a score of, in a methods section or beside the score."""
+    return (
+        f"Each image of val was scored by the model of its fold, which was not trained on it. So the val score is that "
+        f"of {num_folds} single models; the {num_folds} together were not scored on val."
+    )
 
 
 def schedule_words(params: Mapping[str, str]) -> str:

@@ -55,17 +55,25 @@ class Outlook:
         seconds_each: after how many seconds another trial of the sweep has ended, on average; None as long as this
             sitting has ended none, so that the others are taken to be like the trial itself.
         seconds_to_timeout: of `search.timeout` that were left when the trial was given out; no trial begins after it.
+        fold: of a trial in folds the one that is training, from 1.
+        num_folds: that a trial has.
     """
 
     num_waiting: float
     num_workers: int
     seconds_each: float | None
     seconds_to_timeout: float = math.inf
+    fold: int = 1
+    num_folds: int = 1
 
     def left(self, seconds_an_epoch: float, done: float, total: float, elapsed: float = 0.0) -> str:
-        """The time left of the sweep in words, where the trial has done `done` of `total` epochs in `elapsed` s."""
-        a_trial = seconds_an_epoch * total
-        this, others = seconds_an_epoch * (total - done), (self.seconds_each or a_trial / self.num_workers)
+        """The time left of the sweep in words, where the trial has done `done` of `total` epochs in `elapsed` s.
+
+        With folds, all three are of the fold.
+        """
+        a_trial = seconds_an_epoch * total * self.num_folds
+        this = seconds_an_epoch * (total * (1 + self.num_folds - self.fold) - done)
+        others = self.seconds_each or a_trial / self.num_workers
         rest = self.seconds_to_timeout - elapsed - this
         most = rest + a_trial if rest > 0 else 0.0  # a trial that began in time is trained to its end
         return f"{duration(this + min(others * self.num_waiting, most))} in the sweep"
@@ -140,7 +148,7 @@ class RunProgress:
         if self._outlook is None or each is None:
             return left
         of_sweep = self._outlook.left(each, epoch, self._until, self._now() - self._begun)
-        return f"{left} in this trial, {of_sweep}"
+        return f"{left} in this {'trial' if self._outlook.num_folds == 1 else 'fold'}, {of_sweep}"
 
     def close(self) -> None:
         """Takes the progress bar off the screen."""

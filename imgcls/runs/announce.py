@@ -23,6 +23,8 @@ def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "") -> None:
     `runs` is what is about to be trained, such as `20 trials`; earlier runs may tell how long that will take.
     """
     data = prepared.experiment.data
+    if runs and prepared.has_folds:
+        runs += f" of {prepared.dataset.num_folds} folds" + ("" if runs.startswith("1 ") else " each")
     place = str(prepared.project.images(data)) if data.source == "folder" else data.source
     if runs and (seconds := _seconds_expected(prepared, tracker)):
         each = "" if runs.startswith("1 ") else " each"
@@ -31,7 +33,7 @@ def announce(prepared: Prepared, tracker: Tracker, *, runs: str = "") -> None:
     device = prepared.device.place_name if _is_open(prepared) else device_words(str(prepared.device))
     log.info("%s", overview(prepared.dataset, place, device, work=runs))
     if runs:
-        num_opened = num_opened_before(tracker, prepared.dataset.train, prepared.dataset.val)
+        num_opened = num_opened_before(tracker, *prepared.dataset.of_train_and_val)
         for sentence in cautions({Tag.NUM_OPENED_BEFORE: str(num_opened)}):
             log.warning("%s", sentence)
     if prepared.warnings:
@@ -69,7 +71,10 @@ def _is_open(prepared: Prepared) -> bool:
 
 
 def _seconds_expected(prepared: Prepared, tracker: Tracker) -> float:
-    """What an epoch took in the newest runs of the same images and device, times the epochs; 0 where there are none."""
+    """What an epoch took in the newest runs of the same images and device, times the epochs; 0 where there are none.
+
+    With folds, times the folds as well.
+    """
     experiment = prepared.experiment
     tags = {Tag.DATA_FINGERPRINT: prepared.dataset.fingerprint}
     # The store cannot search for every device's name.
@@ -77,4 +82,4 @@ def _seconds_expected(prepared: Prepared, tracker: Tracker) -> float:
     device = f"{prepared.device.place_name}, " if _is_open(prepared) else str(prepared.device)
     earlier = [record for record in newest if (record.device or "").startswith(device)]
     took = [seconds for record in earlier if (seconds := record.metrics.get(MetricName.EPOCH_SECONDS))]
-    return median(took) * experiment.train.last_epoch if took else 0.0
+    return median(took) * experiment.train.last_epoch * experiment.data.num_models if took else 0.0

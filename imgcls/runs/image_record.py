@@ -19,7 +19,7 @@ class ImageRecord:
 
     def __init__(self, dataset: Dataset, tracker: Tracker) -> None:
         self._dataset = dataset
-        num_opened = num_opened_before(tracker, dataset.train, dataset.val)
+        num_opened = num_opened_before(tracker, *dataset.of_train_and_val)
         self.tags = _tags(dataset) | {Tag.NUM_OPENED_BEFORE: str(num_opened)}
 
     @property

@@ -1,5 +1,7 @@
 """An experiment made ready: its data loaded, every `auto` resolved."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -15,7 +17,7 @@ from imgcls.data.preprocessing import Preprocessing
 from imgcls.data.splits import SQUARES_FORMAT, Dataset, load_dataset
 from imgcls.errors import ConfigError
 from imgcls.metrics import BY_NAME, metric_named
-from imgcls.models.registry import build_model, pretrained_normalisation, resolve_model
+from imgcls.models.registry import build_models, pretrained_normalisation, resolve_model
 from imgcls.project import Project
 from imgcls.reporting.images_overview import too_few_to_score
 from imgcls.rng import derive_seed
@@ -37,6 +39,7 @@ class Prepared:
         device: where it computes.
         project: where its paths start.
         warnings: what is to be said of the images, once; see `announce`.
+        has_folds: whether it is to be trained in folds, one network for each.
     """
 
     experiment: Experiment
@@ -45,11 +48,15 @@ class Prepared:
     project: Project
     warnings: tuple[str, ...] = ()
 
-    def with_threads(self, threads: int) -> "Prepared":
+    def with_threads(self, threads: int) -> Prepared:
         """With so many CPU threads, which torch has from now on."""
         train = self.experiment.train.model_copy(update={"threads": threads})
         experiment = self.experiment.model_copy(update={"train": train})
         return replace(self, experiment=experiment, device=self.device.with_threads(threads))
+
+    @property
+    def has_folds(self) -> bool:  # noqa: D102 - in the class's docstring
+        return self.dataset.folds is not None
 
     def params(self) -> dict[str, str]:
         """What MLflow shows of the experiment; see `used_params`."""
@@ -86,8 +93,12 @@ class Prepared:
         return Preprocessing(self.dataset.channels, data.image_size, data.fit, data.mean, data.std, squares, side)
 
     def model(self, *, with_weights: bool = True) -> nn.Module:
-        """The network before training; without its starting weights where a checkpoint replaces them anyway."""
-        return build_model(
+        """The network before training; without its starting weights where a checkpoint replaces them anyway.
+
+        With folds, the networks of all folds together: an `Ensemble`.
+        """
+        return build_models(
+            self.experiment.data.num_models,
             self.experiment.model,
             num_classes=len(self.dataset.class_names),
             channels=self.dataset.channels,
@@ -96,6 +107,18 @@ class Prepared:
             file=self.project.weights(self.experiment.model) if with_weights else None,
             with_weights=with_weights,
         )
+
+    def of_fold(self, number: int) -> Prepared:
+        """The run that trains the model of one fold, from 1, up to the epoch that is one for all folds.
+
+        Where that epoch is known only once all folds have run, the model keeps the weights of every epoch.
+        """
+        data, train = self.experiment.data, self.experiment.train
+        epochs = {} if train.score_epoch else {"score_epoch": train.epochs, "save_from_epoch": 1}
+        experiment = self.experiment.model_copy(
+            update={"data": data.model_copy(update={"fold": number}), "train": train.model_copy(update=epochs)}
+        )
+        return replace(self, experiment=experiment, dataset=self.dataset.of_fold(number))
 
     def _class_weights(self) -> torch.Tensor | None:
         if self.experiment.train.class_weights == "none":
@@ -114,13 +137,18 @@ def prepare(experiment: Experiment, project: Project, squares: int = SQUARES_FOR
         InputError: whatever makes the experiment impossible here.
     """
     # Cheap refusals first: a wrong depth should not wait for a thousand images to be decoded.
+    _check_epoch_of_folds(experiment)
     channels = 1 if experiment.data.channels == 1 else 3
     resolve_model(experiment.model, channels, experiment.data.image_size)
     project.weights(experiment.model)
     device = prepare_device(experiment.train)
     is_open = experiment.train.threads == "auto" and device.torch_device.type == "cpu" and device.threads > 1
-    dataset, warnings = cached_dataset(experiment.data, experiment.augment, project, squares)
-    _check_metric(experiment.search.metric, dataset)
+    of_all_folds = experiment.data.model_copy(update={"fold": 0})
+    dataset, warnings = cached_dataset(of_all_folds, experiment.augment, project, squares)
+    if experiment.data.fold:
+        dataset = dataset.of_fold(experiment.data.fold)
+    for of_model in map(dataset.of_fold, range(1, dataset.num_folds + 1)) if dataset.num_folds else (dataset,):
+        _check_metric(experiment.search.metric, of_model)
     model = resolve_model(experiment.model, dataset.channels, experiment.data.image_size)
     mean, std = dataset.mean, dataset.std
     if (pretrained := pretrained_normalisation(model)) is not None:
@@ -135,11 +163,33 @@ def prepare(experiment: Experiment, project: Project, squares: int = SQUARES_FOR
                     "device": str(device.torch_device),
                     "threads": "auto" if is_open else device.threads,
                     "precision": "bfloat16" if device.autocast else "float32",
+                    "score_epoch": _score_epoch(experiment),
                 }
             ),
         }
     )
     return Prepared(resolved, dataset, device, project, warnings)
+
+
+def _check_epoch_of_folds(experiment: Experiment) -> None:
+    """Refuses folds that would end at an epoch each.
+
+    Raises:
+        ConfigError: naming the keys.
+    """
+    if experiment.data.folds and experiment.train.patience:
+        raise ConfigError(
+            f"train.patience = {experiment.train.patience} would end each of the folds (data.folds = "
+            f"{experiment.data.folds}) at an epoch of its own, and one epoch has to hold for all; set train.patience = "
+            'to 0. train.folds_epoch = "best" keeps the best epoch of their mean curve'
+        )
+
+
+def _score_epoch(experiment: Experiment) -> int:
+    """With folds, the last epoch is the one that is kept, unless another is asked for."""
+    train = experiment.train
+    is_last = experiment.data.folds and train.folds_epoch == "last"
+    return train.score_epoch or (train.epochs if is_last else 0)
 
 
 def _check_metric(name: str, dataset: Dataset) -> None:

@@ -2,14 +2,14 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from imgcls.data.image_set import DecodedImages
 from imgcls.metrics import ACCURACY, metric_named, reported
@@ -17,7 +17,7 @@ from imgcls.record import Artifact, MetricName, Tag, best_name, ends_of
 from imgcls.reporting import training_figures
 from imgcls.reporting.cautions import caution_tags, cautions, flat_cautions
 from imgcls.reporting.drawing import pictures_of, save_png
-from imgcls.reporting.methods_section import schedule_words, start_words
+from imgcls.reporting.methods_section import schedule_words, scored_by_folds, start_words
 from imgcls.reporting.rounding import score_text
 from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared
@@ -110,36 +110,50 @@ class RecordWriter:
         `val_logits`, (N, K), are those that they give on val. Returns the digest of the checkpoint.
         """
         fit = temperature_fit(self._on_val(val_logits))
+        return self.save_model(name, state.scored_model, state.history[-1], fit)
+
+    def save_model(self, name: str, model: nn.Module, of: EpochResult, fit: TemperatureFit) -> str:
+        """Writes a model into the record as it was after an epoch, and returns the digest of the checkpoint."""
         content = {
             "config": self._prepared.experiment.to_toml(),
             "class_names": list(self._prepared.dataset.class_names),
             "preprocessing": self._prepared.preprocessing().to_plain(),
             "temperature": fit.temperature,
             "temperature_gain": fit.gain,
-            "epoch": state.epoch,
-            "metrics": state.history[-1].metrics(),
-            "model": state.scored_model.state_dict(),
+            "epoch": of.epoch,
+            "metrics": of.metrics(),
+            "model": model.state_dict(),
         }
         with self._run.artifact(name) as path:
             save_checkpoint(path, content)
             return checkpoint_digest(path)
 
-    def end(self, state: TrainState, best_logits: NDArray[np.float32], fit: TemperatureFit | None = None) -> Finished:
+    def end(
+        self,
+        history: Sequence[EpochResult],
+        best: EpochResult,
+        best_logits: NDArray[np.float32],
+        fit: TemperatureFit | None = None,
+    ) -> Finished:
         """Writes the record of a run after its last epoch.
 
         Args:
-            state: after that epoch.
-            best_logits: float32 (N, K), of val at the kept epoch.
+            history: its epochs.
+            best: that whose weights are kept.
+            best_logits: float32 (N, K), of val at that epoch. With folds, each row is of the model of the image's fold;
+                rows of folds that have not run are NaN.
             fit: the temperature in the best checkpoint, where an earlier sitting wrote that: another device may give
                 other last bits of the logits. By default it is fitted on `best_logits`.
         """
         experiment, dataset, run = self._prepared.experiment, self._prepared.dataset, self._run
-        metric, val = experiment.search.metric, dataset.val
-        best = state.kept(experiment.train, metric)
-        predictions = self._on_val(best_logits)
+        metric, rows = experiment.search.metric, np.flatnonzero(~np.isnan(best_logits).any(axis=1))
+        val, folds = dataset.val, dataset.folds
+        if is_part := len(rows) < len(val):
+            val, best_logits, folds = val.rows(rows), best_logits[rows], None if folds is None else folds[rows]
+        predictions = Predictions(best_logits, val.labels, val.groups)
         intervals, fit = _val_intervals(predictions, metric), fit or temperature_fit(predictions)
         scores = {name: best.value(name) for name in reported(metric)}
-        scores |= interval_ends(intervals, has_groups=bool(val.groups))
+        scores |= interval_ends(intervals, has_groups=bool(val.groups) or is_part)
         run.log_metrics(
             {
                 **{best_name(name): value for name, value in scores.items()},
@@ -147,19 +161,19 @@ class RecordWriter:
                 **temperature_metrics(fit),
                 **self._images.metrics,
             },
-            step=state.epoch,
-            at=state.history[-1].ended,
+            step=history[-1].epoch,
+            at=history[-1].ended,
         )
-        table = prediction_table(val, best_logits, dataset.class_names, fit.temperature)
+        table = prediction_table(val, best_logits, dataset.class_names, fit.temperature, folds)
         run.log_text(Artifact.VAL_PREDICTIONS, table.to_csv(index=False))
         if run.outcome == "completed":
             self._write_numbers(predictions, fit.temperature)
-        history = [{"epoch": float(result.epoch), **result.metrics()} for result in state.history]
+        points = [{"epoch": float(result.epoch), **result.metrics()} for result in history]
         with pictures_of(run.run_id):
-            curves = training_figures.learning_curves(history, best.epoch, metric_named(metric))
+            curves = training_figures.learning_curves(points, best.epoch, metric_named(metric))
             run.log_bytes(Artifact.CURVES, save_png(curves, cut=False))
         self._describe(self._best_in_words(best, intervals))
-        return Finished(run.run_id, run.outcome, best, state.epoch, intervals, caution_tags(self._images.tags))
+        return Finished(run.run_id, run.outcome, best, history[-1].epoch, intervals, caution_tags(self._images.tags))
 
     def pause(self, state: TrainState, best_logits: Tensor | None) -> Finished:
         """The record of a run that is paused: what it waits for, and nothing that its end would write again.
@@ -194,6 +208,8 @@ class RecordWriter:
         chosen = "This epoch was chosen by val, so its val score is not an unbiased one."
         if self._prepared.experiment.train.score_epoch:
             chosen = "This epoch was fixed before the run began."
+        if num := self._prepared.dataset.num_folds:
+            chosen = f"{chosen} {scored_by_folds(num)}"
         words, metric = [], self._prepared.experiment.search.metric
         for name in dict.fromkeys((metric, *reported(metric))):
             text = score_text(best.value(name), intervals.get(name), intervals[ACCURACY.on_val])
@@ -207,8 +223,8 @@ class RecordWriter:
         size = experiment.data.image_size
         layers = f", {model.depth} layers, width {model.width}" if model.depth else ""
         lines = [
-            f"**{experiment.name}**: `{model.name}`{layers}, on {len(dataset.train)} train and {len(dataset.val)} val "
-            f"images of {size} x {size} pixels in {len(dataset.class_names)} classes ({experiment.data.source}).",
+            f"**{experiment.name}**: `{model.name}`{layers}, on {self._images_in_words()} "
+            f"of {size} x {size} pixels in {len(dataset.class_names)} classes ({experiment.data.source}).",
             f"{start_words(model.weights)}, {schedule_words(experiment.params())}, lr {experiment.train.lr:g}, batches "
             f"of {experiment.train.batch_size}, seed {experiment.train.seed}.",
         ]
@@ -220,6 +236,12 @@ class RecordWriter:
             were = "image was" if dataset.num_skipped == 1 else "images were"
             lines.append(f"{dataset.num_skipped} unreadable {were} left out.")
         self._run.describe("\n\n".join(lines))
+
+    def _images_in_words(self) -> str:
+        dataset = self._prepared.dataset
+        if dataset.num_folds:
+            return f"{len(dataset.val)} images of train and val in {dataset.num_folds} folds"
+        return f"{len(dataset.train)} train and {len(dataset.val)} val images"
 
 
 def _val_intervals(of: Predictions, metric: str) -> dict[str, Interval]:
@@ -252,7 +274,11 @@ def interval_ends(intervals: Mapping[str, Interval], *, has_groups: bool) -> dic
 
 
 def prediction_table(
-    images: DecodedImages, logits: NDArray[np.float32], class_names: tuple[str, ...], temperature: float
+    images: DecodedImages,
+    logits: NDArray[np.float32],
+    class_names: tuple[str, ...],
+    temperature: float,
+    folds: NDArray[np.int64] | None = None,
 ) -> pd.DataFrame:
     """The record writer's table of predictions: each image's name, digest, group, label, prediction, probabilities.
 
@@ -261,11 +287,13 @@ def prediction_table(
         logits: float32 (N, K), in their order.
         class_names: K names.
         temperature: by which logits are divided in the columns `calibrated/CLASS`, and not in `prob/CLASS`.
+        folds: int64 (N,), the fold of each image, where there are folds.
     """
     columns: dict[str, object] = {
         "image": images.keys,
         "digest": [row.tobytes().hex()[:16] for row in images.digests],
         **({"group": images.groups} if images.groups else {}),
+        **({} if folds is None else {"fold": folds}),
         "label": [class_names[i] for i in images.labels],
         "prediction": [class_names[i] for i in logits.argmax(axis=1)],
     }

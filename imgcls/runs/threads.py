@@ -73,6 +73,7 @@ def numbers_of_threads(most: int) -> list[int]:
 
 def measured_speeds(prepared: Prepared, numbers: Iterable[int]) -> Speeds:
     """Times steps of a run's own task with each of these numbers of threads; torch's random state stays as it was."""
+    prepared = prepared.of_fold(1) if prepared.has_folds else prepared  # each fold is trained as it is
     task, config = prepared.task(), prepared.experiment.train
     batch = quick_batch(config.batch_size, prepared.experiment.data.image_size)
     quick = replace(task, train=Loader(prepared.dataset.train, batch, prepared.device.torch_device))

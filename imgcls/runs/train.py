@@ -1,9 +1,9 @@
 """One tracked run: taken up or begun, trained, ended."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from imgcls.run_record import RunRecord
 from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import is_kept_larger, other_loss, other_squares, same_work
 from imgcls.runs.experiment_page import write_page
+from imgcls.runs.folds import FoldsTraining
 from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.rebuild import recorded_experiment
@@ -81,10 +82,11 @@ def train_run(
     tags: Mapping[str, str] | None = None,
     prune: Callable[[EpochResult], bool] = lambda _: False,
     pause_at: int = 0,
+    prune_folds: Callable[[Sequence[EpochResult]], bool] = lambda _: False,
     fresh: bool = False,
     outlook: Outlook | None = None,
 ) -> Finished:
-    """Trains one run, and leaves its whole record.
+    """Trains one run, and leaves its whole record; with folds, a run for each fold below it too.
 
     Where the newest run of the same work (config, data, tags) stopped before its end, it is taken up after the last
     step that its checkpoint holds, and ends with the same bits as if it had never stopped.
@@ -98,6 +100,7 @@ def train_run(
         prune: asked after each epoch, and about the last one once more when a run is taken up; True ends it as pruned.
         pause_at: the epoch after which it ends as paused, with its last checkpoint and without the rest of its record;
             the same call with a later epoch goes on to the same bits. 0: it is trained to its end.
+        prune_folds: with folds, asked in its place after each of them, with the kept epochs of all that have run.
         fresh: begin a new run even where there is one to take up.
         outlook: of the sweep of which it is a trial, for its progress.
 
@@ -106,7 +109,8 @@ def train_run(
         TrainingError: the loss is not finite; the run is FAILED, with the reason as a tag.
     """
     tags, identity = dict(tags or {}), _identity(prepared)
-    work = _Work(tracker, kind, name, ImageRecord(prepared.dataset, tracker), prune, pause_at, outlook)
+    images = ImageRecord(prepared.dataset, tracker)
+    work = _Work(tracker, kind, name, images, prune, pause_at, prune_folds, outlook)
     earlier = None if fresh else _unfinished(prepared, tracker, {Tag.KIND: kind, **tags}, identity)
     # Another process may be training the same, so begin another run. Nobody else trains what is below a sweep or a run.
     if earlier is not None and (Tag.PARENT in tags or not tracker.is_running(earlier)):
@@ -114,6 +118,8 @@ def train_run(
             with tracker.reopen_run(earlier.run_id) as run:
                 _remove_leftovers(run)
                 begun = _as_begun(prepared, tracker, earlier)
+                if begun.has_folds:
+                    return _train_folds(run, begun, work, earlier.params)
                 snapshot = _last_snapshot(tracker, earlier, begun.device)
                 training = _Training(run, begun, work)
                 return training.begin(earlier.params) if snapshot is None else training.go_on(snapshot)
@@ -123,6 +129,8 @@ def train_run(
     with tracker.start_run(prepared.experiment.name, kind=kind, name=name, tags=tags, identity=identity) as run:
         if kind == "train":
             write_page(prepared.experiment, tracker)
+        if prepared.has_folds:
+            return _train_folds(run, prepared, work, recorded={})
         return _Training(run, prepared, work).begin(recorded={})
 
 
@@ -136,7 +144,32 @@ class _Work:
     images: ImageRecord
     prune: Callable[[EpochResult], bool]
     pause_at: int
+    prune_folds: Callable[[Sequence[EpochResult]], bool]
     outlook: Outlook | None
+
+
+def _train_folds(run: Run, prepared: Prepared, work: _Work, recorded: Mapping[str, str]) -> Finished:
+    """Trains a run in folds; `recorded` are the params that it has already."""
+
+    def train_fold(of_fold: Prepared, number: int) -> Finished:
+        name = f"{work.name}, fold {number} of {prepared.dataset.num_folds}"
+        tags = {Tag.PARENT: run.run_id, Tag.FOLD: str(number)}
+        outlook = work.outlook and replace(work.outlook, fold=number, num_folds=prepared.dataset.num_folds)
+        return train_run(of_fold, work.tracker, kind="fold", name=name, tags=tags, outlook=outlook)
+
+    RecordWriter(run, prepared, work.images).start(recorded)
+    if work.kind == "train":
+        work.images.write_near_duplicates(run)
+    finished = FoldsTraining(run, prepared, work.tracker, work.images, train_fold, work.prune_folds).train()
+    return _drawn(run, prepared, work, finished)
+
+
+def _drawn(run: Run, prepared: Prepared, work: _Work, finished: Finished) -> Finished:
+    """Draws the pictures of a run that is complete, if it is to have some."""
+    if finished.outcome == "completed" and has_figures(work.kind, prepared.experiment):
+        with pictures_of(run.run_id):
+            write_val_figures(run, prepared, work.tracker)
+    return finished
 
 
 MADE_BY_THE_MACHINE = ("train.device", "train.precision", "train.threads")
@@ -289,11 +322,8 @@ class _Training:
             after = f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"epoch {state.epoch}"
             raise Interrupted(f"stopped by {by} after {after}")
         best = (self._best_logits.numpy(),) if self._best_logits is not None else self._predict_with_best()
-        finished = self._record.end(state, *best)
-        if finished.outcome == "completed" and has_figures(self._work.kind, self._prepared.experiment):
-            with pictures_of(self._run.run_id):
-                write_val_figures(self._run, self._prepared, self._work.tracker)
-        return finished
+        finished = self._record.end(state.history, state.kept(self._task.config, self._task.metric), *best)
+        return _drawn(self._run, self._prepared, self._work, finished)
 
     def _loop(self, state: TrainState) -> Outcome | None:
         """Trains until the last epoch, a stop, a pause or the pruner ends it.

@@ -110,6 +110,8 @@ def _maps(
 ) -> NDArray[np.float32]:
     """Grad-CAM of val images for the classes that they are taken for: float32 (M, h, w)."""
     device, val = prepared.device, prepared.dataset.val
+    if prepared.has_folds:
+        raise NoMapError("Grad-CAM has nothing to show: the models of several folds have no map together")
     network = device.place(prepared.model(with_weights=False)).eval()
     with tracker.fetch(record.run_id, Artifact.BEST) as path:
         checkpoint = load_checkpoint(path, device.torch_device, recorded_digest=record.tags.get(Tag.BEST_SHA256))

@@ -183,8 +183,9 @@ class Driver:
     def _tell(self, outcome: TrialOutcome) -> None:
         if outcome.interrupted:  # its worker was lost, and nobody else will end its run
             for record in self._tracker.find({Tag.KIND: "trial", **outcome.job.tags}):
-                if record.outcome in ("running", "interrupted"):
-                    self._tracker.close_run(record.run_id, "failed", outcome.error)
+                for run in (record, *self._tracker.children(record.run_id, "fold")):
+                    if run.outcome in ("running", "interrupted"):
+                        self._tracker.close_run(run.run_id, "failed", outcome.error)
         if outcome.finished is None:
             self._study.tell_of_failure(outcome.job.number, outcome.error)
         else:

@@ -1,5 +1,6 @@
 """The Optuna study of a sweep: its pruner, its trials and their values, and what came of them."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -8,7 +9,8 @@ from typing import Literal
 
 import optuna
 import pandas as pd
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import RandomSampler
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -219,12 +221,25 @@ def direction(experiment: Experiment) -> Literal["minimize", "maximize"]:
 
 
 def make_pruner(experiment: Experiment, warmup: int) -> BasePruner:
-    """The study's pruner, which judges no trial before `warmup` completed epochs."""
-    if experiment.search.pruner in ("none", "halving") or warmup >= experiment.train.epochs:
+    """The study's pruner, which judges no trial before `warmup` completed epochs; with folds its steps are folds."""
+    if experiment.search.pruner == "wilcoxon":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # that its interface may change
+            return WilcoxonPruner(p_threshold=P_THRESHOLD)
+    num_folds = experiment.data.num_models
+    steps, warmup = (num_folds, 0) if num_folds > 1 else (experiment.train.epochs, warmup)
+    if experiment.search.pruner in ("none", "halving") or warmup >= steps:
         return NopPruner()
     if experiment.search.pruner == "median":
         return MedianPruner(n_startup_trials=5, n_warmup_steps=warmup)
-    return HyperbandPruner(min_resource=max(1, warmup), max_resource=experiment.train.epochs, reduction_factor=3)
+    return HyperbandPruner(min_resource=max(1, warmup), max_resource=steps, reduction_factor=3)
+
+
+P_THRESHOLD = 0.1
+"""The p-value of Wilcoxon's signed-rank test below which a study's trial in folds is worse than the best one so far.
+
+Four folds that are all worse give 1/16, and three give 1/8, so a trial ends after four folds at the earliest.
+"""
 
 
 def only_one(root: Path, study: str) -> AbstractContextManager[None]:

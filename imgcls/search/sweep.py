@@ -99,6 +99,7 @@ class Sweep:
                 f"{experiment.name} has no [search.space]; name at least one key, such as "
                 '"train.lr" = { low = 1e-4, high = 1e-2, log = true }'
             )
+        _check_pruner(experiment)
         check_space(experiment, tracker.project)
         self.experiment = experiment
         self.tracker = tracker
@@ -278,6 +279,27 @@ class Sweep:
 
 SAMPLER = "search.sampler"
 """Key whose `auto` a sweep decides once and records; a later sitting may want another number of trials."""
+
+
+def _check_pruner(experiment: Experiment) -> None:
+    """Refuses a pruner whose steps these trials do not have.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    pruner, num_models = experiment.search.pruner, experiment.data.num_models
+    if pruner == "halving" and num_models > 1:
+        raise ConfigError(
+            f"search.pruner = {pruner!r} pauses trials after epochs, and with data.folds = {num_models} the steps of a "
+            'trial are folds; set search.pruner = "wilcoxon", the default with folds'
+        )
+    if pruner == "wilcoxon" and num_models == 1:
+        keys = "data.fold is set" if experiment.data.fold else "data.folds = 0"
+        raise ConfigError(
+            f"search.pruner = {pruner!r} compares the folds of two trials, and {keys}; train in folds "
+            '(--set data.folds=5), or set search.pruner = "median"'
+        )
+
 
 NOT_IDENTITY = (
     "search.trials", "search.timeout", "search.workers", "search.max_paused", "search.keep_pruned",

@@ -188,14 +188,18 @@ def _leaderboard(sweep: RunRecord, selection: Selection, board: pd.DataFrame) ->
     metric = metric_named(selection.metric)
     own = f" The interval of the {metric.words}: {metric.method}." if metric is not ACCURACY and metric.method else ""
     note = (
-        f"Accuracies with {method} over {num_val} val images.{own} Each score is that of the epoch which val "
-        f"selected, and it {first}."
+        f"Accuracies with {method} over {num_val} val images.{own} Each score is that of "
+        f"{_which_epoch(sweep)}, and it {first}."
     )
     return frame_table(with_intervals(board, num_val)), warned(note, cautions(sweep.tags))
 
 
 STARTED_WARM = "The search started from the best configurations of an earlier one."
 """What the methods paragraph of a sweep report says of a warm start; the number of trials says the rest."""
+
+
+def _which_epoch(sweep: RunRecord) -> str:
+    return "its best epoch" if sweep.params.get("train.score_epoch", "0") == "0" else "an epoch fixed beforehand"
 
 
 def _methods(sweep: RunRecord, selection: Selection, best_trial: RunRecord, searched: Mapping[str, str]) -> str:
@@ -205,7 +209,7 @@ def _methods(sweep: RunRecord, selection: Selection, best_trial: RunRecord, sear
     return " ".join(
         (
             f"The configuration was searched by {metric.removeprefix('val/')} on {sweep.num_val} "
-            f"validation images in {_num_trials(selection)} ({escaped(ranges)}), each scored at its best epoch. "
+            f"validation images in {_num_trials(selection)} ({escaped(ranges)}), each scored at {_which_epoch(sweep)}. "
             f"The best of them, trial {best_trial.trial}, reached {val_score(best_trial, metric)}; "
             "measured on the images that selected, it is optimistic.",
             *([_confirmed_in_words(confirmation)] if confirmation else []),

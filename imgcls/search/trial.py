@@ -1,14 +1,15 @@
 """One trial, in whatever process runs it: attaches to the study, trains, reports each epoch."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from statistics import fmean
 
 from imgcls.config.keys import Experiment
 from imgcls.errors import TrainingError
-from imgcls.metrics import ACCURACY
+from imgcls.metrics import ACCURACY, reported
 from imgcls.record import UNKNOWN, Artifact, Tag
 from imgcls.reporting.run_progress import Outlook
 from imgcls.reporting.run_scores import best_interval
@@ -78,6 +79,13 @@ def _train(job: TrialJob, tracker: Tracker) -> Finished:
             return bool(job.ends) or promotion.is_hopeless(job.number, job.experiment.search.trials)
         return bool(job.ends) or trial.should_prune()
 
+    def prune_folds(folds: Sequence[EpochResult]) -> bool:
+        scores = [fold.value(job.experiment.search.metric) for fold in folds]
+        # Wilcoxon's test pairs the folds of two trials; the others compare what trials have reached.
+        is_paired = job.experiment.search.pruner == "wilcoxon"
+        trial.report(scores[-1] if is_paired else fmean(scores), step=len(scores))
+        return trial.should_prune()
+
     return train_run(
         prepare(job.experiment, tracker.project),
         tracker,
@@ -86,6 +94,7 @@ def _train(job: TrialJob, tracker: Tracker) -> Finished:
         tags={**job.tags, Tag.PARENT: job.study.sweep_run_id, Tag.VALUES: values},
         prune=prune,
         pause_at=job.pause_at,
+        prune_folds=prune_folds,
         outlook=job.outlook,
     )
 
@@ -104,10 +113,10 @@ def trial_name(number: int, values: Mapping[str, object]) -> str:
 
 def _remove_checkpoints(run_id: str, tracker: Tracker) -> None:
     """Only once the run has ended: until then it would be taken up from them. A store elsewhere keeps them."""
-    folder = tracker.get(run_id).folder
-    if folder is not None:
-        for path in (folder / Artifact.BEST).parent.glob("*"):
-            path.unlink(missing_ok=True)
+    for record in (tracker.get(run_id), *tracker.children(run_id, "fold")):
+        if record.folder is not None:
+            for path in (record.folder / Artifact.BEST).parent.glob("*"):
+                path.unlink(missing_ok=True)
 
 
 def _recorded(job: TrialJob, tracker: Tracker) -> Finished | None:
@@ -125,6 +134,7 @@ def _recorded(job: TrialJob, tracker: Tracker) -> Finished | None:
     epoch, metric = record.best_epoch, job.experiment.search.metric
     histories = {name: dict(tracker.history(record.run_id, name)) for name in EPOCH_METRICS if name in record.metrics}
     at_best = {name: points[epoch] for name, points in histories.items() if epoch in points}
+    at_best |= {name: record.best(name) for name in reported(metric)}  # of folds, those of all images together
     intervals = {name: best_interval(record, name) for name in (ACCURACY.on_val, metric)}
     return Finished(
         record.run_id, record.outcome, EpochResult.recorded(epoch, at_best), max(histories[metric]),

@@ -133,7 +133,8 @@ def new_share(prepared: Prepared, search: SearchConfig, train: TrainConfig, tria
         workers = max(1, min(_num_gpus(train), trials // 2)) if search.workers == "auto" else search.workers
         return _divided(workers, train)
     cores = most_threads() if train.threads else prepared.device.threads
-    wanted = Wanted(search.workers, train.threads, cores, trials, train.last_epoch * len(prepared.dataset.train))
+    images = train.last_epoch * len(prepared.dataset.train) * max(1, prepared.dataset.num_folds - 1)
+    wanted = Wanted(search.workers, train.threads, cores, trials, images)
     if not wanted.to_measure:
         workers = wanted.numbers_of_workers()[0]
         return Share(workers, wanted.numbers_of_threads(workers)[0])

@@ -90,7 +90,7 @@ def trained_record(run_id: str, tracker: Tracker) -> RunRecord:
 
 
 def newest_runs(tracker: Tracker, experiment: str | None, limit: int | None) -> list[RunRecord]:
-    """Finds the newest runs of the record, the newest first.
+    """Finds the newest runs of the record, the newest first; folds are left out, since their run stands for them.
 
     Args:
         tracker: the record.
@@ -104,13 +104,24 @@ def newest_runs(tracker: Tracker, experiment: str | None, limit: int | None) -> 
         raise InputError(f"{experiment!r} names no experiment; give the name of an MLflow experiment, or None for all")
     if limit is not None and not (isinstance(limit, int) and 1 <= limit <= MOST_RUNS):
         raise InputError(f"limit = {limit!r}: give a whole number from 1 to {MOST_RUNS}, or None for all runs")
-    records = tracker.find({}, experiment=experiment, newest=limit)[::-1]
+    records = _newest_but_folds(tracker, experiment, limit)
     if experiment is not None and not records:
         with_runs = sorted({record.experiment for record in tracker.find({})})
         near = did_you_mean(experiment, with_runs)
         there = ", ".join(with_runs) or "none"
         raise InputError(f"no runs of an experiment {experiment!r} in this store{near}; experiments with runs: {there}")
     return records
+
+
+def _newest_but_folds(tracker: Tracker, experiment: str | None, limit: int | None) -> list[RunRecord]:
+    """The newest runs, the newest first; where folds stand among them, more are asked for."""
+    asked = limit
+    while True:
+        found = tracker.find({}, experiment=experiment, newest=asked)[::-1]
+        records = [record for record in found if record.kind != "fold"]
+        if limit is None or asked is None or len(records) >= limit or len(found) < asked:
+            return records[:limit]
+        asked = min(2 * asked, MOST_RUNS) if asked < MOST_RUNS else None
 
 
 def newest_begun(tracker: Tracker) -> RunRecord | None:

@@ -1,0 +1,26 @@
+"""An ensemble: several networks that answer together, by the mean of their probabilities."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class Ensemble(nn.Module):
+    """An ensemble of networks of one kind: images (B, C, S, S) -> logits (B, K), whose softmax is their mean softmax.
+
+    The logits are the logarithms of the mean probabilities, so whatever takes a network's logits takes these too.
+
+    Args:
+        members: networks, images -> logits (B, K); the first is that of fold 1.
+    """
+
+    def __init__(self, members: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logarithms of the mean probabilities, float32 (B, K)."""
+        each = torch.stack([torch.log_softmax(member(images).float(), dim=1) for member in self.members])
+        return torch.logsumexp(each, dim=0) - math.log(len(self.members))

@@ -1,0 +1,159 @@
+"""A run in folds: a model for each fold, below it in the record, and what these models are together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgcls.data.loader import Loader
+from imgcls.errors import DamagedError
+from imgcls.metrics import val_scores
+from imgcls.models.ensemble import Ensemble
+from imgcls.record import Artifact, MetricName, Tag
+from imgcls.run_record import RunRecord
+from imgcls.runs.image_record import ImageRecord
+from imgcls.runs.prepare import Prepared
+from imgcls.runs.record_writer import Finished, RecordWriter
+from imgcls.statistics.predictions import Predictions
+from imgcls.statistics.temperature import TemperatureFit
+from imgcls.tracking.run import Run
+from imgcls.tracking.store import Tracker
+from imgcls.training.checkpoint import load_checkpoint
+from imgcls.training.epoch import EPOCH_METRICS, EpochResult
+from imgcls.training.loop import predict
+
+log = logging.getLogger(__name__)
+
+NOT_FITTED = TemperatureFit(1.0, 0.0)
+"""Temperature of the models of all folds together: none can be fitted, since they were not scored on val together."""
+
+
+@dataclass(frozen=True)
+class FoldsTraining:
+    """A run in folds as it trains: one fold after the other, then all of them together.
+
+    Attributes:
+        run: that stands for all folds.
+        prepared: its experiment.
+        tracker: where the record goes.
+        images: what the record says of them.
+        train_fold: trains the model of one fold, or goes on with it: (prepared for the fold, its number) -> result.
+        prune: told of each fold as it has run, with the kept epochs of all that have; True ends the run as pruned.
+    """
+
+    run: Run
+    prepared: Prepared
+    tracker: Tracker
+    images: ImageRecord
+    train_fold: Callable[[Prepared, int], Finished]
+    prune: Callable[[Sequence[EpochResult]], bool]
+
+    def train(self) -> Finished:
+        """Trains every fold that has not run yet, and writes what they are together.
+
+        Raises:
+            Interrupted: a stop was requested; the same call goes on with the fold that was under way.
+            TrainingError: a fold cannot go on.
+        """
+        num_folds, done = self.prepared.dataset.num_folds, list[Finished]()
+        for number in range(1, num_folds + 1):
+            done.append(self._trained(number))
+            if self.prune([fold.best for fold in done]) and number < num_folds:
+                self.run.outcome = "pruned"
+                break
+        return self._end([self.tracker.get(fold.run_id) for fold in done])
+
+    def _trained(self, number: int) -> Finished:
+        """The result of a fold, which may have run in an earlier sitting."""
+        tags = {Tag.KIND: "fold", Tag.PARENT: self.run.run_id, Tag.FOLD: str(number), Tag.OUTCOME: "completed"}
+        if found := self.tracker.find(tags, newest=1):
+            record = found[-1]
+            result = _history(record, self.tracker)[record.best_epoch - 1]
+            return Finished(record.run_id, record.outcome, result, result.epoch, {})
+        return self.train_fold(self.prepared.of_fold(number), number)
+
+    def _end(self, folds: Sequence[RunRecord]) -> Finished:
+        """Writes the record of the run: means over its folds, and the scores of all images at the one epoch."""
+        metric, record = self.prepared.experiment.search.metric, RecordWriter(self.run, self.prepared, self.images)
+        history = _means([_history(fold, self.tracker) for fold in folds], ended=folds[-1].ended or 0)
+        has_fixed_epoch = bool(self.prepared.experiment.train.score_epoch)
+        kept = history[-1] if has_fixed_epoch else min(history, key=lambda result: result.rank(metric))
+        ensemble = self._together(folds, kept.epoch)
+        logits = out_of_fold_logits(ensemble, self.prepared)
+        best = self._on_all_images(kept, logits)
+        tags: dict[str, str] = {}
+        if self.run.outcome != "pruned":
+            tags[Tag.BEST_SHA256] = record.save_model(Artifact.BEST, ensemble, best, NOT_FITTED)
+        for result in history:
+            self.run.log_metrics(result.metrics(), step=result.epoch, tags=tags, at=result.ended)
+        finished = record.end(history, best, logits, NOT_FITTED)
+        self._remove_epochs(folds)
+        return finished
+
+    def _together(self, folds: Sequence[RunRecord], epoch: int) -> Ensemble:
+        """The models of the folds that have run, after an epoch."""
+        ensemble = Ensemble(self.prepared.of_fold(number + 1).model(with_weights=False) for number in range(len(folds)))
+        for fold, member in zip(folds, ensemble.members, strict=True):
+            name = Artifact.BEST if fold.best_epoch == epoch else Artifact.EPOCH.format(epoch)
+            digest = fold.tags.get(Tag.BEST_SHA256) if name == Artifact.BEST else None
+            with self.tracker.fetch(fold.run_id, name) as path:
+                member.load_state_dict(load_checkpoint(path, recorded_digest=digest)["model"])
+        return ensemble
+
+    def _on_all_images(self, kept: EpochResult, logits: NDArray[np.float32]) -> EpochResult:
+        """The epoch that is kept, with its scores on the images of all folds that have run, taken together."""
+        has_run = ~np.isnan(logits).any(axis=1)
+        of = Predictions(logits[has_run], self.prepared.dataset.val.labels[has_run])
+        return replace(kept, val=val_scores(of, self.prepared.experiment.search.metric))
+
+    def _remove_epochs(self, folds: Sequence[RunRecord]) -> None:
+        """Weights of epochs that were kept only until the one epoch was known; a store elsewhere keeps them."""
+        if not self.prepared.experiment.train.score_epoch and not self.prepared.experiment.train.save_from_epoch:
+            for fold in folds:
+                for path in (fold.folder / Artifact.BEST).parent.glob("epoch_*.pt") if fold.folder else ():
+                    path.unlink(missing_ok=True)
+
+
+def out_of_fold_logits(ensemble: Ensemble, prepared: Prepared) -> NDArray[np.float32]:
+    """The logits of a run in folds on val, in batches as each fold had them: of each image by the model of its fold.
+
+    Args:
+        ensemble: its models, the first of fold 1; where there are fewer models than folds, the others have not run.
+        prepared: its experiment.
+
+    Returns:
+        float32 (N, K); NaN in the rows of folds that have no model.
+    """
+    dataset, device, batch_size = prepared.dataset, prepared.device, prepared.experiment.train.eval_batch_size
+    logits = np.full((len(dataset.val), len(dataset.class_names)), np.nan, np.float32)
+    for number, member in enumerate(ensemble.members, 1):
+        rows = dataset.rows_of_fold(number)
+        loader = Loader(dataset.val.rows(rows), batch_size, device.torch_device)
+        logits[rows] = predict(device.place(member), loader, prepared.normalise(), device).numpy()
+    return logits
+
+
+def _history(fold: RunRecord, tracker: Tracker) -> list[EpochResult]:
+    """The epochs of a fold as it recorded them."""
+    points = {name: dict(tracker.history(fold.run_id, name)) for name in EPOCH_METRICS if name in fold.metrics}
+    epochs = sorted(points[MetricName.TRAIN_LOSS])
+    return [
+        EpochResult.recorded(epoch, {name: of[epoch] for name, of in points.items() if epoch in of}) for epoch in epochs
+    ]
+
+
+def _means(histories: Sequence[Sequence[EpochResult]], ended: int) -> list[EpochResult]:
+    """The mean of each metric over the folds, epoch by epoch; the same `ended` for all, in milliseconds since 1970."""
+    if len({len(history) for history in histories}) != 1:
+        raise DamagedError(f"the folds recorded {', '.join(str(len(of)) for of in histories)} epochs, and not as many")
+    means = []
+    for of_epoch in zip(*histories, strict=True):
+        metrics = [result.metrics() for result in of_epoch]
+        mean = {name: fmean(of[name] for of in metrics) for name in metrics[0]}
+        means.append(replace(EpochResult.recorded(of_epoch[0].epoch, mean), ended=ended))
+    return means
