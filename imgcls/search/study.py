@@ -96,7 +96,8 @@ class SweepStudy:
     Args:
         place: where it is.
         experiment: that is searched, with overrides.
-        has_groups: whether the val images come in groups, so that each accuracy needs an interval of its own.
+        has_groups: whether the val images come in groups or in folds, so that each accuracy needs an interval of its
+            own.
         sampler: what an earlier sitting resolved `search.sampler` to; by default that is decided here.
     """
 

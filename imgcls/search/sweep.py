@@ -145,7 +145,10 @@ class Sweep:
         sampler = self.tracker.get(run_id).params.get(SAMPLER, self._sampler)
         if self.experiment.search.sampler == "auto":
             log.info('search.sampler = "auto": %s, for the whole study', sampler)
-        return SweepStudy(place, self._shared, has_groups=bool(self.prepared.dataset.val.groups), sampler=sampler)
+        dataset = self.prepared.dataset
+        # A trial in folds that ended early was scored on the images of some folds alone.
+        has_intervals = bool(dataset.val.groups) or bool(dataset.num_folds)
+        return SweepStudy(place, self._shared, has_groups=has_intervals, sampler=sampler)
 
     # --- before ---
 

@@ -83,7 +83,8 @@ def _train(job: TrialJob, tracker: Tracker) -> Finished:
         scores = [fold.value(job.experiment.search.metric) for fold in folds]
         # Wilcoxon's test pairs the folds of two trials; the others compare what trials have reached.
         is_paired = job.experiment.search.pruner == "wilcoxon"
-        trial.report(scores[-1] if is_paired else fmean(scores), step=len(scores))
+        if len(scores) not in reported:
+            trial.report(scores[-1] if is_paired else fmean(scores), step=len(scores))
         return trial.should_prune()
 
     return train_run(
