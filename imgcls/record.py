@@ -103,7 +103,9 @@ class Tag:
     SPLIT_ORIGINS = _tag(
         "imgcls.split_origins", WITH_IMAGES, "JSON, split -> where it came from if not from the source"
     )
-    NUM_TRAIN = _tag("imgcls.num_train", WITH_IMAGES, "train images")
+    NUM_TRAIN = _tag(
+        "imgcls.num_train", WITH_IMAGES, "train images; with folds, those of train and val, as is `imgcls.num_val`"
+    )
     NUM_VAL = _tag("imgcls.num_val", WITH_IMAGES, "val images")
     NUM_TEST = _tag("imgcls.num_test", JUDGED, "test images that it opened")
     NUM_VAL_GROUPS = _tag("imgcls.num_val_groups", ALL, "groups of val images, where `data.groups` names groups")

@@ -7,6 +7,7 @@ OTHER_NAMES = {
     "data.channels": "in_channels in_chans num_channels n_channels",
     "data.val_fraction": "val_split val_size val_ratio val_pct validation_split validation_fraction val_frac valid_pct",
     "data.test_fraction": "test_split test_size test_ratio test_pct test_frac",
+    "data.folds": "num_folds n_folds kfold k_fold k_folds n_splits cv cross_validation",
     "data.groups": "group group_by patients",
     "model.name": "arch architecture backbone net network model_name encoder model",
     "model.depth": "layers num_layers n_layers",
