@@ -291,6 +291,7 @@ def test_equal_means_go_by_the_lower_loss_and_then_by_the_number(metric, scores,
 
 def test_every_name_that_runs_of_all_kinds_leave_is_on_the_page(found):
     evaluate(found.single, found.project.tracker)
+    found.project.train("data.folds=2", "train.epochs=1", "train.warmup_epochs=0")
     init("pictures", write_classes(found.project.root / "pictures", {"a": 12, "b": 12}), 60.0, found.project.root)
     assert {record.kind for record in found.project.tracker.find({})} == set(ALL)
     assert off_the_page(found.project.client) == set()
