@@ -153,7 +153,9 @@ def test_a_study_that_was_killed_draws_what_one_that_was_not_draws(sampler, tmp_
     experiment = searching(FEW, sampler=sampler)
 
     def opened(name):
-        return SweepStudy(StudyPlace(tmp_path, name, "0" * 32, 0), experiment, has_groups=False)
+        return SweepStudy(
+            StudyPlace(tmp_path, name, "0" * 32, pruner_warmup=0, num_epochs=3), experiment, has_groups=False
+        )
 
     def sitting(name, kill=""):
         """Runs one trial, or a part of it; gives its values."""
