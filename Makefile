@@ -22,8 +22,8 @@ $(VENV)/.installed: pyproject.toml
 
 setup: $(VENV)/.installed  ## create .venv and install everything into it
 
-sweep: setup  ## search, tracked and resumable: make sweep [EXPERIMENT=name] [TRIALS=n]
-	$(BIN)/python -m imgcls sweep $(EXPERIMENT) $(if $(TRIALS),--trials $(TRIALS))
+sweep: setup  ## search, tracked and resumable: make sweep [EXPERIMENT=name] [TRIALS=n] [BUDGET=30m]
+	$(BIN)/python -m imgcls sweep $(EXPERIMENT) $(if $(TRIALS),--trials $(TRIALS)) $(if $(BUDGET),--budget $(BUDGET))
 
 # Two processes with one thread each: on small tensors, more threads only wait for one another.
 test: setup  ## the everyday tests, under five minutes on two cores

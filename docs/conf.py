@@ -44,6 +44,7 @@ PAGES = {
         "docs/images",
         "docs/daily-use",
         "docs/pausing",
+        "docs/budget",
         "docs/searching",
         "docs/folds",
     ],

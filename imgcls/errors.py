@@ -87,5 +87,9 @@ class Interrupted(ImgclsError):
     """Error of a run that stopped on purpose, after whole steps, for Ctrl-C, SIGTERM or SIGHUP."""
 
 
+class OutOfTime(Interrupted):
+    """Error of a run that stopped after whole steps because its time was over; it is paused."""
+
+
 class ResourceError(ImgclsError):
     """Error of a machine that ran out of disk, memory or files, or does not let us write."""

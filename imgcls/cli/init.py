@@ -27,10 +27,11 @@ def init(
 
     Example: imgcls init pets photographs --budget 1h
     """
-    from imgcls.init.budget import in_words, parse_budget
+    from imgcls.init.budget import in_words
     from imgcls.init.refusals import named_folder
     from imgcls.init.verb import init as look_and_write
     from imgcls.project import Project
+    from imgcls.search.budget import parse_budget
 
     seconds, root = parse_budget(budget), Project.around(Path.cwd()).root
     made = look_and_write(name, named_folder(folder), seconds, root, follow_symlinks=follow_symlinks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +20,9 @@ def sweep(
     overrides: Overrides = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all, earlier sittings included.")] = None,
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which no further trial starts.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Time for all of it, confirmation and report included, such as 30m or 90s.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Trials side by side; chosen for this machine by default.")
     ] = None,
@@ -26,13 +30,20 @@ def sweep(
 ) -> None:
     """Search the experiment's [search.space] by validation score.
 
-    Typed again, it goes on with the same study, up to --trials in all. It never opens the test split.
+    Typed again, it goes on with the same study, up to --trials in all. With --budget it runs as many trials as fit,
+    unless --trials says how many. It never opens the test split.
 
     Example: imgcls sweep digits --trials 10
     """
+    began = time.time()
     loaded, project = read_experiment(experiment, overrides)
     flags = {"search.trials": trials, "search.timeout": timeout, "search.workers": workers}
     loaded = loaded.replace({key: value for key, value in flags.items() if value is not None}, origin="option")
+
+    from imgcls.search.budget import Budget, parse_budget
+
+    gives_trials = trials is not None or any(text.strip().startswith("search.trials") for text in overrides or ())
+    of_time = None if budget is None else Budget(parse_budget(budget), gives_trials, began)
 
     with waiting(LOADING):
         from imgcls.evaluation.confirmation import confirmation_text
@@ -43,7 +54,7 @@ def sweep(
 
     with waiting(OPENING):
         tracker = Tracker(project.root)
-    result = search(loaded, tracker)
+    result = search(loaded, tracker, of_time)
     if as_json:
         print_json(flat(tracker.get(result.run_id)))
         return

@@ -161,9 +161,10 @@ class Selection:
         """Of a sweep that its timeout cut short: of how many trials, and why, in words; "" where none is missing."""
         if self.trials.num_ended >= self.num_wanted:
             return ""
+        why = "its budget" if self.sweep and Tag.BUDGET in self.sweep.tags else "search.timeout"
         paused = self.trials.outcomes.get("paused", 0)
         waiting = f"; {paused} more {'is' if paused == 1 else 'are'} paused" if paused else ""
-        return f"of {counted(self.num_wanted, 'trial')} (search.timeout is over{waiting})"
+        return f"of {counted(self.num_wanted, 'trial')} ({why} is over{waiting})"
 
     @property
     def chosen(self) -> str:
@@ -274,6 +275,8 @@ def _story_of_a_trial(selection: Selection, sweep: str, subject: str) -> Iterato
     so_far = "" if selection.winner_id else ", which had not ended"
     comma = "," if selection.after else ""
     yield f"{subject} is trial {number} of {sweep}{so_far}."
+    if epochs := selection.run.tags.get(Tag.ENDED_EARLY):
+        yield f"It was not trained to its end ({epochs}), because the budget of the sweep was over and no trial was."
     if selection.place is None:
         yield f"It was not completed ({selection.run.outcome}), so it was not chosen."
     elif selection.place == 1 and selection.trials.num == 1 and not selection.num_earlier:

@@ -1,20 +1,15 @@
 """How many trials of how many epochs fit into a time budget."""
 
-import re
 from dataclasses import dataclass
 
-from imgcls.errors import InputError
-from imgcls.init.pace import Pace
 from imgcls.text import counted, duration
+from imgcls.training.measured_pace import Pace
 
 SWEEP_SECONDS, TRIAL_SECONDS = 20.0, 4.0
 """Seconds that a sweep takes beside its trials, and a trial beside its epochs: start, record, figures, report."""
 
 MOST_TRIALS = 20
 """Number of trials beyond which a search of two or three keys gains little."""
-
-LEAST_BUDGET = 10.0
-"""Shortest budget in seconds; a sweep takes longer than that to begin and to end."""
 
 
 @dataclass(frozen=True)
@@ -32,25 +27,6 @@ class Plan:
     trials: int
     seconds: float
     fulfilment: float
-
-
-def parse_budget(text: str) -> float:
-    """Seconds of a budget such as `30m`, `2h`, `1h30m` or `90s`.
-
-    Raises:
-        InputError: another text, or less than ten seconds.
-    """
-    found = re.fullmatch(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,6})s)?", text.strip().lower())
-    if not text.strip() or found is None:
-        raise InputError(f"--budget {text!r}: give hours, minutes or seconds, such as 30m, 2h, 1h30m or 90s")
-    hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    total = 3600.0 * hours + 60.0 * minutes + seconds
-    if total < LEAST_BUDGET:
-        raise InputError(
-            f"--budget {text!r} is less than {LEAST_BUDGET:.0f} s, in which no sweep begins and ends; give "
-            "30s or more, such as 30m"
-        )
-    return total
 
 
 def plan(

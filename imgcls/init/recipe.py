@@ -12,10 +12,10 @@ from imgcls.errors import InputError
 from imgcls.init.budget import Plan, plan
 from imgcls.init.headers import Headers
 from imgcls.init.look import Found
-from imgcls.init.pace import Pace, measured_pace
 from imgcls.models.network import Listed
 from imgcls.models.registry import listed_model, listed_models
 from imgcls.reporting.tables import shown
+from imgcls.training.measured_pace import Pace, measured_pace
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from imgcls.inference.classifier import Classifier
+    from imgcls.search.budget import Budget
     from imgcls.tracking.store import Tracker
 
 
@@ -55,13 +58,17 @@ def train(experiment: Experiment | ExperimentSource, /, *, fresh: bool = False, 
         )
 
 
-def sweep(experiment: Experiment | ExperimentSource, /, **overrides: Any) -> SweepResult:
+def sweep(
+    experiment: Experiment | ExperimentSource, /, *, budget: str | float | None = None, **overrides: Any
+) -> SweepResult:
     """Searches the experiment's `[search.space]` by validation score, as `imgcls sweep` does.
 
     Called again, it goes on with the same study, up to `search.trials` in all. It never opens the test split.
 
     Args:
         experiment: from `load_experiment`, or whatever that takes.
+        budget: the time of all of it, confirmation and report included: seconds, or a text such as `30m`. As many
+            trials are run as fit, unless the overrides say how many.
         overrides: tables or dotted keys, such as `search={"trials": 10, "workers": 2}`; `search.timeout` is in seconds.
 
     Returns:
@@ -73,6 +80,7 @@ def sweep(experiment: Experiment | ExperimentSource, /, **overrides: Any) -> Swe
         TrainingError: no trial succeeded, or several in a row failed alike.
         ResourceError: the machine ran out of disk or memory; the same call goes on.
     """
+    of_time = _budget(budget, overrides)
     loaded = _loaded(experiment, overrides)
     with as_in_the_shell():
         from imgcls.reporting.cautions import cautions
@@ -85,7 +93,7 @@ def sweep(experiment: Experiment | ExperimentSource, /, **overrides: Any) -> Swe
 
         tracker = Tracker(loaded.project.root)
         with verbosity_kept():
-            found = search(loaded, tracker)
+            found = search(loaded, tracker, of_time)
         record, winner = tracker.get(found.run_id), tracker.get(found.best_run_id)
         metric = loaded.search.metric
         rows = [("Sweep", record.run_id), ("Winner", f"{winner.run_id}  {metric} {val_score(winner, metric)}")]
@@ -207,6 +215,17 @@ def load_model(run: Run | os.PathLike[str], /) -> Classifier:
         model = find_model(named, root or Path.cwd())
     model.surroundings = as_in_the_shell
     return model
+
+
+def _budget(given: str | float | None, overrides: Mapping[str, Any]) -> Budget | None:
+    """A budget as the shell has it."""
+    from imgcls.search.budget import Budget, parse_budget
+
+    if given is None:
+        return None
+    table = overrides.get("search")
+    gives_trials = "search.trials" in overrides or (isinstance(table, Mapping) and "trials" in table)
+    return Budget(parse_budget(given if isinstance(given, str) else f"{math.ceil(given)}s"), gives_trials)
 
 
 def _loaded(experiment: Experiment | ExperimentSource, overrides: dict[str, Any]) -> Experiment:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from imgcls.config.key_names import ONLY_REPORTED
 from imgcls.config.keys import Experiment
-from imgcls.errors import DamagedError, InputError, Interrupted
+from imgcls.errors import DamagedError, InputError
 from imgcls.files import leftovers
 from imgcls.machine_failures import explain
 from imgcls.project import Project
@@ -29,12 +29,13 @@ from imgcls.runs.earlier_versions import is_kept_larger, other_loss, other_squar
 from imgcls.runs.experiment_page import write_page
 from imgcls.runs.folds import FoldsTraining
 from imgcls.runs.image_record import ImageRecord
+from imgcls.runs.limits import NO_LIMITS, Limits
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.record_writer import Finished, RecordWriter, kept_fit
 from imgcls.runs.threads import with_threads
 from imgcls.runs.val_figures import has_figures, write_val_figures
-from imgcls.signals import GracefulStop, stop_requested
+from imgcls.signals import GracefulStop
 from imgcls.statistics.intervals import NO_INTERVAL
 from imgcls.statistics.score_intervals import hits_interval
 from imgcls.statistics.temperature import TemperatureFit
@@ -83,6 +84,7 @@ def train_run(
     prune: Callable[[EpochResult], bool] = lambda _: False,
     pause_at: int = 0,
     prune_folds: Callable[[Sequence[EpochResult]], bool] = lambda _: False,
+    limits: Limits = NO_LIMITS,
     fresh: bool = False,
     outlook: Outlook | None = None,
 ) -> Finished:
@@ -101,16 +103,17 @@ def train_run(
         pause_at: the epoch after which it ends as paused, with its last checkpoint and without the rest of its record;
             the same call with a later epoch goes on to the same bits. 0: it is trained to its end.
         prune_folds: with folds, asked in its place after each of them, with the kept epochs of all that have run.
+        limits: of this sitting.
         fresh: begin a new run even where there is one to take up.
         outlook: of the sweep of which it is a trial, for its progress.
 
     Raises:
-        Interrupted: a stop was requested; the state after the last whole step is in the last checkpoint.
+        Interrupted: a stop was requested, or its time was over (`OutOfTime`); the last checkpoint holds the state.
         TrainingError: the loss is not finite; the run is FAILED, with the reason as a tag.
     """
     tags, identity = dict(tags or {}), _identity(prepared)
     images = ImageRecord(prepared.dataset, tracker)
-    work = _Work(tracker, kind, name, images, prune, pause_at, prune_folds, outlook)
+    work = _Work(tracker, kind, name, images, prune, pause_at, prune_folds, limits, outlook)
     earlier = None if fresh else _unfinished(prepared, tracker, {Tag.KIND: kind, **tags}, identity)
     # Another process may be training the same, so begin another run. Nobody else trains what is below a sweep or a run.
     if earlier is not None and (Tag.PARENT in tags or not tracker.is_running(earlier)):
@@ -145,6 +148,7 @@ class _Work:
     prune: Callable[[EpochResult], bool]
     pause_at: int
     prune_folds: Callable[[Sequence[EpochResult]], bool]
+    limits: Limits
     outlook: Outlook | None
 
 
@@ -317,10 +321,9 @@ class _Training:
             self._run.outcome = outcome
             if outcome == "paused":
                 return self._record.pause(state, self._best_logits)
-        elif by := stop_requested():
+        elif cut := self._work.limits.cut(self._task, state):
             self._record.save_last(state)
-            after = f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"epoch {state.epoch}"
-            raise Interrupted(f"stopped by {by} after {after}")
+            raise cut
         best = (self._best_logits.numpy(),) if self._best_logits is not None else self._predict_with_best()
         finished = self._record.end(state.history, state.kept(self._task.config, self._task.metric), *best)
         return _drawn(self._run, self._prepared, self._work, finished)
@@ -346,7 +349,10 @@ class _Training:
             # A process that was killed after it wrote its checkpoint may not have done the rest.
             if state.history and not state.step and (outcome := self._after_epoch(state)):
                 return outcome
-            for result in fit(task, state, stop_requested, progress.on_step):
+            limits = self._work.limits
+            if limits.ends_early and state.history:
+                return "completed"
+            for result in fit(task, state, lambda: limits.are_reached(state), progress.on_step):
                 is_best = state.kept(task.config, task.metric) is result
                 assert state.val_logits is not None
                 hits = state.val_logits.numpy().argmax(axis=1) == val.labels

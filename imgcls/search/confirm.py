@@ -27,6 +27,7 @@ from imgcls.runs.earlier_versions import other_loss, recorded_squares
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.train import train_run
+from imgcls.search.budget import ConfirmationTime
 from imgcls.search.study import only_one
 from imgcls.search.sweep_report import write_report
 from imgcls.search.winner import draw_winner, log_winner
@@ -51,12 +52,15 @@ def confirm_sweep(run_id: str, tracker: Tracker, *, top: int, seeds: int) -> Con
         raise InputError(f"sweep {run_id} has no winner yet ({sweep.outcome}); let it end first")
     with only_one(tracker.root, sweep.study), tracker.reopen_run(run_id) as run:
         # Read again: another process may have confirmed it just before this one had the claim.
-        return confirm(run, tracker.get(run_id), tracker, top=top, seeds=seeds, announces=True)
+        found = confirm(run, tracker.get(run_id), tracker, top=top, seeds=seeds, announces=True)
+        assert found is not None  # only a budget leaves no time for it
+        return found
 
 
 def confirm(
-    run: Run, sweep: RunRecord, tracker: Tracker, *, top: int, seeds: int, announces: bool = False
-) -> Confirmation:
+    run: Run, sweep: RunRecord, tracker: Tracker, *, top: int, seeds: int, announces: bool = False,
+    time_left: ConfirmationTime | None = None,
+) -> Confirmation | None:  # fmt: skip
     """Confirms a sweep: trains its best configurations again, and makes the best of their means its winner.
 
     Fresh runs that exist already are not trained again, so a stopped confirmation goes on where it was.
@@ -68,6 +72,10 @@ def confirm(
         top: configurations, the best first; where fewer were completed, all of them, and the log says so.
         seeds: fresh seeds for each, at least 1.
         announces: say what images are found before the first of them is trained on.
+        time_left: of a budget, into which perhaps only fewer configurations or seeds fit.
+
+    Returns:
+        What was confirmed; None where time was left for nothing.
 
     Raises:
         Interrupted: a stop was requested; the same command goes on.
@@ -75,34 +83,43 @@ def confirm(
     experiment = recorded_experiment(sweep.run_id, tracker)
     metric = experiment.search.metric
     trials = _best_trials(tracker.children(sweep.run_id, "trial"), metric, top)
+    if time_left is not None:
+        top, seeds = time_left.fitting(len(trials), seeds, [trial.best_epoch for trial in trials])
+        trials = trials[:top]
     fresh_seeds = [fresh_seed(experiment.search.seed, index) for index in range(seeds)]
     # Trials side by side had few threads each; a fresh run has the machine for itself.
     alone = {"train.threads": experiment.train.threads} if sweep.num_workers > 1 else {}
     configurations = [recorded_experiment(trial.run_id, tracker).replace(alone) for trial in trials]
-    jobs = [
-        job
-        for trial, configuration in zip(trials, configurations, strict=True)
-        for job in _jobs(trial, configuration, fresh_seeds)
-    ]
+    of_trials = [_jobs(trial, of, fresh_seeds) for trial, of in zip(trials, configurations, strict=True)]
+    jobs = [job for with_one_seed in zip(*of_trials, strict=True) for job in with_one_seed]
     done = {job: record for job in jobs if (record := job.recorded(tracker))}
     missing = [job for job in jobs if job not in done]
-    if not missing:
+    if not missing and jobs:
         log.info("all of this confirmation is on record (%s): nothing is trained", counted(len(jobs), "run"))
     elif announces:
         announce(missing[0].prepare(tracker), tracker, runs=counted(len(missing), "run"))
     begun, pace = time.time(), Pace(len(done))
     for job in missing:
+        if time_left is not None and not time_left.has_time_for(job.trial.best_epoch):
+            break
         done[job] = job.train(sweep, tracker)
         if done[job].started < 1000 * begun:  # taken up: its time now is only part of a run's
             pace = Pace(len(done))
         log.info("confirmed %d of %d runs, %s", len(done), len(jobs), pace.left(len(done), len(jobs)))
-    result = rank_confirmed(
-        [Confirmed(trial, tuple(done[job] for job in jobs if job.trial is trial), metric) for trial in trials]
-    )
+    runs = _comparable([[done[job] for job in of_trial if job in done] for of_trial in of_trials])
+    if not runs:
+        return None
+    result = rank_confirmed([Confirmed(trial, of_trial, metric) for trial, of_trial in zip(trials, runs, strict=False)])
     _record(run, sweep, result)
     winner = draw_winner(result.winner.runs[0], experiment, tracker)
     write_report(run, tracker, winner, result.best_trial.found_by)
     return result
+
+
+def _comparable(of_trials: Sequence[Sequence[RunRecord]]) -> list[tuple[RunRecord, ...]]:
+    """The fresh runs of each configuration, all with the same seeds; the first configurations where time was short."""
+    num_seeds = max(1, min(map(len, of_trials), default=0))
+    return [tuple(runs[:num_seeds]) for runs in of_trials if len(runs) >= num_seeds]
 
 
 def _best_trials(trials: Sequence[RunRecord], metric: str, top: int) -> list[RunRecord]:

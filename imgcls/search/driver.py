@@ -5,9 +5,11 @@ import math
 import time
 from collections import Counter
 from dataclasses import replace
+from typing import NamedTuple
 
 from imgcls.errors import ConfigError, Interrupted, TrainingError
 from imgcls.record import Tag
+from imgcls.search.budget import SearchTime
 from imgcls.search.engines import Engine, LocalProcesses, ThisProcess, TrialOutcome
 from imgcls.search.halving import FACTOR
 from imgcls.search.promotion import BEYOND_MOST, Step
@@ -27,6 +29,13 @@ MAX_LOSSES = 2
 """Number of lost workers after which a trial fails: what killed them is likely to be the trial itself."""
 
 
+class _Begun(NamedTuple):
+    """How many epochs a trial had when an engine took it, and when that was, in seconds."""
+
+    num_epochs: int
+    at: float
+
+
 class Driver:
     """The driver of a sweep's trials: goes on until there are enough, time is up, or a stop is requested.
 
@@ -34,17 +43,20 @@ class Driver:
         study: whose trials are run; this process holds its claim.
         num_val: validation images, for the intervals that progress shows.
         tracker: where the trials are recorded.
+        share: the time that the search has, where the sweep has a budget.
     """
 
-    def __init__(self, study: SweepStudy, num_val: int, tracker: Tracker) -> None:
+    def __init__(self, study: SweepStudy, num_val: int, tracker: Tracker, share: SearchTime | None = None) -> None:
         self._study = study
         self._search = study.experiment.search
         self._tracker = tracker
+        self._share = share
         # With the study's claim in our hand, a trial that says RUNNING was left by a sitting that is over.
         self._left = study.running()
-        self._progress = SweepProgress(study, num_val, taken_up=frozenset(self._left))
+        self._progress = SweepProgress(study, num_val, taken_up=frozenset(self._left), share=share)
         self._losses: Counter[int] = Counter()
         self._open: dict[int, TrialJob] = {}
+        self._begun: dict[int, _Begun] = {}
         self._is_beyond_most = False
 
     def run(self) -> None:
@@ -62,6 +74,7 @@ class Driver:
         engine = ThisProcess() if num_workers == 1 else LocalProcesses(num_workers)
         try:
             self._run_trials(engine)
+            self._end_the_best_early(engine)
             self._take_last_outcomes(engine)
         finally:
             self._progress.close()
@@ -74,7 +87,7 @@ class Driver:
         started, any_ended = time.monotonic(), False
         while not stop_requested():
             # Each sitting runs one trial at least, or a short timeout would never end a sweep.
-            is_over = any_ended and 0 < self._search.timeout <= time.monotonic() - started
+            is_over = any_ended and self._is_over(time.monotonic() - started)
             if not is_over:
                 self._submit_jobs(engine)
             if not self._open:
@@ -87,7 +100,29 @@ class Driver:
                 self._take(outcome)
             self._stop_on_alike_failures()
 
+    def _is_over(self, seconds: float) -> bool:
+        """Whether no further trial begins, `seconds` after the first one began."""
+        if self._share is not None and not self._share.has_time_for_a_trial():
+            return True
+        return 0 < self._search.timeout <= seconds
+
+    def _end_the_best_early(self, engine: Engine) -> None:
+        """Has a winner where the budget was too short for a whole training: the best trial, with the epochs it has."""
+        if self._share is None or self._study.any_completed() or stop_requested():
+            return
+        if (number := self._study.best_begun()) is None or (job := self._job(Step(number))) is None:
+            return
+        log.warning("the budget was too short for a whole training: trial %d ends with the epochs that it has", number)
+        self._give(engine, replace(job, ends_early=True, until=math.inf))
+        for outcome in engine.wait():
+            del self._open[outcome.job.number]
+            self._take(outcome)
+
     def _say_that_time_is_over(self) -> None:
+        if self._share is not None:
+            ended, wanted = self._study.num_ended(), self._study.num_wanted()
+            log.info("the time of the search is over after %d of %d trials; the same command goes on", ended, wanted)
+            return
         timeout, ended, wanted = self._search.timeout, self._study.num_ended(), self._study.num_wanted()
         waiting = self._num_paused_in_words()
         log.info(
@@ -114,18 +149,41 @@ class Driver:
                 job = replace(job, outlook=self._progress.outlook(engine.capacity, job))
                 if not job.ends:
                     self._progress.on_start(job)
-                engine.submit(job)
-                self._open[job.number] = job
+                self._give(engine, job)
+
+    def _give(self, engine: Engine, job: TrialJob) -> None:
+        self._begun[job.number] = _Begun(self._study.num_epochs(job.number), time.monotonic())
+        engine.submit(job)
+        self._open[job.number] = job
 
     def _next(self) -> Step | None:
         """What comes next: a trial that was left, one that goes on from its pause or ends there, or a new one."""
         promotion = self._study.promotion
-        if not self._left and promotion and (step := promotion.next(self._open, self._study.num_wanted())):
-            self._say_that_too_many_wait(step)
-            return step
+        can_have_more = self._can_have_more()
+        if not self._left and promotion:
+            wanted, has_to_finish = self._study.num_wanted(), self._has_to_finish()
+            step = promotion.next(self._open, wanted, ends_rest=not can_have_more, has_to_finish=has_to_finish)
+            if step is not None:
+                self._say_that_too_many_wait(step)
+            if step is not None or (has_to_finish and self._open):
+                return step
         if not self._wants_more():
-            return None
+            if not can_have_more:
+                return None
+            self._study.want(self._study.num_wanted() + 1)
         return Step(self._left.pop(0) if self._left else self._study.ask())
+
+    def _can_have_more(self) -> bool:
+        """Whether a budget has time for more trials than were planned."""
+        if self._share is None or self._share.budget.keeps_trials or self._study.sampler == "grid":
+            return False
+        return self._share.has_time_for_a_trial()
+
+    def _has_to_finish(self) -> bool:
+        """Whether a budget's time is needed to train a first trial to its end."""
+        if self._share is None or self._study.promotion is None or self._study.any_completed():
+            return False
+        return not self._share.has_time_for(self._study.promotion.epochs_to_finish(self._share.num_epochs) + 1)
 
     def _say_that_too_many_wait(self, step: Step) -> None:
         if step.ends == BEYOND_MOST and not self._is_beyond_most:
@@ -150,10 +208,13 @@ class Driver:
             self._study.tell_of_failure(number, str(error))
             return None
         pause_at = promotion.pause_at(number) if promotion else 0
-        return TrialJob(self._study.place, experiment, number, pause_at, step.ends)
+        until = math.inf if self._share is None or step.ends else self._share.ends_at()
+        # The first trial has an epoch, however late it is, so that there is a winner.
+        least = int(self._share is not None and not self._open and not self._study.any_values())
+        return TrialJob(self._study.place, experiment, number, pause_at, step.ends, until=until, least_epochs=least)
 
     def _take(self, outcome: TrialOutcome) -> None:
-        if outcome.interrupted and stop_requested():
+        if outcome.interrupted and (stop_requested() or time.time() >= outcome.job.until):
             return  # it stays as it is until the sweep goes on
         if self._goes_on(outcome):
             if not outcome.job.ends:  # such a one is paused, and ends with the next step
@@ -161,6 +222,14 @@ class Driver:
             return
         self._tell(outcome)
         self._progress.on_trial(outcome)
+        self._learn(outcome)
+
+    def _learn(self, outcome: TrialOutcome) -> None:
+        """Learns how long epochs take, for the budget."""
+        job, done = outcome.job, outcome.finished
+        if self._share is not None and done is not None and not (job.ends or job.ends_early):
+            begun = self._begun[job.number]
+            self._share.learn(done.num_epochs - begun.num_epochs, done.best.seconds, time.monotonic() - begun.at)
 
     def _take_last_outcomes(self, engine: Engine) -> None:
         """After a stop was requested, waits for the jobs that are open."""

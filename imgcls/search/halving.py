@@ -69,7 +69,7 @@ class Rungs:
                 if number in paused and len(best[number]) == rung:
                     return number
         if is_all_drawn and is_idle and not self._any_completed(best):
-            return next(iter(self._reserve(best, paused)), None)
+            return next(iter(self.reserve(best, paused)), None)
         return None
 
     def hopeless(self, best: Best, ended: Collection[int], paused: Collection[int], num_trials: int) -> list[int]:
@@ -85,7 +85,7 @@ class Rungs:
             paused: numbers of the trials that wait at a rung.
             num_trials: that the sweep has at most.
         """
-        kept = [] if self._any_completed(best) else self._reserve(best, paused)
+        kept = [] if self._any_completed(best) else self.reserve(best, paused)
         found: list[int] = []
         for rung in self.epochs[:-1]:
             gone = sum(len(best.get(number, ())) < rung for number in (*ended, *found))
@@ -119,8 +119,8 @@ class Rungs:
     def _at_a_rung(self, best: Best) -> set[int]:
         return {number for number, values in best.items() if len(values) in self.epochs[:-1]}
 
-    def _reserve(self, best: Best, paused: Collection[int]) -> list[int]:
-        """The first paused trial of each rung, the highest rung first."""
+    def reserve(self, best: Best, paused: Collection[int]) -> list[int]:
+        """The first paused trial of each rung, the highest rung first: who goes on where one has to."""
         firsts = (
             next((n for n in ranking(best, rung) if n in paused and len(best[n]) == rung), None)
             for rung in reversed(self.epochs[:-1])

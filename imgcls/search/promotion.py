@@ -82,12 +82,16 @@ class Promotion:
         paused = {number, *(trial.number for trial in trials if is_paused(trial))}
         return number in self._hopeless(trials, paused, num_trials)
 
-    def next(self, under_way: Collection[int], num_trials: int) -> Step | None:
+    def next(
+        self, under_way: Collection[int], num_trials: int, *, ends_rest: bool = True, has_to_finish: bool = False
+    ) -> Step | None:
         """What comes before a new trial is drawn, if anything. A trial that goes on is no longer paused after this.
 
         Args:
             under_way: numbers of the trials that an engine has, those that go on or end among them.
-            num_trials: that the study has at most; once they are drawn, and nothing goes on any more, all others end.
+            num_trials: that the study has at most.
+            ends_rest: whether all others end once so many are drawn and nothing goes on any more.
+            has_to_finish: whether the time left is needed to train the best one to its end.
         """
         trials = self._trials()
         best = self._all_best(trials)
@@ -101,10 +105,23 @@ class Promotion:
         # Those that are about to end are under way, and train nothing.
         is_idle = all(number in paused for number in under_way)
         going_on = self._rungs.promoted(best, is_all_drawn=is_all_drawn, paused=waiting, is_idle=is_idle)
+        if has_to_finish and is_idle and waiting:
+            going_on = self._rungs.reserve(best, waiting)[0]
         if going_on is not None:
             attach(self._study, going_on).set_user_attr(PROMOTED, len(best[going_on]))
             return Step(going_on)
-        return Step(waiting[0], NEVER_PROMOTED) if waiting and is_all_drawn and is_idle else None
+        is_over = ends_rest and is_all_drawn and is_idle
+        return Step(waiting[0], NEVER_PROMOTED) if waiting and is_over else None
+
+    def epochs_to_finish(self, num_epochs: int) -> int:
+        """Epochs that the best paused trial lacks to `num_epochs`; all of them where none is paused."""
+        trials = self._trials()
+        best, paused = self._all_best(trials), [trial.number for trial in trials if is_paused(trial)]
+        return num_epochs - max((len(best[number]) for number in self._rungs.reserve(best, paused)[:1]), default=0)
+
+    def epochs_of(self, num_trials: int) -> float:
+        """Epochs that so many trials take about."""
+        return self._rungs.num_epochs(num_trials)
 
     def work(self, num_trials: int) -> tuple[float, float]:
         """Epochs that were trained, and about how many that will be in all."""

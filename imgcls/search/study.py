@@ -26,7 +26,7 @@ from imgcls.search.halving import Rungs
 from imgcls.search.journal import Journal
 from imgcls.search.leaderboard import make_leaderboard
 from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values
-from imgcls.search.promotion import Promotion, as_pruned, is_paused
+from imgcls.search.promotion import Promotion, as_pruned, is_paused, reported_epochs
 from imgcls.search.samplers import drawn_values, resolved_sampler
 from imgcls.search.space import SPACE
 from imgcls.stored_names import stored_name
@@ -119,6 +119,37 @@ class SweepStudy:
     def num_ended(self) -> int:
         """Trials that have ended; one that was interrupted has not."""
         return len(self._ended())
+
+    def epochs_of(self, num_trials: int) -> float:
+        """Epochs that so many trials take about."""
+        return num_trials * self.place.num_epochs if self.promotion is None else self.promotion.epochs_of(num_trials)
+
+    def any_completed(self) -> bool:
+        """Whether a trial was trained to its end."""
+        return bool(self._trials(TrialState.COMPLETE))
+
+    def any_values(self) -> bool:
+        """Whether a trial has completed an epoch."""
+        return any(trial.intermediate_values for trial in self._trials())
+
+    def want(self, num_trials: int) -> None:
+        """Changes the number of trials in all."""
+        self.experiment = self.experiment.replace({"search.trials": num_trials}, origin="budget")
+
+    def best_begun(self) -> int | None:
+        """The trial with the best value among those that have not ended; None where none has a value."""
+        begun = [trial for trial in self._trials(TrialState.RUNNING) if trial.intermediate_values]
+        rank = metric_named(self.experiment.search.metric).rank
+        ranked = sorted(begun, key=lambda t: (min(map(rank, t.intermediate_values.values())), t.number))
+        return ranked[0].number if ranked else None
+
+    def num_begun(self) -> int:
+        """Trials that have begun, whatever has become of them."""
+        return sum(trial.state != TrialState.WAITING for trial in self._trials())
+
+    def num_epochs(self, number: int) -> int:
+        """Epochs that a trial has completed."""
+        return len(reported_epochs(self.optuna, number))
 
     def running(self) -> list[int]:
         """Numbers of the trials that have begun, have not ended and are not paused."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.train import MADE_BY_THE_MACHINE, MEASURED
 from imgcls.search import space as spaces
+from imgcls.search.budget import Budget, ConfirmationTime, SearchTime, confirmation_in_words
+from imgcls.search.budget_share import share_of_budget
 from imgcls.search.confirm import confirm
 from imgcls.search.driver import Driver
 from imgcls.search.importances import importance_ranges, importances
@@ -69,15 +72,20 @@ class SweepResult:
     confirmation: Confirmation | None = None
 
 
-def sweep(experiment: Experiment, tracker: Tracker) -> SweepResult:
+def sweep(experiment: Experiment, tracker: Tracker, budget: Budget | None = None) -> SweepResult:
     """Runs a sweep from its announcement to its report, or goes on with it; Ctrl-C stops it after a step.
+
+    Args:
+        experiment: as in its file, with overrides.
+        tracker: where the record goes.
+        budget: the time of all of it, confirmation and reports included.
 
     Raises:
         InputError: no search space, values outside it, or data that cannot be used.
         Interrupted: a stop was requested; the same call goes on.
         TrainingError: no trial succeeded, or several failed alike in a row.
     """
-    search = Sweep(experiment, tracker)
+    search = Sweep(experiment, tracker, budget)
     with GracefulStop():
         return search.run()
 
@@ -88,12 +96,13 @@ class Sweep:
     Args:
         experiment: as in its file, with overrides.
         tracker: where the record goes.
+        budget: the time of all of it, confirmation and reports included.
 
     Raises:
         InputError: no search space, values outside it, or data that cannot be used.
     """
 
-    def __init__(self, experiment: Experiment, tracker: Tracker) -> None:
+    def __init__(self, experiment: Experiment, tracker: Tracker, budget: Budget | None = None) -> None:
         if not experiment.search.space:
             raise ConfigError(
                 f"{experiment.name} has no [search.space]; name at least one key, such as "
@@ -103,6 +112,7 @@ class Sweep:
         check_space(experiment, tracker.project)
         self.experiment = experiment
         self.tracker = tracker
+        self.budget = budget
         self.prepared = prepare(experiment, tracker.project)
         for values in single_values(experiment):
             changed = experiment.replace(values, origin=SPACE)
@@ -122,7 +132,8 @@ class Sweep:
         """
         with only_one(self.tracker.root, self.name):
             self.tracker.close_orphans()
-            announce(self.prepared, self.tracker, runs=counted(self.experiment.search.trials, "trial"))
+            num = "trials" if self.budget else counted(self.experiment.search.trials, "trial")
+            announce(self.prepared, self.tracker, runs=num)
             return self._run()
 
     def _run(self) -> SweepResult:
@@ -131,12 +142,51 @@ class Sweep:
             study = self.study(run.run_id)
             warm = WarmStart.recorded(run.run_id, self.tracker)
             study.plan([*self._planned, *(warm.values if warm else ())])
-            Driver(study, len(self.prepared.dataset.val), self.tracker).run()
+            share = self._share_of_budget(study, run)
+            Driver(study, len(self.prepared.dataset.val), self.tracker, share).run()
+            begun = time.monotonic()
             result, asked = self._conclude(run, study), self.experiment.search.confirm
             if not asked.seeds:
                 return result
+            if share is not None:
+                return self._confirm_in_time(run, result, share, time.monotonic() - begun)
             found = confirm(run, self.tracker.get(run.run_id), self.tracker, top=asked.top, seeds=asked.seeds)
+            assert found is not None  # without a budget all of it is confirmed
             return replace(result, best_run_id=found.best_run_id, confirmation=found)
+
+    def _share_of_budget(self, study: SweepStudy, run: Run) -> SearchTime | None:
+        """The search's share of the budget, after it was said and recorded; None without a budget."""
+        run.remove_tags([tag for tag in (Tag.BUDGET, Tag.BUDGET_CUT) if tag in self.tracker.get(run.run_id).tags])
+        if self.budget is None:
+            return None
+        share = share_of_budget(self.budget, self.prepared, study.experiment.search.num_workers)
+        if not self.budget.keeps_trials and study.sampler != "grid":
+            is_left = bool(study.running() or study.paused())
+            study.want(max(study.num_begun() + (not is_left), share.num_trials(study.epochs_of)))
+        log.info(share.in_words(study.num_wanted(), self.experiment.search.pruner))
+        for warning in share.warnings():
+            log.warning(warning)
+        self._record_budget(run, share.warnings())
+        return share
+
+    def _record_budget(self, run: Run, cuts: list[str]) -> None:
+        assert self.budget is not None
+        run.set_tags({Tag.BUDGET: f"{self.budget.seconds:g}"} | ({Tag.BUDGET_CUT: "; ".join(cuts)} if cuts else {}))
+
+    def _confirm_in_time(self, run: Run, result: SweepResult, share: SearchTime, report_seconds: float) -> SweepResult:
+        """Confirms as much as the rest of the budget has time for; what it has no time for is said and recorded."""
+        asked = self.experiment.search.confirm
+        found = confirm(
+            run, self.tracker.get(run.run_id), self.tracker, top=asked.top, seeds=asked.seeds,
+            time_left=ConfirmationTime(share, report_seconds),
+        )  # fmt: skip
+        top = min(asked.top, int((result.leaderboard["outcome"] == "completed").sum()))
+        done = (len(found.ranked), found.num_seeds) if found else (0, 0)
+        if done != (top, asked.seeds):
+            whole, cut = confirmation_in_words(asked.top, asked.seeds), confirmation_in_words(*done)
+            log.warning("the budget had no time for %s; there was %s", whole, cut)
+            self._record_budget(run, [f"{whole} was asked for, and there was {cut}"])
+        return result if found is None else replace(result, best_run_id=found.best_run_id, confirmation=found)
 
     def study(self, run_id: str) -> SweepStudy:
         """The study of this sweep, whose parent run is `run_id`."""
@@ -240,10 +290,10 @@ class Sweep:
     # --- after ---
 
     def _conclude(self, run: Run, study: SweepStudy) -> SweepResult:
-        board, paused = study.leaderboard(), len(study.paused())
+        board, waiting = study.leaderboard(), len(study.paused()) + len(study.running())
         if board.empty or board.iloc[0]["outcome"] != "completed":
-            waiting = f"; the same command goes on with {counted(paused, 'paused trial')}" if paused else ""
-            raise TrainingError(f"no trial of this sweep was completed, so there is no winner{waiting}")
+            goes_on = f"; the same command goes on with {counted(waiting, 'paused trial')}" if waiting else ""
+            raise TrainingError(f"no trial of this sweep was completed, so there is no winner{goes_on}")
         first = board.iloc[0]
         sweep, best_trial = self.tracker.get(run.run_id), self.tracker.get(str(first["run_id"]))
         winner = self._confirmed_winner(sweep, best_trial) or best_trial

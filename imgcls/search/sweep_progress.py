@@ -10,6 +10,7 @@ from imgcls import terminal
 from imgcls.metrics import ACCURACY
 from imgcls.reporting.rounding import score_text
 from imgcls.reporting.run_progress import Outlook, Pace
+from imgcls.search.budget import SearchTime
 from imgcls.search.engines import TrialOutcome
 from imgcls.search.leaderboard import with_intervals
 from imgcls.search.study import SweepStudy
@@ -23,12 +24,15 @@ class SweepProgress:
         study: whose trials.
         num_val: validation images, for the interval of the best accuracy.
         taken_up: numbers of the trials that an earlier sitting began, whose time now is only part of a trial's.
+        share: of a budget, after which no trial begins.
         now: seconds of a clock.
     """
 
     def __init__(
-        self, study: SweepStudy, num_val: int, taken_up: frozenset[int], now: Callable[[], float] = time.monotonic
-    ) -> None:
+        self, study: SweepStudy, num_val: int, taken_up: frozenset[int], share: SearchTime | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._share = share
         self._study = study
         self._num_val = num_val
         self._taken_up = taken_up
@@ -83,7 +87,8 @@ class SweepProgress:
     def _to_timeout(self) -> float:
         """Seconds after which no further trial begins."""
         timeout = self._study.experiment.search.timeout
-        return timeout - (self._now() - self._begun) if timeout > 0 else math.inf
+        rest = timeout - (self._now() - self._begun) if timeout > 0 else math.inf
+        return rest if self._share is None else min(rest, self._share.left())
 
     def _left(self) -> str:
         """The time left of the sweep in words."""

@@ -1,5 +1,6 @@
 """One trial, in whatever process runs it: attaches to the study, trains, reports each epoch."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from imgcls.metrics import ACCURACY, reported
 from imgcls.record import UNKNOWN, Artifact, Tag
 from imgcls.reporting.run_progress import Outlook
 from imgcls.reporting.run_scores import best_interval
+from imgcls.runs.limits import Limits
 from imgcls.runs.prepare import prepare
 from imgcls.runs.record_writer import Finished
 from imgcls.runs.train import train_run
@@ -34,6 +36,9 @@ class TrialJob:
         number: of the trial in its study.
         pause_at: the epoch after which it pauses; 0: it is trained to its end.
         ends: why it ends as pruned, a paused trial that goes on no more; "" for any other.
+        ends_early: whether it is completed with the epochs that it has.
+        until: seconds since 1970 at which it stops after a step, and is paused.
+        least_epochs: that it completes before that, however late it is.
         outlook: of the sweep when the trial was given out, for its progress.
     """
 
@@ -42,6 +47,9 @@ class TrialJob:
     number: int
     pause_at: int = 0
     ends: str = ""
+    ends_early: bool = False
+    until: float = math.inf
+    least_epochs: int = 0
     outlook: Outlook | None = None
 
     @property
@@ -61,6 +69,9 @@ def run_trial(job: TrialJob) -> Finished:
     finished = _recorded(job, tracker) or _train(job, tracker)
     if finished.outcome == "pruned" and (job.ends or job.pause_at):
         tracker.amend(finished.run_id).set_tags({Tag.REASON: job.ends or HOPELESS})
+    if finished.outcome == "completed" and job.ends_early:
+        epochs = job.experiment.train.last_epoch
+        tracker.amend(finished.run_id).set_tags({Tag.ENDED_EARLY: f"{finished.num_epochs} of {epochs} epochs"})
     if finished.outcome == "pruned" and not job.experiment.search.keep_pruned:
         _remove_checkpoints(finished.run_id, tracker)
     return finished
@@ -75,6 +86,8 @@ def _train(job: TrialJob, tracker: Tracker) -> Finished:
     def prune(result: EpochResult) -> bool:
         if result.epoch not in reported:
             trial.report(result.value(job.experiment.search.metric), step=result.epoch)
+        if job.ends_early:
+            return False
         if result.epoch == job.pause_at and promotion is not None:
             return bool(job.ends) or promotion.is_hopeless(job.number, job.experiment.search.trials)
         return bool(job.ends) or trial.should_prune()
@@ -94,8 +107,9 @@ def _train(job: TrialJob, tracker: Tracker) -> Finished:
         name=trial_name(job.number, trial.params),
         tags={**job.tags, Tag.PARENT: job.study.sweep_run_id, Tag.VALUES: values},
         prune=prune,
-        pause_at=job.pause_at,
+        pause_at=0 if job.ends_early else job.pause_at,
         prune_folds=prune_folds,
+        limits=Limits(job.until, job.least_epochs, job.ends_early),
         outlook=job.outlook,
     )
 

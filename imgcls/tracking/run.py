@@ -5,7 +5,7 @@ import json
 import posixpath
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,11 @@ class Run:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags; those that exist are replaced."""
         self.log_metrics({}, tags=tags)
+
+    def remove_tags(self, names: Sequence[str]) -> None:
+        """Removes tags that exist."""
+        for name in names:
+            self._client.delete_tag(self.run_id, name)
 
     def heartbeat(self) -> dict[str, str]:
         """The tag that says that the process which writes the run is alive now."""

@@ -11,7 +11,7 @@ from typing import Any
 from mlflow.entities import Run as StoredRun
 from mlflow.entities import RunTag
 
-from imgcls.errors import ImgclsError, InputError
+from imgcls.errors import ImgclsError, InputError, OutOfTime
 from imgcls.files import check_locks
 from imgcls.machine_failures import explain
 from imgcls.project import MLRUNS, Project
@@ -85,8 +85,9 @@ class Tracker(RunReader):
     ) -> Iterator[Run]:
         """Creates a run and ends it with the status that its block deserves.
 
-        An Interrupted or KeyboardInterrupt ends it KILLED, any other exception FAILED, each with its reason. Otherwise
-        it is FINISHED with `run.outcome`. Two runs share an `identity` if they do the same work.
+        An Interrupted or KeyboardInterrupt ends it KILLED, an OutOfTime SCHEDULED, any other exception FAILED, each
+        with its reason. Otherwise it is FINISHED with `run.outcome`. Two runs share an `identity` if they do the same
+        work.
         """
         all_tags = who_runs() | {Tag.KIND: kind, Tag.OUTCOME: "running"} | dict(tags or {})
         all_tags |= process_tag(self._process() | ({"identity": identity} if identity else {})) | git_tags(self.root)
@@ -146,7 +147,8 @@ class Tracker(RunReader):
                 yield run
         except BaseException as error:
             stop = interruption(error)
-            self.close_run(run.run_id, "interrupted" if stop else "failed", _reason(stop or error))
+            stopped: Outcome = "paused" if isinstance(stop, OutOfTime) else "interrupted"
+            self.close_run(run.run_id, stopped if stop else "failed", _reason(stop or error))
             raise
         self.close_run(run.run_id, run.outcome, "")
 

@@ -3,7 +3,8 @@
 import pytest
 
 from imgcls.errors import InputError
-from imgcls.init.budget import MOST_TRIALS, parse_budget, plan
+from imgcls.init.budget import MOST_TRIALS, plan
+from imgcls.search.budget import parse_budget
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,38 @@
+"""How far a sitting trains a run: up to an hour of the clock, or no further at all."""
+
+import math
+import time
+from dataclasses import dataclass
+
+from imgcls.errors import Interrupted, OutOfTime
+from imgcls.signals import stop_requested
+from imgcls.training.loop import Task, TrainState, is_over
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a sitting beside the requests to stop, which it answers too.
+
+    Attributes:
+        until: seconds since 1970 at which the run stops after a step, and is paused.
+        least_epochs: that it completes before that, however late it is.
+        ends_early: whether it is trained no more, and completed with the epochs that it has.
+    """
+
+    until: float = math.inf
+    least_epochs: int = 0
+    ends_early: bool = False
+
+    def are_reached(self, state: TrainState) -> bool:
+        """Whether the run stops here."""
+        return bool(stop_requested()) or (time.time() >= self.until and state.epoch >= self.least_epochs)
+
+    def cut(self, task: Task, state: TrainState) -> Interrupted | None:
+        """The error of a run that stopped before its end; None of one that came to its end unasked."""
+        after = f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"epoch {state.epoch}"
+        if by := stop_requested():
+            return Interrupted(f"stopped by {by} after {after}")
+        return None if is_over(task, state) else OutOfTime(f"paused after {after}, because its time was over")
+
+
+NO_LIMITS = Limits()
