@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,15 +34,13 @@ def sweep(
 
     Example: imgcls sweep digits --trials 10
     """
-    began = time.time()
-    loaded, project = read_experiment(experiment, overrides)
-    flags = {"search.trials": trials, "search.timeout": timeout, "search.workers": workers}
-    loaded = loaded.replace({key: value for key, value in flags.items() if value is not None}, origin="option")
-
     from imgcls.search.budget import Budget, parse_budget
 
     gives_trials = trials is not None or any(text.strip().startswith("search.trials") for text in overrides or ())
-    of_time = None if budget is None else Budget(parse_budget(budget), gives_trials, began)
+    of_time = None if budget is None else Budget(parse_budget(budget), gives_trials)
+    loaded, project = read_experiment(experiment, overrides)
+    flags = {"search.trials": trials, "search.timeout": timeout, "search.workers": workers}
+    loaded = loaded.replace({key: value for key, value in flags.items() if value is not None}, origin="option")
 
     with waiting(LOADING):
         from imgcls.evaluation.confirmation import confirmation_text
