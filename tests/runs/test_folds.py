@@ -60,6 +60,7 @@ def test_the_metrics_of_an_epoch_are_means_over_the_folds(project):
         assert history(project, run.run_id, name) == pytest.approx(means, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_last_epoch_is_fixed_before_and_the_best_one_is_that_of_the_mean_curve(project):
     assert project.trained(*FOLDS).params["train.score_epoch"] == "3"
     run = project.train(*BEST_OF_CURVE)
@@ -94,6 +95,7 @@ def test_the_judge_recomputes_the_scores_of_the_folds_and_says_whose_they_are(pr
     assert look.metrics["test/accuracy"] == pytest.approx((table["label"] == table["prediction"]).mean())
 
 
+@pytest.mark.slow
 def test_models_in_each_others_place_are_not_judged(project):
     """Together they would be the same, but no image of val would be new to its model."""
     run = project.trained(*FOLDS)
@@ -143,6 +145,7 @@ def test_a_run_killed_at_its_end_goes_on_to_the_same_bits(project, monkeypatch):
     assert_same(project, run_id, whole.run_id)
 
 
+@pytest.mark.slow
 def test_a_rerun_is_bitwise_and_folds_are_not_listed(project):
     run = project.trained(*FOLDS)
     verdict = rerun(run.run_id, project.tracker)
