@@ -111,7 +111,7 @@ TABLES = {
                 "train.weight_decay": {"low": 1e-3, "high": 0.3, "log": True},
                 "augment.rotation": {"low": 0.0, "high": 30.0},
             },
-            num_configurations=96, num_seeds=5,
+            num_configurations=96, num_seeds=4,
         ),
         Table(
             "fashion",
@@ -127,7 +127,7 @@ TABLES = {
                 "train.weight_decay": {"low": 1e-3, "high": 0.3, "log": True},
                 "augment.cutout": {"low": 0.0, "high": 0.5},
             },
-            num_configurations=64, num_seeds=3, num_images=5000,
+            num_configurations=48, num_seeds=3, num_images=5000,
         ),
         Table(
             "solar",
@@ -144,7 +144,7 @@ TABLES = {
                 "train.weight_decay": {"low": 1e-3, "high": 0.3, "log": True},
                 "augment.mixup": {"low": 0.0, "high": 0.4},
             },
-            num_configurations=64, num_seeds=3,
+            num_configurations=48, num_seeds=3,
         ),
     )
 }  # fmt: skip
