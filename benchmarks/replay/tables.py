@@ -2,8 +2,10 @@
 
     python -m benchmarks.replay.tables digits|fashion|solar [--most-seconds 3600]
 
-Each run is kept in benchmarks/replay/TABLE.json.gz as soon as it ends, so the same command goes on where it stopped. The
-seconds are those of a single thread on the CPU, so other work on the machine makes little difference to them.
+Each run is kept in benchmarks/replay/TABLE.json.gz as soon as it ends, so the same command goes on where it stopped.
+The seconds are those of a single thread on the CPU, so other work on the machine makes little difference to them. Of the
+digits 337 images are for training: with all of them several configurations have no error on val, and no search can tell
+them apart.
 """
 
 from __future__ import annotations
@@ -60,7 +62,10 @@ class Table:
         """The values of each configuration; the first ones stay the same if there are to be more."""
         points = qmc.Sobol(len(self.space), seed=16).random_base2(math.ceil(math.log2(self.num_configurations)))
         return [
-            {key: _value(options, float(share)) for (key, options), share in zip(self.space.items(), point, strict=True)}
+            {
+                key: _value(options, float(share))
+                for (key, options), share in zip(self.space.items(), point, strict=True)
+            }
             for point in points[: self.num_configurations]
         ]
 
@@ -101,8 +106,8 @@ TABLES = {
         Table(
             "digits",
             {
-                **_COMMON, "data.source": "digits", "data.image_size": 16, "model.name": "resnet", "model.width": 16,
-                "augment.horizontal_flip": False, "augment.random_resized_crop": [0.8, 1.0], "train.epochs": 12,
+                **_COMMON, "data.source": "digits", "data.image_size": 16, "data.val_fraction": 0.75,
+                "model.name": "resnet", "model.width": 16, "augment.horizontal_flip": False, "augment.random_resized_crop": [0.8, 1.0], "train.epochs": 12,
             },
             {
                 "train.lr": {"low": 3e-4, "high": 3e-2, "log": True},
@@ -111,7 +116,7 @@ TABLES = {
                 "train.weight_decay": {"low": 1e-3, "high": 0.3, "log": True},
                 "augment.rotation": {"low": 0.0, "high": 30.0},
             },
-            num_configurations=96, num_seeds=4,
+            num_configurations=96, num_seeds=5,
         ),
         Table(
             "fashion",
@@ -205,7 +210,8 @@ def _prepared(table: Table, values: Mapping[str, Any], seed: int) -> Prepared:
         return prepared
     # The splits are in the order of their content, so the first rows are a random choice.
     share = table.num_images / (len(prepared.dataset.train) + len(prepared.dataset.val))
-    train, val = (split.rows(range(round(share * len(split)))) for split in (prepared.dataset.train, prepared.dataset.val))
+    splits = prepared.dataset.train, prepared.dataset.val
+    train, val = (split.rows(range(round(share * len(split)))) for split in splits)
     return replace(prepared, dataset=replace(prepared.dataset, train=train, val=val))
 
 

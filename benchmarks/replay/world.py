@@ -73,11 +73,9 @@ class World:
         return np.nan_to_num(np.fmax.reduce(self.accuracy, axis=2))
 
     def regret(self, configuration: int, seen: int) -> float:
-        """How much worse a configuration is than the best one, by the mean over the seeds that the search has not seen."""
+        """How much worse a configuration is than the best one, by the mean over the seeds that the search did not see."""
         means = np.delete(self.best, seen, axis=1).mean(axis=1)
         return float(means.max() - means[configuration])
-
-
 
 
 def _padded(curve: list[float], num: int) -> list[float]:
