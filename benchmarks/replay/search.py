@@ -24,12 +24,12 @@ class Found(NamedTuple):
     Attributes:
         seconds: of training until then.
         trials: that were begun until then.
-        regret: of its best trial, by the seeds that it has not seen.
+        regret: of its best trial that was trained to its end, by the seeds that it did not see; None before there is one.
     """
 
     seconds: float
     trials: int
-    regret: float
+    regret: float | None
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Replay:
         """The winner by what the search sees: the best of the trials that were trained to their end."""
         whole = [trial for trial in self.trials if len(trial.best) == self.world.num_epochs]
         if not whole:
-            return Found(self.seconds, len(self.trials), math.nan)
+            return Found(self.seconds, len(self.trials), None)
         winner = max(whole, key=lambda trial: (trial.best[-1], -trial.number))
         return Found(self.seconds, len(self.trials), self.world.regret(winner.configuration, self.seen))
 

@@ -63,7 +63,7 @@ class Table:
         points = qmc.Sobol(len(self.space), seed=16).random_base2(math.ceil(math.log2(self.num_configurations)))
         return [
             {
-                key: _value(options, float(share))
+                key: value_at(options, float(share))
                 for (key, options), share in zip(self.space.items(), point, strict=True)
             }
             for point in points[: self.num_configurations]
@@ -86,7 +86,7 @@ class Table:
         return read
 
 
-def _value(options: Any, share: float) -> Any:
+def value_at(options: Any, share: float) -> Any:
     """The value at this share, in [0, 1), of the range of a key."""
     if isinstance(options, list):
         return options[int(share * len(options))]

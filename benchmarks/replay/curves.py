@@ -1,0 +1,99 @@
+"""Regret against trial-seconds: the mean over many replayed searches, and how soon one method finds what another finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.replay.search import Found
+
+TRIALS_OF_REFERENCE = 20
+"""The regret that plain Optuna has after so many trials is the one that another search has to reach."""
+
+RESAMPLES, RESAMPLING_SEED = 2000, 0
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The regrets of one method in one world, one row a replayed search.
+
+    Attributes:
+        seconds: float64 (G,), trial-seconds, ascending.
+        regrets: float64 (R, G), of what each search would hand over after so many seconds.
+        reference: float64 (R,), each search's regret after 20 trials, or at its end.
+    """
+
+    seconds: NDArray[np.float64]
+    regrets: NDArray[np.float64]
+    reference: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, searches: Sequence[Sequence[Found]], seconds: NDArray[np.float64], first: Sequence[float]) -> Curves:
+        """The curves of replayed searches.
+
+        Args:
+            searches: what each would hand over after each of its steps.
+            seconds: float64 (G,), where the curves are read.
+            first: regret of the configuration that each search was given: until a trial was trained to its end,
+                nothing better is known.
+        """
+        regrets = [_read(found, seconds, before) for found, before in zip(searches, first, strict=True)]
+        reference = [_after(found, TRIALS_OF_REFERENCE) for found in searches]
+        return cls(seconds, np.array(regrets), np.array(reference))
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """float64 (G,), over the searches."""
+        return np.asarray(self.regrets.mean(axis=0))
+
+    @property
+    def error(self) -> NDArray[np.float64]:
+        """float64 (G,), standard error of the mean."""
+        return np.asarray(self.regrets.std(axis=0, ddof=1) / len(self.regrets) ** 0.5)
+
+
+def seconds_to(regret: float, mean: NDArray[np.float64], seconds: NDArray[np.float64]) -> float:
+    """The first seconds at which a mean curve is at this regret or below; infinite where it never is."""
+    there = np.flatnonzero(mean <= regret)
+    return float(seconds[there[0]]) if len(there) else float("inf")
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Seconds that a method needs for the regret of plain Optuna after 20 trials, over those that Optuna needs.
+
+    Attributes:
+        low, high: 95 % percentile interval over resampled searches (2,000 resamples, seed 0).
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def ratio(ours: Curves, optuna: Curves) -> Ratio:
+    """How soon a method is where plain Optuna is after 20 trials; both replayed the same searches (seed, first trial)."""
+
+    def of(rows: NDArray[np.int64]) -> float:
+        regret = float(optuna.reference[rows].mean())
+        by_optuna = seconds_to(regret, optuna.regrets[rows].mean(axis=0), optuna.seconds)
+        return seconds_to(regret, ours.regrets[rows].mean(axis=0), ours.seconds) / by_optuna
+
+    num = len(optuna.regrets)
+    draws = np.random.default_rng(RESAMPLING_SEED).integers(num, size=(RESAMPLES, num))
+    low, high = np.percentile([of(rows) for rows in draws], (2.5, 97.5))
+    return Ratio(of(np.arange(num)), float(low), float(high))
+
+
+def _read(search: Sequence[Found], seconds: NDArray[np.float64], first: float) -> NDArray[np.float64]:
+    whole = [found for found in search if found.regret is not None]
+    regrets = np.array([first, *(found.regret for found in whole)], np.float64)
+    return regrets[np.searchsorted([found.seconds for found in whole], seconds, side="right")]
+
+
+def _after(search: Sequence[Found], num_trials: int) -> float:
+    within = [found for found in search if found.trials <= num_trials and found.regret is not None]
+    return float(within[-1].regret) if within else float("nan")
