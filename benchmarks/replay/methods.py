@@ -1,120 +1,103 @@
-"""The searches that are compared: a sampler, what it learns, and who stops or pauses its trials."""
+"""The searches that are compared."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
-import numpy as np
-from optuna.distributions import BaseDistribution
-from optuna.pruners import BasePruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
-from optuna.study import Study
+from optuna.pruners import MedianPruner, NopPruner
+from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
-from scipy.stats import qmc
 
-from benchmarks.replay.search import Found, Replay, Rungs, as_trials, at_a_rung, halving, straight
-from benchmarks.replay.tables import value_at
-
-Make = Callable[[int], BaseSampler]
-"""Number of a trial -> its sampler."""
+from benchmarks.replay.search import Found, Replay, Values, by_optuna, paused, to_the_end
+from imgcls.search import samplers
+from imgcls.search.halving import Rungs
 
 Method = Callable[[Replay, int], Iterator[Found]]
-"""Replays a search with a seed."""
-
-MOST_TRIALS = 40
-"""Trials of a replayed search that trains each to its end or its pruning."""
+"""Replays a search with a seed, without end."""
 
 
-def _optuna(replay: Replay, seed: int) -> Iterator[Found]:
-    """Optuna's defaults."""
-    sampler = TPESampler(seed=seed)
-    return straight(replay, lambda _: sampler, MedianPruner(), MOST_TRIALS)
+def plain_optuna(replay: Replay, seed: int) -> Iterator[Found]:
+    """Optuna at its defaults."""
+    return by_optuna(replay, TPESampler(seed=seed), MedianPruner())
 
 
-def _random(replay: Replay, seed: int) -> Iterator[Found]:
-    sampler = RandomSampler(seed=seed)
-    return straight(replay, lambda _: sampler, NopPruner(), MOST_TRIALS)
+def random_search(replay: Replay, seed: int) -> Iterator[Found]:
+    """Random draws, each trained to its end."""
+    return by_optuna(replay, RandomSampler(seed=seed), NopPruner())
 
 
-class _Point(BaseSampler):
-    """The point of a Sobol sequence whose number is the trial's."""
+@dataclass(frozen=True)
+class Imgcls:
+    """A search of imgcls.
 
-    def __init__(self, replay: Replay, seed: int, number: int) -> None:
-        self._shares = dict(zip(replay.world.table.space, _sobol(len(replay.world.table.space), seed)[number], strict=True))
-        self._space = replay.world.table.space
+    Attributes:
+        sampler: as `search.sampler`.
+        start: trials whose values fill the space before the sampler learns.
+        first: epochs before the first pause; None trains each trial to its end.
+        factor: between the epochs of two rungs.
+    """
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {}
+    sampler: str
+    start: int = samplers.NUM_SPACE_FILLING
+    first: int | None = None
+    factor: float = 3.0
+    learn: str = "best"
 
-    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        return {}
+    def __call__(self, replay: Replay, seed: int) -> Iterator[Found]:
+        """Replays it."""
+        experiment = replay.world.searched.replace(
+            {"search.seed": seed, "search.sampler": self.sampler}
+        )
+        rungs = Rungs.of(self.first or replay.world.num_epochs, replay.world.num_epochs, self.factor)
 
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        return value_at(self._space[param_name], float(self._shares[param_name]))
+        def draw(trials: Sequence[FrozenTrial]) -> Values:
+            samplers.NUM_SPACE_FILLING = self.start
+            return samplers.drawn_values(experiment, self.sampler, LEARN[self.learn](trials, rungs))
 
+        return to_the_end(replay, draw) if self.first is None else paused(replay, draw, rungs)
 
-@lru_cache
-def _sobol(num_keys: int, seed: int) -> np.ndarray:
-    return qmc.Sobol(num_keys, seed=seed).random_base2(8)
+import numpy as np
+from optuna.trial import create_trial, TrialState
+def at_first(trials, rungs):
+    r=rungs.epochs[0]
+    return [create_trial(params=t.params,distributions=t.distributions,state=TrialState.COMPLETE,value=max(v for e,v in t.intermediate_values.items() if e<=r)) if t.intermediate_values else t for t in trials]
+def shifted(trials, rungs):
+    """each paused value moved by the mean gain of those that went on from its rung"""
+    gains={}
+    rs=rungs.epochs
+    def b(t,r): return max(v for e,v in t.intermediate_values.items() if e<=r)
+    ts=[t for t in trials if t.intermediate_values]
+    def n(t): return max(t.intermediate_values)
+    out=[]
+    for t in trials:
+        if not t.intermediate_values or n(t)==rs[-1]: out.append(t); continue
+        v=b(t,n(t))
+        for lo,hi in zip(rs,rs[1:]):
+            if lo<n(t): continue
+            pr=[(b(o,lo),b(o,hi)) for o in ts if n(o)>=hi]
+            if pr:
+                v+= np.median([h-l for l,h in pr]) if False else 0
+        out.append(create_trial(params=t.params,distributions=t.distributions,state=TrialState.COMPLETE,value=float(v)))
+    return out
+def ranks(trials, rungs):
+    """value: quantile among the trials of the highest rung each reached; higher rungs above"""
+    ts=[t for t in trials if t.intermediate_values]
+    rs=rungs.epochs
+    def n(t): return max(t.intermediate_values)
+    def b(t,r): return max(v for e,v in t.intermediate_values.items() if e<=r)
+    # order: by rung then value
+    order=sorted(ts,key=lambda t:(n(t),b(t,n(t))))
+    from statistics import NormalDist
+    val={id(t): NormalDist().inv_cdf((i+0.5)/len(order)) for i,t in enumerate(order)}
+    return [create_trial(params=t.params,distributions=t.distributions,state=TrialState.COMPLETE,value=val[id(t)]) if id(t) in val else t for t in trials]
+LEARN={'best': lambda t,r:t,'rung0':at_first,'ranks':ranks}
 
-
-def sampler(kind: str, start: int) -> Callable[[Replay, int], Make]:
-    """`start` points of a Sobol sequence, then a sampler of this kind."""
-
-    def of(replay: Replay, seed: int) -> Make:
-        def make(number: int) -> BaseSampler:
-            own = seed * 1000 + number
-            if number < start or kind == "qmc":
-                return _Point(replay, seed, number)
-            if kind == "gp":
-                return GPSampler(seed=own, n_startup_trials=0)
-            if kind == "mtpe":
-                return TPESampler(seed=own, n_startup_trials=0, multivariate=True)
-            if kind == "tpe":
-                return TPESampler(seed=own, n_startup_trials=0)
-            return RandomSampler(seed=own)
-
-        return make
-
-    return of
-
-
-def stopped(kind: str, start: int, pruner: Callable[[], BasePruner]) -> Method:
-    def method(replay: Replay, seed: int) -> Iterator[Found]:
-        return straight(replay, sampler(kind, start)(replay, seed), pruner(), MOST_TRIALS)
-
-    return method
-
-
-def paused(kind: str, start: int, first: int, factor: float, most: int = 3 * MOST_TRIALS, learn: int | None = None) -> Method:
-    """Halving; samplers learn from pruned trials as such, or from the values at one rung."""
-
-    def method(replay: Replay, seed: int) -> Iterator[Found]:
-        rungs = Rungs.of(first, replay.world.num_epochs, factor)
-        learns = as_trials if learn is None else (lambda each: at_a_rung(each, rungs.epochs[learn]))
-        return halving(replay, sampler(kind, start)(replay, seed), rungs, most, learns)
-
-    return method
-
-
-METHODS: dict[str, Method] = {
-    "plain Optuna": _optuna,
-    "random": _random,
-    "qmc": stopped("qmc", 0, NopPruner),
-    "tpe 5 median": stopped("tpe", 5, MedianPruner),
-    "mtpe 5 median": stopped("mtpe", 5, MedianPruner),
-    "gp 5 none": stopped("gp", 5, NopPruner),
-}
+METHODS: dict[str, Method] = {"plain Optuna": plain_optuna, "random": random_search}
+for s in ("qmc", "tpe", "gp"):
+    METHODS[f"{s} whole"] = Imgcls(s)
 for first in (1, 2, 3):
-    for factor in (2, 3, 4):
-        METHODS |= {
-            f"random halving {first} {factor}": paused("random", 0, first, factor),
-            f"qmc halving {first} {factor}": paused("qmc", 0, first, factor),
-            f"tpe 5 halving {first} {factor}": paused("tpe", 5, first, factor),
-            f"mtpe 5 halving {first} {factor}": paused("mtpe", 5, first, factor),
-            f"gp 5 halving {first} {factor} rung0": paused("gp", 5, first, factor, 60, 0),
-        }
+    for factor in (2.0, 3.0, 4.0):
+        for s in ("random", "qmc", "tpe"):
+            METHODS[f"{s} halving {first} {factor:.0f}"] = Imgcls(s, first=first, factor=factor)
+        for l in LEARN: METHODS[f"gp halving {first} {factor:.0f} {l}"] = Imgcls("gp", first=first, factor=factor, learn=l)

@@ -74,9 +74,10 @@ class Table:
         """Where its runs are kept."""
         return FOLDER / f"{self.name}.json.gz"
 
-    def experiment(self, values: Mapping[str, Any], seed: int) -> Experiment:
-        """The experiment of one run."""
-        return Experiment(name=self.name).replace({**self.base, **values, "train.seed": seed})
+    def experiment(self, values: Mapping[str, Any], seed: int, *, searched: bool = False) -> Experiment:
+        """The experiment of one run, with the search space if that is asked for."""
+        search = {"search.space": self.space} if searched else {}
+        return Experiment(name=self.name).replace({**self.base, **values, **search, "train.seed": seed})
 
     def read(self) -> dict[str, Any]:
         """What was recorded until now."""

@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
 
 from benchmarks.replay.tables import Table
+from imgcls.config.keys import Experiment
+from imgcls.search.space import distributions
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,21 @@ class World:
     def num_seeds(self) -> int:
         """Seeds with which every configuration is recorded."""
         return self.accuracy.shape[1]
+
+    @cached_property
+    def training_seconds(self) -> float:
+        """Of a whole training, the mean over the configurations."""
+        return float(np.nansum(self.seconds, axis=1).mean())
+
+    @cached_property
+    def searched(self) -> Experiment:
+        """The experiment whose search is replayed."""
+        return self.table.experiment({}, 0, searched=True)
+
+    @cached_property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Its search space in Optuna's terms."""
+        return distributions(self.searched.search.space)
 
     @cached_property
     def _places(self) -> NDArray[np.float64]:
