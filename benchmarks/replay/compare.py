@@ -1,11 +1,12 @@
 import argparse, multiprocessing, time, sys, warnings, pickle, os
 import numpy as np, optuna
-from benchmarks.replay.curves import Curves, ratio, seconds_to
+from benchmarks.replay.curves import Curves, ratio, _seconds_to
 from benchmarks.replay.methods import METHODS
 from benchmarks.replay.search import Replay
 from benchmarks.replay.tables import TABLES
 from benchmarks.replay.world import World
 
+MOST=200
 def one(task):
     warnings.filterwarnings("ignore"); optuna.logging.set_verbosity(optuna.logging.ERROR)
     name, method, seed, horizon = task
@@ -15,7 +16,7 @@ def one(task):
     out = []
     for f in METHODS[method](rp, seed):
         out.append(f)
-        if f.seconds > horizon: break
+        if f.seconds > horizon or f.trials>=MOST: break
     return out, w.regret(rp.first, rp.seen)
 import functools
 @functools.cache
@@ -28,9 +29,9 @@ def main():
     for m in METHODS:
         if m != 'plain Optuna' and only and not any(o in m for o in only): continue
         b=time.time()
-        with multiprocessing.Pool(2) as p: res = p.map(one, [(name, m, s, 30*full) for s in range(R)], chunksize=4)
+        with multiprocessing.Pool(1) as p: res = p.map(one, [(name, m, s, 24*full) for s in range(R)], chunksize=4)
         c = Curves.of([r[0] for r in res], grid, [r[1] for r in res])
-        if ref is None: ref=c; r20=ref.reference.mean(); print('R20', 100*r20, 'T', seconds_to(r20, ref.mean, grid)/full)
+        if ref is None: ref=c; r20=ref.reference.mean(); print('R20', 100*r20, 'T', _seconds_to(r20, ref, np.arange(len(ref.regrets)))/full)
         r = ratio(c, ref)
         print(f"{m:32s} ratio {r.value:5.2f} [{r.low:.2f} {r.high:.2f}] regret % at 3,5,10,20,30: " + ' '.join(f"{100*c.mean[np.searchsorted(grid,k*full)-1]:.2f}" for k in (3,5,10,20,30)) + f" se {100*c.error[400]:.2f} {time.time()-b:.0f}s", flush=True)
 if __name__ == "__main__":

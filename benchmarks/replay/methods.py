@@ -47,12 +47,14 @@ class Imgcls:
     def __call__(self, replay: Replay, seed: int) -> Iterator[Found]:
         """Replays it."""
         experiment = replay.world.searched.replace(
-            {"search.seed": seed, "search.sampler": self.sampler}
+            {"search.seed": seed, "search.sampler": self.sampler.removeprefix("mix")}
         )
         rungs = Rungs.of(self.first or replay.world.num_epochs, replay.world.num_epochs, self.factor)
 
         def draw(trials: Sequence[FrozenTrial]) -> Values:
             samplers.NUM_SPACE_FILLING = self.start
+            if self.sampler.startswith("mix"):
+                return samplers.drawn_values(experiment, self.sampler[3:] if len(trials) % 2 else "qmc", trials)
             return samplers.drawn_values(experiment, self.sampler, LEARN[self.learn](trials, rungs))
 
         return to_the_end(replay, draw) if self.first is None else paused(replay, draw, rungs)
@@ -101,3 +103,9 @@ for first in (1, 2, 3):
         for s in ("random", "qmc", "tpe"):
             METHODS[f"{s} halving {first} {factor:.0f}"] = Imgcls(s, first=first, factor=factor)
         for l in LEARN: METHODS[f"gp halving {first} {factor:.0f} {l}"] = Imgcls("gp", first=first, factor=factor, learn=l)
+METHODS["qmc whole"] = Imgcls("qmc")
+METHODS["mix tpe halving 1 3"] = Imgcls("mixtpe", first=1, factor=3)
+METHODS["mix tpe halving 1 4"] = Imgcls("mixtpe", first=1, factor=4)
+METHODS["mix tpe halving 2 3"] = Imgcls("mixtpe", first=2, factor=3)
+METHODS["start10 tpe halving 1 3"] = Imgcls("tpe", first=1, factor=3, start=10)
+METHODS["start20 tpe halving 1 3"] = Imgcls("tpe", first=1, factor=3, start=20)
