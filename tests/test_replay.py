@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from optuna.pruners import NopPruner
 from scipy.stats import qmc
 
 from benchmarks.replay.curves import Curves, ratio
-from benchmarks.replay.methods import Imgcls, plain_optuna
-from benchmarks.replay.search import Found, Replay, paused, to_the_end
+from benchmarks.replay.methods import Imgcls, PlainOptuna
+from benchmarks.replay.search import Found, Replay, one_by_one, paused
 from benchmarks.replay.tables import TABLES
 from benchmarks.replay.world import World
 from imgcls.search.halving import Rungs
@@ -55,7 +56,7 @@ def test_regret_is_of_the_seeds_that_the_search_did_not_see():
 
 def test_each_epoch_costs_its_seconds_and_the_best_whole_trial_is_handed_over():
     draws = iter(TABLES["digits"].configurations[1:3])
-    steps = to_the_end(Replay(world(rising(0.5, 0.9, 0.7), seconds=2.0), 0, 0), lambda _: next(draws))
+    steps = one_by_one(Replay(world(rising(0.5, 0.9, 0.7), seconds=2.0), 0, 0), lambda _: next(draws), NopPruner())
     found = [next(steps) for _ in range(3)]
     assert [each.seconds for each in found] == [2 * EPOCHS, 4 * EPOCHS, 6 * EPOCHS]
     assert [each.trials for each in found] == [1, 2, 3]
@@ -67,7 +68,7 @@ def test_a_training_that_failed_is_never_handed_over():
     broken[3:] = np.nan
     draws = iter(TABLES["digits"].configurations[1:2])
     replay = Replay(world([*rising(0.5), [broken, broken]]), 0, 0)
-    steps = to_the_end(replay, lambda _: next(draws))
+    steps = one_by_one(replay, lambda _: next(draws), NopPruner())
     next(steps)
     after = next(steps)
     assert after.seconds == EPOCHS + 4  # the epoch in which it failed was trained too
@@ -87,7 +88,7 @@ def test_the_best_of_a_rung_goes_on_and_nobody_else():
 
 
 def test_methods_draw_the_same_again_and_begin_with_what_is_given():
-    for method in (plain_optuna, Imgcls("qmc", first=1, factor=4.0)):
+    for method in (PlainOptuna(), Imgcls("qmc", "halving", first=1, factor=4.0), Imgcls("qmc", "median")):
         runs = []
         for _ in range(2):
             replay = Replay(world(rising(*np.linspace(0.3, 0.9, 20))), 1, 7)

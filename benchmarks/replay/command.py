@@ -4,8 +4,8 @@
 
 Each method is replayed with as many seeds as `--repeats` says. The seed chooses the recorded seed that the search sees,
 and the configuration that is given to it as its first trial. The whole form writes benchmarks/replay/RESULTS.json and
-docs/replay.png, and goes on where it was stopped. `--quick` replays what imgcls does by default, plain Optuna and random
-search, 50 times each, and writes nothing.
+docs/replay.png, and goes on where it was stopped. `--quick` replays what imgcls does by default, plain Optuna and
+random search, 50 times each, and writes nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 import optuna
 
 from benchmarks.replay.curves import TRIALS_OF_REFERENCE, Curves, ratio
-from benchmarks.replay.methods import DEFAULT, DRAWN, METHODS, OPTUNA, RANDOM
+from benchmarks.replay.methods import DEFAULT, METHODS, OPTUNA, RANDOM
 from benchmarks.replay.plot import draw
 from benchmarks.replay.search import Found, Replay
 from benchmarks.replay.tables import TABLES
@@ -61,7 +61,7 @@ def main() -> None:
             if not arguments.quick:
                 _keep(found, arguments.repeats)
     if not arguments.quick:
-        draw(found, DRAWN, PICTURE)
+        draw(found, [OPTUNA, RANDOM, DEFAULT], PICTURE)
     if arguments.json:
         ratios = {table: here[DEFAULT]["ratio"] for table, here in found.items()}
         sys.stdout.write(json.dumps({"seconds_to_regret_vs_optuna": ratios}) + "\n")

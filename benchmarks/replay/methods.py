@@ -1,4 +1,4 @@
-"""The searches that are compared."""
+"""The searches that are compared: plain Optuna, random search, and imgcls by sampler, start-up and pruner."""
 
 from __future__ import annotations
 
@@ -9,103 +9,77 @@ from optuna.pruners import MedianPruner, NopPruner
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from benchmarks.replay.search import Found, Replay, Values, by_optuna, paused, to_the_end
-from imgcls.search import samplers
-from imgcls.search.halving import Rungs
+from benchmarks.replay.search import Found, Replay, Values, by_optuna, one_by_one, paused
+from imgcls.config.search_keys import SearchConfig
+from imgcls.search.halving import FACTOR, Rungs
+from imgcls.search.samplers import drawn_values, resolved_sampler
+from imgcls.search.space import pruner_warmup_of
+from imgcls.search.study import make_pruner
 
 Method = Callable[[Replay, int], Iterator[Found]]
 """Replays a search with a seed, without end."""
 
-
-def plain_optuna(replay: Replay, seed: int) -> Iterator[Found]:
-    """Optuna at its defaults."""
-    return by_optuna(replay, TPESampler(seed=seed), MedianPruner())
+OPTUNA, RANDOM, DEFAULT = "plain Optuna", "random search", "imgcls"
 
 
-def random_search(replay: Replay, seed: int) -> Iterator[Found]:
+@dataclass(frozen=True)
+class PlainOptuna:
+    """Optuna at its defaults: TPE after ten random trials, and the median pruner."""
+
+    def __call__(self, replay: Replay, seed: int) -> Iterator[Found]:
+        """Replays it."""
+        return by_optuna(replay, TPESampler(seed=seed), MedianPruner())
+
+
+@dataclass(frozen=True)
+class RandomSearch:
     """Random draws, each trained to its end."""
-    return by_optuna(replay, RandomSampler(seed=seed), NopPruner())
+
+    def __call__(self, replay: Replay, seed: int) -> Iterator[Found]:
+        """Replays it."""
+        return by_optuna(replay, RandomSampler(seed=seed), NopPruner())
 
 
 @dataclass(frozen=True)
 class Imgcls:
-    """A search of imgcls.
+    """A sweep of imgcls with one worker; what is not given is as its configuration has it by default.
 
     Attributes:
         sampler: as `search.sampler`.
-        start: trials whose values fill the space before the sampler learns.
-        first: epochs before the first pause; None trains each trial to its end.
-        factor: between the epochs of two rungs.
+        pruner: as `search.pruner`.
+        start: trials whose values fill the space before the sampler learns; None: as many as the package has.
+        first: of `halving`: epochs before the first pause.
+        factor: of `halving`: between the epochs of two rungs.
     """
 
-    sampler: str
-    start: int = samplers.NUM_SPACE_FILLING
+    sampler: str = SearchConfig().sampler
+    pruner: str = SearchConfig().pruner
+    start: int | None = None
     first: int | None = None
-    factor: float = 3.0
-    learn: str = "best"
+    factor: float = FACTOR
 
     def __call__(self, replay: Replay, seed: int) -> Iterator[Found]:
         """Replays it."""
-        experiment = replay.world.searched.replace(
-            {"search.seed": seed, "search.sampler": self.sampler.removeprefix("mix")}
-        )
-        rungs = Rungs.of(self.first or replay.world.num_epochs, replay.world.num_epochs, self.factor)
+        own = {"search.seed": seed, "search.sampler": self.sampler, "search.pruner": self.pruner}
+        experiment = replay.world.searched.replace(own)
+        sampler, warmup = resolved_sampler(experiment.search), pruner_warmup_of(experiment)
 
         def draw(trials: Sequence[FrozenTrial]) -> Values:
-            samplers.NUM_SPACE_FILLING = self.start
-            if self.sampler.startswith("mix"):
-                return samplers.drawn_values(experiment, self.sampler[3:] if len(trials) % 2 else "qmc", trials)
-            return samplers.drawn_values(experiment, self.sampler, LEARN[self.learn](trials, rungs))
+            if self.start is not None and len(trials) < self.start:
+                return drawn_values(experiment, "qmc", trials)
+            return drawn_values(experiment, sampler, trials)
 
-        return to_the_end(replay, draw) if self.first is None else paused(replay, draw, rungs)
+        if self.pruner != "halving":
+            return one_by_one(replay, draw, make_pruner(experiment, warmup))
+        return paused(replay, draw, Rungs.of(self.first or warmup, replay.world.num_epochs, self.factor))
 
-import numpy as np
-from optuna.trial import create_trial, TrialState
-def at_first(trials, rungs):
-    r=rungs.epochs[0]
-    return [create_trial(params=t.params,distributions=t.distributions,state=TrialState.COMPLETE,value=max(v for e,v in t.intermediate_values.items() if e<=r)) if t.intermediate_values else t for t in trials]
-def shifted(trials, rungs):
-    """each paused value moved by the mean gain of those that went on from its rung"""
-    gains={}
-    rs=rungs.epochs
-    def b(t,r): return max(v for e,v in t.intermediate_values.items() if e<=r)
-    ts=[t for t in trials if t.intermediate_values]
-    def n(t): return max(t.intermediate_values)
-    out=[]
-    for t in trials:
-        if not t.intermediate_values or n(t)==rs[-1]: out.append(t); continue
-        v=b(t,n(t))
-        for lo,hi in zip(rs,rs[1:]):
-            if lo<n(t): continue
-            pr=[(b(o,lo),b(o,hi)) for o in ts if n(o)>=hi]
-            if pr:
-                v+= np.median([h-l for l,h in pr]) if False else 0
-        out.append(create_trial(params=t.params,distributions=t.distributions,state=TrialState.COMPLETE,value=float(v)))
-    return out
-def ranks(trials, rungs):
-    """value: quantile among the trials of the highest rung each reached; higher rungs above"""
-    ts=[t for t in trials if t.intermediate_values]
-    rs=rungs.epochs
-    def n(t): return max(t.intermediate_values)
-    def b(t,r): return max(v for e,v in t.intermediate_values.items() if e<=r)
-    # order: by rung then value
-    order=sorted(ts,key=lambda t:(n(t),b(t,n(t))))
-    from statistics import NormalDist
-    val={id(t): NormalDist().inv_cdf((i+0.5)/len(order)) for i,t in enumerate(order)}
-    return [create_trial(params=t.params,distributions=t.distributions,state=TrialState.COMPLETE,value=val[id(t)]) if id(t) in val else t for t in trials]
-LEARN={'best': lambda t,r:t,'rung0':at_first,'ranks':ranks}
 
-METHODS: dict[str, Method] = {"plain Optuna": plain_optuna, "random": random_search}
-for s in ("qmc", "tpe", "gp"):
-    METHODS[f"{s} whole"] = Imgcls(s)
-for first in (1, 2, 3):
-    for factor in (2.0, 3.0, 4.0):
-        for s in ("random", "qmc", "tpe"):
-            METHODS[f"{s} halving {first} {factor:.0f}"] = Imgcls(s, first=first, factor=factor)
-        for l in LEARN: METHODS[f"gp halving {first} {factor:.0f} {l}"] = Imgcls("gp", first=first, factor=factor, learn=l)
-METHODS["qmc whole"] = Imgcls("qmc")
-METHODS["mix tpe halving 1 3"] = Imgcls("mixtpe", first=1, factor=3)
-METHODS["mix tpe halving 1 4"] = Imgcls("mixtpe", first=1, factor=4)
-METHODS["mix tpe halving 2 3"] = Imgcls("mixtpe", first=2, factor=3)
-METHODS["start10 tpe halving 1 3"] = Imgcls("tpe", first=1, factor=3, start=10)
-METHODS["start20 tpe halving 1 3"] = Imgcls("tpe", first=1, factor=3, start=20)
+METHODS: dict[str, Method] = {
+    OPTUNA: PlainOptuna(),
+    RANDOM: RandomSearch(),
+    DEFAULT: Imgcls(),
+    **{f"{sampler}, none": Imgcls(sampler, "none") for sampler in ("qmc", "tpe", "gp")},
+    **{
+        f"{sampler}, halving at 1/4": Imgcls(sampler, "halving", factor=4) for sampler in ("random", "qmc", "tpe", "gp")
+    },
+}

@@ -29,7 +29,9 @@ def draw(results: Mapping[str, Mapping[str, Any]], methods: Sequence[str], path:
         for colour, method in zip(COLOURS, methods, strict=False):
             seconds, mean, error = (np.array(found[method][key]) for key in ("seconds", "regret", "error"))
             panel.plot(seconds, 100 * mean, color=colour, label=method)
-            panel.fill_between(seconds, 100 * (mean - error), 100 * (mean + error), color=colour, alpha=0.2, linewidth=0)
+            panel.fill_between(
+                seconds, 100 * (mean - error), 100 * (mean + error), color=colour, alpha=0.2, linewidth=0
+            )
         panel.set(title=table, xlabel="seconds of training", yscale="log", ylabel="regret in percentage points")
         panel.grid(alpha=0.3, which="both")
     axes[0][0].legend(frameon=False)

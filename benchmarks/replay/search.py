@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import optuna
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchmarks.replay.world import World
@@ -98,7 +98,7 @@ class Replay:
 
     def found(self) -> Found:
         """The winner by what the search sees: the best of the trials that were trained to their end."""
-        whole = [trial for trial in self.trials if self._is_whole(trial)]
+        whole = [trial for trial in self.trials if self.is_whole(trial)]
         if not whole:
             return Found(self.seconds, len(self.trials), None)
         winner = max(whole, key=lambda trial: (max(trial.accuracies), -trial.number))
@@ -109,7 +109,7 @@ class Replay:
         return [self._frozen(trial) for trial in self.trials]
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
-        state = TrialState.COMPLETE if self._is_whole(trial) else TrialState.PRUNED
+        state = TrialState.COMPLETE if self.is_whole(trial) else TrialState.PRUNED
         if not trial.accuracies:
             state = TrialState.FAIL
         return create_trial(
@@ -117,7 +117,8 @@ class Replay:
             value=max(trial.accuracies, default=None), intermediate_values=dict(enumerate(trial.accuracies, 1)),
         )  # fmt: skip
 
-    def _is_whole(self, trial: Trial) -> bool:
+    def is_whole(self, trial: Trial) -> bool:
+        """Whether a trial was trained to its end."""
         return len(trial.accuracies) == self.world.num_epochs
 
 
@@ -126,27 +127,33 @@ def by_optuna(replay: Replay, sampler: BaseSampler, pruner: BasePruner) -> Itera
     study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
     study.enqueue_trial(replay.world.values[replay.first])
     while True:
-        asked = study.ask(replay.world.distributions)
-        trial = replay.begin(asked.params)
-        state = TrialState.COMPLETE
-        for accuracy in replay.train(trial):
-            asked.report(accuracy, step=len(trial.accuracies))
-            if asked.should_prune() and len(trial.accuracies) < replay.world.num_epochs:
-                state = TrialState.PRUNED
-                break
-        if len(trial.accuracies) < replay.world.num_epochs and state == TrialState.COMPLETE:
-            state = TrialState.FAIL
-        study.tell(asked, max(trial.accuracies) if state == TrialState.COMPLETE else None, state=state)
-        trial.is_over = True
+        _run(replay, study)
         yield replay.found()
 
 
-def to_the_end(replay: Replay, draw: Draw) -> Iterator[Found]:
-    """Draws of imgcls without end, each trained to its end."""
+def one_by_one(replay: Replay, draw: Draw, pruner: BasePruner) -> Iterator[Found]:
+    """Draws of imgcls without end, each trained to its end unless the pruner stops it."""
+    study = optuna.create_study(direction="maximize", sampler=RandomSampler(seed=0), pruner=pruner)
     while True:
-        trial = replay.begin(_next_values(replay, draw))
-        list(replay.train(trial))
+        study.enqueue_trial(dict(_next_values(replay, draw)))
+        _run(replay, study)
         yield replay.found()
+
+
+def _run(replay: Replay, study: optuna.Study) -> None:
+    """Runs the study's next trial."""
+    asked = study.ask(replay.world.distributions)
+    trial = replay.begin(asked.params)
+    for accuracy in replay.train(trial):
+        asked.report(accuracy, step=len(trial.accuracies))
+        if not trial.is_over and asked.should_prune():
+            trial.is_over = True
+            study.tell(asked, state=TrialState.PRUNED)
+            return
+    if replay.is_whole(trial):
+        study.tell(asked, max(trial.accuracies))
+    else:
+        study.tell(asked, state=TrialState.FAIL)
 
 
 def paused(replay: Replay, draw: Draw, rungs: Rungs) -> Iterator[Found]:

@@ -3,9 +3,9 @@
     python -m benchmarks.replay.tables digits|fashion|solar [--most-seconds 3600]
 
 Each run is kept in benchmarks/replay/TABLE.json.gz as soon as it ends, so the same command goes on where it stopped.
-The seconds are those of a single thread on the CPU, so other work on the machine makes little difference to them. Of the
-digits 337 images are for training: with all of them several configurations have no error on val, and no search can tell
-them apart.
+The seconds are those of a single thread on the CPU, so other work on the machine makes little difference to them. Of
+the digits 337 images are for training: with all of them several configurations have no error on val, and no search can
+tell them apart.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ TABLES = {
             "digits",
             {
                 **_COMMON, "data.source": "digits", "data.image_size": 16, "data.val_fraction": 0.75,
-                "model.name": "resnet", "model.width": 16, "augment.horizontal_flip": False, "augment.random_resized_crop": [0.8, 1.0], "train.epochs": 12,
+                "model.name": "resnet", "model.width": 16, "augment.horizontal_flip": False,
+                "augment.random_resized_crop": [0.8, 1.0], "train.epochs": 12,
             },
             {
                 "train.lr": {"low": 3e-4, "high": 3e-2, "log": True},

@@ -91,7 +91,7 @@ class World:
         return np.nan_to_num(np.fmax.reduce(self.accuracy, axis=2))
 
     def regret(self, configuration: int, seen: int) -> float:
-        """How much worse a configuration is than the best one, by the mean over the seeds that the search did not see."""
+        """How much worse a configuration is than the best one, by the mean over the seeds that were not seen."""
         means = np.delete(self.best, seen, axis=1).mean(axis=1)
         return float(means.max() - means[configuration])
 
