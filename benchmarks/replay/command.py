@@ -41,6 +41,9 @@ TRAININGS, POINTS = 24, 480
 
 REPEATS, QUICK_REPEATS = 200, 50
 
+FEWEST_SEEDS = 2
+"""A search sees one seed, and its regret is that of the others."""
+
 Results = dict[str, Any]
 
 
@@ -49,6 +52,9 @@ def main() -> None:
     arguments = _arguments()
     found: Results = {}
     for table in arguments.tables:
+        if (num := world(table).num_seeds) < FEWEST_SEEDS:
+            _say(f"{table}: {num} of its seeds are recorded whole, and a regret needs {FEWEST_SEEDS}; left out")
+            continue
         found[table] = {}
         reference = None
         for method in [OPTUNA, RANDOM, DEFAULT] if arguments.quick else METHODS:

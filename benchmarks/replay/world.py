@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,10 +44,10 @@ class World:
 
         def curves(name: str) -> NDArray[np.float64]:
             padded = [[_padded(runs[number, seed][name], epochs) for seed in seeds] for number in numbers]
-            return np.array(padded, np.float64)
+            return np.array(padded, np.float64).reshape(len(numbers), len(seeds), epochs)
 
-        values = [runs[number, seeds[0]]["values"] for number in numbers]
-        return cls(table, values, curves("accuracy"), np.nanmedian(curves("seconds"), axis=1))
+        values = [table.configurations[number] for number in numbers]
+        return cls(table, values, curves("accuracy"), _median(curves("seconds")))
 
     @property
     def num_epochs(self) -> int:
@@ -94,6 +95,15 @@ class World:
         """How much worse a configuration is than the best one, by the mean over the seeds that were not seen."""
         means = np.delete(self.best, seen, axis=1).mean(axis=1)
         return float(means.max() - means[configuration])
+
+
+def _median(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Over the seeds, of those that came so far; as many zeros where no seed is recorded."""
+    if not seconds.shape[1]:
+        return np.zeros(seconds.shape[::2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of an epoch to which no training came
+        return np.nan_to_num(np.nanmedian(seconds, axis=1))
 
 
 def _padded(curve: list[float], num: int) -> list[float]:
