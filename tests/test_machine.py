@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imgcls.machine import affine_cores, cpu_quota, free_memory, own_memory, usable_cores
+from imgcls.machine import affine_cores, cpu_quota, free_memory, usable_cores
 
 ROOT = Path(__file__).parent.parent
 
