@@ -443,9 +443,10 @@ def test_a_value_has_the_same_decimals_wherever_it_is_recorded(project):
 
 
 def study_of(project, *overrides):
-    """The study that a sweep of these settings has, or will have."""
+    """The study of a sweep of these settings, which begins here if it has not begun."""
     made = Sweep(project.experiment(*overrides), project.tracker)
-    return made.study("unknown").optuna
+    with made._parent_run() as run:
+        return made.study(run.run_id).optuna
 
 
 @pytest.mark.slow
