@@ -85,6 +85,7 @@ def test_the_models_together_predict_the_mean_of_their_probabilities(project):
     np.testing.assert_allclose(model.probs(squares), np.mean(each, axis=0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_judge_recomputes_the_scores_of_the_folds_and_says_whose_they_are(project):
     run = project.trained(*FOLDS, judged=True)
     (look,) = project.runs(kind="evaluation")
@@ -158,9 +159,8 @@ def test_a_rerun_is_bitwise_and_folds_are_not_listed(project):
     )
 
 
-@pytest.mark.parametrize(
-    "epoch", ["train.folds_epoch=last", pytest.param("train.folds_epoch=best", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("epoch", ["train.folds_epoch=last", "train.folds_epoch=best"])
 def test_labels_without_meaning_are_predicted_at_chance(project, epoch):
     """Nothing of an image's own label reaches the model that scores it; these images are noise."""
     write_classes(project.root / "noise", {"a": 150, "b": 150, "c": 150, "d": 150})

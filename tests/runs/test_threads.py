@@ -69,7 +69,7 @@ def test_the_number_is_recorded_and_gives_its_bits(project):
 @pytest.mark.usefixtures("two_threads")
 def test_a_run_that_is_taken_up_keeps_its_threads(project, monkeypatch):
     asked = fixed(monkeypatch, {1: 100, 2: 300})
-    monkeypatch.setattr("imgcls.runs.train.stop_requested", lambda: "a test")
+    monkeypatch.setattr("imgcls.runs.limits.stop_requested", lambda: "a test")
     with pytest.raises(Interrupted):
         project.train(*SHORT, "train.threads=auto")
     monkeypatch.undo()

@@ -138,6 +138,7 @@ def test_a_sweep_whose_winners_pictures_cannot_be_drawn_writes_its_report(projec
     assert f"run {result.best_run_id} goes on without pictures" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_test_split")
 def test_a_sweep_that_was_killed_before_its_pictures_draws_its_winners_once(project, monkeypatch):
     class KilledError(BaseException):

@@ -337,6 +337,7 @@ def test_a_second_sweep_of_the_same_study_at_once_is_told(project):
         first.run()
 
 
+@pytest.mark.slow
 def test_a_timeout_starts_no_further_trial_and_is_told_everywhere(project, caplog, capsys):
     experiment = project.experiment(*QUICK, "search.trials=3", "search.timeout=1e-6")
     with caplog.at_level(logging.INFO):
@@ -424,6 +425,7 @@ def test_of_two_wide_ranges_the_corners_are_tried_and_a_sweep_begins_in_seconds(
     assert pairs == [(8, 8), (8, 200), (200, 8), (200, 200)]
 
 
+@pytest.mark.slow
 def test_a_value_has_the_same_decimals_wherever_it_is_recorded(project):
     result = sweep(
         project, *QUICK, 'search.sampler="grid"', "train.label_smoothing=0.3", "search.space.train.lr=[0.02]",

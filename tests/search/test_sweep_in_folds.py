@@ -34,6 +34,7 @@ def swept(make_project):
         return project, sweep(project, "search.confirm.seeds=1", "search.confirm.top=1")
 
 
+@pytest.mark.slow
 def test_a_trial_worse_in_each_of_four_folds_ends_before_the_fifth(swept):
     project, result = swept
     best, hopeless = project.runs(kind="trial")
@@ -48,6 +49,7 @@ def test_a_trial_worse_in_each_of_four_folds_ends_before_the_fifth(swept):
     assert (row["val/accuracy"], row["run_id"]) == (best.best("val/accuracy"), best.run_id)
 
 
+@pytest.mark.slow
 def test_the_winner_is_the_models_of_a_fresh_seed_together(swept, monkeypatch):
     project, result = swept
     monkeypatch.chdir(project.root)
@@ -58,6 +60,7 @@ def test_the_winner_is_the_models_of_a_fresh_seed_together(swept, monkeypatch):
     assert evaluate(result.run_id, project.tracker).val["accuracy"] == winner.best("val/accuracy")
 
 
+@pytest.mark.slow
 def test_checkpoints_of_folds_may_go_once_their_run_has_ended(swept):
     project, _ = swept
     items = [item for item in clean.look_through(project.tracker).items if item.kind == clean.FOLDS]

@@ -85,6 +85,7 @@ def test_workers_fit_into_the_free_memory(free, workers):
     assert choose(wanted, Speeds(LARGE, 2**30 // 2 + 2**28), free).workers == workers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("asked", "used"), [((), "1"), (("train.threads=2",), "2")])
 @pytest.mark.usefixtures("two_threads")
 def test_a_sweep_keeps_what_it_began_with(project, monkeypatch, asked, used):
@@ -115,6 +116,7 @@ def test_several_workers_that_auto_chose(project, monkeypatch, caplog):
     assert "trained by 2 workers" in sweep.tags["mlflow.note.content"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 def test_fresh_runs_of_a_sweep_of_several_workers_have_the_machine_for_themselves(project, monkeypatch):
     measured_as(monkeypatch, {2: 100.0, 1: 200.0})
