@@ -150,7 +150,7 @@ def sweep_for(work: Work, seconds: float) -> tuple[float, str]:
     from imgcls.search.workers import Share
     from imgcls.tracking.store import Tracker
 
-    os.environ["IMGCLS_CACHE"] = str(work.root.parent / "cache of sweeps")  # decoding is no part of this
+    os.environ["IMGCLS_CACHE"] = str(work.root.parent / "cache of sweeps")  # filled once: decoding is not timed
     tracker = Tracker(work.root)
     threading.Thread(target=_stop_after, args=(work.root, seconds), daemon=True).start()
     with suppress(Interrupted):

@@ -120,7 +120,7 @@ def _needed(records: Iterable[RunRecord]) -> set[str]:
     trials = []
     for record in records:
         needed |= {record.best_run_id, record.evaluated_run_id}
-        if record.kind != "fold":  # a trial in folds is no more needed than one without
+        if record.kind != "fold":  # whether a fold is needed follows from the run above it
             needed.add(record.parent)
         confirmed |= {(record.run_id, str(number)) for number in record.confirmed_trials}
         if record.kind == "confirm":

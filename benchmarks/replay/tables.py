@@ -101,6 +101,18 @@ def value_at(options: Any, share: float) -> Any:
 
 _COMMON = {"train.threads": 1, "train.device": "cpu", "train.batch_size": 64}
 
+
+def _space(depths: list[int], augmentation: Space) -> Space:
+    """The space of a table: the same wide ranges, its own depths and augmentation. The order of keys counts."""
+    return {
+        "train.lr": {"low": 3e-4, "high": 3e-2, "log": True},
+        "train.warmup_epochs": {"low": 0, "high": 4},
+        "model.depth": depths,
+        "train.weight_decay": {"low": 1e-3, "high": 0.3, "log": True},
+        **augmentation,
+    }
+
+
 TABLES = {
     table.name: table
     for table in (
@@ -111,13 +123,7 @@ TABLES = {
                 "model.name": "resnet", "model.width": 16, "augment.horizontal_flip": False,
                 "augment.random_resized_crop": [0.8, 1.0], "train.epochs": 12,
             },
-            {
-                "train.lr": {"low": 3e-4, "high": 3e-2, "log": True},
-                "train.warmup_epochs": {"low": 0, "high": 4},
-                "model.depth": [8, 14, 20],
-                "train.weight_decay": {"low": 1e-3, "high": 0.3, "log": True},
-                "augment.rotation": {"low": 0.0, "high": 30.0},
-            },
+            _space([8, 14, 20], {"augment.rotation": {"low": 0.0, "high": 30.0}}),
             num_configurations=96, num_seeds=5,
         ),
         Table(
@@ -127,13 +133,7 @@ TABLES = {
                 "model.name": "resnet", "model.width": 16, "augment.random_resized_crop": [0.8, 1.0],
                 "train.epochs": 10,
             },
-            {
-                "train.lr": {"low": 3e-4, "high": 3e-2, "log": True},
-                "train.warmup_epochs": {"low": 0, "high": 4},
-                "model.depth": [8, 14],
-                "train.weight_decay": {"low": 1e-3, "high": 0.3, "log": True},
-                "augment.cutout": {"low": 0.0, "high": 0.5},
-            },
+            _space([8, 14], {"augment.cutout": {"low": 0.0, "high": 0.5}}),
             num_configurations=48, num_seeds=3, num_images=5000,
         ),
         Table(
@@ -144,13 +144,7 @@ TABLES = {
                 "augment.quarter_turns": True, "train.batch_size": 32, "train.epochs": 20,
                 "train.label_smoothing": 0.0,
             },
-            {
-                "train.lr": {"low": 3e-4, "high": 3e-2, "log": True},
-                "train.warmup_epochs": {"low": 0, "high": 4},
-                "model.depth": [10, 18],
-                "train.weight_decay": {"low": 1e-3, "high": 0.3, "log": True},
-                "augment.mixup": {"low": 0.0, "high": 0.4},
-            },
+            _space([10, 18], {"augment.mixup": {"low": 0.0, "high": 0.4}}),
             num_configurations=48, num_seeds=3,
         ),
     )

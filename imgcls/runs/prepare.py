@@ -180,7 +180,7 @@ def _check_epoch_of_folds(experiment: Experiment) -> None:
     if experiment.data.folds and experiment.train.patience:
         raise ConfigError(
             f"train.patience = {experiment.train.patience} would end each of the folds (data.folds = "
-            f"{experiment.data.folds}) at an epoch of its own, and one epoch has to hold for all; set train.patience = "
+            f"{experiment.data.folds}) at an epoch of its own, and one epoch has to hold for all; set train.patience "
             'to 0. train.folds_epoch = "best" keeps the best epoch of their mean curve'
         )
 

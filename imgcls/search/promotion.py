@@ -85,7 +85,7 @@ class Promotion:
     def next(
         self, under_way: Collection[int], num_trials: int, *, ends_rest: bool = True, has_to_finish: bool = False
     ) -> Step | None:
-        """What comes before a new trial is drawn, if anything. A trial that goes on is no longer paused after this.
+        """The step to do now; None: a new trial is drawn. A trial that this sends on is not paused any more.
 
         Args:
             under_way: numbers of the trials that an engine has, those that go on or end among them.

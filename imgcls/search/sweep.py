@@ -293,7 +293,7 @@ class Sweep:
         board, waiting = study.leaderboard(), len(study.paused()) + len(study.running())
         if board.empty or board.iloc[0]["outcome"] != "completed":
             goes_on = f"; the same command goes on with {counted(waiting, 'paused trial')}" if waiting else ""
-            raise TrainingError(f"no trial of this sweep was completed, so there is no winner{goes_on}")
+            raise TrainingError(f"no trial of this sweep was completed, so none can be the winner{goes_on}")
         first = board.iloc[0]
         sweep, best_trial = self.tracker.get(run.run_id), self.tracker.get(str(first["run_id"]))
         winner = self._confirmed_winner(sweep, best_trial) or best_trial

@@ -47,7 +47,8 @@ def archive():
 def earlier(archive, tmp_path, monkeypatch):
     if Version(mlflow.__version__) < Version("3.17"):
         pytest.skip(
-            f"MLflow {mlflow.__version__} refuses a store with the newer tables of MLflow 3.17, as this one has"
+            f"MLflow 3.17 wrote the recorded store, and the installed MLflow {mlflow.__version__} refuses to open "
+            "a store of a later version"
         )
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
         files.extractall(tmp_path, filter="data")

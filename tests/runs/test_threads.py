@@ -7,6 +7,7 @@ from imgcls.errors import Interrupted
 from imgcls.runs import threads as threads_module
 from imgcls.runs.threads import Speeds, measured_speeds, numbers_of_threads, with_threads
 from imgcls.training import device
+from tests.given_speeds import give_speeds
 
 SHORT = ("train.epochs=2", "train.warmup_epochs=0", "train.batch_size=64")
 
@@ -19,18 +20,6 @@ def two_threads(monkeypatch):
     monkeypatch.setattr(device, "usable_cores", lambda: 2)
     yield
     torch.set_num_threads(before)
-
-
-def fixed(monkeypatch, speeds):
-    """The speeds of a machine that measures as told, and how often it was asked."""
-    asked = []
-
-    def measured(_prepared, numbers):
-        asked.append(list(numbers))
-        return Speeds({number: speeds[number] for number in asked[-1]}, None)
-
-    monkeypatch.setattr(threads_module, "measured_speeds", measured)
-    return asked
 
 
 @pytest.mark.parametrize(
@@ -68,14 +57,14 @@ def test_the_number_is_recorded_and_gives_its_bits(project):
 
 @pytest.mark.usefixtures("two_threads")
 def test_a_run_that_is_taken_up_keeps_its_threads(project, monkeypatch):
-    asked = fixed(monkeypatch, {1: 100, 2: 300})
+    asked = give_speeds(monkeypatch, threads_module, {1: 100, 2: 300})
     monkeypatch.setattr("imgcls.runs.limits.stop_requested", lambda: "a test")
     with pytest.raises(Interrupted):
         project.train(*SHORT, "train.threads=auto")
     monkeypatch.undo()
     monkeypatch.setattr(device, "_threads", 2)
     monkeypatch.setattr(device, "usable_cores", lambda: 2)
-    fixed(monkeypatch, {1: 300, 2: 100})
+    give_speeds(monkeypatch, threads_module, {1: 300, 2: 100})
     run = project.train(*SHORT, "train.threads=auto")
     assert asked == [[2, 1]]
     assert len(project.runs(kind="train")) == 1
@@ -85,7 +74,7 @@ def test_a_run_that_is_taken_up_keeps_its_threads(project, monkeypatch):
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize(("asked", "used"), [("0", 2), ("1", 1), ("2", 2)])
 def test_a_number_of_the_user_is_never_measured(project, monkeypatch, asked, used):
-    measurements = fixed(monkeypatch, {})
+    measurements = give_speeds(monkeypatch, threads_module, {})
     prepared = with_threads(project.prepare(f"train.threads={asked}"))
     assert not measurements
     assert prepared.experiment.train.threads == prepared.device.threads == torch.get_num_threads() == used
@@ -93,7 +82,7 @@ def test_a_number_of_the_user_is_never_measured(project, monkeypatch, asked, use
 
 def test_one_core_leaves_nothing_to_measure(project, monkeypatch):
     monkeypatch.setattr(device, "usable_cores", lambda: 1)
-    measurements = fixed(monkeypatch, {})
+    measurements = give_speeds(monkeypatch, threads_module, {})
     prepared = with_threads(project.prepare("train.threads=auto"))
     assert not measurements
     assert prepared.experiment.train.threads == prepared.device.threads == 1

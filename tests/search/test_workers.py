@@ -9,6 +9,7 @@ from imgcls.search.confirm import confirm_sweep
 from imgcls.search.sweep import Sweep
 from imgcls.search.workers import Share, Wanted, choose
 from imgcls.training import device
+from tests.given_speeds import give_speeds
 
 QUIET, BUSY = {2: 880.0, 1: 520.0}, {2: 290.0, 1: 550.0}
 LARGE = {8: 2000.0, 7: 1900.0, 4: 1400.0, 3: 1150.0, 2: 800.0, 1: 430.0}
@@ -24,18 +25,6 @@ def two_threads(monkeypatch):
         monkeypatch.setattr(module, "most_threads", lambda: 2)
     yield
     torch.set_num_threads(before)
-
-
-def measured_as(monkeypatch, speeds):
-    """The speeds of a machine that measures as told, and which numbers of threads it was asked for."""
-    asked = []
-
-    def measured(_prepared, numbers):
-        asked.append(list(numbers))
-        return Speeds({number: speeds[number] for number in asked[-1]}, None)
-
-    monkeypatch.setattr(workers_module, "measured_speeds", measured)
-    return asked
 
 
 @pytest.mark.parametrize(
@@ -90,9 +79,9 @@ def test_workers_fit_into_the_free_memory(free, workers):
 @pytest.mark.usefixtures("two_threads")
 def test_a_sweep_keeps_what_it_began_with(project, monkeypatch, asked, used):
     options = ("search.workers=auto", "train.threads=auto", "train.epochs=2", "search.pruner=none", *asked)
-    measured_as(monkeypatch, {2: 100.0, 1: 200.0})
+    give_speeds(monkeypatch, workers_module, {2: 100.0, 1: 200.0})
     first = Sweep(project.experiment(*options, "search.trials=1"), project.tracker).run()
-    again = measured_as(monkeypatch, {2: 200.0, 1: 100.0})
+    again = give_speeds(monkeypatch, workers_module, {2: 200.0, 1: 100.0})
     second = Sweep(project.experiment(*options, "search.trials=2"), project.tracker).run()
     assert not again and first.run_id == second.run_id
     sweep, trials = project.tracker.get(second.run_id), project.tracker.children(second.run_id, "trial")
@@ -104,7 +93,7 @@ def test_a_sweep_keeps_what_it_began_with(project, monkeypatch, asked, used):
 @pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 def test_several_workers_that_auto_chose(project, monkeypatch, caplog):
-    measured_as(monkeypatch, {2: 1.0, 1: 0.8})  # so slow that workers pay
+    give_speeds(monkeypatch, workers_module, {2: 1.0, 1: 0.8})  # so slow that workers pay
     options = ("search.workers=auto", "train.threads=auto", "train.epochs=2", "search.pruner=none", "search.trials=4")
     with caplog.at_level("INFO"):
         result = Sweep(project.experiment(*options), project.tracker).run()
@@ -119,7 +108,7 @@ def test_several_workers_that_auto_chose(project, monkeypatch, caplog):
 @pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 def test_fresh_runs_of_a_sweep_of_several_workers_have_the_machine_for_themselves(project, monkeypatch):
-    measured_as(monkeypatch, {2: 100.0, 1: 200.0})
+    give_speeds(monkeypatch, workers_module, {2: 100.0, 1: 200.0})
     options = ("search.workers=auto", "train.threads=auto", "train.epochs=2", "search.trials=1")
     result = Sweep(project.experiment(*options), project.tracker).run()
     assert project.tracker.get(result.best_run_id).params["train.threads"] == "1"
