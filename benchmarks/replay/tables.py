@@ -129,8 +129,8 @@ TABLES = {
         Table(
             "fashion",
             {
-                **_COMMON, "data.source": "fashion-mnist", "data.image_size": 28, "data.val_fraction": 0.2,
-                "model.name": "resnet", "model.width": 16, "augment.random_resized_crop": [0.8, 1.0],
+                **_COMMON, "data.source": "fashion-mnist", "data.image_size": 20, "data.val_fraction": 0.2,
+                "model.name": "resnet", "model.width": 8, "augment.random_resized_crop": [0.8, 1.0],
                 "train.epochs": 10,
             },
             _space([8, 14], {"augment.cutout": {"low": 0.0, "high": 0.5}}),

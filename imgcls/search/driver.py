@@ -133,9 +133,11 @@ class Driver:
     def _say_where_nobody_pauses(self) -> None:
         place = self._study.place
         if self._study.promotion and len(place.rungs().epochs) == 1:
-            log.warning(
-                'search.pruner = "halving" pauses no trial of %d epochs, because it judges none before epoch %d; train '
-                "for %d epochs or more, or search shorter warm-ups",
+            is_asked_for = "pruner" in self._study.experiment.search.model_fields_set
+            log.log(
+                logging.WARNING if is_asked_for else logging.INFO,
+                'search.pruner = "halving" pauses no trial of %d epochs, because it judges none before epoch %d; it '
+                "pauses trials of %d epochs or more",
                 place.num_epochs, place.pruner_warmup, math.ceil(FACTOR * max(1, place.pruner_warmup)),
             )  # fmt: skip
 

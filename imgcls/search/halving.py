@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-FACTOR = 3.0
-"""By which the epochs of one rung differ from those of the next; one of so many trials goes on."""
+FACTOR = 4.0
+"""By which the epochs of one rung differ from those of the next; one of so many trials goes on.
+
+The replay of recorded trainings chose it: docs/searching.md.
+"""
 
 Best = Mapping[int, Sequence[float]]
 """Number of a trial -> its best value after each completed epoch, the higher the better.
@@ -43,6 +46,11 @@ class Rungs:
         while epochs[0] / factor >= max(1, first) - 1e-9:
             epochs.insert(0, round(epochs[0] / factor))
         return cls(tuple(epochs), factor)
+
+    @classmethod
+    def latest_first(cls, last: int, factor: float = FACTOR) -> int:
+        """The latest first rung with which anybody pauses before `last`, from 1."""
+        return max(1, int(last / factor))
 
     def next_after(self, epoch: int) -> int | None:
         """The epoch at which a trial that has completed `epoch` epochs pauses next; None: it is trained to its end."""

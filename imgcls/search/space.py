@@ -15,6 +15,7 @@ from imgcls.config.toml import as_options
 from imgcls.errors import ConfigError, InputError
 from imgcls.models.registry import resolve_model
 from imgcls.project import Project
+from imgcls.search.halving import Rungs
 
 SPACE = "search.space"
 """Table of an experiment file that holds the search space."""
@@ -336,13 +337,16 @@ def _table(key: str) -> str:
 
 
 def pruner_warmup_of(resolved: Experiment) -> int:
-    """The search space's longest warm-up, or more: the epochs of every trial that the pruner does not judge."""
+    """The epochs of every trial that the pruner does not judge: the search space's longest warm-up, or more.
+
+    Pause and promote may judge sooner, as no trial ends by it: by default after a quarter of the epochs at the latest.
+    """
     warmups = resolved.search.space.get(WARMUP, (resolved.train.warmup_epochs,))
     longest = _longest(warmups)
-    asked = resolved.search.pruner_warmup_epochs
+    asked, pauses = resolved.search.pruner_warmup_epochs, resolved.search.pruner == "halving"
     if asked == "auto":
-        return longest + 1
-    if asked < longest:
+        return min(longest + 1, Rungs.latest_first(resolved.train.last_epoch)) if pauses else longest + 1
+    if asked < longest and not pauses:
         raise ConfigError(
             f"search.pruner_warmup_epochs = {asked} would judge trials whose warm-up of up to {longest} epochs "
             f'is not over; give at least {longest}, or "auto"'

@@ -59,7 +59,7 @@ def test_what_is_kept_follows_the_epochs_that_were_seen():
 
 @pytest.mark.parametrize(
     ("workers", "epochs_of", "num"),
-    [(1, lambda num: 10 * num, 5), (2, lambda num: 10 * num, 10), (1, Rungs((1, 3, 10)).num_epochs, 27)],
+    [(1, lambda num: 10 * num, 5), (2, lambda num: 10 * num, 10), (1, Rungs((1, 3, 10), factor=3).num_epochs, 27)],
 )
 def test_as_many_trials_as_fit(workers, epochs_of, num):
     # 101 s for the search; a training takes 20 s. With rungs, 27 trials take 27 + 18 + 21 epochs of 1.5 s.

@@ -19,6 +19,7 @@ from imgcls.search.halving import Rungs
         (3, 8, 3, (8,)),  # nobody pauses
         (1, 1, 3, (1,)),
         (1, 16, 4, (1, 4, 16)),
+        (2, 10, 4, (2, 10)),
     ],
 )
 def test_rungs_end_at_the_last_epoch_and_begin_after_the_warm_up(first, last, factor, epochs):
@@ -30,7 +31,7 @@ def test_rungs_end_at_the_last_epoch_and_begin_after_the_warm_up(first, last, fa
     assert tuple(pauses) == epochs[:-1]
 
 
-RUNGS = Rungs((1, 3, 9))
+RUNGS = Rungs((1, 3, 9), factor=3)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_beyond_the_most_the_worst_of_the_lowest_rung_end():
 def test_epochs_of_so_many_trials():
     assert RUNGS.num_epochs(9) == 9 * 1 + 3 * 2 + 1 * 6
     assert RUNGS.num_epochs(1) == 9
-    assert Rungs((9,)).num_epochs(4) == 36
+    assert Rungs((9,), factor=3).num_epochs(4) == 36
 
 
 def search(rungs, seed, num_trials, num_workers, failing, *, ends_hopeless):
@@ -147,5 +148,5 @@ def test_where_trials_fail_it_changes_nothing_until_all_are_drawn(of):
 
 
 def test_few_wait_at_once():
-    waiting = [search(Rungs.of(1, 27), seed, 60, 1, 0.0, ends_hopeless=True)[2] for seed in range(20)]
+    waiting = [search(Rungs.of(1, 27, 3), seed, 60, 1, 0.0, ends_hopeless=True)[2] for seed in range(20)]
     assert max(waiting) <= 60 / (3 - 1)

@@ -19,12 +19,13 @@ from tests.runs.test_resume import points, weights
 from tests.search.test_sweep import KilledError, everything
 from tests.stops import StopAfter
 
-RATES = [0.02, 0.03, 1e-7, 1e-6, 1e-5, 2e-6]
+RATES = [0.02, 0.03, 1e-7, 1e-6, 1e-5, 2e-6, 3e-7, 3e-6]
 HALVING = (
     'search.pruner="halving"', "train.warmup_epochs=0", "search.space.train.warmup_epochs=[0]", "model.width=4",
-    'search.sampler="grid"', f"search.space.train.lr={RATES}", "search.space.model.depth=[8]", "search.trials=6",
+    'search.sampler="grid"', f"search.space.train.lr={RATES}", "search.space.model.depth=[8]", "search.trials=8",
+    "train.epochs=4",
 )  # fmt: skip
-"""Six trials of three epochs that pause after the first one; four of them learn nothing, so two are trained on."""
+"""Eight trials of four epochs that pause after the first one; six of them learn nothing, and two are trained on."""
 
 
 def sweep(project, *overrides):
@@ -48,21 +49,21 @@ def whole(swept):
     return everything(*swept)
 
 
-def test_the_best_third_goes_on_and_the_others_end_as_pruned(swept):
+def test_the_best_quarter_goes_on_and_the_others_end_as_pruned(swept):
     project, result = swept
     ended = outcomes(project)
     assert set(ended.values()) == {("completed", "FINISHED"), ("pruned", "FINISHED")}
     completed = {number for number, (outcome, _) in ended.items() if outcome == "completed"}
     assert completed == {0, 1}
     for run in project.runs(kind="trial"):
-        num_epochs = 3 if run.trial in completed else 1
+        num_epochs = 4 if run.trial in completed else 1
         assert len(project.tracker.history(run.run_id, "val/loss")) == num_epochs
         assert (run.folder / Artifact.VAL_PREDICTIONS).exists()
         assert (run.folder / Artifact.LAST).exists() == (run.trial in completed)
         assert bool(run.reason) == (run.trial not in completed)
     assert result.best_run_id in {run.run_id for run in project.runs(kind="trial") if run.trial in completed}
     board = pd.read_csv(io.StringIO(project.tracker.read_text(result.run_id, Artifact.LEADERBOARD)))
-    assert sorted(board["trial"]) == [0, 1, 2, 3, 4, 5]
+    assert sorted(board["trial"]) == [*range(8)]
 
 
 def test_a_trial_that_was_paused_has_the_bits_of_one_that_was_not(swept):
@@ -100,7 +101,7 @@ def test_a_stopped_search_goes_on_to_the_same_end(project, whole, questions):
     with pytest.raises(Interrupted), StopAfter(questions):
         sweep(project)
     assert everything(project, sweep(project)) == whole
-    assert len(project.runs(kind="trial")) == 6
+    assert len(project.runs(kind="trial")) == 8
 
 
 @pytest.mark.slow
@@ -129,14 +130,14 @@ def test_a_killed_search_goes_on_to_the_same_end(project, whole, monkeypatch, wh
     monkeypatch.undo()
     monkeypatch.chdir(project.root)
     assert everything(project, sweep(project)) == whole
-    assert len(project.runs(kind="trial")) == 6
+    assert len(project.runs(kind="trial")) == 8
 
 
 @pytest.mark.slow
 def test_when_time_is_over_trials_stay_paused_and_the_next_sitting_goes_on(project, whole, caplog):
     with caplog.at_level(logging.INFO), pytest.raises(TrainingError, match="goes on with 1 paused trial"):
         sweep(project, "search.timeout=1e-9")
-    assert "search.timeout = 1e-09 s is over after 0 of 6 trials, and 1 is paused" in caplog.text
+    assert "search.timeout = 1e-09 s is over after 0 of 8 trials, and 1 is paused" in caplog.text
     assert outcomes(project) == {0: ("paused", "SCHEDULED")}
     assert not clean.look_through(project.tracker).items
     assert everything(project, sweep(project)) == whole
@@ -156,7 +157,7 @@ def test_paused_trials_of_an_abandoned_sweep_may_go(project):
 @pytest.mark.slow
 def test_beyond_the_most_that_may_be_paused_the_worst_end(project, caplog):
     with caplog.at_level(logging.INFO):
-        sweep(project, "search.max_paused=1", "search.trials=6")
+        sweep(project, "search.max_paused=1")
     assert caplog.text.count("more than search.max_paused = 1 trials are paused") <= 1
     assert {outcome for outcome, _ in outcomes(project).values()} == {"completed", "pruned"}
 
@@ -165,9 +166,9 @@ def test_beyond_the_most_that_may_be_paused_the_worst_end(project, caplog):
 def test_with_two_workers_every_trial_ends_once(project):
     sweep(project, "search.workers=2")
     ended = outcomes(project)
-    assert sorted(ended) == [0, 1, 2, 3, 4, 5]
+    assert sorted(ended) == [*range(8)]
     assert {outcome for outcome, _ in ended.values()} == {"completed", "pruned"}
-    assert len(project.runs(kind="trial")) == 6
+    assert len(project.runs(kind="trial")) == 8
 
 
 @pytest.mark.slow

@@ -163,7 +163,25 @@ def test_the_longest_warmup_that_any_trial_can_have(project, space, longest):
     search = experiment.search.model_copy(update={"space": {}})
     experiment = experiment.model_copy(update={"search": search})
     experiment = experiment.replace({f"search.space.{key}": value for key, value in space.items()})
-    assert spaces.pruner_warmup_of(experiment) == longest + 1
+    median = experiment.replace({"search.pruner": "median"})
+    assert spaces.pruner_warmup_of(median) == longest + 1
+    with pytest.raises(ConfigError, match=f"= {longest - 1} would judge trials whose warm-up of up to {longest} epoch"):
+        spaces.pruner_warmup_of(median.replace({"search.pruner_warmup_epochs": longest - 1}))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "longest", "asked", "first"),
+    [(40, 3, "auto", 4), (12, 3, "auto", 3), (10, 4, "auto", 2), (3, 2, "auto", 1), (40, 3, 1, 1), (12, 1, 5, 5)],
+)
+def test_trials_pause_after_a_quarter_of_their_epochs_at_the_latest_unless_asked_otherwise(
+    project, epochs, longest, asked, first
+):
+    """A pause is no verdict, so it may come before the longest warm-up is over."""
+    experiment = project.experiment(
+        f"train.epochs={epochs}", f"search.space.train.warmup_epochs=[0, {longest}]", 'search.pruner="halving"',
+        f"search.pruner_warmup_epochs={asked!r}".replace("'", '"'),
+    )  # fmt: skip
+    assert spaces.pruner_warmup_of(experiment) == first
 
 
 def test_ranges_in_words():
