@@ -63,15 +63,15 @@ class Imgcls:
         own = {"search.seed": seed, "search.sampler": self.sampler, "search.pruner": self.pruner}
         experiment = replay.world.searched.replace(own)
         sampler, warmup = resolved_sampler(experiment.search), pruner_warmup_of(experiment)
+        rungs = Rungs.of(self.first or warmup, replay.world.num_epochs, self.factor)
+        pauses = self.pruner == "halving"
 
         def draw(trials: Sequence[FrozenTrial]) -> Values:
             if self.start is not None and len(trials) < self.start:
                 return drawn_values(experiment, "qmc", trials)
-            return drawn_values(experiment, sampler, trials)
+            return drawn_values(experiment, sampler, trials, first_rung=rungs.epochs[0] if pauses else 0)
 
-        if self.pruner != "halving":
-            return one_by_one(replay, draw, make_pruner(experiment, warmup))
-        return paused(replay, draw, Rungs.of(self.first or warmup, replay.world.num_epochs, self.factor))
+        return paused(replay, draw, rungs) if pauses else one_by_one(replay, draw, make_pruner(experiment, warmup))
 
 
 METHODS: dict[str, Method] = {

@@ -59,13 +59,15 @@ def resolved_sampler(search: SearchConfig) -> str:
     return "gp" if has_range and search.trials <= MOST_FOR_GP else "tpe"
 
 
-def make_sampler(experiment: Experiment, number: int, sampler: str = "") -> BaseSampler:
+def make_sampler(experiment: Experiment, number: int, sampler: str = "", *, first_rung: int = 0) -> BaseSampler:
     """Makes the sampler of one trial, seeded by the study's own seed and the trial's number.
 
     Args:
         experiment: that is searched.
         number: of the trial in its study, from 0.
         sampler: what `search.sampler` was resolved to; by default that is decided here.
+        first_rung: epoch at which trials pause first; 0 where they do not pause. Where they do, every other trial
+            fills the space, because what learns knows of most trials only how they began.
 
     Raises:
         InputError: the sampler's package is not installed.
@@ -76,7 +78,7 @@ def make_sampler(experiment: Experiment, number: int, sampler: str = "") -> Base
     space_filling = SpaceFillingSampler(search.space, search.seed, number)
     if name in ("random", "grid"):  # a grid's trials are planned beforehand and never drawn
         return RandomSampler(seed=seed)
-    if name == "qmc" or number < NUM_SPACE_FILLING:
+    if name == "qmc" or number < NUM_SPACE_FILLING or (first_rung and number % 2):
         return space_filling
     if name == "tpe":
         return TPESampler(seed=seed, n_startup_trials=1)
@@ -85,7 +87,7 @@ def make_sampler(experiment: Experiment, number: int, sampler: str = "") -> Base
     return GPSampler(seed=seed, n_startup_trials=1, independent_sampler=space_filling, warn_independent_sampling=False)
 
 
-def drawn_values(experiment: Experiment, sampler: str, trials: Sequence[FrozenTrial]) -> Values:
+def drawn_values(experiment: Experiment, sampler: str, trials: Sequence[FrozenTrial], *, first_rung: int = 0) -> Values:
     """Draws the sampler's values for the trial that follows `trials`.
 
     They are drawn whole, in a copy of the study: a study killed between two values would draw the second one again,
@@ -95,14 +97,19 @@ def drawn_values(experiment: Experiment, sampler: str, trials: Sequence[FrozenTr
         experiment: that is searched.
         sampler: what `search.sampler` was resolved to.
         trials: all trials of the study, in any state.
+        first_rung: epoch at which trials pause first, where what learns compares them; 0 where they do not pause.
     """
     space = experiment.search.space
     is_higher_better = metric_named(experiment.search.metric).higher_is_better
     copy = optuna.create_study(
-        direction="maximize" if is_higher_better else "minimize", sampler=make_sampler(experiment, len(trials), sampler)
+        direction="maximize" if is_higher_better else "minimize",
+        sampler=make_sampler(experiment, len(trials), sampler, first_rung=first_rung),
     )
-    if sampler in FROM_COMPLETED:
-        trials = [_as_completed(trial, max if is_higher_better else min) for trial in trials]
+    best = max if is_higher_better else min
+    if first_rung:
+        trials = [_as_paused_first(trial, first_rung, best) for trial in trials]
+    elif sampler in FROM_COMPLETED:
+        trials = [_as_completed(trial, best) for trial in trials]
     if sampler in LEARNING:
         in_space = distributions(space)
         copy.add_trials([_in_space(trial, space, in_space) for trial in trials if _teaches(trial, space)])
@@ -122,6 +129,14 @@ def _not_tried(drawn: Values, search: SearchConfig, trials: Sequence[FrozenTrial
         if values not in tried:
             return values
     return drawn  # a small space of which everything was tried
+
+
+def _as_paused_first(trial: FrozenTrial, rung: int, best: Callable[[Iterable[float]], float]) -> FrozenTrial:
+    """A trial that came to the first rung, completed with the best value that it had there; any other one as it is."""
+    values = [value for epoch, value in trial.intermediate_values.items() if epoch <= rung]
+    if trial.state == TrialState.FAIL or max(trial.intermediate_values, default=0) < rung:
+        return trial
+    return create_trial(value=best(values), params=trial.params, distributions=trial.distributions)
 
 
 def _as_completed(trial: FrozenTrial, best: Callable[[Iterable[float]], float]) -> FrozenTrial:

@@ -183,7 +183,9 @@ class SweepStudy:
     def ask(self) -> int:
         """The number of a new trial, whose values are in the study."""
         if not self._trials(TrialState.WAITING):
-            self.optuna.enqueue_trial(drawn_values(self.experiment, self.sampler, self._as_seen()))
+            first_rung = self.place.rungs().epochs[0] if self.promotion else 0
+            values = drawn_values(self.experiment, self.sampler, self._as_seen(), first_rung=first_rung)
+            self.optuna.enqueue_trial(values)
         return self.optuna.ask().number
 
     def _as_seen(self) -> list[FrozenTrial]:

@@ -131,6 +131,28 @@ def test_what_a_draw_knows_of_a_trial_that_was_not_completed(sampler, state, tea
     assert (len({draw_after(lr) for lr in (2e-4, 2e-3, 1e-2, 9e-2)}) > 1) == teaches
 
 
+@pytest.mark.parametrize("sampler", ["gp", "tpe", "cmaes"])
+def test_where_trials_pause_they_are_compared_at_the_first_rung_and_every_other_draw_fills_the_space(sampler):
+    experiment = searching(FEW)
+    values = [trial.params for trial in drawn(experiment, "qmc", 12, lr_of_one_percent)]
+
+    def draw_after(scores, promoted=(), num=12):
+        """After trials with these scores at epoch 2, the second of four epochs; promoted ones had 1.0 in the end."""
+        trials = []
+        for number, (of, score) in enumerate(zip(values[:num], scores, strict=False)):
+            curve = {1: score - 1, 2: score, **({3: 0.5, 4: 1.0} if number in promoted else {})}
+            state = TrialState.COMPLETE if number in promoted else TrialState.PRUNED
+            trials.append(trial_of(experiment, of, number, state=state, value=curve[max(curve)],
+                                   intermediate_values=curve))  # fmt: skip
+        return drawn_values(experiment, sampler, trials, first_rung=2)
+
+    up = [lr_of_one_percent(of) for of in values]
+    down = [-score for score in up]
+    assert draw_after(up) == draw_after(up, promoted=(0, 3, 7))
+    assert draw_after(up) != draw_after(down)
+    assert draw_after(up, num=11) == draw_after(down, num=11) == drawn(experiment, "qmc", 12, len)[11].params
+
+
 def test_workers_that_draw_at_once_draw_apart():
     """Without the running ones a Gaussian process would draw the same place for each: its best one."""
     experiment = searching({"train.lr": SPACE["train.lr"]})
