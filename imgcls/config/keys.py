@@ -167,6 +167,10 @@ class AugmentConfig(Section):
     cutmix: Annotated[float, Reported("cutmix (alpha {:g})")] = Field(default=0.0, ge=0.0)
     """Alpha of cutmix's Beta(alpha, alpha) (Yun et al. 2019, arXiv 1905.04899). With mixup: half the batches each."""
 
+    def of_stored_images(self) -> AugmentConfig:
+        """What decides how the train images are stored; the other keys change a batch at a time."""
+        return AugmentConfig(random_resized_crop=self.random_resized_crop)
+
 
 class TrainConfig(Section):
     """The keys of [train]: how the network is trained."""

@@ -36,14 +36,14 @@ class SearchConfig(Section):
     """Seconds after which no further trial starts. 0: no limit."""
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Trials side by side on this machine, which share its threads; `auto`: as many as end the sweep soonest."""
-    sampler: Literal["auto", "gp", "tpe", "random", "qmc", "cmaes", "grid"] = "tpe"
+    sampler: Literal["auto", "gp", "tpe", "random", "qmc", "cmaes", "grid"] = "auto"
     """Who proposes the next values; `auto` decides by trials and space; `cmaes` learns of ranges, not of lists."""
     warm_start: str = "off"
     """Earlier sweep whose best configurations come first: `off`, `auto` (one that fits) or the id of a sweep."""
-    pruner: Literal["median", "hyperband", "halving", "wilcoxon", "none"] = "median"
+    pruner: Literal["median", "hyperband", "halving", "wilcoxon", "none"] = "halving"
     """Who stops a trial that looks hopeless. `halving` pauses trials; `wilcoxon` is the default with `data.folds`."""
     pruner_warmup_epochs: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
-    """No trial is judged before this many epochs; `auto`: one more than the longest warm-up searched."""
+    """Epochs before any judgement; `auto`: one more than the longest warm-up, with `halving` a quarter at the most."""
     max_paused: int = Field(default=50, ge=1)
     """`halving`: paused trials that keep their checkpoints; of more, the worst ones of the lowest rung are pruned."""
     keep_pruned: bool = False

@@ -120,7 +120,8 @@ def _from_source(record: RunRecord, tracker: Tracker) -> Hashes:
     """
     experiment = recorded_experiment(record.run_id, tracker)
     squares = recorded_squares(record)
-    dataset, _ = cached_dataset(experiment.data, experiment.augment, tracker.project, squares)
+    augment = experiment.augment.of_stored_images()
+    dataset, _ = cached_dataset(experiment.data, augment, tracker.project, squares)
     if dataset.test is None or dataset.test.fingerprint() != record.test_fingerprint:
         raise DataError("its images have changed")
     return dataset.test.hashes().hashes

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from imgcls.config.keys import AugmentConfig, DataConfig, Experiment
-from imgcls.data.augment import Augment, Normalise
+from imgcls.data.augment import Augment, Normalise, refuse_colours_of_grey
 from imgcls.data.image_warnings import held_warnings
 from imgcls.data.loader import Loader
 from imgcls.data.preprocessing import Preprocessing
@@ -144,7 +144,10 @@ def prepare(experiment: Experiment, project: Project, squares: int = SQUARES_FOR
     device = prepare_device(experiment.train)
     is_open = experiment.train.threads == "auto" and device.torch_device.type == "cpu" and device.threads > 1
     of_all_folds = experiment.data.model_copy(update={"fold": 0})
-    dataset, warnings = cached_dataset(of_all_folds, experiment.augment, project, squares)
+    if experiment.data.channels != "auto":
+        refuse_colours_of_grey(experiment.augment, experiment.data.channels)
+    dataset, warnings = cached_dataset(of_all_folds, experiment.augment.of_stored_images(), project, squares)
+    refuse_colours_of_grey(experiment.augment, dataset.channels)
     if experiment.data.fold:
         dataset = dataset.of_fold(experiment.data.fold)
     for of_model in map(dataset.of_fold, range(1, dataset.num_folds + 1)) if dataset.num_folds else (dataset,):
@@ -211,7 +214,10 @@ def _check_metric(name: str, dataset: Dataset) -> None:
 def cached_dataset(
     data: DataConfig, augment: AugmentConfig, project: Project, squares: int
 ) -> tuple[Dataset, tuple[str, ...]]:
-    """Prepares the images of an experiment, and their warnings; trials that share their data load it once."""
+    """Prepares the images of an experiment, and their warnings; trials that share their data load it once.
+
+    Give it of the augmentation what concerns the stored images, so that trials may differ in all else.
+    """
     with held_warnings() as warnings, waiting(f"reading the images of {data.path or data.source}"):
         dataset = load_dataset(data, augment, project, squares)
     return dataset, tuple(filter(None, [*warnings, dataset.cut, too_few_to_score(dataset)]))

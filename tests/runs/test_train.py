@@ -166,6 +166,15 @@ def test_a_run_whose_images_find_no_room_in_the_cache_has_the_same_bits(project,
     assert project.tracker.get(anew.run_id).params == project.tracker.get(cached.run_id).params
 
 
+def test_trials_that_differ_in_their_augmentation_load_the_images_once(project):
+    """The smallest crop alone decides how the images are stored."""
+    settings = ("augment.cutout=0.2", "augment.rotation=10.0", "augment.mixup=0.3", "augment.brightness=0.1")
+    first, *others = (project.prepare(*of).dataset for of in ((), settings[:1], settings))
+    assert all(other is first for other in others)
+    cropped = project.prepare(*settings, "augment.random_resized_crop=[0.25, 1.0]").dataset
+    assert cropped is not first and project.prepare(*settings).dataset is first
+
+
 def test_leaks_stop_a_run_before_it_starts(project, leaky):
     with pytest.raises(DataError, match="splits leak: 1 of 9 test images"):
         project.train(*leaky)
