@@ -172,7 +172,7 @@ def test_workers_that_draw_at_once_draw_apart():
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_study_that_was_killed_draws_what_one_that_was_not_draws(sampler, tmp_path):
     """On real journals; each sitting is another object, and the kills fall between any two steps of a trial."""
-    experiment = searching(FEW, sampler=sampler)
+    experiment = searching(FEW, sampler=sampler, pruner="none")
 
     def opened(name):
         return SweepStudy(

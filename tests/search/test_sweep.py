@@ -270,6 +270,7 @@ def test_pruned_trials_are_finished_and_never_win(project):
     result = sweep(
         project, "search.trials=6", 'search.sampler="grid"', f"search.space.train.lr={rates}",
         "search.space.train.warmup_epochs=[1]", "search.space.model.depth=[8]", "model.width=4",
+        'search.pruner="median"',
     )  # fmt: skip
     records = project.tracker.children(result.run_id, "trial")
     pruned = [r for r in records if r.outcome == "pruned"]
@@ -310,7 +311,7 @@ def test_no_pruner_judges_before_the_warmup_is_over(project, pruner):
 
 def test_a_pruner_told_to_judge_during_the_warmup_is_refused(project):
     with pytest.raises(ConfigError, match=r"pruner_warmup_epochs = 0 .* up to 1 epochs"):
-        sweep(project, "search.pruner_warmup_epochs=0")
+        sweep(project, "search.pruner_warmup_epochs=0", 'search.pruner="median"')
 
 
 def test_failed_trials_do_not_end_a_sweep_but_three_alike_do(project):

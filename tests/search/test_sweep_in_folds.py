@@ -100,9 +100,9 @@ def test_what_would_compare_nothing_is_refused(project, overrides, said):
 @pytest.mark.parametrize(
     ("overrides", "name"),
     [
-        ([], "MedianPruner"),
+        ([], "NopPruner"),
         (["data.folds=5"], "WilcoxonPruner"),
-        (["data.folds=5", "data.fold=1"], "MedianPruner"),
+        (["data.folds=5", "data.fold=1"], "NopPruner"),
         (["data.folds=5", "search.pruner=median"], "MedianPruner"),
         (["data.folds=5", "search.pruner=hyperband"], "HyperbandPruner"),
         (["data.folds=5", "search.pruner=none"], "NopPruner"),
@@ -113,4 +113,4 @@ def test_wilcoxon_is_the_default_with_folds_alone(project, overrides, name):
     assert type(make_pruner(experiment, 1)).__name__ == name
     again = experiment.replace({"data.folds": 0, "data.fold": 0})
     if not any("search.pruner" in override for override in overrides):
-        assert again.search.pruner == "median"
+        assert again.search.pruner == "halving"
