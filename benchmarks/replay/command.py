@@ -18,25 +18,24 @@ import sys
 import time
 import warnings
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
 
-from benchmarks.replay.curves import TRIALS_OF_REFERENCE, Curves, ratio
+from benchmarks.replay.curves import Curves, ratio
 from benchmarks.replay.methods import DEFAULT, METHODS, OPTUNA, RANDOM
 from benchmarks.replay.plot import draw
-from benchmarks.replay.search import Found, Replay
+from benchmarks.replay.search import TRIALS_OF_REFERENCE, Found, Replay
 from benchmarks.replay.tables import TABLES
-from benchmarks.replay.world import World
+from benchmarks.replay.world import world
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "RESULTS.json"
 PICTURE = FOLDER.parents[1] / "docs" / "replay.png"
 
-TRAININGS, POINTS = 24, 480
+TRAININGS, POINTS = 18, 360
 """Seconds of so many whole trainings are replayed, and read at so many points."""
 
 REPEATS, QUICK_REPEATS = 200, 50
@@ -93,12 +92,6 @@ def replayed(task: Task) -> tuple[list[Found], float]:
         if found.seconds > here.training_seconds * TRAININGS and found.trials >= TRIALS_OF_REFERENCE:
             break
     return steps, here.regret(replay.first, replay.seen)
-
-
-@cache
-def world(table: str) -> World:
-    """The world of a table, read once a process."""
-    return World.of(TABLES[table])
 
 
 def curves(table: str, method: str, repeats: int) -> Curves:

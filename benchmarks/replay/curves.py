@@ -8,10 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.replay.search import Found
-
-TRIALS_OF_REFERENCE = 20
-"""The regret that plain Optuna has after so many trials is the one that another search has to reach."""
+from benchmarks.replay.search import TRIALS_OF_REFERENCE, Found
 
 RESAMPLES, RESAMPLING_SEED = 2000, 0
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from optuna.pruners import MedianPruner, NopPruner
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from benchmarks.replay.search import Found, Replay, Values, by_optuna, one_by_one, paused
+from benchmarks.replay.search import TRIALS_OF_REFERENCE, Found, Replay, Values, by_optuna, one_by_one, paused
+from benchmarks.replay.world import world
 from imgcls.config.search_keys import SearchConfig
 from imgcls.search.halving import FACTOR, Rungs
 from imgcls.search.samplers import drawn_values, resolved_sampler
-from imgcls.search.space import pruner_warmup_of
+from imgcls.search.space import known, pruner_warmup_of
 from imgcls.search.study import make_pruner
+from imgcls.search.warm_start import NUM_CONFIGURATIONS
 
 Method = Callable[[Replay, int], Iterator[Found]]
 """Replays a search with a seed, without end."""
@@ -58,8 +61,8 @@ class Imgcls:
     first: int | None = None
     factor: float = FACTOR
 
-    def __call__(self, replay: Replay, seed: int) -> Iterator[Found]:
-        """Replays it."""
+    def __call__(self, replay: Replay, seed: int, *, planned: Sequence[Values] = ()) -> Iterator[Found]:
+        """Replays it; the trials after the first one have the planned values, as far as there are any."""
         own = {"search.seed": seed, "search.sampler": self.sampler, "search.pruner": self.pruner}
         experiment = replay.world.searched.replace(own)
         sampler, warmup = resolved_sampler(experiment.search), pruner_warmup_of(experiment)
@@ -67,6 +70,8 @@ class Imgcls:
         pauses = self.pruner == "halving"
 
         def draw(trials: Sequence[FrozenTrial]) -> Values:
+            if len(trials) <= len(planned):
+                return planned[len(trials) - 1]
             if self.start is not None and len(trials) < self.start:
                 return drawn_values(experiment, "qmc", trials)
             return drawn_values(experiment, sampler, trials, first_rung=rungs.epochs[0] if pauses else 0)
@@ -74,12 +79,39 @@ class Imgcls:
         return paused(replay, draw, rungs) if pauses else one_by_one(replay, draw, make_pruner(experiment, warmup))
 
 
+@dataclass(frozen=True)
+class WarmStart:
+    """A warm start of imgcls: it begins with the best configurations of a sweep of 20 trials of another table."""
+
+    def __call__(self, replay: Replay, seed: int) -> Iterator[Found]:
+        """Replays both."""
+        other = world(LEARNT_FROM[replay.world.table.name])
+        draws = np.random.default_rng((seed, 1))
+        earlier = Replay(other, int(draws.integers(other.num_seeds)), int(draws.integers(len(other.values))))
+        for found in Imgcls()(earlier, seed):
+            if found.trials >= TRIALS_OF_REFERENCE and found.regret is not None:
+                break
+        best = sorted(filter(earlier.is_whole, earlier.trials), key=lambda trial: (-trial.best[-1], trial.number))
+        own, space = replay.world.values[replay.first], replay.world.searched.search.space
+        planned = [own | known(trial.values, space) for trial in best[:NUM_CONFIGURATIONS]]
+        return Imgcls()(replay, seed, planned=planned)
+
+
+LEARNT_FROM = {"digits": "fashion", "fashion": "digits", "solar": "fashion"}
+"""Table -> the other table from which a warm start has learnt."""
+
 METHODS: dict[str, Method] = {
     OPTUNA: PlainOptuna(),
     RANDOM: RandomSearch(),
     DEFAULT: Imgcls(),
-    **{f"{sampler}, none": Imgcls(sampler, "none") for sampler in ("qmc", "tpe", "gp")},
+    "imgcls, warm start": WarmStart(),
     **{
-        f"{sampler}, halving at 1/4": Imgcls(sampler, "halving", factor=4) for sampler in ("random", "qmc", "tpe", "gp")
+        f"{sampler}, {pruner}": Imgcls(sampler, pruner)
+        for pruner in ("none", "median", "hyperband", "halving")
+        for sampler in ("random", "qmc", "tpe", "gp")
+        if pruner in ("none", "halving") or sampler == "tpe"
     },
+    "tpe, halving, 10 fill the space first": Imgcls("tpe", "halving", start=10),
+    "tpe, halving, a third goes on": Imgcls("tpe", "halving", factor=3),
+    "tpe, halving, a half goes on": Imgcls("tpe", "halving", factor=2),
 }

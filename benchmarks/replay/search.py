@@ -21,6 +21,9 @@ from imgcls.search.halving import Rungs
 
 Values = Mapping[str, Any]
 
+TRIALS_OF_REFERENCE = 20
+"""The regret that plain Optuna has after so many trials is the one that another search has to reach."""
+
 Draw = Callable[[Sequence[FrozenTrial]], Values]
 """The trials before -> the values of the next one."""
 

@@ -6,14 +6,14 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 
-from benchmarks.replay.tables import Table
+from benchmarks.replay.tables import TABLES, Table
 from imgcls.config.keys import Experiment
 from imgcls.search.space import distributions
 
@@ -95,6 +95,12 @@ class World:
         """How much worse a configuration is than the best one, by the mean over the seeds that were not seen."""
         means = np.delete(self.best, seen, axis=1).mean(axis=1)
         return float(means.max() - means[configuration])
+
+
+@cache
+def world(table: str) -> World:
+    """The world of a table, read once a process."""
+    return World.of(TABLES[table])
 
 
 def _median(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
