@@ -264,7 +264,8 @@ def _last_snapshot(tracker: Tracker, earlier: RunRecord, device: Device) -> dict
             snapshot: dict[str, Any] = load_checkpoint(path, device.torch_device)["state"]
         except (InputError, KeyError) as error:
             raise DamagedError(f"run {earlier.run_id} cannot go on: {error}") from error
-    log.info("going on with run %s after epoch %d, step %d", earlier.run_id, snapshot["epoch"], snapshot["step"])
+    if earlier.outcome != "paused":  # a sweep says itself that a paused trial goes on
+        log.info("going on with run %s after epoch %d, step %d", earlier.run_id, snapshot["epoch"], snapshot["step"])
     return snapshot
 
 

@@ -59,10 +59,12 @@ class SweepProgress:
         return 1 if self._study.promotion is None else pause_at or self._study.experiment.train.last_epoch
 
     def on_start(self, job: TrialJob) -> None:
-        """Shows a trial that begins: what it tries, and the best so far."""
+        """Shows a trial that begins or goes on: what it tries, and the best so far."""
         name, metric = trial_name(job.number, self._study.values(job.number)), self._study.experiment.search.metric
         best = f"; best so far: {metric} {best}" if (best := self._best()) else ""
-        tqdm.write(f"{name}{best}", file=terminal.stderr())
+        epoch = self._study.num_epochs(job.number)
+        after = f"; it goes on after epoch {epoch}" if epoch else ""
+        tqdm.write(f"{name}{after}{best}", file=terminal.stderr())
 
     def on_trial(self, outcome: TrialOutcome) -> None:
         """Shows a trial that ended."""

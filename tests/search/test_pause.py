@@ -2,6 +2,8 @@
 
 import io
 import logging
+import re
+from contextlib import redirect_stderr
 
 import optuna
 import pandas as pd
@@ -38,10 +40,17 @@ def outcomes(project):
 
 
 @pytest.fixture(scope="module")
-def swept(make_project):
+def heard():
+    """What the terminal showed of that sweep."""
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def swept(make_project, heard):
     """A sweep that nobody stopped, and what it left."""
     made = make_project()
-    return made, sweep(made)
+    with redirect_stderr(heard):
+        return made, sweep(made)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +73,12 @@ def test_the_best_quarter_goes_on_and_the_others_end_as_pruned(swept):
     assert result.best_run_id in {run.run_id for run in project.runs(kind="trial") if run.trial in completed}
     board = pd.read_csv(io.StringIO(project.tracker.read_text(result.run_id, Artifact.LEADERBOARD)))
     assert sorted(board["trial"]) == [*range(8)]
+
+
+@pytest.mark.usefixtures("swept")
+def test_the_trials_that_go_on_are_named_and_no_other(heard):
+    going_on = re.findall(r"^trial (\d+) · .*; it goes on after epoch 1", heard.getvalue(), re.MULTILINE)
+    assert sorted(going_on) == ["0", "1"]
 
 
 def test_a_trial_that_was_paused_has_the_bits_of_one_that_was_not(swept):
