@@ -72,11 +72,13 @@ torture: setup  ## kill sweeps at 200 random instants and check that nothing was
 	$(BIN)/python -m torture --writers 8 --trials 200
 	$(BIN)/python -m torture --workers 2 --kills 40
 	$(BIN)/python -m torture --kills 140
-	$(BIN)/python -m torture --kills 60 --pruner halving
+	$(BIN)/python -m torture --kills 40 --pruner halving
+	$(BIN)/python -m torture --kills 40 --pruner halving --folds 4
 
 torture-quick: setup  ## the same with 20 kills: under 7 minutes on two cores
-	$(BIN)/python -m torture --kills 12
-	$(BIN)/python -m torture --kills 8 --pruner halving
+	$(BIN)/python -m torture --kills 10
+	$(BIN)/python -m torture --kills 5 --pruner halving
+	$(BIN)/python -m torture --kills 5 --pruner halving --folds 4
 
 # One worker and no job runner: two processes instead of fourteen.
 ui: setup  ## MLflow's UI on this repository's store, with little memory

@@ -64,9 +64,11 @@ def look_through(tracker: Tracker) -> Findings:
     chosen_from = {r.run_id for r in records if r.best_run_id and r.outcome == "completed" and not r.is_deleted}
     going_on = _sweeps_that_go_on(records)
     ended = {r.run_id for r in records if r.outcome in ("completed", "pruned") and not _may_go_on(r)}
+    paused = [r for r in records if r.status == STATUS["paused"] and r.kind != "fold"]
+    abandoned_trials = {r.run_id for r in paused if r.parent not in going_on}
     found: list[tuple[str, Path]] = []
     for record in records:
-        is_abandoned = record.status == STATUS["paused"] and record.parent not in going_on
+        is_abandoned = record.run_id in abandoned_trials or record.parent in abandoned_trials
         if record.folder is None or (_may_go_on(record) and not is_abandoned):
             continue
         if record.is_deleted:
@@ -74,8 +76,10 @@ def look_through(tracker: Tracker) -> Findings:
             continue
         found += _leftovers(record.folder)
         if record.run_id not in needed:
-            if record.kind == "fold":
-                found += _of_fold(record) if record.parent in ended else []
+            if is_abandoned:
+                found += [(ABANDONED, path) for path in _checkpoints(record.folder)]
+            elif record.kind == "fold":
+                found += [(FOLDS, path) for path in _checkpoints(record.folder)] if record.parent in ended else []
             else:
                 found += _of_ended(record, has_chosen=record.parent in chosen_from)
     found += [(LEFTOVERS, path) for path in (*_unfinished_stores(tracker.root), *abandoned())]
@@ -157,19 +161,10 @@ def _of_ended(record: RunRecord, *, has_chosen: bool) -> Iterator[tuple[str, Pat
     for path in _checkpoints(record.folder):
         if is_trial and record.outcome in ("pruned", "failed"):
             yield ENDED_EARLY, path
-        elif record.outcome == "paused":
-            yield ABANDONED, path
         elif record.outcome == "completed" and path != best:
             yield EPOCHS if path.name.startswith("epoch_") else RESUMED, path
         elif record.outcome == "completed" and is_trial and has_chosen:
             yield NOT_CHOSEN, path
-
-
-def _of_fold(record: RunRecord) -> Iterator[tuple[str, Path]]:
-    """Checkpoints of a fold whose run has ended: all of its weights are in that run's own checkpoint."""
-    assert record.folder is not None
-    for path in _checkpoints(record.folder):
-        yield FOLDS, path
 
 
 def _leftovers(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -5,7 +5,10 @@ import random
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +196,32 @@ def test_a_sweep_equals_itself_but_for_its_timings(reference, copy):
     assert check_totals(gather(copy), NUM_TRIALS).differences == []
 
 
+@pytest.mark.parametrize(
+    ("folds", "lost", "doubled", "words"),
+    [
+        ([(0, 1)], 1, 0, "trial 0, fold 2 has no run"),
+        ([(0, 1), (0, 2), (0, 2)], 0, 1, "trial 0 has 2 runs of fold 2"),
+        ([(0, 1), (0, 2), (1, 1)], 0, 1, "trial 1, fold 1 is one more"),
+        ([(0, 1), (0, 2), (-1, 1)], 0, 2, "fold 1 has no trial"),
+    ],
+)
+def test_folds_are_counted_too(reference, folds, lost, doubled, words):
+    def with_folds(numbers):
+        runs = (replace(reference.trials[number], number=number, fold=fold) for number, fold in numbers)
+        return replace(reference, folds=tuple(runs))
+
+    verdict = compare(with_folds([(0, 1), (0, 2)]), with_folds(folds))
+    assert (verdict.lost, verdict.doubled) == (lost, doubled)
+    assert any(words in difference for difference in verdict.differences), verdict.differences
+
+
+def test_a_fold_with_other_values_is_named(reference):
+    fold = replace(reference.trials[0], fold=1)
+    other = replace(fold, params={**fold.params, "train.lr": "9"})
+    (difference,) = compare(replace(reference, folds=(fold,)), replace(reference, folds=(other,))).differences
+    assert difference.startswith("trial 0, fold 1: train.lr")
+
+
 def test_of_several_workers_only_totals_are_asked(copy):
     change_one_bit(copy)
     crown_another(copy)
@@ -266,3 +295,31 @@ def test_of_two_sweeps_typed_at_once_the_second_is_told(tmp_path):
     assert told.splitlines()[-1].startswith("error: this sweep (study victim-")
     assert "is already running (process " in told and "Traceback" not in told
     assert check_totals(gather(victim.root), 3).differences == []
+
+
+WAITING = """
+from pathlib import Path
+from sys import argv
+from torture.command import leave_when_asked
+from torture.victim import Victim
+leave_when_asked()
+start = Victim.make(Path(argv[1])).start()
+print(start.pid, flush=True)
+start.wait()
+"""
+
+
+def test_a_torture_that_waits_for_its_sweep_leaves_when_it_is_asked_to(tmp_path):
+    """It waited for the process that it had killed, while it was waiting for it already."""
+    command = [sys.executable, "-c", WAITING, str(tmp_path / "waiting")]
+    with subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True) as torture:
+        pid = int(torture.stdout.readline())
+        state = Path(f"/proc/{torture.pid}/stat")
+        while state.read_text().rpartition(")")[2].split()[0] != "S":
+            time.sleep(0.01)
+        torture.terminate()
+        try:
+            assert torture.wait(60) == 1
+        finally:
+            torture.kill()
+    assert not is_alive(pid)

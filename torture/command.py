@@ -1,6 +1,6 @@
 """Kills a digits sweep at random instants, starts it again each time, and compares it with one that nobody touched.
 
-    python -m torture [--kills N] [--workers N] [--pruner NAME] [--seed N] [--lanes N] [--keep FOLDER]
+    python -m torture [--kills N] [--workers N] [--pruner NAME] [--folds N] [--seed N] [--lanes N] [--keep FOLDER]
     python -m torture --writers 8 --trials 200
 
 Progress goes to stderr: the seed, each blow, the time left. The last line on stdout counts what was lost.
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from torture.evidence import Verdict
 from torture.rounds import BrokenStartError, Reference, Round, run_reference, run_round
-from torture.victim import EXPERIMENTS, end_all
+from torture.victim import EXPERIMENTS, end_all, in_folds, kill_all
 from torture.writers import run_writers
 
 MOST_KILLS_A_ROUND = 20
@@ -30,8 +30,7 @@ MOST_KILLS_A_ROUND = 20
 def main() -> None:
     """Tortures, and prints the verdict; exit code 1 where anything was lost."""
     arguments, began = _arguments(), time.monotonic()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: _break_off())
+    leave_when_asked()
     folder = Path(arguments.keep or tempfile.mkdtemp(prefix="imgcls-torture-"))
     try:
         line, verdict = _judged(arguments, folder)
@@ -54,8 +53,14 @@ def main() -> None:
     sys.exit(bool(verdict.differences))
 
 
+def leave_when_asked() -> None:
+    """Has Ctrl-C and SIGTERM kill all sweeps and end the program."""
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: _break_off())
+
+
 def _break_off() -> None:
-    end_all()  # or the rounds would wait for them
+    kill_all()  # or the rounds would wait for them
     sys.exit("broken off")
 
 
@@ -76,7 +81,9 @@ def _counts(verdict: Verdict, word: str) -> str:
 def _torture(arguments: argparse.Namespace, folder: Path) -> tuple[int, Verdict]:
     """Rounds side by side, until all kills are done."""
     _say(f"seed {arguments.seed}: {arguments.kills} kills, first a sweep that nobody touches")
-    reference = run_reference(folder / "reference", EXPERIMENTS[arguments.pruner])
+    experiment = EXPERIMENTS[arguments.pruner]
+    experiment = in_folds(experiment, arguments.folds) if arguments.folds else experiment
+    reference = run_reference(folder / "reference", experiment)
     if not any(trial.outcome == "pruned" for trial in reference.evidence.trials):
         raise BrokenStartError("no trial of the untouched sweep was pruned, so pruning would not be tried")
     progress = _Progress(arguments.kills)
@@ -134,6 +141,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="in all")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="of the sweep; with 2 only totals compare")
     parser.add_argument("--pruner", choices=EXPERIMENTS, default="median", help="of the sweep")
+    parser.add_argument("--folds", type=int, default=0, metavar="N", help="of each trial; 0: one val")
     parser.add_argument("--lanes", type=int, default=2, metavar="N", help="sweeps tortured side by side")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), metavar="N")
     parser.add_argument("--keep", default="", metavar="FOLDER", help="leave everything here, to look at")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ Point = tuple[int, float]
 
 @dataclass(frozen=True)
 class TrialRun:
-    """One MLflow run of a trial.
+    """One MLflow run of a trial, or of a fold of a trial.
 
     Attributes:
         run_id: MLflow's id.
@@ -40,6 +40,7 @@ class TrialRun:
         weights: of `checkpoints/best.pt`; None where there is none.
         predictions: content of `predictions/val.csv`; None where there is none.
         reason: why it failed; empty where it did not.
+        fold: its number; 0 of the run of a trial.
     """
 
     run_id: str
@@ -51,6 +52,12 @@ class TrialRun:
     weights: Mapping[str, Tensor] | None = None
     predictions: bytes | None = None
     reason: str = ""
+    fold: int = 0
+
+    @property
+    def name(self) -> str:
+        """Which it is, in words."""
+        return f"trial {self.number}" + (f", fold {self.fold}" if self.fold else "")
 
     def num_doubled(self) -> int:
         """Points of a metric at a step that has one already."""
@@ -83,6 +90,7 @@ class Evidence:
         winner: number of the winner's trial; None where none is named.
         journal: Optuna's trials.
         orphans: runs and journal trials that say that they are running, in words.
+        folds: the runs of their folds, by the numbers of trial and fold.
     """
 
     num_sweeps: int
@@ -90,6 +98,7 @@ class Evidence:
     winner: int | None
     journal: tuple[Planned, ...]
     orphans: tuple[str, ...]
+    folds: tuple[TrialRun, ...] = ()
 
 
 @dataclass
@@ -97,8 +106,8 @@ class Verdict:
     """What is wrong with a sweep: counts, and in words.
 
     Attributes:
-        lost: trials, and epochs of trials, that are missing.
-        doubled: trials, and points of metrics, that are there more than once.
+        lost: trials, folds and epochs of trials that are missing.
+        doubled: trials, folds, and points of metrics, that are there more than once.
         orphans: runs and trials that say that they are running.
         differences: whatever else is not as it should be, and each of the above.
     """
@@ -132,8 +141,12 @@ def gather(root: Path) -> Evidence:
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     ids = [experiment.experiment_id for experiment in client.search_experiments(view_type=ViewType.ALL)]
     runs = list(client.search_runs(ids, run_view_type=ViewType.ALL, max_results=50_000))
-    by_kind = {kind: [run for run in runs if run.data.tags.get("imgcls.kind") == kind] for kind in ("sweep", "trial")}
+    by_kind = {
+        kind: [run for run in runs if run.data.tags.get("imgcls.kind") == kind] for kind in ("sweep", "trial", "fold")
+    }
     trials = sorted((_trial_run(client, run) for run in by_kind["trial"]), key=lambda trial: trial.number)
+    numbers = {trial.run_id: trial.number for trial in trials}
+    folds = (_fold_run(client, run, numbers.get(run.data.tags["imgcls.parent"], -1)) for run in by_kind["fold"])
     winners = {run.data.tags.get("imgcls.best_run_id") for run in by_kind["sweep"]}
     journal = _journal(root)
     orphans = [f"run {run.info.run_id} says RUNNING" for run in runs if run.info.status == "RUNNING"]
@@ -144,6 +157,7 @@ def gather(root: Path) -> Evidence:
         winner=next((trial.number for trial in trials if trial.run_id in winners), None),
         journal=journal,
         orphans=tuple(orphans),
+        folds=tuple(sorted(folds, key=lambda fold: (fold.number, fold.fold))),
     )
 
 
@@ -165,13 +179,14 @@ def check_totals(found: Evidence, num_trials: int) -> Verdict:
         verdict.add("doubled", int(number >= num_trials), f"trial {number} is one more than was asked for")
     verdict.add("lost", num_trials - len(found.journal), f"the journal has {len(found.journal)} trials")
     verdict.add("doubled", max(0, len(found.journal) - num_trials), f"the journal has {len(found.journal)} trials")
-    for trial in found.trials:
-        verdict.add("doubled", trial.num_doubled(), f"trial {trial.number} has points twice")
-        verdict.add("lost", trial.num_lost(), f"trial {trial.number} lacks epochs")
-        if trial.outcome not in ("completed", "pruned") or trial.status != "FINISHED":
-            verdict.differences.append(
-                f"trial {trial.number} ended {trial.status}, {trial.outcome} {trial.reason}".rstrip()
-            )
+    for (number, fold), count in Counter((run.number, run.fold) for run in found.folds).items():
+        verdict.add("doubled", count - 1, f"trial {number} has {count} runs of fold {fold}")
+        verdict.add("doubled", int(number not in counts), f"fold {fold} has no trial")
+    for run in (*found.trials, *found.folds):
+        verdict.add("doubled", run.num_doubled(), f"{run.name} has points twice")
+        verdict.add("lost", run.num_lost(), f"{run.name} lacks epochs")
+        if run.outcome not in ("completed", "pruned") or run.status != "FINISHED":
+            verdict.differences.append(f"{run.name} ended {run.status}, {run.outcome} {run.reason}".rstrip())
     if found.num_sweeps != 1:
         verdict.differences.append(f"{found.num_sweeps} sweeps instead of one")
     if found.winner is None:
@@ -189,10 +204,14 @@ def compare(reference: Evidence, found: Evidence) -> Verdict:
     verdict = check_totals(found, len(reference.trials))
     if found.winner != reference.winner:
         verdict.differences.append(f"trial {found.winner} won instead of trial {reference.winner}")
-    found_runs = {trial.number: trial for trial in found.trials}
-    for expected in reference.trials:
-        if (trial := found_runs.get(expected.number)) is not None:
-            _compare_runs(expected, trial, verdict)
+    found_runs = {run.name: run for run in (*found.trials, *found.folds)}
+    for expected in (*reference.trials, *reference.folds):
+        if (run := found_runs.pop(expected.name, None)) is not None:
+            _compare_runs(expected, run, verdict)
+        elif expected.fold:  # a trial without a run is counted among the totals
+            verdict.add("lost", 1, f"{expected.name} has no run")
+    for name, run in found_runs.items():
+        verdict.add("doubled", int(run.fold > 0), f"{name} is one more than in the untouched sweep")
     for planned, told in zip(reference.journal, found.journal, strict=False):
         if planned != told:
             verdict.differences.append(f"trial {told.number} in the journal: {planned} became {told}")
@@ -200,7 +219,7 @@ def compare(reference: Evidence, found: Evidence) -> Verdict:
 
 
 def _compare_runs(expected: TrialRun, trial: TrialRun, verdict: Verdict) -> None:
-    where = f"trial {trial.number}"
+    where = trial.name
     for name in ("outcome", "status"):
         if getattr(expected, name) != getattr(trial, name):
             verdict.differences.append(f"{where}: {name} {getattr(expected, name)} became {getattr(trial, name)}")
@@ -240,12 +259,20 @@ def _same_weights(expected: Mapping[str, Tensor] | None, found: Mapping[str, Ten
 
 
 def _trial_run(client: MlflowClient, run: Run) -> TrialRun:
+    return _run(client, run, int(run.data.tags["imgcls.trial"]))
+
+
+def _fold_run(client: MlflowClient, run: Run, number: int) -> TrialRun:
+    return replace(_run(client, run, number), fold=int(run.data.tags["imgcls.fold"]))
+
+
+def _run(client: MlflowClient, run: Run, number: int) -> TrialRun:
     folder = Path(run.info.artifact_uri.removeprefix("file://"))
     best, predictions = folder / "checkpoints" / "best.pt", folder / "predictions" / "val.csv"
     points = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
     return TrialRun(
         run_id=run.info.run_id,
-        number=int(run.data.tags["imgcls.trial"]),
+        number=number,
         status=run.info.status,
         outcome=run.data.tags.get("imgcls.outcome", ""),
         params=dict(run.data.params),

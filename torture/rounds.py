@@ -62,7 +62,7 @@ def run_reference(folder: Path, experiment: str) -> Reference:
         marks[name] = start.seconds
     _let_end(start)
     evidence = gather(victim.root)
-    num_epochs = sum(len(trial.points["val/loss"]) for trial in evidence.trials)
+    num_epochs = sum(len(run.points["val/loss"]) for run in evidence.folds or evidence.trials)
     return Reference(
         experiment,
         evidence,

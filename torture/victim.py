@@ -61,6 +61,13 @@ EXPERIMENTS = {
 }
 """Experiments by their pruner."""
 
+
+def in_folds(experiment: str, num_folds: int) -> str:
+    """An experiment of which every trial is trained in folds, each for fewer epochs."""
+    folds = experiment.replace('source = "digits"', f'source = "digits"\nfolds = {num_folds}')
+    return folds.replace("epochs = 4", "epochs = 2").replace("epochs = 6", "epochs = 2")
+
+
 WRITERS = """
 name = "victim"
 
@@ -147,20 +154,32 @@ _started: list[Start] = []
 
 _is_over = threading.Event()
 
+_while_starting = threading.RLock()
+"""Held where a process is started, so that whoever kills all of them finds it; a signal may come to the holder."""
+
+
+def kill_all() -> None:
+    """Kills all processes and waits for none, as a signal's handler has to: it may have interrupted who waits.
+
+    Nothing more is started.
+    """
+    with _while_starting:
+        _is_over.set()
+        for start in _started:
+            start.kill()
+
 
 def end_all() -> None:
     """Leaves no process behind where the torture itself is broken off; nothing more is started."""
-    _is_over.set()
-    for start in list(_started):
-        start.end()
+    kill_all()
+    for start in _started:
+        start.wait()
 
 
 class Start:
     """The command typed once: a process group that may be killed."""
 
     def __init__(self, victim: Victim) -> None:
-        if _is_over.is_set():
-            raise RuntimeError("the torture was broken off")
         self.began = time.monotonic()
         self._victim = victim
         self._stores_before = victim.stores_aside()
@@ -168,11 +187,13 @@ class Start:
         self._stderr = victim.folder / "starts" / f"{number:04d}.stderr"
         self._stdout = self._stderr.with_suffix(".stdout")
         command = [sys.executable, "-m", "imgcls", "sweep", NAME, "--json", *victim.options]
-        with self._stderr.open("wb") as stderr, self._stdout.open("wb") as stdout:
+        with self._stderr.open("wb") as stderr, self._stdout.open("wb") as stdout, _while_starting:
+            if _is_over.is_set():
+                raise RuntimeError("the torture was broken off")
             self._process = subprocess.Popen(
                 command, cwd=victim.root, env=_environment(victim), stdout=stdout, stderr=stderr, start_new_session=True
             )
-        _started.append(self)
+            _started.append(self)
 
     @property
     def pid(self) -> int:
@@ -232,11 +253,15 @@ class Start:
         """Lets it end by itself; its exit code."""
         return self._process.wait()
 
-    def end(self) -> None:
-        """Kills it where it is still there."""
+    def kill(self) -> None:
+        """Kills it where it is still there, and does not wait until it is gone."""
         if self._process.poll() is None:
             self._send(signal.SIGKILL, whole_group=True)
-            self._process.wait()
+
+    def end(self) -> None:
+        """Kills it where it is still there."""
+        self.kill()
+        self._process.wait()
 
     def strike(self, blow: Blow) -> bool:
         """Sends a blow's signals and waits for the command's own process to be gone.

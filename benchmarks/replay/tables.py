@@ -29,7 +29,7 @@ from scipy.stats import qmc
 from imgcls.config.keys import Experiment
 from imgcls.project import Project
 from imgcls.runs.prepare import Prepared, prepare
-from imgcls.training.loop import TrainState, fit
+from imgcls.training.loop import Task, TrainState, fit
 
 FOLDER = Path(__file__).parent
 PROJECT = Project(FOLDER.parents[1])
@@ -161,13 +161,13 @@ def record(table: Table, most_seconds: float) -> None:
         if time.monotonic() - begun > most_seconds:
             break
         values = table.configurations[number]
-        epochs = list(train(_prepared(table, values, seed)))
+        epochs = list(epochs_of(*begin(_prepared(table, values, seed))))
         recorded["runs"].append({
             "configuration": number, "values": values, "seed": seed,
             **{name: [epoch[name] for epoch in epochs] for name in ("accuracy", "loss", "seconds")},
             "date": datetime.now(UTC).date().isoformat(),
         })  # fmt: skip
-        _write(table.path, recorded)
+        write_table(table.path, recorded)
         each = (time.monotonic() - begun) / count
         print(
             f"{table.name} {number} seed {seed}: best {max(epoch['accuracy'] for epoch in epochs):.4f}, "
@@ -177,15 +177,19 @@ def record(table: Table, most_seconds: float) -> None:
         )
 
 
-def train(prepared: Prepared) -> Iterator[dict[str, float]]:
-    """Trains and yields val accuracy, val loss and seconds of each epoch.
+def begin(prepared: Prepared) -> tuple[Task, TrainState]:
+    """A training before its first step."""
+    task = prepared.task()
+    return task, TrainState.start(prepared.model(), task.config, task.device)
+
+
+def epochs_of(task: Task, state: TrainState) -> Iterator[dict[str, float]]:
+    """Trains and yields val accuracy, val loss and seconds of each epoch; what is done between them does not count.
 
     A training that fails, as one whose loss is not finite, ends there: a search sees a failed trial.
     """
     from imgcls.errors import TrainingError
 
-    task = prepared.task()
-    state = TrainState.start(prepared.model(), task.config, task.device)
     begun = time.process_time()
     try:
         for result in fit(task, state):
@@ -211,7 +215,8 @@ def _prepared(table: Table, values: Mapping[str, Any], seed: int) -> Prepared:
     return replace(prepared, dataset=replace(prepared.dataset, train=train, val=val))
 
 
-def _write(path: Path, recorded: Mapping[str, Any]) -> None:
+def write_table(path: Path, recorded: Mapping[str, Any]) -> None:
+    """Writes a table aside, and puts it in its place."""
     aside = path.with_suffix(f".{os.getpid()}")
     aside.write_bytes(gzip.compress(json.dumps(recorded, separators=(",", ":")).encode(), mtime=0))
     aside.replace(path)

@@ -14,7 +14,7 @@ from imgcls.data.loader import Loader
 from imgcls.errors import DamagedError
 from imgcls.metrics import val_scores
 from imgcls.models.ensemble import Ensemble
-from imgcls.record import Artifact, MetricName, Tag
+from imgcls.record import Artifact, MetricName, Outcome, Tag
 from imgcls.run_record import RunRecord
 from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared
@@ -43,7 +43,9 @@ class FoldsTraining:
         tracker: where the record goes.
         images: what the record says of them.
         train_fold: trains the model of one fold, or goes on with it: (prepared for the fold, its number) -> result.
-        prune: told of each fold as it has run, with the kept epochs of all that have; True ends the run as pruned.
+        prune: told of each fold as it has run, with the kept epochs of all that have, and of the last one once more
+            when a run is taken up; True ends the run as pruned.
+        pause_at: the fold after which the run pauses; 0: it does not.
     """
 
     run: Run
@@ -52,6 +54,7 @@ class FoldsTraining:
     images: ImageRecord
     train_fold: Callable[[Prepared, int], Finished]
     prune: Callable[[Sequence[EpochResult]], bool]
+    pause_at: int = 0
 
     def train(self) -> Finished:
         """Trains every fold that has not run yet, and writes what they are together.
@@ -60,22 +63,40 @@ class FoldsTraining:
             Interrupted: a stop was requested; the same call goes on with the fold that was under way.
             TrainingError: a fold cannot go on.
         """
-        num_folds, done = self.prepared.dataset.num_folds, list[Finished]()
-        for number in range(1, num_folds + 1):
-            done.append(self._trained(number))
-            if self.prune([fold.best for fold in done]) and number < num_folds:
-                self.run.outcome = "pruned"
-                break
-        return self._end([self.tracker.get(fold.run_id) for fold in done])
+        done = self._recorded()
+        outcome = self._after_fold(done) if done else None
+        while outcome is None and len(done) < self._num_folds:
+            number = len(done) + 1
+            done.append(self.train_fold(self.prepared.of_fold(number), number))
+            outcome = self._after_fold(done)
+        if outcome is not None:
+            self.run.outcome = outcome
+        return self._pause(done) if outcome == "paused" else self._end([self.tracker.get(of.run_id) for of in done])
 
-    def _trained(self, number: int) -> Finished:
-        """The result of a fold, which may have run in an earlier sitting."""
-        tags = {Tag.KIND: "fold", Tag.PARENT: self.run.run_id, Tag.FOLD: str(number), Tag.OUTCOME: "completed"}
-        if found := self.tracker.find(tags, newest=1):
-            record = found[-1]
+    @property
+    def _num_folds(self) -> int:
+        return self.prepared.dataset.num_folds
+
+    def _recorded(self) -> list[Finished]:
+        """The folds that ran in earlier sittings, from the first on."""
+        tags = {Tag.KIND: "fold", Tag.PARENT: self.run.run_id, Tag.OUTCOME: "completed"}
+        done = []
+        for record in sorted(self.tracker.find(tags), key=lambda record: int(record.tags[Tag.FOLD])):
             result = _history(record, self.tracker)[record.best_epoch - 1]
-            return Finished(record.run_id, record.outcome, result, result.epoch, {})
-        return self.train_fold(self.prepared.of_fold(number), number)
+            done.append(Finished(record.run_id, record.outcome, result, result.epoch, {}))
+        return done
+
+    def _after_fold(self, done: Sequence[Finished]) -> Outcome | None:
+        """The outcome of a run that ends or pauses after so many folds, before the last one; None of any other."""
+        is_pruned = self.prune([fold.best for fold in done])
+        if len(done) == self._num_folds:
+            return None
+        return "pruned" if is_pruned else "paused" if len(done) == self.pause_at else None
+
+    def _pause(self, done: Sequence[Finished]) -> Finished:
+        """Leaves a run that waits, with the means over its folds so far."""
+        mean, after = _mean([fold.best for fold in done]), f"fold {len(done)} of {self._num_folds}"
+        return RecordWriter(self.run, self.prepared, self.images).pause(mean, done[-1].num_epochs, after)
 
     def _end(self, folds: Sequence[RunRecord]) -> Finished:
         """Writes the record of the run: means over its folds, and the scores of all images at the one epoch."""
@@ -151,9 +172,10 @@ def _means(histories: Sequence[Sequence[EpochResult]], ended: int) -> list[Epoch
     """The mean of each metric over the folds, epoch by epoch; the same `ended` for all, in milliseconds since 1970."""
     if len({len(history) for history in histories}) != 1:
         raise DamagedError(f"the folds recorded {', '.join(str(len(of)) for of in histories)} epochs, and not as many")
-    means = []
-    for of_epoch in zip(*histories, strict=True):
-        metrics = [result.metrics() for result in of_epoch]
-        mean = {name: fmean(of[name] for of in metrics) for name in metrics[0]}
-        means.append(replace(EpochResult.recorded(of_epoch[0].epoch, mean), ended=ended))
-    return means
+    return [replace(_mean(of_epoch), ended=ended) for of_epoch in zip(*histories, strict=True)]
+
+
+def _mean(results: Sequence[EpochResult]) -> EpochResult:
+    """The mean of each metric over the folds, at one epoch."""
+    metrics = [result.metrics() for result in results]
+    return EpochResult.recorded(results[0].epoch, {name: fmean(of[name] for of in metrics) for name in metrics[0]})

@@ -175,21 +175,21 @@ class RecordWriter:
         self._describe(self._best_in_words(best, intervals))
         return Finished(run.run_id, run.outcome, best, history[-1].epoch, intervals, caution_tags(self._images.tags))
 
-    def pause(self, state: TrainState, best_logits: Tensor | None) -> Finished:
+    def pause(self, best: EpochResult, num_epochs: int, after: str, best_logits: Tensor | None = None) -> Finished:
         """The record of a run that is paused: what it waits for, and nothing that its end would write again.
 
         Args:
-            state: after its last epoch.
-            best_logits: (N, K), of val at the kept epoch; None where an earlier sitting had them.
+            best: the epoch that is kept so far.
+            num_epochs: completed epochs.
+            after: what it was paused after, in words.
+            best_logits: (N, K), of val at the kept epoch; None where an earlier sitting had them, and with folds.
         """
-        experiment, images = self._prepared.experiment, self._images
-        metric = experiment.search.metric
-        self._run.set_tags({Tag.REASON: f"paused after epoch {state.epoch}, until it is among the best of its sweep"})
+        metric = self._prepared.experiment.search.metric
+        self._run.set_tags({Tag.REASON: f"paused after {after}, until it is among the best of its sweep"})
         intervals: Mapping[str, Interval] = {ACCURACY.on_val: NO_INTERVAL}
         if best_logits is not None:
             intervals = _val_intervals(self._on_val(best_logits.numpy()), metric)
-        best = state.kept(experiment.train, metric)
-        return Finished(self._run.run_id, "paused", best, state.epoch, intervals, caution_tags(images.tags))
+        return Finished(self._run.run_id, "paused", best, num_epochs, intervals, caution_tags(self._images.tags))
 
     def _write_numbers(self, of: Predictions, temperature: float) -> None:
         """Writes per-class scores and likely label errors of val."""

@@ -101,7 +101,8 @@ def train_run(
         tags: further tags, among them the run under which this one stands.
         prune: asked after each epoch, and about the last one once more when a run is taken up; True ends it as pruned.
         pause_at: the epoch after which it ends as paused, with its last checkpoint and without the rest of its record;
-            the same call with a later epoch goes on to the same bits. 0: it is trained to its end.
+            the same call with a later epoch goes on to the same bits. With folds, it is the fold after which it does.
+            0: it is trained to its end.
         prune_folds: with folds, asked in its place after each of them, with the kept epochs of all that have run.
         limits: of this sitting.
         fresh: begin a new run even where there is one to take up.
@@ -158,13 +159,17 @@ def _train_folds(run: Run, prepared: Prepared, work: _Work, recorded: Mapping[st
     def train_fold(of_fold: Prepared, number: int) -> Finished:
         name = f"{work.name}, fold {number} of {prepared.dataset.num_folds}"
         tags = {Tag.PARENT: run.run_id, Tag.FOLD: str(number)}
-        outlook = work.outlook and replace(work.outlook, fold=number, num_folds=prepared.dataset.num_folds)
+        num_folds = work.pause_at or prepared.dataset.num_folds
+        outlook = work.outlook and replace(work.outlook, fold=number, num_folds=num_folds)
         return train_run(of_fold, work.tracker, kind="fold", name=name, tags=tags, outlook=outlook)
 
     RecordWriter(run, prepared, work.images).start(recorded)
     if work.kind == "train":
         work.images.write_near_duplicates(run)
-    finished = FoldsTraining(run, prepared, work.tracker, work.images, train_fold, work.prune_folds).train()
+    training = FoldsTraining(
+        run, prepared, work.tracker, work.images, train_fold, work.prune_folds, work.pause_at
+    )  # fmt: skip
+    finished = training.train()
     return _drawn(run, prepared, work, finished)
 
 
@@ -321,7 +326,8 @@ class _Training:
         if outcome := self._loop(state):
             self._run.outcome = outcome
             if outcome == "paused":
-                return self._record.pause(state, self._best_logits)
+                kept = state.kept(self._task.config, self._task.metric)
+                return self._record.pause(kept, state.epoch, f"epoch {state.epoch}", self._best_logits)
         elif cut := self._work.limits.cut(self._task, state):
             self._record.save_last(state)
             raise cut

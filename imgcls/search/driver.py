@@ -132,14 +132,19 @@ class Driver:
 
     def _say_where_nobody_pauses(self) -> None:
         place = self._study.place
-        if self._study.promotion and len(place.rungs().epochs) == 1:
-            is_asked_for = "pruner" in self._study.experiment.search.model_fields_set
-            log.log(
-                logging.WARNING if is_asked_for else logging.INFO,
-                'search.pruner = "halving" pauses no trial of %d epochs, because it judges none before epoch %d; it '
-                "pauses trials of %d epochs or more",
-                place.num_epochs, place.pruner_warmup, math.ceil(FACTOR * max(1, place.pruner_warmup)),
+        if not self._study.promotion or len(place.rungs().epochs) > 1:
+            return
+        if place.num_folds:
+            least = math.ceil(FACTOR)
+            why = "data.folds = %d: it pauses trials in %d folds or more", place.num_folds, least
+        else:
+            least = math.ceil(FACTOR * max(1, place.pruner_warmup))
+            why = (
+                "%d epochs, because it judges none before epoch %d; it pauses trials of %d epochs or more",
+                place.num_epochs, place.pruner_warmup, least,
             )  # fmt: skip
+        level = logging.WARNING if "pruner" in self._study.experiment.search.model_fields_set else logging.INFO
+        log.log(level, f'search.pruner = "halving" pauses no trial of {why[0]}', *why[1:])
 
     def _num_paused_in_words(self) -> str:
         paused = len(self._study.paused())
@@ -185,7 +190,7 @@ class Driver:
         """Whether a budget's time is needed to train a first trial to its end."""
         if self._share is None or self._study.promotion is None or self._study.any_completed():
             return False
-        return not self._share.has_time_for(self._study.promotion.epochs_to_finish(self._share.num_epochs) + 1)
+        return not self._share.has_time_for(self._study.epochs_to_finish() + 1)
 
     def _say_that_too_many_wait(self, step: Step) -> None:
         if step.ends == BEYOND_MOST and not self._is_beyond_most:
@@ -231,7 +236,8 @@ class Driver:
         job, done = outcome.job, outcome.finished
         if self._share is not None and done is not None and not (job.ends or job.ends_early):
             begun = self._begun[job.number]
-            self._share.learn(done.num_epochs - begun.num_epochs, done.best.seconds, time.monotonic() - begun.at)
+            num_epochs = self._study.num_epochs(job.number) - begun.num_epochs
+            self._share.learn(num_epochs, done.best.seconds, time.monotonic() - begun.at)
 
     def _take_last_outcomes(self, engine: Engine) -> None:
         """After a stop was requested, waits for the jobs that are open."""

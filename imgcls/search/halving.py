@@ -11,13 +11,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 FACTOR = 4.0
-"""By which the epochs of one rung differ from those of the next; one of so many trials goes on.
+"""By which the epochs (or folds) of one rung differ from those of the next; one of so many trials goes on.
 
 The replay of recorded trainings chose it: docs/searching.md.
 """
 
 Best = Mapping[int, Sequence[float]]
-"""Number of a trial -> its best value after each completed epoch, the higher the better.
+"""Number of a trial -> its best value after each completed epoch, the higher the better; of a trial in folds, the mean
+over the folds that have run, after each fold.
 
 Every trial that completed an epoch is in it, also one that was pruned or failed later: it keeps the place it had. A
 trial that was trained to its end in fewer epochs than a rung has keeps its last value up to the last rung.
@@ -29,7 +30,8 @@ class Rungs:
     """Rungs of pause and promote.
 
     Attributes:
-        epochs: after which trials pause, ascending; the last is that of a whole training, where nobody pauses.
+        epochs: after which trials pause, ascending; the last is that of a whole training, where nobody pauses. Of
+            trials in folds, these are folds.
         factor: one of so many trials goes on from a rung; above 1.
     """
 

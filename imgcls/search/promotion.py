@@ -16,7 +16,7 @@ from imgcls.search.halving import Rungs
 from imgcls.search.optuna_internals import attach
 
 PAUSED, PROMOTED = "paused", "promoted"
-"""Attributes of a trial: the epoch at which it was paused last, and from which it was sent on last."""
+"""Attributes of a trial: the epoch, or the fold, at which it was paused last, and from which it was sent on last."""
 
 
 def is_paused(trial: FrozenTrial) -> bool:
@@ -48,8 +48,8 @@ class Step:
     ends: str = ""
 
 
-def reported_epochs(study: Study, number: int) -> set[int]:
-    """Epochs whose values a trial has reported; Optuna warns where it is told one again."""
+def reported_steps(study: Study, number: int) -> set[int]:
+    """Epochs, or folds, whose values a trial has reported; Optuna warns where it is told one again."""
     trial = next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
     return set(trial.intermediate_values)
 
@@ -57,24 +57,29 @@ def reported_epochs(study: Study, number: int) -> set[int]:
 class Promotion:
     """The promotion of a study's paused trials: a function of the values that the trials reported, and of nothing else.
 
+    Trials in folds pause after folds. Wherever epochs are counted here, their folds are.
+
     Args:
         study: in Optuna's storage.
         rungs: where trials pause.
         sign: 1 where higher values are better, -1 where lower ones are.
         most: paused trials that are kept at most.
+        in_folds: whether a value stands for all that was reported before it, as the mean over more folds does;
+            otherwise the best value counts.
     """
 
-    def __init__(self, study: Study, rungs: Rungs, sign: int, most: int) -> None:
+    def __init__(self, study: Study, rungs: Rungs, sign: int, most: int, *, in_folds: bool = False) -> None:
         self._study, self._rungs, self._sign, self._most = study, rungs, sign, most
+        self._in_folds = in_folds
 
     def pause_at(self, number: int) -> int:
         """The epoch at which a trial pauses next; 0 where it is trained to its end."""
         trial = next(trial for trial in self._trials() if trial.number == number)
         return self._rungs.next_after(trial.user_attrs.get(PROMOTED, 0)) or 0
 
-    def pause(self, number: int, epoch: int) -> None:
-        """Remembers that a trial waits after so many epochs."""
-        attach(self._study, number).set_user_attr(PAUSED, epoch)
+    def pause(self, number: int) -> None:
+        """Remembers that a trial waits after the last epoch of which it reported a value."""
+        attach(self._study, number).set_user_attr(PAUSED, max(reported_steps(self._study, number)))
 
     def is_hopeless(self, number: int, num_trials: int) -> bool:
         """Whether a trial that has come to its pause will never go on, so that it can end at once."""
@@ -113,13 +118,15 @@ class Promotion:
         is_over = ends_rest and is_all_drawn and is_idle
         return Step(waiting[0], NEVER_PROMOTED) if waiting and is_over else None
 
-    def epochs_to_finish(self, num_epochs: int) -> int:
-        """Epochs that the best paused trial lacks to `num_epochs`; all of them where none is paused."""
+    def reports_to_finish(self) -> int:
+        """Epochs that the best paused trial lacks to its end; all of them where none is paused."""
         trials = self._trials()
         best, paused = self._all_best(trials), [trial.number for trial in trials if is_paused(trial)]
-        return num_epochs - max((len(best[number]) for number in self._rungs.reserve(best, paused)[:1]), default=0)
+        return self._rungs.epochs[-1] - max(
+            (len(best[number]) for number in self._rungs.reserve(best, paused)[:1]), default=0
+        )
 
-    def epochs_of(self, num_trials: int) -> float:
+    def reports_of(self, num_trials: int) -> float:
         """Epochs that so many trials take about."""
         return self._rungs.num_epochs(num_trials)
 
@@ -138,10 +145,11 @@ class Promotion:
         return {trial.number: self._best(trial) for trial in trials if trial.intermediate_values}
 
     def _best(self, trial: FrozenTrial) -> list[float]:
-        """The best value after each epoch, the higher the better; see `halving.Best`."""
+        """The value that ranks it after each epoch, the higher the better; see `halving.Best`."""
         best: list[float] = []
         for _, value in sorted(trial.intermediate_values.items()):
-            best.append(max([*best[-1:], self._sign * value]))
+            before = [] if self._in_folds else best[-1:]
+            best.append(max([*before, self._sign * value]))
         if trial.state == TrialState.COMPLETE:
             best += best[-1:] * (self._rungs.epochs[-1] - len(best))
         return best

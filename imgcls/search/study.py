@@ -26,7 +26,7 @@ from imgcls.search.halving import Rungs
 from imgcls.search.journal import Journal
 from imgcls.search.leaderboard import make_leaderboard
 from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values
-from imgcls.search.promotion import Promotion, as_pruned, is_paused, reported_epochs
+from imgcls.search.promotion import Promotion, as_pruned, is_paused, reported_steps
 from imgcls.search.samplers import drawn_values, resolved_sampler
 from imgcls.search.space import SPACE
 from imgcls.stored_names import stored_name
@@ -42,7 +42,9 @@ class StudyPlace:
         name: of the study.
         sweep_run_id: of the parent run.
         pruner_warmup: epochs before which no trial is judged.
-        num_epochs: of a trial that is trained to its end, unless it draws another number of them.
+        num_epochs: of a trial that is trained to its end, unless it draws another number of them. With folds, those of
+            one fold.
+        num_folds: of a trial in folds, which reports a value after each of them; 0: it reports one after each epoch.
     """
 
     root: Path
@@ -50,6 +52,7 @@ class StudyPlace:
     sweep_run_id: str
     pruner_warmup: int
     num_epochs: int
+    num_folds: int = 0
 
     def open(self, experiment: Experiment) -> optuna.Study:
         """Creates the study's journal below `mlruns/`, or opens it.
@@ -73,11 +76,21 @@ class StudyPlace:
         if experiment.search.pruner != "halving":
             return None
         sign = 1 if direction(experiment) == "maximize" else -1
-        return Promotion(study, self.rungs(), sign, experiment.search.max_paused)
+        return Promotion(study, self.rungs(), sign, experiment.search.max_paused, in_folds=bool(self.num_folds))
 
     def rungs(self) -> Rungs:
-        """The epochs at which trials pause, and that of a whole training."""
-        return Rungs.of(self.pruner_warmup, self.num_epochs)
+        """The epochs at which trials pause, and that of a whole training; of trials in folds, the folds."""
+        return Rungs.of(1, self.num_folds) if self.num_folds else Rungs.of(self.pruner_warmup, self.num_epochs)
+
+    @property
+    def num_reports(self) -> int:
+        """Values that a trial reports which is trained to its end: one after each epoch, or after each fold."""
+        return self.num_folds or self.num_epochs
+
+    @property
+    def epochs_a_report(self) -> int:
+        """Epochs after which a trial reports a value: 1, or all those of a fold."""
+        return self.num_epochs if self.num_folds else 1
 
 
 @contextmanager
@@ -122,7 +135,14 @@ class SweepStudy:
 
     def epochs_of(self, num_trials: int) -> float:
         """Epochs that so many trials take about."""
-        return num_trials * self.place.num_epochs if self.promotion is None else self.promotion.epochs_of(num_trials)
+        promotion = self.promotion
+        reports = num_trials * self.place.num_reports if promotion is None else promotion.reports_of(num_trials)
+        return reports * self.place.epochs_a_report
+
+    def epochs_to_finish(self) -> int:
+        """Epochs that the best paused trial lacks to its end; all of them where none is paused."""
+        reports = self.place.num_reports if self.promotion is None else self.promotion.reports_to_finish()
+        return reports * self.place.epochs_a_report
 
     def any_completed(self) -> bool:
         """Whether a trial was trained to its end."""
@@ -148,8 +168,8 @@ class SweepStudy:
         return sum(trial.state != TrialState.WAITING for trial in self._trials())
 
     def num_epochs(self, number: int) -> int:
-        """Epochs that a trial has completed."""
-        return len(reported_epochs(self.optuna, number))
+        """Epochs that a trial has completed; with folds, those of whole folds."""
+        return len(reported_steps(self.optuna, number)) * self.place.epochs_a_report
 
     def running(self) -> list[int]:
         """Numbers of the trials that have begun, have not ended and are not paused."""
@@ -160,7 +180,7 @@ class SweepStudy:
         return [trial.number for trial in self._trials(TrialState.RUNNING) if is_paused(trial)]
 
     def work(self) -> tuple[float, float]:
-        """Work that was done, and that there is in all: epochs where trials pause, else trials."""
+        """Work that was done, and that there is in all: epochs or folds where trials pause, else trials."""
         if self.promotion is None:
             return self.num_ended(), self.num_wanted()
         return self.promotion.work(self.num_wanted())
@@ -223,7 +243,7 @@ class SweepStudy:
             trial.set_user_attr(key, value)
         if finished.outcome == "paused":
             assert self.promotion is not None  # nobody else has trials paused
-            self.promotion.pause(number, finished.num_epochs)
+            self.promotion.pause(number)
         elif finished.outcome == "pruned":
             self.optuna.tell(number, state=TrialState.PRUNED)
         else:

@@ -190,8 +190,8 @@ class Sweep:
 
     def study(self, run_id: str) -> SweepStudy:
         """The study of this sweep, whose parent run is `run_id`."""
-        num_epochs = self.experiment.train.last_epoch
-        place = StudyPlace(self.tracker.root, self.name, run_id, self.pruner_warmup, num_epochs)
+        num_epochs, num_folds = self.experiment.train.last_epoch, self.prepared.dataset.num_folds
+        place = StudyPlace(self.tracker.root, self.name, run_id, self.pruner_warmup, num_epochs, num_folds)
         sampler = self.tracker.get(run_id).params.get(SAMPLER, self._sampler)
         if self.experiment.search.sampler == "auto":
             log.info('search.sampler = "auto": %s, for the whole study', sampler)
@@ -340,13 +340,8 @@ def _check_pruner(experiment: Experiment) -> None:
     Raises:
         ConfigError: naming the key.
     """
-    pruner, num_models = experiment.search.pruner, experiment.data.num_models
-    if pruner == "halving" and num_models > 1:
-        raise ConfigError(
-            f"search.pruner = {pruner!r} pauses trials after epochs, and with data.folds = {num_models} the steps of a "
-            'trial are folds; set search.pruner = "wilcoxon", the default with folds'
-        )
-    if pruner == "wilcoxon" and num_models == 1:
+    pruner = experiment.search.pruner
+    if pruner == "wilcoxon" and experiment.data.num_models == 1:
         keys = "data.fold is set" if experiment.data.fold else "data.folds = 0"
         raise ConfigError(
             f"search.pruner = {pruner!r} compares the folds of two trials, and {keys}; train in folds "

@@ -55,8 +55,8 @@ class SweepProgress:
         return Outlook(num_waiting, num_workers, None if each is None else each * unit, self._to_timeout())
 
     def _a_trial(self, pause_at: int = 0) -> float:
-        """Work in one trial: its epochs up to its next pause or its end, or 1 where trials are what is counted."""
-        return 1 if self._study.promotion is None else pause_at or self._study.experiment.train.last_epoch
+        """Work in one trial: its epochs or folds to its next pause or its end; 1 where trials are what is counted."""
+        return 1 if self._study.promotion is None else pause_at or self._study.place.num_reports
 
     def on_start(self, job: TrialJob) -> None:
         """Shows a trial that begins or goes on: what it tries, and the best so far."""

@@ -19,7 +19,7 @@ from imgcls.runs.prepare import prepare
 from imgcls.runs.record_writer import Finished
 from imgcls.runs.train import train_run
 from imgcls.search.optuna_internals import attach
-from imgcls.search.promotion import HOPELESS, reported_epochs
+from imgcls.search.promotion import HOPELESS, reported_steps
 from imgcls.search.study import StudyPlace
 from imgcls.text import PARTS, short
 from imgcls.tracking.store import Tracker
@@ -34,7 +34,7 @@ class TrialJob:
         study: that it belongs to.
         experiment: with the trial's values set.
         number: of the trial in its study.
-        pause_at: the epoch after which it pauses; 0: it is trained to its end.
+        pause_at: the epoch after which it pauses, with folds the fold; 0: it is trained to its end.
         ends: why it ends as pruned, a paused trial that goes on no more; "" for any other.
         ends_early: whether it is completed with the epochs that it has.
         until: seconds since 1970 at which it stops after a step, and is paused.
@@ -80,25 +80,25 @@ def run_trial(job: TrialJob) -> Finished:
 def _train(job: TrialJob, tracker: Tracker) -> Finished:
     study = job.study.open(job.experiment)
     trial, promotion = attach(study, job.number), job.study.promotion(study, job.experiment)
-    reported = reported_epochs(study, job.number)
+    reported, search = reported_steps(study, job.number), job.experiment.search
     values = ", ".join(f"{key} = {value}" for key, value in trial.params.items())
 
-    def prune(result: EpochResult) -> bool:
-        if result.epoch not in reported:
-            trial.report(result.value(job.experiment.search.metric), step=result.epoch)
+    def ends(step: int, value: float) -> bool:
+        if step not in reported:
+            trial.report(value, step=step)
         if job.ends_early:
             return False
-        if result.epoch == job.pause_at and promotion is not None:
-            return bool(job.ends) or promotion.is_hopeless(job.number, job.experiment.search.trials)
+        if step == job.pause_at and promotion is not None:
+            return bool(job.ends) or promotion.is_hopeless(job.number, search.trials)
         return bool(job.ends) or trial.should_prune()
 
+    def prune(result: EpochResult) -> bool:
+        return ends(result.epoch, result.value(search.metric))
+
     def prune_folds(folds: Sequence[EpochResult]) -> bool:
-        scores = [fold.value(job.experiment.search.metric) for fold in folds]
+        scores = [fold.value(search.metric) for fold in folds]
         # Wilcoxon's test pairs the folds of two trials; the others compare what trials have reached.
-        is_paired = job.experiment.search.pruner == "wilcoxon"
-        if len(scores) not in reported:
-            trial.report(scores[-1] if is_paired else fmean(scores), step=len(scores))
-        return trial.should_prune()
+        return ends(len(scores), scores[-1] if search.pruner == "wilcoxon" else fmean(scores))
 
     return train_run(
         prepare(job.experiment, tracker.project),

@@ -2,6 +2,7 @@
 
 import io
 
+import optuna
 import pandas as pd
 import pytest
 
@@ -9,6 +10,8 @@ from imgcls import clean
 from imgcls.errors import ConfigError, Interrupted
 from imgcls.evaluation.judge import evaluate
 from imgcls.record import Artifact, Tag
+from imgcls.search.halving import Rungs
+from imgcls.search.promotion import Promotion, Step
 from imgcls.search.study import make_pruner
 from imgcls.search.sweep import Sweep
 from tests.runs.test_resume import points
@@ -83,10 +86,73 @@ def test_a_sweep_stopped_in_a_fold_ends_the_same(swept, project):
         ]
 
 
+HALVING = ("search.pruner=halving", "data.folds=4", "train.epochs=1", "train.warmup_epochs=0", "model.width=4",
+           "search.sampler=grid", "search.trials=5",
+           'search.space={"train.lr" = [1e-7, 2e-2, 1e-6, 3e-2, 1e-5]}')  # fmt: skip
+"""Five trials in four folds that pause after the first one; three of them learn nothing."""
+
+
+def halved(project, *overrides):
+    return Sweep(project.experiment(*HALVING, *overrides), project.tracker).run()
+
+
+def left_by(project):
+    """What a sweep left of each trial: its outcome, its metrics and those of its folds."""
+    return {
+        run.trial: (
+            run.outcome, points(project, run.run_id),
+            {fold.tags[Tag.FOLD]: points(project, fold.run_id) for fold in folds_of(project, run.run_id)},
+        )
+        for run in project.runs(kind="trial")
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_trials_pause_between_folds_and_the_best_goes_on_to_the_same_bits(project, make_project):
+    result = halved(project)
+    whole = left_by(project)
+    ended = {number: (outcome, len(folds)) for number, (outcome, _, folds) in whole.items()}
+    assert ended[3] == ("completed", 4) and {ended[number] for number in (1, 2, 4)} == {("pruned", 1)}
+    winner = project.tracker.get(result.best_run_id)
+    alone = project.train("data.folds=4", "train.epochs=1", "train.warmup_epochs=0", "model.width=4", "train.lr=3e-2")
+    assert points(project, winner.run_id) == points(project, alone.run_id)
+    for run in project.runs(outcome="pruned"):
+        kept = [path for fold in folds_of(project, run.run_id) for path in fold.folder.glob("checkpoints/*")]
+        assert run.reason and not kept
+    stopped = make_project()
+    for questions in (7, 20, 31):
+        with pytest.raises(Interrupted), StopAfter(questions):
+            halved(stopped)
+    halved(stopped)
+    assert left_by(stopped) == whole
+
+
+@pytest.mark.slow
+def test_a_trial_paused_between_folds_waits_with_its_folds(project):
+    done = project.train(*HALVING, pause_at=2)
+    run = project.tracker.get(done.run_id)
+    assert (run.outcome, run.status) == ("paused", "SCHEDULED") and "paused after fold 2 of 4" in run.reason
+    folds = folds_of(project, run.run_id)
+    assert done.best.val_accuracy == pytest.approx(sum(fold.best("val/accuracy") for fold in folds) / 2)
+    assert len(folds) == 2 and project.tracker.close_orphans() == []
+    ended = project.train(*HALVING, prune_folds=lambda _: True)
+    assert (ended.run_id, ended.outcome, len(folds_of(project, run.run_id))) == (run.run_id, "pruned", 2)
+
+
+def test_a_mean_over_more_folds_takes_the_place_of_the_one_before():
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    promotion = Promotion(study, Rungs((2, 5)), 1, most=10, in_folds=True)
+    for values in ((0.9, 0.5), (0.6, 0.7), (0.8, 0.6), (0.6, 0.6), (0.6, 0.4)):
+        trial = study.ask()
+        for fold, value in enumerate(values, 1):
+            trial.report(value, step=fold)
+        promotion.pause(trial.number)
+    assert promotion.next((), num_trials=90) == Step(1)
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["search.pruner=halving", "data.folds=3"], "the steps of a trial are folds"),
         (["search.pruner=wilcoxon"], "and data.folds = 0"),
         (["search.pruner=wilcoxon", "data.folds=3", "data.fold=1"], "and data.fold is set"),
     ],
