@@ -131,7 +131,10 @@ class Tag:
     )
     NO_GRAD_CAM = _tag("imgcls.no_grad_cam", TRAINED, "why a run with figures of val has no `figures/val_grad_cam.png`")
 
-    ENDED_EARLY = _tag("imgcls.ended_early", ("trial",), "`3 of 30 epochs`: its sweep's budget was over, and it won")
+    ENDED_EARLY = _tag(
+        "imgcls.ended_early", ("trial",), "`3 of 30 epochs`, or folds: its sweep's budget was over, and it won"
+    )
+    NUM_FOLDS = _tag("imgcls.num_folds", ("trial",), "folds that have run, where it ended early; absent: all of them")
     BUDGET = _tag("imgcls.budget", SWEEP, "seconds that its latest sitting had in all; absent without a budget")
     BUDGET_CUT = _tag("imgcls.budget_cut", SWEEP, "what the budget had no time for, in words; absent where all fitted")
 

@@ -101,8 +101,10 @@ class RunRecord:
 
     @property
     def num_folds(self) -> int:
-        """Folds of train and val, each val of a model of its own; 0 of a run with one val split, and of one fold."""
-        return 0 if self.params.get("data.fold", "0") != "0" else int(self.params.get("data.folds", "0"))
+        """Folds that have run, each val of a model of its own; 0 of a run with one val split, and of one fold."""
+        if self.params.get("data.fold", "0") != "0":
+            return 0
+        return int(self.tags.get(Tag.NUM_FOLDS) or self.params.get("data.folds", "0"))
 
     @property
     def has_groups(self) -> bool:

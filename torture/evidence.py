@@ -146,7 +146,7 @@ def gather(root: Path) -> Evidence:
     }
     trials = sorted((_trial_run(client, run) for run in by_kind["trial"]), key=lambda trial: trial.number)
     numbers = {trial.run_id: trial.number for trial in trials}
-    folds = (_fold_run(client, run, numbers.get(run.data.tags["imgcls.parent"], -1)) for run in by_kind["fold"])
+    folds = (_fold_run(client, run, numbers.get(run.data.tags["mlflow.parentRunId"], -1)) for run in by_kind["fold"])
     winners = {run.data.tags.get("imgcls.best_run_id") for run in by_kind["sweep"]}
     journal = _journal(root)
     orphans = [f"run {run.info.run_id} says RUNNING" for run in runs if run.info.status == "RUNNING"]

@@ -83,6 +83,12 @@ class Dataset:
             origins={**self.origins, "val": f"fold {number} of {self.num_folds} of train and val"},
         )  # fmt: skip
 
+    def of_first_folds(self, num_folds: int) -> Dataset:
+        """The images of the first folds, which are val of the models of a run that ended after them."""
+        assert self.folds is not None
+        rows = np.flatnonzero(self.folds <= num_folds)
+        return replace(self, train=self.train.rows(rows), val=self.val.rows(rows), folds=self.folds[rows])
+
     @property
     def of_train_and_val(self) -> tuple[DecodedImages, ...]:
         """Train and val; with folds, where they are the same images, one of them."""
@@ -199,10 +205,8 @@ def _origins(source: Source, config: DataConfig) -> dict[Split, str]:
         carved["test"] = f"carved by content, {100 * config.test_fraction:.4g}%{groups}"
     if "val" not in source.given:
         carved["val"] = f"carved from train by content, {100 * config.val_fraction:.4g}%{groups}"
-    origins = {**carved, **source.folders}
-    if config.folds:
-        origins["val"] = f"{config.folds} folds of train and val"
-    return origins
+    in_folds: dict[Split, str] = {"val": f"{config.folds} folds of train and val"} if config.folds else {}
+    return {**carved, **source.folders, **in_folds}
 
 
 def decode_side(image_size: int, augment: AugmentConfig, native_side: int | None) -> int:

@@ -177,7 +177,7 @@ def temperature_words(evaluation: RunRecord, judged: RunRecord) -> str:
     if judged.num_folds:
         words = (
             "The temperature is 1, so the scores with temperature are those without. None was fitted: the models of "
-            f"all {judged.num_folds} folds together were not scored on val."
+            "several folds together are not scored on val."
         )
     elif temperature == 1:
         words = (

@@ -70,7 +70,7 @@ class RunModel(Classifier):
         self.run_id, self.class_names = record.run_id, tuple(checkpoint["class_names"])
         self.preprocessing, self.temperature = preprocessing, temperature
         network = build_models(
-            experiment.data.num_models,
+            record.num_folds,
             experiment.model,
             num_classes=len(self.class_names),
             channels=preprocessing.channels,

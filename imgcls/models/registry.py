@@ -134,11 +134,13 @@ def build_model(
     return model
 
 
-def build_models(num: int, config: ModelConfig, **options: Any) -> nn.Module:
-    """Builds a registered network, or an `Ensemble` of several; see `build_model` for the options."""
+def build_models(num_folds: int, config: ModelConfig, **options: Any) -> nn.Module:
+    """Builds a registered network; with folds, an `Ensemble` of one for each. See `build_model` for the options."""
     from imgcls.models.ensemble import Ensemble
 
-    return build_model(config, **options) if num == 1 else Ensemble(build_model(config, **options) for _ in range(num))
+    if not num_folds:
+        return build_model(config, **options)
+    return Ensemble(build_model(config, **options) for _ in range(num_folds))
 
 
 def pretrained_normalisation(config: ModelConfig) -> Normalisation | None:

@@ -63,6 +63,8 @@ def split_words(run: RunRecord, evaluation: RunRecord | None = None) -> str:
 
 def scored_by_folds(num_folds: int) -> str:
     """Words for what the val score of a run in folds is a score of, in a methods section or beside the score."""
+    if num_folds == 1:
+        return "One fold has run, and its images alone were scored, by a model that was not trained on them."
     return (
         f"Each image of val was scored by the model of its fold, which was not trained on it. So the val score is that "
         f"of {num_folds} single models; the {num_folds} together were not scored on val."

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.data.loader import Loader
-from imgcls.errors import DamagedError
+from imgcls.errors import DamagedError, OutOfTime
 from imgcls.metrics import val_scores
 from imgcls.models.ensemble import Ensemble
 from imgcls.record import Artifact, MetricName, Outcome, Tag
 from imgcls.run_record import RunRecord
 from imgcls.runs.image_record import ImageRecord
+from imgcls.runs.limits import NO_LIMITS, Limits
 from imgcls.runs.prepare import Prepared
 from imgcls.runs.record_writer import Finished, RecordWriter
 from imgcls.statistics.predictions import Predictions
@@ -46,6 +47,7 @@ class FoldsTraining:
         prune: told of each fold as it has run, with the kept epochs of all that have, and of the last one once more
             when a run is taken up; True ends the run as pruned.
         pause_at: the fold after which the run pauses; 0: it does not.
+        limits: of this sitting.
     """
 
     run: Run
@@ -55,18 +57,22 @@ class FoldsTraining:
     train_fold: Callable[[Prepared, int], Finished]
     prune: Callable[[Sequence[EpochResult]], bool]
     pause_at: int = 0
+    limits: Limits = NO_LIMITS
 
     def train(self) -> Finished:
         """Trains every fold that has not run yet, and writes what they are together.
 
         Raises:
-            Interrupted: a stop was requested; the same call goes on with the fold that was under way.
+            Interrupted: a stop was requested, or its time was over (`OutOfTime`); the same call goes on with the fold
+                that was under way.
             TrainingError: a fold cannot go on.
         """
         done = self._recorded()
         outcome = self._after_fold(done) if done else None
-        while outcome is None and len(done) < self._num_folds:
+        while outcome is None and len(done) < self._num_folds and not (done and self.limits.ends_early):
             number = len(done) + 1
+            if done and self.limits.is_over:
+                raise OutOfTime(f"paused after fold {len(done)} of {self._num_folds}, because its time was over")
             done.append(self.train_fold(self.prepared.of_fold(number), number))
             outcome = self._after_fold(done)
         if outcome is not None:
@@ -107,13 +113,14 @@ class FoldsTraining:
         ensemble = self._together(folds, kept.epoch)
         logits = out_of_fold_logits(ensemble, self.prepared)
         best = self._on_all_images(kept, logits)
-        tags: dict[str, str] = {}
+        tags = {} if self.run.outcome == "pruned" or len(folds) == self._num_folds else {Tag.NUM_FOLDS: str(len(folds))}
         if self.run.outcome != "pruned":
             tags[Tag.BEST_SHA256] = record.save_model(Artifact.BEST, ensemble, best, NOT_FITTED)
         for result in history:
             self.run.log_metrics(result.metrics(), step=result.epoch, tags=tags, at=result.ended)
         finished = record.end(history, best, logits, NOT_FITTED)
         self._remove_epochs(folds)
+        self._end_those_under_way(folds)
         return finished
 
     def _together(self, folds: Sequence[RunRecord], epoch: int) -> Ensemble:
@@ -131,6 +138,13 @@ class FoldsTraining:
         has_run = ~np.isnan(logits).any(axis=1)
         of = Predictions(logits[has_run], self.prepared.dataset.val.labels[has_run])
         return replace(kept, val=val_scores(of, self.prepared.experiment.search.metric))
+
+    def _end_those_under_way(self, folds: Sequence[RunRecord]) -> None:
+        """Ends the run of a fold that stopped, where the run has ended without it."""
+        ended = {fold.run_id for fold in folds}
+        for fold in self.tracker.children(self.run.run_id, "fold"):
+            if fold.run_id not in ended and fold.outcome in ("paused", "interrupted", "running"):
+                self.tracker.close_run(fold.run_id, "pruned", "the run in folds ended without it")
 
     def _remove_epochs(self, folds: Sequence[RunRecord]) -> None:
         """Weights of epochs that were kept only until the one epoch was known; a store elsewhere keeps them."""

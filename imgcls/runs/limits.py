@@ -1,5 +1,7 @@
 """How far a sitting trains a run: up to an hour of the clock, or no further at all."""
 
+from __future__ import annotations
+
 import math
 import time
 from dataclasses import dataclass
@@ -15,17 +17,27 @@ class Limits:
 
     Attributes:
         until: seconds since 1970 at which the run stops after a step, and is paused.
-        least_epochs: that it completes before that, however late it is.
-        ends_early: whether it is trained no more, and completed with the epochs that it has.
+        least_epochs: that it completes before that, however late it is; with folds, any number stands for one fold.
+        ends_early: whether it is trained no more, and completed with the epochs, or the folds, that it has.
     """
 
     until: float = math.inf
     least_epochs: int = 0
     ends_early: bool = False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the time of this sitting is over."""
+        return time.time() >= self.until
+
+    def of_fold(self, number: int, num_epochs: int) -> Limits:
+        """The limits of a fold, counted from 1, of so many epochs: where an epoch has to run, the first fold has to."""
+        least = num_epochs if self.least_epochs and number == 1 else 0
+        return Limits(self.until, least)
+
     def are_reached(self, state: TrainState) -> bool:
         """Whether the run stops here."""
-        return bool(stop_requested()) or (time.time() >= self.until and state.epoch >= self.least_epochs)
+        return bool(stop_requested()) or (self.is_over and state.epoch >= self.least_epochs)
 
     def cut(self, task: Task, state: TrainState) -> Interrupted | None:
         """The error of a run that stopped before its end; None of one that came to its end unasked."""

@@ -98,7 +98,7 @@ class Prepared:
         With folds, the networks of all folds together: an `Ensemble`.
         """
         return build_models(
-            self.experiment.data.num_models,
+            self.dataset.num_folds,
             self.experiment.model,
             num_classes=len(self.dataset.class_names),
             channels=self.dataset.channels,
@@ -119,6 +119,10 @@ class Prepared:
             update={"data": data.model_copy(update={"fold": number}), "train": train.model_copy(update=epochs)}
         )
         return replace(self, experiment=experiment, dataset=self.dataset.of_fold(number))
+
+    def of_first_folds(self, num_folds: int) -> Prepared:
+        """The images and models of a run that ended after so many folds; nothing is trained with it."""
+        return replace(self, dataset=self.dataset.of_first_folds(num_folds))
 
     def _class_weights(self) -> torch.Tensor | None:
         if self.experiment.train.class_weights == "none":

@@ -167,12 +167,13 @@ class RecordWriter:
         table = prediction_table(val, best_logits, dataset.class_names, fit.temperature, folds)
         run.log_text(Artifact.VAL_PREDICTIONS, table.to_csv(index=False))
         if run.outcome == "completed":
-            self._write_numbers(predictions, fit.temperature)
+            self._write_numbers(val, predictions, fit.temperature)
         points = [{"epoch": float(result.epoch), **result.metrics()} for result in history]
         with pictures_of(run.run_id):
             curves = training_figures.learning_curves(points, best.epoch, metric_named(metric))
             run.log_bytes(Artifact.CURVES, save_png(curves, cut=False))
-        self._describe(self._best_in_words(best, intervals))
+        num_folds = 0 if folds is None else len(np.unique(folds))
+        self._describe(self._best_in_words(best, intervals, num_folds))
         return Finished(run.run_id, run.outcome, best, history[-1].epoch, intervals, caution_tags(self._images.tags))
 
     def pause(self, best: EpochResult, num_epochs: int, after: str, best_logits: Tensor | None = None) -> Finished:
@@ -191,9 +192,9 @@ class RecordWriter:
             intervals = _val_intervals(self._on_val(best_logits.numpy()), metric)
         return Finished(self._run.run_id, "paused", best, num_epochs, intervals, caution_tags(self._images.tags))
 
-    def _write_numbers(self, of: Predictions, temperature: float) -> None:
+    def _write_numbers(self, val: DecodedImages, of: Predictions, temperature: float) -> None:
         """Writes per-class scores and likely label errors of val."""
-        val, names = self._prepared.dataset.val, self._prepared.dataset.class_names
+        names = self._prepared.dataset.class_names
         classes = per_class(val.labels, of.classes, names, val.groups)
         self._run.log_text(Artifact.VAL_PER_CLASS, classes.to_csv(index=False))
         errors = label_errors(val.labels, probabilities(of.logits, temperature))
@@ -203,13 +204,13 @@ class RecordWriter:
         val = self._prepared.dataset.val
         return Predictions(logits, val.labels, val.groups)
 
-    def _best_in_words(self, best: EpochResult, intervals: Mapping[str, Interval]) -> str:
+    def _best_in_words(self, best: EpochResult, intervals: Mapping[str, Interval], num_folds: int) -> str:
         """Such as `val/accuracy **0.87 (0.84 to 0.90)**, val/loss 0.35 at epoch 3`; what selects is first, and bold."""
         chosen = "This epoch was chosen by val, so its val score is not an unbiased one."
         if self._prepared.experiment.train.score_epoch:
             chosen = "This epoch was fixed before the run began."
-        if num := self._prepared.dataset.num_folds:
-            chosen = f"{chosen} {scored_by_folds(num)}"
+        if num_folds:
+            chosen = f"{chosen} {scored_by_folds(num_folds)}"
         words, metric = [], self._prepared.experiment.search.metric
         for name in dict.fromkeys((metric, *reported(metric))):
             text = score_text(best.value(name), intervals.get(name), intervals[ACCURACY.on_val])

@@ -161,15 +161,17 @@ def _train_folds(run: Run, prepared: Prepared, work: _Work, recorded: Mapping[st
         tags = {Tag.PARENT: run.run_id, Tag.FOLD: str(number)}
         num_folds = work.pause_at or prepared.dataset.num_folds
         outlook = work.outlook and replace(work.outlook, fold=number, num_folds=num_folds)
-        return train_run(of_fold, work.tracker, kind="fold", name=name, tags=tags, outlook=outlook)
+        limits = work.limits.of_fold(number, of_fold.experiment.train.last_epoch)
+        return train_run(of_fold, work.tracker, kind="fold", name=name, tags=tags, limits=limits, outlook=outlook)
 
     RecordWriter(run, prepared, work.images).start(recorded)
     if work.kind == "train":
         work.images.write_near_duplicates(run)
-    training = FoldsTraining(
-        run, prepared, work.tracker, work.images, train_fold, work.prune_folds, work.pause_at
-    )  # fmt: skip
-    finished = training.train()
+    finished = FoldsTraining(
+        run, prepared, work.tracker, work.images, train_fold, work.prune_folds, work.pause_at, work.limits
+    ).train()
+    if num_folds := work.tracker.get(run.run_id).tags.get(Tag.NUM_FOLDS):
+        prepared = prepared.of_first_folds(int(num_folds))
     return _drawn(run, prepared, work, finished)
 
 
@@ -343,15 +345,8 @@ class _Training:
         """
         task, steps, val = self._task, self._task.train.steps_per_epoch, self._prepared.dataset.val
         done = state.epoch + state.step / steps
-        about = (
-            self._work.name,
-            task.config.last_epoch,
-            steps,
-            task.metric,
-            done,
-            self._work.outlook,
-            self._work.pause_at,
-        )
+        of_sweep = self._work.outlook, self._work.pause_at
+        about = self._work.name, task.config.last_epoch, steps, task.metric, done, *of_sweep
         with closing(RunProgress(*about)) as progress:
             # A process that was killed after it wrote its checkpoint may not have done the rest.
             if state.history and not state.step and (outcome := self._after_epoch(state)):

@@ -69,20 +69,21 @@ class SearchTime:
 
     Args:
         budget: of the whole sweep.
-        num_epochs: of a whole training.
+        num_epochs: of a whole training; with folds, those of all folds.
         epoch_seconds: of an epoch, as measured beforehand.
         report_seconds: that figures and reports take at the end.
         confirm: configurations and fresh seeds of each that a confirmation is asked for; seeds are 0 without one.
         num_workers: trials side by side.
+        num_folds: of a training; 0: one val.
     """
 
     def __init__(
         self, budget: Budget, *, num_epochs: int, epoch_seconds: float, report_seconds: float,
-        confirm: tuple[int, int] = (0, 0), num_workers: int = 1,
+        confirm: tuple[int, int] = (0, 0), num_workers: int = 1, num_folds: int = 0,
     ) -> None:  # fmt: skip
         self.budget = budget
-        self.num_epochs, self.num_workers = num_epochs, num_workers
-        self.epoch_seconds, self.trial_seconds = epoch_seconds, 0.5
+        self.num_epochs, self.num_workers, self.num_folds = num_epochs, num_workers, num_folds
+        self.epoch_seconds, self.trial_seconds = epoch_seconds, 0.5 * max(1, num_folds)
         self.report_seconds = report_seconds
         self._asked = confirm
         self._for_training = max(0.0, budget.left() - report_seconds)
@@ -146,7 +147,7 @@ class SearchTime:
             f", {_short(top * seeds * self.training())} for {confirmation_in_words(top, seeds)}" if seeds else ""
         )
         return (
-            f"budget {duration(self.budget.seconds)}: a training of {counted(self.num_epochs, 'epoch')} takes about "
+            f"budget {duration(self.budget.seconds)}: a training of {self._training_in_words()} takes about "
             f"{_short(self.training())} as measured. {_short(self._reports())} are kept for figures and report"
             f"{confirmed}. Into the {_short(max(0.0, self.left()))} of the search fit about {self._num_whole():.3g} "
             f'whole trainings, or {counted(num_trials, "trial")} with search.pruner = "{pruner}"'
@@ -157,15 +158,16 @@ class SearchTime:
         found = []
         if self._num_whole() < FEW_TRAININGS:
             seconds = self.num_workers * max(0.0, self.left()) / FEW_TRAININGS - self.trial_seconds
-            fitting = int(seconds / self.epoch_seconds)
+            fitting = int(seconds / self.epoch_seconds) // max(1, self.num_folds)
             shorter = f"--set train.epochs={fitting}, smaller images" if fitting >= 1 else "smaller images"
             found.append(
                 f"fewer than {FEW_TRAININGS} whole trainings fit into the budget; give a longer one, {shorter} or a "
                 "smaller network"
             )
         if self._num_whole() < 1:
+            winner = "the models of the folds that have run" if self.num_folds else "the best epoch"
             found.append(
-                "not even one whole training is expected to end in time; then the winner is the best epoch of a trial "
+                f"not even one whole training is expected to end in time; then the winner is {winner} of a trial "
                 "that was not trained to its end, and its report says so"
             )
         if self._asked[1] and self.confirmation() != self._asked:
@@ -175,6 +177,11 @@ class SearchTime:
                 f"half of the time; planned is {confirmation_in_words(*self.confirmation())}"
             )
         return found
+
+    def _training_in_words(self) -> str:
+        if not self.num_folds:
+            return counted(self.num_epochs, "epoch")
+        return f"{self.num_folds} folds with {counted(self.num_epochs // self.num_folds, 'epoch')} each"
 
     def _num_whole(self) -> float:
         return self.num_workers * max(0.0, self.left()) / self.training()

@@ -18,16 +18,18 @@ FIGURES_BESIDE = 2.0
 
 def share_of_budget(budget: Budget, prepared: Prepared, num_workers: int) -> SearchTime:
     """The share of a budget for the search of an experiment, measured before its first trial."""
-    experiment, dataset = prepared.experiment, prepared.dataset
+    experiment, num_folds = prepared.experiment, prepared.dataset.num_folds
+    dataset = prepared.dataset.of_fold(1) if num_folds else prepared.dataset
     pace = measured_pace(experiment, len(dataset.class_names), dataset.channels)
     confirm = experiment.search.confirm
     return SearchTime(
         budget,
-        num_epochs=experiment.train.last_epoch,
+        num_epochs=experiment.train.last_epoch * max(1, num_folds),
         epoch_seconds=pace.epoch(len(dataset.train), len(dataset.val)),
         report_seconds=FIGURES_BESIDE * _num_figures(experiment) * _figure_seconds(),
         confirm=(confirm.top, confirm.seeds),
         num_workers=num_workers,
+        num_folds=num_folds,
     )
 
 

@@ -81,10 +81,10 @@ def confirm(
         Interrupted: a stop was requested; the same command goes on.
     """
     experiment = recorded_experiment(sweep.run_id, tracker)
-    metric = experiment.search.metric
+    metric, num_models = experiment.search.metric, experiment.data.num_models
     trials = _best_trials(tracker.children(sweep.run_id, "trial"), metric, top)
     if time_left is not None:
-        top, seeds = time_left.fitting(len(trials), seeds, [trial.best_epoch for trial in trials])
+        top, seeds = time_left.fitting(len(trials), seeds, [trial.best_epoch * num_models for trial in trials])
         trials = trials[:top]
     fresh_seeds = [fresh_seed(experiment.search.seed, index) for index in range(seeds)]
     # Trials side by side had few threads each; a fresh run has the machine for itself.
@@ -100,7 +100,7 @@ def confirm(
         announce(missing[0].prepare(tracker), tracker, runs=counted(len(missing), "run"))
     begun, pace = time.time(), Pace(len(done))
     for job in missing:
-        if time_left is not None and not time_left.has_time_for(job.trial.best_epoch):
+        if time_left is not None and not time_left.has_time_for(job.trial.best_epoch * num_models):
             break
         done[job] = job.train(sweep, tracker)
         if done[job].started < 1000 * begun:  # taken up: its time now is only part of a run's

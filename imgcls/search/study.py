@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 import optuna
@@ -157,11 +158,20 @@ class SweepStudy:
         self.experiment = self.experiment.replace({"search.trials": num_trials}, origin="budget")
 
     def best_begun(self) -> int | None:
-        """The trial with the best value among those that have not ended; None where none has a value."""
+        """The trial with the best value among those that have not ended; None where none has a value.
+
+        With folds, the best one of those in which most folds have run: fewer images say less.
+        """
         begun = [trial for trial in self._trials(TrialState.RUNNING) if trial.intermediate_values]
         rank = metric_named(self.experiment.search.metric).rank
-        ranked = sorted(begun, key=lambda t: (min(map(rank, t.intermediate_values.values())), t.number))
-        return ranked[0].number if ranked else None
+
+        def key(trial: FrozenTrial) -> tuple[float, ...]:
+            ranks = [rank(value) for _, value in sorted(trial.intermediate_values.items())]
+            if self.place.num_folds:
+                return -len(ranks), fmean(ranks) if self.experiment.search.pruner == "wilcoxon" else ranks[-1]
+            return 0, min(ranks)
+
+        return min(begun, key=lambda trial: (*key(trial), trial.number)).number if begun else None
 
     def num_begun(self) -> int:
         """Trials that have begun, whatever has become of them."""

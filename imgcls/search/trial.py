@@ -70,11 +70,17 @@ def run_trial(job: TrialJob) -> Finished:
     if finished.outcome == "pruned" and (job.ends or job.pause_at):
         tracker.amend(finished.run_id).set_tags({Tag.REASON: job.ends or HOPELESS})
     if finished.outcome == "completed" and job.ends_early:
-        epochs = job.experiment.train.last_epoch
-        tracker.amend(finished.run_id).set_tags({Tag.ENDED_EARLY: f"{finished.num_epochs} of {epochs} epochs"})
+        tracker.amend(finished.run_id).set_tags({Tag.ENDED_EARLY: _how_far(finished, job.experiment, tracker)})
     if finished.outcome == "pruned" and not job.experiment.search.keep_pruned:
         _remove_checkpoints(finished.run_id, tracker)
     return finished
+
+
+def _how_far(finished: Finished, experiment: Experiment, tracker: Tracker) -> str:
+    """How far a trial came that ended early, such as `3 of 30 epochs` or `2 of 5 folds`."""
+    if experiment.data.num_models > 1:
+        return f"{tracker.get(finished.run_id).num_folds} of {experiment.data.folds} folds"
+    return f"{finished.num_epochs} of {experiment.train.last_epoch} epochs"
 
 
 def _train(job: TrialJob, tracker: Tracker) -> Finished:

@@ -1,15 +1,20 @@
 """A sweep in folds: trials are scored on all images of train and val, and end early by fold."""
 
 import io
+import logging
+import time
 
 import optuna
 import pandas as pd
 import pytest
 
 from imgcls import clean
-from imgcls.errors import ConfigError, Interrupted
+from imgcls.errors import ConfigError, Interrupted, OutOfTime
 from imgcls.evaluation.judge import evaluate
+from imgcls.inference.run_model import load_run_model
 from imgcls.record import Artifact, Tag
+from imgcls.runs.limits import Limits
+from imgcls.search.budget import Budget
 from imgcls.search.halving import Rungs
 from imgcls.search.promotion import Promotion, Step
 from imgcls.search.study import make_pruner
@@ -137,6 +142,41 @@ def test_a_trial_paused_between_folds_waits_with_its_folds(project):
     assert len(folds) == 2 and project.tracker.close_orphans() == []
     ended = project.train(*HALVING, prune_folds=lambda _: True)
     assert (ended.run_id, ended.outcome, len(folds_of(project, run.run_id))) == (run.run_id, "pruned", 2)
+
+
+@pytest.mark.slow
+def test_in_a_budget_that_is_over_one_fold_runs_and_wins_and_the_next_sitting_goes_on(project, caplog):
+    caplog.set_level(logging.INFO)
+    overrides = (*HALVING, "data.folds=3", "search.trials=2", "search.pruner=none")
+    result = Sweep(project.experiment(*overrides), project.tracker, Budget(10.0, began=time.time() - 60)).run()
+    assert "a training of 3 folds with 1 epoch each takes about" in caplog.text
+    (trial,) = project.runs(kind="trial")
+    assert (trial.outcome, trial.run_id, trial.num_folds) == ("completed", result.best_run_id, 1)
+    assert trial.tags[Tag.ENDED_EARLY] == "1 of 3 folds" and len(folds_of(project, trial.run_id)) == 1
+    report = project.tracker.read_text(result.run_id, Artifact.REPORT)
+    assert "It was not trained to its end (1 of 3 folds)" in report and "One fold has run" in report
+    assert evaluate(result.run_id, project.tracker).val["accuracy"] == trial.best("val/accuracy")
+    Sweep(project.experiment(*overrides), project.tracker).run()
+    assert sorted(len(folds_of(project, run.run_id)) for run in project.runs(kind="trial")) == [1, 3]
+
+
+@pytest.mark.slow
+def test_folds_that_run_out_of_time_pause_and_end_early_as_the_models_of_those_that_ran(project):
+    folds = ("data.folds=3", "train.epochs=1", "train.warmup_epochs=0", "report.figures=all")
+    with pytest.raises(OutOfTime, match="after fold 1 of 3"):
+        project.train(*folds, limits=Limits(until=time.time() - 1, least_epochs=1))
+    with pytest.raises(OutOfTime):
+        project.train(*folds, limits=Limits(until=time.time() - 1))
+    (run,) = project.runs(kind="train")
+    assert run.outcome == "paused" and [fold.outcome for fold in folds_of(project, run.run_id)] == ["completed"]
+    assert project.train(*folds, pause_at=2).outcome == "paused"
+    done = project.train(*folds, limits=Limits(ends_early=True))
+    assert (done.run_id, done.outcome) == (run.run_id, "completed")
+    record = project.tracker.get(run.run_id)
+    assert len(load_run_model(record, project.tracker).members()) == record.num_folds == 2
+    table = pd.read_csv(io.StringIO(project.tracker.read_text(run.run_id, Artifact.VAL_PREDICTIONS)))
+    assert sorted(table["fold"].unique()) == [1, 2]
+    assert evaluate(run.run_id, project.tracker).val["accuracy"] == record.best("val/accuracy")
 
 
 def test_a_mean_over_more_folds_takes_the_place_of_the_one_before():
