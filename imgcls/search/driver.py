@@ -134,17 +134,14 @@ class Driver:
         place = self._study.place
         if not self._study.promotion or len(place.rungs().epochs) > 1:
             return
-        if place.num_folds:
-            least = math.ceil(FACTOR)
-            why = "data.folds = %d: it pauses trials in %d folds or more", place.num_folds, least
-        else:
-            least = math.ceil(FACTOR * max(1, place.pruner_warmup))
-            why = (
-                "%d epochs, because it judges none before epoch %d; it pauses trials of %d epochs or more",
-                place.num_epochs, place.pruner_warmup, least,
-            )  # fmt: skip
+        why = (
+            f"{place.num_folds} folds; it pauses trials in {math.ceil(FACTOR)} folds or more"
+            if place.num_folds
+            else f"{place.num_epochs} epochs, because it judges none before epoch {place.pruner_warmup}; it pauses "
+            f"trials of {math.ceil(FACTOR * max(1, place.pruner_warmup))} epochs or more"
+        )
         level = logging.WARNING if "pruner" in self._study.experiment.search.model_fields_set else logging.INFO
-        log.log(level, f'search.pruner = "halving" pauses no trial of {why[0]}', *why[1:])
+        log.log(level, 'search.pruner = "halving" pauses no trial of %s', why)
 
     def _num_paused_in_words(self) -> str:
         paused = len(self._study.paused())
