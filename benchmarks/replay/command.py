@@ -4,8 +4,8 @@
 
 Each method is replayed with as many seeds as `--repeats` says. The seed chooses the recorded seed that the search sees,
 and the configuration that is given to it as its first trial. The whole form writes benchmarks/replay/RESULTS.json and
-docs/replay.png, and goes on where it was stopped. `--quick` replays what imgcls does by default, plain Optuna and
-random search, 50 times each, and writes nothing.
+docs/replay.png, prints the table of docs/searching.md, and goes on where it was stopped. `--quick` replays what imgcls
+does by default, plain Optuna and random search, 50 times each, and writes nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import optuna
 
 from benchmarks.replay.curves import Curves, ratio
 from benchmarks.replay.methods import DEFAULT, METHODS, OPTUNA, RANDOM
+from benchmarks.replay.page import markdown, regret_after
 from benchmarks.replay.plot import draw
 from benchmarks.replay.search import TRIALS_OF_REFERENCE, Found, Replay
 from benchmarks.replay.tables import TABLES
@@ -67,6 +68,7 @@ def main() -> None:
                 _keep(found, arguments.repeats)
     if not arguments.quick:
         draw(found, [OPTUNA, RANDOM, DEFAULT], PICTURE)
+        print(markdown(found))
     if arguments.json:
         ratios = {table: here[DEFAULT]["ratio"] for table, here in found.items()}
         sys.stdout.write(json.dumps({"seconds_to_regret_vs_optuna": ratios}) + "\n")
@@ -133,9 +135,8 @@ def _finite(value: float, digits: int) -> float | None:
 
 def _in_words(of: Results) -> str:
     low, high = of["interval"]
-    each = len(of["regret"]) // TRAININGS
-    after = " ".join(f"{100 * of['regret'][each * number]:.2f}" for number in (2, 5, 10, 20))
-    return f"ratio {of['ratio']} ({low} to {high}); regret after 2, 5, 10, 20 trainings {after}; {of['replay_took']} s"
+    after = " ".join(f"{100 * regret_after(of, trainings):.2f}" for trainings in (2, 5, 10, 15))
+    return f"ratio {of['ratio']} ({low} to {high}); regret after 2, 5, 10, 15 trainings {after}; {of['replay_took']} s"
 
 
 # --- what is kept -----------------------------------------------------------------------------------------------------

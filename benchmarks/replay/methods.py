@@ -93,7 +93,7 @@ class WarmStart:
                 break
         best = sorted(filter(earlier.is_whole, earlier.trials), key=lambda trial: (-trial.best[-1], trial.number))
         own, space = replay.world.values[replay.first], replay.world.searched.search.space
-        planned = [own | known(trial.values, space) for trial in best[:NUM_CONFIGURATIONS]]
+        planned = [own | known(dict(trial.values), space) for trial in best[:NUM_CONFIGURATIONS]]
         return Imgcls()(replay, seed, planned=planned)
 
 
