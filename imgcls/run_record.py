@@ -71,6 +71,7 @@ class RunRecord:
     best_run_id = _Text(Tag.BEST_RUN_ID)
     best_trial_run_id = _Text(Tag.BEST_TRIAL_RUN_ID)
     confirmed_run_id = _Text(Tag.CONFIRMED_RUN_ID)
+    compared_after = _Text(Tag.COMPARED_AFTER)
     evaluated_run_id = _Text(Tag.EVALUATED_RUN_ID)
     trial = _Number(Tag.TRIAL)
     num_trials_wanted = _Number(Tag.NUM_TRIALS_WANTED, absent="0")

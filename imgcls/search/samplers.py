@@ -107,7 +107,7 @@ def drawn_values(experiment: Experiment, sampler: str, trials: Sequence[FrozenTr
     )
     best = max if is_higher_better else min
     if first_rung:
-        trials = [_as_paused_first(trial, first_rung, best) for trial in trials]
+        trials = [at_first_rung(trial, first_rung, best) for trial in trials]
     elif sampler in FROM_COMPLETED:
         trials = [_as_completed(trial, best) for trial in trials]
     if sampler in LEARNING:
@@ -131,8 +131,16 @@ def _not_tried(drawn: Values, search: SearchConfig, trials: Sequence[FrozenTrial
     return drawn  # a small space of which everything was tried
 
 
-def _as_paused_first(trial: FrozenTrial, rung: int, best: Callable[[Iterable[float]], float]) -> FrozenTrial:
-    """A trial that came to the first rung, completed with the best value that it had there; any other one as it is."""
+def at_first_rung(trial: FrozenTrial, rung: int, best: Callable[[Iterable[float]], float]) -> FrozenTrial:
+    """A trial that came to the first rung, completed with the best value that it had there; any other one as it is.
+
+    So all trials of a sweep that pauses them can be compared: most of them were not trained any longer.
+
+    Args:
+        trial: with its values, in any state.
+        rung: epochs that every trial was trained for.
+        best: `max` or `min`.
+    """
     values = [value for epoch, value in trial.intermediate_values.items() if epoch <= rung]
     if trial.state == TrialState.FAIL or max(trial.intermediate_values, default=0) < rung:
         return trial

@@ -173,14 +173,18 @@ def _near_an_end(key: SearchedKey) -> str:
 # --- what mattered ---
 
 
-def importance_words(importances: Importances) -> tuple[str, ...]:
-    """Importances as a sentence and a table, the most important key first; nothing where there are none."""
+def importance_words(importances: Importances, after: str) -> tuple[str, ...]:
+    """Importances as a sentence and a table, the most important key first; nothing where there are none.
+
+    `after` says where trials pause after what they are compared, such as `epoch 3`.
+    """
     if not importances:
         return ()
     ordered = sorted(importances.items(), key=lambda item: -item[1][0])
+    when = f" after {after}, where all trials can be compared," if after else ""
     return (
-        "How much of the metric's variation each key explains, as estimated from these trials alone, with the range of "
-        "the estimate in nine of ten resamples of them:",
+        f"How much of the metric's variation{when} each key explains, as estimated from these trials alone, with the "
+        "range of the estimate in nine of ten resamples of them:",
         markdown_table(
             ("key", "importance", "in 90% of resamples"),
             [(key, f"{share:.0%}", f"{range_.low:.0%} to {range_.high:.0%}") for key, (share, range_) in ordered],
@@ -190,12 +194,15 @@ def importance_words(importances: Importances) -> tuple[str, ...]:
 
 def _mattered(of: SearchFacts) -> Iterator[Block]:
     if not of.importances:
-        yield (
-            f"This needs {MIN_TRIALS} completed trials, and {len(of.completed)} "
-            f"{'was' if len(of.completed) == 1 else 'were'} completed."
-        )
+        if after := of.sweep.compared_after:
+            yield f"This needs {MIN_TRIALS} trials that came to {after}, and fewer did."
+        else:
+            yield (
+                f"This needs {MIN_TRIALS} completed trials, and {len(of.completed)} "
+                f"{'was' if len(of.completed) == 1 else 'were'} completed."
+            )
         return
-    yield from importance_words(of.importances)
+    yield from importance_words(of.importances, of.sweep.compared_after)
     first, *others = (key for key in of.keys if key in of.importances)
     rivals = [key for key in others if of.importances[key][1].high >= of.importances[first][1].low]
     if rivals:

@@ -14,6 +14,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import RandomSampler
 from optuna.storages import JournalStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from imgcls.config.keys import Experiment
@@ -28,7 +29,7 @@ from imgcls.search.journal import Journal
 from imgcls.search.leaderboard import make_leaderboard
 from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values
 from imgcls.search.promotion import Promotion, as_pruned, is_paused, reported_steps
-from imgcls.search.samplers import drawn_values, resolved_sampler
+from imgcls.search.samplers import at_first_rung, drawn_values, resolved_sampler
 from imgcls.search.space import SPACE
 from imgcls.stored_names import stored_name
 from imgcls.tracking.claims import claim
@@ -213,8 +214,7 @@ class SweepStudy:
     def ask(self) -> int:
         """The number of a new trial, whose values are in the study."""
         if not self._trials(TrialState.WAITING):
-            first_rung = self.place.rungs().epochs[0] if self.promotion else 0
-            values = drawn_values(self.experiment, self.sampler, self._as_seen(), first_rung=first_rung)
+            values = drawn_values(self.experiment, self.sampler, self._as_seen(), first_rung=self.first_rung())
             self.optuna.enqueue_trial(values)
         return self.optuna.ask().number
 
@@ -268,6 +268,20 @@ class SweepStudy:
         """One row a trial, best first; paused, pruned and failed ones behind, whatever their score."""
         metric = self.experiment.search.metric
         return make_leaderboard(self._trials(), metric, has_groups=self.has_groups)
+
+    def compared(self) -> optuna.Study:
+        """The completed trials, in a study of their own; where trials pause, each with its value at the first rung."""
+        trials, higher_is_better = self._trials(), self.optuna.direction == StudyDirection.MAXIMIZE
+        if rung := self.first_rung():
+            trials = [at_first_rung(trial, rung, max if higher_is_better else min) for trial in trials]
+        copy = optuna.create_study(study_name=self.optuna.study_name, direction=self.optuna.direction)
+        copy.add_trials([trial for trial in trials if trial.state == TrialState.COMPLETE])
+        return copy
+
+    def first_rung(self) -> int:
+        """The epoch after which trials pause first; 0 where they do not."""
+        epochs = self.place.rungs().epochs
+        return epochs[0] if self.promotion and len(epochs) > 1 else 0
 
     # --- in Optuna's storage ---
 

@@ -298,11 +298,13 @@ class Sweep:
         sweep, best_trial = self.tracker.get(run.run_id), self.tracker.get(str(first["run_id"]))
         winner = self._confirmed_winner(sweep, best_trial) or best_trial
         metrics = {MetricName.NUM_TRIALS: float(study.num_ended())}
-        log_winner(run, sweep, winner, best_trial, metrics, {Tag.NUM_TRIALS_WANTED: str(study.num_wanted())})
+        after = {Tag.COMPARED_AFTER: f"epoch {rung}"} if (rung := study.first_rung()) else {}
+        log_winner(run, sweep, winner, best_trial, metrics, {Tag.NUM_TRIALS_WANTED: str(study.num_wanted()), **after})
         run.log_text(Artifact.LEADERBOARD, board.to_csv(index=False))
-        shares = importances(study.optuna)
+        compared = study.compared()
+        shares = importances(compared)
         run.log_text(Artifact.IMPORTANCES, json.dumps(shares))
-        ranges = importance_ranges(study.optuna)
+        ranges = importance_ranges(compared)
         run.log_text(Artifact.IMPORTANCE_RANGES, json.dumps({key: (of.low, of.high) for key, of in ranges.items()}))
         with pictures_of(run.run_id):
             self._log_search_page(run, best_trial, board, {key: (share, ranges[key]) for key, share in shares.items()})

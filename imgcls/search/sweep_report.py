@@ -99,7 +99,10 @@ def _by_several_workers(sweep: RunRecord) -> list[str]:
 
 
 def _searched(of: SweepFacts) -> list[str]:
-    return [markdown_table(("key", "range"), of.searched.items()), *importance_words(of.importances)]
+    return [
+        markdown_table(("key", "range"), of.searched.items()),
+        *importance_words(of.importances, of.sweep.compared_after),
+    ]
 
 
 def _pictures_of(of: SweepFacts, captions: Sequence[str]) -> list[Picture]:

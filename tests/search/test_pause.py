@@ -81,6 +81,19 @@ def test_the_trials_that_go_on_are_named_and_no_other(heard):
     assert sorted(going_on) == ["0", "1"]
 
 
+def test_all_trials_are_compared_at_the_first_pause(swept):
+    """Only two of the eight are completed, and importances want many."""
+    project, result = swept
+    compared = Sweep(project.experiment(*HALVING), project.tracker).study(result.run_id).compared()
+    runs = sorted(project.runs(kind="trial"), key=lambda run: run.trial)
+    histories = [project.tracker.history(run.run_id, "val/accuracy") for run in runs]
+    assert [trial.value for trial in compared.get_trials()] == [history[0][1] for history in histories]
+    assert compared.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert project.tracker.get(result.run_id).compared_after == "epoch 1"
+    page = project.tracker.read_text(result.run_id, Artifact.PLOTS)
+    assert "needs 20 trials that came to epoch 1" in page
+
+
 def test_a_trial_that_was_paused_has_the_bits_of_one_that_was_not(swept):
     project, _ = swept
     promoted = [run for run in project.runs(kind="trial") if run.outcome == "completed"]

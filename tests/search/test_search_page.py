@@ -68,6 +68,12 @@ def test_keys_stand_in_the_order_of_their_importance_and_a_tie_is_said():
     assert "The range of `model.depth` overlaps with that of `train.lr`" in text
 
 
+def test_where_trials_pause_importances_are_those_after_the_first_pause():
+    text = markdown(*report(importances=IMPORTANCES, compared_after="epoch 3"))
+    assert "variation after epoch 3, where all trials can be compared, each key explains" in text
+    assert "This needs 20 trials that came to epoch 3, and fewer did." in markdown(*report(compared_after="epoch 3"))
+
+
 def test_cautions_stand_beside_the_scores():
     text = markdown(*report(num_near_leaked=3))
     assert text.count("3 val and test images look like an image of another split.") == 3
