@@ -43,7 +43,9 @@ FROM_COMPLETED = ("gp", "cmaes")
 
 
 def resolved_sampler(search: SearchConfig) -> str:
-    """The sampler that `search.sampler` stands for: `auto` is decided by the number of trials and the kind of space.
+    """The sampler that `search.sampler` stands for: `auto` is decided by the pruner, the trials and the kind of space.
+
+    What the replay of recorded trainings says of it stands in docs/searching.md.
 
     Raises:
         ConfigError: a sampler that cannot search this space.
@@ -56,7 +58,8 @@ def resolved_sampler(search: SearchConfig) -> str:
         )
     if search.sampler != "auto":
         return search.sampler
-    return "gp" if has_range and search.trials <= MOST_FOR_GP else "tpe"
+    has_few = search.pruner != "halving" and search.trials <= MOST_FOR_GP
+    return "gp" if has_range and has_few else "tpe"
 
 
 def make_sampler(experiment: Experiment, number: int, sampler: str = "", *, first_rung: int = 0) -> BaseSampler:

@@ -230,11 +230,14 @@ def test_cma_es_comes_near_the_best():
 
 
 @pytest.mark.parametrize(
-    ("space", "trials", "resolved"),
-    [(SPACE, 6, "gp"), (SPACE, 100, "gp"), (SPACE, 101, "tpe"), ({"model.depth": [10, 18]}, 6, "tpe")],
-)
-def test_auto_is_decided_by_trials_and_space(space, trials, resolved):
-    assert resolved_sampler(searching(space, sampler="auto", trials=trials).search) == resolved
+    ("space", "trials", "pruner", "resolved"),
+    [
+        (SPACE, 6, "none", "gp"), (SPACE, 100, "median", "gp"), (SPACE, 101, "none", "tpe"), (SPACE, 6, "halving", "tpe"),
+        ({"model.depth": [10, 18]}, 6, "none", "tpe"),
+    ],
+)  # fmt: skip
+def test_auto_is_decided_by_pruner_trials_and_space(space, trials, pruner, resolved):
+    assert resolved_sampler(searching(space, sampler="auto", trials=trials, pruner=pruner).search) == resolved
     assert resolved_sampler(searching(space, sampler="random", trials=trials).search) == "random"
 
 

@@ -256,12 +256,12 @@ def test_random_and_tpe_sweeps_are_functions_of_their_seed(project):
 
 
 def test_what_auto_stands_for_is_recorded_and_stays(project, caplog):
-    auto = 'search.sampler="auto"'
+    auto = ('search.sampler="auto"', 'search.pruner="median"')
     with caplog.at_level(logging.INFO):
-        result = sweep(project, *QUICK, auto, "search.trials=1")
+        result = sweep(project, *QUICK, *auto, "search.trials=1")
     assert 'search.sampler = "auto": gp, for the whole study' in caplog.messages
     assert project.client.get_run(result.run_id).data.params["search.sampler"] == "gp"
-    later = Sweep(project.experiment(*QUICK, auto, "search.trials=1000"), project.tracker)
+    later = Sweep(project.experiment(*QUICK, *auto, "search.trials=1000"), project.tracker)
     assert later.study(result.run_id).sampler == "gp"
 
 
