@@ -25,7 +25,7 @@ import numpy as np
 import optuna
 
 from benchmarks.replay.curves import Curves, ratio
-from benchmarks.replay.methods import DEFAULT, METHODS, OPTUNA, RANDOM
+from benchmarks.replay.methods import DEFAULT, METHODS, OPTUNA, RANDOM, SLOW
 from benchmarks.replay.page import markdown, regret_after
 from benchmarks.replay.plot import draw
 from benchmarks.replay.search import TRIALS_OF_REFERENCE, Found, Replay
@@ -39,7 +39,7 @@ PICTURE = FOLDER.parents[1] / "docs" / "replay.png"
 TRAININGS, POINTS = 18, 360
 """Seconds of so many whole trainings are replayed, and read at so many points."""
 
-REPEATS, QUICK_REPEATS = 200, 50
+REPEATS, QUICK_REPEATS, SLOW_REPEATS = 200, 50, 50
 
 FEWEST_SEEDS = 2
 """A search sees one seed, and its regret is that of the others."""
@@ -58,14 +58,15 @@ def main() -> None:
         found[table] = {}
         reference = None
         for method in [OPTUNA, RANDOM, DEFAULT] if arguments.quick else METHODS:
-            kept = None if arguments.quick else _kept(table, method, arguments.repeats)
+            repeats = min(arguments.repeats, SLOW_REPEATS) if method in SLOW else arguments.repeats
+            kept = None if arguments.quick else _kept(table, method, repeats)
             if kept is None:
                 reference = reference or curves(table, OPTUNA, arguments.repeats)
-                kept = _measured(table, method, arguments.repeats, reference)
+                kept = _measured(table, method, repeats, reference)
             found[table][method] = kept
             _say(f"{table:8} {method:36} {_in_words(kept)}")
             if not arguments.quick:
-                _keep(found, arguments.repeats)
+                _keep(found)
     if not arguments.quick:
         draw(found, [OPTUNA, RANDOM, DEFAULT], PICTURE)
         print(markdown(found))
@@ -108,9 +109,9 @@ def curves(table: str, method: str, repeats: int) -> Curves:
 def _measured(table: str, method: str, repeats: int, reference: Curves) -> Results:
     began = time.monotonic()
     each = reference if method == OPTUNA else curves(table, method, repeats)
-    against = ratio(each, reference)
+    against = ratio(each, reference.first(repeats))
     return {
-        "of": _version(table, method),
+        "of": _version(table, method, repeats),
         "ratio": _finite(against.value, 3),
         "interval": [_finite(against.low, 3), _finite(against.high, 3)],
         "training_seconds": round(world(table).training_seconds, 2),
@@ -122,10 +123,10 @@ def _measured(table: str, method: str, repeats: int, reference: Curves) -> Resul
     }
 
 
-def _version(table: str, method: str) -> str:
+def _version(table: str, method: str, repeats: int) -> str:
     """What a result is of: kept results of other methods or other tables are made again."""
     here = world(table)
-    return f"{METHODS[method]!r}, {len(here.values)} configurations, {here.num_seeds} seeds"
+    return f"{METHODS[method]!r}, {len(here.values)} configurations, {here.num_seeds} seeds, {repeats} searches"
 
 
 def _finite(value: float, digits: int) -> float | None:
@@ -145,14 +146,16 @@ def _in_words(of: Results) -> str:
 def _kept(table: str, method: str, repeats: int) -> Results | None:
     recorded = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     found: Results | None = recorded.get("tables", {}).get(table, {}).get(method)
-    is_same = found is not None and recorded["repeats"] == repeats and found["of"] == _version(table, method)
-    return found if is_same else None
+    return found if found is not None and found["of"] == _version(table, method, repeats) else None
 
 
-def _keep(found: Results, repeats: int) -> None:
+def _keep(found: Results) -> None:
     recorded = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    tables = {**recorded.get("tables", {}), **found} if recorded.get("repeats") == repeats else found
-    whole = {"repeats": repeats, "date": datetime.now(UTC).date().isoformat(), "tables": tables}
+    tables = recorded.get("tables", {})
+    for table, of in found.items():
+        of = tables.get(table, {}) | of
+        tables[table] = {method: of[method] for method in METHODS if method in of}
+    whole = {"date": datetime.now(UTC).date().isoformat(), "tables": tables}
     RESULTS.write_text(json.dumps(whole, separators=(",", ":")) + "\n")
 
 

@@ -41,6 +41,10 @@ class Curves:
         reference = [_after_trials(found, before) for found, before in zip(searches, first, strict=True)]
         return cls(seconds, np.array(regrets), np.array(reference))
 
+    def first(self, num: int) -> Curves:
+        """Those of the first searches alone."""
+        return Curves(self.seconds, self.regrets[:num], self.reference[:num])
+
     @property
     def mean(self) -> NDArray[np.float64]:
         """float64 (G,), over the searches."""

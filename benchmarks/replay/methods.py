@@ -115,3 +115,6 @@ METHODS: dict[str, Method] = {
     "tpe, halving, a third goes on": Imgcls("tpe", "halving", factor=3),
     "tpe, halving, a half goes on": Imgcls("tpe", "halving", factor=2),
 }
+
+SLOW = tuple(name for name, method in METHODS.items() if isinstance(method, Imgcls) and method.sampler == "gp")
+"""Methods whose draws take a tenth of a second each: they are replayed less often."""
