@@ -36,7 +36,7 @@ FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "RESULTS.json"
 PICTURE = FOLDER.parents[1] / "docs" / "replay.png"
 
-TRAININGS, POINTS = 18, 360
+TRAININGS, POINTS = 20, 400
 """Seconds of so many whole trainings are replayed, and read at so many points."""
 
 REPEATS, QUICK_REPEATS, SLOW_REPEATS = 200, 50, 50
