@@ -159,7 +159,9 @@ class Tag:
         "trials of earlier sweeps on the same val images, from which it started; 0 where those had other val images",
     )
     COMPARED_AFTER = _tag(
-        "imgcls.compared_after", SWEEP, "where trials pause: after what the importances compare them, such as `epoch 3`"
+        "imgcls.compared_after",
+        SWEEP,
+        "where trials pause: after what the importances compare them, such as `epoch 3` or `fold 1`",
     )
     CONFIRMED_RUN_ID = _tag("imgcls.confirmed_run_id", SWEEP, "run id of the winner of the latest confirmation")
     CONFIRMED_TRIALS = _tag("imgcls.confirmed_trials", SWEEP, "trials that it compared, the best first, with commas")

@@ -100,19 +100,17 @@ def drawn_values(experiment: Experiment, sampler: str, trials: Sequence[FrozenTr
         experiment: that is searched.
         sampler: what `search.sampler` was resolved to.
         trials: all trials of the study, in any state.
-        first_rung: epoch at which trials pause first, where what learns compares them; 0 where they do not pause.
+        first_rung: epoch (or fold) at which trials pause first, where what learns compares them; 0: they do not pause.
     """
     space = experiment.search.space
-    is_higher_better = metric_named(experiment.search.metric).higher_is_better
     copy = optuna.create_study(
-        direction="maximize" if is_higher_better else "minimize",
+        direction="maximize" if _best_of(experiment) is max else "minimize",
         sampler=make_sampler(experiment, len(trials), sampler, first_rung=first_rung),
     )
-    best = max if is_higher_better else min
     if first_rung:
-        trials = [at_first_rung(trial, first_rung, best) for trial in trials]
+        trials = [at_first_rung(trial, first_rung, experiment) for trial in trials]
     elif sampler in FROM_COMPLETED:
-        trials = [_as_completed(trial, best) for trial in trials]
+        trials = [_as_completed(trial, _best_of(experiment)) for trial in trials]
     if sampler in LEARNING:
         in_space = distributions(space)
         copy.add_trials([_in_space(trial, space, in_space) for trial in trials if _teaches(trial, space)])
@@ -134,20 +132,26 @@ def _not_tried(drawn: Values, search: SearchConfig, trials: Sequence[FrozenTrial
     return drawn  # a small space of which everything was tried
 
 
-def at_first_rung(trial: FrozenTrial, rung: int, best: Callable[[Iterable[float]], float]) -> FrozenTrial:
-    """A trial that came to the first rung, completed with the best value that it had there; any other one as it is.
+def at_first_rung(trial: FrozenTrial, rung: int, experiment: Experiment) -> FrozenTrial:
+    """A trial that came to the first rung, completed with the score that it had there; any other one as it is.
 
     So all trials of a sweep that pauses them can be compared: most of them were not trained any longer.
 
     Args:
         trial: with its values, in any state.
-        rung: epochs that every trial was trained for.
-        best: `max` or `min`.
+        rung: epochs that every trial was trained for, or folds.
+        experiment: that is searched.
     """
-    values = [value for epoch, value in trial.intermediate_values.items() if epoch <= rung]
+    values = [value for step, value in sorted(trial.intermediate_values.items()) if step <= rung]
     if trial.state == TrialState.FAIL or max(trial.intermediate_values, default=0) < rung:
         return trial
-    return create_trial(value=best(values), params=trial.params, distributions=trial.distributions)
+    # Of epochs the best one counts; after a fold, the value is the mean over all folds until then.
+    score = values[-1] if experiment.data.num_models > 1 else _best_of(experiment)(values)
+    return create_trial(value=score, params=trial.params, distributions=trial.distributions)
+
+
+def _best_of(experiment: Experiment) -> Callable[[Iterable[float]], float]:
+    return max if metric_named(experiment.search.metric).higher_is_better else min
 
 
 def _as_completed(trial: FrozenTrial, best: Callable[[Iterable[float]], float]) -> FrozenTrial:

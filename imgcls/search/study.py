@@ -14,7 +14,6 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import RandomSampler
 from optuna.storages import JournalStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from imgcls.config.keys import Experiment
@@ -271,15 +270,15 @@ class SweepStudy:
 
     def compared(self) -> optuna.Study:
         """The completed trials, in a study of their own; where trials pause, each with its value at the first rung."""
-        trials, higher_is_better = self._trials(), self.optuna.direction == StudyDirection.MAXIMIZE
+        trials = self._trials()
         if rung := self.first_rung():
-            trials = [at_first_rung(trial, rung, max if higher_is_better else min) for trial in trials]
+            trials = [at_first_rung(trial, rung, self.experiment) for trial in trials]
         copy = optuna.create_study(study_name=self.optuna.study_name, direction=self.optuna.direction)
         copy.add_trials([trial for trial in trials if trial.state == TrialState.COMPLETE])
         return copy
 
     def first_rung(self) -> int:
-        """The epoch after which trials pause first; 0 where they do not."""
+        """The epoch, or the fold, after which trials pause first; 0 where they do not."""
         epochs = self.place.rungs().epochs
         return epochs[0] if self.promotion and len(epochs) > 1 else 0
 
