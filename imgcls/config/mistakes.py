@@ -25,11 +25,15 @@ _KINDS = {
 }
 """Pydantic's types of error for a value of the wrong kind -> the right kind."""
 
-_RULES = {
+_LIMITS = {
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be at most {le}",
+}
+"""Pydantic's types of error for a number beyond a limit -> the limit."""
+
+_RULES = {
     "finite_number": "must be finite",
     "too_short": "must not be empty",
     "too_long": "must have {max_length} items",
@@ -101,11 +105,13 @@ def _mistake(place: Place, errors: Sequence[ErrorDetails], tree: Any, schema: ty
 
 def _remedy(key: str, value: Any, errors: Sequence[ErrorDetails], schema: type[Section]) -> str:
     """What would be right, given all that the members of a union have against one value."""
-    kinds = []
+    kinds, words = [], _words(errors)
     for details in errors:
         kind, context = details["type"], details.get("ctx", {})
         if kind == "extra_forbidden":
             return _unknown(key, schema)
+        if kind in _LIMITS:
+            return " or ".join([_LIMITS[kind].format(**context), *words])
         if kind in _RULES:
             return _RULES[kind].format(**context)
         if kind not in _KINDS and kind != "literal_error":
@@ -113,8 +119,14 @@ def _remedy(key: str, value: Any, errors: Sequence[ErrorDetails], schema: type[S
         kinds.append(_KINDS.get(kind) or context["expected"].replace("'", '"'))
     if "a number" in kinds and "a whole number" in kinds:
         kinds.remove("a whole number")
-    words = re.findall('"(.*?)"', " ".join(kinds))
-    return f"must be {either(kinds)}{did_you_mean(value, words) if isinstance(value, str) else ''}"
+    meant = did_you_mean(value, [word.strip('"') for word in words]) if isinstance(value, str) else ""
+    return f"must be {either(kinds)}{meant}"
+
+
+def _words(errors: Sequence[ErrorDetails]) -> list[str]:
+    """The words that a key takes in the place of another value, in quotes."""
+    expected = (details["ctx"]["expected"] for details in errors if details["type"] == "literal_error")
+    return [f'"{word}"' for words in expected for word in re.findall("'(.*?)'", words)]
 
 
 def _unknown(key: str, schema: type[Section]) -> str:
