@@ -1,4 +1,4 @@
-"""The shell interface, as other programs use it: real processes, exit codes, stdout and stderr."""
+"""The shell interface, as other programs use it: exit codes, stdout and stderr, of real processes where it matters."""
 
 import json
 import os
@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 
 from imgcls.cli import app
 from imgcls.errors import InputError
+from tests.shell import typed
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.slow  # dozens of processes, each of which imports torch and MLflow
+pytestmark = pytest.mark.slow  # processes that import torch and MLflow, and whole sweeps
 
 
 def imgcls(project, *arguments, program=("-m", "imgcls")):
@@ -57,7 +58,7 @@ def test_train_then_evaluate_speak_json_on_stdout_and_progress_on_stderr(project
     ],
 )
 def test_wrong_input_is_one_error_with_a_remedy_and_exit_code_2(project, arguments, message):
-    done = imgcls(project, *arguments)
+    done = typed(*arguments)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -65,31 +66,17 @@ def test_wrong_input_is_one_error_with_a_remedy_and_exit_code_2(project, argumen
     assert project.runs() == []
 
 
-def test_a_run_that_fails_while_running_has_exit_code_1(project):
-    done = imgcls(project, "train", "tiny", "--set", "train.lr=1e30", "--set", "train.warmup_epochs=0")
+def test_a_wrong_name_ends_a_process_with_exit_code_2(project):
+    done = imgcls(project, "train", "tinny")
+    assert (done.returncode, done.stdout) == (2, "") and "did you mean 'tiny'" in done.stderr
+
+
+@pytest.mark.usefixtures("project")
+def test_a_run_that_fails_while_running_has_exit_code_1():
+    done = typed("train", "tiny", "--set", "train.lr=1e30", "--set", "train.warmup_epochs=0")
     assert done.returncode == 1
     assert "error: the loss is" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_sigterm_ends_a_run_killed_and_says_so(project):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "imgcls", "train", "tiny", "--set", "train.epochs=5000"],
-        cwd=project.root,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "epoch   2/" in line:
-            break
-    process.send_signal(signal.SIGTERM)
-    rest = process.stderr.read()
-    process.stderr.close()
-    assert process.wait() == 1
-    assert "stopped by SIGTERM" in rest
-    (record,) = project.runs(kind="train")
-    assert (record.status, record.outcome) == ("KILLED", "interrupted")
 
 
 def test_sweep_evaluate_and_confirm_end_with_the_winner_the_places_and_the_next_verb(project):
@@ -118,27 +105,17 @@ def test_sweep_evaluate_and_confirm_end_with_the_winner_the_places_and_the_next_
     for verb in ("evaluate", "predict", "export", "register"):
         assert f"imgcls {verb} {winner_then[:8]}" in shown
     assert f"imgcls ui {sweep_id}" in shown
+    # `best` would be another run after the next sweep.
+    assert "best" not in " ".join(re.findall("imgcls [a-z]+ .*", shown)) and "evaluate.py" not in shown
     assert json.loads(said("sweep", "tiny", "--trials", "2", "--json", *quick)) == facts
     winner = project.client.get_run(facts["imgcls.best_run_id"]).data.metrics
     stored = {"best/epoch": "best_epoch", "best/val/accuracy": "val/accuracy_best", "best/val/loss": "val/loss_best"}
     assert all(facts[name] == winner[spelled] for name, spelled in stored.items())
 
 
-def test_sweep_json_names_the_winner(project):
-    done = imgcls(project, "sweep", "tiny", "--trials", "2", "--json")
-    assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)
-    assert facts["imgcls.best_run_id"] == project.tracker.get(facts["run_id"]).tags["imgcls.best_run_id"]
-    shown = imgcls(project, "sweep", "tiny", "--trials", "2")
-    winner = facts["imgcls.best_run_id"][:8]  # `best` would be another one after the next sweep
-    for command in ("evaluate", "predict", "export", "register"):
-        assert f"imgcls {command} {winner}" in shown.stdout
-    assert "best" not in " ".join(re.findall("imgcls [a-z]+ .*", shown.stdout)) and "evaluate.py" not in shown.stdout
-
-
 def test_compare_prints_markdown_or_one_flat_object_and_writes_a_page(project):
     first, second = (project.train("train.epochs=2", f"train.seed={seed}").run_id for seed in (0, 1))
-    done = imgcls(project, "compare", first, second, "--json", "--html", "comparison.html")
+    done = typed("compare", first, second, "--json", "--html", "comparison.html")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert all(isinstance(value, (int, float, str)) for value in facts.values())
@@ -183,8 +160,9 @@ def test_wherever_a_score_is_shown_its_interval_and_its_leaks_are(project, leaky
     assert "figures/near_duplicates.png" in shown
 
 
-def test_an_empty_ledger_says_so(project):
-    done = imgcls(project, "ledger")
+@pytest.mark.usefixtures("project")
+def test_an_empty_ledger_says_so():
+    done = typed("ledger")
     assert (done.returncode, done.stdout) == (0, "no test split was ever opened in this store\n")
 
 
@@ -203,25 +181,20 @@ def test_relative_paths_start_at_the_root_of_the_experiment_file(project, monkey
     """Two clones never share a store: the experiment's own root decides, not the working directory."""
     path = project.root / "experiments" / "tiny.toml"
     monkeypatch.chdir(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "imgcls", "train", str(path), "--json", "--set", "train.epochs=2"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = typed("train", str(path), "--json", "--set", "train.epochs=2")
     assert done.returncode == 0, done.stderr
     assert project.tracker.get(json.loads(done.stdout)["run_id"]).outcome == "completed"
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_models_lists_and_shows(project):
-    listed = imgcls(project, "models")
+def test_models_lists_and_shows():
+    listed = typed("models")
     assert listed.returncode == 0
     for name in ("resnet", "resnet32", "random-encoder", "torchvision:resnet18"):
         assert any(line.startswith(name + " ") for line in listed.stdout.splitlines()), name
-    shown = json.loads(imgcls(project, "models", "torchvision:resnet18", "--image-size", "224", "--json").stdout)
+    shown = json.loads(typed("models", "torchvision:resnet18", "--image-size", "224", "--json").stdout)
     assert shown["num_parameters"] == 11_689_512  # torchvision's own table
-    refused = imgcls(project, "models", "resnet", "--channels", "2")
+    refused = typed("models", "resnet", "--channels", "2")
     assert (refused.returncode, refused.stdout) == (2, "") and "1 channel (grey) or 3 (RGB)" in refused.stderr
 
 
@@ -235,8 +208,9 @@ def test_models_lists_and_shows(project):
         (["models", "resnet34x"], "resnet34x"),
     ],
 )
-def test_wrong_input_is_refused_in_one_message(project, arguments, why):
-    done = imgcls(project, *arguments)
+@pytest.mark.usefixtures("project")
+def test_wrong_input_is_refused_in_one_message(arguments, why):
+    done = typed(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert why in done.stderr
     assert "Traceback" not in done.stderr
@@ -244,15 +218,15 @@ def test_wrong_input_is_refused_in_one_message(project, arguments, why):
 
 def test_cache_lists_what_is_kept_and_makes_room(project, monkeypatch, tmp_path):
     monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path))
-    assert f"{tmp_path}: 0B of " in imgcls(project, "cache").stdout
+    assert f"{tmp_path}: 0B of " in typed("cache").stdout
     project.train("train.epochs=1", "train.warmup_epochs=0")
-    listed = imgcls(project, "cache").stdout.splitlines()
+    listed = typed("cache").stdout.splitlines()
     assert any("8 x 8 x 1" in line and "used 2" in line for line in listed) and "entries" in listed[-1]
     assert all(" UTC  " in line for line in listed[:-1])
-    refused = imgcls(project, "cache", "--prune", "much")
+    refused = typed("cache", "--prune", "much")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "--prune = 'much' is not a size" in refused.stderr
-    assert "removed" in imgcls(project, "cache", "--prune", "0").stdout
+    assert "removed" in typed("cache", "--prune", "0").stdout
     assert list(tmp_path.iterdir()) == []
 
 
