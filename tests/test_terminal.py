@@ -140,11 +140,7 @@ def undisturbed(make_project):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("redirected", "code"),
-    [
-        ("2>&1 | head -n 1", 0),
-        (">&- 2>&- <&-", 0),
-        ("--json >/dev/full", 1),
-    ],
+    [("2>&1 | head -n 1", 0), ("--json >/dev/full", 1)],
 )
 def test_a_run_that_nobody_reads_is_whole(project, undisturbed, redirected, code):
     command = f"{shlex.join(TRAIN)} {redirected}; exit ${{PIPESTATUS[0]}}"
@@ -204,9 +200,9 @@ def test_a_terminal_that_says_that_it_goes_away_interrupts_a_run(project):
 
 
 @pytest.mark.slow
-def test_a_sweep_of_two_workers_that_nobody_reads_is_whole(project):
+def test_a_sweep_of_two_workers_whose_streams_are_closed_is_whole(project):
     sweep = shlex.join([*IMGCLS, "sweep", "tiny", "--trials", "4", "--workers", "2"])
-    command = f"{sweep} 2>&1 | head -n 1; exit ${{PIPESTATUS[0]}}"
+    command = f"{sweep} >&- 2>&- <&-"
     done = subprocess.run(["bash", "-c", command], cwd=project.root, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     runs = project.client.search_runs(["1"])

@@ -4,18 +4,19 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 
 import pandas as pd
 import pytest
 
 from tests.data.make import picture, write
 from tests.inference.serving import Served, elsewhere
+from tests.shell import typed
 
 
-def imgcls(root, *arguments):
-    command = [sys.executable, "-m", "imgcls", *arguments]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+def imgcls(*arguments):
+    done = typed(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow
@@ -33,12 +34,12 @@ def test_the_printed_commands_serve_the_run_and_ask_for_a_photograph(project, tm
         "train.epochs=1",
         "train.warmup_epochs=0",
     )
-    imgcls(root, "train", "tiny", *(part for setting in settings for part in ("--set", setting)))
-    said = imgcls(root, "register", "last", "--alias", "champion")
+    imgcls("train", "tiny", *(part for setting in settings for part in ("--set", setting)))
+    said = imgcls("register", "last", "--alias", "champion")
     assert "Registered version 1 of tiny" in said and "8 val images, largest difference" in said
     serve, ask = (re.search(rf"^{title} +(.*)$", said, re.MULTILINE)[1] for title in ("Serve", "Ask"))
     assert serve == "mlflow models serve -m models:/tiny@champion --env-manager local"
-    facts = json.loads(imgcls(root, "register", "last", "--alias", "champion", "--json"))
+    facts = json.loads(imgcls("register", "last", "--alias", "champion", "--json"))
     assert facts["version"] == 1 and not facts["is_new"] and facts["uri"] == "models:/tiny@champion"
 
     (run,) = project.runs(kind="train")

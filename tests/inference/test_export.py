@@ -4,8 +4,6 @@ import dataclasses
 import itertools
 import json
 import re
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -32,6 +30,7 @@ from imgcls.inference.val_images import ValImages
 from imgcls.runs.val_predictions import recorded_predictions
 from tests.data.make import noise, picture
 from tests.earlier.test_earlier import archive, earlier, only  # noqa: F401
+from tests.shell import typed
 
 CLASSES = ["coat", "shoe, left"]
 
@@ -481,12 +480,12 @@ def stop(_graph):
 
 
 @pytest.mark.slow
-def test_the_command_says_a_line_for_each_step_and_what_comes_next(shop, tmp_path):
+def test_the_command_says_a_line_for_each_step_and_what_comes_next(shop, tmp_path, caplog):
     path = tmp_path / "shop.onnx"
-    command = [sys.executable, "-m", "imgcls", "export", shop.run_id[:8], "--output", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    steps = [line for line in done.stderr.splitlines() if line and not line.endswith(" ...")]  # which is a wait
-    assert [line.split(", ")[0] for line in steps] == [
+    with caplog.at_level("INFO", "imgcls"):
+        done = typed("export", shop.run_id[:8], "--output", str(path))
+    assert done.returncode == 0, done.stderr
+    assert [message.split(", ")[0] for message in caplog.messages] == [
         "traced the network", "written as ONNX", "proved on 21 val images",
     ]  # fmt: skip
     assert done.stdout.startswith(f"Exported {path}") and "squares_other_class" in done.stdout
@@ -495,19 +494,15 @@ def test_the_command_says_a_line_for_each_step_and_what_comes_next(shop, tmp_pat
     found = {"images": np.zeros((2, 30, 40, 3), np.uint8)}
     exec(lines, found)
     assert found["probs"].shape == (2, 2)
-    facts = subprocess.run(
-        [sys.executable, "-m", "imgcls", "export", shop.run_id, "--output", str(path), "--json"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert json.loads(facts.stdout)["file"] == str(path) and json.loads(facts.stdout)["num_val"] == 21
+    facts = json.loads(typed("export", shop.run_id, "--output", str(path), "--json").stdout)
+    assert facts["file"] == str(path) and facts["num_val"] == 21
     assert [file.name for file in tmp_path.iterdir()] == ["shop.onnx"]
 
 
-# --- every family -----------------------------------------------------------------------------------------------------
+# --- every family ---------------------------------------------------------------------------------------------------
 
 
-FAMILIES = {
-    "resnet": {"depth": 10, "width": 8},
+FAMILIES = {  # and `resnet`, of which the tests above are
     "resnet32": {"width": 8},
     "random-encoder": {"patch": 8, "width": 8},
     "torchvision:mobilenet_v3_small": {},

@@ -175,11 +175,11 @@ def test_pruning_is_decided_once_more_where_it_was_not_carried_out(project):
 @pytest.mark.slow
 def test_the_threads_of_the_beginning_are_kept(project):
     with pytest.raises(Interrupted), StopAfter(7):
-        project.train("train.threads=2")
+        project.train("train.threads=1")
     begun = project.runs(kind="train")[-1]
-    assert project.train("train.threads=1").run_id == begun.run_id
-    assert project.tracker.get(begun.run_id).params["train.threads"] == "2"
-    assert torch.get_num_threads() == 2
+    assert project.train("train.threads=2").run_id == begun.run_id
+    assert project.tracker.get(begun.run_id).params["train.threads"] == "1"
+    assert torch.get_num_threads() == 1
 
 
 @pytest.mark.slow
@@ -254,13 +254,13 @@ def test_a_checkpoint_of_another_shape_is_not_forced_in(project, caplog):
 
 
 LONG = "train.epochs=30"
-COMMAND = [sys.executable, "-m", "imgcls", "train", "tiny", "--set", LONG]
+COMMAND = [sys.executable, "-m", "imgcls", "train", "tiny", "--fresh", "--set", LONG]
 
 
 def stopped_after_epoch_12(project, *signals):
     """Types COMMAND, sends its process these signals, one at once after another; what it said from then on, and how
     it ended."""
-    process = subprocess.Popen([*COMMAND, "--fresh"], cwd=project.root, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(COMMAND, cwd=project.root, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         if "epoch  12/" in line:
@@ -273,30 +273,24 @@ def stopped_after_epoch_12(project, *signals):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_process_that_is_killed_leaves_a_run_that_goes_on(project, number):
+@pytest.mark.parametrize(
+    "signals", [[signal.SIGKILL], [signal.SIGTERM], [signal.SIGINT] * 3], ids=["killed", "stopped", "insisted"]
+)
+def test_a_process_that_is_killed_leaves_a_run_that_goes_on(project, caplog, signals):
     whole = project.trained(LONG).run_id
-    said, _ = stopped_after_epoch_12(project, number)
+    said, code = stopped_after_epoch_12(project, *signals)
     (stopped,) = [record for record in project.runs(kind="train") if record.run_id != whole]
-    if number == signal.SIGKILL:
+    if signals == [signal.SIGKILL]:
         assert stopped.status == "RUNNING"
-    else:
-        assert (stopped.status, stopped.outcome) == ("KILLED", "interrupted")
-        assert "to go on: imgcls train tiny --set train.epochs=30\n" in said
-    again = subprocess.run(COMMAND, cwd=project.root, stderr=subprocess.PIPE, text=True, check=True)
-    assert "going on with run" in again.stderr
-    assert_same(project, stopped.run_id, whole)
-
-
-@pytest.mark.slow
-def test_a_second_ctrl_c_leaves_at_once_and_loses_nothing(project):
-    whole = project.trained(LONG).run_id
-    said, code = stopped_after_epoch_12(project, *[signal.SIGINT] * 3)
-    assert code in (1, 130)
-    assert "imgcls train tiny" in said
+    elif signals == [signal.SIGTERM]:
+        assert (code, stopped.status, stopped.outcome) == (1, "KILLED", "interrupted")
+        assert "stopped by SIGTERM" in said and "to go on: imgcls train tiny --set train.epochs=30\n" in said
+    else:  # the second one leaves at once
+        assert code in (1, 130) and "imgcls train tiny" in said
     assert "Traceback" not in said
-    subprocess.run(COMMAND, cwd=project.root, stderr=subprocess.DEVNULL, check=True)
-    (stopped,) = [record for record in project.runs(kind="train") if record.run_id != whole]
+    with caplog.at_level("INFO"):
+        assert project.train(LONG).run_id == stopped.run_id
+    assert "going on with run" in caplog.text
     assert_same(project, stopped.run_id, whole)
 
 

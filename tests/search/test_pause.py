@@ -124,7 +124,7 @@ def test_a_paused_run_says_so_and_nobody_takes_it_for_an_orphan_or_a_crash(proje
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("questions", [3, 8, 15, 22, 29, 36])
+@pytest.mark.parametrize("questions", [3, 15, 29])
 def test_a_stopped_search_goes_on_to_the_same_end(project, whole, questions):
     with pytest.raises(Interrupted), StopAfter(questions):
         sweep(project)
@@ -135,8 +135,7 @@ def test_a_stopped_search_goes_on_to_the_same_end(project, whole, questions):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "after"),
-    [(PAUSED, 0), (PAUSED, 1), (PROMOTED, 0), (PROMOTED, 1), ("tell", 2), ("tell", 7), ("job", 3), ("job", 6),
-     ("close", 1), ("close", 4), ("close", 7)],
+    [(PAUSED, 1), (PROMOTED, 0), ("tell", 2), ("tell", 7), ("job", 6), ("close", 1), ("close", 7)],
 )  # fmt: skip
 def test_a_killed_search_goes_on_to_the_same_end(project, whole, monkeypatch, where, after):
     """Killed before the study hears of a pause, a promotion or an end, before a trial goes on, before a run ends."""

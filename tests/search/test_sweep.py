@@ -180,7 +180,7 @@ def test_a_sweep_killed_while_it_began_its_record_is_whole_in_the_end(project, w
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill_at", [1, 2, 3, 4])
+@pytest.mark.parametrize("kill_at", [1, 4])
 def test_a_sweep_killed_among_the_values_of_a_trial_draws_the_same(project, whole, monkeypatch, kill_at):
     suggest, calls = optuna.Trial.suggest_float, []
 
@@ -492,47 +492,27 @@ def test_without_a_search_space_there_is_nothing_to_sweep(project):
 
 
 @pytest.mark.slow
-def test_the_trial_of_a_killed_worker_runs_again_and_leaves_no_run_open(project, monkeypatch):
+def test_the_trial_of_a_killed_worker_runs_again_and_one_that_loses_its_worker_twice_fails(project, monkeypatch):
     submit, killed = LocalProcesses.submit, []
 
     def submit_and_kill(self, job):
         submit(self, job)
-        if job.number == 1 and not killed:
-            worker = next(worker for worker in self._workers if worker.job is job)
+        worker = next(worker for worker in self._workers if worker.job is job)
+        if job.number == 1 and 1 not in killed:
             while not project.runs(kind="trial", trial="1"):  # it has begun its record
                 assert worker.process.is_alive()
             worker.process.kill()
-            killed.append(worker.process.pid)
+            killed.append(1)
+        elif job.number == 2:
+            worker.process.kill()
+            killed.append(2)
 
     monkeypatch.setattr(LocalProcesses, "submit", submit_and_kill)
-    result = sweep(project, "search.trials=3", "search.workers=2", "train.epochs=40")
-    assert len(killed) == 1
-    assert len(result.leaderboard) == 3
-    records = project.tracker.children(result.run_id, "trial")
-    assert [(r.status, r.outcome) for r in records] == [("FINISHED", "completed")] * 3
-    assert [step for step, _ in project.tracker.history(records[1].run_id, "val/loss")] == list(range(1, 41))
-
-
-@pytest.mark.slow
-def test_a_trial_that_loses_its_worker_again_and_again_fails_and_the_others_go_on(project, monkeypatch):
-    submit = LocalProcesses.submit
-
-    def submit_and_kill(self, job):
-        submit(self, job)
-        if job.number == 1:
-            next(worker for worker in self._workers if worker.job is job).process.kill()
-
-    monkeypatch.setattr(LocalProcesses, "submit", submit_and_kill)
-    result = sweep(project, "search.trials=3", "search.workers=2")
-    assert dict(zip(result.leaderboard["trial"], result.leaderboard["outcome"], strict=True))[1] == "failed"
+    result = sweep(project, "search.trials=4", "search.workers=2", "train.epochs=20")
+    assert sorted(killed) == [1, 2, 2]
+    outcomes = dict(zip(result.leaderboard["trial"], result.leaderboard["outcome"], strict=True))
+    assert outcomes == {0: "completed", 1: "completed", 2: "failed", 3: "completed"}
     assert not [r for r in project.runs(kind="trial") if r.status == "RUNNING"]
-
-
-@pytest.mark.slow
-def test_several_workers_run_every_trial_once(project):
-    result = sweep(project, "search.trials=6", "search.workers=2", "train.threads=0")
-    assert sorted(result.leaderboard["trial"]) == list(range(6))
-    records = project.tracker.children(result.run_id, "trial")
-    assert len({r.tags["imgcls.pid"] for r in records}) == 2
-    assert {r.status for r in records} == {"FINISHED"}
-    assert {r.params["train.threads"] for r in records} == {str(max(1, (os.cpu_count() or 1) // 2))}
+    (again,) = project.runs(kind="trial", trial="1")
+    assert (again.status, again.outcome) == ("FINISHED", "completed")
+    assert [step for step, _ in project.tracker.history(again.run_id, "val/loss")] == list(range(1, 21))

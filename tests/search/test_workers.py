@@ -100,6 +100,8 @@ def test_several_workers_that_auto_chose(project, monkeypatch, caplog):
     sweep, trials = project.tracker.get(result.run_id), project.tracker.children(result.run_id, "trial")
     assert sweep.tags["imgcls.num_workers"] == "2"
     assert {record.params["train.threads"] for record in (sweep, *trials)} == {"1"}
+    assert sorted(result.leaderboard["trial"]) == [0, 1, 2, 3]
+    assert {record.status for record in (sweep, *trials)} == {"FINISHED"}
     assert len({record.tags["imgcls.pid"] for record in trials}) == 2
     assert "cannot be repeated exactly" in caplog.text
     assert "trained by 2 workers" in sweep.tags["mlflow.note.content"]

@@ -1,4 +1,4 @@
-"""A tracking server that goes away: a real one, killed and started again on the same port."""
+"""A tracking server that goes away: a real one, killed and started again, or behind a door that closes and opens."""
 
 import contextlib
 import json
@@ -30,14 +30,57 @@ from imgcls.tracking.store import Tracker
 from tests.tracking.test_outbox import is_empty, listening, until
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+class Door:
+    """A port that leads to another one. Closed, it refuses connections and ends those that there are."""
+
+    def __init__(self, target):
+        self.port = free_port()
+        self._target = target
+        self._listener, self._open = None, []
+
+    def open(self):
+        if self._listener is None:
+            self._listener = socket.create_server(("127.0.0.1", self.port))
+            threading.Thread(target=self._let_in, args=(self._listener,), daemon=True).start()
+
+    def close(self):
+        if self._listener is not None:
+            listener, self._listener = self._listener, None
+            for one in (listener, *self._open):
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+                one.close()
+            self._open = []
+
+    def _let_in(self, listener):
+        with contextlib.suppress(OSError):  # it was closed
+            while True:
+                guest, _ = listener.accept()
+                host = socket.create_connection(("127.0.0.1", self._target))
+                self._open += [guest, host]
+                for pair in ((guest, host), (host, guest)):
+                    threading.Thread(target=self._carry, args=pair, daemon=True).start()
+
+    def _carry(self, source, target):
+        with contextlib.suppress(OSError):
+            while content := source.recv(1 << 16):
+                target.sendall(content)
+            target.shutdown(socket.SHUT_WR)
+
+
 class Server:
-    """`mlflow server` on a free port, with its database and artifacts in a folder."""
+    """`mlflow server` on a free port behind a door, with its database and artifacts in a folder."""
 
     def __init__(self, folder, database):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
+        self.port = free_port()
+        self.door = Door(self.port)
+        self.uri = f"http://127.0.0.1:{self.door.port}"
         self._folder, self._database = folder, database
         self._process = None
 
@@ -46,6 +89,7 @@ class Server:
         return MlflowClient(self.uri)
 
     def start(self):
+        self.door.open()
         if self._process is not None:
             return
         self._process = subprocess.Popen(
@@ -56,7 +100,12 @@ class Server:
         )  # fmt: skip
         until(self._answers, seconds=120)
 
+    def leave(self):
+        """Is away, as one that was killed, until `start`; to start a process again would take ten seconds."""
+        self.door.close()
+
     def kill(self):
+        self.door.close()
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -183,7 +232,7 @@ with tracker.start_run("killed", kind="train", name="a run") as run:
 """
     writer = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     run_id = writer.stdout.readline().strip()
-    server.kill()
+    server.leave()
     writer.communicate("go on\n")
     assert writer.returncode == -signal.SIGKILL
     server.start()
@@ -220,7 +269,7 @@ def test_what_a_deleted_run_wrote_is_set_aside_and_the_rest_goes_on(server, trac
 @pytest.mark.slow
 def test_opening_a_run_waits_for_the_server_and_says_so(server, tracker, caplog):
     with tracker.start_run("waiting", kind="trial", name="trial 0"):
-        server.kill()
+        server.leave()
     outbox = tracker._client.outbox
 
     def come_back():
@@ -275,7 +324,7 @@ def test_a_missing_artifact_is_said_to_be_missing(tracker):
 def test_while_the_server_is_away_what_waits_is_read_back_and_a_stop_ends_a_wait(server, tracker):
     with tracker.start_run("back", kind="train", name="a run") as run:
         tracker.get(run.run_id)
-        server.kill()
+        server.leave()
         run.log_bytes("checkpoints/last.pt", b"weights")
         with tracker.fetch(run.run_id, "checkpoints/last.pt") as path:
             assert path.read_bytes() == b"weights"
@@ -299,7 +348,7 @@ def test_training_goes_on_without_its_server_and_doctor_sends_the_rest(server, p
     for line in training.stderr:
         said.append(line)
         if "epoch   2/12" in line:
-            server.kill()
+            server.leave()
             break
     out, rest = training.communicate(timeout=300)
     said = "".join(said) + rest
@@ -328,9 +377,7 @@ def test_training_goes_on_without_its_server_and_doctor_sends_the_rest(server, p
 
 @pytest.fixture
 def closed_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    return free_port()
 
 
 def test_a_server_that_is_down_at_the_start_is_one_clear_error(closed_port, tmp_path, monkeypatch):
@@ -426,7 +473,7 @@ def test_a_heartbeat_never_waits_and_never_takes_a_run_back(server, tracker):
         server.client.set_tag(run.run_id, "imgcls.process", json.dumps(recorded | {"claims": "another machine's"}))
         run.beat()
         assert tracker.get(run.run_id).process["claims"] == "another machine's"
-        server.kill()
+        server.leave()
         with pytest.raises(MlflowException):
             run.beat()
         assert is_empty(outbox)
