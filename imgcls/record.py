@@ -73,7 +73,11 @@ class Tag:
         "mlflow.parentRunId", BELOW, "run id of its sweep, or of the run that it judges, repeats or is a fold of"
     )
     DESCRIPTION = _tag("mlflow.note.content", ALL, "what MLflow's UI shows on the run's page: a summary, or its report")
-    CONFIG_HASH = _tag("imgcls.config_hash", WITH_IMAGES, "digest of the experiment's keys")
+    CONFIG_HASH = _tag(
+        "imgcls.config_hash",
+        WITH_IMAGES,
+        "digest of the experiment's keys; of a trained run, of those that say what is trained",
+    )
 
     # Who runs it, on what
     HOST = _tag("imgcls.host", ALL, "name of the machine")

@@ -245,12 +245,21 @@ def leaky(project):
     return "data.source=folder", "data.path=images", "train.epochs=1", "train.warmup_epochs=0"
 
 
-@pytest.fixture
-def no_test_split(monkeypatch):
-    """Whatever opens the test split fails."""
+@contextlib.contextmanager
+def refusing_the_test_split():
+    """Whatever opens the test split in this block fails."""
     from imgcls.data.held_out import HeldOut
 
     def refuse(*_):
         raise AssertionError("the test split was opened")
 
-    monkeypatch.setattr(HeldOut, "open", refuse)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HeldOut, "open", refuse)
+        yield
+
+
+@pytest.fixture
+def no_test_split():
+    """Whatever opens the test split fails."""
+    with refusing_the_test_split():
+        yield

@@ -21,6 +21,7 @@ from imgcls.reporting.methods_section import schedule_words, scored_by_folds, st
 from imgcls.reporting.rounding import score_text
 from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import Prepared
+from imgcls.runs.used_params import work_hash
 from imgcls.statistics.intervals import NO_INTERVAL, Interval
 from imgcls.statistics.label_errors import label_errors
 from imgcls.statistics.per_class import per_class
@@ -84,7 +85,7 @@ class RecordWriter:
         run.log_text(Artifact.CONFIG, experiment.to_toml())
         # Of a run that is taken up the device may be another of the same kind, and MLflow lets no param change.
         run.log_params({key: value for key, value in self._prepared.params().items() if key not in recorded})
-        further = {Tag.CONFIG_HASH: experiment.config_hash(), Tag.DEVICE: str(self._prepared.device)}
+        further = {Tag.CONFIG_HASH: work_hash(experiment), Tag.DEVICE: str(self._prepared.device)}
         self._images.write(run, {**further, Tag.LOSS: str(LOSS_DEFINITION)})
         for split, of_split in (("train", dataset.train), ("val", dataset.val)):
             counts = np.bincount(of_split.labels, minlength=len(dataset.class_names))

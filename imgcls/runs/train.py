@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imgcls.config.key_names import ONLY_REPORTED
 from imgcls.config.keys import Experiment
 from imgcls.errors import DamagedError, InputError
 from imgcls.files import leftovers
@@ -34,6 +33,7 @@ from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.record_writer import Finished, RecordWriter, kept_fit
 from imgcls.runs.threads import with_threads
+from imgcls.runs.used_params import keys_without_effect
 from imgcls.runs.val_figures import has_figures, write_val_figures
 from imgcls.signals import GracefulStop
 from imgcls.statistics.intervals import NO_INTERVAL
@@ -204,7 +204,7 @@ def _unfinished(prepared: Prepared, tracker: Tracker, tags: Mapping[str, str], i
     if newest and newest.outcome not in ENDED_WELL:
         return newest
     of_any_version = {**tags, Tag.DATA_FINGERPRINT: dataset.fingerprint}
-    ignored = [*MADE_BY_THE_MACHINE, *_keys_without_effect(prepared.experiment)]
+    ignored = [*MADE_BY_THE_MACHINE, *keys_without_effect(prepared.experiment.params())]
     if is_kept_larger(dataset):
         ignored += MEASURED
     earlier = same_work(tracker.find(of_any_version, experiment=name), prepared.experiment, ignored)
@@ -219,19 +219,10 @@ def _unfinished(prepared: Prepared, tracker: Tracker, tags: Mapping[str, str], i
     return earlier
 
 
-def _keys_without_effect(experiment: Experiment) -> list[str]:
-    """Keys that change no score of a single run: those only reported, and of `[search]` all but the metric."""
-    return [
-        key
-        for key in experiment.params()
-        if key in ONLY_REPORTED or (key.startswith("search.") and key != "search.metric")
-    ]
-
-
 def _identity(prepared: Prepared) -> str:
     """A name that two runs share if they do the same work."""
     experiment = prepared.experiment
-    config_hash = experiment.config_hash(without=[*MADE_BY_THE_MACHINE, *_keys_without_effect(experiment)])
+    config_hash = experiment.config_hash(without=[*MADE_BY_THE_MACHINE, *keys_without_effect(experiment.params())])
     formats = f"squares {prepared.dataset.squares}", f"loss {LOSS_DEFINITION}"
     return f"{derive_seed(0, config_hash, prepared.dataset.fingerprint, *formats):016x}"
 

@@ -1,8 +1,10 @@
-"""Which params of an experiment its network and its augmentation use: those that MLflow shows of a run."""
+"""Which params of an experiment matter: those that its network and its augmentation use, and those that a run has."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from imgcls.config.key_names import ONLY_REPORTED
+from imgcls.config.keys import Experiment
 from imgcls.data.augment import unused_augment_keys
 from imgcls.errors import ConfigError
 from imgcls.models.registry import unused_model_keys
@@ -19,6 +21,31 @@ def used_params(params: Mapping[str, str]) -> dict[str, str]:
     unused = {*_unused_of_model(params), *_unused_of_augment(params)}
     searched = {key for key in unused if f"search.space.{key}" in params}
     return {key: value for key, value in params.items() if key not in unused - searched}
+
+
+def keys_without_effect(params: Iterable[str]) -> list[str]:
+    """The keys that change no score of a single run: those only reported, and of `[search]` all but the metric."""
+    return [key for key in params if key in ONLY_REPORTED or (key.startswith("search.") and key != "search.metric")]
+
+
+def work_hash(experiment: Experiment) -> str:
+    """The digest of what a run trains: equal on every machine and in every sweep."""
+    params = experiment.params()
+    return experiment.config_hash(without=[*(params.keys() - described_work(params).keys())])
+
+
+SHARE_OF_THE_MACHINE = ("train.device", "train.threads")
+"""Keys that say which part of a machine a run has: a trial's are those that its worker gets."""
+
+
+def described_work(params: Mapping[str, str]) -> dict[str, str]:
+    """The params that describe what a run trains, which are equal wherever it is trained, and in whichever sweep.
+
+    Args:
+        params: of a resolved experiment, as `Experiment.params` gives them, or of a run as recorded.
+    """
+    left_out = {*keys_without_effect(params), *SHARE_OF_THE_MACHINE}
+    return {key: value for key, value in params.items() if key not in left_out}
 
 
 def _unused_of_model(params: Mapping[str, str]) -> list[str]:

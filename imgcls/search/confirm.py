@@ -4,6 +4,7 @@ The best of many trials is partly the luckiest. What of its score stays when the
 what goes is its optimism. The luck of the val images stays in both, and only the test split is free of it.
 """
 
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from imgcls.runs.earlier_versions import other_loss, recorded_squares
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.train import train_run
+from imgcls.runs.used_params import described_work
 from imgcls.search.budget import ConfirmationTime
 from imgcls.search.study import only_one
 from imgcls.search.sweep_report import write_report
@@ -126,7 +128,8 @@ def _best_trials(trials: Sequence[RunRecord], metric: str, top: int) -> list[Run
     """Completed trials of different configurations, the best first, ranked as the leaderboard is."""
     distinct: dict[str, RunRecord] = {}
     for record in ranked_trials(trials, metric):
-        distinct.setdefault(record.tags[Tag.CONFIG_HASH], record)
+        # Not by CONFIG_HASH: that of earlier versions counts the threads, and how many trials were asked for.
+        distinct.setdefault(json.dumps(described_work(record.params), sort_keys=True), record)
     if len(distinct) < top:
         log.warning(
             "%d configurations were asked for; only %d of the sweep completed, and each is confirmed",

@@ -357,7 +357,10 @@ BAD = {
     'data.mean = "aut"': 'data.mean = "aut": must be "auto" or a list; did you mean \'auto\'?',
     "data.mean = []": "data.mean = []: must not be empty",
     "data.std = [0.0]": "data.std = [0.0]: item 1 must be greater than 0.0",
-    "search.pruner_warmup_epochs = -1": "search.pruner_warmup_epochs = -1: must be at least 0",
+    "search.pruner_warmup_epochs = -1": 'search.pruner_warmup_epochs = -1: must be at least 0 or "auto"',
+    "search.workers = 0": 'search.workers = 0: must be at least 1 or "auto"',
+    "train.threads = 2000": 'train.threads = 2000: must be at most 1024 or "auto"',
+    'train.threads = "atuo"': 'train.threads = "atuo": must be "auto" or a whole number; did you mean \'auto\'?',
     'search.pruner_warmup_epochs = "never"': 'search.pruner_warmup_epochs = "never": must be "auto" or a whole number',
     # the search space
     "search.space = 3": "search.space = 3: must be a table",

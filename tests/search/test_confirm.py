@@ -5,13 +5,13 @@ import statistics
 
 import pytest
 
-from imgcls.data.held_out import HeldOut
 from imgcls.errors import InputError, Interrupted
 from imgcls.evaluation.judge import evaluate
 from imgcls.search.confirm import confirm_sweep
 from imgcls.search.study import only_one
 from imgcls.search.sweep import Sweep
 from imgcls.search.winner import flat
+from tests.conftest import refusing_the_test_split
 from tests.stops import StopAfter
 
 QUICK = ("train.epochs=2", "search.trials=2", "model.width=4")
@@ -19,18 +19,23 @@ QUICK = ("train.epochs=2", "search.trials=2", "model.width=4")
 
 @pytest.fixture(scope="module")
 def swept(make_project):
-    """A project with a sweep that has ended, which each test gets a copy of."""
+    """A project with a sweep that has ended, which each test gets a copy of, and what came of the sweep."""
     made = make_project()
-    sweep(made)
-    return made
+    return made, sweep(made)
 
 
 @pytest.fixture
 def project(swept, make_project, monkeypatch):
     made = make_project()
-    made.become(swept)
+    made.become(swept[0])
     monkeypatch.chdir(made.root)
     return made
+
+
+@pytest.fixture
+def found(swept):
+    """The sweep of `project`."""
+    return swept[1]
 
 
 def sweep(project, *overrides):
@@ -46,13 +51,8 @@ def fresh_runs(project):
     return project.runs(kind="confirm")
 
 
-def test_the_best_configurations_are_ranked_by_their_means(project, monkeypatch):
-    def refuse(*_):
-        raise AssertionError("a confirmation opened the test split")
-
-    found = sweep(project)
-    with monkeypatch.context() as sealed:
-        sealed.setattr(HeldOut, "open", refuse)
+def test_the_best_configurations_are_ranked_by_their_means(project, found):
+    with refusing_the_test_split():
         result = confirm(project, found.run_id)
     trials = {r.tags["imgcls.trial"]: r for r in project.tracker.children(found.run_id, "trial")}
     fresh = project.tracker.children(found.run_id, "confirm")
@@ -84,8 +84,7 @@ def test_the_best_configurations_are_ranked_by_their_means(project, monkeypatch)
 
 
 @pytest.mark.slow
-def test_a_stopped_confirmation_goes_on_where_it_was(project, caplog):
-    found = sweep(project)
+def test_a_stopped_confirmation_goes_on_where_it_was(project, found, caplog):
     with pytest.raises(Interrupted), StopAfter(12):
         confirm(project, found.run_id, top=1, seeds=2)
     assert project.tracker.get(found.run_id).status == "KILLED"
@@ -119,15 +118,16 @@ def test_equal_configurations_are_confirmed_once(project, caplog):
         "search.sampler=random",
     )  # fmt: skip
     assert len(found.leaderboard) == 2
+    # As of a version whose digest counted the threads that a trial got.
+    project.client.set_tag(found.leaderboard.iloc[0]["run_id"], "imgcls.config_hash", "of two threads")
     with caplog.at_level(logging.WARNING):
         result = confirm(project, found.run_id, top=2, seeds=1)
     assert len(result.ranked) == 1
     assert "2 configurations were asked for; only 1 of the sweep completed" in caplog.text
 
 
-def test_what_is_said_beside_the_winners_score_is_of_the_winner(project):
+def test_what_is_said_beside_the_winners_score_is_of_the_winner(project, found):
     """Images may have been opened between the sweep and its confirmation."""
-    found = sweep(project)
     assert project.tracker.get(found.run_id).tags["imgcls.num_opened_before"] == "0"
     confirm(project, found.run_id, top=1, seeds=1)
     (fresh,) = fresh_runs(project)
@@ -136,11 +136,9 @@ def test_what_is_said_beside_the_winners_score_is_of_the_winner(project):
     assert flat(project.tracker.get(found.run_id))["imgcls.num_opened_before"] == 11
 
 
-def test_what_cannot_be_confirmed_is_refused(project):
-    done = project.train(*QUICK[:1], "model.width=4")
-    with pytest.raises(InputError, match="is of kind train, not a sweep"):
-        confirm(project, done.run_id)
-    found = sweep(project)
+def test_what_cannot_be_confirmed_is_refused(project, found):
+    with pytest.raises(InputError, match="is of kind trial, not a sweep"):
+        confirm(project, found.best_run_id)
     study = project.tracker.get(found.run_id).tags["imgcls.study"]
     with only_one(project.root, study), pytest.raises(InputError, match="already running"):
         confirm(project, found.run_id)

@@ -23,6 +23,7 @@ from imgcls.search.sweep import Sweep
 from imgcls.search.winner import flat
 from imgcls.signals import GracefulStop
 from imgcls.tracking.run import Run
+from tests.conftest import refusing_the_test_split
 from tests.stops import StopAfter, insist_while_saving
 
 
@@ -48,9 +49,16 @@ def trial_params(project, result):
     ]
 
 
-@pytest.mark.usefixtures("no_test_split")
-def test_a_sweep_leaves_its_record(project):
-    result = sweep(project)
+@pytest.fixture(scope="module")
+def swept(make_project):
+    """A project with a sweep that nobody stopped, and what came of it."""
+    made = make_project()
+    with refusing_the_test_split():
+        return made, sweep(made)
+
+
+def test_a_sweep_leaves_its_record(swept):
+    project, result = swept
     parent = project.client.get_run(result.run_id)
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["imgcls.kind"] == "sweep"
@@ -91,17 +99,21 @@ def everything(project, result):
 
 
 @pytest.fixture(scope="module")
-def whole(make_project):
+def whole(swept):
     """A sweep that nobody stopped."""
-    made = make_project()
-    return everything(made, sweep(made))
+    return everything(*swept)
 
 
-def test_typed_again_it_goes_on_and_equals_a_sweep_that_was_never_left(project, whole):
+def test_typed_again_after_a_trial_and_after_a_stop_it_goes_on_and_equals_a_sweep_that_was_never_left(project, whole):
     first = sweep(project, "search.trials=1")
+    with pytest.raises(Interrupted), StopAfter(20):  # in the second trial of those that are missing
+        sweep(project)
+    (parent,) = project.runs(kind="sweep")
+    assert (parent.status, parent.outcome) == ("KILLED", "interrupted")
     again = sweep(project)
     assert again.run_id == first.run_id
     assert everything(project, again) == whole
+    assert len(project.runs(kind="trial")) == 3
 
 
 def test_asked_for_what_is_there_already_it_trains_nothing(project, caplog):
@@ -113,9 +125,8 @@ def test_asked_for_what_is_there_already_it_trains_nothing(project, caplog):
     assert len(project.runs(kind="trial")) == 1
 
 
-@pytest.mark.parametrize(
-    "questions", [pytest.param(0, marks=pytest.mark.slow), 20, pytest.param(40, marks=pytest.mark.slow)]
-)  # a trial asks some 18 times
+@pytest.mark.slow
+@pytest.mark.parametrize("questions", [0, 40])  # a trial asks some 18 times
 def test_a_stopped_sweep_goes_on_with_the_same_trial_to_the_same_end(project, whole, questions):
     with pytest.raises(Interrupted), StopAfter(questions):
         sweep(project)
