@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,9 @@ A_LITTLE = 0.02
 
 RESERVE = 1.15
 """Factor on what an end is expected to take."""
+
+START_SECONDS = 7.0
+"""Seconds after which a worker that was started begins its first run: it imports torch, MLflow and Optuna."""
 
 
 def parse_budget(text: str) -> float:
@@ -104,12 +108,20 @@ class SearchTime:
 
     def confirmation(self) -> tuple[int, int]:
         """Configurations and seeds of a confirmation that leaves the search enough time; (0, 0) for none."""
-        return fewer_confirmed(*self._asked, int(MOST_FOR_CONFIRMATION * self._for_training / self.training()))
+        most = int(MOST_FOR_CONFIRMATION * self._for_training / self.training())
+        return fewer_confirmed(*self._asked, self.num_workers * most)
+
+    def confirming(self, top: int, seeds: int) -> float:
+        """Seconds of a confirmation, whose runs are trained side by side as the trials are."""
+        return self.start_seconds() + math.ceil(top * seeds / self.num_workers) * self.training() if seeds else 0.0
+
+    def start_seconds(self) -> float:
+        """Seconds that the workers of a confirmation take to start; 0 where this process trains."""
+        return START_SECONDS if self.num_workers > 1 else 0.0
 
     def for_the_end(self) -> float:
         """Seconds that are kept for the end: report, confirmation, and the report of that."""
-        top, seeds = self.confirmation()
-        return self._reports() + top * seeds * self.training()
+        return self._reports() + self.confirming(*self.confirmation())
 
     def _reports(self) -> float:
         """Seconds of the report, which a confirmation has written once more."""
@@ -143,9 +155,7 @@ class SearchTime:
     def in_words(self, num_trials: int, pruner: str) -> str:
         """What fits, and what is kept for the end, before the search begins."""
         top, seeds = self.confirmation()
-        confirmed = (
-            f", {_short(top * seeds * self.training())} for {confirmation_in_words(top, seeds)}" if seeds else ""
-        )
+        confirmed = f", {_short(self.confirming(top, seeds))} for {confirmation_in_words(top, seeds)}" if seeds else ""
         return (
             f"budget {duration(self.budget.seconds)}: a training of {self._training_in_words()} takes about "
             f"{_short(self.training())} as measured. {_short(self._reports())} are kept for figures and report"
@@ -173,7 +183,7 @@ class SearchTime:
         if self._asked[1] and self.confirmation() != self._asked:
             top, seeds = self._asked
             found.append(
-                f"{confirmation_in_words(top, seeds)} would take {_short(top * seeds * self.training())}, more than "
+                f"{confirmation_in_words(top, seeds)} would take {_short(self.confirming(top, seeds))}, more than "
                 f"half of the time; planned is {confirmation_in_words(*self.confirmation())}"
             )
         return found
@@ -202,7 +212,8 @@ class ConfirmationTime:
     def fitting(self, top: int, seeds: int, epochs: Sequence[int]) -> tuple[int, int]:
         """As much of a confirmation as fits; `epochs` are those of its configurations. (0, 0) where nothing does."""
         seconds = sum(map(self.share.training, epochs)) / len(epochs)
-        return fewer_confirmed(top, seeds, int(max(0.0, self._left()) / seconds))
+        rounds = max(0.0, self._left() - self.share.start_seconds()) / seconds
+        return fewer_confirmed(top, seeds, self.share.num_workers * int(rounds))
 
     def has_time_for(self, num_epochs: int) -> bool:
         """Whether a further run of so many epochs ends in time."""

@@ -7,10 +7,10 @@ what goes is its optimism. The luck of the val images stays in both, and only th
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from imgcls.config.keys import Experiment
 from imgcls.errors import InputError
 from imgcls.evaluation.confirmation import (
     Confirmation,
@@ -27,11 +27,14 @@ from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import other_loss, recorded_squares
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.rebuild import recorded_experiment
+from imgcls.runs.record_writer import Finished
 from imgcls.runs.train import train_run
 from imgcls.runs.used_params import described_work
 from imgcls.search.budget import ConfirmationTime
+from imgcls.search.engines import trained
 from imgcls.search.study import only_one
 from imgcls.search.sweep_report import write_report
+from imgcls.search.trial import Job, cached_tracker
 from imgcls.search.winner import draw_winner, log_winner
 from imgcls.text import counted
 from imgcls.tracking.run import Run
@@ -65,7 +68,8 @@ def confirm(
 ) -> Confirmation | None:  # fmt: skip
     """Confirms a sweep: trains its best configurations again, and makes the best of their means its winner.
 
-    Fresh runs that exist already are not trained again, so a stopped confirmation goes on where it was.
+    Fresh runs that exist already are not trained again, so a stopped confirmation goes on where it was. They have the
+    threads of their trials, and as many run side by side as trials did, so none depends on which one ends first.
 
     Args:
         run: the sweep, being written.
@@ -89,10 +93,7 @@ def confirm(
         top, seeds = time_left.fitting(len(trials), seeds, [trial.best_epoch * num_models for trial in trials])
         trials = trials[:top]
     fresh_seeds = [fresh_seed(experiment.search.seed, index) for index in range(seeds)]
-    # Trials side by side had few threads each; a fresh run has the machine for itself.
-    alone = {"train.threads": experiment.train.threads} if sweep.num_workers > 1 else {}
-    configurations = [recorded_experiment(trial.run_id, tracker).replace(alone) for trial in trials]
-    of_trials = [_jobs(trial, of, fresh_seeds) for trial, of in zip(trials, configurations, strict=True)]
+    of_trials = [_jobs(trial, sweep, tracker, fresh_seeds) for trial in trials]
     jobs = [job for with_one_seed in zip(*of_trials, strict=True) for job in with_one_seed]
     done = {job: record for job in jobs if (record := job.recorded(tracker))}
     missing = [job for job in jobs if job not in done]
@@ -101,10 +102,8 @@ def confirm(
     elif announces:
         announce(missing[0].prepare(tracker), tracker, runs=counted(len(missing), "run"))
     begun, pace = time.time(), Pace(len(done))
-    for job in missing:
-        if time_left is not None and not time_left.has_time_for(job.trial.best_epoch * num_models):
-            break
-        done[job] = job.train(sweep, tracker)
+    for job, finished in trained(_in_time(missing, time_left), min(sweep.num_workers, len(missing))):
+        done[job] = tracker.get(finished.run_id)
         if done[job].started < 1000 * begun:  # taken up: its time now is only part of a run's
             pace = Pace(len(done))
         log.info("confirmed %d of %d runs, %s", len(done), len(jobs), pace.left(len(done), len(jobs)))
@@ -139,18 +138,25 @@ def _best_trials(trials: Sequence[RunRecord], metric: str, top: int) -> list[Run
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
-    """A fresh run of a trial's configuration.
+class FreshRun(Job):
+    """A fresh run of a trial's configuration, scored at the trial's best epoch.
 
     Attributes:
+        root: the project's root.
+        sweep: the sweep that is confirmed.
         trial: whose configuration it is.
         index: of the fresh seed, from 0.
-        experiment: the configuration with that seed, scored at the trial's best epoch.
     """
 
+    root: Path
+    sweep: RunRecord
     trial: RunRecord
     index: int
-    experiment: Experiment
+
+    @property
+    def num_epochs(self) -> int:
+        """That it trains, with folds in all of them."""
+        return self.trial.best_epoch * self.experiment.data.num_models
 
     def recorded(self, tracker: Tracker) -> RunRecord | None:
         """The run of an earlier sitting that did this job."""
@@ -162,36 +168,41 @@ class _Job:
         """With the squares that the trial had."""
         return prepare(self.experiment, tracker.project, recorded_squares(self.trial))
 
-    def train(self, sweep: RunRecord, tracker: Tracker) -> RunRecord:
-        """Does the job.
-
-        Raises:
-            Interrupted: a stop was requested.
-        """
-        done = train_run(
+    def run(self) -> Finished:
+        """Trains it under its sweep's run."""
+        tracker = cached_tracker(self.root)
+        return train_run(
             self.prepare(tracker),
             tracker,
             kind="confirm",
             name=f"confirm trial {self.trial.trial}, fresh seed {self.index + 1}",
-            tags={Tag.PARENT: sweep.run_id, Tag.TRIAL: str(self.trial.trial), Tag.STUDY: sweep.study},
+            tags={Tag.PARENT: self.sweep.run_id, Tag.TRIAL: str(self.trial.trial), Tag.STUDY: self.sweep.study},
         )
-        return tracker.get(done.run_id)
 
 
-def _jobs(trial: RunRecord, experiment: Experiment, seeds: Sequence[int]) -> list[_Job]:
-    """The trial's configuration with the seeds that all configurations share.
+def _in_time(jobs: Sequence[FreshRun], time_left: ConfirmationTime | None) -> Iterator[FreshRun]:
+    """Those of the jobs that there is time for, when they begin."""
+    for job in jobs:
+        if time_left is not None and not time_left.has_time_for(job.num_epochs):
+            return
+        yield job
+
+
+def _jobs(trial: RunRecord, sweep: RunRecord, tracker: Tracker, seeds: Sequence[int]) -> list[FreshRun]:
+    """The trial's configuration with the seeds that all configurations share, and with the trial's threads.
 
     Raises:
         InputError: an earlier version trained the trial with a loss that fresh runs would not have.
     """
+    experiment = recorded_experiment(trial.run_id, tracker)
     if difference := other_loss(trial, experiment):
         raise InputError(
             f"trial {trial.run_id} cannot be confirmed, because fresh runs would have another loss: {difference}; "
             "search again with this version (imgcls sweep)"
         )
     fixed = {"train.score_epoch": trial.best_epoch, "train.patience": 0}
-    values = [fixed | {"train.seed": seed} for seed in seeds]
-    return [_Job(trial, index, experiment.replace(v, origin="confirm")) for index, v in enumerate(values)]
+    fresh = [experiment.replace(fixed | {"train.seed": seed}, origin="confirm") for seed in seeds]
+    return [FreshRun(each, tracker.root, sweep, trial, index) for index, each in enumerate(fresh)]
 
 
 def _record(run: Run, sweep: RunRecord, result: Confirmation) -> None:

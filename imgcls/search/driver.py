@@ -10,7 +10,7 @@ from typing import NamedTuple
 from imgcls.errors import ConfigError, Interrupted, TrainingError
 from imgcls.record import Tag
 from imgcls.search.budget import SearchTime
-from imgcls.search.engines import Engine, LocalProcesses, ThisProcess, TrialOutcome
+from imgcls.search.engines import MAX_LOSSES, Engine, LocalProcesses, Outcome, ThisProcess
 from imgcls.search.halving import FACTOR
 from imgcls.search.promotion import BEYOND_MOST, Step
 from imgcls.search.space import SPACE
@@ -24,9 +24,6 @@ log = logging.getLogger(__name__)
 
 ALIKE_FAILURES = 3
 """Number of trials in a row that end the sweep when all of them fail for the same reason."""
-
-MAX_LOSSES = 2
-"""Number of lost workers after which a trial fails: what killed them is likely to be the trial itself."""
 
 
 class _Begun(NamedTuple):
@@ -71,7 +68,7 @@ class Driver:
         if ended or waiting:
             log.info("%d of %d trials have ended already%s", ended, self._study.num_wanted(), waiting)
         num_workers = min(self._search.num_workers, self._search.trials)
-        engine = ThisProcess() if num_workers == 1 else LocalProcesses(num_workers)
+        engine: Engine[TrialJob] = ThisProcess() if num_workers == 1 else LocalProcesses(num_workers)
         try:
             self._run_trials(engine)
             self._end_the_best_early(engine)
@@ -83,7 +80,7 @@ class Driver:
         if by := stop_requested():
             raise Interrupted(f"stopped by {by}")
 
-    def _run_trials(self, engine: Engine) -> None:
+    def _run_trials(self, engine: Engine[TrialJob]) -> None:
         started, any_ended = time.monotonic(), False
         while not stop_requested():
             # Each sitting runs one trial at least, or a short timeout would never end a sweep.
@@ -106,7 +103,7 @@ class Driver:
             return True
         return 0 < self._search.timeout <= seconds
 
-    def _end_the_best_early(self, engine: Engine) -> None:
+    def _end_the_best_early(self, engine: Engine[TrialJob]) -> None:
         """Has a winner where the budget was too short for a whole training: the best trial, with the epochs it has."""
         if self._share is None or self._study.any_completed() or stop_requested():
             return
@@ -147,7 +144,7 @@ class Driver:
         paused = len(self._study.paused())
         return f", and {paused} {'is' if paused == 1 else 'are'} paused" if paused else ""
 
-    def _submit_jobs(self, engine: Engine) -> None:
+    def _submit_jobs(self, engine: Engine[TrialJob]) -> None:
         while len(self._open) < engine.capacity and (step := self._next()):
             if job := self._job(step):
                 job = replace(job, outlook=self._progress.outlook(engine.capacity, job))
@@ -155,7 +152,7 @@ class Driver:
                     self._progress.on_start(job)
                 self._give(engine, job)
 
-    def _give(self, engine: Engine, job: TrialJob) -> None:
+    def _give(self, engine: Engine[TrialJob], job: TrialJob) -> None:
         self._begun[job.number] = _Begun(self._study.num_epochs(job.number), time.monotonic())
         engine.submit(job)
         self._open[job.number] = job
@@ -215,9 +212,9 @@ class Driver:
         until = math.inf if self._share is None or step.ends else self._share.ends_at()
         # The first trial has an epoch, however late it is, so that there is a winner.
         least = int(self._share is not None and not self._open and not self._study.any_values())
-        return TrialJob(self._study.place, experiment, number, pause_at, step.ends, until=until, least_epochs=least)
+        return TrialJob(experiment, self._study.place, number, pause_at, step.ends, until=until, least_epochs=least)
 
-    def _take(self, outcome: TrialOutcome) -> None:
+    def _take(self, outcome: Outcome[TrialJob]) -> None:
         if outcome.interrupted and (stop_requested() or time.time() >= outcome.job.until):
             return  # it stays as it is until the sweep goes on
         if self._goes_on(outcome):
@@ -228,7 +225,7 @@ class Driver:
         self._progress.on_trial(outcome)
         self._learn(outcome)
 
-    def _learn(self, outcome: TrialOutcome) -> None:
+    def _learn(self, outcome: Outcome[TrialJob]) -> None:
         """Learns how long epochs take, for the budget."""
         job, done = outcome.job, outcome.finished
         if self._share is not None and done is not None and not (job.ends or job.ends_early):
@@ -236,7 +233,7 @@ class Driver:
             num_epochs = self._study.num_epochs(job.number) - begun.num_epochs
             self._share.learn(num_epochs, done.best.seconds, time.monotonic() - begun.at)
 
-    def _take_last_outcomes(self, engine: Engine) -> None:
+    def _take_last_outcomes(self, engine: Engine[TrialJob]) -> None:
         """After a stop was requested, waits for the jobs that are open."""
         while self._open and stop_requested():
             for outcome in engine.wait():
@@ -244,7 +241,7 @@ class Driver:
                 if not outcome.interrupted:
                     self._tell(outcome)
 
-    def _goes_on(self, outcome: TrialOutcome) -> bool:
+    def _goes_on(self, outcome: Outcome[TrialJob]) -> bool:
         """Whether a trial is to be taken up again whose worker was lost, by somebody's kill or for want of memory."""
         if not outcome.interrupted:
             return False
@@ -254,7 +251,7 @@ class Driver:
         log.warning("trial %d: %s; it is taken up again", outcome.job.number, outcome.error)
         return True
 
-    def _tell(self, outcome: TrialOutcome) -> None:
+    def _tell(self, outcome: Outcome[TrialJob]) -> None:
         if outcome.interrupted:  # its worker was lost, and nobody else will end its run
             for record in self._tracker.find({Tag.KIND: "trial", **outcome.job.tags}):
                 for run in (record, *self._tracker.children(record.run_id, "fold")):

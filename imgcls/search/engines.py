@@ -1,4 +1,4 @@
-"""Who runs the trials: this process, or several on this machine.
+"""Who trains the runs of a sweep: this process, or several on this machine.
 
 The driver asks the sampler and tells the results, always alone; an engine only trains. A trial reports its epochs to
 the study's journal, where the pruner reads them, and its record to MLflow.
@@ -6,56 +6,66 @@ the study's journal, where the pruner reads them, and its record to MLflow.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
 import threading
 import time
 import traceback
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from imgcls import terminal
-from imgcls.errors import ImgclsError
+from imgcls.errors import ImgclsError, Interrupted, TrainingError
 from imgcls.machine_failures import death, explain, oom_kills
 from imgcls.runs.record_writer import Finished
-from imgcls.search.trial import TrialJob, run_trial
+from imgcls.search.trial import Job
 from imgcls.signals import GracefulStop, interruption, stop_requested
 from imgcls.tracking.claims import ClaimedError
 from imgcls.tracking.credentials import guard_logs, scrubbed
 
+log = logging.getLogger(__name__)
+
 SECONDS_TO_LEAVE = 8.0
 """Seconds that workers get to finish their step, save and exit."""
 
+MAX_LOSSES = 2
+"""Number of lost workers after which a job fails: what killed them is likely to be the job itself."""
+
+
+J = TypeVar("J", bound=Job)
+
 
 @dataclass(frozen=True)
-class TrialOutcome:
-    """An engine's answer for one trial: a result, an error, or an interruption (a signal, a killed worker)."""
+class Outcome(Generic[J]):
+    """An engine's answer for one job: a result, an error, or an interruption (a signal, a killed worker)."""
 
-    job: TrialJob
+    job: J
     finished: Finished | None = None
     error: str = ""
     interrupted: bool = False
 
 
-class ThisProcess:
-    """The engine that runs the trials of a sweep in this process, one at a time."""
+class ThisProcess(Generic[J]):
+    """The engine that runs the jobs of a sweep in this process, one at a time."""
 
     capacity = 1
 
     def __init__(self) -> None:
-        self._job: TrialJob | None = None
+        self._job: J | None = None
 
-    def submit(self, job: TrialJob) -> None:
+    def submit(self, job: J) -> None:
         """Keeps the job for `wait`."""
         self._job = job
 
-    def wait(self) -> list[TrialOutcome]:
+    def wait(self) -> list[Outcome[J]]:
         """Runs the job."""
         assert self._job is not None
         return [_run(self._job)]
@@ -64,8 +74,8 @@ class ThisProcess:
         """Nothing is left running."""
 
 
-class LocalProcesses:
-    """The engine that runs the trials of a sweep side by side on this machine, `capacity` at most.
+class LocalProcesses(Generic[J]):
+    """The engine that runs the jobs of a sweep side by side on this machine, `capacity` at most.
 
     Each worker has its own GPU where there are some.
 
@@ -77,16 +87,16 @@ class LocalProcesses:
         self.capacity = num_workers
         # spawn: a forked child would inherit CUDA, BLAS threads and open SQLite connections, none of which survive it.
         self._context = multiprocessing.get_context("spawn")
-        self._workers = [self._start(index) for index in range(num_workers)]
+        self._workers: list[_Worker[J]] = [self._start(index) for index in range(num_workers)]
 
-    def submit(self, job: TrialJob) -> None:
+    def submit(self, job: J) -> None:
         """Hands the job to an idle worker, of which there has to be one."""
         worker = next(worker for worker in self._workers if worker.job is None)
         worker.job = job
         with suppress(OSError):  # it died while it was idle; `_collect` finds out how
             worker.pipe.send(job)
 
-    def wait(self) -> list[TrialOutcome]:
+    def wait(self) -> list[Outcome[J]]:
         """Waits until at least one worker has answered or died."""
         while True:
             busy = [worker for worker in self._workers if worker.job is not None]
@@ -112,12 +122,12 @@ class LocalProcesses:
                 worker.process.kill()
                 worker.process.join()
 
-    def _collect(self, worker: _Worker) -> TrialOutcome | None:
+    def _collect(self, worker: _Worker[J]) -> Outcome[J] | None:
         job = worker.job
         assert job is not None
         try:
             if worker.pipe.poll():
-                outcome: TrialOutcome = worker.pipe.recv()
+                outcome: Outcome[J] = replace(worker.pipe.recv(), job=job)  # our own, not its copy
                 worker.job = None
                 if outcome.interrupted:  # it was asked to stop, by us or by somebody else, and leaves
                     self._replace(worker)
@@ -130,14 +140,14 @@ class LocalProcesses:
         worker.process.join()
         why = death(worker.process.exitcode, worker.oom_kills)
         self._replace(worker)
-        return TrialOutcome(job, error=why, interrupted=True)
+        return Outcome(job, error=why, interrupted=True)
 
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: _Worker[J]) -> None:
         if not stop_requested():
             worker.process.join()
             self._workers[self._workers.index(worker)] = self._start(worker.index)
 
-    def _start(self, index: int) -> _Worker:
+    def _start(self, index: int) -> _Worker[J]:
         here, there = self._context.Pipe()
         process = self._context.Process(target=_work, args=(there, index), daemon=True)
         with _deaf_to_the_terminal():
@@ -146,16 +156,57 @@ class LocalProcesses:
         return _Worker(index, process, here)
 
 
-Engine = ThisProcess | LocalProcesses
+def trained(jobs: Iterator[J], num_workers: int) -> Iterator[tuple[J, Finished]]:
+    """Trains jobs that do not depend on one another, so many side by side, and gives each when it has ended.
+
+    Args:
+        jobs: of which the next one is asked for when a worker has nothing to do.
+        num_workers: 1: they are trained in this process.
+
+    Raises:
+        Interrupted: a stop was requested.
+        ImgclsError: what a job failed of; a lost worker is replaced once for each job.
+    """
+    if num_workers <= 1:
+        yield from ((job, job.run()) for job in jobs)
+        return
+    engine: LocalProcesses[J] = LocalProcesses(num_workers)
+    num_open, left, losses = 0, deque[J](), Counter[J]()
+    try:
+        while True:
+            while num_open < num_workers and not stop_requested():
+                if (job := left.popleft() if left else next(jobs, None)) is None:
+                    break
+                engine.submit(job)
+                num_open += 1
+            if not num_open:
+                break
+            for outcome in engine.wait():
+                num_open -= 1
+                losses[outcome.job] += outcome.interrupted
+                if outcome.finished is not None:
+                    yield outcome.job, outcome.finished
+                elif not outcome.interrupted or losses[outcome.job] >= MAX_LOSSES:
+                    raise TrainingError(outcome.error)
+                elif not stop_requested():
+                    log.warning("%s; its run is taken up again", outcome.error)
+                    left.append(outcome.job)
+    finally:
+        engine.close()
+    if by := stop_requested():
+        raise Interrupted(f"stopped by {by}")
+
+
+Engine = ThisProcess[J] | LocalProcesses[J]
 """Engine of a sweep: takes up to `capacity` jobs, and blocks until at least one has ended."""
 
 
 @dataclass
-class _Worker:
+class _Worker(Generic[J]):
     index: int
     process: Any
     pipe: Connection
-    job: TrialJob | None = None
+    job: J | None = None
     oom_kills: int | None = field(default_factory=oom_kills)
     is_asked: bool = False
 
@@ -205,7 +256,7 @@ def _leave_with_driver() -> None:
     os._exit(1)
 
 
-def _on_its_gpu(job: TrialJob, index: int) -> TrialJob:
+def _on_its_gpu(job: J, index: int) -> J:
     train = job.experiment.train
     if train.device not in ("auto", "cuda") or torch.cuda.device_count() <= 1:
         return job
@@ -213,17 +264,17 @@ def _on_its_gpu(job: TrialJob, index: int) -> TrialJob:
     return replace(job, experiment=job.experiment.replace({"train.device": device}))
 
 
-def _run(job: TrialJob) -> TrialOutcome:
+def _run(job: J) -> Outcome[J]:
     try:
-        return TrialOutcome(job, finished=run_trial(job))
+        return Outcome(job, finished=job.run())
     except (KeyboardInterrupt, ClaimedError) as error:
-        return TrialOutcome(job, error=str(error), interrupted=True)
+        return Outcome(job, error=str(error), interrupted=True)
     except Exception as error:
         if (asked := interruption(error)) is not None:
-            return TrialOutcome(job, error=str(asked), interrupted=True)
+            return Outcome(job, error=str(asked), interrupted=True)
         if isinstance(error, ImgclsError):
-            return TrialOutcome(job, error=str(error))
+            return Outcome(job, error=str(error))
         if (explained := explain(error)) is not None:
-            return TrialOutcome(job, error=scrubbed(str(explained)))
+            return Outcome(job, error=scrubbed(str(explained)))
         terminal.stderr().write(scrubbed(traceback.format_exc()))
-        return TrialOutcome(job, error=scrubbed(f"{type(error).__name__}: {error}"))
+        return Outcome(job, error=scrubbed(f"{type(error).__name__}: {error}"))

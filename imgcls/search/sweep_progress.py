@@ -11,7 +11,7 @@ from imgcls.metrics import ACCURACY
 from imgcls.reporting.rounding import score_text
 from imgcls.reporting.run_progress import Outlook, Pace
 from imgcls.search.budget import SearchTime
-from imgcls.search.engines import TrialOutcome
+from imgcls.search.engines import Outcome
 from imgcls.search.leaderboard import with_intervals
 from imgcls.search.study import SweepStudy
 from imgcls.search.trial import TrialJob, trial_name
@@ -66,7 +66,7 @@ class SweepProgress:
         after = f"; it goes on after epoch {epoch}" if epoch else ""
         tqdm.write(f"{name}{after}{best}", file=terminal.stderr())
 
-    def on_trial(self, outcome: TrialOutcome) -> None:
+    def on_trial(self, outcome: Outcome[TrialJob]) -> None:
         """Shows a trial that ended."""
         metric, best = self._study.experiment.search.metric, self._best() or "none yet"
         ended, total = self._study.num_ended(), self._study.num_wanted()
@@ -115,7 +115,7 @@ class SweepProgress:
         return f"{first[metric]} by trial {first['trial']}"
 
 
-def _in_words(outcome: TrialOutcome, metric: str) -> str:
+def _in_words(outcome: Outcome[TrialJob], metric: str) -> str:
     if outcome.finished is None:
         return f"{'interrupted' if outcome.interrupted else 'failed'}: {outcome.error}"
     best = outcome.finished.best

@@ -27,12 +27,31 @@ from imgcls.training.epoch import EPOCH_METRICS, EpochResult
 
 
 @dataclass(frozen=True)
-class TrialJob:
+class Job:
+    """A run that an engine trains, in whatever process.
+
+    Attributes:
+        experiment: with the run's own values set.
+    """
+
+    experiment: Experiment
+
+    def run(self) -> Finished:
+        """Trains it.
+
+        Raises:
+            Interrupted: a stop was requested.
+            ImgclsError: what the run failed of.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TrialJob(Job):
     """One trial of a sweep, to be run.
 
     Attributes:
         study: that it belongs to.
-        experiment: with the trial's values set.
         number: of the trial in its study.
         pause_at: the epoch after which it pauses, with folds the fold; 0: it is trained to its end.
         ends: why it ends as pruned, a paused trial that goes on no more; "" for any other.
@@ -43,7 +62,6 @@ class TrialJob:
     """
 
     study: StudyPlace
-    experiment: Experiment
     number: int
     pause_at: int = 0
     ends: str = ""
@@ -56,6 +74,10 @@ class TrialJob:
     def tags(self) -> dict[str, str]:
         """By which the record names the trial."""
         return {Tag.STUDY: self.study.name, Tag.TRIAL: str(self.number)}
+
+    def run(self) -> Finished:
+        """Trains the trial under its sweep's run."""
+        return run_trial(self)
 
 
 def run_trial(job: TrialJob) -> Finished:

@@ -15,13 +15,11 @@ from imgcls.machine import free_memory
 from imgcls.run_record import RunRecord
 from imgcls.runs.prepare import Prepared
 from imgcls.runs.threads import Speeds, measured_speeds, numbers_of_threads
+from imgcls.search.budget import START_SECONDS
 from imgcls.text import counted
 from imgcls.training.device import most_threads
 
 log = logging.getLogger(__name__)
-
-START_SECONDS = 7.0
-"""Seconds after which a worker that was started begins its first trial: it imports torch, MLflow and Optuna."""
 
 WORTH = 1.1
 """Gain in time for which a sweep has more workers: with fewer, its order is closer to that of one worker."""

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from imgcls.cli.sweep import write_end
-from imgcls.search.budget import Budget, ConfirmationTime, SearchTime, fewer_confirmed
+from imgcls.search.budget import START_SECONDS, Budget, ConfirmationTime, SearchTime, fewer_confirmed
 from imgcls.search.halving import Rungs
 from imgcls.search.sweep import Sweep
 
@@ -44,6 +44,9 @@ def test_a_confirmation_takes_at_most_half_of_the_time_for_training():
     assert search_time(confirm=(3, 2)).confirmation() == (3, 2)
     assert search_time(confirm=(3, 2)).for_the_end() == 2 * 10 + 6 * 20  # the report is written again
     assert search_time().for_the_end() == 10
+    # Two workers train six runs in the time of three, after they have started.
+    assert search_time(confirm=(3, 2), num_workers=2).for_the_end() == 2 * 10 + START_SECONDS + 3 * 20
+    assert search_time(210.5, confirm=(3, 3), num_workers=2).confirmation() == (3, 3)
 
 
 def test_what_is_kept_follows_the_epochs_that_were_seen():
@@ -84,6 +87,8 @@ def test_what_is_confirmed_follows_the_time_that_is_left():
     left = ConfirmationTime(search_time(60.0), report_seconds=15.0)  # 45 s for runs of 5 and of 10 epochs: 15 s each
     assert left.fitting(2, 3, [5, 10]) == (1, 2)
     assert left.has_time_for(10) and not left.has_time_for(30)
+    several = ConfirmationTime(search_time(60.0, num_workers=2), report_seconds=15.0)  # two rounds of two runs
+    assert several.fitting(2, 3, [5, 10]) == (2, 2)
 
 
 @pytest.mark.slow

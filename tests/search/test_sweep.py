@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 
 import optuna
@@ -512,6 +513,7 @@ def test_the_trial_of_a_killed_worker_runs_again_and_one_that_loses_its_worker_t
         if job.number == 1 and 1 not in killed:
             while not project.runs(kind="trial", trial="1"):  # it has begun its record
                 assert worker.process.is_alive()
+                time.sleep(0.05)
             worker.process.kill()
             killed.append(1)
         elif job.number == 2:

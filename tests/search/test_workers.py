@@ -6,6 +6,7 @@ import torch
 from imgcls.runs.threads import Speeds
 from imgcls.search import workers as workers_module
 from imgcls.search.confirm import confirm_sweep
+from imgcls.search.engines import LocalProcesses
 from imgcls.search.sweep import Sweep
 from imgcls.search.workers import Share, Wanted, choose
 from imgcls.training import device
@@ -92,7 +93,7 @@ def test_a_sweep_keeps_what_it_began_with(project, monkeypatch, asked, used):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
-def test_several_workers_that_auto_chose(project, monkeypatch, caplog):
+def test_several_workers_that_auto_chose_train_the_trials_and_then_the_fresh_runs(project, monkeypatch, caplog):
     give_speeds(monkeypatch, workers_module, {2: 1.0, 1: 0.8})  # so slow that workers pay
     options = ("search.workers=auto", "train.threads=auto", "train.epochs=2", "search.pruner=none", "search.trials=4")
     with caplog.at_level("INFO"):
@@ -106,23 +107,26 @@ def test_several_workers_that_auto_chose(project, monkeypatch, caplog):
     assert "cannot be repeated exactly" in caplog.text
     assert "trained by 2 workers" in sweep.tags["mlflow.note.content"]
 
+    submit, killed = LocalProcesses.submit, []
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("two_threads")
-def test_fresh_runs_of_a_sweep_of_several_workers_have_the_machine_for_themselves(project, monkeypatch):
-    give_speeds(monkeypatch, workers_module, {2: 100.0, 1: 200.0})
-    options = ("search.workers=auto", "train.threads=auto", "train.epochs=2", "search.trials=1")
-    result = Sweep(project.experiment(*options), project.tracker).run()
-    assert project.tracker.get(result.best_run_id).params["train.threads"] == "1"
-    project.client.set_tag(result.run_id, "imgcls.num_workers", "2")  # as if several had trained it
-    asked = []
+    def submit_and_kill(self, job):
+        submit(self, job)
+        if not killed:
+            worker = next(worker for worker in self._workers if worker.job is job)
+            worker.process.kill()
+            killed.append(worker.process.pid)
 
-    def fast_with_two(_prepared, numbers):
-        asked.append(list(numbers))
-        return Speeds({2: 200.0, 1: 100.0}, None)
-
-    monkeypatch.setattr("imgcls.runs.threads.measured_speeds", fast_with_two)
-    for _ in range(2):  # the second time, it is on record
-        found = confirm_sweep(result.run_id, project.tracker, top=1, seeds=1)
-    assert asked == [[2, 1]]
-    assert project.tracker.get(found.best_run_id).params["train.threads"] == "2"
+    monkeypatch.setattr(LocalProcesses, "submit", submit_and_kill)
+    found = confirm_sweep(result.run_id, project.tracker, top=2, seeds=2)
+    fresh = project.tracker.children(result.run_id, "confirm")
+    assert {(run.outcome, run.params["train.threads"]) for run in fresh} == {("completed", "1")} and len(fresh) == 4
+    assert len({run.tags["imgcls.pid"] for run in fresh} - {*map(str, killed)}) == 2
+    # The winner has the bits that it has in this process.
+    winner, best = found.winner.runs[0], next(record for record in trials if record.trial == found.winner.trial)
+    settings = [f"{key}={winner.params[key]}" for key in ("train.seed", "train.score_epoch")]
+    settings += [f"{key}={best.params[key]}" for key in ("train.lr", "train.warmup_epochs", "model.depth")]
+    again = project.train("train.epochs=2", "train.threads=1", *settings)
+    assert project.tracker.history(again.run_id, "val/loss") == project.tracker.history(winner.run_id, "val/loss")
+    # And a single one that is missing needs no worker.
+    monkeypatch.setattr(LocalProcesses, "__init__", None)
+    assert confirm_sweep(result.run_id, project.tracker, top=1, seeds=3).num_seeds == 3
