@@ -1,8 +1,16 @@
 """How many trials of how many epochs fit into a time budget."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
+from imgcls.runs.threads import Speeds
+from imgcls.search.budget import START_SECONDS
+from imgcls.search.workers import Share, Wanted, choose
 from imgcls.text import counted, duration
+from imgcls.training.device import most_threads
 from imgcls.training.measured_pace import Pace
 
 SWEEP_SECONDS, TRIAL_SECONDS = 20.0, 4.0
@@ -21,16 +29,57 @@ class Plan:
         trials: number of them.
         seconds: that all of it takes if no trial is pruned.
         fulfilment: 1 where trials and epochs are as many as one would like; less in proportion.
+        workers: trials that are trained side by side.
     """
 
     epochs: int
     trials: int
     seconds: float
     fulfilment: float
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, and how fast.
+
+    Attributes:
+        pace: with each number of threads that comes into question.
+        num_train: train images.
+        num_val: val images.
+    """
+
+    pace: Pace
+    num_train: int
+    num_val: int
+
+    def side_by_side(self, epochs: int, trials: int) -> tuple[int, float]:
+        """How many trials a sweep with `search.workers = "auto"` trains side by side, and seconds of an epoch then."""
+        share, epoch = self.share(epochs, trials), self.pace.epoch(self.num_train, self.num_val)
+        return share.workers, epoch * self.pace.slower.get(share.threads, 1.0)
+
+    def share(self, epochs: int, trials: int) -> Share:
+        """What a sweep with `search.workers = "auto"` chooses, as far as there is memory."""
+        slower = self.pace.slower
+        if len(slower) < 2:
+            return Share(1, next(iter(slower), 1))
+        speeds = Speeds({threads: 1 / (self.pace.train * factor) for threads, factor in slower.items()}, None)
+        return choose(Wanted("auto", "auto", max(slower), trials, epochs * self.num_train), speeds, None)
+
+
+def numbers_of_threads() -> list[int]:
+    """Numbers of CPU threads that a trial may have here, by how many are trained side by side; none with a GPU."""
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        return []
+    return Wanted("auto", "auto", most_threads(), MOST_TRIALS, images=0).to_measure
+
+
+SideBySide = Callable[[int, int], tuple[int, float]]
+"""(epochs, trials) -> how many trials are trained side by side, and seconds of an epoch of each."""
 
 
 def plan(
-    budget: float, epoch_seconds: float, wanted_epochs: int, wanted_trials: int = 8, *, decode_seconds: float = 0.0
+    budget: float, side_by_side: SideBySide, wanted_epochs: int, wanted_trials: int = 8, *, decode_seconds: float = 0.0
 ) -> Plan:
     """The plan that comes nearest to the wanted numbers of epochs and of trials, both in the same proportion.
 
@@ -39,19 +88,20 @@ def plan(
 
     Args:
         budget: seconds for the whole sweep.
-        epoch_seconds: of one epoch, validation included.
+        side_by_side: how fast trials are trained.
         wanted_epochs: of each trial; more of them gain little.
         wanted_trials: more of them gain little.
         decode_seconds: that the sweep needs to decode the images before its first trial.
     """
     plans = [
-        Plan(epochs, trials, seconds, min(epochs / wanted_epochs, trials / wanted_trials))
+        Plan(epochs, trials, seconds, min(epochs / wanted_epochs, trials / wanted_trials), workers)
         for epochs in range(1, round(2.5 * wanted_epochs) + 1)
         for trials in range(1, MOST_TRIALS + 1)
-        if (seconds := decode_seconds + _seconds(epochs, trials, epoch_seconds)) <= budget
+        for workers, epoch_seconds in [side_by_side(epochs, trials)]
+        if (seconds := decode_seconds + _seconds(epochs, trials, workers, epoch_seconds)) <= budget
     ]
     if not plans:
-        return Plan(1, 1, decode_seconds + _seconds(1, 1, epoch_seconds), 0.0)
+        return Plan(1, 1, decode_seconds + _seconds(1, 1, 1, side_by_side(1, 1)[1]), 0.0)
     return max(plans, key=lambda each: (each.fulfilment, each.seconds))
 
 
@@ -60,19 +110,24 @@ def in_words(of: Plan) -> str:
     return f"{counted(of.trials, 'trial')} of {counted(of.epochs, 'epoch')}"
 
 
-def _seconds(epochs: int, trials: int, epoch_seconds: float) -> float:
-    return SWEEP_SECONDS + trials * (TRIAL_SECONDS + epochs * epoch_seconds)
+def _seconds(epochs: int, trials: int, workers: int, epoch_seconds: float) -> float:
+    start = START_SECONDS if workers > 1 else 0.0
+    return SWEEP_SECONDS + start + math.ceil(trials / workers) * (TRIAL_SECONDS + epochs * epoch_seconds)
 
 
 def arithmetic(of: Plan, pace: Pace, num_train: int, num_val: int, decode_seconds: float) -> str:
     """The plan's arithmetic in two sentences."""
     decoding = f", and about {_short(decode_seconds)} for decoding the images" if decode_seconds else ""
-    epoch = pace.epoch(num_train, num_val)
+    training = Training(pace, num_train, num_val)
+    share, (_, epoch) = training.share(of.epochs, of.trials), training.side_by_side(of.epochs, of.trials)
+    speed = pace.epoch(num_train, num_val) / epoch / pace.train
+    of_each = f" of a trial with {counted(share.threads, 'thread')}" if of.workers > 1 else ""
+    several = f", {of.workers} trials side by side" if of.workers > 1 else ""
     return (
-        f"measured on {pace.device}: {1 / pace.train:.0f} train images/s, so an epoch of {num_train:,} train and "
-        f"{num_val:,} val images takes {_short(epoch)}; {of.trials} x {of.epochs} epochs, and {TRIAL_SECONDS:.0f} s "
-        f"for each trial and {SWEEP_SECONDS:.0f} s for the sweep beside them{decoding}, make {_short(of.seconds)}. "
-        "search.confirm, which is off, would take time beyond that"
+        f"measured on {pace.device}: {speed:.0f} train images/s{of_each}, so an epoch of {num_train:,} train and "
+        f"{num_val:,} val images takes {_short(epoch)}; {of.trials} x {of.epochs} epochs{several}, and "
+        f"{TRIAL_SECONDS:.0f} s for each trial and {SWEEP_SECONDS:.0f} s for the sweep beside them{decoding}, make "
+        f"{_short(of.seconds)}. search.confirm, which is off, would take time beyond that"
     )
 
 

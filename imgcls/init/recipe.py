@@ -9,7 +9,7 @@ from typing import Any
 
 from imgcls.config.keys import Experiment
 from imgcls.errors import InputError
-from imgcls.init.budget import Plan, plan
+from imgcls.init.budget import Plan, Training, numbers_of_threads, plan
 from imgcls.init.headers import Headers
 from imgcls.init.look import Found
 from imgcls.models.network import Listed
@@ -64,7 +64,8 @@ class Recipe:
 
     def plan(self, budget: float, num_train: int, num_val: int, decode_seconds: float = 0.0) -> Plan:
         """The sweep that fits into the budget, in seconds; `decode_seconds` of it pass before the first trial."""
-        return plan(budget, self.pace.epoch(num_train, num_val), self.wanted_epochs, decode_seconds=decode_seconds)
+        of = Training(self.pace, num_train, num_val)
+        return plan(budget, of.side_by_side, self.wanted_epochs, decode_seconds=decode_seconds)
 
 
 def choose_recipe(found: Found, budget: float) -> Recipe:
@@ -195,7 +196,8 @@ def _at_best_size(found: Found, budget: float, of: _Values, sides: Sequence[int]
 
 
 def _has_time(pace: Pace, found: Found, budget: float, of: _Values) -> bool:
-    return plan(budget, pace.epoch(found.num_train, found.num_val), of.wanted_epochs).fulfilment >= ENOUGH
+    training = Training(pace, found.num_train, found.num_val)
+    return plan(budget, training.side_by_side, of.wanted_epochs).fulfilment >= ENOUGH
 
 
 def _why_side(chosen: int, sides: Sequence[int], shorter_side: int, *, is_pretrained: bool, has_time: bool) -> str:
@@ -234,7 +236,7 @@ def _measured(found: Found, of: _Values, side: int, why: str) -> Recipe:
     experiment = Experiment(name="pace").replace(values)
     log.info("timing a few steps of %s at %d px", values["model.name"], side)
     channels = 1 if experiment.data.channels == 1 else 3
-    pace = measured_pace(experiment, len(found.source.class_names), channels)
+    pace = measured_pace(experiment, len(found.source.class_names), channels, numbers_of_threads())
     return Recipe(values, reasons, pace, of.wanted_epochs, of.lr)
 
 

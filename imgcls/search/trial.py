@@ -26,7 +26,7 @@ from imgcls.tracking.store import Tracker
 from imgcls.training.epoch import EPOCH_METRICS, EpochResult
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """A run that an engine trains, in whatever process.
 

@@ -1,9 +1,11 @@
 """How long a step takes here: a few real steps of a network on this machine, timed."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 
 from imgcls.config.keys import Experiment
 from imgcls.data.augment import Augment, Normalise
@@ -29,11 +31,13 @@ class Pace:
         train: seconds for one image of a training step.
         val: seconds for one image of validation.
         device: where, as the record has it.
+        slower: number of CPU threads -> how many times longer all of it takes than with the fastest number.
     """
 
     train: float
     val: float
     device: str
+    slower: Mapping[int, float] = field(default_factory=dict)
 
     def epoch(self, num_train: int, num_val: int) -> float:
         """Seconds of an epoch, validation included."""
@@ -42,11 +46,17 @@ class Pace:
     def at(self, side: int, measured: int) -> "Pace":
         """About the pace at another side of the images, in pixels: time grows with the area."""
         factor = (side / measured) ** 2
-        return Pace(self.train * factor, self.val * factor, self.device)
+        return replace(self, train=self.train * factor, val=self.val * factor)
 
 
-def measured_pace(experiment: Experiment, num_classes: int, channels: int) -> Pace:
+def measured_pace(experiment: Experiment, num_classes: int, channels: int, threads: Sequence[int] = ()) -> Pace:
     """Measures the pace with real steps (loader, augmentation, network, optimizer) on images of random pixels.
+
+    Args:
+        experiment: whose network it is.
+        num_classes: of the images.
+        channels: of the images.
+        threads: numbers of CPU threads that are compared; by default the one that the experiment's device has.
 
     Raises:
         InputError: the network does not take images of this size.
@@ -70,13 +80,16 @@ def measured_pace(experiment: Experiment, num_classes: int, channels: int) -> Pa
             normalise=Normalise((0.5,) * channels, (0.25,) * channels, where), num_classes=num_classes,
             class_weights=None, device=device,
         )  # fmt: skip
-        state, threads = TrainState.start(model, config, device), device.threads
-        steps = timed_steps(task, state, [threads], most_steps=num_steps - 1, most_seconds=MOST_SECONDS)[threads]
+        state, numbers = TrainState.start(model, config, device), threads or [device.threads]
+        steps = timed_steps(task, state, numbers, most_steps=num_steps - 1, most_seconds=MOST_SECONDS)
+        fastest = {number: min(each) for number, each in steps.items()}  # which other programs slowed down least
+        step = min(fastest.values())
+        torch.set_num_threads(min(fastest, key=lambda number: fastest[number]))
         begun = time.perf_counter()
         predict(state.model, task.val, task.normalise, device)
         ended = time.perf_counter()
-        step = min(steps)  # the fastest step, which other programs slowed down least
-        return Pace(step / config.batch_size, (ended - begun) / config.batch_size, str(device))
+        slower = {number: seconds / step for number, seconds in fastest.items()}
+        return Pace(step / config.batch_size, (ended - begun) / config.batch_size, str(device), slower)
 
 
 def _num_steps(batch_size: int, side: int) -> int:
