@@ -169,6 +169,22 @@ def test_workers_that_draw_at_once_draw_apart():
     assert nearest(known) > 3 * nearest(blind)
 
 
+@pytest.mark.parametrize("sampler", ["qmc", "random"])
+def test_these_draw_the_same_whatever_has_become_of_the_trials_before(sampler):
+    """As where several workers train them, and any may end first; in a space of lists, so that draws repeat others."""
+    experiment = searching({"model.depth": [10, 18, 34], "train.warmup_epochs": [0, 1, 2]}, trials=12)
+    states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    expected = [trial.params for trial in drawn(experiment, sampler, 8, score=lambda _: 0.5)]
+    assert len({tuple(values.items()) for values in expected}) == 8
+    trials = []
+    for number in range(8):
+        values = drawn_values(experiment, sampler, trials)
+        state = states[number % len(states)]
+        value = 0.1 * number if state == TrialState.COMPLETE else None
+        trials.append(trial_of(experiment, values, number, state=state, value=value))
+    assert [trial.params for trial in trials] == expected
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_study_that_was_killed_draws_what_one_that_was_not_draws(sampler, tmp_path):
     """On real journals; each sitting is another object, and the kills fall between any two steps of a trial."""
