@@ -54,21 +54,24 @@ class Door:
             listener, self._listener = self._listener, None
             for one in (listener, *self._open):
                 with contextlib.suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
-                one.close()
+                    one.shutdown(socket.SHUT_RDWR)  # which ends the threads that wait for it
             self._open = []
 
     def _let_in(self, listener):
-        with contextlib.suppress(OSError):  # it was closed
+        with listener, contextlib.suppress(OSError):  # the door was closed
             while True:
                 guest, _ = listener.accept()
-                host = socket.create_connection(("127.0.0.1", self._target))
+                try:
+                    host = socket.create_connection(("127.0.0.1", self._target))
+                except OSError:  # the server is not there yet
+                    guest.close()
+                    continue
                 self._open += [guest, host]
                 for pair in ((guest, host), (host, guest)):
                     threading.Thread(target=self._carry, args=pair, daemon=True).start()
 
     def _carry(self, source, target):
-        with contextlib.suppress(OSError):
+        with source, contextlib.suppress(OSError):
             while content := source.recv(1 << 16):
                 target.sendall(content)
             target.shutdown(socket.SHUT_WR)
@@ -273,7 +276,7 @@ def test_opening_a_run_waits_for_the_server_and_says_so(server, tracker, caplog)
     outbox = tracker._client.outbox
 
     def come_back():
-        until(lambda: any("waits" in record.getMessage() for record in caplog.records), seconds=60)
+        until(lambda: any("waits: the" in record.getMessage() for record in caplog.records), seconds=60)
         server.start()
 
     helper = threading.Thread(target=come_back)
