@@ -7,6 +7,7 @@ from scipy.stats import qmc
 
 from benchmarks.replay.curves import Curves, ratio
 from benchmarks.replay.methods import Imgcls, PlainOptuna
+from benchmarks.replay.page import markdown
 from benchmarks.replay.search import Found, Replay, one_by_one, paused
 from benchmarks.replay.tables import TABLES
 from benchmarks.replay.world import World
@@ -98,6 +99,24 @@ def test_methods_draw_the_same_again_and_begin_with_what_is_given():
         assert runs[0] == runs[1]
 
 
+def test_what_is_planned_comes_after_what_is_given():
+    replay = Replay(world(rising(*np.linspace(0.3, 0.9, 20))), 1, 7)
+    planned = TABLES["digits"].configurations[40:42]
+    steps = Imgcls()(replay, 3, planned=planned)
+    for _ in range(6):
+        next(steps)
+    assert [trial.values for trial in replay.trials[:3]] == [replay.world.values[7], *planned]
+
+
+def test_where_plain_optuna_does_not_come_to_its_own_regret_again_all_of_its_seconds_count():
+    seconds = np.linspace(0, 30, 31)
+    luckless = [Found(float(n), n, 0.1 if n == 20 else 0.5) for n in range(1, 31)]
+    optuna = Curves(seconds, np.full((3, 31), 0.5), np.full(3, 0.1))
+    ours = Curves.of([[Found(6.0, 3, 0.1)]] * 3, seconds, [0.9] * 3)
+    assert Curves.of([luckless] * 3, seconds, [0.9] * 3).reference.tolist() == [0.1] * 3
+    assert ratio(ours, optuna).value == 6 / 30
+
+
 def test_the_ratio_of_seconds_to_the_reference_regret():
     """Optuna is at its regret of trial 20 after 20 s; a search that is there after 5 s has the ratio 1/4."""
     slow = [Found(float(n), n, 0.5 if n < 20 else 0.1) for n in range(1, 31)]
@@ -109,3 +128,14 @@ def test_the_ratio_of_seconds_to_the_reference_regret():
     assert ratio(ours, optuna).value == ratio(ours, optuna).low == 0.25
     never = Curves.of([[Found(1.0, 1, 0.5)]] * 3, seconds, [0.9] * 3)
     assert ratio(never, optuna).value == float("inf")
+
+
+def test_the_table_of_the_page():
+    found = {"ratio": 0.5, "interval": [0.25, None], "training_seconds": 2.0}
+    curve = {"seconds": [0.0, 5.0, 10.0, 15.0], "regret": [0.5, 0.2, 0.1, 0.05]}
+    never = {"ratio": None, "interval": [1.5, None]}
+    text = markdown({"digits": {"ours": found | curve, "theirs": found | curve | never}})
+    assert text.splitlines()[2:] == [
+        "| ours | 0.50 (0.25 to never) | 10.00 |",
+        "| theirs | never (1.50 to never) | 10.00 |",
+    ]

@@ -102,10 +102,10 @@ def value_at(options: Any, share: float) -> Any:
 _COMMON = {"train.threads": 1, "train.device": "cpu", "train.batch_size": 64}
 
 
-def _space(depths: list[int], augmentation: Space) -> Space:
-    """The space of a table: the same wide ranges, its own depths and augmentation. The order of keys counts."""
+def _space(depths: list[int], augmentation: Space, *, lr: tuple[float, float] = (3e-4, 3e-2)) -> Space:
+    """The space of a table: wide ranges, its own depths and augmentation. The order of keys counts."""
     return {
-        "train.lr": {"low": 3e-4, "high": 3e-2, "log": True},
+        "train.lr": {"low": lr[0], "high": lr[1], "log": True},
         "train.warmup_epochs": {"low": 0, "high": 4},
         "model.depth": depths,
         "train.weight_decay": {"low": 1e-3, "high": 0.3, "log": True},
@@ -139,12 +139,12 @@ TABLES = {
         Table(
             "solar",
             {
-                **_COMMON, "data.source": "elpv", "data.image_size": 64, "model.name": "resnet", "model.width": 16,
+                **_COMMON, "data.source": "elpv", "data.image_size": 64, "model.name": "resnet", "model.width": 8,
                 "model.stem": "standard", "augment.random_resized_crop": [0.9, 1.0], "augment.vertical_flip": True,
-                "augment.quarter_turns": True, "train.batch_size": 32, "train.epochs": 20,
+                "augment.quarter_turns": True, "train.batch_size": 32, "train.epochs": 12,
                 "train.label_smoothing": 0.0,
             },
-            _space([10, 18], {"augment.mixup": {"low": 0.0, "high": 0.4}}),
+            _space([10, 18], {"augment.mixup": {"low": 0.0, "high": 0.4}}, lr=(1e-5, 1e-1)),
             num_configurations=48, num_seeds=3,
         ),
     )
