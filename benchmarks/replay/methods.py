@@ -104,7 +104,6 @@ METHODS: dict[str, Method] = {
     OPTUNA: PlainOptuna(),
     RANDOM: RandomSearch(),
     DEFAULT: Imgcls(),
-    "imgcls, warm start": WarmStart(),
     **{
         f"{sampler}, {pruner}": Imgcls(sampler, pruner)
         for pruner in ("none", "median", "hyperband", "halving")
@@ -114,6 +113,7 @@ METHODS: dict[str, Method] = {
     "tpe, halving, 10 fill the space first": Imgcls("tpe", "halving", start=10),
     "tpe, halving, a third goes on": Imgcls("tpe", "halving", factor=3),
     "tpe, halving, a half goes on": Imgcls("tpe", "halving", factor=2),
+    "imgcls, warm start from another table": WarmStart(),
 }
 
 SLOW = tuple(name for name, method in METHODS.items() if isinstance(method, Imgcls) and method.sampler == "gp")
