@@ -8,6 +8,7 @@ import torch
 
 from imgcls.runs.threads import Speeds
 from imgcls.search.budget import START_SECONDS
+from imgcls.search.halving import Rungs
 from imgcls.search.workers import Share, Wanted, choose
 from imgcls.text import counted, duration
 from imgcls.training.device import most_threads
@@ -16,8 +17,8 @@ from imgcls.training.measured_pace import Pace
 SWEEP_SECONDS, TRIAL_SECONDS = 20.0, 4.0
 """Seconds that a sweep takes beside its trials, and a trial beside its epochs: start, record, figures, report."""
 
-MOST_TRIALS = 20
-"""Number of trials beyond which a search of two or three keys gains little."""
+WANTED_TRIALS, MOST_TRIALS = 20, 40
+"""Trials that a search of two or three keys wants, and beyond which it gains little; a quarter is trained whole."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Plan:
     Attributes:
         epochs: of each trial.
         trials: number of them.
-        seconds: that all of it takes if no trial is pruned.
+        seconds: that all of it takes.
         fulfilment: 1 where trials and epochs are as many as one would like; less in proportion.
         workers: trials that are trained side by side.
     """
@@ -79,8 +80,9 @@ SideBySide = Callable[[int, int], tuple[int, float]]
 
 
 def plan(
-    budget: float, side_by_side: SideBySide, wanted_epochs: int, wanted_trials: int = 8, *, decode_seconds: float = 0.0
-) -> Plan:
+    budget: float, side_by_side: SideBySide, wanted_epochs: int, wanted_trials: int = WANTED_TRIALS, *,
+    decode_seconds: float = 0.0,
+) -> Plan:  # fmt: skip
     """The plan that comes nearest to the wanted numbers of epochs and of trials, both in the same proportion.
 
     If there is time for more than the wanted numbers, it has up to two and a half times as many epochs. If there is no
@@ -112,7 +114,17 @@ def in_words(of: Plan) -> str:
 
 def _seconds(epochs: int, trials: int, workers: int, epoch_seconds: float) -> float:
     start = START_SECONDS if workers > 1 else 0.0
-    return SWEEP_SECONDS + start + math.ceil(trials / workers) * (TRIAL_SECONDS + epochs * epoch_seconds)
+    of_one = max(epochs, _epochs_in_all(epochs, trials) / workers)  # no worker trains less than the winner
+    return SWEEP_SECONDS + start + math.ceil(trials / workers) * TRIAL_SECONDS + of_one * epoch_seconds
+
+
+def _epochs_in_all(epochs: int, trials: int) -> float:
+    """Epochs of a sweep whose trials pause, as they do by default, after a quarter of their epochs at the latest."""
+    return _rungs(epochs).num_epochs(trials)
+
+
+def _rungs(epochs: int) -> Rungs:
+    return Rungs.of(Rungs.latest_first(epochs), epochs)
 
 
 def arithmetic(of: Plan, pace: Pace, num_train: int, num_val: int, decode_seconds: float) -> str:
@@ -123,9 +135,12 @@ def arithmetic(of: Plan, pace: Pace, num_train: int, num_val: int, decode_second
     speed = pace.epoch(num_train, num_val) / epoch / pace.train
     of_each = f" of a trial with {counted(share.threads, 'thread')}" if of.workers > 1 else ""
     several = f", {of.workers} trials side by side" if of.workers > 1 else ""
+    pause, *later = _rungs(of.epochs).epochs
+    some = f", of which about a quarter goes on after epoch {pause}" if later and of.trials > 1 else ""
     return (
         f"measured on {pace.device}: {speed:.0f} train images/s{of_each}, so an epoch of {num_train:,} train and "
-        f"{num_val:,} val images takes {_short(epoch)}; {of.trials} x {of.epochs} epochs{several}, and "
+        f"{num_val:,} val images takes {_short(epoch)}; {in_words(of)}{some}, make "
+        f"{_epochs_in_all(of.epochs, of.trials):.0f} epochs{several}. These and "
         f"{TRIAL_SECONDS:.0f} s for each trial and {SWEEP_SECONDS:.0f} s for the sweep beside them{decoding}, make "
         f"{_short(of.seconds)}. search.confirm, which is off, would take time beyond that"
     )
