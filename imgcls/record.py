@@ -136,7 +136,9 @@ class Tag:
     NO_GRAD_CAM = _tag("imgcls.no_grad_cam", TRAINED, "why a run with figures of val has no `figures/val_grad_cam.png`")
 
     ENDED_EARLY = _tag(
-        "imgcls.ended_early", ("trial",), "`3 of 30 epochs`, or folds: its sweep's budget was over, and it won"
+        "imgcls.ended_early",
+        ("trial",),
+        "how much was trained, such as `3 of 30 epochs` or `2 of 5 folds`, where a budget ended it",
     )
     NUM_FOLDS = _tag("imgcls.num_folds", ("trial",), "folds that have run, where it ended early; absent: all of them")
     BUDGET = _tag("imgcls.budget", SWEEP, "seconds that its latest sitting had in all; absent without a budget")
@@ -165,7 +167,7 @@ class Tag:
     COMPARED_AFTER = _tag(
         "imgcls.compared_after",
         SWEEP,
-        "where trials pause: after what the importances compare them, such as `epoch 3` or `fold 1`",
+        "epoch or fold after which importances compare the trials, such as `epoch 3`; absent where trials do not pause",
     )
     CONFIRMED_RUN_ID = _tag("imgcls.confirmed_run_id", SWEEP, "run id of the winner of the latest confirmation")
     CONFIRMED_TRIALS = _tag("imgcls.confirmed_trials", SWEEP, "trials that it compared, the best first, with commas")

@@ -159,7 +159,7 @@ _while_starting = threading.RLock()
 
 
 def kill_all() -> None:
-    """Kills all processes and waits for none, as a signal's handler has to: it may have interrupted who waits.
+    """Kills all processes without waiting: it runs in a signal handler, which may have interrupted a wait.
 
     Nothing more is started.
     """

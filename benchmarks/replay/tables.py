@@ -5,7 +5,9 @@
 Each run is kept in benchmarks/replay/TABLE.json.gz as soon as it ends, so the same command goes on where it stopped.
 The seconds are those of a single thread on the CPU, so other work on the machine makes little difference to them. Of
 the digits 337 images are for training: with all of them several configurations have no error on val, and no search can
-tell them apart.
+tell them apart. The space of the solar cells was widened after a first look, for the same reason: with rates from 3e-4
+to 3e-2, width 16 and 20 epochs, all 48 configurations ended between 0.81 and 0.84, and two seeds hardly agreed on their
+order (rank correlation 0.2).
 """
 
 from __future__ import annotations
@@ -80,10 +82,17 @@ class Table:
         return Experiment(name=self.name).replace({**self.base, **values, **search, "train.seed": seed})
 
     def read(self) -> dict[str, Any]:
-        """What was recorded until now."""
+        """What was recorded until now.
+
+        Raises:
+            ValueError: of another experiment, or in another search space.
+        """
+        given: dict[str, Any] = json.loads(json.dumps({"base": dict(self.base), "space": dict(self.space)}))
         if not self.path.exists():
-            return {"table": self.name, "base": dict(self.base), "space": dict(self.space), "runs": []}
+            return {"table": self.name, **given, "runs": []}
         read: dict[str, Any] = json.loads(gzip.decompress(self.path.read_bytes()))
+        if {key: read[key] for key in given} != given:
+            raise ValueError(f"{self.path} was recorded with another base or search space; delete it to record again")
         return read
 
 

@@ -168,7 +168,7 @@ class AugmentConfig(Section):
     """Alpha of cutmix's Beta(alpha, alpha) (Yun et al. 2019, arXiv 1905.04899). With mixup: half the batches each."""
 
     def of_stored_images(self) -> AugmentConfig:
-        """What decides how the train images are stored; the other keys change a batch at a time."""
+        """The keys that decide how train images are stored; the others change each batch."""
         return AugmentConfig(random_resized_crop=self.random_resized_crop)
 
 

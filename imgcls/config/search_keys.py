@@ -37,13 +37,13 @@ class SearchConfig(Section):
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Trials side by side on this machine, which share its threads; `auto`: as many as end the sweep soonest."""
     sampler: Literal["auto", "gp", "tpe", "random", "qmc", "cmaes", "grid"] = "auto"
-    """Who proposes the next values; `auto` decides by trials and space; `cmaes` learns of ranges, not of lists."""
+    """Who proposes the next values; `auto` decides by pruner, trials and space; `cmaes` learns of ranges, not of lists."""
     warm_start: str = "off"
     """Earlier sweep whose best configurations come first: `off`, `auto` (one that fits) or the id of a sweep."""
     pruner: Literal["median", "hyperband", "halving", "wilcoxon", "none"] = "halving"
     """Who stops a trial that looks hopeless. `halving` pauses trials; `wilcoxon` is the default with `data.folds`."""
     pruner_warmup_epochs: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
-    """Epochs before any judgement; `auto`: one more than the longest warm-up, with `halving` a quarter at the most."""
+    """Epochs before any judgement; `auto`: one more than the longest warm-up, or with `halving` a quarter of all."""
     max_paused: int = Field(default=50, ge=1)
     """`halving`: paused trials that keep their checkpoints; of more, the worst ones of the lowest rung are pruned."""
     keep_pruned: bool = False

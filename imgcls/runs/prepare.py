@@ -220,7 +220,7 @@ def cached_dataset(
 ) -> tuple[Dataset, tuple[str, ...]]:
     """Prepares the images of an experiment, and their warnings; trials that share their data load it once.
 
-    Give it of the augmentation what concerns the stored images, so that trials may differ in all else.
+    Pass `augment.of_stored_images()`, so that trials that differ in other augmentation keys share the images.
     """
     with held_warnings() as warnings, waiting(f"reading the images of {data.path or data.source}"):
         dataset = load_dataset(data, augment, project, squares)

@@ -1,4 +1,4 @@
-"""Which params of an experiment matter: those that its network and its augmentation use, and those that a run has."""
+"""Which params of an experiment its network and augmentation use, and which of them say what a run trains."""
 
 import json
 from collections.abc import Iterable, Mapping

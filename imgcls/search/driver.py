@@ -132,10 +132,10 @@ class Driver:
         if not self._study.promotion or len(place.rungs().epochs) > 1:
             return
         why = (
-            f"{place.num_folds} folds; it pauses trials in {math.ceil(FACTOR)} folds or more"
+            f"{place.num_folds} folds; set data.folds = {math.ceil(FACTOR)} or more"
             if place.num_folds
-            else f"{place.num_epochs} epochs, because it judges none before epoch {place.pruner_warmup}; it pauses "
-            f"trials of {math.ceil(FACTOR * max(1, place.pruner_warmup))} epochs or more"
+            else f"{place.num_epochs} epochs, because it judges none before epoch {place.pruner_warmup}; set "
+            f"train.epochs = {math.ceil(FACTOR * max(1, place.pruner_warmup))} or more"
         )
         level = logging.WARNING if "pruner" in self._study.experiment.search.model_fields_set else logging.INFO
         log.log(level, 'search.pruner = "halving" pauses no trial of %s', why)

@@ -176,15 +176,17 @@ def _near_an_end(key: SearchedKey) -> str:
 def importance_words(importances: Importances, after: str) -> tuple[str, ...]:
     """Importances as a sentence and a table, the most important key first; nothing where there are none.
 
-    `after` says where trials pause after what they are compared, such as `epoch 3`.
+    Args:
+        importances: of the keys.
+        after: the epoch or fold after which the trials are compared, such as `epoch 3`; "" if they do not pause.
     """
     if not importances:
         return ()
     ordered = sorted(importances.items(), key=lambda item: -item[1][0])
-    when = f" after {after}, where all trials can be compared," if after else ""
+    compared = f"The trials are compared by their scores up to {after}, which all of them have. " if after else ""
     return (
-        f"How much of the metric's variation{when} each key explains, as estimated from these trials alone, with the "
-        "range of the estimate in nine of ten resamples of them:",
+        f"{compared}How much of the metric's variation each key explains, as estimated from these trials alone, with "
+        "the range of the estimate in nine of ten resamples of them:",
         markdown_table(
             ("key", "importance", "in 90% of resamples"),
             [(key, f"{share:.0%}", f"{range_.low:.0%} to {range_.high:.0%}") for key, (share, range_) in ordered],
@@ -195,7 +197,7 @@ def importance_words(importances: Importances, after: str) -> tuple[str, ...]:
 def _mattered(of: SearchFacts) -> Iterator[Block]:
     if not of.importances:
         if after := of.sweep.compared_after:
-            yield f"This needs {MIN_TRIALS} trials that came to {after}, and fewer did."
+            yield f"This needs {MIN_TRIALS} trials that came to {after}, and fewer did. Raise search.trials."
         else:
             yield (
                 f"This needs {MIN_TRIALS} completed trials, and {len(of.completed)} "

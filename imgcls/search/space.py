@@ -339,13 +339,14 @@ def _table(key: str) -> str:
 def pruner_warmup_of(resolved: Experiment) -> int:
     """The epochs of every trial that the pruner does not judge: the search space's longest warm-up, or more.
 
-    Pause and promote may judge sooner, as no trial ends by it: by default after a quarter of the epochs at the latest.
+    Pause and promote takes a quarter of the epochs by default, and may judge before a warm-up is over: no trial ends by
+    it.
     """
     warmups = resolved.search.space.get(WARMUP, (resolved.train.warmup_epochs,))
     longest = _longest(warmups)
     asked, pauses = resolved.search.pruner_warmup_epochs, resolved.search.pruner == "halving"
     if asked == "auto":
-        return min(longest + 1, Rungs.latest_first(resolved.train.last_epoch)) if pauses else longest + 1
+        return Rungs.latest_first(resolved.train.last_epoch) if pauses else longest + 1
     if asked < longest and not pauses:
         raise ConfigError(
             f"search.pruner_warmup_epochs = {asked} would judge trials whose warm-up of up to {longest} epochs "

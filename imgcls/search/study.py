@@ -84,6 +84,11 @@ class StudyPlace:
         return Rungs.of(1, self.num_folds) if self.num_folds else Rungs.of(self.pruner_warmup, self.num_epochs)
 
     @property
+    def step(self) -> str:
+        """What a trial reports a value after: an `epoch`, or a `fold`."""
+        return "fold" if self.num_folds else "epoch"
+
+    @property
     def num_reports(self) -> int:
         """Values that a trial reports which is trained to its end: one after each epoch, or after each fold."""
         return self.num_folds or self.num_epochs
@@ -180,6 +185,11 @@ class SweepStudy:
     def num_epochs(self, number: int) -> int:
         """Epochs that a trial has completed; with folds, those of whole folds."""
         return len(reported_steps(self.optuna, number)) * self.place.epochs_a_report
+
+    def last_step(self, number: int) -> str:
+        """What a trial has completed, such as `epoch 3` or `fold 1`; "" before its first."""
+        num_steps = len(reported_steps(self.optuna, number))
+        return f"{self.place.step} {num_steps}" if num_steps else ""
 
     def running(self) -> list[int]:
         """Numbers of the trials that have begun, have not ended and are not paused."""
@@ -281,6 +291,10 @@ class SweepStudy:
         """The epoch, or the fold, after which trials pause first; 0 where they do not."""
         epochs = self.place.rungs().epochs
         return epochs[0] if self.promotion and len(epochs) > 1 else 0
+
+    def first_rung_in_words(self) -> str:
+        """Such as `epoch 3` or `fold 1`; "" where trials do not pause."""
+        return f"{self.place.step} {rung}" if (rung := self.first_rung()) else ""
 
     # --- in Optuna's storage ---
 

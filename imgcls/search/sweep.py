@@ -298,11 +298,7 @@ class Sweep:
         sweep, best_trial = self.tracker.get(run.run_id), self.tracker.get(str(first["run_id"]))
         winner = self._confirmed_winner(sweep, best_trial) or best_trial
         metrics = {MetricName.NUM_TRIALS: float(study.num_ended())}
-        after = (
-            {Tag.COMPARED_AFTER: f"{'fold' if study.place.num_folds else 'epoch'} {rung}"}
-            if (rung := study.first_rung())
-            else {}
-        )
+        after = {Tag.COMPARED_AFTER: rung} if (rung := study.first_rung_in_words()) else {}
         log_winner(run, sweep, winner, best_trial, metrics, {Tag.NUM_TRIALS_WANTED: str(study.num_wanted()), **after})
         run.log_text(Artifact.LEADERBOARD, board.to_csv(index=False))
         compared = study.compared()

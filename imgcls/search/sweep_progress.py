@@ -62,8 +62,8 @@ class SweepProgress:
         """Shows a trial that begins or goes on: what it tries, and the best so far."""
         name, metric = trial_name(job.number, self._study.values(job.number)), self._study.experiment.search.metric
         best = f"; best so far: {metric} {best}" if (best := self._best()) else ""
-        epoch = self._study.num_epochs(job.number)
-        after = f"; it goes on after epoch {epoch}" if epoch else ""
+        step = self._study.last_step(job.number)
+        after = f"; it goes on after {step}" if step else ""
         tqdm.write(f"{name}{after}{best}", file=terminal.stderr())
 
     def on_trial(self, outcome: Outcome[TrialJob]) -> None:

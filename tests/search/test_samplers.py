@@ -12,6 +12,7 @@ from imgcls.config.keys import Experiment
 from imgcls.config.ranges import Range
 from imgcls.errors import ConfigError, InputError
 from imgcls.search import space as spaces
+from imgcls.search.optuna_internals import attach
 from imgcls.search.samplers import NUM_SPACE_FILLING, drawn_values, make_sampler, resolved_sampler
 from imgcls.search.study import StudyPlace, SweepStudy
 
@@ -185,14 +186,16 @@ def test_these_draw_the_same_whatever_has_become_of_the_trials_before(sampler):
     assert [trial.params for trial in trials] == expected
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_study_that_was_killed_draws_what_one_that_was_not_draws(sampler, tmp_path):
+@pytest.mark.parametrize(
+    ("sampler", "pruner"), [*((sampler, "none") for sampler in SAMPLERS), ("tpe", "halving"), ("gp", "halving")]
+)
+def test_a_study_that_was_killed_draws_what_one_that_was_not_draws(sampler, pruner, tmp_path):
     """On real journals; each sitting is another object, and the kills fall between any two steps of a trial."""
-    experiment = searching(FEW, sampler=sampler, pruner="none")
+    experiment = searching(FEW, sampler=sampler, pruner=pruner)
 
     def opened(name):
         return SweepStudy(
-            StudyPlace(tmp_path, name, "0" * 32, pruner_warmup=0, num_epochs=3), experiment, has_groups=False
+            StudyPlace(tmp_path, name, "0" * 32, pruner_warmup=1, num_epochs=4), experiment, has_groups=False
         )
 
     def sitting(name, kill=""):
@@ -200,7 +203,8 @@ def test_a_study_that_was_killed_draws_what_one_that_was_not_draws(sampler, tmp_
         study = opened(name)
         left = study.running()
         if kill == "planned" and not left:  # its values are in the study, and it has not begun
-            study.optuna.enqueue_trial(drawn_values(experiment, study.sampler, study._trials()))
+            first_rung = study.first_rung()
+            study.optuna.enqueue_trial(drawn_values(experiment, study.sampler, study._trials(), first_rung=first_rung))
             return None
         number = left[0] if left else study.ask()
         if kill == "begun":
@@ -208,6 +212,8 @@ def test_a_study_that_was_killed_draws_what_one_that_was_not_draws(sampler, tmp_
         values = study.values(number)
         if kill == "told its values":
             return None
+        for epoch in (1, 2, 3, 4):
+            attach(study.optuna, number).report(lr_of_one_percent(values) - 1 / epoch, epoch)
         study.optuna.tell(number, lr_of_one_percent(values))
         return values
 

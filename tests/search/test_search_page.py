@@ -70,7 +70,7 @@ def test_keys_stand_in_the_order_of_their_importance_and_a_tie_is_said():
 
 def test_where_trials_pause_importances_are_those_after_the_first_pause():
     text = markdown(*report(importances=IMPORTANCES, compared_after="epoch 3"))
-    assert "variation after epoch 3, where all trials can be compared, each key explains" in text
+    assert "The trials are compared by their scores up to epoch 3, which all of them have. How much" in text
     assert "This needs 20 trials that came to epoch 3, and fewer did." in markdown(*report(compared_after="epoch 3"))
 
 
