@@ -37,7 +37,7 @@ class SearchConfig(Section):
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Trials side by side on this machine, which share its threads; `auto`: as many as end the sweep soonest."""
     sampler: Literal["auto", "gp", "tpe", "random", "qmc", "cmaes", "grid"] = "auto"
-    """Who proposes the next values; `auto` decides by pruner, trials and space; `cmaes` learns of ranges, not of lists."""
+    """Who proposes the next values; `auto` decides by pruner, trials and space; `cmaes` learns of ranges alone."""
     warm_start: str = "off"
     """Earlier sweep whose best configurations come first: `off`, `auto` (one that fits) or the id of a sweep."""
     pruner: Literal["median", "hyperband", "halving", "wilcoxon", "none"] = "halving"
