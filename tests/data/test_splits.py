@@ -419,8 +419,7 @@ def photos(tmp_path, request):
     return tmp_path / "photos"
 
 
-@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
-@pytest.mark.parametrize("budget", ["1GB", "0"])
+@pytest.mark.parametrize(("fit", "budget"), [("crop", "1GB"), ("crop", "0"), ("pad", "0"), ("squash", "1GB")])
 def test_what_val_and_test_see_depends_on_the_data_table_alone(photos, fit, budget, monkeypatch):
     """Straight from the source, whatever train's crops are, and whether or not the cache has room."""
     monkeypatch.setenv("IMGCLS_CACHE_BYTES", budget)

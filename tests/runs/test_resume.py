@@ -64,10 +64,9 @@ def test_a_run_stopped_at_any_question_goes_on_to_the_same_bits(project, questio
 
 
 # torch's archive is written by native code, which makes an error of its own of a KeyboardInterrupt.
-@pytest.mark.parametrize("write", [2, 9])
-def test_a_second_signal_while_a_checkpoint_is_written_is_no_failure(project, monkeypatch, write):
+def test_a_second_signal_while_a_checkpoint_is_written_is_no_failure(project, monkeypatch):
     whole = project.trained().run_id
-    insist_while_saving(monkeypatch, call=3, write=write)
+    insist_while_saving(monkeypatch, call=3, write=2)
     with pytest.raises(KeyboardInterrupt), GracefulStop():
         project.train(fresh=True)
     monkeypatch.undo()
@@ -182,20 +181,32 @@ def test_the_threads_of_the_beginning_are_kept(project):
     assert torch.get_num_threads() == 1
 
 
-@pytest.mark.slow
-def test_another_experiment_and_a_fresh_start_take_nothing_up(project):
+@pytest.fixture(scope="module")
+def kept(make_project):
+    """A project with a run that stopped in its second epoch of three."""
+    made = make_project()
     with pytest.raises(Interrupted), StopAfter(7):
-        project.train()
-    stopped = project.runs(kind="train")[-1].run_id
+        made.train()
+    return made
+
+
+@pytest.fixture
+def stopped(kept, project):
+    """The same run in a copy of the project, which is `project`."""
+    project.become(kept)
+    return project.runs(kind="train")[-1]
+
+
+@pytest.mark.slow
+def test_another_experiment_and_a_fresh_start_take_nothing_up(project, stopped):
+    stopped = stopped.run_id
     assert project.train("train.lr=1e-2").run_id != stopped
     assert project.train(fresh=True).run_id != stopped
     assert project.train().run_id != stopped, "the newest run of this work was completed"
 
 
-def test_a_damaged_checkpoint_is_named_and_a_new_run_begins(project, caplog):
-    with pytest.raises(Interrupted), StopAfter(7):
-        project.train()
-    stopped = project.runs(kind="train")[-1].run_id
+def test_a_damaged_checkpoint_is_named_and_a_new_run_begins(project, stopped, caplog):
+    stopped = stopped.run_id
     with project.tracker.fetch(stopped, Artifact.LAST) as path:
         path.write_bytes(path.read_bytes()[:-100])
     done = project.train()
@@ -231,20 +242,16 @@ def test_the_runs_of_another_machine_are_closed_when_its_heart_has_stopped(proje
         pass
 
 
-def test_completed_epochs_without_a_checkpoint_are_not_trained_into_the_same_run(project, caplog):
-    with pytest.raises(Interrupted), StopAfter(7):
-        project.train()
-    stopped = project.runs(kind="train")[-1].run_id
+def test_completed_epochs_without_a_checkpoint_are_not_trained_into_the_same_run(project, stopped, caplog):
+    stopped = stopped.run_id
     with project.tracker.fetch(stopped, Artifact.LAST) as path:
         path.unlink()
     assert project.train().run_id != stopped
     assert f"run {stopped} has completed epochs and no {Artifact.LAST}; a new run begins" in caplog.text
 
 
-def test_a_checkpoint_of_another_shape_is_not_forced_in(project, caplog):
-    with pytest.raises(Interrupted), StopAfter(7):
-        project.train()
-    stopped = project.runs(kind="train")[-1].run_id
+def test_a_checkpoint_of_another_shape_is_not_forced_in(project, stopped, caplog):
+    stopped = stopped.run_id
     with project.tracker.fetch(stopped, Artifact.LAST) as path:
         content = torch.load(path, weights_only=True)
         del content["state"]["optimizer"]
@@ -320,11 +327,8 @@ def _kill(*_):
     raise KilledError
 
 
-def test_a_run_with_the_tags_of_an_earlier_version_goes_on(project):
+def test_a_run_with_the_tags_of_an_earlier_version_goes_on(project, stopped):
     """It had a tag for each thing that is said of the process, now in `imgcls.process`."""
-    with pytest.raises(Interrupted), StopAfter(7):
-        project.train()
-    stopped = project.runs(kind="train")[-1]
     for key, value in json.loads(stopped.tags["imgcls.process"]).items():
         text = json.dumps(value) if isinstance(value, dict) else str(value)
         project.client.set_tag(stopped.run_id, f"imgcls.{key}", text)

@@ -117,15 +117,6 @@ def test_typed_again_after_a_trial_and_after_a_stop_it_goes_on_and_equals_a_swee
     assert len(project.runs(kind="trial")) == 3
 
 
-def test_asked_for_what_is_there_already_it_trains_nothing(project, caplog):
-    first = sweep(project, *QUICK, "search.trials=1")
-    with caplog.at_level(logging.INFO):
-        again = sweep(project, *QUICK, "search.trials=1")
-    assert "1 of 1 trials have ended already" in caplog.messages
-    assert (again.run_id, again.best_run_id) == (first.run_id, first.best_run_id)
-    assert len(project.runs(kind="trial")) == 1
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("questions", [0, 40])  # a trial asks some 18 times
 def test_a_stopped_sweep_goes_on_with_the_same_trial_to_the_same_end(project, whole, questions):
@@ -267,7 +258,7 @@ def test_random_and_tpe_sweeps_are_functions_of_their_seed(project):
     assert rows[0][1:] != rows[1][1:]
 
 
-def test_what_auto_stands_for_is_recorded_and_stays(project, caplog):
+def test_what_auto_stands_for_is_recorded_and_stays_and_asked_again_a_sweep_trains_nothing(project, caplog):
     auto = ('search.sampler="auto"', 'search.pruner="median"')
     with caplog.at_level(logging.INFO):
         result = sweep(project, *QUICK, *auto, "search.trials=1")
@@ -275,6 +266,12 @@ def test_what_auto_stands_for_is_recorded_and_stays(project, caplog):
     assert project.client.get_run(result.run_id).data.params["search.sampler"] == "gp"
     later = Sweep(project.experiment(*QUICK, *auto, "search.trials=1000"), project.tracker)
     assert later.study(result.run_id).sampler == "gp"
+    # Asked for what is there already, it trains nothing.
+    with caplog.at_level(logging.INFO):
+        again = sweep(project, *QUICK, *auto, "search.trials=1")
+    assert "1 of 1 trials have ended already" in caplog.messages
+    assert (again.run_id, again.best_run_id) == (result.run_id, result.best_run_id)
+    assert len(project.runs(kind="trial")) == 1
 
 
 def test_pruned_trials_are_finished_and_never_win(project):
