@@ -252,7 +252,7 @@ def test_a_seed_tells_all_instants_and_they_reach_every_part():
 @pytest.mark.slow
 def test_several_workers_write_to_one_store(tmp_path):
     """`make torture` does it with eight and 200 trials."""
-    assert run_writers(tmp_path / "writers", 4, 24, print).differences == []
+    assert run_writers(tmp_path / "writers", 3, 18, print).differences == []
 
 
 @pytest.mark.slow
