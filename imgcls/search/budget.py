@@ -108,8 +108,8 @@ class SearchTime:
 
     def confirmation(self) -> tuple[int, int]:
         """Configurations and seeds of a confirmation that leaves the search enough time; (0, 0) for none."""
-        most = int(MOST_FOR_CONFIRMATION * self._for_training / self.training())
-        return fewer_confirmed(*self._asked, self.num_workers * most)
+        seconds = max(0.0, MOST_FOR_CONFIRMATION * self._for_training - self.start_seconds())
+        return fewer_confirmed(*self._asked, self.num_workers * int(seconds / self.training()))
 
     def confirming(self, top: int, seeds: int) -> float:
         """Seconds of a confirmation, whose runs are trained side by side as the trials are."""

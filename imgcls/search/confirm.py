@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from imgcls.errors import InputError
@@ -42,6 +43,9 @@ from imgcls.tracking.store import Tracker
 
 log = logging.getLogger(__name__)
 
+OF_THE_MACHINE = ("train.threads", "train.device")
+"""Keys of `[train]` that may differ between two fresh runs of the same seed."""
+
 
 def confirm_sweep(run_id: str, tracker: Tracker, *, top: int, seeds: int) -> Confirmation:
     """Confirms the best configurations of a sweep that has ended; see `confirm`.
@@ -68,8 +72,9 @@ def confirm(
 ) -> Confirmation | None:  # fmt: skip
     """Confirms a sweep: trains its best configurations again, and makes the best of their means its winner.
 
-    Fresh runs that exist already are not trained again, so a stopped confirmation goes on where it was. They have the
-    threads of their trials, and as many run side by side as trials did, so none depends on which one ends first.
+    Fresh runs that exist already are not trained again, so a stopped confirmation goes on where it was. Each fresh run
+    has the threads of its trial, and as many run side by side as trials did. No run depends on another, so the order in
+    which they end does not matter.
 
     Args:
         run: the sweep, being written.
@@ -102,12 +107,15 @@ def confirm(
     elif announces:
         announce(missing[0].prepare(tracker), tracker, runs=counted(len(missing), "run"))
     begun, pace = time.time(), Pace(len(done))
-    for job, finished in trained(_in_time(missing, time_left), min(sweep.num_workers, len(missing))):
-        done[job] = tracker.get(finished.run_id)
-        if done[job].started < 1000 * begun:  # taken up: its time now is only part of a run's
-            pace = Pace(len(done))
-        log.info("confirmed %d of %d runs, %s", len(done), len(jobs), pace.left(len(done), len(jobs)))
-    runs = _comparable([[done[job] for job in of_trial if job in done] for of_trial in of_trials])
+    try:
+        for job, finished in trained(_in_time(missing, time_left), min(sweep.num_workers, len(missing))):
+            done[job] = tracker.get(finished.run_id)
+            if done[job].started < 1000 * begun:  # taken up: its time now is only part of a run's
+                pace = Pace(len(done))
+            log.info("confirmed %d of %d runs, %s", len(done), len(jobs), pace.left(len(done), len(jobs)))
+    finally:
+        tracker.close_orphans()  # of workers that were lost
+    runs = _comparable([[done[job] for job in takewhile(done.__contains__, of_trial)] for of_trial in of_trials])
     if not runs:
         return None
     result = rank_confirmed([Confirmed(trial, of_trial, metric) for trial, of_trial in zip(trials, runs, strict=False)])
@@ -154,14 +162,19 @@ class FreshRun(Job):
     index: int
 
     @property
+    def name(self) -> str:
+        """Such as `confirm trial 3, fresh seed 1`."""
+        return f"confirm trial {self.trial.trial}, fresh seed {self.index + 1}"
+
+    @property
     def num_epochs(self) -> int:
-        """That it trains, with folds in all of them."""
+        """Epochs that the run trains; with folds, those of all folds together."""
         return self.trial.best_epoch * self.experiment.data.num_models
 
     def recorded(self, tracker: Tracker) -> RunRecord | None:
         """The run of an earlier sitting that did this job."""
         params = self.experiment.params()
-        wanted = {key: value for key, value in params.items() if key.startswith("train.") and key != "train.threads"}
+        wanted = {key: value for key, value in params.items() if key.startswith("train.") and key not in OF_THE_MACHINE}
         return next((run for run in fresh_runs_of(self.trial, tracker) if wanted.items() <= run.params.items()), None)
 
     def prepare(self, tracker: Tracker) -> Prepared:
@@ -175,7 +188,7 @@ class FreshRun(Job):
             self.prepare(tracker),
             tracker,
             kind="confirm",
-            name=f"confirm trial {self.trial.trial}, fresh seed {self.index + 1}",
+            name=self.name,
             tags={Tag.PARENT: self.sweep.run_id, Tag.TRIAL: str(self.trial.trial), Tag.STUDY: self.sweep.study},
         )
 
@@ -200,7 +213,8 @@ def _jobs(trial: RunRecord, sweep: RunRecord, tracker: Tracker, seeds: Sequence[
             f"trial {trial.run_id} cannot be confirmed, because fresh runs would have another loss: {difference}; "
             "search again with this version (imgcls sweep)"
         )
-    fixed = {"train.score_epoch": trial.best_epoch, "train.patience": 0}
+    kind, _, _ = experiment.train.device.partition(":")  # workers have a GPU each
+    fixed = {"train.score_epoch": trial.best_epoch, "train.patience": 0, "train.device": kind}
     fresh = [experiment.replace(fixed | {"train.seed": seed}, origin="confirm") for seed in seeds]
     return [FreshRun(each, tracker.root, sweep, trial, index) for index, each in enumerate(fresh)]
 

@@ -183,14 +183,16 @@ def trained(jobs: Iterator[J], num_workers: int) -> Iterator[tuple[J, Finished]]
                 break
             for outcome in engine.wait():
                 num_open -= 1
-                losses[outcome.job] += outcome.interrupted
                 if outcome.finished is not None:
                     yield outcome.job, outcome.finished
-                elif not outcome.interrupted or losses[outcome.job] >= MAX_LOSSES:
-                    raise TrainingError(outcome.error)
-                elif not stop_requested():
-                    log.warning("%s; its run is taken up again", outcome.error)
-                    left.append(outcome.job)
+                    continue
+                if outcome.interrupted and stop_requested():
+                    continue
+                losses[outcome.job] += 1
+                if not outcome.interrupted or losses[outcome.job] >= MAX_LOSSES:
+                    raise TrainingError(f"{outcome.job.name}: {outcome.error}")
+                log.warning("%s: %s; it is taken up again", outcome.job.name, outcome.error)
+                left.append(outcome.job)
     finally:
         engine.close()
     if by := stop_requested():

@@ -36,6 +36,11 @@ class Job:
 
     experiment: Experiment
 
+    @property
+    def name(self) -> str:
+        """Of the run, such as `trial 3`."""
+        raise NotImplementedError
+
     def run(self) -> Finished:
         """Trains it.
 
@@ -69,6 +74,11 @@ class TrialJob(Job):
     until: float = math.inf
     least_epochs: int = 0
     outlook: Outlook | None = None
+
+    @property
+    def name(self) -> str:
+        """Such as `trial 3`."""
+        return f"trial {self.number}"
 
     @property
     def tags(self) -> dict[str, str]:

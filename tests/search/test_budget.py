@@ -46,7 +46,8 @@ def test_a_confirmation_takes_at_most_half_of_the_time_for_training():
     assert search_time().for_the_end() == 10
     # Two workers train six runs in the time of three, after they have started.
     assert search_time(confirm=(3, 2), num_workers=2).for_the_end() == 2 * 10 + START_SECONDS + 3 * 20
-    assert search_time(210.5, confirm=(3, 3), num_workers=2).confirmation() == (3, 3)
+    # Of 100 s, 7 s pass until they have started, and four rounds of two runs fit into the rest.
+    assert search_time(210.5, confirm=(3, 3), num_workers=2).confirmation() == (3, 2)
 
 
 def test_what_is_kept_follows_the_epochs_that_were_seen():
