@@ -6,6 +6,7 @@ from optuna.pruners import NopPruner
 from scipy.stats import qmc
 
 from benchmarks.replay.curves import Curves, ratio
+from benchmarks.replay.folds import in_folds, replayed
 from benchmarks.replay.methods import Imgcls, PlainOptuna
 from benchmarks.replay.page import markdown
 from benchmarks.replay.search import Found, Replay, one_by_one, paused
@@ -139,3 +140,45 @@ def test_the_table_of_the_page():
         "| ours | 0.50 (0.25 to never) | 10.00 |",
         "| theirs | never | 10.00 |",
     ]
+
+
+def in_a_folder(ends, *, luck=(0.0,) * 5, held_back=0.5):
+    """A configuration recorded in a folder: each fold rises to its end within a second an epoch."""
+    val = [list(np.linspace(0, end + extra, EPOCHS)) for end, extra in zip(ends, luck, strict=True)]
+    return {
+        "val": val, "seconds": [[1.0] * EPOCHS] * 5, "best": list(ends), "last": list(ends), "sizes": [60] * 5,
+        "together": held_back,
+    }  # fmt: skip
+
+
+SMALL_FOLDER = [
+    in_a_folder([0.5] * 5, luck=(0.4, 0, 0, 0, 0), held_back=0.6),
+    in_a_folder([0.8] * 5, held_back=0.9),
+    in_a_folder([0.1] * 5, held_back=0.2),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "trainings", "together"),
+    [
+        ("one val", 3, 0.5),  # the first configuration was lucky on this val
+        ("one val", 1, 0.5),  # there was time for the first one alone
+        ("five folds, none", 15, 0.9),
+        ("five folds, none", 9, 0.6),  # the second one has not run all of its folds
+        ("five folds, wilcoxon", 15, 0.9),
+        ("five folds, halving", 7, 0.6),  # its first fold was the best, and there is time for one whole training
+        ("one val, then its winner in five folds", 7, 0.6),
+    ],
+)
+def test_a_replayed_search_hands_over_what_the_package_would(method, trainings, together):
+    found = replayed(method, SMALL_FOLDER, fold=0, seconds=trainings * EPOCHS + 0.5)
+    assert found.together == together
+
+
+def test_the_seconds_of_a_fold_that_failed_are_spent_and_its_trial_cannot_win():
+    failed = in_a_folder([0.9] * 5)
+    failed["val"][1] = failed["val"][1][:4]
+    failed["seconds"] = [[1.0] * EPOCHS, [1.0] * 4, *failed["seconds"][2:]]
+    steps = in_folds(failed)
+    assert (len(steps.reported), steps.seconds[:2]) == (1, [EPOCHS, 4])
+    assert replayed("five folds, none", [failed, SMALL_FOLDER[1]], fold=0, seconds=7 * EPOCHS).together == 0.9

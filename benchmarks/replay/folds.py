@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import numpy as np
 import optuna
@@ -67,7 +68,7 @@ def on_one_val(run: Recorded, fold: int) -> Steps:
 
 def in_folds(run: Recorded, *, is_paired: bool = False) -> Steps:
     """A configuration trained in folds; `is_paired`: the pruner is told the score of each fold, not the mean so far."""
-    ends = [val[-1] for val in run["val"] if len(val) == EPOCHS]
+    ends = [val[-1] for val in takewhile(lambda val: len(val) == EPOCHS, run["val"])]
     means = [float(np.mean(ends[: number + 1])) for number in range(len(ends))]
     score = float(np.dot(ends, run["sizes"][: len(ends)]) / sum(run["sizes"])) if len(ends) == NUM_FOLDS else 0.0
     seconds = [sum(of_fold) for of_fold in run["seconds"]]

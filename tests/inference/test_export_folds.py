@@ -2,27 +2,49 @@
 
 import io
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from imgcls.inference.export import export_run
 from imgcls.inference.exported_model import load_exported
 from imgcls.inference.proof import ProofError
+from imgcls.inference.register import register
 from imgcls.inference.run_model import load_run_model
 from imgcls.record import Artifact
+from tests.inference.serving import encoded
 from tests.runs.test_folds import FOLDS, folds_of
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("ending", ["onnx", "pt2"])
-def test_the_file_gives_the_mean_of_the_models(project, tmp_path, ending):
-    run = project.trained(*FOLDS)
-    path = export_run(load_run_model(run, project.tracker), project.tracker, tmp_path / f"folds.{ending}").path
-    squares = project.prepare(*FOLDS).dataset.val.pixels[:20]
+def mean_of_the_models(project, run, squares):
     each = [load_run_model(fold, project.tracker).probs(squares, raw=True) for fold in folds_of(project, run.run_id)]
-    np.testing.assert_allclose(load_exported(path, is_trusted=True).probs(squares), np.mean(each, axis=0), atol=1e-5)
+    return np.mean(each, axis=0)
+
+
+def test_the_file_gives_the_mean_of_the_models(project, tmp_path):
+    run = project.trained(*FOLDS)
+    path = export_run(load_run_model(run, project.tracker), project.tracker, tmp_path / "folds.pt2").path
+    squares = project.prepare(*FOLDS).dataset.val.pixels[:20]
+    given = load_exported(path, is_trusted=True).probs(squares)
+    np.testing.assert_allclose(given, mean_of_the_models(project, run, squares), atol=1e-5)
+
+
+def test_the_registered_model_gives_the_mean_of_the_models(project, monkeypatch):
+    run = project.trained(*FOLDS)
+    result = register(run.run_id, project.tracker, alias="champion")
+    assert result.proof.num_images == run.num_val and 0 < result.proof.largest < 1e-5
+    version = project.client.get_model_version_by_alias("tiny", "champion")
+    assert "this model gave the mean of the 3 for the" in version.description
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", project.tracker.uri)
+    squares = np.random.default_rng(0).integers(0, 256, (5, 8, 8), np.uint8)
+    asked = pd.DataFrame({"image": [encoded(Image.fromarray(square), "PNG") for square in squares]})
+    answers = mlflow.pyfunc.load_model("models:/tiny@champion").predict(asked)
+    expected = mean_of_the_models(project, run, squares[:, None])
+    np.testing.assert_allclose(answers.filter(like="prob/"), expected, atol=1e-5)
 
 
 def test_nothing_leaves_where_a_model_does_not_give_what_its_fold_recorded(project, tmp_path):
