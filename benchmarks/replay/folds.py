@@ -237,7 +237,7 @@ def _cell(found: dict[str, NDArray[np.float64]], method: str) -> str:
     if method != "one val" and len(difference):
         half = 1.96 * difference.std(ddof=1) / len(difference) ** 0.5
         words += f", {difference.mean():+.1f} ± {half:.1f}"
-    return words + (f"; none in {lacking:.0%}" if lacking else "")
+    return words + (f"; nothing in {100 * lacking:.1f} % of the searches" if lacking else "")
 
 
 def main() -> None:

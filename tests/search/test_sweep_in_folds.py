@@ -125,7 +125,7 @@ def test_trials_pause_between_folds_and_the_best_goes_on_to_the_same_bits(projec
         kept = [path for fold in folds_of(project, run.run_id) for path in fold.folder.glob("checkpoints/*")]
         assert run.reason and not kept
     stopped = make_project()
-    for questions in (7, 20, 31):
+    for questions in (5, 9, 11):
         with pytest.raises(Interrupted), StopAfter(questions):
             halved(stopped)
     halved(stopped)
