@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count, takewhile
 from statistics import fmean
 
 import numpy as np
@@ -67,29 +68,44 @@ class FoldsTraining:
                 that was under way.
             TrainingError: a fold cannot go on.
         """
-        done = self._recorded()
+        recorded, ends_early = self._recorded(), self.limits.ends_early or self._was_to_end_early()
+        done = [recorded[number] for number in takewhile(recorded.__contains__, count(1))]
         outcome = self._after_fold(done) if done else None
-        while outcome is None and len(done) < self._num_folds and not (done and self.limits.ends_early):
+        if done and ends_early:
+            return self._end_early(done)
+        while outcome is None and len(done) < self._num_folds:
             number = len(done) + 1
             if done and self.limits.is_over:
                 raise OutOfTime(f"paused after fold {len(done)} of {self._num_folds}, because its time was over")
-            done.append(self.train_fold(self.prepared.of_fold(number), number))
+            done.append(recorded.get(number) or self.train_fold(self.prepared.of_fold(number), number))
             outcome = self._after_fold(done)
+            if ends_early:
+                return self._end_early(done)
         if outcome is not None:
             self.run.outcome = outcome
-        return self._pause(done) if outcome == "paused" else self._end([self.tracker.get(of.run_id) for of in done])
+        return self._pause(done) if outcome == "paused" else self._end(done)
+
+    def _was_to_end_early(self) -> bool:
+        """Whether an earlier sitting was about to end the run with the folds that it has."""
+        return Tag.NUM_FOLDS in self.tracker.get(self.run.run_id).tags
+
+    def _end_early(self, done: Sequence[Finished]) -> Finished:
+        """Ends the run with the folds that have run; the record says so before it says anything of them together."""
+        if len(done) < self._num_folds:
+            self.run.set_tags({Tag.NUM_FOLDS: str(len(done))})
+        return self._end(done)
 
     @property
     def _num_folds(self) -> int:
         return self.prepared.dataset.num_folds
 
-    def _recorded(self) -> list[Finished]:
-        """The folds that ran in earlier sittings, from the first on."""
+    def _recorded(self) -> dict[int, Finished]:
+        """The folds that ran in earlier sittings, by their numbers."""
         tags = {Tag.KIND: "fold", Tag.PARENT: self.run.run_id, Tag.OUTCOME: "completed"}
-        done = []
-        for record in sorted(self.tracker.find(tags), key=lambda record: int(record.tags[Tag.FOLD])):
+        done = {}
+        for record in self.tracker.find(tags):
             result = _history(record, self.tracker)[record.best_epoch - 1]
-            done.append(Finished(record.run_id, record.outcome, result, result.epoch, {}))
+            done[int(record.tags[Tag.FOLD])] = Finished(record.run_id, record.outcome, result, result.epoch, {})
         return done
 
     def _after_fold(self, done: Sequence[Finished]) -> Outcome | None:
@@ -104,8 +120,9 @@ class FoldsTraining:
         mean, after = _mean([fold.best for fold in done]), f"fold {len(done)} of {self._num_folds}"
         return RecordWriter(self.run, self.prepared, self.images).pause(mean, done[-1].num_epochs, after)
 
-    def _end(self, folds: Sequence[RunRecord]) -> Finished:
+    def _end(self, done: Sequence[Finished]) -> Finished:
         """Writes the record of the run: means over its folds, and the scores of all images at the one epoch."""
+        folds = [self.tracker.get(fold.run_id) for fold in done]
         metric, record = self.prepared.experiment.search.metric, RecordWriter(self.run, self.prepared, self.images)
         history = _means([_history(fold, self.tracker) for fold in folds], ended=folds[-1].ended or 0)
         has_fixed_epoch = bool(self.prepared.experiment.train.score_epoch)
@@ -113,19 +130,24 @@ class FoldsTraining:
         ensemble = self._together(folds, kept.epoch)
         logits = out_of_fold_logits(ensemble, self.prepared)
         best = self._on_all_images(kept, logits)
-        tags = {} if self.run.outcome == "pruned" or len(folds) == self._num_folds else {Tag.NUM_FOLDS: str(len(folds))}
+        tags = {}
         if self.run.outcome != "pruned":
             tags[Tag.BEST_SHA256] = record.save_model(Artifact.BEST, ensemble, best, NOT_FITTED)
         for result in history:
             self.run.log_metrics(result.metrics(), step=result.epoch, tags=tags, at=result.ended)
         finished = record.end(history, best, logits, NOT_FITTED)
-        self._remove_epochs(folds)
+        if finished.outcome == "completed":
+            self._remove_epochs(folds)
         self._end_those_under_way(folds)
         return finished
 
     def _together(self, folds: Sequence[RunRecord], epoch: int) -> Ensemble:
-        """The models of the folds that have run, after an epoch."""
+        """The models of the folds that have run, after an epoch; of the run's own checkpoint where it is written."""
         ensemble = Ensemble(self.prepared.of_fold(number + 1).model(with_weights=False) for number in range(len(folds)))
+        if digest := self.tracker.get(self.run.run_id).tags.get(Tag.BEST_SHA256):  # the folds' may be removed by now
+            with self.tracker.fetch(self.run.run_id, Artifact.BEST) as path:
+                ensemble.load_state_dict(load_checkpoint(path, recorded_digest=digest)["model"])
+            return ensemble
         for fold, member in zip(folds, ensemble.members, strict=True):
             name = Artifact.BEST if fold.best_epoch == epoch else Artifact.EPOCH.format(epoch)
             digest = fold.tags.get(Tag.BEST_SHA256) if name == Artifact.BEST else None
@@ -147,7 +169,7 @@ class FoldsTraining:
                 self.tracker.close_run(fold.run_id, "pruned", "the run in folds ended without it")
 
     def _remove_epochs(self, folds: Sequence[RunRecord]) -> None:
-        """Weights of epochs that were kept only until the one epoch was known; a store elsewhere keeps them."""
+        """Weights of epochs that were kept only until the run had its own checkpoint; a store elsewhere keeps them."""
         if not self.prepared.experiment.train.score_epoch and not self.prepared.experiment.train.save_from_epoch:
             for fold in folds:
                 for path in (fold.folder / Artifact.BEST).parent.glob("epoch_*.pt") if fold.folder else ():

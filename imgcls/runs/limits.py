@@ -17,7 +17,8 @@ class Limits:
 
     Attributes:
         until: seconds since 1970 at which the run stops after a step, and is paused.
-        least_epochs: that it completes before that, however late it is; with folds, any number stands for one fold.
+        least_epochs: epochs that are completed however late it is; with folds, any number above 0 stands for the whole
+            first fold.
         ends_early: whether it is trained no more, and completed with the epochs, or the folds, that it has.
     """
 
@@ -31,7 +32,12 @@ class Limits:
         return time.time() >= self.until
 
     def of_fold(self, number: int, num_epochs: int) -> Limits:
-        """The limits of a fold, counted from 1, of so many epochs: where an epoch has to run, the first fold has to."""
+        """Limits of one fold. If `least_epochs` is set, the first fold is trained to its end.
+
+        Args:
+            number: of the fold, from 1.
+            num_epochs: of a fold.
+        """
         least = num_epochs if self.least_epochs and number == 1 else 0
         return Limits(self.until, least)
 

@@ -101,18 +101,25 @@ def run_trial(job: TrialJob) -> Finished:
     finished = _recorded(job, tracker) or _train(job, tracker)
     if finished.outcome == "pruned" and (job.ends or job.pause_at):
         tracker.amend(finished.run_id).set_tags({Tag.REASON: job.ends or HOPELESS})
-    if finished.outcome == "completed" and job.ends_early:
-        tracker.amend(finished.run_id).set_tags({Tag.ENDED_EARLY: _how_far(finished, job.experiment, tracker)})
+    if finished.outcome == "completed" and (how_far := _how_far(finished, job, tracker)):
+        tracker.amend(finished.run_id).set_tags({Tag.ENDED_EARLY: how_far})
     if finished.outcome == "pruned" and not job.experiment.search.keep_pruned:
         _remove_checkpoints(finished.run_id, tracker)
     return finished
 
 
-def _how_far(finished: Finished, experiment: Experiment, tracker: Tracker) -> str:
-    """How far a trial came that ended early, such as `3 of 30 epochs` or `2 of 5 folds`."""
-    if experiment.data.num_models > 1:
-        return f"{tracker.get(finished.run_id).num_folds} of {experiment.data.folds} folds"
-    return f"{finished.num_epochs} of {experiment.train.last_epoch} epochs"
+def _how_far(finished: Finished, job: TrialJob, tracker: Tracker) -> str:
+    """How far a completed trial came that ended early, such as `3 of 30 epochs` or `2 of 5 folds`; "" of any other.
+
+    A sitting that was killed before it could say so leaves it to the next one, which was not asked to end it early.
+    """
+    data, train = job.experiment.data, job.experiment.train
+    if data.num_models > 1:
+        done, whole, steps = tracker.get(finished.run_id).num_folds, data.folds, "folds"
+    else:
+        done, whole, steps = finished.num_epochs, train.last_epoch, "epochs"
+    is_early = job.ends_early or (done < whole and not train.patience)
+    return f"{done} of {whole} {steps}" if is_early else ""
 
 
 def _train(job: TrialJob, tracker: Tracker) -> Finished:

@@ -1,6 +1,7 @@
 """A run in folds: what it records is what its folds recorded, and nothing selected them one by one."""
 
 import io
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.rerun import rerun
 from imgcls.inference.run_model import load_run_model
 from imgcls.record import Artifact, Tag
+from imgcls.runs.folds import FoldsTraining
 from imgcls.runs.record_writer import RecordWriter
 from imgcls.tracking.find_run import newest_runs
 from imgcls.training.checkpoint import checkpoint_digest, save_checkpoint
@@ -24,6 +26,22 @@ from tests.stops import StopAfter
 FOLDS = ("data.folds=3",)
 BEST_OF_CURVE = (*FOLDS, "train.folds_epoch=best", "train.epochs=5", "train.lr=0.03", "train.batch_size=64")
 NUM_IMAGES = 1348
+
+
+@contextmanager
+def killed_at_the_end(monkeypatch, owner, step):
+    """In this block, a run in folds is killed before a step of its end."""
+    original = getattr(owner, step)
+
+    def killed(self, *arguments):
+        prepared = self._prepared if owner is RecordWriter else self.prepared
+        if prepared.has_folds:
+            raise KilledError
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, step, killed)
+        yield
 
 
 def table(project, run_id):
@@ -127,23 +145,29 @@ def test_a_run_stopped_in_any_fold_goes_on_to_the_same_bits(project, questions):
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_its_end_goes_on_to_the_same_bits(project, monkeypatch):
-    whole = project.trained(*FOLDS)
-
-    end = RecordWriter.end
-
-    def killed(self, *arguments):
-        if self._prepared.has_folds:
-            raise KilledError
-        return end(self, *arguments)
-
-    monkeypatch.setattr(RecordWriter, "end", killed)
-    with pytest.raises(KilledError):
-        project.train(*FOLDS, fresh=True)
-    monkeypatch.undo()
+@pytest.mark.parametrize(("owner", "step"), [(RecordWriter, "end"), (FoldsTraining, "_end_those_under_way")])
+def test_a_run_killed_at_its_end_goes_on_to_the_same_bits(project, monkeypatch, owner, step):
+    """Also after the weights of single epochs, of which it was made, are removed."""
+    settings = (*FOLDS, "train.folds_epoch=best")
+    whole = project.trained(*settings)
+    with killed_at_the_end(monkeypatch, owner, step), pytest.raises(KilledError):
+        project.train(*settings, fresh=True)
     monkeypatch.chdir(project.root)
-    run_id = project.train(*FOLDS).run_id
+    run_id = project.train(*settings).run_id
     assert_same(project, run_id, whole.run_id)
+
+
+def test_the_model_of_a_fold_that_is_gone_is_trained_again(project):
+    """Those of later folds do not take its place: they were trained on its images."""
+    with pytest.raises(Interrupted), StopAfter(45):
+        project.train(*FOLDS)
+    run = project.runs(kind="train")[0]
+    first, second, _ = folds_of(project, run.run_id)
+    assert second.outcome == "completed"
+    project.client.delete_run(first.run_id)
+    assert project.train(*FOLDS).run_id == run.run_id
+    assert second.run_id in {fold.run_id for fold in folds_of(project, run.run_id)} and len(project.runs()) == 4
+    assert evaluate(run.run_id, project.tracker).val["accuracy"] == project.tracker.get(run.run_id).best("val/accuracy")
 
 
 @pytest.mark.slow

@@ -14,12 +14,14 @@ from imgcls.evaluation.judge import evaluate
 from imgcls.inference.run_model import load_run_model
 from imgcls.record import Artifact, Tag
 from imgcls.runs.limits import Limits
+from imgcls.runs.record_writer import RecordWriter
 from imgcls.search.budget import Budget
 from imgcls.search.halving import Rungs
 from imgcls.search.promotion import Promotion, Step
 from imgcls.search.study import make_pruner
 from imgcls.search.sweep import Sweep
-from tests.runs.test_resume import points
+from tests.runs.test_folds import killed_at_the_end
+from tests.runs.test_resume import KilledError, points
 from tests.stops import StopAfter
 
 HOPELESS = ("data.folds=5", "train.epochs=2", "train.warmup_epochs=0", "search.sampler=grid", "search.trials=2",
@@ -161,7 +163,7 @@ def test_in_a_budget_that_is_over_one_fold_runs_and_wins_and_the_next_sitting_go
 
 
 @pytest.mark.slow
-def test_folds_that_run_out_of_time_pause_and_end_early_as_the_models_of_those_that_ran(project):
+def test_folds_that_run_out_of_time_pause_and_end_early_as_the_models_of_those_that_ran(project, monkeypatch):
     folds = ("data.folds=3", "train.epochs=1", "train.warmup_epochs=0", "report.figures=all")
     with pytest.raises(OutOfTime, match="after fold 1 of 3"):
         project.train(*folds, limits=Limits(until=time.time() - 1, least_epochs=1))
@@ -170,7 +172,10 @@ def test_folds_that_run_out_of_time_pause_and_end_early_as_the_models_of_those_t
     (run,) = project.runs(kind="train")
     assert run.outcome == "paused" and [fold.outcome for fold in folds_of(project, run.run_id)] == ["completed"]
     assert project.train(*folds, pause_at=2).outcome == "paused"
-    done = project.train(*folds, limits=Limits(ends_early=True))
+    with killed_at_the_end(monkeypatch, RecordWriter, "end"), pytest.raises(KilledError):
+        project.train(*folds, limits=Limits(ends_early=True))
+    monkeypatch.chdir(project.root)
+    done = project.train(*folds)  # the sitting before has decided that it ends early
     assert (done.run_id, done.outcome) == (run.run_id, "completed")
     record = project.tracker.get(run.run_id)
     assert len(load_run_model(record, project.tracker).members()) == record.num_folds == 2
