@@ -54,6 +54,7 @@ figures = "none"
 [search]
 trials = 3
 workers = 1
+pruner_warmup_epochs = 2  # so no trial of three epochs pauses
 
 [search.space]
 "train.lr" = { low = 1e-3, high = 3e-2, log = true }

@@ -26,7 +26,7 @@ from optuna.trial import TrialState
 
 from benchmarks.replay.fold_table import DIGITS, NUM_CONFIGURATIONS, NUM_FOLDS, Recorded, read
 from imgcls.search.budget import RESERVE
-from imgcls.search.halving import Rungs
+from imgcls.search.halving import FACTOR_OF_FOLDS, Rungs
 from imgcls.search.space import pruner_warmup_of
 from imgcls.search.study import make_pruner
 
@@ -190,7 +190,7 @@ def replayed(method: str, runs: Sequence[Recorded], fold: int, seconds: float) -
         return in_folds(next(run for run, steps in zip(runs, search.drawn, strict=True) if steps is found))
     search = Search([in_folds(run, is_paired=how == "wilcoxon") for run in runs], NUM_FOLDS, seconds)
     if how == "halving":
-        halving(search, Rungs.of(1, NUM_FOLDS))
+        halving(search, Rungs.of(1, NUM_FOLDS, FACTOR_OF_FOLDS))
     else:
         one_by_one(search, how, folds=NUM_FOLDS)
     return search.winner()

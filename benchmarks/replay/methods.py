@@ -51,7 +51,7 @@ class Imgcls:
         sampler: as `search.sampler`.
         pruner: as `search.pruner`.
         start: trials whose values fill the space before the sampler learns; None: as many as the package has.
-        first: of `halving`: epochs before the first pause.
+        first: of `halving`: epochs before the first pause; None: trials pause once.
         factor: of `halving`: between the epochs of two rungs.
     """
 
@@ -65,9 +65,12 @@ class Imgcls:
         """Replays it; the trials after the first one have the planned values, as far as there are any."""
         own = {"search.seed": seed, "search.sampler": self.sampler, "search.pruner": self.pruner}
         experiment = replay.world.searched.replace(own)
-        sampler, warmup = resolved_sampler(experiment.search), pruner_warmup_of(experiment)
-        rungs = Rungs.of(self.first or warmup, replay.world.num_epochs, self.factor)
-        pauses = self.pruner == "halving"
+        sampler, pauses, num_epochs = (
+            resolved_sampler(experiment.search),
+            self.pruner == "halving",
+            replay.world.num_epochs,
+        )
+        rungs = Rungs.of(self.first or Rungs.latest_first(num_epochs, self.factor), num_epochs, self.factor)
 
         def draw(trials: Sequence[FrozenTrial]) -> Values:
             if len(trials) <= len(planned):
@@ -76,7 +79,9 @@ class Imgcls:
                 return drawn_values(experiment, "qmc", trials)
             return drawn_values(experiment, sampler, trials, first_rung=rungs.epochs[0] if pauses else 0)
 
-        return paused(replay, draw, rungs) if pauses else one_by_one(replay, draw, make_pruner(experiment, warmup))
+        if pauses:
+            return paused(replay, draw, rungs)
+        return one_by_one(replay, draw, make_pruner(experiment, pruner_warmup_of(experiment)))
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,9 @@ METHODS: dict[str, Method] = {
         if pruner in ("none", "halving") or sampler == "tpe"
     },
     "tpe, halving, 10 fill the space first": Imgcls("tpe", "halving", start=10),
-    "tpe, halving, a third goes on": Imgcls("tpe", "halving", factor=3),
-    "tpe, halving, a half goes on": Imgcls("tpe", "halving", factor=2),
+    "tpe, halving at 1/4, a quarter goes on": Imgcls("tpe", "halving", factor=4),
+    "tpe, halving at 1/2, a half goes on": Imgcls("tpe", "halving", factor=2),
+    "tpe, halving at 1/9 and 1/3": Imgcls("tpe", "halving", first=1),
     "imgcls, warm start from another table": WarmStart(),
 }
 

@@ -18,7 +18,7 @@ SWEEP_SECONDS, TRIAL_SECONDS = 20.0, 4.0
 """Seconds that a sweep takes beside its trials, and a trial beside its epochs: start, record, figures, report."""
 
 WANTED_TRIALS, MOST_TRIALS = 20, 40
-"""Trials that a search of two or three keys wants, and beyond which it gains little; a quarter is trained whole."""
+"""Trials that a search of two or three keys wants, and beyond which it gains little; a third is trained whole."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _seconds(epochs: int, trials: int, workers: int, epoch_seconds: float) -> fl
 
 
 def _epochs_in_all(epochs: int, trials: int) -> float:
-    """Epochs of a sweep whose trials pause, as they do by default, after a quarter of their epochs at the latest."""
+    """Epochs of a sweep whose trials pause, as they do by default, after a third of their epochs."""
     return _rungs(epochs).num_epochs(trials)
 
 
@@ -136,7 +136,7 @@ def arithmetic(of: Plan, pace: Pace, num_train: int, num_val: int, decode_second
     of_each = f" of a trial with {counted(share.threads, 'thread')}" if of.workers > 1 else ""
     several = f", {of.workers} trials side by side" if of.workers > 1 else ""
     pause, *later = _rungs(of.epochs).epochs
-    some = f", of which about a quarter goes on after epoch {pause}" if later and of.trials > 1 else ""
+    some = f", of which about a third goes on after epoch {pause}" if later and of.trials > 1 else ""
     return (
         f"measured on {pace.device}: {speed:.0f} train images/s{of_each}, so an epoch of {num_train:,} train and "
         f"{num_val:,} val images takes {_short(epoch)}; {in_words(of)}{some}, make "

@@ -11,7 +11,7 @@ from imgcls.errors import ConfigError, Interrupted, TrainingError
 from imgcls.record import Tag
 from imgcls.search.budget import SearchTime
 from imgcls.search.engines import MAX_LOSSES, Engine, LocalProcesses, Outcome, ThisProcess
-from imgcls.search.halving import FACTOR
+from imgcls.search.halving import FACTOR, FACTOR_OF_FOLDS
 from imgcls.search.promotion import BEYOND_MOST, Step
 from imgcls.search.space import SPACE
 from imgcls.search.study import SweepStudy
@@ -132,7 +132,7 @@ class Driver:
         if not self._study.promotion or len(place.rungs().epochs) > 1:
             return
         why = (
-            f"{place.num_folds} folds; set data.folds = {math.ceil(FACTOR)} or more"
+            f"{place.num_folds} folds; set data.folds = {math.ceil(FACTOR_OF_FOLDS)} or more"
             if place.num_folds
             else f"{place.num_epochs} epochs, because it judges none before epoch {place.pruner_warmup}; set "
             f"train.epochs = {math.ceil(FACTOR * max(1, place.pruner_warmup))} or more"

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-FACTOR = 4.0
-"""By which the epochs (or folds) of one rung differ from those of the next; one of so many trials goes on.
+FACTOR, FACTOR_OF_FOLDS = 3.0, 4.0
+"""By which the epochs, or the folds, of one rung differ from those of the next; one of so many trials goes on.
 
-The replay of recorded trainings chose it: docs/searching.md.
+Replays of recorded trainings chose them: docs/searching.md and docs/folds.md.
 """
 
 Best = Mapping[int, Sequence[float]]

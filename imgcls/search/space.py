@@ -339,7 +339,7 @@ def _table(key: str) -> str:
 def pruner_warmup_of(resolved: Experiment) -> int:
     """The epochs of every trial that the pruner does not judge: the search space's longest warm-up, or more.
 
-    Pause and promote takes a quarter of the epochs by default, and may judge before a warm-up is over: no trial ends by
+    Pause and promote takes a third of the epochs by default, and may judge before a warm-up is over: no trial ends by
     it.
     """
     warmups = resolved.search.space.get(WARMUP, (resolved.train.warmup_epochs,))

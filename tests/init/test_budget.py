@@ -71,11 +71,11 @@ def test_trials_are_planned_side_by_side_as_the_sweep_trains_them(slower, worker
     assert of.side_by_side(10, 20) == (workers, pytest.approx(epoch_seconds))
     found = plan(1800, of.side_by_side, 8)
     _, seconds = of.side_by_side(found.epochs, found.trials)
-    rounds, pause = -(-found.trials // found.workers), found.epochs // 4
-    epochs = found.trials * pause + found.trials / 4 * (found.epochs - pause)
+    rounds, pause = -(-found.trials // found.workers), round(found.epochs / 3)
+    epochs = found.trials * pause + found.trials / 3 * (found.epochs - pause)
     start = START_SECONDS if found.workers > 1 else 0
-    assert found.seconds == pytest.approx(20 + start + rounds * 4 + epochs / found.workers * seconds, rel=0.1)
+    assert found.seconds == pytest.approx(20 + start + rounds * 4 + epochs / found.workers * seconds, rel=1e-9)
     assert found.fulfilment >= plan(1800, alone(11.0), 8).fulfilment
     said = arithmetic(found, of.pace, 1000, 100, 0.0)
-    assert f"{found.trials} trials of {found.epochs} epochs, of which about a quarter goes on after epoch" in said
+    assert f"{found.trials} trials of {found.epochs} epochs, of which about a third goes on after epoch" in said
     assert (f", {found.workers} trials side by side" in said) == (found.workers > 1)

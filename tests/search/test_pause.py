@@ -25,7 +25,7 @@ RATES = [0.02, 0.03, 1e-7, 1e-6, 1e-5, 2e-6, 3e-7, 3e-6]
 HALVING = (
     'search.pruner="halving"', "train.warmup_epochs=0", "search.space.train.warmup_epochs=[0]", "model.width=4",
     'search.sampler="grid"', f"search.space.train.lr={RATES}", "search.space.model.depth=[8]", "search.trials=8",
-    "train.epochs=4",
+    "train.epochs=4", 'search.pruner_warmup_epochs="auto"',
 )  # fmt: skip
 """Eight trials of four epochs that pause after the first one; six of them learn nothing, and two are trained on."""
 
@@ -58,7 +58,7 @@ def whole(swept):
     return everything(*swept)
 
 
-def test_the_best_quarter_goes_on_and_the_others_end_as_pruned(swept):
+def test_the_best_third_goes_on_and_the_others_end_as_pruned(swept):
     project, result = swept
     ended = outcomes(project)
     assert set(ended.values()) == {("completed", "FINISHED"), ("pruned", "FINISHED")}

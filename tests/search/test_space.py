@@ -163,7 +163,7 @@ def test_the_longest_warmup_that_any_trial_can_have(project, space, longest):
     search = experiment.search.model_copy(update={"space": {}})
     experiment = experiment.model_copy(update={"search": search})
     experiment = experiment.replace({f"search.space.{key}": value for key, value in space.items()})
-    median = experiment.replace({"search.pruner": "median"})
+    median = experiment.replace({"search.pruner": "median", "search.pruner_warmup_epochs": "auto"})
     assert spaces.pruner_warmup_of(median) == longest + 1
     with pytest.raises(ConfigError, match=f"= {longest - 1} would judge trials whose warm-up of up to {longest} epoch"):
         spaces.pruner_warmup_of(median.replace({"search.pruner_warmup_epochs": longest - 1}))
@@ -171,9 +171,9 @@ def test_the_longest_warmup_that_any_trial_can_have(project, space, longest):
 
 @pytest.mark.parametrize(
     ("epochs", "longest", "asked", "first"),
-    [(40, 3, "auto", 10), (12, 4, "auto", 3), (10, 4, "auto", 2), (3, 2, "auto", 1), (40, 3, 1, 1), (12, 1, 5, 5)],
+    [(40, 3, "auto", 13), (12, 5, "auto", 4), (10, 4, "auto", 3), (2, 1, "auto", 1), (40, 3, 1, 1), (12, 1, 5, 5)],
 )
-def test_trials_pause_after_a_quarter_of_their_epochs_unless_asked_otherwise(project, epochs, longest, asked, first):
+def test_trials_pause_after_a_third_of_their_epochs_unless_asked_otherwise(project, epochs, longest, asked, first):
     """A pause is no verdict, so it may come before the longest warm-up is over."""
     experiment = project.experiment(
         f"train.epochs={epochs}", f"search.space.train.warmup_epochs=[0, {longest}]", 'search.pruner="halving"',
