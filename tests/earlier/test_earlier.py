@@ -205,7 +205,8 @@ def test_an_unfinished_run_in_which_nothing_was_otherwise_goes_on(earlier):
 def test_a_sweep_that_was_begun_otherwise_is_a_new_study_and_says_why(earlier, caplog):
     caplog.set_level(logging.INFO)
     before = only(earlier, "searching", kind="sweep")
-    experiment = load_experiment(earlier.root / "experiments" / "searching.toml")
+    default_of_then = 'search.pruner="median"'
+    experiment = load_experiment(earlier.root / "experiments" / "searching.toml", [default_of_then])
     sweep = Sweep(experiment, earlier.tracker)
     with sweep._parent_run() as run:
         tags = tags_of(earlier, run.run_id)

@@ -122,14 +122,14 @@ def test_a_sweep_whose_winners_pictures_cannot_be_drawn_writes_its_report(projec
         *QUICK, "search.trials=1", "search.space.train.warmup_epochs=[0]", "search.space.model.depth=[8]",
         "report.figures=winner",
     )  # fmt: skip
-    real = winner_module.rebuild
+    real = winner_module.rebuild_scored
 
     def with_another_checkpoint(record, tracker):
         with (record.folder / Artifact.BEST).open("ab") as file:
             file.write(b"changed")
         return real(record, tracker)
 
-    monkeypatch.setattr(winner_module, "rebuild", with_another_checkpoint)
+    monkeypatch.setattr(winner_module, "rebuild_scored", with_another_checkpoint)
     result = Sweep(project.experiment(*settings), project.tracker).run()
     assert project.tracker.get(result.run_id).outcome == "completed"
     assert project.tracker.has_artifact(result.run_id, Artifact.REPORT_HTML)
