@@ -108,12 +108,12 @@ def drawn_values(experiment: Experiment, sampler: str, trials: Sequence[FrozenTr
         sampler=make_sampler(experiment, len(trials), sampler, first_rung=first_rung),
     )
     if first_rung:
-        trials = [at_first_rung(trial, first_rung, experiment) for trial in trials]
+        trials = [at_first_rung(trial, first_rung, experiment) if teaches(trial, space) else trial for trial in trials]
     elif sampler in FROM_COMPLETED:
         trials = [_as_completed(trial, _best_of(experiment)) for trial in trials]
     if sampler in LEARNING:
         in_space = distributions(space)
-        copy.add_trials([_in_space(trial, space, in_space) for trial in trials if _teaches(trial, space)])
+        copy.add_trials([_in_space(trial, space, in_space) for trial in trials if teaches(trial, space)])
     return _not_tried(draw(copy.ask(), space), experiment.search, trials)
 
 
@@ -162,8 +162,8 @@ def _as_completed(trial: FrozenTrial, best: Callable[[Iterable[float]], float]) 
     return create_trial(value=value, params=trial.params, distributions=trial.distributions)
 
 
-def _teaches(trial: FrozenTrial, space: Space) -> bool:
-    """Whether a sampler learns from a trial: not where it failed, or where somebody gave it values out of the space."""
+def teaches(trial: FrozenTrial, space: Space) -> bool:
+    """Whether a trial teaches anything: not one that failed, or that somebody gave values out of the space."""
     return (
         trial.state not in (TrialState.FAIL, TrialState.WAITING) and known(trial.params, space).keys() == space.keys()
     )

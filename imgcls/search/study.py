@@ -28,7 +28,7 @@ from imgcls.search.journal import Journal
 from imgcls.search.leaderboard import make_leaderboard
 from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values
 from imgcls.search.promotion import Promotion, as_pruned, is_paused, reported_steps
-from imgcls.search.samplers import at_first_rung, drawn_values, resolved_sampler
+from imgcls.search.samplers import at_first_rung, drawn_values, resolved_sampler, teaches
 from imgcls.search.space import SPACE
 from imgcls.stored_names import stored_name
 from imgcls.tracking.claims import claim
@@ -282,7 +282,7 @@ class SweepStudy:
 
     def compared(self) -> optuna.Study:
         """The completed trials, in a study of their own; where trials pause, each with its value at the first rung."""
-        trials = self._trials()
+        trials = [trial for trial in self._trials() if teaches(trial, self.experiment.search.space)]
         if rung := self.first_rung():
             trials = [at_first_rung(trial, rung, self.experiment) for trial in trials]
         copy = optuna.create_study(study_name=self.optuna.study_name, direction=self.optuna.direction)

@@ -518,7 +518,7 @@ def test_the_trial_of_a_killed_worker_runs_again_and_one_that_loses_its_worker_t
             killed.append(2)
 
     monkeypatch.setattr(LocalProcesses, "submit", submit_and_kill)
-    result = sweep(project, "search.trials=4", "search.workers=2", "train.epochs=20")
+    result = sweep(project, "search.trials=4", "search.workers=2", "train.epochs=20", 'search.pruner="none"')
     assert sorted(killed) == [1, 2, 2]
     outcomes = dict(zip(result.leaderboard["trial"], result.leaderboard["outcome"], strict=True))
     assert outcomes == {0: "completed", 1: "completed", 2: "failed", 3: "completed"}
