@@ -53,6 +53,8 @@ def swept(make_project):
     project = make_project()
     overrides = (
         "search.keep_pruned=true",
+        'search.pruner="median"',
+        'search.sampler="tpe"',
         "search.trials=9",
         "train.epochs=4",
         "search.space.train.lr={low = 1e-7, high = 3e-2, log = true}",
