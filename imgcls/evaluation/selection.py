@@ -65,6 +65,11 @@ class Trials:
         """How many of them are not paused."""
         return self.num - self.outcomes.get("paused", 0)
 
+    @property
+    def others_failed(self) -> bool:
+        """Whether val compared the completed one with no other: a trial that was pruned or paused was compared too."""
+        return len(self.ranked) == 1 and not (self.outcomes.get("pruned") or self.outcomes.get("paused"))
+
     def in_words(self, wanted: int = 0) -> str:
         """How many trials a sweep had, such as `6 trials (4 completed, 2 pruned)` or `3 trials (7 were wanted)`."""
         kinds = [f"{self.outcomes[outcome]} {outcome}" for outcome in COUNTED if self.outcomes.get(outcome)]
@@ -122,8 +127,8 @@ class Selection:
 
     @property
     def is_best_of_several(self) -> bool:
-        """Whether it is the trial that val ranked first among several completed ones."""
-        return self.place == 1 and len(self.trials.ranked) > 1
+        """Whether it is the trial that val ranked first among several that it compared."""
+        return self.place == 1 and not self.trials.others_failed
 
     @property
     def num_wanted(self) -> int:
@@ -281,7 +286,7 @@ def _story_of_a_trial(selection: Selection, sweep: str, subject: str) -> Iterato
         yield f"It was not completed ({selection.run.outcome}), so it was not chosen."
     elif selection.place == 1 and selection.trials.num == 1 and not selection.num_earlier:
         yield "; ".join(filter(None, ("It is the only trial of the sweep", were_wanted(1, selection.num_wanted)))) + "."
-    elif selection.place == 1 and len(selection.trials.ranked) == 1 and not selection.num_earlier:
+    elif selection.place == 1 and selection.trials.others_failed and not selection.num_earlier:
         yield f"It is the only one of {selection.tried} that was completed."
     elif selection.place == 1:
         yield (

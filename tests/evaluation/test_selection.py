@@ -295,3 +295,17 @@ def test_every_name_that_runs_of_all_kinds_leave_is_on_the_page(found):
     init("pictures", write_classes(found.project.root / "pictures", {"a": 12, "b": 12}), 60.0, found.project.root)
     assert {record.kind for record in found.project.tracker.find({})} == set(ALL)
     assert off_the_page(found.project.client) == set()
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "only_one"),
+    [
+        ({"completed": 1, "failed": 2}, True),
+        ({"completed": 1, "pruned": 2}, False),
+        ({"completed": 1, "paused": 1, "failed": 1}, False),
+        ({"completed": 2}, False),
+    ],
+)
+def test_a_trial_that_was_pruned_or_paused_was_compared_with_the_only_completed_one(outcomes, only_one):
+    ranked = {f"run{number}": number for number in range(outcomes["completed"])}
+    assert Trials(ranked, sum(outcomes.values()), outcomes).others_failed == only_one

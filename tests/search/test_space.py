@@ -174,7 +174,7 @@ def test_the_longest_warmup_that_any_trial_can_have(project, space, longest):
     [(40, 3, "auto", 13), (12, 5, "auto", 4), (10, 4, "auto", 3), (2, 1, "auto", 1), (40, 3, 1, 1), (12, 1, 5, 5)],
 )
 def test_trials_pause_after_a_third_of_their_epochs_unless_asked_otherwise(project, epochs, longest, asked, first):
-    """A pause is no verdict, so it may come before the longest warm-up is over."""
+    """A trial that pauses may go on later, so it may pause before the longest warm-up is over."""
     experiment = project.experiment(
         f"train.epochs={epochs}", f"search.space.train.warmup_epochs=[0, {longest}]", 'search.pruner="halving"',
         f"search.pruner_warmup_epochs={asked!r}".replace("'", '"'),
