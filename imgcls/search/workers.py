@@ -9,8 +9,8 @@ from typing import Literal
 
 import torch
 
-from imgcls.config.keys import TrainConfig
 from imgcls.config.search_keys import SearchConfig
+from imgcls.config.train_keys import TrainConfig
 from imgcls.machine import free_memory
 from imgcls.run_record import RunRecord
 from imgcls.runs.prepare import Prepared

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from imgcls.allocator import keep_freed_memory
-from imgcls.config.keys import TrainConfig
+from imgcls.config.train_keys import TrainConfig
 from imgcls.errors import InputError
 from imgcls.machine import usable_cores
 from imgcls.training import weight_gradients

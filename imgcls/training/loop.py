@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imgcls.config.keys import TrainConfig
+from imgcls.config.train_keys import TrainConfig
 from imgcls.data.augment import Augment, Normalise
 from imgcls.data.loader import Batch, Loader
 from imgcls.errors import Interrupted

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from imgcls.config.keys import TrainConfig
+from imgcls.config.train_keys import TrainConfig
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig, lost: Tensor | None) -> torch.optim.AdamW:

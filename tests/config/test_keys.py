@@ -14,12 +14,13 @@ from pydantic import BaseModel
 
 from imgcls.config.key_names import ONLY_REPORTED, value_keys
 from imgcls.config.key_table import config_table
-from imgcls.config.keys import AugmentConfig, DataConfig, Experiment, ModelConfig, TrainConfig
+from imgcls.config.keys import AugmentConfig, DataConfig, Experiment, ModelConfig
 from imgcls.config.load import load_experiment
 from imgcls.config.ranges import Range
 from imgcls.config.search_keys import SearchConfig
 from imgcls.config.synonyms import OTHER_NAMES, key_called
 from imgcls.config.toml import as_options, parse_override
+from imgcls.config.train_keys import TrainConfig
 from imgcls.errors import ConfigError
 from imgcls.project import Project, find_experiment
 

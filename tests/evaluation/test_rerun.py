@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import pytest
 
-from imgcls.config.keys import TrainConfig
+from imgcls.config.train_keys import TrainConfig
 from imgcls.errors import DataError, InputError
 from imgcls.evaluation.rerun import _other_code, first_difference, rerun
 from imgcls.run_record import RunRecord

@@ -3,7 +3,7 @@ import torch
 import torch._inductor.config  # torch would import it on first use, and trip over the machines made up below
 from torch import nn
 
-from imgcls.config.keys import TrainConfig
+from imgcls.config.train_keys import TrainConfig
 from imgcls.errors import InputError
 from imgcls.training.device import prepare_device
 

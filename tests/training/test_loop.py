@@ -15,7 +15,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
-from imgcls.config.keys import AugmentConfig, DataConfig, TrainConfig
+from imgcls.config.keys import AugmentConfig, DataConfig
+from imgcls.config.train_keys import TrainConfig
 from imgcls.data.augment import Augment, Normalise, cutmix, cutout, mixup
 from imgcls.data.loader import Loader
 from imgcls.data.splits import load_dataset

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from imgcls.config.keys import AugmentConfig, Experiment, TrainConfig
+from imgcls.config.keys import AugmentConfig, Experiment
+from imgcls.config.train_keys import TrainConfig
 from imgcls.data.augment import Augment, Normalise, cutmix, mixup
 from imgcls.data.loader import Loader
 from imgcls.rng import generator

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from imgcls.config.keys import TrainConfig
+from imgcls.config.train_keys import TrainConfig
 from imgcls.training.optimizer import make_optimizer
 
 CONFIG = TrainConfig(lr=1e-2, weight_decay=0.1)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from imgcls.config.keys import TrainConfig
+from imgcls.config.train_keys import TrainConfig
 from imgcls.training import weight_gradients
 from imgcls.training.device import prepare_device
 from imgcls.training.weight_gradients import Conv2d, speed_up, weight_gradient

@@ -1,0 +1,85 @@
+"""The keys of [train]: how the network is trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from imgcls.config.key_names import Section
+from imgcls.config.key_types import Device, Fraction, Seed
+from imgcls.config.toml import as_options
+
+
+class TrainConfig(Section):
+    """The keys of [train]: how the network is trained."""
+
+    epochs: int = Field(default=30, ge=1)
+    """Passes over train."""
+    batch_size: int = Field(default=64, ge=2)
+    """Images per step."""
+    eval_batch_size: int = Field(default=256, ge=1)
+    """Images per forward pass on val and test; moves no score beyond rounding."""
+    lr: float = Field(default=1e-3, gt=0.0)
+    """Highest learning rate, reached at the end of the warm-up."""
+    warmup_epochs: int = Field(default=1, ge=0)
+    """Epochs over which the learning rate rises in a line; must be less than `epochs`. Default 0 where `epochs` = 1."""
+    weight_decay: float = Field(default=0.05, ge=0.0)
+    """AdamW's decay of weight matrices; norms and biases have none."""
+    label_smoothing: Fraction = 0.05
+    """Share of each label spread evenly over the classes."""
+    class_weights: Literal["none", "auto"] = "none"
+    """`auto` weighs each class by N / (K * its images in train), as scikit-learn's "balanced" does."""
+    ema_decay: Fraction = 0.0
+    """Decay per step of an average of the weights that is what gets scored and kept; it rises to this. 0: off."""
+    patience: int = Field(default=0, ge=0)
+    """Stop after this many epochs without a better val score. 0: never."""
+    score_epoch: int = Field(default=0, ge=0, validate_default=True)
+    """Train up to this epoch of the schedule and keep it, whatever val says. 0: val chooses the epoch."""
+    folds_epoch: Literal["last", "best"] = "last"
+    """With `data.folds` and no `score_epoch`, keep in all folds the `last` epoch or the `best` of their mean curve."""
+    save_from_epoch: int = Field(default=0, ge=0)
+    """Also keep each epoch's checkpoint from this epoch on. 0: best and last only."""
+    seed: Seed = 0
+    """Fixes the weights, the order and every random draw of training."""
+    device: Device = "auto"
+    """`auto` (cuda, then mps, then cpu), `cpu`, `cuda`, `cuda:N` or `mps`."""
+    threads: Literal["auto"] | Annotated[int, Field(ge=0, le=1024)] = "auto"
+    """CPU threads of torch. `auto`: the fastest for a few steps. 0: as torch chooses. Other numbers give other bits."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 autocast on CUDA, float32 elsewhere."""
+    deterministic: bool = True
+    """Ask torch for deterministic kernels, which cost a little on CUDA and nothing on the CPU."""
+
+    @field_validator("warmup_epochs")
+    @classmethod
+    def _warmup_ends(cls, warmup_epochs: int, fields: ValidationInfo) -> int:
+        epochs = fields.data.get("epochs")
+        if epochs is not None and warmup_epochs >= epochs:
+            shorter = as_options({"train.warmup_epochs": min(1, epochs - 1)})
+            raise ValueError(f"does not end within train.epochs = {epochs}; train for longer, or add {shorter}")
+        return warmup_epochs
+
+    @field_validator("score_epoch")
+    @classmethod
+    def _epoch_is_reached(cls, score_epoch: int, fields: ValidationInfo) -> int:
+        epochs, patience = fields.data.get("epochs"), fields.data.get("patience")
+        if epochs is not None and score_epoch > epochs:
+            lower = as_options({"train.score_epoch": epochs})
+            raise ValueError(f"lies beyond train.epochs = {epochs}; train for longer, or add {lower}")
+        if score_epoch and patience:
+            raise ValueError(
+                f"fixes the epoch, which train.patience = {patience} lets val choose; set one of them to 0"
+            )
+        return score_epoch
+
+    @model_validator(mode="after")
+    def _default_warmup_ends(self) -> Self:
+        if "warmup_epochs" not in self.model_fields_set:
+            self.__dict__["warmup_epochs"] = min(self.warmup_epochs, self.epochs - 1)  # it stays a default
+        return self
+
+    @property
+    def last_epoch(self) -> int:
+        """Where training ends if nothing ends it before."""
+        return self.score_epoch or self.epochs
