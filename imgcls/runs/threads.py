@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -26,6 +26,10 @@ MOST_STEPS, MOST_SECONDS = 16, 1.2
 WORTH = 1.05
 """Gain in speed for which more threads are used: with fewer, more is left for other programs."""
 
+WORTH_OF_ALL_CORES = 1.3
+"""Gain in speed for which no core is left free. A program that starts later takes most of the speed of a run that
+computes on every core: two threads kept 0.01 to 0.3 of it on 2 cores, and one thread 0.6 or more (docs/speed.md)."""
+
 
 @dataclass(frozen=True)
 class Speeds:
@@ -47,6 +51,16 @@ class Speeds:
         fastest = max(self.images_per_second[number] for number in known)
         return min(number for number in known if WORTH * self.images_per_second[number] >= fastest)
 
+    def best_of_one_run(self, numbers: Sequence[int]) -> int:
+        """As `best_of`, but the largest number, which uses every core, has to gain what `WORTH_OF_ALL_CORES` says."""
+        fewer = [number for number in numbers if number < max(numbers)]
+        best = self.best_of(numbers)
+        if best != max(numbers) or not (self.images_per_second.keys() & set(fewer)):
+            return best
+        best_of_fewer = self.best_of(fewer)
+        gain = self.images_per_second[best] / self.images_per_second[best_of_fewer]
+        return best if gain >= WORTH_OF_ALL_CORES else best_of_fewer
+
     def __str__(self) -> str:
         """Such as `440 images/s with 1 thread, 630 with 2`."""
         first, *others = sorted(self.images_per_second.items())
@@ -58,8 +72,9 @@ def with_threads(prepared: Prepared) -> Prepared:
     """A run about to begin with its number of threads: where `train.threads` is `auto`, the fastest here and now."""
     if prepared.experiment.train.threads != "auto":
         return prepared
-    speeds = measured_speeds(prepared, numbers_of_threads(prepared.device.threads))
-    threads = speeds.best_of(numbers_of_threads(prepared.device.threads))
+    numbers = numbers_of_threads(prepared.device.threads)
+    speeds = measured_speeds(prepared, numbers)
+    threads = speeds.best_of_one_run(numbers)
     if speeds.images_per_second:
         log.info('train.threads = "auto": %s (%s)', counted(threads, "thread"), speeds)
     return prepared.with_threads(threads)

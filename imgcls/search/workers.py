@@ -103,12 +103,17 @@ def choose(wanted: Wanted, speeds: Speeds, free: int | None) -> Share:
         speeds: of one trial with each number of threads.
         free: bytes of memory that are free; None where that is not known.
     """
-    shares = [Share(each, speeds.best_of(wanted.numbers_of_threads(each))) for each in wanted.numbers_of_workers()]
+    shares = [Share(each, _threads(each, wanted, speeds)) for each in wanted.numbers_of_workers()]
     if free is not None and speeds.memory:
         room = MEMORY_SHARE * free // speeds.memory
         shares = [share for share in shares if share.workers <= room] or shares[:1]
     seconds = {share: _seconds(wanted, share, speeds) for share in shares}
     return next(share for share in shares if seconds[share] <= WORTH * min(seconds.values()))
+
+
+def _threads(workers: int, wanted: Wanted, speeds: Speeds) -> int:
+    best = speeds.best_of_one_run if workers == 1 else speeds.best_of
+    return best(wanted.numbers_of_threads(workers))
 
 
 def _seconds(wanted: Wanted, share: Share, speeds: Speeds) -> float:

@@ -35,12 +35,29 @@ def test_numbers_that_are_tried(most, numbers):
         ({2: 880, 1: 520}, 2),  # quiet
         ({2: 290, 1: 550}, 1),  # beside a busy process
         ({2: 1000, 1: 960}, 1),  # the second thread gains less than a twentieth
+        ({2: 3358, 1: 2801}, 2),
         ({8: 100, 7: 700, 4: 500, 2: 260, 1: 130}, 7),
         ({}, 8),
     ],
 )
 def test_the_fewest_threads_that_are_about_as_fast_as_the_best(speeds, best):
     assert Speeds(speeds, None).best_of(list(speeds) or [8, 4]) == best
+
+
+@pytest.mark.parametrize(
+    ("speeds", "best"),
+    [
+        ({2: 880, 1: 520}, 2),
+        ({2: 3358, 1: 2801}, 1),  # what the second thread gains is lost as soon as another program runs
+        ({8: 900, 7: 800, 4: 500, 2: 260, 1: 130}, 7),  # leaves a core free
+        ({8: 900, 7: 810, 4: 790, 2: 260, 1: 130}, 4),
+        ({3: 600, 2: 400, 1: 200}, 3),
+        ({1: 130}, 1),
+        ({}, 8),
+    ],
+)
+def test_one_run_leaves_a_core_free_unless_it_loses_much(speeds, best):
+    assert Speeds(speeds, None).best_of_one_run(list(speeds) or [8, 4]) == best
 
 
 @pytest.mark.usefixtures("two_threads")
