@@ -58,13 +58,20 @@ class Rungs:
         """The epoch at which a trial that has completed `epoch` epochs pauses next; None: it is trained to its end."""
         return next((rung for rung in self.epochs[:-1] if rung > epoch), None)
 
+    def last_reached(self, epoch: int) -> int:
+        """The rung at which a trial waits that was paused after `epoch` epochs; 0 where that is before the first one.
+
+        It is `epoch` itself, unless the trial was paused by an earlier version, which had other rungs.
+        """
+        return max((rung for rung in self.epochs[:-1] if rung <= epoch), default=0)
+
     def promoted(
         self, best: Best, *, is_all_drawn: bool, paused: Collection[int] | None = None, is_idle: bool = True
     ) -> int | None:
         """The trial that goes on, one of the highest rung that has any; None where none does.
 
-        Once all trials are drawn, and nothing else is under way, the best one that is paused goes on until a trial has
-        been trained to its end, however few there are.
+        A trial that was paused before the first rung goes on to it. Once all trials are drawn, and nothing else is
+        under way, the best one that is paused goes on until a trial has been trained to its end, however few there are.
 
         Args:
             best: of the trials.
@@ -76,8 +83,10 @@ class Rungs:
         for rung in reversed(self.epochs[:-1]):
             ranked = ranking(best, rung)
             for number in ranked[: int(len(ranked) / self.factor)]:
-                if number in paused and len(best[number]) == rung:
+                if number in paused and self.last_reached(len(best[number])) == rung:
                     return number
+        if before_first := self._waiting(0, best, paused):
+            return before_first[0]
         if is_all_drawn and is_idle and not self._any_completed(best):
             return next(iter(self.reserve(best, paused)), None)
         return None
@@ -101,18 +110,13 @@ class Rungs:
             gone = sum(len(best.get(number, ())) < rung for number in (*ended, *found))
             places = max(1, int((num_trials - gone) / self.factor))
             behind = ranking(best, rung)[places:]
-            here = [n for n in behind if n in paused and len(best[n]) == rung and n not in kept]
-            found += sorted(here)
+            here = self._waiting(rung, best, paused)
+            found += sorted(n for n in behind if n in here and n not in kept)
         return found
 
     def excess(self, best: Best, paused: Collection[int], most: int) -> list[int]:
         """Paused trials beyond the best `most`: the worst of the lowest rung first."""
-        order = [
-            number
-            for rung in self.epochs[:-1]
-            for number in reversed(ranking(best, rung))
-            if number in paused and len(best[number]) == rung
-        ]
+        order = [n for rung in (0, *self.epochs[:-1]) for n in reversed(self._waiting(rung, best, paused))]
         return order[: max(0, len(order) - most)]
 
     def num_epochs(self, num_trials: float) -> float:
@@ -131,11 +135,13 @@ class Rungs:
 
     def reserve(self, best: Best, paused: Collection[int]) -> list[int]:
         """The first paused trial of each rung, the highest rung first: who goes on where one has to."""
-        firsts = (
-            next((n for n in ranking(best, rung) if n in paused and len(best[n]) == rung), None)
-            for rung in reversed(self.epochs[:-1])
-        )
-        return [number for number in firsts if number is not None]
+        of_rungs = (self._waiting(rung, best, paused) for rung in reversed((0, *self.epochs[:-1])))
+        return [waiting[0] for waiting in of_rungs if waiting]
+
+    def _waiting(self, rung: int, best: Best, paused: Collection[int]) -> list[int]:
+        """The paused trials of a rung, the best one first; of rung 0, those that were paused before the first one."""
+        here = {number for number in paused if self.last_reached(len(best[number])) == rung}
+        return [number for number in ranking(best, max(1, rung)) if number in here]
 
 
 def ranking(best: Best, rung: int) -> list[int]:

@@ -79,6 +79,30 @@ def test_beyond_the_most_the_worst_of_the_lowest_rung_end():
     assert RUNGS.excess(best, paused={0, 1, 2, 3}, most=4) == []
 
 
+BETWEEN = {0: [0.5] * 2, 1: [0.9] * 9, 2: [0.8] * 2, 3: [0.1] * 4, 4: [0.6] * 5}
+"""Trials that paused after 2, 4 and 5 epochs, where an earlier sitting had other rungs than 1, 3 and 9."""
+
+
+def test_a_trial_that_paused_between_two_rungs_waits_at_the_one_before():
+    assert RUNGS.reserve(BETWEEN, paused={0, 2, 3, 4}) == [4, 2]
+    assert RUNGS.excess(BETWEEN, paused={0, 2, 3, 4}, most=2) == [0, 2]
+    assert RUNGS.hopeless(BETWEEN, ended={1}, paused={0, 2, 3, 4}, num_trials=6) == [0, 3, 4]
+    assert RUNGS.promoted(BETWEEN, is_all_drawn=False, paused={0, 3, 4}) is None
+    assert RUNGS.promoted({**BETWEEN, 5: [0.9] * 9}, is_all_drawn=False, paused={0, 2, 3, 4}) is None
+    assert RUNGS.promoted({4: [0.6] * 5, 3: [0.1] * 4, 2: [0.5] * 3}, is_all_drawn=False, paused={2, 3, 4}) == 4
+
+
+def test_a_trial_that_paused_before_the_first_rung_goes_on_to_it():
+    rungs = Rungs((3, 9), factor=3)
+    best = {0: [0.5] * 9, 1: [0.9], 2: [0.4] * 2}
+    assert rungs.promoted(best, is_all_drawn=False, paused={1, 2}) == 1
+    assert rungs.promoted(best, is_all_drawn=True, paused={2}) == 2
+    assert rungs.reserve(best, paused={1, 2}) == [1]
+    assert rungs.next_after(1) == 3
+    assert not rungs.hopeless(best, ended={0}, paused={1, 2}, num_trials=3)
+    assert rungs.excess(best, paused={1, 2}, most=1) == [2]
+
+
 def test_epochs_of_so_many_trials():
     assert RUNGS.num_epochs(9) == 9 * 1 + 3 * 2 + 1 * 6
     assert RUNGS.num_epochs(1) == 9

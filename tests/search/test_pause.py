@@ -14,7 +14,9 @@ from imgcls import clean
 from imgcls.errors import Interrupted, TrainingError
 from imgcls.record import Artifact
 from imgcls.search.driver import Driver
-from imgcls.search.promotion import PAUSED, PROMOTED
+from imgcls.search.halving import Rungs
+from imgcls.search.promotion import PAUSED, PROMOTED, Promotion, Step
+from imgcls.search.study import StudyPlace
 from imgcls.search.sweep import Sweep
 from imgcls.tracking.store import Tracker
 from tests.runs.test_resume import points, weights
@@ -168,6 +170,32 @@ def test_when_time_is_over_trials_stay_paused_and_the_next_sitting_goes_on(proje
     assert outcomes(project) == {0: ("paused", "SCHEDULED")}
     assert not clean.look_through(project.tracker).items
     assert everything(project, sweep(project)) == whole
+
+
+@pytest.mark.parametrize("now", [(1, 4), (3, 4)])
+def test_a_trial_that_an_earlier_version_paused_at_another_epoch_goes_on(now):
+    """In a budget that has time for one whole training left, and without one."""
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    trial = study.ask()
+    for epoch, value in enumerate((0.4, 0.6), 1):
+        trial.report(value, step=epoch)
+    Promotion(study, Rungs((2, 4)), 1, most=10).pause(trial.number)
+    promotion = Promotion(study, Rungs(now), 1, most=10)
+    assert promotion.reports_to_finish() == 2
+    assert promotion.next((), num_trials=2, has_to_finish=True) == Step(0)
+    assert promotion.pause_at(0) == (0 if now == (1, 4) else 3)
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_that_an_earlier_version_paused_at_other_epochs(project, monkeypatch):
+    monkeypatch.setattr(StudyPlace, "rungs", lambda _: Rungs((2, 4)))
+    with pytest.raises(TrainingError, match="goes on with 1 paused trial"):
+        sweep(project, "search.timeout=1e-9")
+    monkeypatch.undo()
+    monkeypatch.chdir(project.root)
+    sweep(project, "search.trials=3")
+    assert {outcome for outcome, _ in outcomes(project).values()} == {"completed", "pruned"}
+    assert len(project.runs(kind="trial")) == 3
 
 
 @pytest.mark.slow
