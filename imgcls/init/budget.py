@@ -65,14 +65,14 @@ class Training:
         if len(slower) < 2:
             return Share(1, next(iter(slower), 1))
         speeds = Speeds({threads: 1 / (self.pace.train * factor) for threads, factor in slower.items()}, None)
-        return choose(Wanted("auto", "auto", max(slower), trials, epochs * self.num_train), speeds, None)
+        return choose(Wanted("auto", "auto", max(slower), trials, self.num_train, _rungs(epochs)), speeds, None)
 
 
 def numbers_of_threads() -> list[int]:
     """Numbers of CPU threads that a trial may have here, by how many are trained side by side; none with a GPU."""
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         return []
-    return Wanted("auto", "auto", most_threads(), MOST_TRIALS, images=0).to_measure
+    return Wanted("auto", "auto", most_threads(), MOST_TRIALS, images=0, rungs=_rungs(1)).to_measure
 
 
 SideBySide = Callable[[int, int], tuple[int, float]]
@@ -114,16 +114,12 @@ def in_words(of: Plan) -> str:
 
 def _seconds(epochs: int, trials: int, workers: int, epoch_seconds: float) -> float:
     start = START_SECONDS if workers > 1 else 0.0
-    of_one = max(epochs, _epochs_in_all(epochs, trials) / workers)  # no worker trains less than the winner
+    of_one = max(epochs, _rungs(epochs).num_epochs(trials) / workers)  # no worker trains less than the winner
     return SWEEP_SECONDS + start + math.ceil(trials / workers) * TRIAL_SECONDS + of_one * epoch_seconds
 
 
-def _epochs_in_all(epochs: int, trials: int) -> float:
-    """Epochs of a sweep whose trials pause, as they do by default, after a third of their epochs."""
-    return _rungs(epochs).num_epochs(trials)
-
-
 def _rungs(epochs: int) -> Rungs:
+    """The epochs of a sweep's trials, which pause by default after a third of them."""
     return Rungs.of(Rungs.latest_first(epochs), epochs)
 
 
@@ -135,13 +131,14 @@ def arithmetic(of: Plan, pace: Pace, num_train: int, num_val: int, decode_second
     speed = pace.epoch(num_train, num_val) / epoch / pace.train
     of_each = f" of a trial with {counted(share.threads, 'thread')}" if of.workers > 1 else ""
     several = f", {of.workers} trials side by side" if of.workers > 1 else ""
-    pause, *later = _rungs(of.epochs).epochs
+    start = f", {START_SECONDS:.0f} s for the start of the workers" if of.workers > 1 else ""
+    pause, *later = (rungs := _rungs(of.epochs)).epochs
     some = f", of which about a third goes on after epoch {pause}" if later and of.trials > 1 else ""
     return (
         f"measured on {pace.device}: {speed:.0f} train images/s{of_each}, so an epoch of {num_train:,} train and "
         f"{num_val:,} val images takes {_short(epoch)}; {in_words(of)}{some}, make "
-        f"{_epochs_in_all(of.epochs, of.trials):.0f} epochs{several}. These and "
-        f"{TRIAL_SECONDS:.0f} s for each trial and {SWEEP_SECONDS:.0f} s for the sweep beside them{decoding}, make "
+        f"{rungs.num_epochs(of.trials):.0f} epochs{several}. These, {TRIAL_SECONDS:.0f} s for each trial{start} and "
+        f"{SWEEP_SECONDS:.0f} s for the sweep beside them{decoding} make "
         f"{_short(of.seconds)}. search.confirm, which is off, would take time beyond that"
     )
 

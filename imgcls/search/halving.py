@@ -7,6 +7,7 @@ reached the rung. Nobody waits for a rung to be full.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,11 @@ class Rungs:
         while epochs[0] / factor >= max(1, first) - 1e-9:
             epochs.insert(0, round(epochs[0] / factor))
         return cls(tuple(epochs), factor)
+
+    @classmethod
+    def of_trials(cls, first: int, num_epochs: int, num_folds: int = 0) -> Rungs:
+        """Rungs of trials of so many epochs, none before epoch `first`; of trials in folds, their rungs are folds."""
+        return cls.of(1, num_folds, FACTOR_OF_FOLDS) if num_folds else cls.of(first, num_epochs)
 
     @classmethod
     def latest_first(cls, last: int, factor: float = FACTOR) -> int:
@@ -124,6 +130,18 @@ class Rungs:
         total, before = 0.0, 0
         for place, rung in enumerate(self.epochs):
             total += max(1.0, num_trials / self.factor**place) * (rung - before)
+            before = rung
+        return total
+
+    def num_epochs_each(self, num_trials: int, num_workers: int) -> int:
+        """Epochs of the worker that ends last, where several share so many trials, roughly.
+
+        The trials that reach a rung are taken to be trained in rounds, one for each worker at a time.
+        """
+        total, before = 0, 0
+        for place, rung in enumerate(self.epochs):
+            num_here = math.ceil(num_trials / self.factor**place)
+            total += math.ceil(num_here / num_workers) * (rung - before)
             before = rung
         return total
 

@@ -23,7 +23,7 @@ from imgcls.project import MLRUNS
 from imgcls.record import MetricName
 from imgcls.runs.record_writer import Finished, interval_ends
 from imgcls.search import space as spaces
-from imgcls.search.halving import FACTOR_OF_FOLDS, Rungs
+from imgcls.search.halving import Rungs
 from imgcls.search.journal import Journal
 from imgcls.search.leaderboard import make_leaderboard
 from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values
@@ -81,9 +81,7 @@ class StudyPlace:
 
     def rungs(self) -> Rungs:
         """The epochs at which trials pause, and that of a whole training; of trials in folds, the folds."""
-        if self.num_folds:
-            return Rungs.of(1, self.num_folds, FACTOR_OF_FOLDS)
-        return Rungs.of(self.pruner_warmup, self.num_epochs)
+        return Rungs.of_trials(self.pruner_warmup, self.num_epochs, self.num_folds)
 
     @property
     def step(self) -> str:

@@ -33,6 +33,7 @@ from imgcls.search.budget import Budget, ConfirmationTime, SearchTime, confirmat
 from imgcls.search.budget_share import share_of_budget
 from imgcls.search.confirm import confirm
 from imgcls.search.driver import Driver
+from imgcls.search.halving import Rungs
 from imgcls.search.importances import importance_ranges, importances
 from imgcls.search.samplers import resolved_sampler
 from imgcls.search.search_page import Importances, SearchFacts, search_report
@@ -209,6 +210,13 @@ class Sweep:
         if share.workers > 1:
             log.info("%s side by side: %s", share, SEVERAL_WORKERS)
 
+    def _rungs(self) -> Rungs:
+        """The epochs or folds at which its trials pause; a whole training alone where they do not."""
+        num_epochs, num_folds = self.experiment.train.last_epoch, self.prepared.dataset.num_folds
+        if self.experiment.search.pruner != "halving":
+            return Rungs((num_folds or num_epochs,))
+        return Rungs.of_trials(self.pruner_warmup, num_epochs, num_folds)
+
     def _planned_values(self) -> list[spaces.Values]:
         """The experiment's own values for trial 0; of a grid, as many further points as `search.trials` allows."""
         search = self.experiment.search
@@ -238,7 +246,7 @@ class Sweep:
             log.info("%s: a new study starts (%s)", self._why_new(sweeps[-1]), self.name)
         warm = self._warm_start()
         trials = len(self._planned) if search.sampler == "grid" else search.trials
-        share = new_share(self.prepared, search, train, trials)
+        share = new_share(self.prepared, search, train, trials, self._rungs())
         self._take(share)
         tags = {Tag.STUDY: self.name, Tag.NUM_WORKERS: str(share.workers)}
         with self.tracker.start_run(self.experiment.name, kind="sweep", name=f"sweep {self.name}", tags=tags) as run:

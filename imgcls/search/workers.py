@@ -16,6 +16,7 @@ from imgcls.run_record import RunRecord
 from imgcls.runs.prepare import Prepared
 from imgcls.runs.threads import Speeds, measured_speeds, numbers_of_threads
 from imgcls.search.budget import START_SECONDS
+from imgcls.search.halving import Rungs
 from imgcls.text import counted
 from imgcls.training.device import most_threads
 
@@ -61,7 +62,8 @@ class Wanted:
         threads: `train.threads`.
         cores: threads that all workers have together, at most.
         trials: of the sweep.
-        images: that a trial trains on, over all of its epochs.
+        images: that a trial trains on in an epoch; with folds, in all epochs of a fold.
+        rungs: epochs, or folds, at which trials pause; the last is that of a whole training.
     """
 
     workers: Literal["auto"] | int
@@ -69,6 +71,7 @@ class Wanted:
     cores: int
     trials: int
     images: int
+    rungs: Rungs
 
     def numbers_of_workers(self) -> list[int]:
         """Those that come into question, the smallest first; each has two trials at least, so that a search learns."""
@@ -117,13 +120,14 @@ def _threads(workers: int, wanted: Wanted, speeds: Speeds) -> int:
 
 
 def _seconds(wanted: Wanted, share: Share, speeds: Speeds) -> float:
-    """Roughly the time of a sweep of which no trial is pruned."""
+    """Roughly the time of a sweep of which no trial ends early, unless trials pause."""
     start = START_SECONDS if share.workers > 1 else 0.0
     speed = speeds.images_per_second.get(share.threads)
-    return start + math.ceil(wanted.trials / share.workers) * wanted.images / speed if speed else math.inf
+    epochs = wanted.rungs.num_epochs_each(wanted.trials, share.workers)
+    return start + epochs * wanted.images / speed if speed else math.inf
 
 
-def new_share(prepared: Prepared, search: SearchConfig, train: TrainConfig, trials: int) -> Share:
+def new_share(prepared: Prepared, search: SearchConfig, train: TrainConfig, trials: int, rungs: Rungs) -> Share:
     """The share of a sweep that begins: numbers that the user gave, and for `auto` what a measurement chooses.
 
     Args:
@@ -131,13 +135,16 @@ def new_share(prepared: Prepared, search: SearchConfig, train: TrainConfig, tria
         search: as the user has it.
         train: as the user has it.
         trials: that the sweep will have.
+        rungs: epochs, or folds, at which they pause; the last is that of a whole training.
     """
     if prepared.device.torch_device.type != "cpu":
         workers = max(1, min(_num_gpus(train), trials // 2)) if search.workers == "auto" else search.workers
         return _divided(workers, train)
     cores = most_threads() if train.threads else prepared.device.threads
-    images = train.last_epoch * len(prepared.dataset.train) * max(1, prepared.dataset.num_folds - 1)
-    wanted = Wanted(search.workers, train.threads, cores, trials, images)
+    images, num_folds = len(prepared.dataset.train), prepared.dataset.num_folds
+    if num_folds:
+        images = train.last_epoch * images * (num_folds - 1) // num_folds
+    wanted = Wanted(search.workers, train.threads, cores, trials, images, rungs)
     if not wanted.to_measure:
         workers = wanted.numbers_of_workers()[0]
         return Share(workers, wanted.numbers_of_threads(workers)[0])

@@ -79,3 +79,4 @@ def test_trials_are_planned_side_by_side_as_the_sweep_trains_them(slower, worker
     said = arithmetic(found, of.pace, 1000, 100, 0.0)
     assert f"{found.trials} trials of {found.epochs} epochs, of which about a third goes on after epoch" in said
     assert (f", {found.workers} trials side by side" in said) == (found.workers > 1)
+    assert (f", {START_SECONDS:.0f} s for the start of the workers and" in said) == (found.workers > 1)

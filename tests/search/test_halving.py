@@ -109,6 +109,13 @@ def test_epochs_of_so_many_trials():
     assert Rungs((9,), factor=3).num_epochs(4) == 36
 
 
+def test_epochs_of_each_worker():
+    assert RUNGS.num_epochs_each(9, 1) == RUNGS.num_epochs(9)
+    assert RUNGS.num_epochs_each(9, 2) == 5 * 1 + 2 * 2 + 1 * 6  # rounds of two, of which the last has one
+    assert RUNGS.num_epochs_each(9, 9) == 9  # one of them trains the winner
+    assert Rungs((9,), factor=3).num_epochs_each(5, 2) == 27
+
+
 def search(rungs, seed, num_trials, num_workers, failing, *, ends_hopeless):
     """A search on random curves: what began or went on, in order; how many completed; the most that waited at once."""
     draws = random.Random(seed)

@@ -7,6 +7,7 @@ from imgcls.runs.threads import Speeds
 from imgcls.search import workers as workers_module
 from imgcls.search.confirm import confirm_sweep
 from imgcls.search.engines import LocalProcesses
+from imgcls.search.halving import Rungs
 from imgcls.search.sweep import Sweep
 from imgcls.search.workers import Share, Wanted, choose
 from imgcls.training import device
@@ -16,6 +17,9 @@ QUIET, BUSY = {2: 880.0, 1: 520.0}, {2: 290.0, 1: 550.0}
 LARGE = {8: 2000.0, 7: 1900.0, 4: 1400.0, 3: 1150.0, 2: 800.0, 1: 430.0}
 LONG, SHORT = 50_000, 1000
 """Images of a trial: minutes, and a second or two."""
+
+WHOLE = Rungs((1,))
+"""Trials that do not pause, and train on these images once."""
 
 
 @pytest.fixture
@@ -63,15 +67,30 @@ def two_threads(monkeypatch):
 def test_the_fewest_workers_that_end_a_sweep_about_as_soon_as_any(
     workers, threads, cores, trials, images, speeds, share
 ):
-    wanted = Wanted(workers, threads, cores, trials, images)
+    wanted = Wanted(workers, threads, cores, trials, images, WHOLE)
     assert bool(wanted.to_measure) == bool(speeds)
     assert set(wanted.to_measure) <= speeds.keys()
     assert choose(wanted, Speeds({n: speeds[n] for n in wanted.to_measure}, None), None) == share
 
 
+@pytest.mark.parametrize(
+    ("rungs", "images", "workers"),
+    [
+        (Rungs((12,)), 1700, 2),
+        (Rungs((4, 12)), 1700, 1),  # as trials pause, the sweep is over before a second worker has gained its start
+        (Rungs((4, 12)), 2600, 2),
+        (Rungs((1, 5), 4.0), 4100, 1),  # folds
+        (Rungs((5,), 4.0), 4100, 2),
+    ],
+)
+def test_workers_are_chosen_for_the_epochs_that_trials_are_trained(rungs, images, workers):
+    wanted = Wanted("auto", "auto", 2, 6, images, rungs)
+    assert choose(wanted, Speeds(QUIET, None), None).workers == workers
+
+
 @pytest.mark.parametrize(("free", "workers"), [(8 * 2**30, 4), (3 * 2**30, 2), (2**30, 1), (0, 1), (None, 4)])
 def test_workers_fit_into_the_free_memory(free, workers):
-    wanted = Wanted("auto", "auto", 8, 20, LONG)
+    wanted = Wanted("auto", "auto", 8, 20, LONG, WHOLE)
     assert choose(wanted, Speeds(LARGE, 2**30 // 2 + 2**28), free).workers == workers
 
 
