@@ -93,6 +93,12 @@ class Network:
         linear = [name for name, module in modules if isinstance(module, nn.Linear)]
         return linear[-1:] or [name for name, module in modules if isinstance(module, nn.Conv2d)][-1:]
 
+    def blocks(self, model: nn.Module) -> list[list[str]]:
+        """Names of its parameters in blocks, from the stem to the head; the last block is that of the head."""
+        from imgcls.models.parts import blocks_in_order
+
+        return blocks_in_order(model, self.heads(model))
+
     def normalisation(self, config: ModelConfig) -> Normalisation | None:
         """Mean and std that the network's published weights were trained with; None where none are published."""
         del config

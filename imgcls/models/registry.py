@@ -25,6 +25,8 @@ from imgcls.text import nearest, suggestion
 if TYPE_CHECKING:
     from torch import nn
 
+    from imgcls.models.parts import NetworkParts
+
 NETWORKS: tuple[Network, ...] = (ResNetOfAnyDepth(), ResNet32(), RandomEncoderThenResNet(), Torchvision(), Timm())
 """Every network of this package, then every library of networks, in the order of the list."""
 
@@ -132,6 +134,14 @@ def build_model(
     if with_weights and is_local:
         load_weights(model, config, network.heads(model), file)
     return model
+
+
+def network_parts(config: ModelConfig, model: nn.Module) -> NetworkParts:
+    """The parts of a registered network that was built from a resolved config: its head and the blocks before it."""
+    from imgcls.models.parts import NetworkParts
+
+    network = _network(config.name)
+    return NetworkParts.of_blocks(model, network.heads(model), network.blocks(model))
 
 
 def build_models(num_folds: int, config: ModelConfig, **options: Any) -> nn.Module:

@@ -96,6 +96,13 @@ class Timm(Library):
         classifier = model.pretrained_cfg["classifier"]  # type: ignore[index]
         return [classifier] if isinstance(classifier, str) else list(classifier or ())
 
+    def blocks(self, model: nn.Module) -> list[list[str]]:
+        """Names of its parameters in blocks, from the stem to the head, as timm groups them for layer-wise decay."""
+        if not hasattr(model, "group_matcher"):
+            return super().blocks(model)
+        groups = _timm().models.group_parameters(model, model.group_matcher(coarse=False))  # type: ignore[operator]
+        return [groups[place] for place in sorted(groups)]
+
     def normalisation(self, config: ModelConfig) -> Normalisation:
         """Mean and std as timm publishes them, or as the package's weights were trained."""
         if config.weights_are_a_package:

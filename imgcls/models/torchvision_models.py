@@ -57,6 +57,15 @@ class Torchvision(Library):
         _fit_head(model, self.heads(model), num_classes)
         return model
 
+    def blocks(self, model: nn.Module) -> list[list[str]]:
+        """Names of its parameters in blocks, from the stem to the head, by the order of its modules."""
+        from torchvision.models.maxvit import MaxVitBlock
+        from torchvision.models.vision_transformer import Encoder
+
+        from imgcls.models.parts import blocks_in_order
+
+        return blocks_in_order(model, self.heads(model), (Encoder, MaxVitBlock))
+
     def usual_side(self, config: ModelConfig) -> int:
         """Side in pixels of the images that torchvision's weights of the network take."""
         return int(_weights(self.bare(config)).DEFAULT.transforms().crop_size[0])
