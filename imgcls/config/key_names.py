@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict
 ONLY_REPORTED = ("report.figures",)
 """Names of keys that change what is drawn and no score: no digest of an experiment counts them."""
 
+ADDED = ("search.warm_start", "train.sampling", "train.loss", "train.focal_gamma", "train.logit_adjustment")
+"""Names of keys that came later. A digest of an experiment counts them only where they are not at their defaults, so
+that what a version without them began goes on."""
+
 
 class Section(BaseModel):
     """Key names are the names of its fields: the base class of every table of an experiment file."""

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from imgcls.config.key_names import ONLY_REPORTED, Reported, Section, by_key
+from imgcls.config.key_names import ADDED, ONLY_REPORTED, Reported, Section, by_key
 from imgcls.config.key_types import AreaRange, Fit, Fraction, Name, PositiveShare, Probability, RatioRange, Seed
 from imgcls.config.mistakes import key_text, mistakes, value_text, why_given_twice, why_not_a_value, why_not_set
 from imgcls.config.ranges import checked_options
@@ -264,8 +264,10 @@ class Experiment(Section):
         return {key: value if isinstance(value, str) else as_toml(value) for key, value in self._values().items()}
 
     def config_hash(self, *, without: Sequence[str] = ()) -> str:
-        """Sixteen hex digits of SHA-256 over the values, less ONLY_REPORTED and the keys in `without`."""
-        values = {key: value for key, value in self._values().items() if key not in (*without, *ONLY_REPORTED)}
+        """Sixteen hex digits of SHA-256 over the values, less ONLY_REPORTED, the keys in `without` and unset ADDED."""
+        default = Experiment(name=self.name)._values()
+        left_out = {*without, *ONLY_REPORTED, *(key for key in ADDED if self._values()[key] == default[key])}
+        values = {key: value for key, value in self._values().items() if key not in left_out}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def _values(self) -> dict[str, Any]:

@@ -27,9 +27,17 @@ class TrainConfig(Section):
     weight_decay: float = Field(default=0.05, ge=0.0)
     """AdamW's decay of weight matrices; norms and biases have none."""
     label_smoothing: Fraction = 0.05
-    """Share of each label spread evenly over the classes."""
+    """Share of each label spread over the classes: evenly, or where `loss` is `logit_adjusted` as train has them."""
     class_weights: Literal["none", "auto"] = "none"
     """`auto` weighs each class by N / (K * its images in train), as scikit-learn's "balanced" does."""
+    sampling: Literal["natural", "balanced"] = "natural"
+    """Images of an epoch: each of train once (`natural`), or as many, drawn so that each class comes as often."""
+    loss: Literal["cross_entropy", "focal", "logit_adjusted"] = "cross_entropy"
+    """What is descended on train: `focal` favours images that are not right yet, `logit_adjusted` rare classes."""
+    focal_gamma: float = Field(default=2.0, ge=0.0)
+    """Exponent of `focal`, the gamma of Lin et al. 2017 (arXiv 1708.02002). 0: the cross-entropy."""
+    logit_adjustment: float = Field(default=1.0, ge=0.0)
+    """Strength of `logit_adjusted`, the tau of Menon et al. 2021 (arXiv 2007.07314). 0: the cross-entropy."""
     ema_decay: Fraction = 0.0
     """Decay per step of an average of the weights that is what gets scored and kept; it rises to this. 0: off."""
     patience: int = Field(default=0, ge=0)
@@ -73,6 +81,22 @@ class TrainConfig(Section):
             )
         return score_epoch
 
+    @field_validator("sampling")
+    @classmethod
+    def _even_once(cls, sampling: str, fields: ValidationInfo) -> str:
+        if sampling == "balanced" and fields.data.get("class_weights") == "auto":
+            raise ValueError(_twice("train.class_weights", "auto", "none"))
+        return sampling
+
+    @field_validator("loss")
+    @classmethod
+    def _adjusted_once(cls, loss: str, fields: ValidationInfo) -> str:
+        if loss == "logit_adjusted" and fields.data.get("class_weights") == "auto":
+            raise ValueError(_twice("train.class_weights", "auto", "none"))
+        if loss == "logit_adjusted" and fields.data.get("sampling") == "balanced":
+            raise ValueError(_twice("train.sampling", "balanced", "natural"))
+        return loss
+
     @model_validator(mode="after")
     def _default_warmup_ends(self) -> Self:
         if "warmup_epochs" not in self.model_fields_set:
@@ -83,3 +107,11 @@ class TrainConfig(Section):
     def last_epoch(self) -> int:
         """Where training ends if nothing ends it before."""
         return self.score_epoch or self.epochs
+
+
+def _twice(other: str, value: str, off: str) -> str:
+    """Why a key cannot correct uneven classes where another one does."""
+    return (
+        f'makes up for uneven classes, and so does {other} = "{value}"; together they would favour rare classes twice. '
+        f"Use one of them: add {as_options({other: off})} to keep this one"
+    )

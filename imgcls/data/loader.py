@@ -18,7 +18,7 @@ from torch import Tensor
 from imgcls.data.decode_on_demand import PixelsOnDemand
 from imgcls.data.decode_workers import ahead
 from imgcls.data.image_set import DecodedImages
-from imgcls.rng import generator
+from imgcls.data.order import balanced_order, natural_order, rows_of_classes
 
 RESIDENT_BYTES = 4 * 2**30
 """Bytes of images that live on an accelerator as a whole; larger sets travel a batch at a time."""
@@ -40,9 +40,18 @@ class Batch:
 
 
 class Loader:
-    """The loader of one split: its batches on a device; the last batch of a pass may be smaller."""
+    """The loader of one split: its batches on a device; the last batch of a pass may be smaller.
 
-    def __init__(self, images: DecodedImages, batch_size: int, device: torch.device) -> None:
+    Args:
+        images: of the split.
+        batch_size: images of a batch.
+        device: where the batches are wanted.
+        is_balanced: whether each class comes as often in an epoch's order; see `balanced_order`.
+    """
+
+    def __init__(
+        self, images: DecodedImages, batch_size: int, device: torch.device, *, is_balanced: bool = False
+    ) -> None:
         self._device = device
         self._batch_size = batch_size
         stored = images.stored
@@ -50,6 +59,7 @@ class Loader:
         self._map = None if isinstance(stored, PixelsOnDemand) else _large_map(stored)
         self._at = torch.from_numpy(images.at)
         self._labels = torch.from_numpy(images.labels)
+        self._of_classes = rows_of_classes(images.labels) if is_balanced else None
         if device.type != "cpu" and len(images) * math.prod(stored.shape[1:]) <= RESIDENT_BYTES:
             self._squares, self._at, self._map = self._resident(), torch.arange(len(images)), None
             self._labels = self._labels.to(device)
@@ -73,7 +83,10 @@ class Loader:
 
     def shuffled(self, seed: int, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of one epoch in that epoch's order, from `start_step` on."""
-        order = torch.randperm(self.num_images, generator=generator(seed, epoch, 0, "order"))
+        if self._of_classes is None:
+            order = natural_order(self.num_images, seed, epoch)
+        else:
+            order = balanced_order(self._of_classes, seed, epoch)
         last = self.steps_per_epoch - 1
         return self._batches([
             order[step * self._batch_size : None if step == last else (step + 1) * self._batch_size]

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-import torch
 from torch import nn
 
 from imgcls.config.keys import AugmentConfig, DataConfig, Experiment
@@ -26,6 +25,7 @@ from imgcls.terminal import waiting
 from imgcls.text import either
 from imgcls.training.device import Device, prepare_device
 from imgcls.training.loop import Task
+from imgcls.training.loss import Loss
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,16 @@ class Prepared:
     def task(self) -> Task:
         """What the loop needs besides its state."""
         config, where = self.experiment.train, self.device.torch_device
+        num_classes = len(self.dataset.class_names)
         return Task(
             config=config,
             metric=self.experiment.search.metric,
-            train=Loader(self.dataset.train, config.batch_size, where),
+            train=Loader(self.dataset.train, config.batch_size, where, is_balanced=config.sampling == "balanced"),
             val=Loader(self.dataset.val, config.eval_batch_size, where),
             augment=Augment(self.experiment.augment, self.experiment.data.image_size),
             normalise=self.normalise(),
-            num_classes=len(self.dataset.class_names),
-            class_weights=self._class_weights(),
+            num_classes=num_classes,
+            loss=Loss.of(config, np.bincount(self.dataset.train.labels, minlength=num_classes), where),
             device=self.device,
         )
 
@@ -123,13 +124,6 @@ class Prepared:
     def of_first_folds(self, num_folds: int) -> Prepared:
         """The images and models of a run that ended after so many folds; nothing is trained with it."""
         return replace(self, dataset=self.dataset.of_first_folds(num_folds))
-
-    def _class_weights(self) -> torch.Tensor | None:
-        if self.experiment.train.class_weights == "none":
-            return None
-        counts = np.bincount(self.dataset.train.labels, minlength=len(self.dataset.class_names))
-        weights = counts.sum() / (len(counts) * counts)
-        return torch.tensor(weights, dtype=torch.float32, device=self.device.torch_device)
 
 
 def prepare(experiment: Experiment, project: Project, squares: int = SQUARES_FORMAT) -> Prepared:

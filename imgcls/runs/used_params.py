@@ -1,4 +1,4 @@
-"""Which params of an experiment its network and augmentation use, and which of them say what a run trains."""
+"""Which params of an experiment its network, augmentation and loss use, and which of them say what a run trains."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -11,14 +11,14 @@ from imgcls.models.registry import unused_model_keys
 
 
 def used_params(params: Mapping[str, str]) -> dict[str, str]:
-    """The params in use: all but those that the network or the augmentation ignores, whatever they say.
+    """The params in use: all but those that the network, the augmentation or the loss ignores, whatever they say.
 
     What a sweep searches counts as used. The artifact `config.toml` has every key.
 
     Args:
         params: of a resolved experiment, as `Experiment.params` gives them, or of a run as recorded.
     """
-    unused = {*_unused_of_model(params), *_unused_of_augment(params)}
+    unused = {*_unused_of_model(params), *_unused_of_augment(params), *_unused_of_train(params)}
     searched = {key for key in unused if f"search.space.{key}" in params}
     return {key: value for key, value in params.items() if key not in unused - searched}
 
@@ -59,3 +59,19 @@ def _unused_of_augment(params: Mapping[str, str]) -> list[str]:
     low, high = json.loads(params.get("augment.random_resized_crop", "[0, 1]"))
     keys = unused_augment_keys(has_crop=(low, high) != (1, 1), is_grey=params.get("data.channels") == "1")
     return [f"augment.{key}" for key in keys]
+
+
+USED_WITH = {
+    "train.focal_gamma": ("train.loss", "focal"),
+    "train.logit_adjustment": ("train.loss", "logit_adjusted"),
+}
+"""Keys of [train] that are used only where another key has a value -> that key and the value."""
+
+
+def _unused_of_train(params: Mapping[str, str]) -> list[str]:
+    """A sweep that searches the other key may use them in some of its trials."""
+    return [
+        key
+        for key, (other, value) in USED_WITH.items()
+        if params.get(other) != value and f"search.space.{other}" not in params
+    ]

@@ -366,10 +366,6 @@ NOT_IDENTITY = (
 """Keys that may change between two sittings of the same study."""
 
 
-ADDED = ("search.warm_start",)
-"""Keys that count only where they are set, so that studies of versions without them go on."""
-
-
 def _identity(experiment: Experiment, prepared: Prepared) -> str:
     if experiment.train.threads == "auto":  # earlier versions had 0
         train = experiment.train.model_copy(update={"threads": 0})
@@ -377,7 +373,5 @@ def _identity(experiment: Experiment, prepared: Prepared) -> str:
     test = prepared.dataset.test
     formats = f"squares {SQUARES_FORMAT}", f"loss {LOSS_DEFINITION}"
     of_data = prepared.dataset.fingerprint, test and test.fingerprint()
-    default = Experiment(name=experiment.name).params()
-    unset = [key for key in ADDED if experiment.params()[key] == default[key]]
-    parts = experiment.config_hash(without=[*NOT_IDENTITY, *unset]), *of_data, *formats
+    parts = experiment.config_hash(without=NOT_IDENTITY), *of_data, *formats
     return f"{derive_seed(0, *map(str, parts)):016x}"[:8]

@@ -25,7 +25,7 @@ from imgcls.statistics.predictions import Predictions
 from imgcls.training.averages import WeightAverage
 from imgcls.training.device import Device
 from imgcls.training.epoch import EpochResult
-from imgcls.training.loss import LossSum, finite, loss_sum
+from imgcls.training.loss import Loss, LossSum, finite
 from imgcls.training.optimizer import make_optimizer
 from imgcls.training.schedule import lr_at
 
@@ -42,7 +42,7 @@ class Task:
         augment: train images -> views.
         normalise: views -> what the model sees.
         num_classes: K.
-        class_weights: float32 (K,) on the device, or None.
+        loss: what a step descends, on the device.
         device: where to compute.
     """
 
@@ -53,7 +53,7 @@ class Task:
     augment: Augment
     normalise: Normalise
     num_classes: int
-    class_weights: Tensor | None
+    loss: Loss
     device: Device
 
     @property
@@ -238,7 +238,7 @@ def _train_step(task: Task, state: TrainState, batch: Batch) -> None:
     task.device.seed(derive_seed(config.seed, *where, "forward"))  # dropout and its kin draw from here
     with task.device.forward_context():
         logits = state.model(images)
-        loss = loss_sum(logits, targets, task.class_weights, config.label_smoothing)
+        loss = task.loss.sum(logits, targets)
     state.losses.add(loss, state.epoch)
     state.optimizer.zero_grad(set_to_none=True)
     (loss / len(images)).backward()  # type: ignore[no-untyped-call]

@@ -1,11 +1,17 @@
 """The loss of a step, in which labels may be smoothed, mixed and weighed at once, and its sum over an epoch."""
 
-import math
+from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from imgcls.config.train_keys import TrainConfig
 from imgcls.errors import TrainingError
 
 LOSS_DEFINITION = 2
@@ -13,29 +19,89 @@ LOSS_DEFINITION = 2
 of every smoothed or mixed target, so that a rare class was right for every image."""
 
 
-def loss_sum(logits: Tensor, targets: Tensor, class_weights: Tensor | None, smoothing: float) -> Tensor:
-    """The loss of a batch: sum over its images of their weighted cross-entropy, in nats.
+@dataclass(frozen=True)
+class Loss:
+    """The loss that training descends, which compares logits with targets.
 
-    The target is smoothed first. Then the image counts with the weight of its own class; where two images are mixed,
-    with their two weights in the same mixture.
+    First the target is smoothed. Then the image counts with the weight of its own class; where two images are mixed,
+    with their two weights in the same mixture. The loss of a target is linear in it: that of a mixture of two classes
+    is the same mixture of their losses.
 
-    Args:
-        logits: float (B, K); they are taken as float32.
-        targets: int64 (B,), classes; or float32 (B, K), mixtures of classes, rows that sum to 1.
+    Attributes:
+        smoothing: share of each target that is spread over the classes: evenly, or as exp(shift) is where there is one.
         class_weights: float32 (K,), or None for equal ones.
-        smoothing: share of each target that is spread evenly over the classes.
-
-    Returns:
-        A scalar; divided by B it is what a step descends.
+        gamma: a class's loss is multiplied by (1 - p)^gamma, p being its probability (focal loss, Lin et al. 2017,
+            arXiv 1708.02002, without alpha). 0: the cross-entropy.
+        shift: float32 (K,), added to the logits beforehand: tau * log of each class's share of train (logit adjustment,
+            Menon et al. 2021, arXiv 2007.07314, equation 10). None: nothing is added.
     """
-    logits, is_mixed = logits.float(), targets.ndim == 2
-    if class_weights is None or not (smoothing or is_mixed):
-        # Here torch's own weights are those of the images. Its "mean" would divide by the weights of the batch.
-        return F.cross_entropy(logits, targets, weight=class_weights, label_smoothing=smoothing, reduction="sum")
-    losses = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
-    # No matrix product: autocast would round it to bfloat16.
-    weights = (targets * class_weights).sum(dim=1) if is_mixed else class_weights[targets]
-    return (weights * losses).sum()
+
+    smoothing: float = 0.0
+    class_weights: Tensor | None = None
+    gamma: float = 0.0
+    shift: Tensor | None = None
+
+    @classmethod
+    def of(cls, config: TrainConfig, num_images: NDArray[np.int64], device: torch.device) -> Loss:
+        """The loss that a `[train]` table asks for, where train has so many images of each class, int64 (K,)."""
+
+        def on_device(values: NDArray[np.float64]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float32, device=device)
+
+        is_weighed, is_adjusted = config.class_weights == "auto", config.loss == "logit_adjusted"
+        return cls(
+            smoothing=config.label_smoothing,
+            class_weights=on_device(num_images.sum() / (len(num_images) * num_images)) if is_weighed else None,
+            gamma=config.focal_gamma if config.loss == "focal" else 0.0,
+            shift=on_device(config.logit_adjustment * np.log(num_images / num_images.sum())) if is_adjusted else None,
+        )
+
+    def sum(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a batch: the sum over its images, in nats.
+
+        Args:
+            logits: float (B, K); they are taken as float32.
+            targets: int64 (B,), classes; or float32 (B, K), mixtures of classes, rows that sum to 1.
+
+        Returns:
+            A scalar; divided by B it is what a step descends.
+        """
+        logits, is_mixed = logits.float(), targets.ndim == 2
+        is_plain = not self.gamma and self.shift is None
+        if is_plain and (self.class_weights is None or not (self.smoothing or is_mixed)):
+            # Here torch's own weights are those of the images. Its "mean" would divide by the weights of the batch.
+            return F.cross_entropy(
+                logits, targets, weight=self.class_weights, label_smoothing=self.smoothing, reduction="sum"
+            )
+        if is_plain:
+            losses = F.cross_entropy(logits, targets, label_smoothing=self.smoothing, reduction="none")
+        else:
+            losses = (self._smoothed(targets, logits.shape[1]) * self._of_each_class(logits)).sum(dim=1)
+        if self.class_weights is None:
+            return losses.sum()
+        # No matrix product: autocast would round it to bfloat16.
+        weights = (targets * self.class_weights).sum(dim=1) if is_mixed else self.class_weights[targets]
+        return (weights * losses).sum()
+
+    def _of_each_class(self, logits: Tensor) -> Tensor:
+        """float32 (B, K): the loss of each image if that class were right."""
+        log_probs = F.log_softmax(logits if self.shift is None else logits + self.shift, dim=1)
+        if not self.gamma:
+            return -log_probs
+        # Where p is 1, a gamma below 1 has an infinite slope; the least float in its place has the slope 0.
+        wrong = (-torch.expm1(log_probs)).clamp(min=torch.finfo(torch.float32).tiny)
+        return -log_probs * wrong**self.gamma
+
+    def _smoothed(self, targets: Tensor, num_classes: int) -> Tensor:
+        """float32 (B, K): targets with a share of each spread over the classes.
+
+        With a shift, an even share would make rare classes right for every image: taken back by the shift, the same
+        share counts for more the rarer the class is. In proportion to exp(shift) it is even once it is taken back.
+        """
+        if targets.ndim == 1:
+            targets = F.one_hot(targets, num_classes).float()
+        spread = targets.new_full((), 1 / num_classes) if self.shift is None else F.softmax(self.shift, dim=0)
+        return torch.lerp(targets, spread.expand_as(targets), self.smoothing)
 
 
 class LossSum:

@@ -16,6 +16,7 @@ from imgcls.metrics import ACCURACY
 from imgcls.models.registry import build_model, resolve_model
 from imgcls.training.device import prepare_device, settings_kept
 from imgcls.training.loop import Task, TrainState, predict
+from imgcls.training.loss import Loss
 from imgcls.training.pace import MOST_PIXELS, quick_batch, timed_steps
 
 LEAST_STEPS, MOST_STEPS, MOST_SECONDS = 4, 32, 0.6
@@ -78,7 +79,7 @@ def measured_pace(experiment: Experiment, num_classes: int, channels: int, threa
             config=config, metric=ACCURACY.on_val, train=Loader(images, config.batch_size, where),
             val=Loader(seen, config.batch_size, where), augment=Augment(experiment.augment, data.image_size),
             normalise=Normalise((0.5,) * channels, (0.25,) * channels, where), num_classes=num_classes,
-            class_weights=None, device=device,
+            loss=Loss(), device=device,
         )  # fmt: skip
         state, numbers = TrainState.start(model, config, device), threads or [device.threads]
         steps = timed_steps(task, state, numbers, most_steps=num_steps - 1, most_seconds=MOST_SECONDS)

@@ -277,6 +277,34 @@ def test_the_hash_can_leave_keys_out():
     assert plain.config_hash(without=without) == more.config_hash(without=without)
 
 
+def test_keys_that_came_later_change_no_digest_until_they_are_set():
+    """So what versions without them began goes on; the digest is that of such a version."""
+    plain = Experiment(name="n")
+    assert plain.config_hash() == "f5841c081d9ec84d"
+    assert plain.replace({key: plain.params()[key] for key in ("train.loss", "train.sampling")}) == plain
+    for key, value in {"train.loss": "focal", "train.sampling": "balanced", "search.warm_start": "auto"}.items():
+        assert plain.replace({key: value}).config_hash() != plain.config_hash()
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy", "words"),
+    [
+        ("class_weights=auto sampling=balanced", "train.class_weights=none", 'train.sampling = "balanced"'),
+        ("class_weights=auto loss=logit_adjusted", "train.class_weights=none", 'train.loss = "logit_adjusted"'),
+        ("sampling=balanced loss=logit_adjusted", "train.sampling=natural", 'train.loss = "logit_adjusted"'),
+    ],
+)
+def test_uneven_classes_are_made_up_for_once(settings, remedy, words):
+    values = dict(f"train.{setting}".split("=") for setting in settings.split())
+    with pytest.raises(ConfigError, match="twice") as refused:
+        Experiment(name="n").replace(values)
+    assert words in str(refused.value) and f"--set {remedy}" in str(refused.value)
+    key, value = remedy.split("=")
+    Experiment(name="n").replace(values | {key: value})
+    with pytest.raises(ConfigError, match="twice"):
+        Experiment(name="n").replace(values | {"train.label_smoothing": 0.0, "augment.mixup": 0.2})
+
+
 # --- what is refused, and how ---
 
 LR = '[search.space]\n"train.lr" = '
@@ -594,10 +622,10 @@ def test_every_other_name_stands_for_a_key_that_there_is_and_is_no_key_itself():
 @pytest.mark.parametrize(
     ("prefix", "first", "number"),
     [
-        ("train.l", "train.lr", 2),
+        ("train.l", "train.lr", 4),
         ("search.confirm", "search.confirm.top", 2),
         ("lr", "train.lr", 1),
-        ("TRAIN.L", "train.lr", 2),
+        ("TRAIN.L", "train.lr", 4),
         ("", "data.source", 0),
     ],
 )

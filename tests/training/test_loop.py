@@ -30,6 +30,7 @@ from imgcls.training import loop
 from imgcls.training.checkpoint import load_checkpoint, save_checkpoint
 from imgcls.training.device import prepare_device
 from imgcls.training.loop import Task, TrainState, fit, predict
+from imgcls.training.loss import Loss
 
 NUM_TRAIN, NUM_VAL = 150, 60
 STILL = {"lr": 1e-30, "weight_decay": 0.0, "warmup_epochs": 0}
@@ -59,7 +60,7 @@ def task_of(digits, augment=PLAIN, metric="val/accuracy", class_weights=None, nu
         augment=Augment(augment, 8),
         normalise=Normalise(digits.mean, digits.std, where),
         num_classes=10,
-        class_weights=None if class_weights is None else class_weights.to(where),
+        loss=Loss(config.label_smoothing, None if class_weights is None else class_weights.to(where)),
         device=device,
     )
 
