@@ -44,7 +44,8 @@ class Finished:
         best: its best epoch, so far where it is paused.
         num_epochs: completed epochs.
         intervals: 95% intervals of that epoch's val accuracy (`NO_INTERVAL` where there are too few groups) and, where
-            one holds, of the metric that selects; by names such as `val/accuracy`.
+            one holds, of the metric that selects; by names such as `val/accuracy`. Those of a paused run are left out
+            where its predictions are not at hand: with folds, and where an earlier sitting had the best epoch.
         caution_tags: its tags from which `cautions.cautions` makes its sentences.
     """
 
@@ -66,11 +67,15 @@ class Finished:
 
     def in_words(self, metric: str) -> dict[str, object]:
         """The same for people: scores with their intervals, and no cautions."""
-        of_accuracy = self.intervals[ACCURACY.on_val]
         facts: dict[str, object] = {"run_id": self.run_id, MetricName.BEST_EPOCH: self.best.epoch}
         for name in reported(metric):
-            facts[best_name(name)] = score_text(self.best.value(name), self.intervals.get(name), of_accuracy)
+            facts[best_name(name)] = self.score_in_words(name)
         return facts
+
+    def score_in_words(self, name: str) -> str:
+        """A val score of the best epoch, rounded, with its interval where it has one."""
+        of_accuracy = self.intervals.get(ACCURACY.on_val, NO_INTERVAL)
+        return score_text(self.best.value(name), self.intervals.get(name), of_accuracy)
 
 
 class RecordWriter:
@@ -188,7 +193,7 @@ class RecordWriter:
         """
         metric = self._prepared.experiment.search.metric
         self._run.set_tags({Tag.REASON: f"paused after {after}, until it is among the best of its sweep"})
-        intervals: Mapping[str, Interval] = {ACCURACY.on_val: NO_INTERVAL}
+        intervals: Mapping[str, Interval] = {}
         if best_logits is not None:
             intervals = _val_intervals(self._on_val(best_logits.numpy()), metric)
         return Finished(self._run.run_id, "paused", best, num_epochs, intervals, caution_tags(self._images.tags))

@@ -41,6 +41,7 @@ from imgcls.statistics.score_intervals import hits_interval
 from imgcls.statistics.temperature import TemperatureFit
 from imgcls.stored_names import EARLIER_PROCESS
 from imgcls.terminal import waiting
+from imgcls.text import PARTS
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint
@@ -157,7 +158,8 @@ def _train_folds(run: Run, prepared: Prepared, work: _Work, recorded: Mapping[st
     """Trains a run in folds; `recorded` are the params that it has already."""
 
     def train_fold(of_fold: Prepared, number: int) -> Finished:
-        name = f"{work.name}, fold {number} of {prepared.dataset.num_folds}"
+        of, *values = work.name.split(PARTS)
+        name = PARTS.join([f"{of}, fold {number} of {prepared.dataset.num_folds}", *values])
         tags = {Tag.PARENT: run.run_id, Tag.FOLD: str(number)}
         num_folds = work.pause_at or prepared.dataset.num_folds
         outlook = work.outlook and replace(work.outlook, fold=number, num_folds=num_folds)

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from tqdm import tqdm
 
 from imgcls import terminal
-from imgcls.metrics import ACCURACY
-from imgcls.reporting.rounding import score_text
 from imgcls.reporting.run_progress import Outlook, Pace
 from imgcls.search.budget import SearchTime
 from imgcls.search.engines import Outcome
@@ -73,7 +71,7 @@ class SweepProgress:
         if outcome.job.number in self._taken_up:
             self._pace = Pace(self._study.work()[0], self._now)
         tqdm.write(
-            f"trial {outcome.job.number} {_in_words(outcome, metric)}; {ended} of {total} trials, "
+            f"trial {outcome.job.number} {outcome_in_words(outcome, metric)}; {ended} of {total} trials, "
             f"best {metric} {best}, "
             f"{self._left()}",
             file=terminal.stderr(),
@@ -115,10 +113,9 @@ class SweepProgress:
         return f"{first[metric]} by trial {first['trial']}"
 
 
-def _in_words(outcome: Outcome[TrialJob], metric: str) -> str:
+def outcome_in_words(outcome: Outcome[TrialJob], metric: str) -> str:
+    """What progress says of a trial that ended or paused; `metric` selects."""
     if outcome.finished is None:
         return f"{'interrupted' if outcome.interrupted else 'failed'}: {outcome.error}"
-    best = outcome.finished.best
-    intervals = outcome.finished.intervals
-    score = score_text(best.value(metric), intervals.get(metric), intervals[ACCURACY.on_val])
-    return f"{outcome.finished.outcome}: {metric} {score} at epoch {best.epoch}"
+    done = outcome.finished
+    return f"{done.outcome}: {metric} {done.score_in_words(metric)} at epoch {done.best.epoch}"

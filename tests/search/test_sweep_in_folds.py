@@ -16,10 +16,12 @@ from imgcls.record import Artifact, Tag
 from imgcls.runs.limits import Limits
 from imgcls.runs.record_writer import RecordWriter
 from imgcls.search.budget import Budget
+from imgcls.search.engines import Outcome
 from imgcls.search.halving import Rungs
 from imgcls.search.promotion import Promotion, Step
 from imgcls.search.study import make_pruner
 from imgcls.search.sweep import Sweep
+from imgcls.search.sweep_progress import outcome_in_words
 from tests.runs.test_folds import killed_at_the_end
 from tests.runs.test_resume import KilledError, points
 from tests.stops import StopAfter
@@ -132,6 +134,15 @@ def test_trials_pause_between_folds_and_the_best_goes_on_to_the_same_bits(projec
             halved(stopped)
     halved(stopped)
     assert left_by(stopped) == whole
+
+
+def test_progress_names_the_fold_and_the_score_with_which_a_trial_pauses(project, capsys):
+    done = project.train(*HALVING, pause_at=1, name="trial 7 · lr 0.02")
+    assert "\ntrial 7, fold 1 of 4 epoch   1/1 " in capsys.readouterr().err
+    (fold,) = folds_of(project, done.run_id)
+    assert fold.tags["mlflow.runName"] == "trial 7, fold 1 of 4 · lr 0.02"
+    said = outcome_in_words(Outcome(None, done), "val/accuracy")
+    assert said == f"paused: val/accuracy {fold.best('val/accuracy'):.2f} at epoch 1"
 
 
 @pytest.mark.slow
