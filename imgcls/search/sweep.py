@@ -31,6 +31,7 @@ from imgcls.runs.train import MADE_BY_THE_MACHINE, MEASURED
 from imgcls.search import space as spaces
 from imgcls.search.budget import Budget, ConfirmationTime, SearchTime, confirmation_in_words
 from imgcls.search.budget_share import share_of_budget
+from imgcls.search.changes import changes_in_words
 from imgcls.search.confirm import confirm
 from imgcls.search.driver import Driver
 from imgcls.search.halving import Rungs
@@ -274,7 +275,9 @@ class Sweep:
         ignored = [*MADE_BY_THE_MACHINE, *NOT_IDENTITY, *MEASURED]
         has_same_data = sweep.fingerprint == self.prepared.dataset.fingerprint
         if not has_same_data or same_work([sweep], self.prepared.experiment, ignored) is None:
-            return f"the experiment or its data differ from those of sweep {sweep.run_id}"
+            of = self.experiment, self.prepared.dataset, self.tracker
+            changes = changes_in_words(sweep, *of, NOT_IDENTITY)
+            return f"the experiment or its data differ from those of sweep {sweep.run_id}{changes}"
         return (
             f"sweep {sweep.run_id} of the same experiment was begun by an earlier version of imgcls, and does not go "
             f"on, because its trials would be mixed with others ({Tag.SQUARES} = {sweep.squares}, {Tag.LOSS} = "

@@ -223,13 +223,34 @@ def test_an_edited_experiment_starts_a_new_study_and_says_so(project, caplog):
     with caplog.at_level("INFO"):
         second = sweep(project, *QUICK, "search.trials=1", "train.epochs=2")
     assert second.run_id != first.run_id
-    assert f"differ from those of sweep {first.run_id}" in caplog.text
+    assert f"differ from those of sweep {first.run_id} in train.epochs (was 1, is 2): a new study" in caplog.text
 
 
 @pytest.mark.slow
 def test_other_data_start_a_new_study(project):
     first = sweep(project, *QUICK, "search.trials=1")
     assert sweep(project, *QUICK, "search.trials=1", "data.seed=1").run_id != first.run_id
+
+
+def test_what_makes_a_study_new_is_named(project, caplog):
+    caplog.set_level("INFO")
+
+    def begun(*overrides):
+        with Sweep(project.experiment(*QUICK, *overrides), project.tracker)._parent_run() as run:
+            return project.tracker.get(run.run_id)
+
+    first, images = begun(), ("data.seed=1", "search.trials=7")
+    second = begun(*images)
+    keys = "data.seed (was 0, is 1) and the images of train and val"
+    assert f"sweep {first.run_id} in {keys}: a new study starts" in caplog.text
+    begun(*images, "search.space.augment.mixup=[0.0, 0.2]", "train.threads=2")
+    keys = "train.threads (was 1, is 2) and search.space.augment.mixup (was not there, is [0.0, 0.2])"
+    assert f"sweep {second.run_id} in {keys}: a new study starts" in caplog.text
+    fourth = begun(*(f"train.{key}" for key in ("seed=1", "batch_size=128", "weight_decay=0.2", "label_smoothing=0.1")))
+    assert "and 2 more: a new study starts" in caplog.text
+    (fourth.folder / Artifact.CONFIG).unlink()
+    begun(*images, "train.seed=1")
+    assert f"differ from those of sweep {fourth.run_id} in the images of train and val: a new" in caplog.text
 
 
 @pytest.mark.slow
