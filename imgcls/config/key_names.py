@@ -10,7 +10,10 @@ from pydantic import BaseModel, ConfigDict
 ONLY_REPORTED = ("report.figures",)
 """Names of keys that change what is drawn and no score: no digest of an experiment counts them."""
 
-ADDED = ("search.warm_start", "train.sampling", "train.loss", "train.focal_gamma", "train.logit_adjustment")
+ADDED = (
+    "search.warm_start", "data.test_views", "train.average_epochs", "train.sampling", "train.loss", "train.focal_gamma",
+    "train.logit_adjustment",
+)  # fmt: skip
 """Names of keys that came later. A digest of an experiment counts them only where they are not at their defaults, so
 that what a version without them began goes on."""
 

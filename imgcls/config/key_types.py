@@ -18,6 +18,9 @@ def _must_be(remedy: str, is_right: Callable[[Any], object]) -> AfterValidator:
     return AfterValidator(check)
 
 
+TestViews = Literal["one", "flips", "orientations"]
+"""Type of `data.test_views`."""
+
 Fit = Literal["crop", "pad", "squash"]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]

@@ -17,7 +17,17 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from imgcls.config.key_names import ADDED, ONLY_REPORTED, Reported, Section, by_key
-from imgcls.config.key_types import AreaRange, Fit, Fraction, Name, PositiveShare, Probability, RatioRange, Seed
+from imgcls.config.key_types import (
+    AreaRange,
+    Fit,
+    Fraction,
+    Name,
+    PositiveShare,
+    Probability,
+    RatioRange,
+    Seed,
+    TestViews,
+)
 from imgcls.config.mistakes import key_text, mistakes, value_text, why_given_twice, why_not_a_value, why_not_set
 from imgcls.config.ranges import checked_options
 from imgcls.config.search_keys import SearchConfig
@@ -61,6 +71,8 @@ class DataConfig(Section):
     """Mean per channel in [0, 1], or `auto`: measured on train, or what pretrained weights want."""
     std: Literal["auto"] | Annotated[tuple[PositiveShare, ...], Field(min_length=1)] = "auto"
     """Standard deviation per channel in (0, 1], or `auto`, like `mean`."""
+    test_views: TestViews = "one"
+    """Views of an image whose mean is the answer: as it is (`one`), also mirrored (`flips`), all 8 `orientations`."""
 
     @property
     def num_models(self) -> int:

@@ -40,6 +40,8 @@ class TrainConfig(Section):
     """Strength of `logit_adjusted`, the tau of Menon et al. 2021 (arXiv 2007.07314). 0: the cross-entropy."""
     ema_decay: Fraction = 0.0
     """Decay per step of an average of the weights that is what gets scored and kept; it rises to this. 0: off."""
+    average_epochs: int = Field(default=1, ge=1)
+    """Score and keep the mean of the weights at the ends of so many epochs, the present one the last. 1: no mean."""
     patience: int = Field(default=0, ge=0)
     """Stop after this many epochs without a better val score. 0: never."""
     score_epoch: int = Field(default=0, ge=0, validate_default=True)
@@ -67,6 +69,15 @@ class TrainConfig(Section):
             shorter = as_options({"train.warmup_epochs": min(1, epochs - 1)})
             raise ValueError(f"does not end within train.epochs = {epochs}; train for longer, or add {shorter}")
         return warmup_epochs
+
+    @field_validator("average_epochs")
+    @classmethod
+    def _are_trained(cls, average_epochs: int, fields: ValidationInfo) -> int:
+        epochs = fields.data.get("epochs")
+        if epochs is not None and average_epochs > epochs:
+            fewer = as_options({"train.average_epochs": epochs})
+            raise ValueError(f"is more than train.epochs = {epochs}; train for longer, or add {fewer}")
+        return average_epochs
 
     @field_validator("score_epoch")
     @classmethod

@@ -394,5 +394,6 @@ def _confirm_val_score(record: RunRecord, prepared: Prepared, logits: NDArray[np
 
 def _logits(model: nn.Module, prepared: Prepared, images: DecodedImages) -> NDArray[np.float32]:
     loader = Loader(images, prepared.experiment.train.eval_batch_size, prepared.device.torch_device)
+    model = prepared.with_views(model)
     logits: NDArray[np.float32] = predict(model, loader, prepared.normalise(), prepared.device).numpy()
     return logits

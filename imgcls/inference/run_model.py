@@ -22,6 +22,7 @@ from imgcls.inference.classifier import Classifier
 from imgcls.inference.sealed_images import sealed_images
 from imgcls.models.ensemble import Ensemble
 from imgcls.models.registry import build_models
+from imgcls.models.views import with_views
 from imgcls.run_record import RunRecord
 from imgcls.runs.earlier_versions import recorded_squares
 from imgcls.runs.rebuild import best_checkpoint, on_this_machine, recorded_experiment
@@ -48,8 +49,8 @@ class RunModel(Classifier):
     Attributes:
         record: of the run.
         experiment: the resolved one.
-        network: the trained network in evaluation mode, on the device: float32 (B, C, S, S) -> logits (B, K). Of a run
-            in folds, the `Ensemble` of the networks of all folds.
+        network: the trained network in evaluation mode, on the device: float32 (B, C, S, S) -> logits (B, K), the mean
+            over `data.test_views`. Of a run in folds, the `Ensemble` of the networks of all folds.
 
     Raises:
         InputError: weights that do not fit the recorded network.
@@ -82,7 +83,7 @@ class RunModel(Classifier):
             network.load_state_dict(checkpoint["model"])
         except (KeyError, RuntimeError) as error:
             raise InputError(f"the checkpoint of run {record.run_id} does not fit its config: {error}") from error
-        self.network = device.place(network).eval()
+        self.network = device.place(with_views(network, experiment.data.test_views)).eval()
         self._device = device
         self._normalise = Normalise(preprocessing.mean, preprocessing.std, device.torch_device)
 

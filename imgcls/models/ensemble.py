@@ -22,5 +22,17 @@ class Ensemble(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logarithms of the mean probabilities, float32 (B, K)."""
-        each = torch.stack([torch.log_softmax(member(images).float(), dim=1) for member in self.members])
-        return torch.logsumexp(each, dim=0) - math.log(len(self.members))
+        return log_mean_probs(member(images) for member in self.members)
+
+
+def log_mean_probs(answers: Iterable[Tensor]) -> Tensor:
+    """The answer of an ensemble: the logarithms of the mean of the softmaxes of its members' logits.
+
+    Args:
+        answers: logits (B, K), of each member.
+
+    Returns:
+        float32 (B, K).
+    """
+    each = torch.stack([torch.log_softmax(logits.float(), dim=1) for logits in answers])
+    return torch.logsumexp(each, dim=0) - math.log(len(each))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgcls.errors import InputError
+from imgcls.models.views import MeanOverViews
 
 SMALLEST_MAP = 4
 """Side in cells of the smallest map that is shown: a smaller one does not say where in the image something lies."""
@@ -36,7 +37,8 @@ class Cams:
 def grad_cam(network: nn.Module, images: Tensor, classes: Tensor) -> Cams:
     """Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) on the last map of at least 4 x 4 cells.
 
-    Each channel of the map is weighed by the mean of its gradient; the sum is cut off at 0.
+    Each channel of the map is weighed by the mean of its gradient; the sum is cut off at 0. Of a network that is shown
+    several views, it is the mean of their maps, each turned back to the image as it is.
 
     Args:
         network: in evaluation mode: (B, C, S, S) -> logits (B, K).
@@ -46,6 +48,10 @@ def grad_cam(network: nn.Module, images: Tensor, classes: Tensor) -> Cams:
     Raises:
         NoMapError: it has no such map, or places in its maps are not places in the image.
     """
+    if isinstance(network, MeanOverViews):
+        of_views = [grad_cam(network.network, view.of(images), classes) for view in network.views]
+        turned_back = [view.undone(cams.maps) for view, cams in zip(network.views, of_views, strict=True)]
+        return Cams(torch.stack(turned_back).mean(dim=0), of_views[0].layer)
     for module in network.modules():
         if reason := getattr(module, "why_no_map", ""):
             raise NoMapError(f"Grad-CAM has nothing to show: {reason}")

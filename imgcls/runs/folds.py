@@ -191,7 +191,7 @@ def out_of_fold_logits(ensemble: Ensemble, prepared: Prepared) -> NDArray[np.flo
     for number, member in enumerate(ensemble.members, 1):
         rows = dataset.rows_of_fold(number)
         loader = Loader(dataset.val.rows(rows), batch_size, device.torch_device)
-        logits[rows] = predict(device.place(member), loader, prepared.normalise(), device).numpy()
+        logits[rows] = predict(device.place(prepared.with_views(member)), loader, prepared.normalise(), device).numpy()
     return logits
 
 

@@ -17,6 +17,7 @@ from imgcls.data.splits import SQUARES_FORMAT, Dataset, load_dataset
 from imgcls.errors import ConfigError
 from imgcls.metrics import BY_NAME, metric_named
 from imgcls.models.registry import build_models, pretrained_normalisation, resolve_model
+from imgcls.models.views import with_views
 from imgcls.project import Project
 from imgcls.reporting.images_overview import too_few_to_score
 from imgcls.rng import derive_seed
@@ -76,6 +77,7 @@ class Prepared:
             num_classes=num_classes,
             loss=Loss.of(config, np.bincount(self.dataset.train.labels, minlength=num_classes), where),
             device=self.device,
+            test_views=self.experiment.data.test_views,
         )
 
     def normalise(self) -> Normalise:
@@ -109,6 +111,10 @@ class Prepared:
             with_weights=with_weights,
         )
 
+    def with_views(self, model: nn.Module) -> nn.Module:
+        """A trained model as it answers: by the mean over `data.test_views`."""
+        return with_views(model, self.experiment.data.test_views)
+
     def of_fold(self, number: int) -> Prepared:
         """The run that trains the model of one fold, from 1, up to the epoch that is one for all folds.
 
@@ -141,10 +147,10 @@ def prepare(experiment: Experiment, project: Project, squares: int = SQUARES_FOR
     project.weights(experiment.model)
     device = prepare_device(experiment.train)
     is_open = experiment.train.threads == "auto" and device.torch_device.type == "cpu" and device.threads > 1
-    of_all_folds = experiment.data.model_copy(update={"fold": 0})
+    images_of = experiment.data.model_copy(update={"fold": 0, "test_views": "one"})
     if experiment.data.channels != "auto":
         refuse_colours_of_grey(experiment.augment, experiment.data.channels)
-    dataset, warnings = cached_dataset(of_all_folds, experiment.augment.of_stored_images(), project, squares)
+    dataset, warnings = cached_dataset(images_of, experiment.augment.of_stored_images(), project, squares)
     refuse_colours_of_grey(experiment.augment, dataset.channels)
     if experiment.data.fold:
         dataset = dataset.of_fold(experiment.data.fold)

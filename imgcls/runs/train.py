@@ -47,7 +47,7 @@ from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint
 from imgcls.training.device import Device
 from imgcls.training.epoch import EpochResult
-from imgcls.training.loop import TrainState, fit, is_over, predict
+from imgcls.training.loop import TrainState, fit, is_over, predict_val
 from imgcls.training.loss import LOSS_DEFINITION
 
 log = logging.getLogger(__name__)
@@ -379,15 +379,15 @@ class _Training:
     def _val_logits(self, state: TrainState) -> NDArray[np.float32]:
         """Val's logits of the state's last epoch; computed again where an earlier sitting had computed them."""
         if state.val_logits is None:
-            state.val_logits = predict(state.scored_model, self._task.val, self._task.normalise, self._task.device)
+            state.val_logits = predict_val(self._task, state.scored_model)
         logits: NDArray[np.float32] = state.val_logits.numpy()
         return logits
 
     def _predict_with_best(self) -> tuple[NDArray[np.float32], TemperatureFit | None]:
         """Val's logits of the best checkpoint, which an earlier sitting wrote, and the temperature that is in it."""
-        device, task = self._prepared.device, self._task
+        device = self._prepared.device
         model = device.place(self._prepared.model(with_weights=False))
         with self._work.tracker.fetch(self._run.run_id, Artifact.BEST) as path:
             content = load_checkpoint(path, device.torch_device)
         model.load_state_dict(content["model"])
-        return predict(model, task.val, task.normalise, task.device).numpy(), kept_fit(content)
+        return predict_val(self._task, model).numpy(), kept_fit(content)

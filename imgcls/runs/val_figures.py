@@ -118,7 +118,8 @@ def _maps(
     network.load_state_dict(checkpoint["model"])
     images = torch.from_numpy(val.stored[val.at[rows]]).to(device.torch_device)
     with device.forward_context():
-        cams = grad_cam(network, prepared.normalise()(images), torch.from_numpy(classes).to(device.torch_device))
+        normalised = prepared.normalise()(images)
+        cams = grad_cam(prepared.with_views(network), normalised, torch.from_numpy(classes).to(device.torch_device))
     maps: NDArray[np.float32] = cams.maps.cpu().numpy()
     return maps
 

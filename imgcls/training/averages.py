@@ -1,6 +1,7 @@
-"""The average of a model's weights, which is scored in the place of the model."""
+"""Averages of a model's weights, over steps or over epochs, one of which is scored in the place of the model."""
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -40,3 +41,38 @@ class WeightAverage:
         average([ours[name] for name in smooth], [theirs[name] for name in smooth], num_updates)
         for name in ours.keys() - set(smooth):  # batch norm's count of batches
             ours[name].copy_(theirs[name])
+
+
+class EpochAverage:
+    """The mean of a model's parameters and buffers at the ends of its last epochs: a soup of a run's checkpoints.
+
+    Izmailov et al. 2018 (arXiv 1803.05407) average along a run, Wortsman et al. 2022 (arXiv 2203.05482) over runs.
+    Batch norm's running mean and variance are averaged as the weights are; docs/averages.md shows what that costs.
+
+    Args:
+        model: what is averaged, which must not be scored before the first `add`.
+        num_epochs: N, at least 2. Until there are N, the mean is that of all.
+
+    Attributes:
+        model: with the mean.
+        ends: completed epochs -> the state of the model at that time, of the last N; on the model's device.
+    """
+
+    def __init__(self, model: nn.Module, num_epochs: int) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self.ends: dict[int, dict[str, Tensor]] = {}
+        self._num_epochs = num_epochs
+
+    def add(self, model: nn.Module, epoch: int) -> None:
+        """Takes over the state of a model at the end of an epoch, counted from 1, in place of an earlier one of it."""
+        self.restore({**self.ends, epoch: {name: tensor.clone() for name, tensor in model.state_dict().items()}})
+
+    @torch.no_grad()
+    def restore(self, ends: Mapping[int, dict[str, Tensor]]) -> None:
+        """Takes over states at the ends of epochs, as `ends` has them; without any, the mean stays as it is."""
+        last = max(ends, default=0)
+        self.ends = {epoch: ends[epoch] for epoch in sorted(ends) if epoch > last - self._num_epochs}
+        for name, ours in self.model.state_dict().items() if ends else ():
+            each = [state[name] for state in self.ends.values()]
+            # Batch norm's count of batches is that of the last epoch.
+            ours.copy_(torch.stack(each).mean(dim=0) if ours.is_floating_point() else each[-1])

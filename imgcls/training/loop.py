@@ -15,14 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from imgcls.config.key_types import TestViews
 from imgcls.config.train_keys import TrainConfig
 from imgcls.data.augment import Augment, Normalise
 from imgcls.data.loader import Batch, Loader
 from imgcls.errors import Interrupted
 from imgcls.metrics import val_scores
+from imgcls.models.views import with_views
 from imgcls.rng import derive_seed, generator
 from imgcls.statistics.predictions import Predictions
-from imgcls.training.averages import WeightAverage
+from imgcls.training.averages import EpochAverage, WeightAverage
 from imgcls.training.device import Device
 from imgcls.training.epoch import EpochResult
 from imgcls.training.loss import Loss, LossSum, finite
@@ -44,6 +46,7 @@ class Task:
         num_classes: K.
         loss: what a step descends, on the device.
         device: where to compute.
+        test_views: `data.test_views`, over which the answers on val are meant.
     """
 
     config: TrainConfig
@@ -55,6 +58,7 @@ class Task:
     num_classes: int
     loss: Loss
     device: Device
+    test_views: TestViews = "one"
 
     @property
     def total_steps(self) -> int:
@@ -89,6 +93,8 @@ class TrainState:
         model: what is trained.
         optimizer: AdamW over its parameters.
         average: the moving average of the weights, where `ema_decay` asks for one.
+        epoch_average: the mean of the last epochs' weights, where `average_epochs` asks for one; of the moving average,
+            where there is that too.
         epoch: completed epochs.
         step: completed steps of the epoch under way.
         losses: their losses.
@@ -101,6 +107,7 @@ class TrainState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     average: WeightAverage | None
+    epoch_average: EpochAverage | None
     losses: LossSum
     epoch: int = 0
     step: int = 0
@@ -114,13 +121,27 @@ class TrainState:
         """State before the first step."""
         model = device.place(model)
         average = WeightAverage(model, config.ema_decay) if config.ema_decay else None
+        epoch_average = EpochAverage(model, config.average_epochs) if config.average_epochs > 1 else None
         losses = LossSum(device.torch_device)
-        return cls(model, make_optimizer(model, config, losses.lost), average, losses)
+        return cls(model, make_optimizer(model, config, losses.lost), average, epoch_average, losses)
 
     @property
     def scored_model(self) -> nn.Module:
-        """Model that validation scores and the best checkpoint keeps: the average, where there is one."""
+        """Model that validation scores and the best checkpoint keeps: an average, where there is one."""
+        return self._latest_model if self.epoch_average is None else self.epoch_average.model
+
+    @property
+    def _latest_model(self) -> nn.Module:
+        """The model after its last step, or the moving average after it."""
         return self.model if self.average is None else self.average.model
+
+    def average_epochs(self) -> None:
+        """Takes the weights at the end of the epoch under way into the mean of the last epochs, if there is one.
+
+        Doing it twice changes nothing: a stop during validation leaves a state from which validation begins again.
+        """
+        if self.epoch_average is not None:
+            self.epoch_average.add(self._latest_model, self.epoch + 1)
 
     @property
     def loss_sum(self) -> float:
@@ -148,6 +169,7 @@ class TrainState:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.model.state_dict(),
+            "epoch_average": None if self.epoch_average is None else self.epoch_average.ends,
             "epoch": self.epoch,
             "step": self.step,
             "loss_sum": self.loss_sum,
@@ -162,6 +184,8 @@ class TrainState:
         self.optimizer.load_state_dict(snapshot["optimizer"])
         if self.average is not None:
             self.average.model.load_state_dict(snapshot["average"])
+        if self.epoch_average is not None:
+            self.epoch_average.restore(snapshot["epoch_average"])
         for name in ("epoch", "step", "num_images", "seconds"):
             setattr(self, name, snapshot[name])
         self.losses.start(snapshot["loss_sum"], self.step)
@@ -230,6 +254,11 @@ def predict(
     return torch.cat(outputs).cpu()
 
 
+def predict_val(task: Task, model: nn.Module, should_stop: Callable[[], str | bool] = lambda: False) -> Tensor:
+    """The loop's forward pass over val, with the task's views of each image; see `predict`."""
+    return predict(with_views(model, task.test_views), task.val, task.normalise, task.device, should_stop)
+
+
 def _train_step(task: Task, state: TrainState, batch: Batch) -> None:
     config, where = task.config, (state.epoch, state.step)
     images, targets = task.augmented(batch, *where)
@@ -252,7 +281,8 @@ def _train_step(task: Task, state: TrainState, batch: Batch) -> None:
 def _complete_epoch(task: Task, state: TrainState, should_stop: Callable[[], str | bool]) -> EpochResult:
     train_loss = state.loss_sum / state.num_images
     since = time.perf_counter()
-    state.val_logits = predict(state.scored_model, task.val, task.normalise, task.device, should_stop)
+    state.average_epochs()
+    state.val_logits = predict_val(task, state.scored_model, should_stop)
     scores = val_scores(Predictions(state.val_logits.numpy(), task.val.labels.numpy()), task.metric)
     result = EpochResult(
         epoch=state.epoch + 1,
