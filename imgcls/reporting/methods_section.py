@@ -37,6 +37,7 @@ def methods(run: RunRecord) -> list[str]:
         _optimiser(run.params),
         _objective(run),
         _squares(run),
+        *_test_views(run.params),
         _augmentation(run.params),
         *_machine(run),
     ]
@@ -103,15 +104,27 @@ def _optimiser(params: Mapping[str, str]) -> str:
 
 def _objective(run: RunRecord) -> str:
     params = run.params
-    smoothing, decay = float(params["train.label_smoothing"]), float(params["train.ema_decay"])
+    smoothing = float(params["train.label_smoothing"])
     parts = [
         f"label smoothing {smoothing:g}" if smoothing else "no label smoothing",
         _class_weights(run),
-        f"weights averaged with decay {decay:g} a step" if decay else "no averaging of weights",
+        _averaging(run),
     ]
     if dropout := float(params.get("model.dropout", "0")):
         parts.append(f"dropout {dropout:g} before the last layer")
     return f"The loss was the cross-entropy with {', '.join(parts[:2])}; {'; '.join(parts[2:])}."
+
+
+def _averaging(run: RunRecord) -> str:
+    decay, epochs = float(run.params["train.ema_decay"]), int(run.params.get("train.average_epochs", "1"))
+    averages = []
+    if decay:
+        averages.append(f"weights averaged with decay {decay:g} a step")
+    if epochs > 1:
+        what = "these averages" if decay else "weights"
+        ends = min(epochs, run.best_epoch)  # before the kept epoch there may have been fewer
+        averages.append(f"the mean of {what} at the ends of {counted(ends, 'epoch')} up to the kept one")
+    return ", then ".join(averages) or "no averaging of weights"
 
 
 def _class_weights(run: RunRecord) -> str:
@@ -136,6 +149,18 @@ def _squares(run: RunRecord) -> str:
     low, _ = json.loads(run.params.get("augment.random_resized_crop", "[1, 1]"))
     resized = "; val and test were resized from train's larger squares" if run.squares < 2 and low < 1 else ""
     return f"{FITS[run.params.get('data.fit', 'crop')]}{resized}."
+
+
+VIEWS = {
+    "flips": "as it was and mirrored left and right",
+    "orientations": "in all eight orientations of the square",
+}
+"""`data.test_views` in words; with one view there is nothing to say."""
+
+
+def _test_views(params: Mapping[str, str]) -> Iterator[str]:
+    if words := VIEWS.get(params.get("data.test_views", "one")):
+        yield f"The model saw each image of val and test {words}, and answered with the mean of the probabilities."
 
 
 def _augmentation(params: Mapping[str, str]) -> str:

@@ -282,7 +282,11 @@ def test_keys_that_came_later_change_no_digest_until_they_are_set():
     plain = Experiment(name="n")
     assert plain.config_hash() == "f5841c081d9ec84d"
     assert plain.replace({key: plain.params()[key] for key in ("train.loss", "train.sampling")}) == plain
-    for key, value in {"train.loss": "focal", "train.sampling": "balanced", "search.warm_start": "auto"}.items():
+    other = {
+        "train.loss": "focal", "train.sampling": "balanced", "search.warm_start": "auto", "train.average_epochs": 2,
+        "data.test_views": "flips",
+    }  # fmt: skip
+    for key, value in other.items():
         assert plain.replace({key: value}).config_hash() != plain.config_hash()
 
 

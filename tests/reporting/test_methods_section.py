@@ -7,7 +7,7 @@ from tests.reporting.records import record
 
 
 def said(params=None, **tags):
-    return " ".join(methods(record("run1", "train", params=params, **tags)))
+    return " ".join(methods(record("run1", "train", params=params, metrics={"best/epoch": 8.0}, **tags)))
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,20 @@ def said(params=None, **tags):
         ({"data.fit": "squash"}, "Each image was used whole, stretched to a square."),
         ({"train.ema_decay": 0.999}, "weights averaged with decay 0.999 a step"),
         ({}, "no averaging of weights"),
+        (
+            {"train.average_epochs": 5},
+            "; the mean of weights at the ends of 5 epochs up to the kept one.",
+        ),
+        ({"train.average_epochs": 20}, "the mean of weights at the ends of 8 epochs up to the kept one."),
+        (
+            {"train.ema_decay": 0.9, "train.average_epochs": 2},
+            "weights averaged with decay 0.9 a step, then the mean of these averages at the ends of 2 epochs up to",
+        ),
+        (
+            {"data.test_views": "flips"},
+            "saw each image of val and test as it was and mirrored left and right, and",
+        ),
+        ({"data.test_views": "orientations"}, "in all eight orientations of the square, and answered with the mean of"),
         ({"model.dropout": 0.2}, "dropout 0.2 before the last layer"),
         ({}, "augmented by horizontal flips."),
         ({"augment.horizontal_flip": False}, "Train images were not augmented."),
