@@ -1,9 +1,9 @@
 """Real sweeps beside the replay: what imgcls finds on the solar cells, and what plain Optuna does, in the same seconds.
 
-    python -m benchmarks.replay.real [--seconds 300] [--seeds 5] [--json]
+    python -m benchmarks.replay.real [--seconds 300] [--seeds 5] [--processes 2] [--json]
 
-Both search the space of the table `solar`, begin with the same configuration, and train with one thread. Two searches
-run side by side, an imgcls one and a plain one, so that other work on the machine disturbs both alike. When the seconds
+Both search the space of the table `solar`, begin with the same configuration, and train with one thread. An imgcls search
+and a plain one run side by side, or several such pairs, so that other work on the machine disturbs both alike. When the seconds
 are over no further trial begins. Each winner is then trained again with fresh seeds, and scored by their mean on val.
 What is done is kept in benchmarks/replay/REAL.json, and the same command goes on.
 """
@@ -58,7 +58,7 @@ def main() -> None:
         Task(method, seed, arguments.seconds)
         for seed in range(arguments.seeds) for method in (DEFAULT, OPTUNA) if (method, seed) not in done
     ]  # fmt: skip
-    with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
+    with multiprocessing.get_context("spawn").Pool(arguments.processes, maxtasksperchild=1) as pool:
         for one in pool.imap_unordered(searched, tasks, chunksize=1):
             kept.append(one)
             RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
@@ -156,6 +156,7 @@ def _arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--seconds", type=float, default=300.0, help="of each search, on one core")
     parser.add_argument("--seeds", type=int, default=5, help="of each method")
+    parser.add_argument("--processes", type=int, default=2, help="searches side by side, one thread each")
     parser.add_argument("--json", action="store_true", help="end with a line of JSON: the difference and its interval")
     return parser.parse_args()
 
