@@ -15,7 +15,6 @@ import os
 import shutil
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.config.key_types import Fit
+from imgcls.data.block_checksums import block_checksums, matches
 from imgcls.data.cache_folder import ASIDE, abandoned, budget, cache_folder, prune, remove_entry, size_in_words, writing
 from imgcls.data.decode import resize_squares
 from imgcls.data.decode_on_demand import PixelsOnDemand
@@ -36,14 +36,6 @@ from imgcls.errors import DataError
 from imgcls.text import counted
 
 log = logging.getLogger(__name__)
-
-
-BLOCK_BYTES = 2**24
-"""Bytes that one checksum is of."""
-
-
-CHECKED_BLOCKS = 16
-"""Number of blocks of a file that opening an entry checks, spread over it: all blocks up to 256 MiB."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +189,7 @@ def _open(recipe: Recipe) -> Decoded | None:
         return None
     try:
         meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
-        if damaged := [name for name, sums in meta["checksums"].items() if not _matches(entry / name, sums)]:
+        if damaged := [name for name, sums in meta["checksums"].items() if not matches(entry / name, sums)]:
             raise ValueError(f"{', '.join(damaged)}: not what was written")
         hashes = Hashes(*(np.load(entry / f"{name}.npy") for name in Hashes._fields))
         moments, kept = (np.load(entry / f"{name}.npy") for name in ("moments", "kept"))
@@ -263,7 +255,7 @@ def _write_entry(
         "about": f"{counted(num_kept, 'image')} of {recipe.table.origin or 'a data set'}, "
         + (what if recipe.has_pixels and recipe.side else "hashes alone"),
         "unreadable": unreadable,
-        "checksums": {path.name: _checksums(path) for path in sorted(aside.iterdir())},
+        "checksums": {path.name: block_checksums(path) for path in sorted(aside.iterdir())},
     }
     (aside / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
     try:
@@ -271,26 +263,6 @@ def _write_entry(
     except OSError:
         if not recipe.entry.is_dir():  # another process may have been faster; its entry is as good
             raise
-
-
-def _checksums(path: Path) -> list[int]:
-    """The file's size in bytes, then the CRC-32 of each of its blocks."""
-    num_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        return [num_bytes, *(zlib.crc32(file.read(BLOCK_BYTES)) for _ in range(0, num_bytes, BLOCK_BYTES))]
-
-
-def _matches(path: Path, checksums: list[int]) -> bool:
-    num_bytes, *of_blocks = checksums
-    if path.stat().st_size != num_bytes:
-        return False
-    spread = np.linspace(0, len(of_blocks) - 1, min(CHECKED_BLOCKS, len(of_blocks))).astype(int).tolist()
-    with path.open("rb") as file:
-        for block in spread:
-            file.seek(block * BLOCK_BYTES)
-            if zlib.crc32(file.read(BLOCK_BYTES)) != of_blocks[block]:
-                return False
-    return True
 
 
 def _copy_rows(decoded: IO[bytes], rows: NDArray[np.int64], path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from imgcls.config.keys import AugmentConfig, DataConfig
-from imgcls.data import decode_cache, decode_workers
+from imgcls.data import block_checksums, decode_cache, decode_workers
 from imgcls.data.cache_folder import ABANDONED_AFTER, entries, parse_size, prune, remember, writing
 from imgcls.data.cache_folder import cache_folder as where_the_cache_is
 from imgcls.data.decode import digest, resize_squares, to_square
@@ -570,17 +570,17 @@ def test_a_damaged_entry_is_made_again(table, cache_folder, name, damage):
 
 
 def test_of_a_large_file_blocks_all_over_it_are_checked(tmp_path, monkeypatch):
-    monkeypatch.setattr(decode_cache, "BLOCK_BYTES", 10)
-    monkeypatch.setattr(decode_cache, "CHECKED_BLOCKS", 3)
+    monkeypatch.setattr(block_checksums, "BLOCK_BYTES", 10)
+    monkeypatch.setattr(block_checksums, "CHECKED_BLOCKS", 3)
     path = tmp_path / "file"
     path.write_bytes(bytes(range(95)))
-    sums = decode_cache._checksums(path)
+    sums = block_checksums.block_checksums(path)
     assert sums[0] == 95 and len(sums) == 11
     for at, is_seen in ((0, True), (15, False), (45, True), (94, True)):
         contents = bytearray(range(95))
         contents[at] ^= 1
         path.write_bytes(contents)
-        assert decode_cache._matches(path, sums) != is_seen
+        assert block_checksums.matches(path, sums) != is_seen
 
 
 # --- images that change while a run reads them anew ---------------------------------------------------------------

@@ -1,0 +1,116 @@
+"""The head of a network as a network of its own, trained on features that the frozen backbone gave."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from imgcls.config.keys import ModelConfig
+from imgcls.config.toml import as_options
+from imgcls.errors import ConfigError
+from imgcls.models.parts import NoFeaturesError, head_features
+from imgcls.models.registry import build_model, network_parts
+
+
+class HeadShape(NamedTuple):
+    """The name of the layer that is a network's head, and F, the number of features that enter it."""
+
+    name: str
+    num_features: int
+
+
+class Head(nn.Module):
+    """The head of a network: features float (B, F) that entered it -> logits (B, K).
+
+    It is the network's own layer, so that a network whose head is trained is trained itself.
+
+    Args:
+        network: that it belongs to.
+        name: of the layer in it.
+        dropout: probability of dropping a feature while it is trained, as the network does before this layer.
+    """
+
+    def __init__(self, network: nn.Module, name: str, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.layer = network.get_submodule(name)
+        self._name = name
+        self._backbone = {key: tensor for key, tensor in network.state_dict().items() if not self._owns(key)}
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits of features."""
+        logits: Tensor = self.layer(self.dropout(features))
+        return logits
+
+    def network_state(self) -> dict[str, Tensor]:
+        """The state_dict of the whole network with this head."""
+        return {**self._backbone, **{f"{self._name}.{key}": tensor for key, tensor in self.layer.state_dict().items()}}
+
+    def load_network_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes this head's part over from the state_dict of a whole network."""
+        start = len(self._name) + 1
+        self.layer.load_state_dict({key[start:]: tensor for key, tensor in state.items() if self._owns(key)})
+
+    def _owns(self, key: str) -> bool:
+        return key.startswith(f"{self._name}.")
+
+
+def network_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state_dict of the whole network that a model is, or is the head of."""
+    return model.network_state() if isinstance(model, Head) else model.state_dict()
+
+
+def load_network_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Loads the state_dict of a whole network into a model that is one, or is the head of one."""
+    if isinstance(model, Head):
+        model.load_network_state(state)
+    else:
+        model.load_state_dict(state)
+
+
+@lru_cache
+def head_shape(config: ModelConfig, channels: int, image_size: int) -> HeadShape:
+    """The head of a network that can be trained alone, found by building the network without its weights.
+
+    Args:
+        config: `[model]`, as `resolve_model` gives it.
+        channels: C of the images.
+        image_size: H = W of the images.
+
+    Raises:
+        ConfigError: random weights, or a network whose head is not one linear layer.
+        InputError: the network cannot be built.
+    """
+    off = as_options({"train.head_only": False})
+    if not config.weights:
+        raise ConfigError(
+            f"train.head_only = true keeps the backbone of {config.name} as it starts, and model.weights = '' starts "
+            "from random numbers, whose features say little; name trained weights, such as --set "
+            f"model.weights=pretrained, choose a network that has some (`imgcls models`), or add {off}"
+        )
+    network = build_model(config, 2, channels, image_size, seed=0, with_weights=False).eval()
+    heads = network_parts(config, network).heads
+    try:
+        with torch.no_grad():
+            features = head_features(network, heads, torch.zeros(1, channels, image_size, image_size))
+    except NoFeaturesError as error:
+        raise ConfigError(
+            f"train.head_only = true: {config.name} cannot be trained so: {error}; choose another model.name, or add "
+            f"{off}"
+        ) from error
+    return HeadShape(heads[0], features.shape[1])
+
+
+def backbone_digest(model: nn.Module, head: str) -> str:
+    """SHA-256 of a network's weights and buffers, those of its head left out, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if not name.startswith(f"{head}."):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.contiguous().cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
