@@ -44,6 +44,8 @@ class TrainConfig(Section):
     """Score and keep the mean of the weights at the ends of so many epochs, the present one the last. 1: no mean."""
     patience: int = Field(default=0, ge=0)
     """Stop after this many epochs without a better val score. 0: never."""
+    head_only: bool = False
+    """Train the last layer alone, on features of the rest, which keeps its weights; they are computed once and kept."""
     score_epoch: int = Field(default=0, ge=0, validate_default=True)
     """Train up to this epoch of the schedule and keep it, whatever val says. 0: val chooses the epoch."""
     folds_epoch: Literal["last", "best"] = "last"

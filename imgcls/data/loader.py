@@ -17,6 +17,7 @@ from torch import Tensor
 
 from imgcls.data.decode_on_demand import PixelsOnDemand
 from imgcls.data.decode_workers import ahead
+from imgcls.data.feature_cache import FeatureRows
 from imgcls.data.image_set import DecodedImages
 from imgcls.data.order import balanced_order, natural_order, rows_of_classes
 
@@ -33,7 +34,12 @@ ROWS_MAPPED = 256
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of the loader: images uint8 (B, C, H, W) and labels int64 (B,), on the device."""
+    """A batch of the loader, on the device.
+
+    Attributes:
+        images: uint8 (B, C, H, W); where features stand for images, float32 (B, V, F) or (B, F).
+        labels: int64 (B,).
+    """
 
     images: Tensor
     labels: Tensor
@@ -43,14 +49,14 @@ class Loader:
     """The loader of one split: its batches on a device; the last batch of a pass may be smaller.
 
     Args:
-        images: of the split.
+        images: of the split, or features that stand for them.
         batch_size: images of a batch.
         device: where the batches are wanted.
         is_balanced: whether each class comes as often in an epoch's order; see `balanced_order`.
     """
 
     def __init__(
-        self, images: DecodedImages, batch_size: int, device: torch.device, *, is_balanced: bool = False
+        self, images: DecodedImages | FeatureRows, batch_size: int, device: torch.device, *, is_balanced: bool = False
     ) -> None:
         self._device = device
         self._batch_size = batch_size
@@ -60,7 +66,8 @@ class Loader:
         self._at = torch.from_numpy(images.at)
         self._labels = torch.from_numpy(images.labels)
         self._of_classes = rows_of_classes(images.labels) if is_balanced else None
-        if device.type != "cpu" and len(images) * math.prod(stored.shape[1:]) <= RESIDENT_BYTES:
+        num_bytes = len(images) * math.prod(stored.shape[1:]) * stored.dtype.itemsize
+        if device.type != "cpu" and num_bytes <= RESIDENT_BYTES:
             self._squares, self._at, self._map = self._resident(), torch.arange(len(images)), None
             self._labels = self._labels.to(device)
 
@@ -99,8 +106,10 @@ class Loader:
         return self._batches([torch.arange(i, min(i + self._batch_size, self.num_images)) for i in starts])
 
     def _resident(self) -> Tensor:
-        """The whole split on the device, uint8 (N, C, H, W)."""
-        images = torch.empty((len(self._at), *self._squares.shape[1:]), dtype=torch.uint8, device=self._device)
+        """The whole split on the device."""
+        squares = self._squares
+        dtype = torch.uint8 if isinstance(squares, PixelsOnDemand) else squares.dtype
+        images = torch.empty((len(self._at), *squares.shape[1:]), dtype=dtype, device=self._device)
         for start, batch in zip(range(0, len(images), self._batch_size), self.in_order(), strict=True):
             images[start : start + self._batch_size] = batch.images
         return images
@@ -126,14 +135,14 @@ class Loader:
                 self._map.madvise(mmap.MADV_DONTNEED)
 
 
-def _as_tensor(mapped: NDArray[np.uint8]) -> Tensor:
+def _as_tensor(mapped: NDArray[np.uint8] | NDArray[np.float32]) -> Tensor:
     with warnings.catch_warnings():
         # The memory map is read-only and stays so: batches are gathered into new tensors.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(mapped)
 
 
-def _large_map(stored: NDArray[np.uint8]) -> mmap.mmap | None:
+def _large_map(stored: NDArray[np.uint8] | NDArray[np.float32]) -> mmap.mmap | None:
     base = stored.base
     return base if isinstance(base, mmap.mmap) and stored.nbytes > MAPPED_BYTES else None
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from imgcls.config.keys import AugmentConfig
-from imgcls.data.augment import Augment, Draw, Draws
+from imgcls.data.augment import Augment, Draw, Draws, Normalise
 from imgcls.data.loader import send
 
 
@@ -50,12 +50,23 @@ class StoredOrientations(Augment):
         super().__init__(config, image_size=1)
         self._orientations = orientations(config)
 
-    def views(self, images: Tensor, normalise: object, draw: Draw) -> Tensor:
+    def views(self, images: Tensor, normalise: Normalise, draw: Draw) -> Tensor:
         """The view of each image that this step draws: float32 (B, V, F), one row for each orientation -> (B, F)."""
-        del normalise  # the views were normalised before they were stored
+        del normalise  # the images were normalised before
         maps = self.affine_maps(Draws.of(len(images), draw("augment")))
         if maps is None:
             return images[:, 0]
         is_it = (maps[:, None, :, :2].round() == self._orientations).all(dim=(2, 3))
         chosen = send(is_it.float().argmax(dim=1), images.device)
         return images[torch.arange(len(images), device=images.device), chosen]
+
+
+class AsTheyAre(Normalise):
+    """Features are left as they are: the images were normalised before their features were computed."""
+
+    def __init__(self) -> None:
+        pass  # there is neither a mean nor a deviation
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The features."""
+        return images

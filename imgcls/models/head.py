@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -25,13 +24,14 @@ class HeadShape(NamedTuple):
 
 
 class Head(nn.Module):
-    """The head of a network: features float (B, F) that entered it -> logits (B, K).
+    """The head of a network: features float (B, F) that enter it -> logits (B, K).
 
-    It is the network's own layer, so that a network whose head is trained is trained itself.
+    It is the network's own layer: when the head is trained, the network has a trained head. Nothing else of the network
+    belongs to this module's parameters, so nothing else is trained.
 
     Args:
         network: that it belongs to.
-        name: of the layer in it.
+        name: of the layer in it, see `head_shape`.
         dropout: probability of dropping a feature while it is trained, as the network does before this layer.
     """
 
@@ -39,38 +39,23 @@ class Head(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.layer = network.get_submodule(name)
-        self._name = name
-        self._backbone = {key: tensor for key, tensor in network.state_dict().items() if not self._owns(key)}
+        self.name = name
+        self._network = (network,)  # in a tuple, or its backbone would be a part of this module
+
+    @property
+    def network(self) -> nn.Module:
+        """The whole network with this head."""
+        return self._network[0]
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits of features."""
         logits: Tensor = self.layer(self.dropout(features))
         return logits
 
-    def network_state(self) -> dict[str, Tensor]:
-        """The state_dict of the whole network with this head."""
-        return {**self._backbone, **{f"{self._name}.{key}": tensor for key, tensor in self.layer.state_dict().items()}}
 
-    def load_network_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes this head's part over from the state_dict of a whole network."""
-        start = len(self._name) + 1
-        self.layer.load_state_dict({key[start:]: tensor for key, tensor in state.items() if self._owns(key)})
-
-    def _owns(self, key: str) -> bool:
-        return key.startswith(f"{self._name}.")
-
-
-def network_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state_dict of the whole network that a model is, or is the head of."""
-    return model.network_state() if isinstance(model, Head) else model.state_dict()
-
-
-def load_network_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Loads the state_dict of a whole network into a model that is one, or is the head of one."""
-    if isinstance(model, Head):
-        model.load_network_state(state)
-    else:
-        model.load_state_dict(state)
+def whole_network(model: nn.Module) -> nn.Module:
+    """The network that a model is, or is the head of."""
+    return model.network if isinstance(model, Head) else model
 
 
 @lru_cache
@@ -106,11 +91,11 @@ def head_shape(config: ModelConfig, channels: int, image_size: int) -> HeadShape
     return HeadShape(heads[0], features.shape[1])
 
 
-def backbone_digest(model: nn.Module, head: str) -> str:
-    """SHA-256 of a network's weights and buffers, those of its head left out, in hexadecimal."""
+def backbone_digest(head: Head) -> str:
+    """SHA-256 of the weights and buffers of a head's network, its own left out, in hexadecimal."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if not name.startswith(f"{head}."):
+    for name, tensor in sorted(head.network.state_dict().items()):
+        if not name.startswith(f"{head.name}."):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.contiguous().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

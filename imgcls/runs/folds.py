@@ -11,7 +11,6 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.data.loader import Loader
 from imgcls.errors import DamagedError, OutOfTime
 from imgcls.metrics import val_scores
 from imgcls.models.ensemble import Ensemble
@@ -27,7 +26,7 @@ from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint
 from imgcls.training.epoch import EPOCH_METRICS, EpochResult
-from imgcls.training.loop import predict
+from imgcls.training.loop import predict_val
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +127,7 @@ class FoldsTraining:
         has_fixed_epoch = bool(self.prepared.experiment.train.score_epoch)
         kept = history[-1] if has_fixed_epoch else min(history, key=lambda result: result.rank(metric))
         ensemble = self._together(folds, kept.epoch)
-        logits = out_of_fold_logits(ensemble, self.prepared)
+        logits = out_of_fold_logits(ensemble, self.prepared, of_trained_part=True)
         best = self._on_all_images(kept, logits)
         tags = {}
         if self.run.outcome != "pruned":
@@ -176,22 +175,27 @@ class FoldsTraining:
                     path.unlink(missing_ok=True)
 
 
-def out_of_fold_logits(ensemble: Ensemble, prepared: Prepared) -> NDArray[np.float32]:
+def out_of_fold_logits(
+    ensemble: Ensemble, prepared: Prepared, *, of_trained_part: bool = False
+) -> NDArray[np.float32]:
     """The logits of a run in folds on val, in batches as each fold had them: of each image by the model of its fold.
 
     Args:
         ensemble: its models, the first of fold 1; where there are fewer models than folds, the others have not run.
         prepared: its experiment.
+        of_trained_part: where the heads alone were trained, ask them with stored features, as training does, and not
+            the whole networks with images.
 
     Returns:
         float32 (N, K); NaN in the rows of folds that have no model.
     """
-    dataset, device, batch_size = prepared.dataset, prepared.device, prepared.experiment.train.eval_batch_size
+    dataset, device = prepared.dataset, prepared.device
     logits = np.full((len(dataset.val), len(dataset.class_names)), np.nan, np.float32)
     for number, member in enumerate(ensemble.members, 1):
-        rows = dataset.rows_of_fold(number)
-        loader = Loader(dataset.val.rows(rows), batch_size, device.torch_device)
-        logits[rows] = predict(device.place(prepared.with_views(member)), loader, prepared.normalise(), device).numpy()
+        of_fold = prepared.of_fold(number)
+        asked = of_fold.trained_part(member) if of_trained_part else member
+        task = of_fold.task(asked)
+        logits[dataset.rows_of_fold(number)] = predict_val(task, device.place(asked)).numpy()
     return logits
 
 

@@ -16,11 +16,13 @@ from imgcls.data.preprocessing import Preprocessing
 from imgcls.data.splits import SQUARES_FORMAT, Dataset, load_dataset
 from imgcls.errors import ConfigError
 from imgcls.metrics import BY_NAME, metric_named
+from imgcls.models.head import Head, head_shape
 from imgcls.models.registry import build_models, pretrained_normalisation, resolve_model
 from imgcls.models.views import with_views
 from imgcls.project import Project
 from imgcls.reporting.images_overview import too_few_to_score
 from imgcls.rng import derive_seed
+from imgcls.runs.head_only import head_of, on_features, refuse_other_augmentation
 from imgcls.runs.used_params import used_params
 from imgcls.terminal import waiting
 from imgcls.text import either
@@ -63,8 +65,23 @@ class Prepared:
         """What MLflow shows of the experiment; see `used_params`."""
         return used_params(self.experiment.params())
 
-    def task(self) -> Task:
-        """What the loop needs besides its state."""
+    def to_train(self, *, with_weights: bool) -> nn.Module:
+        """What is trained, before training; a head is always that of a network with its starting weights."""
+        return self.trained_part(self.model(with_weights=with_weights or self.experiment.train.head_only))
+
+    def trained_part(self, network: nn.Module) -> nn.Module:
+        """What is trained of one of its networks: all of it, or its head."""
+        if not self.experiment.train.head_only:
+            return network
+        return head_of(network, self.experiment, self.dataset.channels)
+
+    def task(self, trained: nn.Module) -> Task:
+        """What the loop needs besides its state, to train a `trained_part`."""
+        task = self.task_on_images()
+        return on_features(task, trained, self.experiment, self.dataset) if isinstance(trained, Head) else task
+
+    def task_on_images(self) -> Task:
+        """The task of training whole networks."""
         config, where = self.experiment.train, self.device.torch_device
         num_classes = len(self.dataset.class_names)
         return Task(
@@ -142,8 +159,11 @@ def prepare(experiment: Experiment, project: Project, squares: int = SQUARES_FOR
     """
     # Cheap refusals first: a wrong depth should not wait for a thousand images to be decoded.
     _check_epoch_of_folds(experiment)
+    refuse_other_augmentation(experiment)
     channels = 1 if experiment.data.channels == 1 else 3
-    resolve_model(experiment.model, channels, experiment.data.image_size)
+    network = resolve_model(experiment.model, channels, experiment.data.image_size)
+    if experiment.train.head_only:
+        head_shape(network, channels, experiment.data.image_size)
     project.weights(experiment.model)
     device = prepare_device(experiment.train)
     is_open = experiment.train.threads == "auto" and device.torch_device.type == "cpu" and device.threads > 1

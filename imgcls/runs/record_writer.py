@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from imgcls.data.image_set import DecodedImages
 from imgcls.metrics import ACCURACY, metric_named, reported
+from imgcls.models.head import whole_network
 from imgcls.record import Artifact, MetricName, Tag, best_name, ends_of
 from imgcls.reporting import training_figures
 from imgcls.reporting.cautions import caution_tags, cautions, flat_cautions
@@ -116,7 +117,7 @@ class RecordWriter:
         `val_logits`, (N, K), are those that they give on val. Returns the digest of the checkpoint.
         """
         fit = temperature_fit(self._on_val(val_logits))
-        return self.save_model(name, state.scored_model, state.history[-1], fit)
+        return self.save_model(name, whole_network(state.scored_model), state.history[-1], fit)
 
     def save_model(self, name: str, model: nn.Module, of: EpochResult, fit: TemperatureFit) -> str:
         """Writes a model into the record as it was after an epoch, and returns the digest of the checkpoint."""

@@ -89,12 +89,14 @@ def numbers_of_threads(most: int) -> list[int]:
 def measured_speeds(prepared: Prepared, numbers: Iterable[int]) -> Speeds:
     """Times steps of a run's own task with each of these numbers of threads; torch's random state stays as it was."""
     prepared = prepared.of_fold(1) if prepared.has_folds else prepared  # each fold is trained as it is
-    task, config = prepared.task(), prepared.experiment.train
-    batch = quick_batch(config.batch_size, prepared.experiment.data.image_size)
-    quick = replace(task, train=Loader(prepared.dataset.train, batch, prepared.device.torch_device))
+    config, before = prepared.experiment.train, own_memory()
+    trained = prepared.to_train(with_weights=False)
+    quick, batch = prepared.task(trained), config.batch_size
+    if not config.head_only and (fits := quick_batch(batch, prepared.experiment.data.image_size)) < batch:
+        batch = fits
+        quick = replace(quick, train=Loader(prepared.dataset.train, batch, prepared.device.torch_device))
     with waiting("timing a few steps"), torch.random.fork_rng(devices=[]):
-        before = own_memory()
-        state = TrainState.start(prepared.model(with_weights=False), config, prepared.device)
+        state = TrainState.start(trained, config, prepared.device)
         try:
             steps = timed_steps(quick, state, list(numbers), most_steps=MOST_STEPS, most_seconds=MOST_SECONDS)
         except TrainingError:  # the run will say so itself

@@ -16,6 +16,7 @@ from imgcls.config.keys import Experiment
 from imgcls.errors import DamagedError, InputError
 from imgcls.files import leftovers
 from imgcls.machine_failures import explain
+from imgcls.models.head import whole_network
 from imgcls.project import Project
 from imgcls.record import Artifact, Kind, MetricName, Outcome, Tag
 from imgcls.reporting.cautions import caution_tags
@@ -284,7 +285,6 @@ class _Training:
         self._prepared = prepared
         self._work = work
         self._record = RecordWriter(run, prepared, work.images)
-        self._task = prepared.task()
         self._best_logits: Tensor | None = None
 
     def begin(self, recorded: Mapping[str, str]) -> Finished:
@@ -315,7 +315,9 @@ class _Training:
         return self._train(state)
 
     def _start(self, *, with_weights: bool) -> TrainState:
-        return TrainState.start(self._prepared.model(with_weights=with_weights), self._task.config, self._task.device)
+        model = self._prepared.to_train(with_weights=with_weights)
+        self._task = self._prepared.task(model)
+        return TrainState.start(model, self._task.config, self._task.device)
 
     def _train(self, state: TrainState) -> Finished:
         if outcome := self._loop(state):
@@ -386,8 +388,8 @@ class _Training:
     def _predict_with_best(self) -> tuple[NDArray[np.float32], TemperatureFit | None]:
         """Val's logits of the best checkpoint, which an earlier sitting wrote, and the temperature that is in it."""
         device = self._prepared.device
-        model = device.place(self._prepared.model(with_weights=False))
+        model = device.place(self._prepared.to_train(with_weights=False))
         with self._work.tracker.fetch(self._run.run_id, Artifact.BEST) as path:
             content = load_checkpoint(path, device.torch_device)
-        model.load_state_dict(content["model"])
+        whole_network(model).load_state_dict(content["model"])
         return predict_val(self._task, model).numpy(), kept_fit(content)

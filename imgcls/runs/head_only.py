@@ -1,0 +1,161 @@
+"""`train.head_only`: the head of a network is trained on features of its frozen backbone, which are computed once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from imgcls.config.keys import Experiment
+from imgcls.config.toml import as_options
+from imgcls.data.augment import Normalise
+from imgcls.data.feature_cache import FeatureRows, kept_features
+from imgcls.data.image_set import DecodedImages
+from imgcls.data.loader import Loader, send
+from imgcls.data.orientations import AsTheyAre, StoredOrientations, orientations, oriented
+from imgcls.data.splits import Dataset
+from imgcls.errors import ConfigError, Interrupted
+from imgcls.models.head import Head, backbone_digest, head_shape
+from imgcls.models.parts import head_features
+from imgcls.progress import Progress
+from imgcls.signals import stop_requested
+from imgcls.text import counted
+from imgcls.training.loop import Task
+
+log = logging.getLogger(__name__)
+
+FORMAT = "1"
+"""Version in the key of every entry of features: raise it when their numbers change."""
+
+OF_FEATURES = ("horizontal_flip", "vertical_flip", "quarter_turns", "mixup")
+"""Keys of `[augment]` that go with features: the views that they give are few, or they act on features."""
+
+WITHOUT_EFFECT = ("aspect_ratio",)
+"""Keys of `[augment]` that change nothing where the others that are on go with features."""
+
+
+def refuse_other_augmentation(experiment: Experiment) -> None:
+    """Refuses an augmentation whose views cannot be stored, where the head alone is trained.
+
+    Raises:
+        ConfigError: naming each key, and the override that turns it off.
+    """
+    if not experiment.train.head_only:
+        return
+    off = {
+        key: field.default
+        for key, field in type(experiment.augment).model_fields.items()
+        if key not in OF_FEATURES + WITHOUT_EFFECT and getattr(experiment.augment, key) != field.default
+    }
+    if off:
+        remedy = {f"augment.{key}": value for key, value in off.items()}
+        given = ", ".join(f"augment.{key} = {getattr(experiment.augment, key)!r}" for key in off)
+        raise ConfigError(
+            f"{given}: train.head_only = true computes the features of each image once, so only flips, quarter turns "
+            f"and mixup can augment; add {as_options(remedy)}, or train the whole network with "
+            f"{as_options({'train.head_only': False})}",
+            remedy,
+        )
+
+
+def head_of(network: nn.Module, experiment: Experiment, channels: int) -> Head:
+    """The head of a network that was built from a resolved experiment; `channels` is C of its images."""
+    shape = head_shape(experiment.model, channels, experiment.data.image_size)
+    return Head(network, shape.name, experiment.model.dropout)
+
+
+def on_features(task: Task, head: Head, experiment: Experiment, dataset: Dataset) -> Task:
+    """The task of training a head on the stored features of the images of a task.
+
+    A step draws the view of each image as the augmentation would, by the same draws, and takes its features. val is
+    scored on the features of its images as they are.
+
+    Args:
+        task: of training the whole network on images.
+        head: what is trained; its network gives the features.
+        experiment: resolved.
+        dataset: the images of the task.
+
+    Raises:
+        Interrupted: a stop was requested while features were computed.
+    """
+    stored, at = _stored_features(task, head, experiment, dataset)
+    train, val, where = dataset.train, dataset.val, task.device.torch_device
+    of_train = FeatureRows(stored, at[: len(train)], train.labels)
+    of_val = FeatureRows(stored[:, 0], at[len(train) :], val.labels)
+    return replace(
+        task,
+        train=Loader(of_train, experiment.train.batch_size, where),
+        val=Loader(of_val, experiment.train.eval_batch_size, where),
+        augment=StoredOrientations(experiment.augment),
+        normalise=AsTheyAre(),
+    )
+
+
+def _stored_features(
+    task: Task, head: Head, experiment: Experiment, dataset: Dataset
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Features of all different images of train and val, float32 (M, V, F), and the rows of train's, then of val's.
+
+    They are in the order of the digests, so neither the split nor the folds matter.
+    """
+    both = np.concatenate((dataset.train.digests, dataset.val.digests))
+    digests, first, at = np.unique(both, axis=0, return_index=True, return_inverse=True)
+    views, data = orientations(experiment.augment), experiment.data
+    parts = (
+        FORMAT, *(f"{package} {version(package)}" for package in _packages(experiment.model.name)),
+        task.device.place_name, experiment.train.precision, str(experiment.train.eval_batch_size),
+        experiment.model.name, backbone_digest(head),
+        str((dataset.squares, data.image_size, data.channels, data.fit, data.mean, data.std)),
+        str(views.int().tolist()), hashlib.sha256(digests.tobytes()).hexdigest(),
+    )  # fmt: skip
+    name = f"features-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:32]}"
+    about = (
+        f"features of {counted(len(digests), 'image')} of {data.path or data.source} in {counted(len(views), 'view')}, "
+        f"{experiment.model.name} at {data.image_size} x {data.image_size}"
+    )
+    shape = len(digests), len(views), head.layer.in_features
+    stored = kept_features(name, about, shape, lambda: _features(task, head, views, dataset, first))
+    return stored, at.reshape(-1)
+
+
+def _packages(model_name: str) -> list[str]:
+    """Packages whose other version may give other features."""
+    library, colon, _ = model_name.partition(":")
+    return ["torch", library] if colon else ["torch"]
+
+
+def _features(
+    task: Task, head: Head, views: Tensor, dataset: Dataset, rows: NDArray[np.int64]
+) -> Iterator[NDArray[np.float32]]:
+    """Features of each view of the images in some rows of train and val, float32 (B, V, F), a batch at a time."""
+    network, device, size = task.device.place(head.network).eval(), task.device, task.config.eval_batch_size
+    with Progress(len(rows) * len(views), "features of the frozen backbone", "views") as bar, torch.inference_mode():
+        for start in range(0, len(rows), size):
+            images = send(_images(dataset.train, dataset.val, rows[start : start + size]), device.torch_device)
+            with device.forward_context():
+                each = [_of_view(network, head, task.normalise, oriented(images, view)) for view in views]
+            yield torch.stack(each, dim=1).cpu().numpy()
+            bar.update(len(images) * len(views))
+            if by := stop_requested():
+                raise Interrupted(f"stopped by {by} while the features of the images were computed")
+
+
+def _of_view(network: nn.Module, head: Head, normalise: Normalise, images: Tensor) -> Tensor:
+    return head_features(network, [head.name], normalise(images.contiguous())).float()
+
+
+def _images(train: DecodedImages, val: DecodedImages, rows: NDArray[np.int64]) -> Tensor:
+    """uint8 (B, C, S, S): images in rows that count those of train first, then those of val."""
+    is_of_val = rows >= len(train)
+    images = np.empty((len(rows), *val.stored.shape[1:]), np.uint8)
+    images[~is_of_val] = train.stored[train.at[rows[~is_of_val]]]
+    images[is_of_val] = val.stored[val.at[rows[is_of_val] - len(train)]]
+    return torch.from_numpy(images)
