@@ -31,15 +31,15 @@ class Head(nn.Module):
 
     Args:
         network: that it belongs to.
-        name: of the layer in it, see `head_shape`.
+        shape: its head, see `head_shape`.
         dropout: probability of dropping a feature while it is trained, as the network does before this layer.
     """
 
-    def __init__(self, network: nn.Module, name: str, dropout: float) -> None:
+    def __init__(self, network: nn.Module, shape: HeadShape, dropout: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.layer = network.get_submodule(name)
-        self.name = name
+        self.layer = network.get_submodule(shape.name)
+        self.shape = shape
         self._network = (network,)  # in a tuple, or its backbone would be a part of this module
 
     @property
@@ -95,7 +95,7 @@ def backbone_digest(head: Head) -> str:
     """SHA-256 of the weights and buffers of a head's network, its own left out, in hexadecimal."""
     digest = hashlib.sha256()
     for name, tensor in sorted(head.network.state_dict().items()):
-        if not name.startswith(f"{head.name}."):
+        if not name.startswith(f"{head.shape.name}."):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.contiguous().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -68,7 +68,7 @@ def refuse_other_augmentation(experiment: Experiment) -> None:
 def head_of(network: nn.Module, experiment: Experiment, channels: int) -> Head:
     """The head of a network that was built from a resolved experiment; `channels` is C of its images."""
     shape = head_shape(experiment.model, channels, experiment.data.image_size)
-    return Head(network, shape.name, experiment.model.dropout)
+    return Head(network, shape, experiment.model.dropout)
 
 
 def on_features(task: Task, head: Head, experiment: Experiment, dataset: Dataset) -> Task:
@@ -121,7 +121,7 @@ def _stored_features(
         f"features of {counted(len(digests), 'image')} of {data.path or data.source} in {counted(len(views), 'view')}, "
         f"{experiment.model.name} at {data.image_size} x {data.image_size}"
     )
-    shape = len(digests), len(views), head.layer.in_features
+    shape = len(digests), len(views), head.shape.num_features
     stored = kept_features(name, about, shape, lambda: _features(task, head, views, dataset, first))
     return stored, at.reshape(-1)
 
@@ -149,7 +149,7 @@ def _features(
 
 
 def _of_view(network: nn.Module, head: Head, normalise: Normalise, images: Tensor) -> Tensor:
-    return head_features(network, [head.name], normalise(images.contiguous())).float()
+    return head_features(network, [head.shape.name], normalise(images.contiguous())).float()
 
 
 def _images(train: DecodedImages, val: DecodedImages, rows: NDArray[np.int64]) -> Tensor:
