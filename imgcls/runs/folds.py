@@ -175,9 +175,7 @@ class FoldsTraining:
                     path.unlink(missing_ok=True)
 
 
-def out_of_fold_logits(
-    ensemble: Ensemble, prepared: Prepared, *, of_trained_part: bool = False
-) -> NDArray[np.float32]:
+def out_of_fold_logits(ensemble: Ensemble, prepared: Prepared, *, of_trained_part: bool = False) -> NDArray[np.float32]:
     """The logits of a run in folds on val, in batches as each fold had them: of each image by the model of its fold.
 
     Args:
