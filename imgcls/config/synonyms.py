@@ -37,6 +37,7 @@ OTHER_NAMES = {
     "train.loss": "criterion loss_fn loss_function",
     "train.focal_gamma": "gamma fl_gamma",
     "train.logit_adjustment": "tau logit_adjust la_tau",
+    "train.head_only": "linear_probe linear_probing frozen_backbone feature_extract",
     "train.ema_decay": "ema model_ema model_ema_decay",
     "train.average_epochs": "swa soup model_soup avg_checkpoints",
     "train.patience": "early_stopping early_stop early_stopping_patience es_patience",

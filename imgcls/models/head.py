@@ -15,6 +15,9 @@ from imgcls.errors import ConfigError
 from imgcls.models.parts import NoFeaturesError, head_features
 from imgcls.models.registry import build_model, network_parts
 
+OFF = {"train.head_only": False}
+"""The remedy that always works."""
+
 
 class HeadShape(NamedTuple):
     """The name of the layer that is a network's head, and F, the number of features that enter it."""
@@ -71,13 +74,9 @@ def head_shape(config: ModelConfig, channels: int, image_size: int) -> HeadShape
         ConfigError: random weights, or a network whose head is not one linear layer.
         InputError: the network cannot be built.
     """
-    off = as_options({"train.head_only": False})
+    off = as_options(OFF)
     if not config.weights:
-        raise ConfigError(
-            f"train.head_only = true keeps the backbone of {config.name} as it starts, and model.weights = '' starts "
-            "from random numbers, whose features say little; name trained weights, such as --set "
-            f"model.weights=pretrained, choose a network that has some (`imgcls models`), or add {off}"
-        )
+        raise ConfigError(f"train.head_only = true: {_why_not_random(config)}; or train all of it with {off}", OFF)
     network = build_model(config, 2, channels, image_size, seed=0, with_weights=False).eval()
     heads = network_parts(config, network).heads
     try:
@@ -85,10 +84,23 @@ def head_shape(config: ModelConfig, channels: int, image_size: int) -> HeadShape
             features = head_features(network, heads, torch.zeros(1, channels, image_size, image_size))
     except NoFeaturesError as error:
         raise ConfigError(
-            f"train.head_only = true: {config.name} cannot be trained so: {error}; choose another model.name, or add "
-            f"{off}"
-        ) from error
+            f"train.head_only = true: {config.name} cannot be trained so: {error}; choose another model.name, or train "
+            f"all of it with {off}", OFF
+        ) from error  # fmt: skip
     return HeadShape(heads[0], features.shape[1])
+
+
+def _why_not_random(config: ModelConfig) -> str:
+    if config.name == "random-encoder":
+        return (
+            "the encoder of random-encoder is random by design, but the ResNet behind it would stay random too, since "
+            "no weights are known for it; choose a network with weights (`imgcls models`)"
+        )
+    published = f", such as {as_options({'model.weights': 'pretrained'})}" if ":" in config.name else ""
+    return (
+        f"the backbone of {config.name} stays as it starts, and with model.weights = '' it starts from random numbers, "
+        f"whose features say little; name trained weights{published}"
+    )
 
 
 def backbone_digest(head: Head) -> str:

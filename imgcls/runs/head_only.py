@@ -24,6 +24,7 @@ from imgcls.data.splits import Dataset
 from imgcls.errors import ConfigError, Interrupted
 from imgcls.models.head import Head, backbone_digest, head_shape
 from imgcls.models.parts import head_features
+from imgcls.models.registry import resolve_model
 from imgcls.progress import Progress
 from imgcls.signals import stop_requested
 from imgcls.text import counted
@@ -41,14 +42,21 @@ WITHOUT_EFFECT = ("aspect_ratio",)
 """Keys of `[augment]` that change nothing where the others that are on go with features."""
 
 
-def refuse_other_augmentation(experiment: Experiment) -> None:
-    """Refuses an augmentation whose views cannot be stored, where the head alone is trained.
+def check_head_only(experiment: Experiment, channels: int) -> None:
+    """Refuses, where the head alone is to be trained, what makes that impossible; `channels` is C of the images.
 
     Raises:
-        ConfigError: naming each key, and the override that turns it off.
+        ConfigError: an augmentation whose views cannot be stored, random weights, or a network without such a head;
+            naming the override that mends it.
     """
     if not experiment.train.head_only:
         return
+    _refuse_other_augmentation(experiment)
+    size = experiment.data.image_size
+    head_shape(resolve_model(experiment.model, channels, size), channels, size)
+
+
+def _refuse_other_augmentation(experiment: Experiment) -> None:
     off = {
         key: field.default
         for key, field in type(experiment.augment).model_fields.items()
@@ -90,9 +98,10 @@ def on_features(task: Task, head: Head, experiment: Experiment, dataset: Dataset
     train, val, where = dataset.train, dataset.val, task.device.torch_device
     of_train = FeatureRows(stored, at[: len(train)], train.labels)
     of_val = FeatureRows(stored[:, 0], at[len(train) :], val.labels)
+    is_balanced = experiment.train.sampling == "balanced"
     return replace(
         task,
-        train=Loader(of_train, experiment.train.batch_size, where),
+        train=Loader(of_train, experiment.train.batch_size, where, is_balanced=is_balanced),
         val=Loader(of_val, experiment.train.eval_batch_size, where),
         augment=StoredOrientations(experiment.augment),
         normalise=AsTheyAre(),

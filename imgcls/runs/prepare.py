@@ -16,13 +16,13 @@ from imgcls.data.preprocessing import Preprocessing
 from imgcls.data.splits import SQUARES_FORMAT, Dataset, load_dataset
 from imgcls.errors import ConfigError
 from imgcls.metrics import BY_NAME, metric_named
-from imgcls.models.head import Head, head_shape
+from imgcls.models.head import Head
 from imgcls.models.registry import build_models, pretrained_normalisation, resolve_model
 from imgcls.models.views import with_views
 from imgcls.project import Project
 from imgcls.reporting.images_overview import too_few_to_score
 from imgcls.rng import derive_seed
-from imgcls.runs.head_only import head_of, on_features, refuse_other_augmentation
+from imgcls.runs.head_only import check_head_only, head_of, on_features
 from imgcls.runs.used_params import used_params
 from imgcls.terminal import waiting
 from imgcls.text import either
@@ -159,11 +159,9 @@ def prepare(experiment: Experiment, project: Project, squares: int = SQUARES_FOR
     """
     # Cheap refusals first: a wrong depth should not wait for a thousand images to be decoded.
     _check_epoch_of_folds(experiment)
-    refuse_other_augmentation(experiment)
     channels = 1 if experiment.data.channels == 1 else 3
-    network = resolve_model(experiment.model, channels, experiment.data.image_size)
-    if experiment.train.head_only:
-        head_shape(network, channels, experiment.data.image_size)
+    resolve_model(experiment.model, channels, experiment.data.image_size)
+    check_head_only(experiment, channels)
     project.weights(experiment.model)
     device = prepare_device(experiment.train)
     is_open = experiment.train.threads == "auto" and device.torch_device.type == "cpu" and device.threads > 1

@@ -15,6 +15,7 @@ from imgcls.config.toml import as_options
 from imgcls.errors import ConfigError, InputError
 from imgcls.models.registry import resolve_model
 from imgcls.project import Project
+from imgcls.runs.head_only import check_head_only
 from imgcls.search.halving import Rungs
 
 SPACE = "search.space"
@@ -272,6 +273,7 @@ def check_space(experiment: Experiment, project: Project) -> None:
     """Refuses a search space with impossible values, or pairs of values, before a trial fails in the night."""
     channels = 1 if experiment.data.channels == 1 else 3
     _check_warmups(experiment)
+    _check_heads(experiment, channels)
     checked = set()
     for values in (*single_values(experiment), *_pairs_of_values(experiment)):
         changed = experiment.replace(values, origin=SPACE)
@@ -288,6 +290,16 @@ def check_space(experiment: Experiment, project: Project) -> None:
                 why = str(error).rpartition("\n")[0] if remedy and "\n" in str(error) else str(error)
                 given = " with ".join(f"{key} = {value!r}" for key, value in values.items())
                 raise ConfigError(f"{SPACE}: {given} is impossible: {why}; take it out of the search space") from error
+
+
+HEAD_ONLY = "train.head_only"
+
+
+def _check_heads(experiment: Experiment, channels: int) -> None:
+    """Refuses what cannot be where trials train the head of a network alone."""
+    may_be = {HEAD_ONLY: True} if True in extremes(experiment.search.space.get(HEAD_ONLY, (False,))) else {}
+    for values in ({}, *single_values(experiment)):
+        check_head_only(experiment.replace({**may_be, **values}, origin=SPACE), channels)
 
 
 WARMUP = "train.warmup_epochs"

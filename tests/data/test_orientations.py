@@ -1,4 +1,4 @@
-"""Stored orientations against the views that the augmentation makes with the same draws, and against torch's own turns."""
+"""Stored orientations against the views that the augmentation makes by the same draws, and against torch's turns."""
 
 import pytest
 import torch
