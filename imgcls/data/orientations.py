@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from imgcls.config.key_types import TestViews
 from imgcls.config.keys import AugmentConfig
 from imgcls.data.augment import Augment, Draw, Draws, Normalise
 from imgcls.data.loader import send
@@ -32,6 +33,14 @@ def orientations(config: AugmentConfig) -> Tensor:
     return torch.stack([every[names.index(name)] for name in dict.fromkeys(names)])
 
 
+def orientations_to_store(config: AugmentConfig, test_views: TestViews) -> tuple[Tensor, int]:
+    """The orientations that training or answering needs, those of `data.test_views` first, and how many these are."""
+    seen = AugmentConfig(horizontal_flip=test_views != "one", quarter_turns=test_views == "orientations")
+    of_test = orientations(seen)
+    others = [one for one in orientations(config) if not (one == of_test).all(dim=(1, 2)).any()]
+    return torch.stack([*of_test, *others]), len(of_test)
+
+
 def oriented(images: Tensor, orientation: Tensor) -> Tensor:
     """Images (B, C, S, S) in one of the orientations, float32 (2, 2); pixels only change places."""
     turned = images.flip(-1) if orientation[0].sum() < 0 else images
@@ -44,11 +53,12 @@ class StoredOrientations(Augment):
 
     Args:
         config: the `[augment]` table, in which flips, quarter turns and mixup alone may be on.
+        stored: float32 (V, 2, 2), the orientations of the V views, the image as it is first.
     """
 
-    def __init__(self, config: AugmentConfig) -> None:
+    def __init__(self, config: AugmentConfig, stored: Tensor) -> None:
         super().__init__(config, image_size=1)
-        self._orientations = orientations(config)
+        self._stored = stored
 
     def views(self, images: Tensor, normalise: Normalise, draw: Draw) -> Tensor:
         """The view of each image that this step draws: float32 (B, V, F), one row for each orientation -> (B, F)."""
@@ -56,7 +66,7 @@ class StoredOrientations(Augment):
         maps = self.affine_maps(Draws.of(len(images), draw("augment")))
         if maps is None:
             return images[:, 0]
-        is_it = (maps[:, None, :, :2].round() == self._orientations).all(dim=(2, 3))
+        is_it = (maps[:, None, :, :2].round() == self._stored).all(dim=(2, 3))
         chosen = send(is_it.float().argmax(dim=1), images.device)
         return images[torch.arange(len(images), device=images.device), chosen]
 

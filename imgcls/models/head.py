@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from imgcls.config.keys import ModelConfig
 from imgcls.config.toml import as_options
 from imgcls.errors import ConfigError
+from imgcls.models.ensemble import log_mean_probs
 from imgcls.models.parts import NoFeaturesError, head_features
 from imgcls.models.registry import build_model, network_parts
 
@@ -27,7 +28,7 @@ class HeadShape(NamedTuple):
 
 
 class Head(nn.Module):
-    """The head of a network: features float (B, F) that enter it -> logits (B, K).
+    """The head of a network: features that enter it, float (B, F), or (B, V, F) of several views -> logits (B, K).
 
     It is the network's own layer: when the head is trained, the network has a trained head. Nothing else of the network
     belongs to this module's parameters, so nothing else is trained.
@@ -51,7 +52,9 @@ class Head(nn.Module):
         return self._network[0]
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits of features."""
+        """Logits of features; of several views, the logarithms of the mean of their probabilities."""
+        if features.ndim == 3:
+            return log_mean_probs(self(features[:, view]) for view in range(features.shape[1]))
         logits: Tensor = self.layer(self.dropout(features))
         return logits
 

@@ -19,7 +19,7 @@ from imgcls.data.augment import Normalise
 from imgcls.data.feature_cache import FeatureRows, kept_features
 from imgcls.data.image_set import DecodedImages
 from imgcls.data.loader import Loader, send
-from imgcls.data.orientations import AsTheyAre, StoredOrientations, orientations, oriented
+from imgcls.data.orientations import AsTheyAre, StoredOrientations, orientations_to_store, oriented
 from imgcls.data.splits import Dataset
 from imgcls.errors import ConfigError, Interrupted
 from imgcls.models.head import Head, backbone_digest, head_shape
@@ -83,7 +83,7 @@ def on_features(task: Task, head: Head, experiment: Experiment, dataset: Dataset
     """The task of training a head on the stored features of the images of a task.
 
     A step draws the view of each image as the augmentation would, by the same draws, and takes its features. val is
-    scored on the features of its images as they are.
+    scored on the features of the views of `data.test_views`.
 
     Args:
         task: of training the whole network on images.
@@ -94,22 +94,25 @@ def on_features(task: Task, head: Head, experiment: Experiment, dataset: Dataset
     Raises:
         Interrupted: a stop was requested while features were computed.
     """
-    stored, at = _stored_features(task, head, experiment, dataset)
+    views, num_test_views = orientations_to_store(experiment.augment, experiment.data.test_views)
+    stored, at = _stored_features(task, head, experiment, dataset, views)
     train, val, where = dataset.train, dataset.val, task.device.torch_device
     of_train = FeatureRows(stored, at[: len(train)], train.labels)
-    of_val = FeatureRows(stored[:, 0], at[len(train) :], val.labels)
+    seen = stored[:, 0] if num_test_views == 1 else stored[:, :num_test_views]
+    of_val = FeatureRows(seen, at[len(train) :], val.labels)
     is_balanced = experiment.train.sampling == "balanced"
     return replace(
         task,
         train=Loader(of_train, experiment.train.batch_size, where, is_balanced=is_balanced),
         val=Loader(of_val, experiment.train.eval_batch_size, where),
-        augment=StoredOrientations(experiment.augment),
+        augment=StoredOrientations(experiment.augment, views),
         normalise=AsTheyAre(),
+        test_views="one",  # a row of val's features is all of its views
     )
 
 
 def _stored_features(
-    task: Task, head: Head, experiment: Experiment, dataset: Dataset
+    task: Task, head: Head, experiment: Experiment, dataset: Dataset, views: Tensor
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Features of all different images of train and val, float32 (M, V, F), and the rows of train's, then of val's.
 
@@ -117,7 +120,7 @@ def _stored_features(
     """
     both = np.concatenate((dataset.train.digests, dataset.val.digests))
     digests, first, at = np.unique(both, axis=0, return_index=True, return_inverse=True)
-    views, data = orientations(experiment.augment), experiment.data
+    data = experiment.data
     parts = (
         FORMAT, *(f"{package} {version(package)}" for package in _packages(experiment.model.name)),
         task.device.place_name, experiment.train.precision, str(experiment.train.eval_batch_size),

@@ -34,7 +34,7 @@ def test_the_views_of_every_step_are_among_the_orientations(on, num):
             return generator(5, 1, step, purpose)
 
         wanted = Augment(config, SIDE).views(images, normalise, draw).flatten(1)
-        views = StoredOrientations(config).views(stored, normalise, draw)
+        views = StoredOrientations(config, each).views(stored, normalise, draw)
         assert torch.equal(views, wanted)
         chosen |= set((stored == views[:, None]).all(dim=2).float().argmax(dim=1).tolist())
     assert chosen == set(range(num))

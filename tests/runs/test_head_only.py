@@ -28,7 +28,7 @@ from imgcls.models.head import whole_network
 from imgcls.record import Artifact
 from imgcls.runs import head_only
 from imgcls.search.sweep import Sweep
-from imgcls.training.loop import TrainState, fit, predict
+from imgcls.training.loop import TrainState, fit, predict_val
 from tests.runs.test_resume import assert_same, points
 from tests.stops import StopAfter
 
@@ -127,7 +127,11 @@ def test_trained_to_convergence_a_head_is_scikit_learns_logistic_regression(proj
     assert ours == pytest.approx(least, abs=4e-3)
 
 
-@pytest.mark.parametrize("settings", [(), EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize(
+    "settings",
+    [(), EVERYTHING, ("data.test_views=flips", *ALL_VIEWS), ("data.test_views=orientations", "train.average_epochs=2")],
+    ids=["plain", "everything", "flips", "orientations"],
+)
 def test_the_checkpoint_is_the_whole_network_and_predicts_what_the_features_did(project, head, settings):
     run = project.train(*head, *settings)
     prepared, network = project.prepare(*head, *settings), None
@@ -135,7 +139,7 @@ def test_the_checkpoint_is_the_whole_network_and_predicts_what_the_features_did(
     with project.tracker.fetch(run.run_id, Artifact.BEST) as path:
         network.load_state_dict(torch.load(path, weights_only=True)["model"])
     task = prepared.task_on_images()
-    logits = predict(network, task.val, task.normalise, task.device)
+    logits = predict_val(task, network)
     table = pd.read_csv(io.StringIO(project.tracker.read_text(run.run_id, Artifact.VAL_PREDICTIONS)))
     record = project.tracker.get(run.run_id)
     assert float(F.cross_entropy(logits, task.val.labels)) == pytest.approx(record.best("val/loss"), abs=1e-5)
