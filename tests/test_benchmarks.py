@@ -54,7 +54,7 @@ def results(**parts):
 def test_a_work_is_compared_for_real(tmp_path):
     form = replace(TINY, photos=8, watch_memory=False)
     told = []
-    taking_part = ("ours", "limit_nchw", MOVED_LIMIT, "usual_2", "timm")  # of each kind one
+    taking_part = ("ours", "limit_nchw", MOVED_LIMIT, "usual_2", "lightning", "timm")  # of each kind one
     with players(taking_part) as contestants:
         found = compare(
             make_work("photos", form, tmp_path), form, lambda share, what: told.append((share, what)), contestants

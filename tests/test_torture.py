@@ -7,8 +7,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from dataclasses import replace
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import numpy as np
@@ -263,13 +263,14 @@ def test_the_workers_of_a_killed_driver_leave_their_trials_to_the_next_start(tmp
     assert start.wait_for(lambda start: start.num_epochs() > 0), start.said
     workers = [pid for pid in children(start.pid) if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
     assert len(workers) == 2
+    ends = [*map(os.pidfd_open, workers)]
     try:
         start.strike(Blow((signal.SIGKILL,), whole_group=False))
-        deadline = time.monotonic() + 60
-        while any(is_alive(pid) for pid in workers):
-            assert time.monotonic() < deadline, "a worker outlived its driver"
-            time.sleep(0.05)
+        for end in ends:
+            assert wait([end], timeout=60), "a worker outlived its driver"
     finally:
+        for end in ends:
+            os.close(end)
         for pid in filter(is_alive, workers):
             os.kill(pid, signal.SIGKILL)
 
@@ -314,12 +315,13 @@ def test_a_torture_that_waits_for_its_sweep_leaves_when_it_is_asked_to(tmp_path)
     command = [sys.executable, "-c", WAITING, str(tmp_path / "waiting")]
     with subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True) as torture:
         pid = int(torture.stdout.readline())
-        state = Path(f"/proc/{torture.pid}/stat")
-        while state.read_text().rpartition(")")[2].split()[0] != "S":
-            time.sleep(0.01)
-        torture.terminate()
+        state, end = Path(f"/proc/{torture.pid}/stat"), os.pidfd_open(torture.pid)
         try:
+            while state.read_text().rpartition(")")[2].split()[0] != "S":
+                assert not wait([end], timeout=0.01), "it ended before it was asked to"
+            torture.terminate()
             assert torture.wait(60) == 1
         finally:
+            os.close(end)
             torture.kill()
     assert not is_alive(pid)

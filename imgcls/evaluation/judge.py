@@ -29,7 +29,7 @@ from imgcls.run_record import RunRecord
 from imgcls.runs.announce import announce
 from imgcls.runs.folds import out_of_fold_logits
 from imgcls.runs.prepare import Prepared
-from imgcls.runs.rebuild import best_checkpoint, rebuild_scored, same_place
+from imgcls.runs.rebuild import best_checkpoint, rebuild, same_place
 from imgcls.runs.record_writer import prediction_table, temperature_metrics
 from imgcls.runs.val_predictions import recorded_fit
 from imgcls.statistics.per_class import per_class
@@ -127,7 +127,7 @@ def evaluate(run_id: str, tracker: Tracker, *, again: bool = False) -> Evaluatio
         InputError: whatever keeps this run from being judged; nothing is logged then.
     """
     record = trained_record(run_id, tracker)
-    prepared = rebuild_scored(record, tracker)
+    prepared = rebuild(record, tracker).as_scored(record)
     announce(prepared, tracker)
     test = _sealed(record, prepared)
     found = None if again else _recorded(record, test, tracker)

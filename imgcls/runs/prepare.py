@@ -20,8 +20,10 @@ from imgcls.models.head import Head
 from imgcls.models.registry import build_models, pretrained_normalisation, resolve_model
 from imgcls.models.views import with_views
 from imgcls.project import Project
+from imgcls.record import Tag
 from imgcls.reporting.images_overview import too_few_to_score
 from imgcls.rng import derive_seed
+from imgcls.run_record import RunRecord
 from imgcls.runs.head_only import check_head_only, head_of, on_features
 from imgcls.runs.used_params import used_params
 from imgcls.terminal import waiting
@@ -144,9 +146,11 @@ class Prepared:
         )
         return replace(self, experiment=experiment, dataset=self.dataset.of_fold(number))
 
-    def of_first_folds(self, num_folds: int) -> Prepared:
-        """The images and models of a run that ended after so many folds; nothing is trained with it."""
-        return replace(self, dataset=self.dataset.of_first_folds(num_folds))
+    def as_scored(self, record: RunRecord) -> Prepared:
+        """What val scored of this run, whose record is given: where it ended early in folds, those that have run."""
+        if Tag.NUM_FOLDS not in record.tags:
+            return self
+        return replace(self, dataset=self.dataset.of_first_folds(record.num_folds))
 
 
 def prepare(experiment: Experiment, project: Project, squares: int = SQUARES_FORMAT) -> Prepared:

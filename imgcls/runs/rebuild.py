@@ -36,12 +36,6 @@ def rebuild(record: RunRecord, tracker: Tracker) -> Prepared:
     return prepared
 
 
-def rebuild_scored(record: RunRecord, tracker: Tracker) -> Prepared:
-    """Rebuilds a run as val scored it: one in folds that ended early has the images and models of those that ran."""
-    prepared = rebuild(record, tracker)
-    return prepared.of_first_folds(record.num_folds) if Tag.NUM_FOLDS in record.tags else prepared
-
-
 def recorded_experiment(run_id: str, tracker: Tracker) -> Experiment:
     """Rebuilds the experiment of a run: the resolved one that it recorded.
 

@@ -173,9 +173,7 @@ def _train_folds(run: Run, prepared: Prepared, work: _Work, recorded: Mapping[st
     finished = FoldsTraining(
         run, prepared, work.tracker, work.images, train_fold, work.prune_folds, work.pause_at, work.limits
     ).train()
-    if num_folds := work.tracker.get(run.run_id).tags.get(Tag.NUM_FOLDS):
-        prepared = prepared.of_first_folds(int(num_folds))
-    return _drawn(run, prepared, work, finished)
+    return _drawn(run, prepared.as_scored(work.tracker.get(run.run_id)), work, finished)
 
 
 def _drawn(run: Run, prepared: Prepared, work: _Work, finished: Finished) -> Finished:

@@ -9,7 +9,7 @@ from imgcls.record import BEST_TRIAL, CONFIRM, Artifact, MetricName, Tag
 from imgcls.reporting.cautions import caution_tags, flat_cautions
 from imgcls.reporting.drawing import pictures_of
 from imgcls.run_record import RunRecord
-from imgcls.runs.rebuild import rebuild_scored
+from imgcls.runs.rebuild import rebuild
 from imgcls.runs.val_figures import LAST_FIGURE, write_val_figures
 from imgcls.stored_names import BEST
 from imgcls.tracking.run import Run
@@ -66,7 +66,7 @@ def draw_winner(winner: RunRecord, experiment: Experiment, tracker: Tracker) -> 
         log.warning("run %s has no %s, so it gets no pictures", winner.run_id, Artifact.BEST)
         return winner
     with pictures_of(winner.run_id):
-        write_val_figures(tracker.amend(winner.run_id), rebuild_scored(winner, tracker), tracker)
+        write_val_figures(tracker.amend(winner.run_id), rebuild(winner, tracker).as_scored(winner), tracker)
     return tracker.get(winner.run_id)
 
 

@@ -4,6 +4,8 @@ import dataclasses
 import itertools
 import json
 import re
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -494,7 +496,11 @@ def test_the_command_says_a_line_for_each_step_and_what_comes_next(shop, tmp_pat
     found = {"images": np.zeros((2, 30, 40, 3), np.uint8)}
     exec(lines, found)
     assert found["probs"].shape == (2, 2)
-    facts = json.loads(typed("export", shop.run_id, "--output", str(path), "--json").stdout)
+    command = [sys.executable, "-m", "imgcls", "export", shop.run_id, "--output", str(path), "--json"]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    steps = [line for line in process.stderr.splitlines() if line and not line.endswith(" ...")]  # which is a wait
+    assert [line.split(", ")[0] for line in steps] == [message.split(", ")[0] for message in caplog.messages]
+    facts = json.loads(process.stdout)
     assert facts["file"] == str(path) and facts["num_val"] == 21
     assert [file.name for file in tmp_path.iterdir()] == ["shop.onnx"]
 

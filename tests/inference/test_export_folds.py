@@ -4,6 +4,7 @@ import io
 
 import mlflow
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
 from PIL import Image
@@ -30,6 +31,14 @@ def test_the_file_gives_the_mean_of_the_models(project, tmp_path):
     path = export_run(load_run_model(run, project.tracker), project.tracker, tmp_path / "folds.pt2").path
     squares = project.prepare(*FOLDS).dataset.val.pixels[:20]
     given = load_exported(path, is_trusted=True).probs(squares)
+    np.testing.assert_allclose(given, mean_of_the_models(project, run, squares), atol=1e-5)
+
+
+def test_the_onnx_file_gives_the_mean_of_the_models_without_imgcls(project, tmp_path):
+    run = project.trained(*FOLDS)
+    path = export_run(load_run_model(run, project.tracker), project.tracker, tmp_path / "folds.onnx").path
+    squares = project.prepare(*FOLDS).dataset.val.pixels[:20]
+    (given,) = onnxruntime.InferenceSession(path).run(["probs"], {"images": np.moveaxis(squares, 1, 3)})
     np.testing.assert_allclose(given, mean_of_the_models(project, run, squares), atol=1e-5)
 
 

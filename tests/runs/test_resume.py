@@ -64,9 +64,10 @@ def test_a_run_stopped_at_any_question_goes_on_to_the_same_bits(project, questio
 
 
 # torch's archive is written by native code, which makes an error of its own of a KeyboardInterrupt.
-def test_a_second_signal_while_a_checkpoint_is_written_is_no_failure(project, monkeypatch):
+@pytest.mark.parametrize("write", [2, pytest.param(9, marks=pytest.mark.slow)])
+def test_a_second_signal_while_a_checkpoint_is_written_is_no_failure(project, monkeypatch, write):
     whole = project.trained().run_id
-    insist_while_saving(monkeypatch, call=3, write=2)
+    insist_while_saving(monkeypatch, call=3, write=write)
     with pytest.raises(KeyboardInterrupt), GracefulStop():
         project.train(fresh=True)
     monkeypatch.undo()

@@ -58,10 +58,12 @@ def test_a_single_run_leaves_pictures_and_every_run_its_numbers(project):
         assert float(row["prob_label"]) == pytest.approx(float(calibrated), rel=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "asked"), [("trial", "winner"), ("train", "none")])
-def test_no_pictures_are_drawn_of_whom_the_key_does_not_name(project, kind, asked):
+@pytest.mark.parametrize(("kind", "asked", "has_them"), [
+    ("trial", "winner", False), pytest.param("trial", "all", True, marks=pytest.mark.slow), ("train", "none", False),
+])  # fmt: skip
+def test_pictures_are_drawn_of_whom_the_key_names(project, kind, asked, has_them):
     run_id = project.train(*QUICK, f"report.figures={asked}", kind=kind).run_id
-    assert figures(project, run_id) == set()
+    assert figures(project, run_id) == (FIGURES if has_them else set())
     assert project.tracker.has_artifact(run_id, "report/label_errors.csv")
 
 
@@ -122,14 +124,14 @@ def test_a_sweep_whose_winners_pictures_cannot_be_drawn_writes_its_report(projec
         *QUICK, "search.trials=1", "search.space.train.warmup_epochs=[0]", "search.space.model.depth=[8]",
         "report.figures=winner",
     )  # fmt: skip
-    real = winner_module.rebuild_scored
+    real = winner_module.rebuild
 
     def with_another_checkpoint(record, tracker):
         with (record.folder / Artifact.BEST).open("ab") as file:
             file.write(b"changed")
         return real(record, tracker)
 
-    monkeypatch.setattr(winner_module, "rebuild_scored", with_another_checkpoint)
+    monkeypatch.setattr(winner_module, "rebuild", with_another_checkpoint)
     result = Sweep(project.experiment(*settings), project.tracker).run()
     assert project.tracker.get(result.run_id).outcome == "completed"
     assert project.tracker.has_artifact(result.run_id, Artifact.REPORT_HTML)

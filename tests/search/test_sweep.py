@@ -5,8 +5,8 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import tomllib
+from multiprocessing.connection import wait
 
 import optuna
 import pandas as pd
@@ -530,8 +530,7 @@ def test_the_trial_of_a_killed_worker_runs_again_and_one_that_loses_its_worker_t
         worker = next(worker for worker in self._workers if worker.job is job)
         if job.number == 1 and 1 not in killed:
             while not project.runs(kind="trial", trial="1"):  # it has begun its record
-                assert worker.process.is_alive()
-                time.sleep(0.05)
+                assert not wait([worker.process.sentinel], timeout=0.05), "the worker ended"
             worker.process.kill()
             killed.append(1)
         elif job.number == 2:

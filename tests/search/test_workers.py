@@ -95,6 +95,20 @@ def test_workers_fit_into_the_free_memory(free, workers):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("two_threads")
+def test_two_workers_share_the_threads_that_a_trial_alone_would_have(project, monkeypatch):
+    monkeypatch.setattr(device, "_threads", 4)
+    options = ("search.workers=2", "train.threads=0", "train.epochs=1", "train.warmup_epochs=0", "search.trials=4")
+    space = ("search.space.train.warmup_epochs=[0]", "search.space.model.depth=[8]", "search.pruner=none")
+    result = Sweep(project.experiment(*options, *space), project.tracker).run()
+    trials = project.tracker.children(result.run_id, "trial")
+    assert sorted(result.leaderboard["trial"]) == [0, 1, 2, 3]
+    assert {run.params["train.threads"] for run in (project.tracker.get(result.run_id), *trials)} == {"2"}
+    assert {run.status for run in trials} == {"FINISHED"}
+    assert len({run.tags["imgcls.pid"] for run in trials}) == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("asked", "used"), [((), "1"), (("train.threads=2",), "2")])
 @pytest.mark.usefixtures("two_threads")
 def test_a_sweep_keeps_what_it_began_with(project, monkeypatch, asked, used):
