@@ -60,7 +60,7 @@ class Training:
         return share.workers, epoch * self.pace.slower.get(share.threads, 1.0)
 
     def share(self, epochs: int, trials: int) -> Share:
-        """What a sweep with `search.workers = "auto"` chooses, as far as there is memory."""
+        """What a sweep with `search.workers = "auto"` chooses if there is memory enough."""
         slower = self.pace.slower
         if len(slower) < 2:
             return Share(1, next(iter(slower), 1))

@@ -44,8 +44,8 @@ class FoldsTraining:
         tracker: where the record goes.
         images: what the record says of them.
         train_fold: trains the model of one fold, or goes on with it: (prepared for the fold, its number) -> result.
-        prune: told of each fold as it has run, with the kept epochs of all that have, and of the last one once more
-            when a run is taken up; True ends the run as pruned.
+        prune: asked after each fold, with the kept epochs of all folds that have run, and once more when a run is taken
+            up; True ends the run as pruned.
         pause_at: the fold after which the run pauses; 0: it does not.
         limits: of this sitting.
     """
@@ -209,7 +209,9 @@ def _history(fold: RunRecord, tracker: Tracker) -> list[EpochResult]:
 def _means(histories: Sequence[Sequence[EpochResult]], ended: int) -> list[EpochResult]:
     """The mean of each metric over the folds, epoch by epoch; the same `ended` for all, in milliseconds since 1970."""
     if len({len(history) for history in histories}) != 1:
-        raise DamagedError(f"the folds recorded {', '.join(str(len(of)) for of in histories)} epochs, and not as many")
+        raise DamagedError(
+            f"the folds recorded different numbers of epochs ({', '.join(str(len(of)) for of in histories)})"
+        )
     return [replace(_mean(of_epoch), ended=ended) for of_epoch in zip(*histories, strict=True)]
 
 

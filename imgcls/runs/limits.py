@@ -1,4 +1,4 @@
-"""How far a sitting trains a run: up to an hour of the clock, or no further at all."""
+"""How far a sitting trains a run: up to a point in time, or no further at all."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.record_writer import Finished
 from imgcls.runs.train import train_run
-from imgcls.runs.used_params import described_work
+from imgcls.runs.used_params import SHARE_OF_THE_MACHINE, described_work
 from imgcls.search.budget import ConfirmationTime
 from imgcls.search.engines import trained
 from imgcls.search.study import only_one
@@ -42,9 +42,6 @@ from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 
 log = logging.getLogger(__name__)
-
-OF_THE_MACHINE = ("train.threads", "train.device")
-"""Keys of `[train]` that may differ between two fresh runs of the same seed."""
 
 
 def confirm_sweep(run_id: str, tracker: Tracker, *, top: int, seeds: int) -> Confirmation:
@@ -174,7 +171,8 @@ class FreshRun(Job):
     def recorded(self, tracker: Tracker) -> RunRecord | None:
         """The run of an earlier sitting that did this job."""
         params = self.experiment.params()
-        wanted = {key: value for key, value in params.items() if key.startswith("train.") and key not in OF_THE_MACHINE}
+        of_train = [key for key in params if key.startswith("train.") and key not in SHARE_OF_THE_MACHINE]
+        wanted = {key: params[key] for key in of_train}
         return next((run for run in fresh_runs_of(self.trial, tracker) if wanted.items() <= run.params.items()), None)
 
     def prepare(self, tracker: Tracker) -> Prepared:

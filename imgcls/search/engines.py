@@ -127,7 +127,7 @@ class LocalProcesses(Generic[J]):
         assert job is not None
         try:
             if worker.pipe.poll():
-                outcome: Outcome[J] = replace(worker.pipe.recv(), job=job)  # our own, not its copy
+                outcome: Outcome[J] = replace(worker.pipe.recv(), job=job)  # the one that was submitted
                 worker.job = None
                 if outcome.interrupted:  # it was asked to stop, by us or by somebody else, and leaves
                     self._replace(worker)
@@ -157,11 +157,11 @@ class LocalProcesses(Generic[J]):
 
 
 def trained(jobs: Iterator[J], num_workers: int) -> Iterator[tuple[J, Finished]]:
-    """Trains jobs that do not depend on one another, so many side by side, and gives each when it has ended.
+    """Trains jobs that do not depend on one another, `num_workers` side by side, and yields each when it has ended.
 
     Args:
-        jobs: of which the next one is asked for when a worker has nothing to do.
-        num_workers: 1: they are trained in this process.
+        jobs: the next one is asked for when a worker has nothing to do.
+        num_workers: with 1, the jobs are trained in this process.
 
     Raises:
         Interrupted: a stop was requested.

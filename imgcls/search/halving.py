@@ -43,7 +43,7 @@ class Rungs:
     def of(cls, first: int, last: int, factor: float = FACTOR) -> Rungs:
         """Rungs a factor apart, of which the highest is at `last`, and none is before `first`.
 
-        There is but one, and nobody pauses, where `last` is less than `factor` times `first`.
+        Where `last` is less than `factor` times `first`, there is only one rung, and no trial pauses.
         """
         epochs = [last]
         while epochs[0] / factor >= max(1, first) - 1e-9:
@@ -57,7 +57,7 @@ class Rungs:
 
     @classmethod
     def latest_first(cls, last: int, factor: float = FACTOR) -> int:
-        """The latest first rung with which anybody pauses before `last`, from 1."""
+        """The latest epoch that can be the first rung, so that trials still pause before `last`; at least 1."""
         return max(1, int(last / factor))
 
     def next_after(self, epoch: int) -> int | None:
@@ -126,7 +126,7 @@ class Rungs:
         return order[: max(0, len(order) - most)]
 
     def num_epochs(self, num_trials: float) -> float:
-        """Epochs that so many trials take about, as each rung sends on the best 1 / factor of those that reach it."""
+        """About how many epochs so many trials take: each rung sends on the best 1 / factor of those that reach it."""
         total, before = 0.0, 0
         for place, rung in enumerate(self.epochs):
             total += max(1.0, num_trials / self.factor**place) * (rung - before)

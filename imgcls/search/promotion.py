@@ -57,7 +57,7 @@ def reported_steps(study: Study, number: int) -> set[int]:
 class Promotion:
     """The promotion of a study's paused trials: a function of the values that the trials reported, and of nothing else.
 
-    Trials in folds pause after folds. Wherever epochs are counted here, their folds are.
+    Trials in folds pause after folds. What is said of epochs here holds for their folds.
 
     Args:
         study: in Optuna's storage.
@@ -122,12 +122,11 @@ class Promotion:
         """Epochs that the best paused trial lacks to its end; all of them where none is paused."""
         trials = self._trials()
         best, paused = self._all_best(trials), [trial.number for trial in trials if is_paused(trial)]
-        return self._rungs.epochs[-1] - max(
-            (len(best[number]) for number in self._rungs.reserve(best, paused)[:1]), default=0
-        )
+        done = [len(best[number]) for number in self._rungs.reserve(best, paused)]
+        return self._rungs.epochs[-1] - (done[0] if done else 0)
 
     def reports_of(self, num_trials: int) -> float:
-        """Epochs that so many trials take about."""
+        """About how many epochs so many trials take."""
         return self._rungs.num_epochs(num_trials)
 
     def work(self, num_trials: int) -> tuple[float, float]:

@@ -69,8 +69,8 @@ def make_sampler(experiment: Experiment, number: int, sampler: str = "", *, firs
         experiment: that is searched.
         number: of the trial in its study, from 0.
         sampler: what `search.sampler` was resolved to; by default that is decided here.
-        first_rung: epoch at which trials pause first; 0 where they do not pause. Where they do, every other trial
-            fills the space, because what learns knows of most trials only how they began.
+        first_rung: epoch, or fold, at which trials pause first; 0 where they do not pause. Where they do, every other
+            trial fills the space, because a sampler that learns sees only the first epochs of most trials.
 
     Raises:
         InputError: the sampler's package is not installed.
@@ -100,7 +100,8 @@ def drawn_values(experiment: Experiment, sampler: str, trials: Sequence[FrozenTr
         experiment: that is searched.
         sampler: what `search.sampler` was resolved to.
         trials: all trials of the study, in any state.
-        first_rung: epoch (or fold) at which trials pause first, where what learns compares them; 0: they do not pause.
+        first_rung: epoch, or fold, at which trials pause first; the sampler compares the scores that they had there.
+            0: they do not pause.
     """
     space = experiment.search.space
     copy = optuna.create_study(
@@ -163,7 +164,7 @@ def _as_completed(trial: FrozenTrial, best: Callable[[Iterable[float]], float]) 
 
 
 def teaches(trial: FrozenTrial, space: Space) -> bool:
-    """Whether a trial teaches anything: not one that failed, or that somebody gave values out of the space."""
+    """Whether a trial teaches anything: not one that failed, or to which somebody gave values outside the space."""
     return (
         trial.state not in (TrialState.FAIL, TrialState.WAITING) and known(trial.params, space).keys() == space.keys()
     )

@@ -90,7 +90,7 @@ class StudyPlace:
 
     @property
     def num_reports(self) -> int:
-        """Values that a trial reports which is trained to its end: one after each epoch, or after each fold."""
+        """Values that a trial reports if it is trained to its end: one after each epoch, or after each fold."""
         return self.num_folds or self.num_epochs
 
     @property
@@ -140,7 +140,7 @@ class SweepStudy:
         return len(self._ended())
 
     def epochs_of(self, num_trials: int) -> float:
-        """Epochs that so many trials take about."""
+        """About how many epochs so many trials take."""
         promotion = self.promotion
         reports = num_trials * self.place.num_reports if promotion is None else promotion.reports_of(num_trials)
         return reports * self.place.epochs_a_report
@@ -165,7 +165,7 @@ class SweepStudy:
     def best_begun(self) -> int | None:
         """The trial with the best value among those that have not ended; None where none has a value.
 
-        With folds, the best one of those in which most folds have run: fewer images say less.
+        With folds, it is the best one of those with the most folds run: a score on fewer images says less.
         """
         begun = [trial for trial in self._trials(TrialState.RUNNING) if trial.intermediate_values]
         rank = metric_named(self.experiment.search.metric).rank

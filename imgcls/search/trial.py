@@ -118,7 +118,7 @@ def _how_far(finished: Finished, job: TrialJob, tracker: Tracker) -> str:
         done, whole, steps = tracker.get(finished.run_id).num_folds, data.folds, "folds"
     else:
         done, whole, steps = finished.num_epochs, train.last_epoch, "epochs"
-    is_early = job.ends_early or (done < whole and not train.patience)
+    is_early = done < whole and (job.ends_early or not train.patience)
     return f"{done} of {whole} {steps}" if is_early else ""
 
 
