@@ -33,6 +33,7 @@ from imgcls.inference.exporter_output import quiet
 from imgcls.inference.proof import ProofError
 from imgcls.inference.provenance import EXPORTERS, provenance
 from imgcls.inference.run_model import RunModel
+from imgcls.models.views import MeanOverViews
 from imgcls.runs.rebuild import other_versions
 from imgcls.text import counted
 from imgcls.tracking.store import Tracker
@@ -122,6 +123,9 @@ def export_run(model: RunModel, tracker: Tracker, path: Path) -> Exported:
 def inference_graph(model: RunModel) -> ImagesToProbs:
     """The graph that is exported, on the CPU, in float32."""
     network = copy.deepcopy(model.network).cpu().to(memory_format=torch.contiguous_format)
+    for module in network.modules():
+        if isinstance(module, MeanOverViews):
+            module.at_once = True
     return ImagesToProbs(network.requires_grad_(False), model.preprocessing, model.temperature).eval()
 
 

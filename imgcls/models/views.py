@@ -44,20 +44,25 @@ VIEWS: dict[TestViews, tuple[View, ...]] = {
 class MeanOverViews(nn.Module):
     """A network that is shown several views of each image: the softmax of its logits is the mean of their softmaxes.
 
-    One view after the other goes through the network, so that it needs the memory of one.
-
     Args:
         network: images (B, C, S, S) -> logits (B, K).
         views: of an image.
+
+    Attributes:
+        at_once: whether all views go through the network as one batch, which makes a smaller graph for export. By
+            default one goes after the other, which needs the memory of one.
     """
 
     def __init__(self, network: nn.Module, views: Sequence[View]) -> None:
         super().__init__()
-        self.network, self.views = network, tuple(views)
+        self.network, self.views, self.at_once = network, tuple(views), False
 
     def forward(self, images: Tensor) -> Tensor:
         """Logarithms of the mean probabilities, float32 (B, K)."""
-        return log_mean_probs(self.network(view.of(images)) for view in self.views)
+        views = (view.of(images) for view in self.views)
+        if self.at_once:
+            return log_mean_probs(self.network(torch.cat([*views])).unflatten(0, (len(self.views), -1)))
+        return log_mean_probs(map(self.network, views))
 
 
 def with_views(model: nn.Module, name: TestViews) -> nn.Module:

@@ -64,6 +64,14 @@ def test_the_answer_is_the_mean_of_the_probabilities_over_the_views():
     torch.testing.assert_close(logits.exp().sum(dim=1), torch.ones(4))
 
 
+def test_all_views_at_once_give_the_same_answer():
+    images, model = noise(4, 3, 8, 8), with_views(network(), "orientations")
+    with torch.no_grad():
+        one_by_one = model(images)
+        model.at_once = True
+        torch.testing.assert_close(model(images), one_by_one, rtol=1e-4, atol=1e-5)
+
+
 def test_the_answer_for_a_turned_image_is_that_for_the_image():
     images, model = noise(4, 3, 8, 8), with_views(network(), "orientations")
     with torch.no_grad():

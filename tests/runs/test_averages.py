@@ -1,0 +1,128 @@
+"""A run that answers by the mean over views, or keeps the mean of its last epochs: recorded, judged, and gone on with."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, log_loss
+
+from imgcls.errors import Interrupted
+from imgcls.evaluation.judge import evaluate
+from imgcls.evaluation.rerun import rerun
+from imgcls.inference.run_model import load_run_model
+from imgcls.record import Artifact
+from imgcls.runs.val_predictions import recorded_predictions
+from imgcls.training.checkpoint import load_checkpoint
+from tests.runs.test_folds import FOLDS, folds_of
+from tests.runs.test_resume import assert_same
+from tests.stops import StopAfter
+
+VIEWS = ("data.test_views=orientations",)
+AVERAGE = ("train.average_epochs=2", "train.batch_size=400")
+BOTH = (*AVERAGE, "data.test_views=flips")
+
+
+def columns(table, kind):
+    return table[[name for name in table.columns if name.startswith(f"{kind}/")]].to_numpy()
+
+
+def network_of(project, record, *overrides):
+    """The network with the kept weights, which sees one view, and the images of val as it sees them."""
+    prepared = project.prepare(*overrides)
+    network = prepared.model(with_weights=False)
+    with project.tracker.fetch(record.run_id, Artifact.BEST) as path:
+        network.load_state_dict(load_checkpoint(path)["model"])  # its names are those of the network alone
+    return network.eval(), prepared.normalise()(torch.from_numpy(np.array(prepared.dataset.val.pixels)))
+
+
+def mean_by_hand(network, images):
+    views = [view for turned in (images, images.transpose(2, 3)) for view in (turned, turned.flip(3))]
+    views += [view.flip(2) for view in views]
+    with torch.no_grad():
+        return torch.stack([torch.softmax(network(view).double(), dim=1) for view in views]).mean(dim=0).numpy()
+
+
+def test_val_is_scored_by_the_mean_over_the_views(project):
+    record = project.trained(*VIEWS)
+    probs = mean_by_hand(*network_of(project, record, *VIEWS))
+    labels = project.prepare(*VIEWS).dataset.val.labels
+    metrics = project.client.get_run(record.run_id).data.metrics
+    np.testing.assert_allclose(columns(recorded_predictions(record, project.tracker), "prob"), probs, atol=1e-6)
+    assert metrics["val/accuracy_best"] == accuracy_score(labels, probs.argmax(axis=1))
+    assert metrics["val/loss_best"] == pytest.approx(log_loss(labels, probs, labels=range(10)), rel=1e-5)
+    assert project.client.get_run(record.run_id).data.params["data.test_views"] == "orientations"
+
+
+def test_views_change_no_step_of_the_training(project):
+    plain, viewed = project.trained(), project.train(*VIEWS)
+    losses = [
+        [(point.step, point.value) for point in project.client.get_metric_history(run_id, "train/loss")]
+        for run_id in (plain.run_id, viewed.run_id)
+    ]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("settings", [VIEWS, BOTH], ids=["views", "both"])
+def test_whoever_uses_the_run_gets_the_mean(project, settings):
+    """The run's model, the judge, who computes val again before test, and a repeat."""
+    record = project.trained(*settings)
+    model, pixels = load_run_model(record, project.tracker), project.prepare(*settings).dataset.val.pixels
+    recorded = recorded_predictions(record, project.tracker)
+    np.testing.assert_allclose(model.probs(pixels, raw=True), columns(recorded, "prob"), atol=1e-6)
+    np.testing.assert_allclose(model.probs(pixels), columns(recorded, "calibrated"), atol=1e-6)
+    result = evaluate(record.run_id, project.tracker)
+    assert result.record.metrics["val/accuracy"] == record.metrics["best/val/accuracy"]
+    words = "all eight orientations" if settings is VIEWS else "mirrored left and right"
+    assert words in result.report
+
+
+@pytest.mark.slow
+def test_a_repeat_of_a_run_gives_its_bits(project):
+    record = project.trained(*BOTH)
+    assert rerun(record.run_id, project.tracker, verify=True)
+
+
+def test_the_mean_of_the_epochs_is_kept_and_judged(project):
+    """`best.pt` is the mean of what a run without a mean keeps of its epochs."""
+    with_mean = project.trained(*AVERAGE, "train.score_epoch=3")
+    plain = project.train("train.batch_size=400", "train.score_epoch=3", "train.save_from_epoch=1")
+    weights = []
+    for run_id, name in (
+        (with_mean.run_id, Artifact.BEST),
+        *((plain.run_id, Artifact.EPOCH.format(n)) for n in (2, 3)),
+    ):
+        with project.tracker.fetch(run_id, name) as path:
+            weights.append(load_checkpoint(path)["model"])
+    mean, *ends = weights
+    for name, tensor in mean.items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, (ends[0][name] + ends[1][name]) / 2)
+    result = evaluate(with_mean.run_id, project.tracker)
+    assert "the mean of weights at the ends of 2 epochs up to the kept one" in result.report
+
+
+@pytest.mark.parametrize("questions", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3, 4, 5, 11))])
+def test_a_run_stopped_at_any_question_goes_on_to_the_same_bits(project, questions):
+    settings = (*BOTH, "train.eval_batch_size=100")
+    whole = project.trained(*settings).run_id
+    with pytest.raises(Interrupted), StopAfter(questions):
+        project.train(*settings, fresh=True)
+    (stopped,) = project.runs(outcome="interrupted")
+    assert project.train(*settings).run_id == stopped.run_id
+    assert_same(project, stopped.run_id, whole)
+
+
+@pytest.mark.slow
+def test_a_run_in_folds_answers_by_the_mean_over_models_and_views(project):
+    settings = (*FOLDS, *AVERAGE, "data.test_views=flips")
+    record = project.trained(*settings)
+    pixels = project.prepare(*settings).dataset.val.pixels[:20]
+    model = load_run_model(record, project.tracker)
+    each = [load_run_model(fold, project.tracker).probs(pixels, raw=True) for fold in folds_of(project, record.run_id)]
+    np.testing.assert_allclose(model.probs(pixels, raw=True), np.mean(each, axis=0), atol=1e-6)
+    table = recorded_predictions(record, project.tracker)
+    by_fold = [member.probs(project.prepare(*settings).dataset.val.pixels, raw=True) for member in model.members()]
+    expected = np.stack([by_fold[fold - 1][row] for row, fold in enumerate(table["fold"])])
+    np.testing.assert_allclose(columns(table, "prob"), expected, atol=1e-6)
+    assert (
+        evaluate(record.run_id, project.tracker).record.metrics["val/accuracy"] == record.metrics["best/val/accuracy"]
+    )
