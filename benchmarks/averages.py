@@ -46,7 +46,7 @@ RESULTS = Path(__file__).with_name("AVERAGES.json")
 SEEDS = (1, 2, 3, 4, 5)
 """Each is `train.seed` and `data.seed`, so val differs too."""
 
-NUM_CLOTHES = 8000
+NUM_CLOTHES = 6000
 """Images of Fashion-MNIST's train split that are used, the first ones; a quarter of them is val."""
 
 EXPERIMENTS = {
@@ -56,7 +56,7 @@ model = { depth = 8, width = 16 }
 augment = { random_resized_crop = [0.8, 1.0], horizontal_flip = false, rotation = 10.0 }
 train = { epochs = 12, batch_size = 64, lr = 1e-2, warmup_epochs = 2, threads = 1, device = "cpu" }
 """,
-    "fashion_mnist_8000": """
+    "fashion_mnist_6000": """
 data = { source = "folder", path = "images", image_size = 28, channels = 1, test_fraction = 0.0, val_fraction = 0.25 }
 model = { depth = 8, width = 8, stem = "small" }
 augment = { horizontal_flip = true }
@@ -66,7 +66,7 @@ train = { epochs = 8, batch_size = 64, lr = 1e-2, warmup_epochs = 1, threads = 1
 data = { source = "elpv", image_size = 64 }
 model = { depth = 10, width = 16, stem = "standard" }
 augment = { horizontal_flip = true, vertical_flip = true, quarter_turns = true }
-train = { epochs = 15, batch_size = 32, lr = 4e-3, warmup_epochs = 1, threads = 1, device = "cpu" }
+train = { epochs = 12, batch_size = 32, lr = 4e-3, warmup_epochs = 1, threads = 1, device = "cpu" }
 """,
 }
 """Name -> the experiment's keys; small networks, so that a run takes less than a minute."""

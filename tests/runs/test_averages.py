@@ -1,4 +1,4 @@
-"""A run that answers by the mean over views, or keeps the mean of its last epochs: recorded, judged, and gone on with."""
+"""Runs that answer by the mean over views, or keep the mean of their last epochs: recorded, judged, gone on with."""
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from imgcls.evaluation.rerun import rerun
 from imgcls.inference.run_model import load_run_model
 from imgcls.record import Artifact
 from imgcls.runs.val_predictions import recorded_predictions
+from imgcls.search.sweep import Sweep
 from imgcls.training.checkpoint import load_checkpoint
 from tests.runs.test_folds import FOLDS, folds_of
 from tests.runs.test_resume import assert_same
@@ -78,7 +79,8 @@ def test_whoever_uses_the_run_gets_the_mean(project, settings):
 @pytest.mark.slow
 def test_a_repeat_of_a_run_gives_its_bits(project):
     record = project.trained(*BOTH)
-    assert rerun(record.run_id, project.tracker, verify=True)
+    verdict = rerun(record.run_id, project.tracker)
+    assert verdict.is_bitwise and verdict.is_verified, verdict
 
 
 def test_the_mean_of_the_epochs_is_kept_and_judged(project):
@@ -86,10 +88,8 @@ def test_the_mean_of_the_epochs_is_kept_and_judged(project):
     with_mean = project.trained(*AVERAGE, "train.score_epoch=3")
     plain = project.train("train.batch_size=400", "train.score_epoch=3", "train.save_from_epoch=1")
     weights = []
-    for run_id, name in (
-        (with_mean.run_id, Artifact.BEST),
-        *((plain.run_id, Artifact.EPOCH.format(n)) for n in (2, 3)),
-    ):
+    ends = [(plain.run_id, Artifact.EPOCH.format(epoch)) for epoch in (2, 3)]
+    for run_id, name in [(with_mean.run_id, Artifact.BEST), *ends]:
         with project.tracker.fetch(run_id, name) as path:
             weights.append(load_checkpoint(path)["model"])
     mean, *ends = weights
@@ -123,6 +123,23 @@ def test_a_run_in_folds_answers_by_the_mean_over_models_and_views(project):
     by_fold = [member.probs(project.prepare(*settings).dataset.val.pixels, raw=True) for member in model.members()]
     expected = np.stack([by_fold[fold - 1][row] for row, fold in enumerate(table["fold"])])
     np.testing.assert_allclose(columns(table, "prob"), expected, atol=1e-6)
-    assert (
-        evaluate(record.run_id, project.tracker).record.metrics["val/accuracy"] == record.metrics["best/val/accuracy"]
-    )
+    judged = evaluate(record.run_id, project.tracker).record
+    assert judged.metrics["val/accuracy"] == record.metrics["best/val/accuracy"]
+
+
+@pytest.mark.slow
+def test_a_sweep_searches_both_pauses_its_trials_and_names_the_better_views(project):
+    """Digits have an orientation, so val prefers one view."""
+    result = Sweep(
+        project.experiment(
+            'search.pruner="halving"', "search.pruner_warmup_epochs=1", 'search.sampler="grid"', "search.trials=4",
+            'search.space={"data.test_views" = ["one", "orientations"], "train.average_epochs" = [1, 3]}',
+        ),
+        project.tracker,
+    ).run()  # fmt: skip
+    trials = project.runs(kind="trial")
+    assert len({(run.params["data.test_views"], run.params["train.average_epochs"]) for run in trials}) == 4
+    assert {run.outcome for run in trials} == {"completed", "pruned"}
+    winner = project.tracker.get(result.leaderboard.iloc[0]["run_id"])
+    assert winner.params["data.test_views"] == "one"
+    assert evaluate(winner.run_id, project.tracker).record.metrics["val/accuracy"] == winner.best("val/accuracy")

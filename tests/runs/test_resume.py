@@ -15,11 +15,14 @@ from imgcls.record import Artifact
 from imgcls.runs.record_writer import RecordWriter
 from imgcls.signals import GracefulStop
 from imgcls.tracking.run import Run
-from imgcls.training.loop import predict
+from imgcls.training.loop import predict_val
 from tests.runs.test_train import TIMINGS
 from tests.stops import StopAfter, insist_while_saving
 
-EVERYTHING = ("augment.rotation=10.0", "augment.mixup=0.2", "augment.cutmix=1.0", "train.ema_decay=0.9")
+EVERYTHING = (
+    "augment.rotation=10.0", "augment.mixup=0.2", "augment.cutmix=1.0", "train.ema_decay=0.9", "train.average_epochs=2",
+    "data.test_views=flips",
+)  # fmt: skip
 
 
 class KilledError(BaseException):
@@ -310,11 +313,11 @@ def test_a_run_that_ends_on_another_device_has_the_temperature_of_its_checkpoint
             project.train()
 
     def predict_elsewhere(*arguments, **options):
-        logits = predict(*arguments, **options)
+        logits = predict_val(*arguments, **options)
         return logits + 1e-6 * torch.randn(logits.shape, generator=generator)
 
     generator = torch.Generator().manual_seed(0)
-    monkeypatch.setattr("imgcls.runs.train.predict", predict_elsewhere)
+    monkeypatch.setattr("imgcls.runs.train.predict_val", predict_elsewhere)
     run_id = project.train().run_id
     with project.tracker.fetch(run_id, Artifact.BEST) as path:
         content = torch.load(path, weights_only=True)
