@@ -2,9 +2,10 @@
 
     python -m benchmarks.replay.real [--seconds 300] [--seeds 5] [--processes 2] [--json]
 
-Both search the space of the table `solar`, begin with the same configuration, and train with one thread. An imgcls search
-and a plain one run side by side, or several such pairs, so that other work on the machine disturbs both alike. When the seconds
-are over no further trial begins. Each winner is then trained again with fresh seeds, and scored by their mean on val.
+Both search the space of the table `solar`, begin with the same configuration, and train with one thread. An imgcls
+search and a plain one run side by side, or several such pairs, so that other work on the machine disturbs both alike.
+When the seconds are over no further trial begins. Each winner is then trained again with fresh seeds, and scored by
+their mean on val.
 What is done is kept in benchmarks/replay/REAL.json, and the same command goes on.
 """
 
