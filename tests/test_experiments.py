@@ -11,7 +11,7 @@ from imgcls.config.load import load_experiment
 from imgcls.data.sources.packaged import FASHION_FOLDER
 from imgcls.project import Project
 from imgcls.runs.prepare import prepare
-from imgcls.training.loop import TrainState, fit
+from imgcls.training.loop import fit
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.toml"))
@@ -43,8 +43,9 @@ def test_it_loads_and_runs_its_first_batch(path, my_folder):
     if experiment.data.source == "folder":
         experiment = experiment.replace({"data.path": str(my_folder)})
     prepared = prepare(experiment, Project(ROOT))
-    state = TrainState.start(prepared.model(), experiment.train, prepared.device)
-    assert list(fit(prepared.task(), state, should_stop=lambda: True)) == []
+    trained = prepared.to_train(with_weights=True)
+    state = prepared.start(trained)
+    assert list(fit(prepared.task(trained), state, should_stop=lambda: True)) == []
     assert (state.epoch, state.step) == (0, 1)
     assert np.isfinite(state.loss_sum)
     assert all(torch.isfinite(p).all() for p in state.model.parameters())

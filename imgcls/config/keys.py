@@ -31,7 +31,7 @@ from imgcls.config.key_types import (
 from imgcls.config.mistakes import key_text, mistakes, value_text, why_given_twice, why_not_a_value, why_not_set
 from imgcls.config.ranges import checked_options
 from imgcls.config.search_keys import SearchConfig
-from imgcls.config.toml import as_toml, toml_key
+from imgcls.config.toml import as_options, as_toml, toml_key
 from imgcls.config.train_keys import TrainConfig
 from imgcls.errors import ConfigError
 
@@ -214,6 +214,15 @@ class Experiment(Section):
     def _space_is_sound(self) -> Experiment:
         for key, options in self.search.space.items():
             self.search.space[key] = checked_options(key, options, Experiment)
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_weights_are_trained(self) -> Experiment:
+        if (epochs := self.train.freeze_epochs) and not self.model.weights:
+            raise ValueError(
+                f"train.freeze_epochs = {epochs} would freeze random weights, because model.weights is empty; name the "
+                f"weights to start from, or add {as_options({'train.freeze_epochs': 0})}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from imgcls.config.key_names import Section
-from imgcls.config.key_types import Device, Fraction, Seed
+from imgcls.config.key_types import Device, Fraction, PositiveShare, Seed
 from imgcls.config.toml import as_options
 
 
@@ -20,12 +20,22 @@ class TrainConfig(Section):
     """Images per step."""
     eval_batch_size: int = Field(default=256, ge=1)
     """Images per forward pass on val and test; moves no score beyond rounding."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """`adamw`, or `sgd` with Nesterov momentum, which wants another `lr` (about 0.03) and `weight_decay` (1e-4)."""
+    momentum: Fraction = 0.9
+    """Nesterov momentum; used with `optimizer = "sgd"`. 0: none."""
     lr: float = Field(default=1e-3, gt=0.0)
-    """Highest learning rate, reached at the end of the warm-up."""
+    """Highest learning rate, reached at the end of the warm-up; with the next two keys, that of the last layer."""
+    backbone_lr_scale: PositiveShare = 1.0
+    """Learning rate of everything before the last layer, as a share of `lr`."""
+    layer_decay: PositiveShare = 1.0
+    """Factor of the learning rate from each block to the one before it, the last layer first. 1: equal rates."""
+    freeze_epochs: int = Field(default=0, ge=0, validate_default=True)
+    """First epochs, fewer than `epochs`, in which the last layer alone is trained; needs `model.weights`. 0: none."""
     warmup_epochs: int = Field(default=1, ge=0)
     """Epochs over which the learning rate rises in a line; must be less than `epochs`. Default 0 where `epochs` = 1."""
     weight_decay: float = Field(default=0.05, ge=0.0)
-    """AdamW's decay of weight matrices; norms and biases have none."""
+    """Decay of weight matrices: AdamW's, or with `sgd` the L2 penalty's; norms and biases have none."""
     label_smoothing: Fraction = 0.05
     """Share of each label spread over the classes: evenly, or where `loss` is `logit_adjusted` as train has them."""
     class_weights: Literal["none", "auto"] = "none"
@@ -80,6 +90,26 @@ class TrainConfig(Section):
             fewer = as_options({"train.average_epochs": epochs})
             raise ValueError(f"is more than train.epochs = {epochs}; train for longer, or add {fewer}")
         return average_epochs
+
+    @field_validator("freeze_epochs")
+    @classmethod
+    def _backbone_thaws(cls, freeze_epochs: int, fields: ValidationInfo) -> int:
+        epochs = fields.data.get("epochs")
+        if epochs is not None and freeze_epochs >= epochs:
+            shorter = as_options({"train.freeze_epochs": epochs - 1})
+            raise ValueError(f"does not end within train.epochs = {epochs}; train for longer, or add {shorter}")
+        return freeze_epochs
+
+    @field_validator("head_only")
+    @classmethod
+    def _has_a_use_for_the_rest(cls, head_only: bool, fields: ValidationInfo) -> bool:
+        off = {"backbone_lr_scale": 1.0, "layer_decay": 1.0, "freeze_epochs": 0}
+        given = {key: fields.data[key] for key in off if fields.data.get(key, off[key]) != off[key]}
+        if head_only and given:
+            keys = " and ".join(f"train.{key} = {value}" for key, value in given.items())
+            remedy = as_options({f"train.{key}": off[key] for key in given})
+            raise ValueError(f"trains nothing before the last layer, so {keys} would do nothing; add {remedy}")
+        return head_only
 
     @field_validator("score_epoch")
     @classmethod

@@ -95,11 +95,30 @@ def _optimiser(params: Mapping[str, str]) -> str:
     warms_up = params.get("train.warmup_epochs", "0") != "0"
     rise = "rises in a line during warm-up and falls along half a cosine after it"
     return (
-        f"The optimiser was AdamW (highest learning rate {float(params['train.lr']):.3g}, weight decay {decay:g}, "
-        f"batches of {batch} images) over {schedule_words(params)}; the learning rate "
+        f"The optimiser was {_optimiser_words(params)} (highest learning rate {float(params['train.lr']):.3g}, weight "
+        f"decay {decay:g}, batches of {batch} images) over {schedule_words(params)}; the learning rate "
         f"{rise if warms_up else 'falls along half a cosine from the first step on'}{early}. "
-        f"The seed was {params['train.seed']}."
+        f"{''.join(_of_the_backbone(params))}The seed was {params['train.seed']}."
     )
+
+
+def _optimiser_words(params: Mapping[str, str]) -> str:
+    if params.get("train.optimizer", "adamw") == "adamw":
+        return "AdamW"
+    momentum = float(params["train.momentum"])
+    return f"SGD with Nesterov momentum {momentum:g}" if momentum else "SGD without momentum"
+
+
+def _of_the_backbone(params: Mapping[str, str]) -> Iterator[str]:
+    """Sentences on what was trained otherwise before the last layer."""
+    if frozen := int(params.get("train.freeze_epochs", "0")):
+        epochs = "the first epoch" if frozen == 1 else f"the first {frozen} epochs"
+        yield f"In {epochs} the last layer alone was trained. "
+    scale, decay = (float(params.get(f"train.{key}", "1")) for key in ("backbone_lr_scale", "layer_decay"))
+    if scale < 1:
+        yield f"The layers before the last one had {scale:g} times the learning rate. "
+    if decay < 1:
+        yield f"From each block to the one before it the learning rate was multiplied by {decay:g}. "
 
 
 def _objective(run: RunRecord) -> str:

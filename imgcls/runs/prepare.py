@@ -17,7 +17,7 @@ from imgcls.data.splits import SQUARES_FORMAT, Dataset, load_dataset
 from imgcls.errors import ConfigError
 from imgcls.metrics import BY_NAME, metric_named
 from imgcls.models.head import Head
-from imgcls.models.registry import build_models, pretrained_normalisation, resolve_model
+from imgcls.models.registry import build_models, network_parts, pretrained_normalisation, resolve_model
 from imgcls.models.views import with_views
 from imgcls.project import Project
 from imgcls.record import Tag
@@ -29,7 +29,7 @@ from imgcls.runs.used_params import used_params
 from imgcls.terminal import waiting
 from imgcls.text import either
 from imgcls.training.device import Device, prepare_device
-from imgcls.training.loop import Task
+from imgcls.training.loop import Task, TrainState
 from imgcls.training.loss import Loss
 
 
@@ -76,6 +76,12 @@ class Prepared:
         if not self.experiment.train.head_only:
             return network
         return head_of(network, self.experiment, self.dataset.channels)
+
+    def start(self, trained: nn.Module) -> TrainState:
+        """The state before the first step of training a `trained_part`."""
+        config = self.experiment
+        parts = None if isinstance(trained, Head) else network_parts(config.model, trained)
+        return TrainState.start(trained, config.train, self.device, parts)
 
     def task(self, trained: nn.Module) -> Task:
         """What the loop needs besides its state, to train a `trained_part`."""

@@ -15,7 +15,6 @@ from imgcls.machine import own_memory
 from imgcls.runs.prepare import Prepared
 from imgcls.terminal import waiting
 from imgcls.text import counted
-from imgcls.training.loop import TrainState
 from imgcls.training.pace import quick_batch, timed_steps
 
 log = logging.getLogger(__name__)
@@ -96,7 +95,7 @@ def measured_speeds(prepared: Prepared, numbers: Iterable[int]) -> Speeds:
         batch = fits
         quick = replace(quick, train=Loader(prepared.dataset.train, batch, prepared.device.torch_device))
     with waiting("timing a few steps"), torch.random.fork_rng(devices=[]):
-        state = TrainState.start(trained, config, prepared.device)
+        state = prepared.start(trained)
         try:
             steps = timed_steps(quick, state, list(numbers), most_steps=MOST_STEPS, most_seconds=MOST_SECONDS)
         except TrainingError:  # the run will say so itself

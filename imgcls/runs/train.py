@@ -315,7 +315,7 @@ class _Training:
     def _start(self, *, with_weights: bool) -> TrainState:
         model = self._prepared.to_train(with_weights=with_weights)
         self._task = self._prepared.task(model)
-        return TrainState.start(model, self._task.config, self._task.device)
+        return self._prepared.start(model)
 
     def _train(self, state: TrainState) -> Finished:
         if outcome := self._loop(state):

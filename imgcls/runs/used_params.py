@@ -1,4 +1,4 @@
-"""Which params of an experiment its network, augmentation and loss use, and which of them say what a run trains."""
+"""Which params of an experiment its network, augmentation and training use, and which of them say what a run trains."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from imgcls.models.registry import unused_model_keys
 
 
 def used_params(params: Mapping[str, str]) -> dict[str, str]:
-    """The params in use: all but those that the network, the augmentation or the loss ignores, whatever they say.
+    """The params in use: all but those that the network, augmentation, optimizer or loss ignores, whatever they say.
 
     What a sweep searches counts as used. The artifact `config.toml` has every key.
 
@@ -62,6 +62,7 @@ def _unused_of_augment(params: Mapping[str, str]) -> list[str]:
 
 
 USED_WITH = {
+    "train.momentum": ("train.optimizer", "sgd"),
     "train.focal_gamma": ("train.loss", "focal"),
     "train.logit_adjustment": ("train.loss", "logit_adjusted"),
 }

@@ -272,7 +272,8 @@ MOST_PAIRS = 4_000
 def check_space(experiment: Experiment, project: Project) -> None:
     """Refuses a search space with impossible values, or pairs of values, before a trial fails in the night."""
     channels = 1 if experiment.data.channels == 1 else 3
-    _check_warmups(experiment)
+    for key in FIRST_EPOCHS:
+        _check_first_epochs(experiment, key)
     _check_heads(experiment, channels)
     checked = set()
     for values in (*single_values(experiment), *_pairs_of_values(experiment)):
@@ -302,18 +303,18 @@ def _check_heads(experiment: Experiment, channels: int) -> None:
         check_head_only(experiment.replace({**may_be, **values}, origin=SPACE), channels)
 
 
-WARMUP = "train.warmup_epochs"
+FIRST_EPOCHS = ("train.warmup_epochs", "train.freeze_epochs")
+"""Keys whose values are epochs at the start of a trial, which must end within its epochs."""
 
 
-def _check_warmups(experiment: Experiment) -> None:
-    """Refuses warm-ups that do not end within the epochs of every trial."""
-    options, epochs = experiment.search.space.get(WARMUP), experiment.train.epochs
+def _check_first_epochs(experiment: Experiment, key: str) -> None:
+    """Refuses warm-ups, or frozen epochs, that do not end within the epochs of every trial."""
+    options, epochs = experiment.search.space.get(key), experiment.train.epochs
     if options is None or "train.epochs" in experiment.search.space or (longest := _longest(options)) < epochs:
         return
-    shorter = as_options({f"{SPACE}.{WARMUP}": _below(options, epochs, experiment.train.warmup_epochs)})
+    shorter = as_options({f"{SPACE}.{key}": _below(options, epochs, value_of(experiment, key))})
     raise ConfigError(
-        f"{SPACE}: {WARMUP} = {longest}: does not end within train.epochs = {epochs}; train for longer, or add "
-        f"{shorter}"
+        f"{SPACE}: {key} = {longest}: does not end within train.epochs = {epochs}; train for longer, or add {shorter}"
     )
 
 
@@ -335,13 +336,17 @@ def single_values(experiment: Experiment) -> Iterator[Values]:
 
 
 def _pairs_of_values(experiment: Experiment) -> Iterator[Values]:
-    """Only keys of one table, and the network and its image size, can rule each other out."""
+    """Only keys of one table, the network and its image size, and WEIGHTS_AND_FREEZE can rule each other out."""
     for (one, of_one), (other, of_other) in itertools.combinations(experiment.search.space.items(), 2):
-        if _table(one) == _table(other):
+        if _table(one) == _table(other) or {one, other} == WEIGHTS_AND_FREEZE:
             firsts, seconds = to_be_checked(one, of_one), to_be_checked(other, of_other)
             if len(firsts) * len(seconds) > MOST_PAIRS:
                 firsts, seconds = extremes(of_one), extremes(of_other)
             yield from ({one: first, other: second} for first, second in itertools.product(firsts, seconds))
+
+
+WEIGHTS_AND_FREEZE = {"model.weights", "train.freeze_epochs"}
+"""Keys of two tables that can rule each other out, since random weights are never frozen."""
 
 
 def _table(key: str) -> str:
@@ -349,19 +354,17 @@ def _table(key: str) -> str:
 
 
 def pruner_warmup_of(resolved: Experiment) -> int:
-    """The epochs of every trial that the pruner does not judge: the search space's longest warm-up, or more.
+    """The epochs of every trial that the pruner does not judge: the search space's longest warm-up or freeze, or more.
 
-    Pause and promote takes a third of the epochs by default, and may judge before a warm-up is over: no trial ends by
-    it.
+    Pause and promote takes a third of the epochs by default, and may judge before they are over: no trial ends by it.
     """
-    warmups = resolved.search.space.get(WARMUP, (resolved.train.warmup_epochs,))
-    longest = _longest(warmups)
+    longest = max(_longest(resolved.search.space.get(key, (value_of(resolved, key),))) for key in FIRST_EPOCHS)
     asked, pauses = resolved.search.pruner_warmup_epochs, resolved.search.pruner == "halving"
     if asked == "auto":
         return Rungs.latest_first(resolved.train.last_epoch) if pauses else longest + 1
     if asked < longest and not pauses:
         raise ConfigError(
-            f"search.pruner_warmup_epochs = {asked} would judge trials whose warm-up of up to {longest} epochs "
-            f'is not over; give at least {longest}, or "auto"'
+            f"search.pruner_warmup_epochs = {asked} would judge trials whose warm-up of up to {longest} epochs, "
+            f'or frozen start, is not over; give at least {longest}, or "auto"'
         )
     return asked

@@ -21,14 +21,16 @@ from imgcls.data.augment import Augment, Normalise
 from imgcls.data.loader import Batch, Loader
 from imgcls.errors import Interrupted
 from imgcls.metrics import val_scores
+from imgcls.models.parts import NetworkParts
 from imgcls.models.views import with_views
 from imgcls.rng import derive_seed, generator
 from imgcls.statistics.predictions import Predictions
 from imgcls.training.averages import EpochAverage, WeightAverage
 from imgcls.training.device import Device
 from imgcls.training.epoch import EpochResult
+from imgcls.training.freezing import set_frozen
 from imgcls.training.loss import Loss, LossSum, finite
-from imgcls.training.optimizer import make_optimizer
+from imgcls.training.optimizer import make_optimizer, set_lr
 from imgcls.training.schedule import lr_at
 
 
@@ -66,7 +68,7 @@ class Task:
         return self.config.epochs * self.train.steps_per_epoch
 
     def lr(self, epoch: int, step: int) -> float:
-        """Learning rate of a step, both counted from 0."""
+        """Learning rate of the head in a step, both counted from 0."""
         return lr_at(
             epoch * self.train.steps_per_epoch + step,
             peak=self.config.lr,
@@ -91,12 +93,13 @@ class TrainState:
 
     Attributes:
         model: what is trained.
-        optimizer: AdamW over its parameters.
+        optimizer: over its parameters.
         average: the moving average of the weights, where `ema_decay` asks for one.
         epoch_average: the mean of the last epochs' weights, where `average_epochs` asks for one; of the moving average,
             where there is that too.
         epoch: completed epochs.
         step: completed steps of the epoch under way.
+        parts: of the model; None where no key of `[train]` tells them apart.
         losses: their losses.
         num_images: images of those steps.
         seconds: wall time spent on those steps.
@@ -109,6 +112,7 @@ class TrainState:
     average: WeightAverage | None
     epoch_average: EpochAverage | None
     losses: LossSum
+    parts: NetworkParts | None = None
     epoch: int = 0
     step: int = 0
     num_images: int = 0
@@ -117,13 +121,15 @@ class TrainState:
     val_logits: Tensor | None = None
 
     @classmethod
-    def start(cls, model: nn.Module, config: TrainConfig, device: Device) -> TrainState:
-        """State before the first step."""
+    def start(
+        cls, model: nn.Module, config: TrainConfig, device: Device, parts: NetworkParts | None = None
+    ) -> TrainState:
+        """State before the first step; `parts` of the model are needed where a key of `[train]` tells them apart."""
         model = device.place(model)
         average = WeightAverage(model, config.ema_decay) if config.ema_decay else None
         epoch_average = EpochAverage(model, config.average_epochs) if config.average_epochs > 1 else None
         losses = LossSum(device.torch_device)
-        return cls(model, make_optimizer(model, config, losses.lost), average, epoch_average, losses)
+        return cls(model, make_optimizer(model, config, losses.lost, parts), average, epoch_average, losses, parts)
 
     @property
     def scored_model(self) -> nn.Module:
@@ -213,7 +219,7 @@ def fit(
         TrainingError: a loss of train or val that is not finite, naming epoch and step.
     """
     while not is_over(task, state):
-        state.model.train()
+        _enter_epoch(task, state)
         since = time.perf_counter()
         for batch in task.train.shuffled(task.config.seed, state.epoch, state.step):
             _train_step(task, state, batch)
@@ -259,11 +265,17 @@ def predict_val(task: Task, model: nn.Module, should_stop: Callable[[], str | bo
     return predict(with_views(model, task.test_views), task.val, task.normalise, task.device, should_stop)
 
 
+def _enter_epoch(task: Task, state: TrainState) -> None:
+    state.model.train()
+    if task.config.freeze_epochs:
+        assert state.parts is not None
+        set_frozen(state.model, state.parts, state.epoch < task.config.freeze_epochs)
+
+
 def _train_step(task: Task, state: TrainState, batch: Batch) -> None:
     config, where = task.config, (state.epoch, state.step)
     images, targets = task.augmented(batch, *where)
-    for group in state.optimizer.param_groups:
-        group["lr"] = task.lr(*where)
+    set_lr(state.optimizer, task.lr(*where))
     task.device.seed(derive_seed(config.seed, *where, "forward"))  # dropout and its kin draw from here
     with task.device.forward_context():
         logits = state.model(images)

@@ -13,7 +13,7 @@ from imgcls.data.image_set import DecodedImages, Hashes
 from imgcls.data.loader import Loader
 from imgcls.data.splits import decode_side
 from imgcls.metrics import ACCURACY
-from imgcls.models.registry import build_model, resolve_model
+from imgcls.models.registry import build_model, network_parts, resolve_model
 from imgcls.training.device import prepare_device, settings_kept
 from imgcls.training.loop import Task, TrainState, predict
 from imgcls.training.loss import Loss
@@ -71,17 +71,16 @@ def measured_pace(experiment: Experiment, num_classes: int, channels: int, threa
         num_steps = _num_steps(config.batch_size, data.image_size)
         images = _noise(num_steps * config.batch_size, channels, side, num_classes)
         seen = _noise(config.batch_size, channels, data.image_size, num_classes)
-        model = build_model(
-            resolve_model(experiment.model, channels, data.image_size), num_classes, channels, data.image_size, seed=0,
-            with_weights=False,
-        )  # fmt: skip
+        network = resolve_model(experiment.model, channels, data.image_size)
+        model = build_model(network, num_classes, channels, data.image_size, seed=0, with_weights=False)
+        parts = network_parts(network, model)
         task = Task(
             config=config, metric=ACCURACY.on_val, train=Loader(images, config.batch_size, where),
             val=Loader(seen, config.batch_size, where), augment=Augment(experiment.augment, data.image_size),
             normalise=Normalise((0.5,) * channels, (0.25,) * channels, where), num_classes=num_classes,
             loss=Loss(), device=device,
         )  # fmt: skip
-        state, numbers = TrainState.start(model, config, device), threads or [device.threads]
+        state, numbers = TrainState.start(model, config, device, parts), threads or [device.threads]
         steps = timed_steps(task, state, numbers, most_steps=num_steps - 1, most_seconds=MOST_SECONDS)
         fastest = {number: min(each) for number, each in steps.items()}  # which other programs slowed down least
         step = min(fastest.values())

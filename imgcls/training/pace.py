@@ -30,8 +30,8 @@ def timed_steps(
 ) -> dict[int, list[float]]:
     """Times steps of the loop with each number of CPU threads in turn, so that a change of the machine meets them all.
 
-    The loop's own state is trained, at a learning rate of 0. The first step with each number is not counted, since it
-    prepares what later ones find. Torch is left with one of the numbers.
+    The loop's own state is trained, at a learning rate of 0 and with nothing frozen. The first step with each number
+    is not counted, since it prepares what later ones find. Torch is left with one of the numbers.
 
     Args:
         task: what is trained.
@@ -46,7 +46,7 @@ def timed_steps(
     Raises:
         TrainingError: a loss is not finite.
     """
-    still = {"epochs": ENDLESS, "warmup_epochs": 0, "score_epoch": 0, "patience": 0, "lr": 0.0}
+    still = {"epochs": ENDLESS, "warmup_epochs": 0, "score_epoch": 0, "patience": 0, "lr": 0.0, "freeze_epochs": 0}
     task = replace(task, config=task.config.model_copy(update=still))
     seconds: dict[int, list[float]] = {number: [] for number in threads}
     turns = itertools.cycle(threads)

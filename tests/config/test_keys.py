@@ -284,7 +284,8 @@ def test_keys_that_came_later_change_no_digest_until_they_are_set():
     assert plain.replace({key: plain.params()[key] for key in ("train.loss", "train.sampling")}) == plain
     other = {
         "train.loss": "focal", "train.sampling": "balanced", "search.warm_start": "auto", "train.average_epochs": 2,
-        "data.test_views": "flips",
+        "data.test_views": "flips", "train.optimizer": "sgd", "train.momentum": 0.8, "train.backbone_lr_scale": 0.1,
+        "train.layer_decay": 0.7,
     }  # fmt: skip
     for key, value in other.items():
         assert plain.replace({key: value}).config_hash() != plain.config_hash()
@@ -383,6 +384,16 @@ BAD = {
     "train for longer, or add --set train.warmup_epochs=1",
     "train.epochs = 1\ntrain.warmup_epochs = 1": "train.warmup_epochs = 1: does not end within train.epochs = 1; "
     "train for longer, or add --set train.warmup_epochs=0",
+    "train.freeze_epochs = 30": "train.freeze_epochs = 30: does not end within train.epochs = 30; train for longer, or "
+    "add --set train.freeze_epochs=29",
+    "train.freeze_epochs = 2": "train.freeze_epochs = 2 would freeze random weights, because model.weights is empty; "
+    "name the weights to start from, or add --set train.freeze_epochs=0",
+    "train.layer_decay = 0": "train.layer_decay = 0: must be greater than 0.0",
+    "train.backbone_lr_scale = 1.5": "train.backbone_lr_scale = 1.5: must be at most 1.0",
+    "train.momentum = 1": "train.momentum = 1: must be less than 1.0",
+    "train.layer_decay = 0.5\ntrain.head_only = true": "train.head_only = true: trains nothing before the last layer, so "
+    "train.layer_decay = 0.5 would do nothing; add --set train.layer_decay=1.0",
+    'train.optimizer = "adam"': 'train.optimizer = "adam": must be "adamw" or "sgd"; did you mean \'adamw\'?',
     # one line where pydantic has one for each member of a union
     'data.mean = [1, "a"]': 'data.mean = [1, "a"]: item 2 must be a number',
     "data.mean = [0.5, 2.0]": "data.mean = [0.5, 2.0]: item 2 must be at most 1.0",
@@ -626,10 +637,10 @@ def test_every_other_name_stands_for_a_key_that_there_is_and_is_no_key_itself():
 @pytest.mark.parametrize(
     ("prefix", "first", "number"),
     [
-        ("train.l", "train.lr", 4),
+        ("train.l", "train.lr", 5),
         ("search.confirm", "search.confirm.top", 2),
         ("lr", "train.lr", 1),
-        ("TRAIN.L", "train.lr", 4),
+        ("TRAIN.L", "train.lr", 5),
         ("", "data.source", 0),
     ],
 )

@@ -27,6 +27,9 @@ from imgcls.runs.used_params import used_params, work_hash
             {"train.focal_gamma", "train.logit_adjustment"},
             {"model.patch"},
         ),
+        ({}, {"train.optimizer"}, {"train.momentum"}),
+        ({"train.optimizer": "sgd"}, {"train.momentum"}, set()),
+        ({"search.space.train.momentum": [0.9, 0.5]}, {"train.momentum"}, set()),
         ({"model.name": "of-a-later-version"}, {"model.depth", "model.patch"}, set()),
     ],
 )
@@ -35,7 +38,7 @@ def test_what_is_used_is_shown_and_nothing_else_is_hidden(changed, shown, hidden
     used = used_params(params)
     assert shown <= used.keys() and not hidden & used.keys()
     others = {key for key in params.keys() - used.keys() if not key.startswith(("model.", "augment."))}
-    assert others <= {"train.focal_gamma", "train.logit_adjustment"}
+    assert others <= {"train.focal_gamma", "train.logit_adjustment", "train.momentum"}
 
 
 def test_a_run_shows_what_it_uses_and_its_config_is_whole(project):

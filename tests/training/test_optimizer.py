@@ -1,4 +1,7 @@
-"""AdamW's formula in float64 is the oracle; torch's own, without a flag, that of the steps that are left out."""
+"""AdamW's formula in float64 is the oracle, and torch's SGD, not fused, that of SGD.
+
+That of the steps that are left out is torch's own optimizer, without a flag.
+"""
 
 import copy
 import math
@@ -8,9 +11,12 @@ import torch
 from torch import nn
 
 from imgcls.config.train_keys import TrainConfig
-from imgcls.training.optimizer import make_optimizer
+from imgcls.models.parts import NetworkParts
+from imgcls.training.optimizer import make_optimizer, set_lr
 
 CONFIG = TrainConfig(lr=1e-2, weight_decay=0.1)
+SGD = TrainConfig(optimizer="sgd", lr=1e-2, weight_decay=0.1)
+KINDS = {"adamw": CONFIG, "sgd": SGD, "plain": SGD.model_copy(update={"momentum": 0.0})}
 
 
 def net():
@@ -57,14 +63,92 @@ def test_steps_follow_the_formula_and_norms_and_biases_do_not_decay():
             torch.testing.assert_close(p.detach(), weights[i].float(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("momentum", [0.9, 0.5, 0.0])
+def test_sgd_is_that_of_torch_with_coupled_decay_of_matrices_alone(momentum):
+    config = SGD.model_copy(update={"momentum": momentum})
+    model, theirs = net(), net()
+    optimizer = make_optimizer(model, config, None)
+    matrices, others = ([p for p in theirs.parameters() if (p.ndim >= 2) is is_matrix] for is_matrix in (True, False))
+    reference = torch.optim.SGD(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": others}],
+        1e-2, momentum=momentum, nesterov=momentum > 0, foreach=False, fused=False,
+    )  # fmt: skip
+    for number in range(5):
+        step(model, optimizer, number)
+        step(theirs, reference, number)
+    for mine, other in zip(model.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-7)
+        if momentum:
+            buffers = optimizer.state[mine]["momentum_buffer"], reference.state[other]["momentum_buffer"]
+            torch.testing.assert_close(*buffers, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
+def test_parameters_that_thaw_go_on_as_those_of_a_new_optimizer(config):
+    """Those of a convolution have no gradients at first; then they are what they would be in an optimizer of now."""
+    model = net()
+    optimizer = make_optimizer(model, config, None)
+    model[0].requires_grad_(False)
+    frozen = [p.clone() for p in model[0].parameters()]
+    for number in range(3):
+        step(model, optimizer, number)
+    assert all(torch.equal(p, before) for p, before in zip(model[0].parameters(), frozen, strict=True))
+    saved = copy.deepcopy(optimizer.state_dict())
+    alone = copy.deepcopy(model)
+    model[0].requires_grad_(True)
+    alone[0].requires_grad_(True)
+    for p in alone[1:].parameters():
+        p.requires_grad_(False)
+    others = make_optimizer(alone, config, None)  # over what thaws
+    step(model, optimizer, 3)
+    step(alone, others, 3)
+    for mine, other in zip(model[0].parameters(), alone[0].parameters(), strict=True):
+        assert torch.equal(mine, other)
+    resumed = make_optimizer(net(), config, None)
+    resumed.load_state_dict(saved)
+
+
+def parts_of(model):
+    heads, blocks = ["4"], [["0.weight", "0.bias"], ["1.weight", "1.bias"], []]
+    return NetworkParts.of_blocks(model, heads, blocks)
+
+
+def test_each_block_has_its_share_of_the_learning_rate():
+    model = net()
+    config = CONFIG.model_copy(update={"backbone_lr_scale": 0.5, "layer_decay": 0.1})
+    optimizer = make_optimizer(model, config, None, parts_of(model))
+    set_lr(optimizer, 2.0)
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = {names[id(p)]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    expected = {
+        "0.weight": (2 * 0.5 * 0.1**2, 0.1), "0.bias": (2 * 0.5 * 0.1**2, 0.0), "1.weight": (2 * 0.5 * 0.1, 0.0),
+        "1.bias": (2 * 0.5 * 0.1, 0.0), "4.weight": (2.0, 0.1), "4.bias": (2.0, 0.0),
+    }  # fmt: skip
+    assert found == {name: pytest.approx(value) for name, value in expected.items()}
+
+
+def test_equal_rates_make_the_two_groups_of_earlier_versions():
+    """Whose checkpoints have no shares of the learning rate in them."""
+    model, ours = net(), net()
+    one, two = make_optimizer(model, CONFIG, None), make_optimizer(ours, CONFIG, None, parts_of(ours))
+    saved = one.state_dict()
+    for group in saved["param_groups"]:
+        del group["lr_scale"]
+    two.load_state_dict(saved)
+    for optimizer in (one, two):
+        set_lr(optimizer, 0.25)
+        assert [(len(g["params"]), g["lr"]) for g in optimizer.param_groups] == [(2, 0.25), (4, 0.25)]
+
+
+@pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("left_out", [(), (0,), (2,), (0, 3)])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[
     pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device to run the kernel on")
 ])])  # fmt: skip
-def test_a_lost_step_changes_no_parameter_and_no_state(left_out, device):
+def test_a_lost_step_changes_no_parameter_and_no_state(left_out, device, config):
     lost = torch.zeros((), device=device)
     flagged, plain = net().to(device), net().to(device)
-    one, two = make_optimizer(flagged, CONFIG, lost), make_optimizer(plain, CONFIG, None)
+    one, two = make_optimizer(flagged, config, lost), make_optimizer(plain, config, None)
     for number in range(5):
         lost.fill_(number in left_out)
         step(flagged, one, number, math.nan if number in left_out else 1.0)
