@@ -125,13 +125,32 @@ def _objective(run: RunRecord) -> str:
     params = run.params
     smoothing = float(params["train.label_smoothing"])
     parts = [
-        f"label smoothing {smoothing:g}" if smoothing else "no label smoothing",
+        f"label smoothing {smoothing:g}{_spread(params)}" if smoothing else "no label smoothing",
         _class_weights(run),
+        *_sampling(params),
         _averaging(run),
     ]
     if dropout := float(params.get("model.dropout", "0")):
         parts.append(f"dropout {dropout:g} before the last layer")
-    return f"The loss was the cross-entropy with {', '.join(parts[:2])}; {'; '.join(parts[2:])}."
+    return f"The loss was {_loss(params)} with {', '.join(parts[:2])}; {'; '.join(parts[2:])}."
+
+
+def _loss(params: Mapping[str, str]) -> str:
+    name = params.get("train.loss", "cross_entropy")  # runs of earlier versions have no other
+    if name == "focal":
+        return f"the focal loss (gamma {float(params['train.focal_gamma']):g})"
+    if name == "logit_adjusted":
+        return f"the logit-adjusted cross-entropy (tau {float(params['train.logit_adjustment']):g})"
+    return "the cross-entropy"
+
+
+def _spread(params: Mapping[str, str]) -> str:
+    return " spread as the classes are in train" if params.get("train.loss") == "logit_adjusted" else ""
+
+
+def _sampling(params: Mapping[str, str]) -> Iterator[str]:
+    if params.get("train.sampling") == "balanced":
+        yield "in each epoch as many images as train has were drawn, each class as often"
 
 
 def _averaging(run: RunRecord) -> str:

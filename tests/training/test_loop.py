@@ -51,16 +51,17 @@ def load_digits():
 def task_of(digits, augment=PLAIN, metric="val/accuracy", class_weights=None, num_train=NUM_TRAIN, **train):
     config = TrainConfig(**{"epochs": 2, "lr": 1e-2, "device": "cpu", "threads": 1, "seed": 5} | train)
     device = prepare_device(config)
-    where = device.torch_device
+    where, images = device.torch_device, digits.train.rows(range(num_train))
+    loss = Loss.of(config, np.bincount(images.labels, minlength=10), where)
     return Task(
         config=config,
         metric=metric,
-        train=Loader(digits.train.rows(range(num_train)), config.batch_size, where),
+        train=Loader(images, config.batch_size, where, is_balanced=config.sampling == "balanced"),
         val=Loader(digits.val, config.eval_batch_size, where),
         augment=Augment(augment, 8),
         normalise=Normalise(digits.mean, digits.std, where),
         num_classes=10,
-        loss=Loss(config.label_smoothing, None if class_weights is None else class_weights.to(where)),
+        loss=loss if class_weights is None else replace(loss, class_weights=class_weights.to(where)),
         device=device,
     )
 
@@ -122,6 +123,8 @@ def images_of(task, epoch=0):
 VARIANTS = {
     "plain": (PLAIN, {}),
     "everything": (EVERYTHING, {"ema_decay": 0.9, "label_smoothing": 0.1}),
+    "balanced": (PLAIN, {"sampling": "balanced", "loss": "focal"}),
+    "adjusted": (EVERYTHING, {"loss": "logit_adjusted", "label_smoothing": 0.1}),
 }
 
 
