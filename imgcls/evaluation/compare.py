@@ -17,7 +17,7 @@ from imgcls.reporting.cautions import flat_cautions
 from imgcls.reporting.rounding import UNDEFINED
 from imgcls.reporting.run_scores import best_interval, history_table
 from imgcls.run_record import RunRecord
-from imgcls.runs.used_params import used_params
+from imgcls.runs.used_params import used_params, with_added
 from imgcls.statistics.intervals import Interval
 from imgcls.statistics.paired import holm, mcnemar, paired_interval
 from imgcls.statistics.score_intervals import hits_interval
@@ -323,7 +323,7 @@ def evaluation_of(run: RunRecord, tracker: Tracker) -> RunRecord | None:
 
 
 def _differences(runs: Sequence[RunRecord]) -> dict[str, tuple[str, ...]]:
-    used = [used_params(run.params) for run in runs]
+    used = [used_params(with_added(run.params)) for run in runs]
     keys = dict.fromkeys(key for params in used for key in params)
     values = {key: tuple(params.get(key, UNDEFINED) for params in used) for key in keys}
     values |= {Tag.SQUARES: tuple(str(run.squares) for run in runs), Tag.LOSS: tuple(str(run.loss) for run in runs)}

@@ -132,7 +132,24 @@ def _objective(run: RunRecord) -> str:
     ]
     if dropout := float(params.get("model.dropout", "0")):
         parts.append(f"dropout {dropout:g} before the last layer")
-    return f"The loss was {_loss(params)} with {', '.join(parts[:2])}; {'; '.join(parts[2:])}."
+    assumed = f" {words}" if (words := assumed_frequencies(params)) else ""
+    return f"The loss was {_loss(params)} with {', '.join(parts[:2])}; {'; '.join(parts[2:])}.{assumed}"
+
+
+def assumed_frequencies(params: Mapping[str, str]) -> str:
+    """Words for how frequent classes are where a run's probabilities hold, in a methods section or beside them.
+
+    Returns:
+        A sentence; "" where classes are as frequent as in train.
+    """
+    is_adjusted = params.get("train.loss") == "logit_adjusted"
+    tau = float(params["train.logit_adjustment"]) if is_adjusted else 1.0
+    if is_adjusted and tau not in (0, 1):
+        return (
+            f"Its probabilities hold where classes are as frequent as their shares of train to the power {1 - tau:.4g}."
+        )
+    is_even = params.get("train.class_weights") == "auto" or params.get("train.sampling") == "balanced"
+    return "Its probabilities hold where every class is equally frequent." if is_even or (is_adjusted and tau) else ""
 
 
 def _loss(params: Mapping[str, str]) -> str:

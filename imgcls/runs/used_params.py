@@ -1,9 +1,10 @@
 """Which params of an experiment its network, augmentation and training use, and which of them say what a run trains."""
 
+import functools
 import json
 from collections.abc import Iterable, Mapping
 
-from imgcls.config.key_names import ONLY_REPORTED
+from imgcls.config.key_names import ADDED, ONLY_REPORTED
 from imgcls.config.keys import Experiment
 from imgcls.data.augment import unused_augment_keys
 from imgcls.errors import ConfigError
@@ -21,6 +22,17 @@ def used_params(params: Mapping[str, str]) -> dict[str, str]:
     unused = {*_unused_of_model(params), *_unused_of_augment(params), *_unused_of_train(params)}
     searched = {key for key in unused if f"search.space.{key}" in params}
     return {key: value for key, value in params.items() if key not in unused - searched}
+
+
+def with_added(params: Mapping[str, str]) -> dict[str, str]:
+    """Params as a run recorded them, and the defaults of keys that came later: what earlier versions did."""
+    return {**_added_defaults(), **params}
+
+
+@functools.cache
+def _added_defaults() -> Mapping[str, str]:
+    unset = Experiment(name="any").params()
+    return {key: unset[key] for key in ADDED}
 
 
 def keys_without_effect(params: Iterable[str]) -> list[str]:
@@ -44,8 +56,8 @@ def described_work(params: Mapping[str, str]) -> dict[str, str]:
     Args:
         params: of a resolved experiment, as `Experiment.params` gives them, or of a run as recorded.
     """
-    left_out = {*keys_without_effect(params), *SHARE_OF_THE_MACHINE}
-    return {key: value for key, value in params.items() if key not in left_out}
+    left_out = {*keys_without_effect(with_added(params)), *SHARE_OF_THE_MACHINE}
+    return {key: value for key, value in with_added(params).items() if key not in left_out}
 
 
 def _unused_of_model(params: Mapping[str, str]) -> list[str]:

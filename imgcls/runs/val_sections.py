@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from imgcls.record import Artifact, Tag
 from imgcls.reporting.class_table import ABSENT_CLASSES, class_table
 from imgcls.reporting.image_figures import surest_mistakes
+from imgcls.reporting.methods_section import assumed_frequencies
 from imgcls.reporting.report import Block, Picture, Section
 from imgcls.reporting.tables import escaped, markdown_table
 from imgcls.run_record import RunRecord
@@ -178,6 +179,8 @@ def _confidence(of: _OnVal) -> Iterator[Block]:
     else:
         after = _calibration_error(of.predictions.at(temperature))
         yield f"{before}, and {after:.3f} with the temperature {temperature:.3g}, which was fitted on the same images."
+    if assumed := assumed_frequencies(of.record.params):
+        yield f"{assumed} Where val has other shares of the classes, part of the error comes from that."
     alt = f"Accuracy against confidence on val. {before}."
     caption = "A point below the diagonal means: less often right than its confidence says."
     yield from of.picture(Artifact.VAL_RELIABILITY, alt, caption, is_drawing=True)

@@ -32,9 +32,12 @@ def said(params=None, **tags):
         ({"train.loss": "focal", "train.focal_gamma": 1.5}, "The loss was the focal loss (gamma 1.5) with label"),
         (
             {"train.loss": "logit_adjusted", "train.logit_adjustment": 1.0, "train.label_smoothing": 0.1},
-            "The loss was the logit-adjusted cross-entropy (tau 1) with label smoothing 0.1 spread as the classes are in",
+            "was the logit-adjusted cross-entropy (tau 1) with label smoothing 0.1 spread as the classes are in train,",
         ),
-        ({"train.sampling": "balanced"}, "no class weights; in each epoch as many images as train has were drawn, each"),
+        (
+            {"train.sampling": "balanced"},
+            "no class weights; in each epoch as many images as train has were drawn, each",
+        ),
         ({"train.sampling": "natural"}, "no class weights; no averaging of weights"),
         ({}, "The largest centred square of each image was used."),
         ({"data.fit": "pad"}, "Each image was used whole, between bars of grey (level 128)."),
@@ -101,6 +104,29 @@ CROP, WEIGHTS = {"augment.random_resized_crop": [0.25, 1.0]}, {"train.class_weig
 def test_what_an_earlier_version_made_otherwise_is_said_of_its_runs_alone(params, words, is_said):
     assert (words in said(params, **EARLIER)) == is_said
     assert words not in said(params)
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({}, ""),
+        ({"train.loss": "focal", "train.focal_gamma": 2.0}, ""),
+        ({"train.loss": "logit_adjusted", "train.logit_adjustment": 0.0}, ""),
+        (
+            {"train.loss": "logit_adjusted", "train.logit_adjustment": 1.0},
+            "hold where every class is equally frequent.",
+        ),
+        (
+            {"train.loss": "logit_adjusted", "train.logit_adjustment": 0.7},
+            "hold where classes are as frequent as their shares of train to the power 0.3.",
+        ),
+        ({"train.sampling": "balanced"}, "hold where every class is equally frequent."),
+        (WEIGHTS, "hold where every class is equally frequent."),
+    ],
+)
+def test_what_the_probabilities_hold_for_is_said_where_it_is_not_what_train_holds(params, words):
+    assert ("Its probabilities" in said(params)) == bool(words)
+    assert words in said(params)
 
 
 def test_splits_have_their_sizes_and_where_they_came_from():

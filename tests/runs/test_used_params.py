@@ -5,7 +5,7 @@ import tomllib
 import pytest
 
 from imgcls.config.keys import Experiment
-from imgcls.runs.used_params import used_params, work_hash
+from imgcls.runs.used_params import described_work, used_params, with_added, work_hash
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,10 @@ def test_a_run_shows_what_it_uses_and_its_config_is_whole(project):
 def test_equal_work_has_an_equal_digest_on_any_machine_and_in_any_sweep(changed, is_other_work):
     plain = Experiment(name="n").replace({"train.threads": 1, "search.workers": 1})
     assert (work_hash(plain) != work_hash(plain.replace(changed))) == is_other_work
+
+
+def test_a_run_of_a_version_without_a_key_did_what_the_default_says():
+    now = Experiment(name="n").params()
+    before = {key: value for key, value in now.items() if key not in ("train.loss", "train.sampling")}
+    assert used_params(with_added(before)) == used_params(now)
+    assert described_work(used_params(before)) == described_work(used_params(now))
