@@ -47,6 +47,7 @@ PAGES = {
         "docs/budget",
         "docs/searching",
         "docs/folds",
+        "docs/imbalance",
     ],
     "Look up": ["docs/keys", "docs/record", "CHANGELOG"],
     "The method": ["docs/method", "docs/intervals", "docs/selection", "docs/calibration", "docs/copies"],

@@ -16,7 +16,7 @@ from scipy.special import expit
 from scipy.stats import norm
 from sklearn import metrics
 
-from benchmarks import calibration, command, luck_of_means
+from benchmarks import calibration, command, long_tail, luck_of_means
 from benchmarks.arena import available, in_fresh_process, players
 from benchmarks.contestant import ALL, BARE, MOVED_LIMIT, PEERS
 from benchmarks.coverage import of_two_classes, simulate
@@ -218,6 +218,41 @@ def test_the_truth_of_two_classes_is_that_of_a_large_sample():
     assert cell.truth["macro_f1"] == pytest.approx(metrics.f1_score(labels, predictions, average="macro"), abs=0.004)
     assert cell.truth["auroc"] == pytest.approx(metrics.roc_auc_score(labels, log_odds), abs=0.004)
     assert cell.truth["loss"] == pytest.approx(metrics.log_loss(labels, expit(log_odds)), abs=0.004)
+
+
+def test_the_table_of_uneven_classes_is_that_which_was_measured():
+    page, measured = (ROOT / "docs" / "imbalance.md").read_text(), json.loads(long_tail.RESULTS.read_text())
+    assert long_tail.as_table(measured) in page
+    assert measured["seeds"] == list(long_tail.SEEDS)
+    assert [way["way"] for way in measured["ways"]] == list(long_tail.WAYS)
+    assert measured["train"] == long_tail.profile(measured["train"][0], 10)
+
+
+def test_a_long_tail_falls_by_equal_factors_and_keeps_images_of_each_class():
+    assert long_tail.profile(100, 3) == [100, round(100 / 50**0.5), 2]
+    labels = np.random.default_rng(0).integers(0, 4, 600)
+    tails = [long_tail.long_tail(labels, np.random.default_rng(seed)) for seed in range(5)]
+    for rows in tails:
+        assert len(set(rows.tolist())) == len(rows)
+        nums = sorted(np.bincount(labels[rows], minlength=4).tolist(), reverse=True)
+        assert nums == long_tail.profile(int(np.bincount(labels).min()), 4)
+    assert len({int(np.bincount(labels[rows]).argmax()) for rows in tails}) > 1
+
+
+def test_scores_of_a_long_tail_are_those_of_scikit_learn():
+    rng, num_train = np.random.default_rng(1), np.array([60, 3, 20, 9])
+    val = Predictions(rng.normal(size=(80, 4)), rng.integers(0, 4, 80))
+    found, probs = long_tail.scored(val, num_train), np.exp(val.logits) / np.exp(val.logits).sum(axis=1, keepdims=True)
+    assert found["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(val.labels, val.classes))
+    recalls = metrics.recall_score(val.labels, val.classes, average=None)
+    assert found["rare_recall"] == pytest.approx(recalls[1:].mean())
+    for name, weights in (("balanced", np.ones(4)), ("as_train", num_train)):
+        of_image = (weights / np.bincount(val.labels))[val.labels]
+        loss = metrics.log_loss(val.labels, probs, sample_weight=of_image)
+        assert found[f"loss_{name}"] == pytest.approx(loss)
+        if name == "as_train":
+            accuracy = metrics.accuracy_score(val.labels, val.classes, sample_weight=of_image)
+            assert found["accuracy_as_train"] == pytest.approx(accuracy)
 
 
 def test_the_tables_of_calibration_are_those_that_were_measured():

@@ -22,7 +22,8 @@ class EpochResult:
 
     Attributes:
         epoch: number of completed epochs, from 1.
-        train_loss: mean loss in nats over the epoch's train images, as optimised (smoothed, weighted, mixed).
+        train_loss: mean loss in nats over the epoch's train images, as optimised (smoothed, mixed, weighed, focal or
+            adjusted).
         val: scores on val by their names in the record, such as `val/loss`. Epochs of earlier versions have the
             accuracy and the loss alone.
         lr: learning rate of the epoch's last step.
