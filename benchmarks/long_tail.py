@@ -1,20 +1,21 @@
 """What helps where classes are uneven? Digits with a long tail, five ways to train on them, the same seeds for each.
 
-    python -m benchmarks.long_tail train --folder FOLDER    trains the runs; goes on where it stopped
-    python -m benchmarks.long_tail table --folder FOLDER    scores them, writes the results, and prints their table
+    python -m benchmarks.long_tail train --folder FOLDER --ratio 50    trains the runs; goes on where it stopped
+    python -m benchmarks.long_tail table --folder FOLDER --ratio 50    scores them, and writes and prints the results
 
-FOLDER lies outside the repository: a project of its own, whose store keeps every run and its predictions. The results
-are written to benchmarks/LONG_TAIL.json, and the table of docs/imbalance.md is printed.
+FOLDER lies outside the repository: a project of its own for each ratio, whose store keeps every run and its
+predictions. The results are written to benchmarks/LONG_TAIL.json, and the tables of docs/imbalance.md are printed.
 
 Train and val are those of scikit-learn's digits; their test split stays sealed. Of train, an exponential profile is
 kept (Cui et al. 2019, arXiv 1901.05555): the classes' numbers fall by equal factors, from all images of the most
-frequent class to one in `RATIO` of the rarest. Val is as it was, so each class is about as frequent there. The seed
+frequent class to one in `--ratio` of the rarest. Val is as it was, so each class is about as frequent there. The seed
 draws which classes are rare, which images are kept, and the training.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,9 +45,6 @@ RESULTS = Path(__file__).with_name("LONG_TAIL.json")
 
 SEEDS = (1, 2, 3, 4, 5, 6)
 
-RATIO = 50
-"""Train images of the most frequent class / of the rarest."""
-
 NUM_RARE = 3
 """Number of the rarest classes whose recall is also reported by itself."""
 
@@ -66,18 +64,19 @@ WAYS: Mapping[str, tuple[str, ...]] = {
     "logit-adjusted loss": ("train.loss=logit_adjusted",),
     "focal loss": ("train.loss=focal",),
 }
-"""Way -> what it sets. The first is what the others are compared with."""
+"""Way -> what it sets."""
 
-BASE, *OTHERS = WAYS
+BASE, USUAL = "as they are", "class weights"
+"""The ways with which the others are compared: the table has the change from the first."""
 
 
-def train(folder: Path) -> None:
+def train(folder: Path, ratio: int) -> None:
     """Trains every run that the folder's store does not hold yet."""
     _write_project(folder)
     tracker = Tracker(folder)
     tracker.close_orphans()
     for seed in SEEDS:
-        write_long_tail(folder / "images" / str(seed), seed)
+        write_long_tail(folder / "images" / str(seed), seed, ratio)
         for way, settings in WAYS.items():
             if (way, seed) not in _runs(tracker):
                 overrides = (*settings, f"train.seed={seed}", f'data.path="images/{seed}"')
@@ -85,30 +84,30 @@ def train(folder: Path) -> None:
                 train_run(prepared, tracker, kind="train", name=f"{way} {seed}")
 
 
-def write_long_tail(folder: Path, seed: int) -> None:
+def write_long_tail(folder: Path, seed: int, ratio: int) -> None:
     """Writes the images of a long-tailed train split and of val as a PNG each, in a folder for each class."""
     if folder.is_dir():
         return
     data = DataConfig(source="digits", image_size=8, val_fraction=0.3)
     dataset = load_dataset(data, AugmentConfig(), Project(folder))
-    rows = long_tail(dataset.train.labels, np.random.default_rng(seed))
+    rows = long_tail(dataset.train.labels, ratio, np.random.default_rng(seed))
     for split, images in (("train", dataset.train.rows(rows)), ("val", dataset.val)):
         _write(folder / split, images)
 
 
-def long_tail(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+def long_tail(labels: NDArray[np.int64], ratio: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Rows of the images that an exponential profile keeps; the classes' order in it is drawn."""
     nums = np.bincount(labels)
-    kept = profile(int(nums.min()), len(nums))
+    kept = profile(int(nums.min()), len(nums), ratio)
     return np.concatenate([
         rng.choice(np.flatnonzero(labels == label), num, replace=False)
         for label, num in zip(rng.permutation(len(nums)), kept, strict=True)
     ])  # fmt: skip
 
 
-def profile(most: int, num_classes: int) -> list[int]:
+def profile(most: int, num_classes: int, ratio: int) -> list[int]:
     """Images of each class, the most frequent first: equal factors from one class to the next."""
-    return np.rint(most * RATIO ** (-np.arange(num_classes) / (num_classes - 1))).astype(int).tolist()
+    return np.rint(most * float(ratio) ** (-np.arange(num_classes) / (num_classes - 1))).astype(int).tolist()
 
 
 def _write(folder: Path, images: DecodedImages) -> None:
@@ -139,31 +138,32 @@ def scored(val: Predictions, num_train: NDArray[np.int64]) -> dict[str, float]:
 
 
 CHANGES = ("balanced_accuracy", "accuracy_as_train")
-"""Scores whose change from `BASE` has an interval."""
+"""Scores whose change from `BASE`, and from `USUAL`, has an interval."""
 
 
-def table(folder: Path) -> None:
+def table(folder: Path, ratio: int) -> None:
     """Scores every run, writes the results, and prints the table."""
     runs, tracker = _runs(Tracker(folder)), Tracker(folder)
     val = {key: as_logits(recorded_predictions(run, tracker)) for key, run in runs.items()}
     scores = {way: [scored(val[way, seed], _num_train(folder, seed)) for seed in SEEDS] for way in WAYS}
     results = {
-        "seeds": SEEDS, "ratio": RATIO, "train": sorted(_num_train(folder, SEEDS[0]).tolist(), reverse=True),
+        "seeds": SEEDS, "train": sorted(_num_train(folder, SEEDS[0]).tolist(), reverse=True),
         "val": len(val[BASE, SEEDS[0]].labels), "machine": describe_machine(),
         "ways": [_summary(way, scores) for way in WAYS],
     }  # fmt: skip
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps(before | {str(ratio): results}, indent=1) + "\n")
     print(as_table(results))
 
 
 def _summary(way: str, scores: Mapping[str, list[dict[str, float]]]) -> dict[str, Any]:
-    """Means over the seeds, and what changed from `BASE` with its 95 % interval over them, paired by seed."""
+    """Means over the seeds, and what changed with its 95 % interval over them, paired by seed."""
     summary: dict[str, Any] = {"way": way, "settings": WAYS[way]}
     summary |= {key: float(np.mean([of[key] for of in scores[way]])) for key in scores[way][0]}
-    for key in CHANGES if way in OTHERS else ():
-        changes = [of[key] - base[key] for of, base in zip(scores[way], scores[BASE], strict=True)]
+    for key, other in itertools.product(CHANGES, [other for other in (BASE, USUAL) if other != way]):
+        changes = [of[key] - base[key] for of, base in zip(scores[way], scores[other], strict=True)]
         interval = interval_over_seeds(changes, is_share=True, of_differences=True) or NO_INTERVAL
-        summary[f"{key}_change"] = [float(np.mean(changes)), interval.low, interval.high]
+        summary[f"{key} against {other}"] = [float(np.mean(changes)), interval.low, interval.high]
     return summary
 
 
@@ -178,9 +178,9 @@ def as_table(results: Mapping[str, Any]) -> str:
 
 def _row(of: Mapping[str, Any]) -> tuple[str, ...]:
     def change(key: str) -> str:
-        if f"{key}_change" not in of:
+        if of["way"] == BASE:
             return ""
-        mean, low, high = of[f"{key}_change"]
+        mean, low, high = of[f"{key} against {BASE}"]
         return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
     shares = {key: f"{of[key]:.3f}" for key in ("balanced_accuracy", "rare_recall", "accuracy_as_train")}
@@ -220,8 +220,9 @@ def main() -> None:
     verbs = {verb.__name__: verb for verb in (train, table)}
     parser.add_argument("what", choices=verbs)
     parser.add_argument("--folder", type=Path, required=True, help="where the runs are kept")
+    parser.add_argument("--ratio", type=int, default=50, help="images of the most frequent class / of the rarest")
     arguments = parser.parse_args()
-    verbs[arguments.what](arguments.folder.resolve())
+    verbs[arguments.what](arguments.folder.resolve(), arguments.ratio)
 
 
 if __name__ == "__main__":
