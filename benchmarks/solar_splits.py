@@ -3,15 +3,16 @@
     python -m benchmarks.solar_splits train --folder FOLDER    a model for each split; goes on where it stopped
     python -m benchmarks.solar_splits test --folder FOLDER     opens the test split of each, once
 
-FOLDER lies outside the repository. It gets the cells of each split as files, and a store of its own with the runs. `test`
-writes benchmarks/SOLAR_SPLITS.json and prints the table.
+FOLDER lies outside the repository. It gets the cells of each split as files, and a store of its own with the runs.
+`test` writes benchmarks/SOLAR_SPLITS.json and prints the table.
 
-The package does not name the module of a cell, so modules are inferred from the order of the cells. Modules follow one another
-there: the kind of module changes nine times, and each stretch of one kind has as many cells as whole modules have
-(mostly 60). In the only long stretch with modules of other sizes, cells 901 to 1614, the borders were found by image
-statistics: brightness and power in six bands of frequency, fitted by Gaussians of piecewise constant mean and variance. That
-gives 18 modules of the kind mono and 26 of the kind poly, as published (arXiv 1807.02894). Where a border is not certain,
-both neighbours count as one module, and so do the two photographs of one module.
+The package does not name the module of a cell, so modules are inferred from the order of the cells. Modules follow one
+another there: the kind of module changes nine times, and each stretch of one kind has as many cells as whole modules
+have, mostly 60. In the only long stretch with modules of other sizes, cells 901 to 1614, the borders were found by
+image statistics: brightness, and the power in six bands of frequency, fitted by Gaussians whose means and variances are
+constant within a module. That gives 18 modules of the kind mono and 26 of the kind poly, as published (arXiv
+1807.02894). Where a border is not certain, both neighbours count as one module, and so do the two photographs of one
+module.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ PHOTOGRAPHED_TWICE = 1735, 2277
 """The first cells, counted from 1, of two photographs of one module."""
 
 CAUTION = (
-    "The recipe was chosen by its scores on cells of the train and val split of solar_cells_best. Of the cells that are "
-    "test here, three quarters are among those, so these scores are a little too good; the spread is that of the splits."
+    "The recipe was chosen by its scores on cells of the train and val split of solar_cells_best. Three quarters of the "
+    "cells that are test here are among those, so these scores are a little too good. The spread is that of the splits."
 )
 
 
