@@ -73,8 +73,9 @@ PHOTOGRAPHED_TWICE = 1735, 2277
 """The first cells, counted from 1, of two photographs of one module."""
 
 CAUTION = (
-    "The recipe was chosen by its scores on cells of the train and val split of solar_cells_best. Three quarters of the "
-    "cells that are test here are among those, so these scores are a little too good. The spread is that of the splits."
+    "The recipe was chosen by its scores on cells of the train and val split of solar_cells_best. Three quarters of "
+    "the cells that are test here are among those, so these scores are a little too good. "
+    "The spread is that of the splits."
 )
 
 
