@@ -154,4 +154,5 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     """
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    # What `expand` gives has several elements in one place, which pinned memory refuses.
+    return tensor.contiguous().pin_memory().to(device, non_blocking=True)
