@@ -1,4 +1,4 @@
-"""The decoded images that are kept."""
+"""The decoded images and the features that are kept."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -18,10 +18,11 @@ def cache(
     ] = None,
     as_json: AsJsonList = False,
 ) -> None:
-    """List the decoded images that are kept, which need no decoding again; or make room.
+    """List the decoded images and the features that are kept, which need no computing again; or make room.
 
-    They lie in IMGCLS_CACHE and take IMGCLS_CACHE_BYTES at most (such as 20GB; by default half of what the disk has
-    left for them). A data set that needs more is decoded again in each epoch.
+    Features are those of train.head_only. All of it lies in IMGCLS_CACHE and takes IMGCLS_CACHE_BYTES at most (such as
+    20GB; by default half of what the disk has left for it). Images that need more are decoded again in each epoch, and
+    features that need more are computed again by each process.
 
     Example: imgcls cache --prune 20GB
     """

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from imgcls.config.key_names import Reported
 from imgcls.config.keys import AugmentConfig
@@ -30,7 +31,7 @@ def model_words(run: RunRecord) -> str:
 
 def methods(run: RunRecord) -> list[str]:
     """The methods section of a run in sentences: optimiser, schedule, augmentation, images, software and hardware."""
-    start = start_words(run.params.get("model.weights", ""))
+    start = start_words(run.params)
     return [
         f"Training started {start[0].lower()}{start[1:]}.",
         *([f"{scored_by_folds(run.num_folds)} {TOGETHER}"] if run.num_folds else []),
@@ -83,9 +84,18 @@ def schedule_words(params: Mapping[str, str]) -> str:
     return words
 
 
-def start_words(weights: str) -> str:
-    """Words for the first weights, `model.weights`, in a methods section, such as `From random weights`."""
-    return f'From the weights "{weights}"' if weights else "From random weights"
+def start_words(params: Mapping[str, str]) -> str:
+    """Words for the first weights in a methods section, and which of them stay, such as `From random weights`."""
+    weights = params.get("model.weights", "")
+    start = f'From the weights "{weights}"' if weights else "From random weights"
+    if not is_head_only(params):
+        return start
+    return f"{start}, of which the last layer alone was trained, on stored features of the rest"
+
+
+def is_head_only(params: Mapping[str, str]) -> bool:
+    """Whether a methods section is about a run that trained the last layer alone."""
+    return params.get("train.head_only", "false") == "true"
 
 
 def _optimiser(params: Mapping[str, str]) -> str:
@@ -220,7 +230,10 @@ def _test_views(params: Mapping[str, str]) -> Iterator[str]:
 
 def _augmentation(params: Mapping[str, str]) -> str:
     applied = list(_applied(params))
-    return f"Train images were augmented by {', '.join(applied)}." if applied else "Train images were not augmented."
+    if not applied:
+        return "Train images were not augmented."
+    of_features = "; features were mixed, not images" if is_head_only(params) and _value(params, "mixup") else ""
+    return f"Train images were augmented by {', '.join(applied)}{of_features}."
 
 
 def _applied(params: Mapping[str, str]) -> Iterator[str]:
@@ -229,10 +242,14 @@ def _applied(params: Mapping[str, str]) -> Iterator[str]:
         ratio = " to ".join(f"{end:.3g}" for end in json.loads(params["augment.aspect_ratio"]))
         yield f"random crops of {low:g} to {high:g} of the area (width / height {ratio}), resized"
     for key, field in AugmentConfig.model_fields.items():
-        value = json.loads(params.get(f"augment.{key}", "0"))
+        value = _value(params, key)
         if key not in ("random_resized_crop", "aspect_ratio") and value:
             reported = next((about for about in field.metadata if isinstance(about, Reported)), Reported(f"{key} {{}}"))
             yield reported.words.format(value)
+
+
+def _value(params: Mapping[str, str], key: str) -> Any:
+    return json.loads(params.get(f"augment.{key}", "0"))
 
 
 def _machine(run: RunRecord) -> Iterator[str]:

@@ -227,14 +227,14 @@ class RecordWriter:
     def _describe(self, best: str = "") -> None:
         """Writes what MLflow's UI shows on the run's page; `best` are the scores of the kept epoch, in words."""
         experiment, dataset = self._prepared.experiment, self._prepared.dataset
-        model = experiment.model
+        model, params = experiment.model, experiment.params()
         size = experiment.data.image_size
         layers = f", {model.depth} layers, width {model.width}" if model.depth else ""
         lines = [
             f"**{experiment.name}**: `{model.name}`{layers}, on {self._images_in_words()} "
             f"of {size} x {size} pixels in {len(dataset.class_names)} classes ({experiment.data.source}).",
-            f"{start_words(model.weights)}, {schedule_words(experiment.params())}, lr {experiment.train.lr:g}, batches "
-            f"of {experiment.train.batch_size}, seed {experiment.train.seed}.",
+            f"{start_words(params)}, {schedule_words(params)}, lr {experiment.train.lr:g}, batches of "
+            f"{experiment.train.batch_size}, seed {experiment.train.seed}.",
         ]
         if best:  # first, because MLflow's UI cuts a description off after a few lines
             lines.insert(0, best)

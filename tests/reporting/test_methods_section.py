@@ -15,6 +15,14 @@ def said(params=None, **tags):
     [
         ({}, "Training started from random weights."),
         ({"model.weights": "package:lite0"}, 'Training started from the weights "package:lite0".'),
+        (
+            {"model.weights": "package:lite0", "train.head_only": True},
+            'the weights "package:lite0", of which the last layer alone was trained, on stored features of the rest.',
+        ),
+        (
+            {"model.weights": "w", "train.head_only": True, "augment.mixup": 0.2},
+            "horizontal flips, mixup (alpha 0.2); features were mixed, not images.",
+        ),
         ({"train.epochs": 3, "train.warmup_epochs": 1}, "over 3 epochs, of which the first 1 is warm-up;"),
         ({"train.epochs": 30, "train.warmup_epochs": 3}, "over 30 epochs, of which the first 3 are warm-up;"),
         (
