@@ -43,7 +43,8 @@ def init(
     files = {"experiment_file": str(made.experiment), "page": str(made.page), "run_id": made.run_id}
     if as_json:
         chosen = {choice.key: choice.value for choice in made.proposal.choices if not choice.is_question}
-        print_json({**files, **made.facts, "sweep_seconds": plan.seconds, **chosen})
+        first = {"first_command": made.first.command, "first_seconds": made.first.seconds} if made.first else {}
+        print_json({**files, **made.facts, "sweep_seconds": plan.seconds, **first, **chosen})
         return
     write(terminal_table(made.found))
     model = shown.model.name + (f" with {shown.model.weights}" if shown.model.weights else " from random weights")
@@ -52,8 +53,11 @@ def init(
         ("Sweep", f"{in_words(plan)}, about {duration(plan.seconds)}"),
         ("Written", f"{_near(made.experiment)}  (every value with its reason)"),
         ("See", f"{_near(made.page)}  (samples, extremes, duplicates)"),
-        ("Next", f"imgcls sweep {name}"),
     ]
+    if made.first:
+        about = f"a first number in about {duration(made.first.seconds)}: the last layer on pretrained features"
+        rows += [("First", f"{made.first.command}  # {about}")]
+    rows += [("Next", f"imgcls sweep {name}")]
     write(f"\n{terminal_table(rows)}")
     if not made.proposal.fits:
         write(

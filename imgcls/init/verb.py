@@ -12,6 +12,7 @@ from imgcls.init.budget import in_words
 from imgcls.init.choices import Proposal, propose
 from imgcls.init.experiment_file import experiment_text, write_experiment
 from imgcls.init.findings import findings, flat
+from imgcls.init.first_number import FirstNumber, first_number
 from imgcls.init.look import list_folder, look_through, path_as_written
 from imgcls.init.page import images_page
 from imgcls.init.recipe import choose_recipe
@@ -39,6 +40,7 @@ class Made:
         found: what was found, (what, words).
         facts: the same as flat facts.
         proposal: what was chosen.
+        first: a run that gives a first number before the sweep, where pretrained weights allow one.
     """
 
     experiment: Path
@@ -47,6 +49,7 @@ class Made:
     found: list[tuple[str, str]]
     facts: Mapping[str, object]
     proposal: Proposal
+    first: FirstNumber | None
 
 
 def init(name: str, folder: Path, budget: float, root: Path, *, follow_symlinks: bool = False) -> Made:
@@ -90,7 +93,8 @@ def init(name: str, folder: Path, budget: float, root: Path, *, follow_symlinks:
             undo.callback(page.unlink, missing_ok=True)
             _write_page(page, html)
         undo.pop_all()  # the run ended well, so the files stay
-    return Made(path, page, run.run_id, rows, flat(look), proposal)
+    first = first_number(proposal.experiment, recipe.pace, look.num_train + look.num_val, look.dataset.channels)
+    return Made(path, page, run.run_id, rows, flat(look), proposal, first)
 
 
 def _write_page(path: Path, html: str) -> None:

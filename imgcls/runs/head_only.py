@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from imgcls.progress import Progress
 from imgcls.signals import stop_requested
 from imgcls.text import counted
 from imgcls.training.loop import Task
+from imgcls.training.pace import quick_batch
 
 log = logging.getLogger(__name__)
 
@@ -56,15 +58,19 @@ def check_head_only(experiment: Experiment, channels: int) -> None:
     head_shape(resolve_model(experiment.model, channels, size), channels, size)
 
 
-def _refuse_other_augmentation(experiment: Experiment) -> None:
-    off = {
-        key: field.default
+def kept_off(experiment: Experiment) -> dict[str, Any]:
+    """Keys of `[augment]` that are on and whose views cannot be stored -> the values that turn them off."""
+    return {
+        f"augment.{key}": field.default
         for key, field in type(experiment.augment).model_fields.items()
         if key not in OF_FEATURES + WITHOUT_EFFECT and getattr(experiment.augment, key) != field.default
     }
-    if off:
-        remedy = {f"augment.{key}": value for key, value in off.items()}
-        given = ", ".join(f"augment.{key} = {getattr(experiment.augment, key)!r}" for key in off)
+
+
+def _refuse_other_augmentation(experiment: Experiment) -> None:
+    if remedy := kept_off(experiment):
+        params = experiment.params()
+        given = ", ".join(f"{key} = {params[key]}" for key in remedy)
         raise ConfigError(
             f"{given}: train.head_only = true computes the features of each image once, so only flips, quarter turns "
             f"and mixup can augment; add {as_options(remedy)}, or train the whole network with "
@@ -123,7 +129,7 @@ def _stored_features(
     data = experiment.data
     parts = (
         FORMAT, *(f"{package} {version(package)}" for package in _packages(experiment.model.name)),
-        task.device.place_name, experiment.train.precision, str(experiment.train.eval_batch_size),
+        task.device.place_name, experiment.train.precision, str(_batch_size(task, data.image_size)),
         experiment.model.name, backbone_digest(head),
         str((dataset.squares, data.image_size, data.channels, data.fit, data.mean, data.std)),
         str(views.int().tolist()), hashlib.sha256(digests.tobytes()).hexdigest(),
@@ -148,7 +154,8 @@ def _features(
     task: Task, head: Head, views: Tensor, dataset: Dataset, rows: NDArray[np.int64]
 ) -> Iterator[NDArray[np.float32]]:
     """Features of each view of the images in some rows of train and val, float32 (B, V, F), a batch at a time."""
-    network, device, size = task.device.place(head.network).eval(), task.device, task.config.eval_batch_size
+    network, device = task.device.place(head.network).eval(), task.device
+    size = _batch_size(task, dataset.val.stored.shape[-1])
     with Progress(len(rows) * len(views), "features of the frozen backbone", "views") as bar, torch.inference_mode():
         for start in range(0, len(rows), size):
             images = send(_images(dataset.train, dataset.val, rows[start : start + size]), device.torch_device)
@@ -158,6 +165,12 @@ def _features(
             bar.update(len(images) * len(views))
             if by := stop_requested():
                 raise Interrupted(f"stopped by {by} while the features of the images were computed")
+
+
+def _batch_size(task: Task, side: int) -> int:
+    """Images of a batch. On a CPU small ones are faster, and take a fraction of the memory."""
+    most = task.config.eval_batch_size
+    return quick_batch(most, side) if task.device.torch_device.type == "cpu" else most
 
 
 def _of_view(network: nn.Module, head: Head, normalise: Normalise, images: Tensor) -> Tensor:
