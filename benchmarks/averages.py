@@ -163,7 +163,7 @@ def _scores(prepared: Prepared, record: RunRecord, tracker: Tracker, average: Av
         with tracker.fetch(record.run_id, Artifact.EPOCH.format(epoch)) as path:
             model.load_state_dict(load_checkpoint(path)["model"])
         mean.add(model, epoch)
-    task = replace(prepared.task(), test_views=average.views)
+    task = replace(prepared.task_on_images(), test_views=average.views)
     if average.has_new_statistics:
         _compute_statistics(task, mean.model, last)
     of = Predictions(predict_val(task, mean.model).numpy(), task.val.labels.numpy())

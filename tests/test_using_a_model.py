@@ -19,6 +19,7 @@ from tests.data.make import picture
 
 PAGE = (Path(__file__).parent.parent / "docs" / "using-a-model.md").read_text(encoding="utf-8")
 (PROGRAM,) = re.findall(r"<!-- a test runs this -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+(VIEWS,) = re.findall(r"<!-- a test runs this as well -->\n```python\n(.*?)```", PAGE, re.DOTALL)
 
 MAKES_NETWORK = 'torchvision.models.resnet18(num_classes=len(best["class_names"]))'
 
@@ -70,15 +71,27 @@ def test_the_program_is_short_and_needs_no_imgcls():
     ],
 )
 def test_it_gives_the_recorded_probabilities(photographs, tmp_path, monkeypatch, model, network, then):
-    project = photographs
+    program = PROGRAM.replace(f"network = {MAKES_NETWORK}.eval()\n", f"network = {network}\n{then}network.eval()\n")
+    assert program != PROGRAM
+    assert_recorded_probabilities(photographs, tmp_path, monkeypatch, program, model=model)
+
+
+@pytest.mark.slow
+def test_with_the_lines_for_several_views_it_gives_those_of_a_run_that_has_them(photographs, tmp_path, monkeypatch):
+    program, num_replaced = re.subn(r"with torch\.inference_mode\(\):\n    probs = .*\n", VIEWS, PROGRAM)
+    assert num_replaced == 1
+    data = QUICK["data"] | {"test_views": "orientations"}
+    model = {"name": "torchvision:resnet18"}
+    assert_recorded_probabilities(photographs, tmp_path, monkeypatch, program, model=model, data=data)
+
+
+def assert_recorded_probabilities(project, tmp_path, monkeypatch, program, **tables):
     monkeypatch.chdir(project.root)
-    done = imgcls.train(QUICK, model=model)
+    done = imgcls.train(QUICK, **tables)
     recorded = recorded_predictions(project.tracker.get(done.run_id), project.tracker)
     monkeypatch.chdir(tmp_path)
     with project.tracker.fetch(done.run_id, Artifact.BEST) as best:
         shutil.copy(best, "best.pt")
-    program = PROGRAM.replace(f"network = {MAKES_NETWORK}.eval()\n", f"network = {network}\n{then}network.eval()\n")
-    assert program != PROGRAM
     for _, row in recorded.iterrows():
         shutil.copy(project.root / "images" / row["image"], "photograph.jpg")
         names = {}

@@ -1,0 +1,60 @@
+"""A run that answers by the mean over views leaves as one file that does so too, and gives its recorded predictions."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from imgcls.inference.export import export_run, inference_graph
+from imgcls.inference.exported_model import load_exported
+from imgcls.inference.proof import ProofError
+from imgcls.inference.run_model import load_run_model
+from imgcls.models.views import MeanOverViews
+from imgcls.runs.val_predictions import recorded_predictions
+
+VIEWS = ("data.test_views=orientations",)
+
+
+@pytest.fixture
+def viewed(project):
+    """A run of eight orientations: its model, its val images and what it recorded of them."""
+    model = load_run_model(project.trained(*VIEWS), project.tracker)
+    table = recorded_predictions(model.record, project.tracker)
+    recorded = table[[name for name in table.columns if name.startswith("calibrated/")]].to_numpy()
+    return model, project.prepare(*VIEWS).dataset.val.pixels, recorded
+
+
+def test_the_graph_shows_all_views_at_once_and_the_run_s_own_model_one_by_one(viewed):
+    model, pixels, recorded = viewed
+    graph = inference_graph(model)
+    assert graph.network.at_once and not model.network.at_once
+    with torch.inference_mode():
+        probs = graph(torch.from_numpy(np.array(pixels)).permute(0, 2, 3, 1)).numpy()
+    np.testing.assert_allclose(probs, recorded, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_the_onnx_file_gives_the_recorded_predictions(project, viewed, tmp_path):
+    model, pixels, recorded = viewed
+    path = export_run(model, project.tracker, tmp_path / "views.onnx").path
+    session = onnxruntime.InferenceSession(path)
+    for rows in (slice(0, 1), slice(1, 8), slice(None)):  # any number of images
+        (probs,) = session.run(["probs"], {"images": pixels[rows].transpose(0, 2, 3, 1)})
+        np.testing.assert_allclose(probs, recorded[rows], atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_the_pt2_file_gives_the_recorded_predictions(project, viewed, tmp_path):
+    model, pixels, recorded = viewed
+    path = export_run(model, project.tracker, tmp_path / "views.pt2").path
+    np.testing.assert_allclose(load_exported(path, is_trusted=True).probs(pixels), recorded, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_model_that_shows_other_views_than_the_run_does_not_leave(project, viewed, tmp_path):
+    model, _, _ = viewed
+    assert isinstance(model.network, MeanOverViews)
+    model.network.views = model.network.views[:2]
+    with pytest.raises(ProofError):
+        export_run(model, project.tracker, tmp_path / "views.pt2")
+    assert not [*tmp_path.iterdir()]
