@@ -1,10 +1,10 @@
-"""The recipe of solar_cells_best on other splits: five random ones of 75 to 25 %, and one that holds whole modules out.
+"""A recipe for the solar cells on other splits: five random ones of 75 to 25 %, and one that holds whole modules out.
 
-    python -m benchmarks.solar_splits train --folder FOLDER    a model for each split; goes on where it stopped
-    python -m benchmarks.solar_splits test --folder FOLDER     opens the test split of each, once
+    python -m benchmarks.solar_splits train --folder FOLDER [--recipe NAME]    a model for each split; goes on
+    python -m benchmarks.solar_splits test --folder FOLDER [--recipe NAME]     opens the test split of each, once
 
-FOLDER lies outside the repository. It gets the cells of each split as files, and a store of its own with the runs.
-`test` writes benchmarks/SOLAR_SPLITS.json and prints the table.
+NAME is an experiment file, `solar_cells_best` by default. FOLDER lies outside the repository. It gets the cells of each
+split as files, and a store of its own with the runs. `test` writes benchmarks/SOLAR_SPLITS.json and prints the table.
 
 The package does not name the module of a cell, so modules are inferred from the order of the cells. Modules follow one
 another there: the kind of module changes nine times, and each stretch of one kind has as many cells as whole modules
@@ -45,8 +45,6 @@ from imgcls.tracking.store import Tracker
 
 RESULTS = Path(__file__).with_name("SOLAR_SPLITS.json")
 
-RECIPE = REPOSITORY / "experiments" / "solar_cells_best.toml"
-
 SEED = 20261126
 """From which all splits are drawn, once."""
 
@@ -73,7 +71,7 @@ PHOTOGRAPHED_TWICE = 1735, 2277
 """The first cells, counted from 1, of two photographs of one module."""
 
 CAUTION = (
-    "The recipe was chosen by its scores on cells of the train and val split of solar_cells_best. Three quarters of "
+    "The recipe was chosen by its scores on cells of the train and val split of the experiment. Three quarters of "
     "the cells that are test here are among those, so these scores are a little too good. "
     "The spread is that of the splits."
 )
@@ -101,18 +99,18 @@ def splits() -> dict[str, NDArray[np.bool_]]:
     return drawn
 
 
-def train(folder: Path, overrides: tuple[str, ...], only: Sequence[str]) -> None:
+def train(folder: Path, recipe: str, overrides: tuple[str, ...], only: Sequence[str]) -> None:
     """Trains a model for each of these splits for which the folder's store does not hold one yet."""
     folder.mkdir(parents=True, exist_ok=True)
     table = open_source(DataConfig(source="elpv"), folder).everything
     assert table is not None
-    tracker = Tracker(folder)
+    file, tracker = REPOSITORY / "experiments" / f"{recipe}.toml", Tracker(folder)
     tracker.close_orphans()
     for name, is_test in splits().items():
-        if name in only and _run_of(tracker, name) is None:
+        if name in only and _run_of(tracker, recipe, name) is None:
             _write(folder / name, table, is_test)
-            images = f"name=solar_{name}", "data.source=folder", f"data.path={name}"
-            prepared = prepare(load_experiment(RECIPE, (*images, *overrides)), Project(folder))
+            images = f"name={recipe}_{name}", "data.source=folder", f"data.path={name}"
+            prepared = prepare(load_experiment(file, (*images, *overrides)), Project(folder))
             train_run(prepared, tracker, kind="train", name=name)
 
 
@@ -125,16 +123,16 @@ def _write(folder: Path, table: SourceImages, is_test: NDArray[np.bool_]) -> Non
         shutil.copy(table.path(row), to)
 
 
-def _run_of(tracker: Tracker, name: str) -> RunRecord | None:
-    """The completed run of a split."""
-    return next(iter(tracker.find({Tag.KIND: "train", Tag.OUTCOME: "completed"}, experiment=f"solar_{name}")), None)
+def _run_of(tracker: Tracker, recipe: str, name: str) -> RunRecord | None:
+    """The completed run of a recipe on a split."""
+    return next(iter(tracker.find({Tag.KIND: "train", Tag.OUTCOME: "completed"}, experiment=f"{recipe}_{name}")), None)
 
 
-def test(folder: Path) -> None:
+def test(folder: Path, recipe: str) -> None:
     """Judges the model of each split, writes its scores, and prints their table. Opens the test splits."""
     tracker, found = Tracker(folder), {}
     for name, is_test in splits().items():
-        record = _run_of(tracker, name)
+        record = _run_of(tracker, recipe, name)
         if record is None:
             raise SystemExit(f"{name} has no completed run; run `train` first")
         judged = evaluate(record.run_id, tracker)
@@ -155,7 +153,8 @@ def test(folder: Path) -> None:
         "params": record.params,
         "machine": describe_machine(),
     }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps(before | {recipe: result}, indent=1) + "\n")
     print(table_of(result))
 
 
@@ -180,14 +179,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("train", "test"))
     parser.add_argument("--folder", type=Path, required=True, help="where the cells and the runs are kept")
+    parser.add_argument("--recipe", default="solar_cells_best", metavar="NAME", help="the experiment file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value of the recipe")
     parser.add_argument("--only", nargs="+", choices=list(splits()), default=list(splits()), help="train these alone")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     if arguments.what == "train":
-        train(folder, tuple(arguments.set), arguments.only)
+        train(folder, arguments.recipe, tuple(arguments.set), arguments.only)
     else:
-        test(folder)
+        test(folder, arguments.recipe)
 
 
 if __name__ == "__main__":
