@@ -63,7 +63,7 @@ def look_through(tracker: Tracker) -> Findings:
     needed, needed_by_active = _needed(records), _needed(record for record in records if not record.is_deleted)
     chosen_from = {r.run_id for r in records if r.best_run_id and r.outcome == "completed" and not r.is_deleted}
     going_on = _sweeps_that_go_on(records)
-    ended = {r.run_id for r in records if r.outcome in ("completed", "pruned") and not _may_go_on(r)}
+    by_id = {record.run_id: record for record in records}
     paused = [r for r in records if r.status == STATUS["paused"] and r.kind != "fold"]
     abandoned_trials = {r.run_id for r in paused if r.parent not in going_on}
     found: list[tuple[str, Path]] = []
@@ -79,7 +79,7 @@ def look_through(tracker: Tracker) -> Findings:
             if is_abandoned:
                 found += [(ABANDONED, path) for path in _checkpoints(record.folder)]
             elif record.kind == "fold":
-                found += [(FOLDS, path) for path in _checkpoints(record.folder)] if record.parent in ended else []
+                found += _of_fold(record, by_id.get(record.parent))
             else:
                 found += _of_ended(record, has_chosen=record.parent in chosen_from)
     found += [(LEFTOVERS, path) for path in (*_unfinished_stores(tracker.root), *abandoned())]
@@ -165,6 +165,18 @@ def _of_ended(record: RunRecord, *, has_chosen: bool) -> Iterator[tuple[str, Pat
             yield EPOCHS if path.name.startswith("epoch_") else RESUMED, path
         elif record.outcome == "completed" and is_trial and has_chosen:
             yield NOT_CHOSEN, path
+
+
+def _of_fold(fold: RunRecord, run: RunRecord | None) -> Iterator[tuple[str, Path]]:
+    """Checkpoints of a fold that may go: a completed run holds their weights, and a pruned or failed trial needs none."""
+    assert fold.folder is not None
+    if run is None or _may_go_on(run):
+        return
+    for path in _checkpoints(fold.folder):
+        if run.outcome == "completed":
+            yield FOLDS, path
+        elif run.kind == "trial" and run.outcome in ("pruned", "failed"):
+            yield ENDED_EARLY, path
 
 
 def _leftovers(folder: Path) -> Iterator[tuple[str, Path]]:

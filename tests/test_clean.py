@@ -113,6 +113,16 @@ def test_a_train_run_keeps_its_best_and_gives_up_what_it_would_be_resumed_from(p
     assert [path.name for path in folder.iterdir()] == ["best.pt"]
 
 
+def test_folds_of_a_pruned_or_failed_trial_give_up_their_checkpoints_as_it_does(project):
+    done = project.train(*SHORT, "data.folds=2", kind="trial", prune_folds=lambda _: True)
+    (fold,) = project.tracker.children(done.run_id, "fold")
+    own = {checkpoint(project, fold.run_id), checkpoint(project, fold.run_id, Artifact.LAST)}
+    assert (done.outcome, found(project, clean.FOLDS)) == ("pruned", set())
+    assert found(project, clean.ENDED_EARLY) == own
+    project.tracker.close_run(done.run_id, "failed", "as if a later fold had failed")
+    assert found(project, clean.ENDED_EARLY) == own
+
+
 def test_what_goes_on_is_not_touched(project):
     with pytest.raises(Interrupted), StopAfter(12):
         project.train("train.epochs=9")
