@@ -48,6 +48,7 @@ PAGES = {
         "docs/searching",
         "docs/folds",
         "docs/imbalance",
+        "docs/recipes",
     ],
     "Look up": ["docs/keys", "docs/record", "CHANGELOG"],
     "The method": [
