@@ -160,6 +160,31 @@ def test_gradients_are_those_of_finite_differences(loss, mixing):
         assert (ends[1] - ends[0]) / 0.04 == pytest.approx(float(gradient[row, k]), rel=5e-3, abs=5e-3)
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="tests what happens on a CUDA device, and this machine has none"
+)
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal", "logit_adjusted"])
+@pytest.mark.parametrize(("mixing", "class_weights", "smoothing"), PAIRS)
+def test_cuda_is_not_waited_for(loss, mixing, class_weights, smoothing):
+    device, draws = torch.device("cuda"), torch.Generator().manual_seed(6)
+    logits = torch.randn(32, K, generator=draws)
+    given, _ = targets_of(mixing, torch.randint(K, (32,), generator=draws))
+    weights = None if class_weights is None else class_weights.to(device)
+    config = TrainConfig(loss=loss, label_smoothing=smoothing)
+    there = replace(Loss.of(config, NUM_IMAGES, device), class_weights=weights)
+    on_device, targets = logits.to(device).requires_grad_(), given.to(device)
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        value = there.sum(on_device, targets)
+        value.backward()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    here = replace(Loss.of(config, NUM_IMAGES, torch.device("cpu")), class_weights=class_weights)
+    assert value.item() == pytest.approx(float(here.sum(logits, given)), rel=1e-5)
+
+
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_focal_loss_and_its_gradient_are_finite_where_a_probability_is_1_or_0(gamma, smoothing):
