@@ -1,14 +1,14 @@
 """What helps where classes are uneven? Digits with a long tail, five ways to train on them, the same seeds for each.
 
-    python -m benchmarks.long_tail train --folder FOLDER --ratio 50    trains the runs; goes on where it stopped
-    python -m benchmarks.long_tail table --folder FOLDER --ratio 50    scores them, and writes and prints the results
+    python -m benchmarks.long_tail train --form FORM --folder FOLDER    trains the runs; goes on where it stopped
+    python -m benchmarks.long_tail table --form FORM --folder FOLDER    scores them, and writes and prints the results
 
-FOLDER lies outside the repository: a project of its own for each ratio, whose store keeps every run and its
+FOLDER lies outside the repository: a project of its own for each form, whose store keeps every run and its
 predictions. The results are written to benchmarks/LONG_TAIL.json, and the tables of docs/imbalance.md are printed.
 
 Train and val are those of scikit-learn's digits; their test split stays sealed. Of train, an exponential profile is
 kept (Cui et al. 2019, arXiv 1901.05555): the classes' numbers fall by equal factors, from all images of the most
-frequent class to one in `--ratio` of the rarest. Val is as it was, so each class is about as frequent there. The seed
+frequent class to one in `RATIO` of the rarest. Val is as it was, so each class is about as frequent there. The seed
 draws which classes are rare, which images are kept, and the training.
 """
 
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.metrics import f1_score
 
 from benchmarks.machine import describe_machine
 from imgcls.config.keys import AugmentConfig, DataConfig
@@ -48,7 +49,7 @@ SEEDS = (1, 2, 3, 4, 5, 6)
 NUM_RARE = 3
 """Number of the rarest classes whose recall is also reported by itself."""
 
-EXPERIMENT = """
+SMALL_NETWORK = """
 data = { image_size = 16, channels = 1 }
 model = { name = "resnet", depth = 8, width = 16 }
 augment = { random_resized_crop = [0.8, 1.0], horizontal_flip = false, rotation = 10.0 }
@@ -56,6 +57,29 @@ train = { epochs = 40, batch_size = 32, lr = 1e-2, warmup_epochs = 2, score_epoc
 search = { metric = "val/balanced_accuracy" }
 report = { figures = "none" }
 """
+
+FROZEN_FEATURES = """
+data = { image_size = 64, channels = 3 }
+model = { name = "timm:tf_efficientnet_lite0", weights = "package:efficientnet-lite0" }
+augment = { horizontal_flip = false }
+search = { metric = "val/balanced_accuracy" }
+report = { figures = "none" }
+
+[train]
+head_only = true
+epochs = 60
+batch_size = 32
+lr = 3e-3
+score_epoch = 60
+device = "cpu"
+threads = 1
+"""
+
+FORMS = {"small network": SMALL_NETWORK, "frozen features": FROZEN_FEATURES}
+"""Form -> its experiment."""
+
+RATIO = 50
+"""Train images of the most frequent class / of the rarest."""
 
 WAYS: Mapping[str, tuple[str, ...]] = {
     "as they are": (),
@@ -70,13 +94,13 @@ BASE, USUAL = "as they are", "class weights"
 """The ways with which the others are compared: the table has the change from the first."""
 
 
-def train(folder: Path, ratio: int) -> None:
+def train(folder: Path, form: str) -> None:
     """Trains every run that the folder's store does not hold yet."""
-    _write_project(folder)
+    _write_project(folder, FORMS[form])
     tracker = Tracker(folder)
     tracker.close_orphans()
     for seed in SEEDS:
-        write_long_tail(folder / "images" / str(seed), seed, ratio)
+        write_long_tail(folder / "images" / str(seed), seed)
         for way, settings in WAYS.items():
             if (way, seed) not in _runs(tracker):
                 overrides = (*settings, f"train.seed={seed}", f'data.path="images/{seed}"')
@@ -84,30 +108,30 @@ def train(folder: Path, ratio: int) -> None:
                 train_run(prepared, tracker, kind="train", name=f"{way} {seed}")
 
 
-def write_long_tail(folder: Path, seed: int, ratio: int) -> None:
+def write_long_tail(folder: Path, seed: int) -> None:
     """Writes the images of a long-tailed train split and of val as a PNG each, in a folder for each class."""
     if folder.is_dir():
         return
     data = DataConfig(source="digits", image_size=8, val_fraction=0.3)
     dataset = load_dataset(data, AugmentConfig(), Project(folder))
-    rows = long_tail(dataset.train.labels, ratio, np.random.default_rng(seed))
+    rows = long_tail(dataset.train.labels, np.random.default_rng(seed))
     for split, images in (("train", dataset.train.rows(rows)), ("val", dataset.val)):
         _write(folder / split, images)
 
 
-def long_tail(labels: NDArray[np.int64], ratio: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def long_tail(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
     """Rows of the images that an exponential profile keeps; the classes' order in it is drawn."""
     nums = np.bincount(labels)
-    kept = profile(int(nums.min()), len(nums), ratio)
+    kept = profile(int(nums.min()), len(nums))
     return np.concatenate([
         rng.choice(np.flatnonzero(labels == label), num, replace=False)
         for label, num in zip(rng.permutation(len(nums)), kept, strict=True)
     ])  # fmt: skip
 
 
-def profile(most: int, num_classes: int, ratio: int) -> list[int]:
+def profile(most: int, num_classes: int) -> list[int]:
     """Images of each class, the most frequent first: equal factors from one class to the next."""
-    return np.rint(most * float(ratio) ** (-np.arange(num_classes) / (num_classes - 1))).astype(int).tolist()
+    return np.rint(most * float(RATIO) ** (-np.arange(num_classes) / (num_classes - 1))).astype(int).tolist()
 
 
 def _write(folder: Path, images: DecodedImages) -> None:
@@ -128,20 +152,22 @@ def scored(val: Predictions, num_train: NDArray[np.int64]) -> dict[str, float]:
     recalls = np.array([val.hits[val.labels == label].mean() for label in classes])
     of_class = np.array([losses[val.labels == label].mean() for label in classes])
     share = num_train / num_train.sum()
+    weights = (share / np.bincount(val.labels))[val.labels]
     return {
         "balanced_accuracy": float(recalls.mean()),
         "rare_recall": float(recalls[np.argsort(num_train)[:NUM_RARE]].mean()),
         "accuracy_as_train": float(recalls @ share),
+        "macro_f1_as_train": float(f1_score(val.labels, val.classes, average="macro", sample_weight=weights)),
         "loss_balanced": float(of_class.mean()),
         "loss_as_train": float(of_class @ share),
     }
 
 
-CHANGES = ("balanced_accuracy", "accuracy_as_train")
+CHANGES = ("balanced_accuracy", "accuracy_as_train", "macro_f1_as_train")
 """Scores whose change from `BASE`, and from `USUAL`, has an interval."""
 
 
-def table(folder: Path, ratio: int) -> None:
+def table(folder: Path, form: str) -> None:
     """Scores every run, writes the results, and prints the table."""
     runs, tracker = _runs(Tracker(folder)), Tracker(folder)
     val = {key: as_logits(recorded_predictions(run, tracker)) for key, run in runs.items()}
@@ -152,7 +178,7 @@ def table(folder: Path, ratio: int) -> None:
         "ways": [_summary(way, scores) for way in WAYS],
     }  # fmt: skip
     before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps(before | {str(ratio): results}, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(before | {form: results}, indent=1) + "\n")
     print(as_table(results))
 
 
@@ -171,7 +197,7 @@ def as_table(results: Mapping[str, Any]) -> str:
     """The table of docs/imbalance.md: a row for each way."""
     titles = (
         "train images", "balanced accuracy", "its change", f"recall of the {NUM_RARE} rarest",
-        "accuracy, classes as in train", "its change", "loss, classes even", "loss, classes as in train",
+        "accuracy, classes as in train", "its change", "macro-F1, classes as in train", "its change",
     )  # fmt: skip
     return markdown_table(titles, [_row(way) for way in results["ways"]])
 
@@ -183,10 +209,8 @@ def _row(of: Mapping[str, Any]) -> tuple[str, ...]:
         mean, low, high = of[f"{key} against {BASE}"]
         return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
-    shares = {key: f"{of[key]:.3f}" for key in ("balanced_accuracy", "rare_recall", "accuracy_as_train")}
-    losses = f"{of['loss_balanced']:.3f}", f"{of['loss_as_train']:.3f}"
-    first, second = CHANGES
-    return of["way"], shares[first], change(first), shares["rare_recall"], shares[second], change(second), *losses
+    first, *others = [(f"{of[key]:.3f}", change(key)) for key in CHANGES]
+    return of["way"], *first, f"{of['rare_recall']:.3f}", *itertools.chain(*others)
 
 
 def _runs(tracker: Tracker) -> dict[tuple[str, int], RunRecord]:
@@ -208,10 +232,10 @@ def _file(folder: Path, way: str) -> Path:
     return folder / "experiments" / f"{_name(way)}.toml"
 
 
-def _write_project(folder: Path) -> None:
+def _write_project(folder: Path, experiment: str) -> None:
     (folder / "experiments").mkdir(parents=True, exist_ok=True)
     for way in WAYS:
-        _file(folder, way).write_text(f'name = "{_name(way)}"\n{EXPERIMENT}')
+        _file(folder, way).write_text(f'name = "{_name(way)}"\n{experiment}')
 
 
 def main() -> None:
@@ -220,9 +244,9 @@ def main() -> None:
     verbs = {verb.__name__: verb for verb in (train, table)}
     parser.add_argument("what", choices=verbs)
     parser.add_argument("--folder", type=Path, required=True, help="where the runs are kept")
-    parser.add_argument("--ratio", type=int, default=50, help="images of the most frequent class / of the rarest")
+    parser.add_argument("--form", choices=FORMS, required=True, help="what is trained")
     arguments = parser.parse_args()
-    verbs[arguments.what](arguments.folder.resolve(), arguments.ratio)
+    verbs[arguments.what](arguments.folder.resolve(), arguments.form)
 
 
 if __name__ == "__main__":

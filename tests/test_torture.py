@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -18,11 +19,12 @@ import torch
 from mlflow.tracking import MlflowClient
 from optuna.storages import JournalStorage
 
+from imgcls.config.keys import Experiment
 from imgcls.search.journal import Journal
 from imgcls.search.sweep import Sweep
 from torture.evidence import check_totals, compare, gather
 from torture.instants import Blow, Pace, draw_blow, draw_instant
-from torture.victim import EXPERIMENT, Victim
+from torture.victim import EXPERIMENT, EXPERIMENTS, Victim, in_folds, with_settings
 from torture.writers import run_writers
 
 NUM_TRIALS = 2
@@ -213,6 +215,18 @@ def test_folds_are_counted_too(reference, folds, lost, doubled, words):
     verdict = compare(with_folds([(0, 1), (0, 2)]), with_folds(folds))
     assert (verdict.lost, verdict.doubled) == (lost, doubled)
     assert any(words in difference for difference in verdict.differences), verdict.differences
+
+
+@pytest.mark.parametrize("pruner", EXPERIMENTS)
+def test_a_sweep_can_be_tortured_with_other_keys(pruner):
+    settings = ('train.loss="focal"', 'train.sampling="balanced"', "augment.mixup=0.2")
+    before, after = (
+        Experiment.from_tables(tomllib.loads(with_settings(in_folds(EXPERIMENTS[pruner], 3), some)), "here")
+        for some in ((), settings)
+    )
+    assert after == before.replace({"train.loss": "focal", "train.sampling": "balanced", "augment.mixup": 0.2})
+    with pytest.raises(ValueError, match=r"no table \[report\]"):
+        with_settings(EXPERIMENT, ["report.figures=1"])
 
 
 def test_a_fold_with_other_values_is_named(reference):

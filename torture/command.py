@@ -20,7 +20,7 @@ from pathlib import Path
 
 from torture.evidence import Verdict
 from torture.rounds import BrokenStartError, Reference, Round, run_reference, run_round
-from torture.victim import EXPERIMENTS, end_all, in_folds, kill_all
+from torture.victim import EXPERIMENTS, end_all, in_folds, kill_all, with_settings
 from torture.writers import run_writers
 
 MOST_KILLS_A_ROUND = 20
@@ -83,6 +83,7 @@ def _torture(arguments: argparse.Namespace, folder: Path) -> tuple[int, Verdict]
     _say(f"seed {arguments.seed}: {arguments.kills} kills, first a sweep that nobody touches")
     experiment = EXPERIMENTS[arguments.pruner]
     experiment = in_folds(experiment, arguments.folds) if arguments.folds else experiment
+    experiment = with_settings(experiment, arguments.settings)
     reference = run_reference(folder / "reference", experiment)
     if not any(trial.outcome == "pruned" for trial in reference.evidence.trials):
         raise BrokenStartError("no trial of the untouched sweep was pruned, so pruning would not be tried")
@@ -142,6 +143,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="of the sweep; with 2 only totals compare")
     parser.add_argument("--pruner", choices=EXPERIMENTS, default="median", help="of the sweep")
     parser.add_argument("--folds", type=int, default=0, metavar="N", help="of each trial; 0: one val")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="settings", metavar="KEY=VALUE",
+        help="key that every trial has besides, in TOML's words; may be repeated",
+    )  # fmt: skip
     parser.add_argument("--lanes", type=int, default=2, metavar="N", help="sweeps tortured side by side")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), metavar="N")
     parser.add_argument("--keep", default="", metavar="FOLDER", help="leave everything here, to look at")

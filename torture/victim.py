@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +66,17 @@ def in_folds(experiment: str, num_folds: int) -> str:
     """An experiment of which every trial is trained in folds, each for fewer epochs."""
     folds = experiment.replace('source = "digits"', f'source = "digits"\nfolds = {num_folds}')
     return folds.replace("epochs = 4", "epochs = 2").replace("epochs = 6", "epochs = 2")
+
+
+def with_settings(experiment: str, settings: Sequence[str]) -> str:
+    """An experiment with further keys, which its file does not name yet: such as `train.loss="focal"`, as TOML has it."""
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        table, _, name = key.partition(".")
+        if f"[{table}]\n" not in experiment:
+            raise ValueError(f"--set {setting}: the experiment has no table [{table}]")
+        experiment = experiment.replace(f"[{table}]\n", f"[{table}]\n{name} = {value}\n")
+    return experiment
 
 
 WRITERS = """
