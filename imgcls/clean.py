@@ -168,7 +168,7 @@ def _of_ended(record: RunRecord, *, has_chosen: bool) -> Iterator[tuple[str, Pat
 
 
 def _of_fold(fold: RunRecord, run: RunRecord | None) -> Iterator[tuple[str, Path]]:
-    """Checkpoints of a fold that may go: a completed run holds their weights, and a pruned or failed trial needs none."""
+    """Checkpoints of a fold that may go: a completed run holds their weights, a pruned or failed trial needs none."""
     assert fold.folder is not None
     if run is None or _may_go_on(run):
         return
