@@ -183,7 +183,7 @@ def _is_text(leaf: object) -> bool:
     return not isinstance(leaf, str) or leaf.encode("utf-8", "replace").decode() == leaf
 
 
-SEARCHABLE = ("data.image_size", "model.", "augment.", "train.")
+SEARCHABLE = ("data.image_size", "data.test_views", "model.", "augment.", "train.")
 """How the keys begin whose values can be searched."""
 
 
@@ -193,7 +193,7 @@ def why_not_searched(key: str, schema: type[Section]) -> str:
     if key in searchable:
         return _has_lists(f"search.space.{key}", schema)
     if key in known_keys(schema):
-        return "cannot be searched; data.image_size and what is in [model], [augment] and [train] can"
+        return "cannot be searched; data.image_size, data.test_views and what is in [model], [augment] and [train] can"
     return f"unknown key{hint(key, searchable)}"
 
 

@@ -434,8 +434,8 @@ BAD = {
     'one key of [search.space], so write it in quotes: "train.lr" = …',
     '[search.space]\n"train.lrr" = [1]': "search.space.train.lrr: unknown key; did you mean 'train.lr'?",
     "[search.space]\nlr = [1]": "search.space.lr: unknown key; did you mean 'train.lr'?",
-    '[search.space]\n"data.seed" = [1]': "search.space.data.seed: cannot be searched; data.image_size and what is in "
-    "[model], [augment] and [train] can",
+    '[search.space]\n"data.seed" = [1]': "search.space.data.seed: cannot be searched; data.image_size, "
+    "data.test_views and what is in [model], [augment] and [train] can",
     '[search.space]\n"augment.random_resized_crop" = [[0.25, 1.0], [0.5, 1.0]]': "search.space.augment."
     "random_resized_crop = [[0.25, 1.0], [0.5, 1.0]]: cannot be searched, because each of its values is a list; sweep "
     "once for each, with --set augment.random_resized_crop=…",
@@ -445,8 +445,8 @@ BAD = {
     '[search.space]\n"augment.aspect_ratio" = { low = [0.5], high = 1.0 }': "search.space.augment.aspect_ratio.low = "
     "[0.5]: cannot be searched, because each of its values is a list; sweep once for each, with --set "
     "augment.aspect_ratio=…",
-    '[search.space]\n"search.trials" = [1]': "search.space.search.trials: cannot be searched; data.image_size and what "
-    "is in [model], [augment] and [train] can",
+    '[search.space]\n"search.trials" = [1]': "search.space.search.trials: cannot be searched; data.image_size, "
+    "data.test_views and what is in [model], [augment] and [train] can",
 }
 
 
