@@ -125,6 +125,7 @@ VARIANTS = {
     "everything": (EVERYTHING, {"ema_decay": 0.9, "label_smoothing": 0.1}),
     "balanced": (PLAIN, {"sampling": "balanced", "loss": "focal"}),
     "adjusted": (EVERYTHING, {"loss": "logit_adjusted", "label_smoothing": 0.1}),
+    "sgd and averages": (PLAIN, {"optimizer": "sgd", "ema_decay": 0.9, "average_epochs": 2}),
 }
 
 
