@@ -105,6 +105,14 @@ class Prepared:
             test_views=self.experiment.data.test_views,
         )
 
+    def task_of_seen_images(self) -> Task:
+        """The task whose views are the images behind what is trained on; where features are mixed, they are not."""
+        task, augment = self.task_on_images(), self.experiment.augment
+        if not self.experiment.train.head_only:
+            return task
+        unmixed = Augment(augment.model_copy(update={"mixup": 0.0}), self.experiment.data.image_size)
+        return replace(task, augment=unmixed)
+
     def normalise(self) -> Normalise:
         """The normalisation that the experiment records."""
         data = self.experiment.data

@@ -72,7 +72,7 @@ def write_val_figures(run: Run, prepared: Prepared, tracker: Tracker) -> None:
 
 
 def _write_training_sample(run: Run, prepared: Prepared) -> None:
-    task, data = prepared.task_on_images(), prepared.experiment.data
+    task, data = prepared.task_of_seen_images(), prepared.experiment.data
     epochs = min(NUM_TRAINING_EPOCHS, task.config.epochs)
     images, targets = [], []
     for epoch in range(epochs):
