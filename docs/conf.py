@@ -49,6 +49,7 @@ PAGES = {
         "docs/folds",
         "docs/imbalance",
         "docs/recipes",
+        "docs/fine-tuning",
     ],
     "Look up": ["docs/keys", "docs/record", "CHANGELOG"],
     "The method": [

@@ -391,8 +391,8 @@ BAD = {
     "train.layer_decay = 0": "train.layer_decay = 0: must be greater than 0.0",
     "train.backbone_lr_scale = 1.5": "train.backbone_lr_scale = 1.5: must be at most 1.0",
     "train.momentum = 1": "train.momentum = 1: must be less than 1.0",
-    "train.layer_decay = 0.5\ntrain.head_only = true": "train.head_only = true: trains nothing before the last layer, so "
-    "train.layer_decay = 0.5 would do nothing; add --set train.layer_decay=1.0",
+    "train.layer_decay = 0.5\ntrain.head_only = true": "train.head_only = true: trains nothing before the last layer, "
+    "so train.layer_decay = 0.5 would do nothing; add --set train.layer_decay=1.0",
     'train.optimizer = "adam"': 'train.optimizer = "adam": must be "adamw" or "sgd"; did you mean \'adamw\'?',
     # one line where pydantic has one for each member of a union
     'data.mean = [1, "a"]': 'data.mean = [1, "a"]: item 2 must be a number',

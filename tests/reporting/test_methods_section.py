@@ -33,6 +33,21 @@ def said(params=None, **tags):
         ({"train.epochs": 9, "train.score_epoch": 4}, "of which the first 1 is warm-up, left after epoch 4"),
         ({"train.patience": 5}, "to end early after 5 epochs without a better val score"),
         ({"train.lr": 0.003, "train.batch_size": 32}, "highest learning rate 0.003, weight decay 0.05, batches of 32"),
+        ({}, "The optimiser was AdamW (highest"),
+        (
+            {"train.optimizer": "sgd", "train.momentum": 0.8},
+            "The optimiser was SGD with Nesterov momentum 0.8 (highest",
+        ),
+        ({"train.optimizer": "sgd", "train.momentum": 0.0}, "The optimiser was SGD without momentum (highest"),
+        (
+            {"model.weights": "w.pt", "train.freeze_epochs": 2},
+            "In the first 2 epochs the last layer alone was trained.",
+        ),
+        ({"train.backbone_lr_scale": 0.1}, "The layers before the last one had 0.1 times the learning rate."),
+        (
+            {"train.layer_decay": 0.7},
+            "From each block to the one before it the learning rate was multiplied by 0.7. The",
+        ),
         ({"train.label_smoothing": 0.1}, "cross-entropy with label smoothing 0.1, no class weights"),
         ({"train.label_smoothing": 0.0}, "cross-entropy with no label smoothing, no class weights"),
         ({"train.class_weights": "auto"}, "classes weighed by the inverse of their number of train images"),
