@@ -54,16 +54,17 @@ class Timm(Library):
     def construct(
         self, config: ModelConfig, num_classes: int, channels: int, image_size: int, download: bool
     ) -> nn.Module:
-        """Constructs a network of timm.
+        """Constructs a network of timm, for images of another size than its published one where it can.
 
         Without its weights their tag still decides what little of the shapes it does.
 
         Raises:
             InputError: the weights could not be downloaded, or the network has no dropout.
         """
-        del image_size  # any, or it is refused when it is tried
         tag = "" if config.weights_are_a_file or config.weights_are_a_package else config.weights
-        options = {"drop_rate": config.dropout} if config.dropout else {}
+        options: dict[str, float] = {"drop_rate": config.dropout} if config.dropout else {}
+        if self._is_of_one_size(config, image_size):
+            options["img_size"] = image_size
         try:
             with asked_where_it_answers() if download else nullcontext():
                 model: nn.Module = _timm().create_model(
@@ -76,7 +77,7 @@ class Timm(Library):
         except TypeError as error:
             raise InputError(f"{config.name} cannot be built with {options}: {error}") from error
         except (OSError, RuntimeError) as error:
-            if not download:
+            if not download or "size mismatch" in str(error):  # timm cannot resize these weights' positions
                 raise
             raise InputError(
                 f"{config.name}: the weights {tag} could not be had: {why_not_had(error)}; set model.weights to a "
@@ -85,6 +86,24 @@ class Timm(Library):
         if not (download and model.pretrained_cfg["num_classes"] == num_classes):  # type: ignore[index]
             _redraw(model, self.heads(model))
         return model
+
+    def _is_of_one_size(self, config: ModelConfig, image_size: int) -> bool:
+        """Whether the network takes no images of this size unless it is built for it, as most transformers.
+
+        timm then resizes the positions in its weights. Other networks are built as ever, so that the parameters of runs
+        of any size keep their shapes.
+        """
+        import torch
+
+        published = _timm().get_pretrained_cfg(self.bare(config))
+        if published is None or not published.fixed_input_size or image_size == published.input_size[-1]:
+            return False
+        with torch.device("meta"), torch.no_grad():
+            try:
+                _timm().create_model(self.bare(config)).eval()(torch.zeros(1, 3, image_size, image_size))
+            except Exception:  # by an assert, by a kernel or by arithmetic
+                return True
+        return False
 
     def usual_side(self, config: ModelConfig) -> int:
         """Side in pixels that timm's weights of the network were trained with; 224 where it has none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imgcls.config.keys import ModelConfig
+from imgcls.config.toml import as_options
 from imgcls.errors import ConfigError, InputError
 from imgcls.models.downloads import downloaded_from
 from imgcls.models.network import AS_RGB, RANDOM_WEIGHTS, RGB, Library, Listed, Normalisation
@@ -26,7 +27,6 @@ class Torchvision(Library):
 
     def resolve(self, config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
         """Fills in the name of the weights of torchvision that `pretrained` stands for today."""
-        del image_size  # seen when the network is built
         name = self.bare(config)
         if name not in (known := _network_names()):
             raise ConfigError(
@@ -43,7 +43,14 @@ class Torchvision(Library):
             )
         if not config.weights or config.weights_are_a_file:
             return config
-        return config.model_copy(update={"weights": _weights_name(name, config.weights)})
+        config = config.model_copy(update={"weights": _weights_name(name, config.weights)})
+        if name.startswith("maxvit_") and image_size != (side := self.usual_side(config)):
+            raise ConfigError(
+                f"data.image_size = {image_size}: the weights of {config.name} take images of {side} x {side} pixels "
+                f"alone; add {as_options({'data.image_size': side})}",
+                RANDOM_WEIGHTS,
+            )
+        return config
 
     def construct(
         self, config: ModelConfig, num_classes: int, channels: int, image_size: int, download: bool
@@ -51,7 +58,10 @@ class Torchvision(Library):
         """Constructs a network of torchvision that gives logits alone."""
         del channels  # always 3
         name = self.bare(config)
-        model = _download(name, config.weights) if download else _from_scratch(name, num_classes, image_size)
+        if download:
+            model = _download(name, config.weights, image_size)
+        else:
+            model = _from_scratch(name, num_classes, image_size)
         if name in _WITH_AUXILIARY_HEADS:
             _simplify(model)
         _fit_head(model, self.heads(model), num_classes)
@@ -144,11 +154,14 @@ def _from_scratch(name: str, num_classes: int, image_size: int) -> nn.Module:
     return model
 
 
-def _download(name: str, weights: str) -> nn.Module:
+def _download(name: str, weights: str, image_size: int) -> nn.Module:
+    """A network with its published weights; the positions of a ViT are resized to those of our images."""
     import torch
     from torchvision import models
 
     try:
+        if name.startswith("vit_"):
+            return _resized_vit(name, weights, image_size)
         model: nn.Module = models.get_model(name, weights=weights)
     except (OSError, RuntimeError) as error:
         url = _weights(name)[weights].url
@@ -157,6 +170,19 @@ def _download(name: str, weights: str) -> nn.Module:
             f"{torch.hub.get_dir()}/checkpoints, or set model.weights to a file or to '' for random weights"
             f"{packages_as_a_way_out()}"
         ) from error
+    return model
+
+
+def _resized_vit(name: str, weights: str, image_size: int) -> nn.Module:
+    from torchvision import models
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    published = _weights(name)[weights]
+    state = published.get_state_dict(check_hash=True)
+    num_classes = len(published.meta["categories"])
+    model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, image_size=image_size)
+    (patch_size, _) = model.get_submodule("conv_proj").kernel_size  # type: ignore[misc]
+    model.load_state_dict(interpolate_embeddings(image_size, patch_size, state))
     return model
 
 

@@ -17,7 +17,7 @@ from imgcls.data.splits import SQUARES_FORMAT, Dataset, load_dataset
 from imgcls.errors import ConfigError
 from imgcls.metrics import BY_NAME, metric_named
 from imgcls.models.head import Head
-from imgcls.models.registry import build_models, network_parts, pretrained_normalisation, resolve_model
+from imgcls.models.registry import build_model, build_models, network_parts, pretrained_normalisation, resolve_model
 from imgcls.models.views import with_views
 from imgcls.project import Project
 from imgcls.record import Tag
@@ -212,6 +212,24 @@ def prepare(experiment: Experiment, project: Project, squares: int = SQUARES_FOR
         }
     )
     return Prepared(resolved, dataset, device, project, warnings)
+
+
+def check_network(experiment: Experiment, project: Project) -> None:
+    """Builds the network once before any image is read, so that what it refuses is said at once.
+
+    Nothing is downloaded. Weights in a file or in a package are copied into it too, where it is known how many channels
+    the images have.
+
+    Raises:
+        InputError: an image size that the network refuses, or weights that are of another network.
+    """
+    data, channels = experiment.data, 1 if experiment.data.channels == 1 else 3
+    model = resolve_model(experiment.model, channels, data.image_size)
+    is_known = data.channels != "auto" or data.source == "folder" or model.weights_are_a_package
+    has_weights = is_known and (model.weights_are_a_file or model.weights_are_a_package)
+    if has_weights or ":" in model.name:
+        file = project.weights(model)
+        build_model(model, 2, channels, data.image_size, seed=0, file=file, with_weights=has_weights)
 
 
 def _check_epoch_of_folds(experiment: Experiment) -> None:

@@ -30,7 +30,7 @@ from imgcls.runs.experiment_page import write_page
 from imgcls.runs.folds import FoldsTraining
 from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.limits import NO_LIMITS, Limits
-from imgcls.runs.prepare import Prepared, prepare
+from imgcls.runs.prepare import Prepared, check_network, prepare
 from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.record_writer import Finished, RecordWriter, kept_fit
 from imgcls.runs.threads import with_threads
@@ -67,6 +67,7 @@ def train(experiment: Experiment, project: Project, *, fresh: bool = False) -> F
         Interrupted: a stop was requested; the same call goes on.
         TrainingError: the run cannot go on.
     """
+    check_network(experiment, project)
     prepared = prepare(experiment, project)
     with GracefulStop():
         with waiting("opening the record"):

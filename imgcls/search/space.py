@@ -16,6 +16,7 @@ from imgcls.errors import ConfigError, InputError
 from imgcls.models.registry import resolve_model
 from imgcls.project import Project
 from imgcls.runs.head_only import check_head_only
+from imgcls.runs.prepare import check_network
 from imgcls.search.halving import Rungs
 
 SPACE = "search.space"
@@ -281,9 +282,12 @@ def check_space(experiment: Experiment, project: Project) -> None:
         network = changed.model, changed.data.image_size
         if network not in checked:
             checked.add(network)
+            is_listed = len(values) == 1 and not isinstance(experiment.search.space[min(values)], Range)
             try:
                 resolve_model(changed.model, channels, changed.data.image_size)
                 project.weights(changed.model)
+                if is_listed:  # a range may have hundreds of values, and building takes time
+                    check_network(changed, project)
             except InputError as error:
                 remedy = error.remedy if isinstance(error, ConfigError) else {}
                 if len(values) == 1 and not remedy.keys() & values.keys():

@@ -26,7 +26,7 @@ from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import same_work
 from imgcls.runs.experiment_page import write_page
 from imgcls.runs.image_record import ImageRecord
-from imgcls.runs.prepare import Prepared, prepare
+from imgcls.runs.prepare import Prepared, check_network, prepare
 from imgcls.runs.train import MADE_BY_THE_MACHINE, MEASURED
 from imgcls.search import space as spaces
 from imgcls.search.budget import Budget, ConfirmationTime, SearchTime, confirmation_in_words
@@ -115,6 +115,7 @@ class Sweep:
         self.experiment = experiment
         self.tracker = tracker
         self.budget = budget
+        check_network(experiment, tracker.project)
         self.prepared = prepare(experiment, tracker.project)
         for values in single_values(experiment):
             changed = experiment.replace(values, origin=SPACE)

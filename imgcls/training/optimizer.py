@@ -30,13 +30,13 @@ def make_optimizer(
         parts: of the model; by default all parameters have the same learning rate.
     """
     groups = parameter_groups(model, config, parts)
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.SGD | torch.optim.AdamW
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, config.lr, config.momentum, nesterov=config.momentum > 0, fused=True)
         _start_momentum(optimizer)
     else:
         optimizer = torch.optim.AdamW(groups, config.lr, fused=True)
-    optimizer.found_inf = lost  # type: ignore[attr-defined]  # torch.amp.GradScaler sets it for the same purpose
+    optimizer.found_inf = lost  # type: ignore[union-attr]  # torch.amp.GradScaler sets it for the same purpose
     return optimizer
 
 

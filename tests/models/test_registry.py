@@ -119,6 +119,12 @@ REFUSALS = [
     ("torchvision:resnet81", {}, 3, ["torchvision:resnet81", "did you mean 'resnet18'", "imgcls models"]),
     ("torchvision:fcn_resnet50", {}, 3, ["torchvision:fcn_resnet50", "no such classification network"]),
     ("torchvision:resnet50", {"weights": "IMAGENET1K_V3"}, 3, ["IMAGENET1K_V1, IMAGENET1K_V2", "did you mean"]),
+    (
+        "torchvision:maxvit_t",
+        {"weights": "pretrained"},
+        3,
+        ["data.image_size = 32", "224 x 224", "data.image_size=224"],
+    ),
     ("torchvision:resnet18", {"weights": "package:efficientnet-lite0"}, 3, ["timm:tf_efficientnet_lite0"]),
     ("resnett", {}, 3, ["model.name = 'resnett'", "did you mean 'resnet'", "random-encoder", "timm:NAME"]),
     ("vit_b_16", {}, 3, ["did you mean 'torchvision:vit_b_16'"]),
@@ -218,6 +224,12 @@ class TestBuilding:
         assert isinstance(logits, Tensor)
         assert logits.shape == (2, 5)
 
+    @pytest.mark.parametrize(("name", "size"), [
+        ("vit_tiny_patch16_224", 64), ("swin_tiny_patch4_window7_224", 64), ("resnet18", 40), ("mixer_s32_224", 64),
+    ])  # fmt: skip
+    def test_timms_networks_take_images_of_other_sizes_than_the_published_one(self, name: str, size: int) -> None:
+        assert build(f"timm:{name}", image_size=size)(torch.zeros(2, 3, size, size)).shape == (2, 2)
+
     def test_timms_networks_take_grey_images_and_dropout(self) -> None:
         model = build("timm:resnet18", num_classes=5, channels=1, dropout=0.5)
         assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 5)
@@ -234,7 +246,7 @@ class TestBuilding:
 
     @pytest.mark.parametrize(
         ("name", "image_size"),
-        [("torchvision:alexnet", 32), pytest.param("timm:vit_tiny_patch16_224", 64)],
+        [("torchvision:alexnet", 32), ("torchvision:vit_b_32", 60), pytest.param("timm:vit_tiny_patch16_224", 8)],
     )
     def test_an_image_size_that_a_network_refuses_is_refused(self, name: str, image_size: int) -> None:
         with pytest.raises(InputError, match=rf"{name} cannot take images of {image_size} x .*data\.image_size"):
@@ -293,6 +305,40 @@ class TestPublishedWeights:
             imagenet = torchvision.models.GoogLeNet_Weights.DEFAULT.transforms()
             expected = theirs.eval()(normalised(imagenet.mean, imagenet.std))
         torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+    def test_positions_in_timms_weights_are_resized_to_our_images(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import timm
+
+        theirs = timm.create_model("vit_tiny_patch16_224").state_dict()
+        monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_args, **_options: dict(theirs))
+        state = build("timm:vit_tiny_patch16_224", weights="pretrained", image_size=64).state_dict()
+        assert {name for name in state if not torch.equal(state[name], theirs[name])} == {
+            "pos_embed", "head.weight", "head.bias",
+        }  # fmt: skip
+        positions = theirs["pos_embed"][:, 1:].reshape(1, 14, 14, 192).permute(0, 3, 1, 2)
+        by_hand = nn.functional.interpolate(positions, (4, 4), mode="bicubic", antialias=True).flatten(2).mT
+        torch.testing.assert_close(state["pos_embed"], torch.cat((theirs["pos_embed"][:, :1], by_hand), dim=1))
+
+    def test_weights_of_timm_that_cannot_be_resized_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import timm
+
+        theirs = timm.create_model("pit_ti_224").state_dict()
+        monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_args, **_options: dict(theirs))
+        with pytest.raises(InputError, match=r"pit_ti_224 cannot take images of 96 x 96 pixels(?s:.)*size mismatch"):
+            build("timm:pit_ti_224", weights="pretrained", image_size=96)
+
+    @pytest.mark.parametrize("size", [64, pytest.param(224, marks=pytest.mark.slow)])
+    def test_positions_in_torchvisions_weights_are_resized_to_our_images(
+        self, monkeypatch: pytest.MonkeyPatch, size: int
+    ) -> None:
+        theirs = torchvision.models.vit_b_32(weights=None).state_dict()
+        monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_args, **_options: dict(theirs))
+        state = build("torchvision:vit_b_32", weights="pretrained", image_size=size).state_dict()
+        positions = {"encoder.pos_embedding"} if size == 64 else set()
+        assert {name for name in state if not torch.equal(state[name], theirs[name])} == {
+            "heads.head.weight", "heads.head.bias", *positions,
+        }  # fmt: skip
+        assert state["encoder.pos_embedding"].shape == (1, 1 + (size // 32) ** 2, 768)
 
     def test_without_weights_nothing_is_downloaded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_args, **_options: 1 / 0)

@@ -8,10 +8,12 @@ import time
 import pytest
 import torch
 
-from imgcls.errors import ConfigError, Interrupted
+from imgcls.errors import ConfigError, InputError, Interrupted
 from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.rerun import rerun
 from imgcls.models.resnet import resnet
+from imgcls.project import Project
+from imgcls.runs.train import train
 from imgcls.search.sweep import Sweep
 from tests.runs.test_resume import assert_same, weights
 from tests.stops import StopAfter
@@ -87,6 +89,27 @@ def test_a_sweep_searches_optimizer_and_freeze(tuned):
 def test_a_search_space_with_impossible_freezes_is_refused_before_it_begins(tuned, space, why):
     with pytest.raises(ConfigError, match=why):
         Sweep(tuned.experiment(WEIGHTS).replace({"search.space": space}), tuned.tracker)
+
+
+NOWHERE = ("data.source=folder", "data.path=nowhere")
+"""Settings of which no image can be read."""
+VIT = ("model.name=timm:vit_tiny_patch16_224", "model.depth=0", "model.width=0")
+
+
+@pytest.mark.parametrize(("settings", "why"), [
+    ((*VIT, "data.image_size=8"), "timm:vit_tiny_patch16_224 cannot take images of 8 x 8 pixels"),
+    ((WEIGHTS, "model.depth=14", "data.channels=1"), "'start.pt': these weights are of another network"),
+    ((WEIGHTS, "data.channels=3"), "conv1.weight is .8, 1, 3, 3., not .8, 3, 3, 3."),
+])  # fmt: skip
+def test_what_a_network_refuses_is_said_before_any_image_is_read(tuned, settings, why):
+    with pytest.raises(InputError, match=why):
+        train(tuned.experiment(*NOWHERE, *settings), Project(tuned.root))
+
+
+def test_a_sweep_refuses_what_one_of_its_networks_refuses(tuned):
+    experiment = tuned.experiment(*NOWHERE, *VIT, "data.image_size=16")
+    with pytest.raises(InputError, match="cannot take images of 8 x 8 pixels"):
+        Sweep(experiment.replace({"search.space": {"data.image_size": [16, 8]}}), tuned.tracker)
 
 
 @pytest.mark.slow
