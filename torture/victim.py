@@ -69,7 +69,7 @@ def in_folds(experiment: str, num_folds: int) -> str:
 
 
 def with_settings(experiment: str, settings: Sequence[str]) -> str:
-    """An experiment with further keys that its file does not name yet, such as `train.loss="focal"`: values are TOML."""
+    """An experiment with further keys, which its file does not name yet. Values are in TOML: `train.loss="focal"`."""
     for setting in settings:
         key, _, value = setting.partition("=")
         table, _, name = key.partition(".")
