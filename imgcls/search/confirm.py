@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
+from imgcls.config.keys import Experiment
 from imgcls.errors import InputError
 from imgcls.evaluation.confirmation import (
     Confirmation,
@@ -30,7 +31,7 @@ from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.record_writer import Finished
 from imgcls.runs.train import train_run
-from imgcls.runs.used_params import SHARE_OF_THE_MACHINE, described_work
+from imgcls.runs.used_params import SHARE_OF_THE_MACHINE, described_work, used_params
 from imgcls.search.budget import ConfirmationTime
 from imgcls.search.engines import trained
 from imgcls.search.study import only_one
@@ -169,11 +170,16 @@ class FreshRun(Job):
         return self.trial.best_epoch * self.experiment.data.num_models
 
     def recorded(self, tracker: Tracker) -> RunRecord | None:
-        """The run of an earlier sitting that did this job."""
-        params = self.experiment.params()
-        of_train = [key for key in params if key.startswith("train.") and key not in SHARE_OF_THE_MACHINE]
-        wanted = {key: params[key] for key in of_train}
-        return next((run for run in fresh_runs_of(self.trial, tracker) if wanted.items() <= run.params.items()), None)
+        """The run of an earlier sitting, or of an earlier version, that did this job.
+
+        A key that the record lacks has its default: it came later.
+        """
+        default, params = Experiment(name=self.experiment.name).params(), used_params(self.experiment.params())
+        keys = [key for key in params if key.startswith("train.") and key not in SHARE_OF_THE_MACHINE]
+        for run in fresh_runs_of(self.trial, tracker):
+            if all(run.params.get(key, default.get(key)) == params[key] for key in keys):
+                return run
+        return None
 
     def prepare(self, tracker: Tracker) -> Prepared:
         """With the squares that the trial had."""

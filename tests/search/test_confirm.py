@@ -1,7 +1,9 @@
 """The winner's luck: fresh seeds, an epoch fixed beforehand, a winner by mean and not by the luckiest run."""
 
 import logging
+import sqlite3
 import statistics
+from contextlib import closing
 
 import pytest
 
@@ -95,6 +97,12 @@ def test_a_stopped_confirmation_goes_on_where_it_was(project, found, caplog):
         again = confirm(project, found.run_id, top=1, seeds=2)
     assert "all of this confirmation is on record (2 runs): nothing is trained" in caplog.messages
     assert again == result
+    with closing(sqlite3.connect(project.root / "mlflow.db")) as database, database:  # as of a version without the key
+        assert database.execute("DELETE FROM params WHERE key = 'train.loss'").rowcount > 2
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        assert confirm(project, found.run_id, top=1, seeds=2).winner.run_ids == again.winner.run_ids
+    assert "all of this confirmation is on record (2 runs): nothing is trained" in caplog.messages
     assert len([r for r in fresh_runs(project) if r.outcome == "completed"]) == 2
 
 
