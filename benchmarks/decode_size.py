@@ -20,7 +20,7 @@ from imgcls.data import splits
 from imgcls.project import Project, find_experiment
 from imgcls.runs.prepare import cached_dataset, prepare
 from imgcls.statistics.intervals import mean_interval
-from imgcls.training.loop import TrainState, fit
+from imgcls.training.loop import fit
 
 
 def main() -> None:
@@ -59,8 +59,7 @@ def _best_accuracy(experiment: Experiment, project: Project, side: int) -> float
     finally:
         splits.decode_side = rule
     assert prepared.dataset.train.stored.shape[-1] == side
-    task = prepared.task()
-    state = TrainState.start(prepared.model(), task.config, task.device)
+    task, state = prepared.begin()
     return max(result.val_accuracy for result in fit(task, state))
 
 

@@ -73,8 +73,7 @@ def train_and_look(work: Work) -> Seen:
 
     os.environ["IMGCLS_CACHE"] = str(work.root / "cache")
     prepared = prepare(work.experiment, Project(work.root))
-    task = prepared.task()
-    state = TrainState.start(prepared.model(), task.config, task.device)
+    task, state = prepared.begin()
     before, most = private_bytes(), 0
 
     def look(state: TrainState) -> None:

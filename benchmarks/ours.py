@@ -21,7 +21,7 @@ from imgcls.reporting.run_progress import RunProgress
 from imgcls.runs.prepare import cached_dataset, prepare
 from imgcls.runs.threads import with_threads
 from imgcls.training.epoch import EpochResult
-from imgcls.training.loop import TrainState, fit
+from imgcls.training.loop import fit
 
 
 class Ours:
@@ -40,8 +40,7 @@ class Ours:
         shutil.rmtree(cache_folder(), ignore_errors=True)
         begun = time.perf_counter()
         prepared = with_threads(prepare(self._work.experiment, Project(self._work.root)))
-        task = prepared.task()
-        state = TrainState.start(prepared.model(), task.config, task.device)
+        task, state = prepared.begin()
         progress = RunProgress(self._work.name, task.config.last_epoch, task.train.steps_per_epoch, task.metric)
         self._num_train = task.train.num_images
         self._epochs = fit(task, state, on_step=progress.on_step)

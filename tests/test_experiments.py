@@ -46,9 +46,8 @@ def test_it_loads_and_runs_its_first_batch(path, my_folder):
         small = {"data.image_size": 32, "augment.vertical_flip": False, "augment.quarter_turns": False}
         experiment = experiment.replace(small)
     prepared = prepare(experiment, Project(ROOT))
-    trained = prepared.to_train(with_weights=True)
-    state = prepared.start(trained)
-    assert list(fit(prepared.task(trained), state, should_stop=lambda: True)) == []
+    task, state = prepared.begin()
+    assert list(fit(task, state, should_stop=lambda: True)) == []
     assert (state.epoch, state.step) == (0, 1)
     assert np.isfinite(state.loss_sum)
     assert all(torch.isfinite(p).all() for p in state.model.parameters())

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.replay.tables import FOLDER, PROJECT, TABLES, begin, epochs_of, write_table
+from benchmarks.replay.tables import FOLDER, PROJECT, TABLES, epochs_of, write_table
 from imgcls.data.folds import deal_folds
 from imgcls.data.image_set import DecodedImages
 from imgcls.data.loader import Loader
@@ -83,7 +83,7 @@ class Fold(NamedTuple):
 def train_fold(of: Folder, number: int) -> Fold:
     """Trains the model of a fold."""
     prepared = of.prepared.of_fold(number)
-    task, state = begin(prepared)
+    task, state = prepared.begin()
     loader = Loader(of.held_back, prepared.experiment.train.eval_batch_size, prepared.device.torch_device)
     val, seconds, best = list[float](), list[float](), state.model.state_dict()
     for epoch in epochs_of(task, state):

@@ -28,7 +28,7 @@ import optuna
 from scipy import stats
 
 from benchmarks.replay.methods import DEFAULT, OPTUNA
-from benchmarks.replay.tables import PROJECT, TABLES, begin, epochs_of
+from benchmarks.replay.tables import PROJECT, TABLES, epochs_of
 from imgcls.runs.prepare import prepare
 from imgcls.search.space import distributions, known
 from imgcls.search.sweep import Sweep
@@ -142,7 +142,7 @@ def _by_optuna(task: Task, own: Values) -> tuple[Values, float, int]:
 
 
 def _accuracies(values: Values, seed: int) -> Any:
-    for epoch in epochs_of(*begin(prepare(TABLE.experiment(values, seed), PROJECT))):
+    for epoch in epochs_of(*prepare(TABLE.experiment(values, seed), PROJECT).begin()):
         yield epoch["accuracy"]
 
 

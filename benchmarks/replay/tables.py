@@ -170,7 +170,7 @@ def record(table: Table, most_seconds: float) -> None:
         if time.monotonic() - begun > most_seconds:
             break
         values = table.configurations[number]
-        epochs = list(epochs_of(*begin(_prepared(table, values, seed))))
+        epochs = list(epochs_of(*_prepared(table, values, seed).begin()))
         recorded["runs"].append({
             "configuration": number, "values": values, "seed": seed,
             **{name: [epoch[name] for epoch in epochs] for name in ("accuracy", "loss", "seconds")},
@@ -184,12 +184,6 @@ def record(table: Table, most_seconds: float) -> None:
             f"about {each * (len(missing) - count) / 60:.0f} min",
             flush=True,
         )
-
-
-def begin(prepared: Prepared) -> tuple[Task, TrainState]:
-    """A training before its first step."""
-    task = prepared.task()
-    return task, TrainState.start(prepared.model(), task.config, task.device)
 
 
 def epochs_of(task: Task, state: TrainState) -> Iterator[dict[str, float]]:

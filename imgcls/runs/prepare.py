@@ -77,11 +77,11 @@ class Prepared:
             return network
         return head_of(network, self.experiment, self.dataset.channels)
 
-    def start(self, trained: nn.Module) -> TrainState:
-        """The state before the first step of training a `trained_part`."""
-        config = self.experiment
+    def begin(self, *, with_weights: bool = True) -> tuple[Task, TrainState]:
+        """The task of training one of its networks, and the state before its first step; see `to_train`."""
+        trained, config = self.to_train(with_weights=with_weights), self.experiment
         parts = None if isinstance(trained, Head) else network_parts(config.model, trained)
-        return TrainState.start(trained, config.train, self.device, parts)
+        return self.task(trained), TrainState.start(trained, config.train, self.device, parts)
 
     def task(self, trained: nn.Module) -> Task:
         """What the loop needs besides its state, to train a `trained_part`."""

@@ -89,13 +89,12 @@ def measured_speeds(prepared: Prepared, numbers: Iterable[int]) -> Speeds:
     """Times steps of a run's own task with each of these numbers of threads; torch's random state stays as it was."""
     prepared = prepared.of_fold(1) if prepared.has_folds else prepared  # each fold is trained as it is
     config, before = prepared.experiment.train, own_memory()
-    trained = prepared.to_train(with_weights=False)
-    quick, batch = prepared.task(trained), config.batch_size
+    quick, state = prepared.begin(with_weights=False)
+    batch = config.batch_size
     if not config.head_only and (fits := quick_batch(batch, prepared.experiment.data.image_size)) < batch:
         batch = fits
         quick = replace(quick, train=Loader(prepared.dataset.train, batch, prepared.device.torch_device))
     with waiting("timing a few steps"), torch.random.fork_rng(devices=[]):
-        state = prepared.start(trained)
         try:
             steps = timed_steps(quick, state, list(numbers), most_steps=MOST_STEPS, most_seconds=MOST_SECONDS)
         except TrainingError:  # the run will say so itself

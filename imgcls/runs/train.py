@@ -314,9 +314,8 @@ class _Training:
         return self._train(state)
 
     def _start(self, *, with_weights: bool) -> TrainState:
-        model = self._prepared.to_train(with_weights=with_weights)
-        self._task = self._prepared.task(model)
-        return self._prepared.start(model)
+        self._task, state = self._prepared.begin(with_weights=with_weights)
+        return state
 
     def _train(self, state: TrainState) -> Finished:
         if outcome := self._loop(state):

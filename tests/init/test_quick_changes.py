@@ -55,9 +55,7 @@ def why_not(project, verb, name, overrides):
         if verb == "sweep":
             Sweep(experiment, project.tracker)
         else:
-            prepared = prepare(experiment, Project(project.root))
-            prepared.model()
-            prepared.task()
+            prepare(experiment, Project(project.root)).begin()
     except InputError as error:
         return str(error)
     return ""

@@ -115,7 +115,7 @@ def test_the_shares_of_the_classes_are_those_of_the_folds_own_train(project):
     for number in (1, 2, 3):
         of_fold = prepared.of_fold(number)
         nums = np.bincount(prepared.dataset.train.labels[prepared.dataset.folds != number])
-        shift = of_fold.task().loss.shift
+        shift = of_fold.task_on_images().loss.shift
         assert torch.allclose(shift, 0.5 * torch.tensor(nums / nums.sum()).log().float(), rtol=1e-6)
 
 
