@@ -139,6 +139,6 @@ def test_a_warm_up_in_a_file_of_an_earlier_version_is_named(made):
 
 
 def test_a_network_that_refuses_the_size_of_the_images_has_a_usual_one(made):
-    change = ["model.name=timm:vit_tiny_patch16_224", "model.weights="]
+    change = ["model.name=timm:vit_tiny_patch16_224", "model.weights=", "data.image_size=8"]
     (usual,) = shown_options(why_not(made, "train", "pretrained", change))
     assert usual == "data.image_size=224"
