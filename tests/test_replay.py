@@ -1,16 +1,19 @@
 """Searches replayed on recorded trainings: the tables, the world that they make, the regret, and the ratio."""
 
+import json
+
 import numpy as np
 import pytest
 from optuna.pruners import NopPruner
 from scipy.stats import qmc
 
+from benchmarks.replay.command import RESULTS
 from benchmarks.replay.curves import Curves, ratio
 from benchmarks.replay.folds import in_folds, replayed
-from benchmarks.replay.methods import Imgcls, PlainOptuna
+from benchmarks.replay.methods import METHODS, Imgcls, PlainOptuna
 from benchmarks.replay.page import markdown
 from benchmarks.replay.search import Found, Replay, one_by_one, paused
-from benchmarks.replay.tables import TABLES
+from benchmarks.replay.tables import PROJECT, TABLES
 from benchmarks.replay.world import World
 from imgcls.search.halving import Rungs
 
@@ -129,6 +132,13 @@ def test_the_ratio_of_seconds_to_the_reference_regret():
     assert ratio(ours, optuna).value == ratio(ours, optuna).low == 0.25
     never = Curves.of([[Found(1.0, 1, 0.5)]] * 3, seconds, [0.9] * 3)
     assert ratio(never, optuna).value == float("inf")
+
+
+def test_the_page_has_the_table_of_the_results():
+    found = json.loads(RESULTS.read_text(encoding="utf-8"))["tables"]
+    page = (PROJECT.root / "docs" / "searching.md").read_text(encoding="utf-8")
+    assert f"<!-- replay -->\n{markdown(found)}\n<!-- /replay -->" in page
+    assert list(found) == list(TABLES) and all(list(of) == list(METHODS) for of in found.values())
 
 
 def test_the_table_of_the_page():

@@ -29,6 +29,10 @@ from imgcls.search.space import Space, Values, distributions, draw, known, share
 NUM_SPACE_FILLING = 5
 """Number of the first trials, trial 0 included, whose values fill the search space evenly; later ones learn."""
 
+MOST_WITHOUT_LEARNING = 50
+"""Most trials for which `auto` takes points that fill the space, where trials pause: in so many, samplers that learn
+found nothing better in the replay of recorded trainings (docs/searching.md)."""
+
 MOST_FOR_GP = 100
 """Most trials for which `auto` takes the Gaussian process; each of its draws takes longer than the one before."""
 
@@ -58,8 +62,9 @@ def resolved_sampler(search: SearchConfig) -> str:
         )
     if search.sampler != "auto":
         return search.sampler
-    has_few = search.pruner != "halving" and search.trials <= MOST_FOR_GP
-    return "gp" if has_range and has_few else "tpe"
+    if search.pruner == "halving":
+        return "qmc" if search.trials <= MOST_WITHOUT_LEARNING else "tpe"
+    return "gp" if has_range and search.trials <= MOST_FOR_GP else "tpe"
 
 
 def make_sampler(experiment: Experiment, number: int, sampler: str = "", *, first_rung: int = 0) -> BaseSampler:

@@ -43,7 +43,7 @@ from imgcls.search.study import StudyPlace, SweepStudy, only_one
 from imgcls.search.sweep_report import write_report
 from imgcls.search.warm_start import WarmStart, find_warm_start
 from imgcls.search.winner import draw_winner, log_winner
-from imgcls.search.workers import SEVERAL_WORKERS, Share, new_share, recorded_share
+from imgcls.search.workers import Share, new_share, order_matters, recorded_share
 from imgcls.signals import GracefulStop
 from imgcls.text import counted
 from imgcls.tracking.run import Run
@@ -198,7 +198,9 @@ class Sweep:
         sampler = self.tracker.get(run_id).params.get(SAMPLER, self._sampler)
         if self.experiment.search.sampler == "auto":
             log.info('search.sampler = "auto": %s, for the whole study', sampler)
-        dataset = self.prepared.dataset
+        search, dataset = self._shared.search, self.prepared.dataset
+        if search.workers != "auto" and search.workers > 1:
+            log.info("%d workers side by side: %s", search.workers, order_matters(sampler, search.pruner))
         # A trial in folds that ended early was scored on the images of some folds alone.
         has_intervals = bool(dataset.val.groups) or bool(dataset.num_folds)
         return SweepStudy(place, self._shared, has_groups=has_intervals, sampler=sampler)
@@ -209,8 +211,6 @@ class Sweep:
         """Gives workers and threads their numbers for all trials to come."""
         self._shared = self.experiment.replace({"search.workers": share.workers, "train.threads": share.threads})
         self.prepared = self.prepared.with_threads(share.threads)
-        if share.workers > 1:
-            log.info("%s side by side: %s", share, SEVERAL_WORKERS)
 
     def _rungs(self) -> Rungs:
         """The epochs or folds at which its trials pause; a whole training alone where they do not."""

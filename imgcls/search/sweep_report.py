@@ -28,7 +28,7 @@ from imgcls.search import space as spaces
 from imgcls.search.leaderboard import leaderboard_intervals, with_intervals
 from imgcls.search.search_page import importance_words
 from imgcls.search.warm_start import WarmStart
-from imgcls.search.workers import SEVERAL_WORKERS
+from imgcls.search.workers import order_matters
 from imgcls.statistics.intervals import NO_INTERVAL, Interval
 from imgcls.text import counted
 from imgcls.tracking.run import Run
@@ -95,7 +95,10 @@ def sweep_report(of: SweepFacts) -> Report:
 
 
 def _by_several_workers(sweep: RunRecord) -> list[str]:
-    return [f"It was trained by {sweep.num_workers} workers: {SEVERAL_WORKERS}."] if sweep.num_workers > 1 else []
+    if sweep.num_workers == 1:
+        return []
+    matters = order_matters(sweep.params.get("search.sampler", "tpe"), sweep.params.get("search.pruner", "median"))
+    return [f"It was trained by {sweep.num_workers} workers: {matters}."]
 
 
 def _searched(of: SweepFacts) -> list[str]:

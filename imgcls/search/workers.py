@@ -17,6 +17,7 @@ from imgcls.runs.prepare import Prepared
 from imgcls.runs.threads import Speeds, measured_speeds, numbers_of_threads
 from imgcls.search.budget import START_SECONDS
 from imgcls.search.halving import Rungs
+from imgcls.search.samplers import LEARNING
 from imgcls.text import counted
 from imgcls.training.device import most_threads
 
@@ -29,11 +30,16 @@ MEMORY_SHARE = 0.8
 """Share of the free memory that the workers of a sweep may take together."""
 
 
-SEVERAL_WORKERS = (
-    "which trial ends first decides what is tried next and what is pruned, so the search cannot be repeated exactly; "
-    "each of its trials can (imgcls rerun)"
-)
-"""What holds where several workers train a sweep."""
+def order_matters(sampler: str, pruner: str) -> str:
+    """What depends on the order in which trials end that several workers train, and what that means, in words."""
+    of_sampler = ["what is tried next"] if sampler in LEARNING else []
+    of_pruner = ["what is pruned"] if pruner != "none" else []
+    if not (decided := " and ".join(of_sampler + of_pruner)):
+        return "the order in which trials end changes none of them"
+    return (
+        f"which trial ends first decides {decided}, so the search cannot be repeated exactly; each of its trials can "
+        "(imgcls rerun)"
+    )
 
 
 @dataclass(frozen=True)

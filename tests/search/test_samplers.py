@@ -255,7 +255,7 @@ def test_cma_es_comes_near_the_best():
     ("space", "trials", "pruner", "resolved"),
     [
         (SPACE, 6, "none", "gp"), (SPACE, 100, "median", "gp"), (SPACE, 101, "none", "tpe"),
-        (SPACE, 6, "halving", "tpe"),
+        (SPACE, 6, "halving", "qmc"), (SPACE, 50, "halving", "qmc"), (SPACE, 51, "halving", "tpe"),
         ({"model.depth": [10, 18]}, 6, "none", "tpe"),
     ],
 )  # fmt: skip

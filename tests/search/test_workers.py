@@ -9,7 +9,7 @@ from imgcls.search.confirm import confirm_sweep
 from imgcls.search.engines import LocalProcesses
 from imgcls.search.halving import Rungs
 from imgcls.search.sweep import Sweep
-from imgcls.search.workers import Share, Wanted, choose
+from imgcls.search.workers import Share, Wanted, choose, order_matters
 from imgcls.training import device
 from tests.given_speeds import give_speeds
 
@@ -30,6 +30,23 @@ def two_threads(monkeypatch):
         monkeypatch.setattr(module, "most_threads", lambda: 2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "pruner", "words"),
+    [
+        (
+            "tpe",
+            "halving",
+            "which trial ends first decides what is tried next and what is pruned, so the search cannot",
+        ),
+        ("gp", "none", "which trial ends first decides what is tried next, so the"),
+        ("qmc", "halving", "which trial ends first decides what is pruned, so the"),
+        ("random", "none", "the order in which trials end changes none of them"),
+    ],
+)
+def test_what_the_order_of_several_workers_decides(sampler, pruner, words):
+    assert order_matters(sampler, pruner).startswith(words)
 
 
 @pytest.mark.parametrize(
