@@ -285,10 +285,10 @@ class Experiment(Section):
         return {key: value if isinstance(value, str) else as_toml(value) for key, value in self._values().items()}
 
     def config_hash(self, *, without: Sequence[str] = ()) -> str:
-        """Sixteen hex digits of SHA-256 over the values, less ONLY_REPORTED, the keys in `without` and unset ADDED."""
-        default = Experiment(name=self.name)._values()
-        left_out = {*without, *ONLY_REPORTED, *(key for key in ADDED if self._values()[key] == default[key])}
-        values = {key: value for key, value in self._values().items() if key not in left_out}
+        """Sixteen hex digits of SHA-256 over the values, less ONLY_REPORTED, `without`, and ADDED at their defaults."""
+        values, default = self._values(), Experiment(name=self.name)._values()
+        left_out = {*without, *ONLY_REPORTED, *(key for key in ADDED if values[key] == default[key])}
+        values = {key: value for key, value in values.items() if key not in left_out}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def _values(self) -> dict[str, Any]:
