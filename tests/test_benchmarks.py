@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.special import expit
 from scipy.stats import norm
 from sklearn import metrics
 
-from benchmarks import calibration, command, long_tail, luck_of_means
+from benchmarks import averages, calibration, command, long_tail, luck_of_means
 from benchmarks.arena import available, in_fresh_process, players
 from benchmarks.contestant import ALL, BARE, MOVED_LIMIT, PEERS
 from benchmarks.coverage import of_two_classes, simulate
@@ -262,6 +263,25 @@ def test_the_tables_of_calibration_are_those_that_were_measured():
     page, measured = (ROOT / "docs" / "calibration.md").read_text(), json.loads(calibration.RESULTS.read_text())
     assert calibration.table(measured["halves"]) in page and calibration.table(measured["test"]) in page
     assert {one["seeds"] for one in measured["halves"]} == {len(calibration.SEEDS)}
+
+
+def test_the_table_of_averages_is_the_one_that_was_measured():
+    page, measured = (ROOT / "docs" / "averages.md").read_text(), json.loads(averages.RESULTS.read_text())
+    assert averages.table(measured["averages"]) in page
+    found = {(one["data"], one["average"]) for one in measured["averages"]}
+    assert found == {(name, average.words) for name in averages.EXPERIMENTS for average in averages.AVERAGES}
+
+
+def test_the_changes_of_an_average_are_paired_by_seed():
+    plain, other = averages.AVERAGES[:2]
+    of_seeds = [
+        {plain.words: {"accuracy": 0.5, "loss": 1.0}, other.words: {"accuracy": 0.6, "loss": 0.9}},
+        {plain.words: {"accuracy": 0.7, "loss": 0.5}, other.words: {"accuracy": 0.9, "loss": 0.5}},
+    ]
+    summary = averages._summary("digits", other, of_seeds)
+    differences = stats.ttest_1samp([0.1, 0.2], 0).confidence_interval(0.95)
+    assert summary["accuracy"] == pytest.approx(0.75) and summary["loss"] == pytest.approx(0.7)
+    assert summary["accuracy_change"] == pytest.approx([0.15, differences.low, differences.high])
 
 
 def test_the_rules_that_are_compared_find_the_temperature_of_the_rule_in_use():

@@ -11,6 +11,7 @@ from imgcls.inference.proof import ProofError
 from imgcls.inference.run_model import load_run_model
 from imgcls.models.views import MeanOverViews
 from imgcls.runs.val_predictions import recorded_predictions
+from tests.runs.test_folds import FOLDS
 
 VIEWS = ("data.test_views=orientations",)
 
@@ -58,3 +59,16 @@ def test_a_model_that_shows_other_views_than_the_run_does_not_leave(project, vie
     with pytest.raises(ProofError):
         export_run(model, project.tracker, tmp_path / "views.pt2")
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.slow
+def test_the_graph_of_a_run_in_folds_gives_the_mean_over_models_and_views(project):
+    settings = (*FOLDS, "data.test_views=flips")
+    model = load_run_model(project.trained(*settings), project.tracker)
+    squares = project.prepare(*settings).dataset.val.pixels[:20]
+    graph = inference_graph(model)
+    assert all(member.at_once for member in graph.network.members)
+    with torch.inference_mode():
+        probs = graph(torch.from_numpy(np.array(squares)).permute(0, 2, 3, 1)).numpy()
+    each = [member.probs(squares, raw=True) for member in model.members()]
+    np.testing.assert_allclose(probs, np.mean(each, axis=0), atol=1e-5)
