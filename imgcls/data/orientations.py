@@ -34,11 +34,15 @@ def orientations(config: AugmentConfig) -> Tensor:
 
 
 def orientations_to_store(config: AugmentConfig, test_views: TestViews) -> tuple[Tensor, int]:
-    """The orientations that training or answering needs, those of `data.test_views` first, and how many these are."""
-    seen = AugmentConfig(horizontal_flip=test_views != "one", quarter_turns=test_views == "orientations")
-    of_test = orientations(seen)
-    others = [one for one in orientations(config) if not (one == of_test).all(dim=(1, 2)).any()]
-    return torch.stack([*of_test, *others]), len(of_test)
+    """The orientations that training or answering needs, and how many of them, the first ones, answering needs.
+
+    They are in one order whichever of them are needed, so that two experiments that need the same share them.
+    """
+    every = orientations(AugmentConfig(horizontal_flip=True, vertical_flip=True, quarter_turns=True))
+    of_test = AugmentConfig(horizontal_flip=test_views != "one", quarter_turns=test_views == "orientations")
+    needed = torch.cat((orientations(config), orientations(of_test)))
+    stored = torch.stack([one for one in every if (one == needed).all(dim=(1, 2)).any()])
+    return stored, len(orientations(of_test))
 
 
 def oriented(images: Tensor, orientation: Tensor) -> Tensor:

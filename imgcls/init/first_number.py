@@ -15,7 +15,7 @@ from imgcls.training.measured_pace import Pace
 WANTED_SECONDS = 60.0
 """Seconds that computing the features may take; beyond them fewer views of each image are proposed."""
 
-OF_A_HEAD = {"train.head_only": True, "train.epochs": 30, "train.lr": 1e-3}
+OF_A_HEAD = {"train.head_only": True, "train.epochs": 30, "train.lr": 1e-2}
 """Values with which a head is trained first; docs/head-only.md shows what they give."""
 
 TURNED_OFF = ("augment.quarter_turns", "augment.vertical_flip", "augment.horizontal_flip")

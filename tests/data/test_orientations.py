@@ -5,7 +5,8 @@ import torch
 
 from imgcls.config.keys import AugmentConfig
 from imgcls.data.augment import Augment, Normalise
-from imgcls.data.orientations import StoredOrientations, orientations, oriented
+from imgcls.data.orientations import StoredOrientations, orientations, orientations_to_store, oriented
+from imgcls.models.views import VIEWS
 from imgcls.rng import generator
 
 SIDE = 6
@@ -50,3 +51,22 @@ def test_eight_orientations_are_torchs_turns_and_flips():
     wanted = {view.contiguous().numpy().tobytes() for one in turned for view in (one, one.flip(-1))}
     assert found == wanted
     assert len(found) == 8
+
+
+@pytest.mark.parametrize("test_views", VIEWS)
+@pytest.mark.parametrize("on", ["", "h", "v", "q", "hvq"])
+def test_the_first_stored_orientations_are_those_of_the_test_views(on, test_views):
+    config = AugmentConfig(**{key: key[0] in on for key in KEYS})
+    stored, num = orientations_to_store(config, test_views)
+    images = noise(1)
+
+    def names(views):
+        return [view.contiguous().numpy().tobytes() for view in views]
+
+    seen = names(oriented(images, one) for one in stored)
+    wanted = names(view.of(images) for view in VIEWS[test_views])
+    assert seen[0] == wanted[0] and set(seen[:num]) == set(wanted)
+    trained_on = names(oriented(images, one) for one in orientations(config))
+    assert set(seen) == set(wanted) | set(trained_on) and len(seen) == len(set(seen))
+    if test_views == "orientations":
+        assert torch.equal(stored, orientations_to_store(AugmentConfig(), test_views)[0])
