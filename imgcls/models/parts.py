@@ -20,7 +20,7 @@ class NetworkParts:
     """The parts of a network, as names in it; parameters that are never trained belong to none.
 
     Attributes:
-        heads: names of the last layers. All networks have one, but distilled transformers of timm have two.
+        heads: names of the last layers. Most networks have one; some of timm have several, such as distilled ones.
         distances: for each parameter of the backbone, how many blocks it is away from the head. It is 0 for what lies
             between the last block and the head, such as a last norm, and largest for the stem.
     """

@@ -156,7 +156,12 @@ def test_own_values_on_a_step_are_taken_as_they_are_written(project, own, step):
 
 @pytest.mark.parametrize(
     ("space", "longest"),
-    [({}, 1), ({"train.warmup_epochs": {"low": 0, "high": 2}}, 2), ({"train.warmup_epochs": [0, 2, 1]}, 2)],
+    [
+        ({}, 1),
+        ({"train.warmup_epochs": {"low": 0, "high": 2}}, 2),
+        ({"train.warmup_epochs": [0, 2, 1]}, 2),
+        ({"train.freeze_epochs": [0, 2]}, 2),
+    ],
 )
 def test_the_longest_warmup_that_any_trial_can_have(project, space, longest):
     experiment = project.experiment()
