@@ -1,5 +1,8 @@
 """Runs that answer by the mean over views, or keep the mean of their last epochs: recorded, judged, gone on with."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -109,6 +112,21 @@ def test_a_run_stopped_at_any_question_goes_on_to_the_same_bits(project, questio
     (stopped,) = project.runs(outcome="interrupted")
     assert project.train(*settings).run_id == stopped.run_id
     assert_same(project, stopped.run_id, whole)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_leaves_a_run_that_goes_on_to_the_same_bits(project):
+    settings = (*BOTH, "train.epochs=12")
+    whole = project.trained(*settings).run_id
+    options = [word for setting in settings for word in ("--set", setting)]
+    command = [sys.executable, "-m", "imgcls", "train", "tiny", "--fresh", *options]
+    with subprocess.Popen(command, cwd=project.root, stderr=subprocess.PIPE, text=True) as process:
+        next(line for line in process.stderr if "epoch   4/" in line)
+        process.kill()
+    (killed,) = [record for record in project.runs(kind="train") if record.run_id != whole]
+    assert killed.status == "RUNNING"
+    assert project.train(*settings).run_id == killed.run_id
+    assert_same(project, killed.run_id, whole)
 
 
 @pytest.mark.slow
