@@ -22,6 +22,8 @@ from imgcls.config.keys import AugmentConfig
 from imgcls.config.toml import as_toml
 from imgcls.data.cache_folder import entries
 from imgcls.errors import ConfigError, Interrupted
+from imgcls.evaluation.compare import compare
+from imgcls.evaluation.comparison_report import comparison_markdown
 from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.rerun import rerun
 from imgcls.models.head import whole_network
@@ -149,7 +151,9 @@ def test_the_checkpoint_is_the_whole_network_and_predicts_what_the_features_did(
     np.testing.assert_allclose(table[columns].to_numpy(), probs, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [(), ("data.folds=3",)], ids=["one", "folds"])
+@pytest.mark.parametrize(
+    "settings", [(), pytest.param(("data.folds=3",), marks=pytest.mark.slow)], ids=["one", "folds"]
+)
 def test_a_run_is_repeated_to_the_bit_and_judged_through_its_whole_network(project, head, settings):
     run = project.train(*head, *settings)
     assert rerun(run.run_id, project.tracker).word == "bitwise"
@@ -190,7 +194,7 @@ def test_a_stop_while_features_are_computed_is_a_stop_of_the_run(project, head, 
     assert points(project, stopped.run_id) == points(project, whole)
 
 
-@pytest.mark.parametrize("questions", [0, 6, 7, 13])
+@pytest.mark.parametrize("questions", [7, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 6, 13))])
 def test_a_run_stopped_at_any_question_goes_on_to_the_same_bits(project, head, questions):
     settings = (*head, *EVERYTHING, "train.eval_batch_size=100")
     whole = project.train(*settings).run_id
@@ -259,6 +263,13 @@ def test_a_sweep_of_heads_computes_features_once(project, head):
 def test_a_sweep_is_refused_whose_trials_would_be(project, head, settings):
     with pytest.raises(ConfigError, match=r"augment\.(rotation|cutout)"):
         Sweep(project.experiment(*head, *SPACE, *settings), project.tracker)
+
+
+def test_compare_tells_a_head_from_the_whole_network(project, head):
+    whole = project.train(head[1], "train.epochs=2")
+    alone = project.train(*head)
+    found = compare([alone.run_id, whole.run_id], project.tracker)
+    assert "| train.head_only | true | false |" in comparison_markdown(found)
 
 
 def test_the_figures_of_a_head_show_the_images(project, head):
