@@ -272,6 +272,7 @@ def test_compare_tells_a_head_from_the_whole_network(project, head):
     assert "| train.head_only | true | false |" in comparison_markdown(found)
 
 
+@pytest.mark.slow
 def test_the_figures_of_a_head_show_the_images(project, head):
     run_id = project.train(*head, *ALL_VIEWS, "augment.mixup=0.3", "report.figures=all").run_id
     record = project.tracker.get(run_id)
