@@ -45,12 +45,21 @@ J = TypeVar("J", bound=Job)
 
 @dataclass(frozen=True)
 class Outcome(Generic[J]):
-    """An engine's answer for one job: a result, an error, or an interruption (a signal, a killed worker)."""
+    """An engine's answer for one job: a result, an error, or an interruption.
+
+    Attributes:
+        job: that was run.
+        finished: its result.
+        error: why there is no result.
+        interrupted: whether the job was not to blame: a signal, a killed worker, or a time that was over.
+        leaves: whether the worker exits after this answer, because it was asked to stop.
+    """
 
     job: J
     finished: Finished | None = None
     error: str = ""
     interrupted: bool = False
+    leaves: bool = False
 
 
 class ThisProcess(Generic[J]):
@@ -129,7 +138,7 @@ class LocalProcesses(Generic[J]):
             if worker.pipe.poll():
                 outcome: Outcome[J] = replace(worker.pipe.recv(), job=job)  # the one that was submitted
                 worker.job = None
-                if outcome.interrupted:  # it was asked to stop, by us or by somebody else, and leaves
+                if outcome.leaves:
                     self._replace(worker)
                 return outcome
         except (EOFError, OSError):  # the worker died; what follows finds out how
@@ -245,8 +254,10 @@ def _work(pipe: Connection, index: int) -> None:
     with GracefulStop():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for job in iter(pipe.recv, None):
-            pipe.send(_run(_on_its_gpu(job, index)))
-            if stop_requested():
+            outcome = _run(_on_its_gpu(job, index))
+            leaves = bool(stop_requested())
+            pipe.send(replace(outcome, leaves=leaves))
+            if leaves:
                 return
 
 

@@ -158,13 +158,17 @@ def test_a_trial_paused_between_folds_waits_with_its_folds(project):
 
 
 @pytest.mark.slow
-def test_in_a_budget_that_is_over_one_fold_runs_and_wins_and_the_next_sitting_goes_on(project, caplog):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_in_a_budget_that_is_over_one_fold_runs_and_wins_and_the_next_sitting_goes_on(project, caplog, workers):
+    """A worker whose trial paused because the time was over waits for the next one."""
     caplog.set_level(logging.INFO)
-    overrides = (*HALVING, "data.folds=3", "search.trials=2", "search.pruner=none")
+    overrides = (*HALVING, "data.folds=3", "search.trials=2", "search.pruner=none", f"search.workers={workers}")
     result = Sweep(project.experiment(*overrides), project.tracker, Budget(10.0, began=time.time() - 60)).run()
     assert "a training of 3 folds with 1 epoch each takes about" in caplog.text
-    (trial,) = project.runs(kind="trial")
-    assert (trial.outcome, trial.run_id, trial.num_folds) == ("completed", result.best_run_id, 1)
+    trial = project.tracker.get(result.best_run_id)
+    assert (trial.outcome, trial.num_folds) == ("completed", 1)
+    others = [run.outcome for run in project.runs(kind="trial") if run.run_id != trial.run_id]
+    assert others == ["paused"] * (workers - 1)
     assert trial.tags[Tag.ENDED_EARLY] == "1 of 3 folds" and len(folds_of(project, trial.run_id)) == 1
     report = project.tracker.read_text(result.run_id, Artifact.REPORT)
     assert "It was not trained to its end (1 of 3 folds)" in report and "One fold has run" in report
