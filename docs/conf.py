@@ -50,6 +50,7 @@ PAGES = {
         "docs/imbalance",
         "docs/recipes",
         "docs/fine-tuning",
+        "docs/head-only",
     ],
     "Look up": ["docs/keys", "docs/record", "CHANGELOG"],
     "The method": [
