@@ -41,9 +41,9 @@ class TrainConfig(Section):
     class_weights: Literal["none", "auto"] = "none"
     """`auto` weighs each class by N / (K * its images in train), as scikit-learn's "balanced" does."""
     sampling: Literal["natural", "balanced"] = "natural"
-    """Images of an epoch: each of train once (`natural`), or as many, drawn so that each class comes as often."""
+    """Images of an epoch: each of train once (`natural`), or as many with each class equally often (`balanced`)."""
     loss: Literal["cross_entropy", "focal", "logit_adjusted"] = "cross_entropy"
-    """What is descended on train: `focal` favours images that are not right yet, `logit_adjusted` rare classes."""
+    """Loss on train: `focal` gives images that are not right yet more weight, `logit_adjusted` rare classes."""
     focal_gamma: float = Field(default=2.0, ge=0.0)
     """Exponent of `focal`, the gamma of Lin et al. 2017 (arXiv 1708.02002). 0: the cross-entropy."""
     logit_adjustment: float = Field(default=1.0, ge=0.0)
@@ -51,7 +51,7 @@ class TrainConfig(Section):
     ema_decay: Fraction = 0.0
     """Decay per step of an average of the weights that is what gets scored and kept; it rises to this. 0: off."""
     average_epochs: int = Field(default=1, ge=1)
-    """Score and keep the mean of the weights at the ends of so many epochs, the present one the last. 1: no mean."""
+    """Score and keep the mean of the weights at the ends of this many epochs, the current one included. 1: no mean."""
     patience: int = Field(default=0, ge=0)
     """Stop after this many epochs without a better val score. 0: never."""
     head_only: bool = False
