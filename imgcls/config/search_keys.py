@@ -43,7 +43,7 @@ class SearchConfig(Section):
     pruner: Literal["median", "hyperband", "halving", "wilcoxon", "none"] = "halving"
     """Who stops a trial that looks hopeless. `halving` pauses trials; `wilcoxon` is the default with `data.folds`."""
     pruner_warmup_epochs: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
-    """Epochs before any judgement; `auto`: after the longest warm-up or freeze, or with `halving` a third of all."""
+    """Epochs before any judgement; `auto`: longest warm-up or freeze plus 1, or with `halving` a third of all."""
     max_paused: int = Field(default=50, ge=1)
     """`halving`: paused trials that keep their checkpoints; of more, the worst ones of the lowest rung are pruned."""
     keep_pruned: bool = False

@@ -21,7 +21,7 @@ class TrainConfig(Section):
     eval_batch_size: int = Field(default=256, ge=1)
     """Images per forward pass on val and test; moves no score beyond rounding."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    """`adamw`, or `sgd` with Nesterov momentum, which wants another `lr` (about 0.03) and `weight_decay` (1e-4)."""
+    """`adamw`, or `sgd` with Nesterov momentum, which needs another `lr` (about 0.03) and `weight_decay` (1e-4)."""
     momentum: Fraction = 0.9
     """Nesterov momentum; used with `optimizer = "sgd"`. 0: none."""
     lr: float = Field(default=1e-3, gt=0.0)
@@ -37,7 +37,7 @@ class TrainConfig(Section):
     weight_decay: float = Field(default=0.05, ge=0.0)
     """Decay of weight matrices: AdamW's, or with `sgd` the L2 penalty's; norms and biases have none."""
     label_smoothing: Fraction = 0.05
-    """Share of each label spread over the classes: evenly, or where `loss` is `logit_adjusted` as train has them."""
+    """Share of each label spread over the classes: evenly, or with `logit_adjusted` by their shares of train."""
     class_weights: Literal["none", "auto"] = "none"
     """`auto` weighs each class by N / (K * its images in train), as scikit-learn's "balanced" does."""
     sampling: Literal["natural", "balanced"] = "natural"
