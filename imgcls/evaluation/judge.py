@@ -12,7 +12,6 @@ from torch import nn
 
 from imgcls.data.held_out import HeldOut, Look
 from imgcls.data.image_set import DecodedImages, Hashes
-from imgcls.data.loader import Loader
 from imgcls.errors import DataError, InputError, SealedError
 from imgcls.evaluation.evaluation_report import evaluation_report
 from imgcls.evaluation.selection import Selection, selection_of
@@ -40,7 +39,6 @@ from imgcls.tracking.find_run import trained_record
 from imgcls.tracking.recorded_looks import names_of, openings, write_down
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
-from imgcls.training.loop import predict
 
 log = logging.getLogger(__name__)
 
@@ -237,7 +235,7 @@ def _recorded(record: RunRecord, test: HeldOut, tracker: Tracker) -> Evaluation 
 def _judge(run: Run, candidate: _Candidate, images: DecodedImages, tracker: Tracker) -> Evaluation:
     prepared, record = candidate.prepared, candidate.record
     names, val = prepared.dataset.class_names, prepared.dataset.val
-    logits = _logits(candidate.model, prepared, images)
+    logits = prepared.predict(candidate.model, images)
     classes = per_class(images.labels, logits.argmax(axis=1), names, images.groups)
     predictions = Predictions(logits, images.labels, images.groups)
     temperature = candidate.fit.temperature
@@ -340,7 +338,7 @@ def _admit(record: RunRecord, prepared: Prepared, tracker: Tracker) -> _Candidat
     if isinstance(model, Ensemble):
         val_logits = out_of_fold_logits(model, prepared)
     else:
-        val_logits = _logits(model, prepared, prepared.dataset.val)
+        val_logits = prepared.predict(model, prepared.dataset.val)
     _confirm_val_score(record, prepared, val_logits)
     fit = recorded_fit(record, tracker)
     return _Candidate(record, prepared, model, val_logits, fit, selection_of(record, tracker))
@@ -389,10 +387,3 @@ def _confirm_val_score(record: RunRecord, prepared: Prepared, logits: NDArray[np
         )
     how = "from stored features" if by_features else "on another device or with other versions"
     log.info("%s recomputed: %.4f (tracked %.4f, %s)", ACCURACY.on_val, accuracy, tracked, how)
-
-
-def _logits(model: nn.Module, prepared: Prepared, images: DecodedImages) -> NDArray[np.float32]:
-    loader = Loader(images, prepared.experiment.train.eval_batch_size, prepared.device.torch_device)
-    model = prepared.with_views(model)
-    logits: NDArray[np.float32] = predict(model, loader, prepared.normalise(), prepared.device).numpy()
-    return logits

@@ -10,6 +10,7 @@ from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from imgcls.errors import DamagedError, OutOfTime
 from imgcls.metrics import val_scores
@@ -187,13 +188,21 @@ def out_of_fold_logits(ensemble: Ensemble, prepared: Prepared, *, of_trained_par
     Returns:
         float32 (N, K); NaN in the rows of folds that have no model.
     """
-    dataset, device = prepared.dataset, prepared.device
+    dataset, by_features = prepared.dataset, of_trained_part and prepared.experiment.train.head_only
     logits = np.full((len(dataset.val), len(dataset.class_names)), np.nan, np.float32)
     for number, member in enumerate(ensemble.members, 1):
-        of_fold = prepared.of_fold(number)
-        asked = of_fold.trained_part(member) if of_trained_part else member
-        task = of_fold.task(asked)
-        logits[dataset.rows_of_fold(number)] = predict_val(task, device.place(asked)).numpy()
+        rows = dataset.rows_of_fold(number)
+        if by_features:
+            logits[rows] = _by_features(member, prepared.of_fold(number))
+        else:  # no task of training, since the other folds may be missing
+            logits[rows] = prepared.predict(member, dataset.val.rows(rows))
+    return logits
+
+
+def _by_features(member: nn.Module, of_fold: Prepared) -> NDArray[np.float32]:
+    """The logits of a fold's model on its val, float32 (N, K), by its head on stored features."""
+    head = of_fold.trained_part(member)
+    logits: NDArray[np.float32] = predict_val(of_fold.task(head), of_fold.device.place(head)).numpy()
     return logits
 
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from imgcls.config.keys import AugmentConfig, DataConfig, Experiment
 from imgcls.data.augment import Augment, Normalise, refuse_colours_of_grey
+from imgcls.data.image_set import DecodedImages
 from imgcls.data.image_warnings import held_warnings
 from imgcls.data.loader import Loader
 from imgcls.data.preprocessing import Preprocessing
@@ -29,7 +31,7 @@ from imgcls.runs.used_params import used_params
 from imgcls.terminal import waiting
 from imgcls.text import either
 from imgcls.training.device import Device, prepare_device
-from imgcls.training.loop import Task, TrainState
+from imgcls.training.loop import Task, TrainState, predict
 from imgcls.training.loss import Loss
 
 
@@ -147,6 +149,13 @@ class Prepared:
     def with_views(self, model: nn.Module) -> nn.Module:
         """A trained model as it answers: by the mean over `data.test_views`."""
         return with_views(model, self.experiment.data.test_views)
+
+    def predict(self, network: nn.Module, images: DecodedImages) -> NDArray[np.float32]:
+        """Logits of a trained network, or of an ensemble, for N images: float32 (N, K), by the mean over the views."""
+        loader = Loader(images, self.experiment.train.eval_batch_size, self.device.torch_device)
+        model = self.with_views(self.device.place(network))
+        logits: NDArray[np.float32] = predict(model, loader, self.normalise(), self.device).numpy()
+        return logits
 
     def of_fold(self, number: int) -> Prepared:
         """The run that trains the model of one fold, from 1, up to the epoch that is one for all folds.

@@ -2,6 +2,7 @@
 
 import io
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,9 @@ from imgcls.errors import InputError, Interrupted
 from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.rerun import rerun
 from imgcls.inference.run_model import load_run_model
+from imgcls.models.ensemble import Ensemble
 from imgcls.record import Artifact, Tag
-from imgcls.runs.folds import FoldsTraining
+from imgcls.runs.folds import FoldsTraining, out_of_fold_logits
 from imgcls.runs.record_writer import RecordWriter
 from imgcls.tracking.find_run import newest_runs
 from imgcls.training.checkpoint import checkpoint_digest, save_checkpoint
@@ -115,6 +117,15 @@ def test_the_judge_recomputes_the_scores_of_the_folds_and_says_whose_they_are(pr
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("settings", ["train.class_weights=auto", "train.loss=logit_adjusted"])
+def test_a_run_of_one_fold_answers_though_no_image_of_its_training_is_at_hand(project, settings):
+    prepared = project.prepare(*FOLDS, settings)
+    of_one = replace(prepared, dataset=prepared.dataset.of_first_folds(1))
+    ensemble = Ensemble([prepared.of_fold(1).model()])
+    of_all = out_of_fold_logits(ensemble, prepared)
+    np.testing.assert_array_equal(out_of_fold_logits(ensemble, of_one), of_all[prepared.dataset.rows_of_fold(1)])
+
+
 def test_models_in_each_others_place_are_not_judged(project):
     """Together they would be the same, but no image of val would be new to its model."""
     run = project.trained(*FOLDS)
