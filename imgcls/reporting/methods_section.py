@@ -172,7 +172,10 @@ def _loss(params: Mapping[str, str]) -> str:
 
 
 def _spread(params: Mapping[str, str]) -> str:
-    return " spread as the classes are in train" if params.get("train.loss") == "logit_adjusted" else ""
+    tau = float(params["train.logit_adjustment"]) if params.get("train.loss") == "logit_adjusted" else 0.0
+    if not tau:
+        return ""
+    return " spread as the classes are in train" + ("" if tau == 1 else f", their shares to the power {tau:g}")
 
 
 def _sampling(params: Mapping[str, str]) -> Iterator[str]:

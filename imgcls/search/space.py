@@ -292,9 +292,15 @@ def check_space(experiment: Experiment, project: Project) -> None:
                 remedy = error.remedy if isinstance(error, ConfigError) else {}
                 if len(values) == 1 and not remedy.keys() & values.keys():
                     raise
-                why = str(error).rpartition("\n")[0] if remedy and "\n" in str(error) else str(error)
-                given = " with ".join(f"{key} = {value!r}" for key, value in values.items())
-                raise ConfigError(f"{SPACE}: {given} is impossible: {why}; take it out of the search space") from error
+                raise _impossible(values, error) from error
+
+
+def _impossible(values: Values, error: InputError) -> ConfigError:
+    """The error of values of the search space, which no override of a single key mends."""
+    is_remedy_apart = isinstance(error, ConfigError) and error.remedy and "\n" in str(error)
+    why = str(error).rpartition("\n")[0] if is_remedy_apart else str(error)
+    given = " with ".join(f"{key} = {value!r}" for key, value in values.items())
+    return ConfigError(f"{SPACE}: {given} is impossible: {why}; take it out of the search space")
 
 
 HEAD_ONLY = "train.head_only"
@@ -304,7 +310,14 @@ def _check_heads(experiment: Experiment, channels: int) -> None:
     """Refuses what cannot be where trials train the head of a network alone."""
     may_be = {HEAD_ONLY: True} if True in extremes(experiment.search.space.get(HEAD_ONLY, (False,))) else {}
     for values in ({}, *single_values(experiment)):
-        check_head_only(experiment.replace({**may_be, **values}, origin=SPACE), channels)
+        given = {**may_be, **values}
+        changed = experiment.replace(given, origin=SPACE)
+        try:
+            check_head_only(changed, channels)
+        except InputError as error:
+            if not given:
+                raise
+            raise _impossible(given, error) from error
 
 
 FIRST_EPOCHS = ("train.warmup_epochs", "train.freeze_epochs")

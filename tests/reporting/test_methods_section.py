@@ -58,6 +58,14 @@ def said(params=None, **tags):
             "was the logit-adjusted cross-entropy (tau 1) with label smoothing 0.1 spread as the classes are in train,",
         ),
         (
+            {"train.loss": "logit_adjusted", "train.logit_adjustment": 0.5, "train.label_smoothing": 0.1},
+            "label smoothing 0.1 spread as the classes are in train, their shares to the power 0.5, no class weights",
+        ),
+        (
+            {"train.loss": "logit_adjusted", "train.logit_adjustment": 0.0, "train.label_smoothing": 0.1},
+            "label smoothing 0.1, no class weights",
+        ),
+        (
             {"train.sampling": "balanced"},
             "no class weights; in each epoch as many images as train has were drawn, each",
         ),

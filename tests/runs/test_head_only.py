@@ -261,7 +261,7 @@ def test_a_sweep_of_heads_computes_features_once(project, head):
     ],
 )
 def test_a_sweep_is_refused_whose_trials_would_be(project, head, settings):
-    with pytest.raises(ConfigError, match=r"augment\.(rotation|cutout)"):
+    with pytest.raises(ConfigError, match=r"^search.space: .*augment\.(rotation|cutout).* out of the search space$"):
         Sweep(project.experiment(*head, *SPACE, *settings), project.tracker)
 
 
