@@ -106,7 +106,7 @@ class Loader:
         return self._batches([torch.arange(i, min(i + self._batch_size, self.num_images)) for i in starts])
 
     def _resident(self) -> Tensor:
-        """The whole split on the device."""
+        """The whole split on the device, as a `Batch` of all of it has it."""
         squares = self._squares
         dtype = torch.uint8 if isinstance(squares, PixelsOnDemand) else squares.dtype
         images = torch.empty((len(self._at), *squares.shape[1:]), dtype=dtype, device=self._device)
@@ -120,7 +120,7 @@ class Loader:
             yield Batch(send(images, self._device), send(labels, self._device))
 
     def _images(self, selections: list[Tensor]) -> Iterator[Tensor]:
-        """uint8 (B, C, H, W) of each selection of rows."""
+        """Images, or features in their place, of each selection of rows; see `Batch`."""
         squares, num_rows = self._squares, 0
         if isinstance(squares, PixelsOnDemand):
             wanted = [self._at[rows].numpy() for rows in selections]

@@ -115,6 +115,7 @@ def blocks_in_order(model: nn.Module, heads: Sequence[str], lists: tuple[type[nn
 def _units(
     parent: nn.Module, prefix: str, heads: Sequence[str], lists: tuple[type[nn.Module], ...]
 ) -> Iterator[tuple[_Kind, list[str]]]:
+    """The modules below one, in order: the kind of each and the names of its parameters; heads are left out."""
     if own := [f"{prefix}{name}" for name, _ in parent.named_parameters(recurse=False)]:
         yield _Kind.SMALL, own
     for child_name, child in parent.named_children():

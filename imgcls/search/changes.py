@@ -37,9 +37,7 @@ def changes_in_words(
     return f" in {' and '.join(filter(None, (', '.join(found[:-1]), found[-1])))}" if found else ""
 
 
-def _changed_keys(
-    sweep: RunRecord, experiment: Experiment, tracker: Tracker, ignored: Collection[str]
-) -> list[str]:  # fmt: skip
+def _changed_keys(sweep: RunRecord, experiment: Experiment, tracker: Tracker, ignored: Collection[str]) -> list[str]:
     """The config counts, not the params of the record: in these, `auto` is replaced by what it stood for."""
     try:
         before = recorded_experiment(sweep.run_id, tracker).params()
