@@ -138,7 +138,7 @@ def test_trials_pause_between_folds_and_the_best_goes_on_to_the_same_bits(projec
 
 def test_progress_names_the_fold_and_the_score_with_which_a_trial_pauses(project, capsys):
     done = project.train(*HALVING, pause_at=1, name="trial 7 · lr 0.02")
-    assert "\ntrial 7, fold 1 of 4 epoch   1/1 " in capsys.readouterr().err
+    assert "\ntrial 7, fold 1 of 4 epoch   1/1 " in f"\n{capsys.readouterr().err}"
     (fold,) = folds_of(project, done.run_id)
     assert fold.tags["mlflow.runName"] == "trial 7, fold 1 of 4 · lr 0.02"
     said = outcome_in_words(Outcome(None, done), "val/accuracy")
