@@ -73,14 +73,15 @@ class TrainConfig(Section):
     deterministic: bool = True
     """Ask torch for deterministic kernels, which cost a little on CUDA and nothing on the CPU."""
 
-    @field_validator("warmup_epochs")
+    @field_validator("warmup_epochs", "freeze_epochs")
     @classmethod
-    def _warmup_ends(cls, warmup_epochs: int, fields: ValidationInfo) -> int:
+    def _ends_within_epochs(cls, num_epochs: int, fields: ValidationInfo) -> int:
         epochs = fields.data.get("epochs")
-        if epochs is not None and warmup_epochs >= epochs:
-            shorter = as_options({"train.warmup_epochs": min(1, epochs - 1)})
+        if epochs is not None and num_epochs >= epochs:
+            most = epochs - 1 if fields.field_name == "freeze_epochs" else min(1, epochs - 1)
+            shorter = as_options({f"train.{fields.field_name}": most})
             raise ValueError(f"does not end within train.epochs = {epochs}; train for longer, or add {shorter}")
-        return warmup_epochs
+        return num_epochs
 
     @field_validator("average_epochs")
     @classmethod
@@ -90,15 +91,6 @@ class TrainConfig(Section):
             fewer = as_options({"train.average_epochs": epochs})
             raise ValueError(f"is more than train.epochs = {epochs}; train for longer, or add {fewer}")
         return average_epochs
-
-    @field_validator("freeze_epochs")
-    @classmethod
-    def _backbone_thaws(cls, freeze_epochs: int, fields: ValidationInfo) -> int:
-        epochs = fields.data.get("epochs")
-        if epochs is not None and freeze_epochs >= epochs:
-            shorter = as_options({"train.freeze_epochs": epochs - 1})
-            raise ValueError(f"does not end within train.epochs = {epochs}; train for longer, or add {shorter}")
-        return freeze_epochs
 
     @field_validator("head_only")
     @classmethod

@@ -50,7 +50,7 @@ class Outcome(Generic[J]):
     Attributes:
         job: that was run.
         finished: its result.
-        error: why there is no result.
+        error: why the job has no result; empty if it has one.
         interrupted: whether the job was not to blame: a signal, a killed worker, or a time that was over.
         leaves: whether the worker exits after this answer, because it was asked to stop.
     """

@@ -8,7 +8,6 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, log_loss
 
-from imgcls.errors import Interrupted
 from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.rerun import rerun
 from imgcls.inference.run_model import load_run_model
@@ -17,8 +16,7 @@ from imgcls.runs.val_predictions import recorded_predictions
 from imgcls.search.sweep import Sweep
 from imgcls.training.checkpoint import load_checkpoint
 from tests.runs.test_folds import FOLDS, folds_of
-from tests.runs.test_resume import assert_same
-from tests.stops import StopAfter
+from tests.runs.test_resume import assert_it_goes_on, assert_same
 
 VIEWS = ("data.test_views=orientations",)
 AVERAGE = ("train.average_epochs=2", "train.batch_size=400")
@@ -107,11 +105,7 @@ def test_the_mean_of_the_epochs_is_kept_and_judged(project):
 def test_a_run_stopped_at_any_question_goes_on_to_the_same_bits(project, questions):
     settings = (*BOTH, "train.eval_batch_size=100")
     whole = project.trained(*settings).run_id
-    with pytest.raises(Interrupted), StopAfter(questions):
-        project.train(*settings, fresh=True)
-    (stopped,) = project.runs(outcome="interrupted")
-    assert project.train(*settings).run_id == stopped.run_id
-    assert_same(project, stopped.run_id, whole)
+    assert_it_goes_on(project, settings, questions, whole)
 
 
 @pytest.mark.slow

@@ -6,15 +6,14 @@ import sys
 import pytest
 import torch
 
-from imgcls.errors import ConfigError, InputError, Interrupted
+from imgcls.errors import ConfigError, InputError
 from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.rerun import rerun
 from imgcls.models.resnet import resnet
 from imgcls.project import Project
 from imgcls.runs.train import train
 from imgcls.search.sweep import Sweep
-from tests.runs.test_resume import assert_same, weights
-from tests.stops import StopAfter
+from tests.runs.test_resume import assert_it_goes_on, assert_same, weights
 
 WEIGHTS = "model.weights=start.pt"
 SGD = (
@@ -40,11 +39,7 @@ def tuned(project):
 ])  # fmt: skip
 def test_a_run_stopped_before_at_or_after_the_thaw_goes_on_to_the_same_bits(tuned, settings, questions):
     whole = tuned.train(*settings).run_id
-    with pytest.raises(Interrupted), StopAfter(questions):
-        tuned.train(*settings, fresh=True)
-    (stopped,) = tuned.runs(outcome="interrupted")
-    assert tuned.train(*settings).run_id == stopped.run_id
-    assert_same(tuned, stopped.run_id, whole)
+    assert_it_goes_on(tuned, settings, questions, whole)
 
 
 def test_a_run_is_judged_repeated_and_described_as_what_it_was(tuned):

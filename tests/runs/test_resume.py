@@ -54,16 +54,21 @@ def assert_same(project, run_id, reference):
     assert "imgcls.reason" not in record.tags
 
 
-# 5 steps an epoch, and with batches of 100 a question between the two of val.
-@pytest.mark.parametrize("questions", [7, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 4, 5, 6, 11, 16, 17))])
-def test_a_run_stopped_at_any_question_goes_on_to_the_same_bits(project, questions):
-    settings = (*EVERYTHING, "train.eval_batch_size=100")
-    whole = project.trained(*settings).run_id
+def assert_it_goes_on(project, settings, questions, whole):
+    """A fresh run that is stopped at one of the questions whether to stop goes on to the bits of a whole one."""
     with pytest.raises(Interrupted), StopAfter(questions):
         project.train(*settings, fresh=True)
     (stopped,) = project.runs(outcome="interrupted")
     assert project.train(*settings).run_id == stopped.run_id
     assert_same(project, stopped.run_id, whole)
+
+
+# 5 steps an epoch, and with batches of 100 a question between the two of val.
+@pytest.mark.parametrize("questions", [7, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 4, 5, 6, 11, 16, 17))])
+def test_a_run_stopped_at_any_question_goes_on_to_the_same_bits(project, questions):
+    settings = (*EVERYTHING, "train.eval_batch_size=100")
+    whole = project.trained(*settings).run_id
+    assert_it_goes_on(project, settings, questions, whole)
 
 
 # torch's archive is written by native code, which makes an error of its own of a KeyboardInterrupt.

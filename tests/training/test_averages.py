@@ -1,7 +1,6 @@
 """The mean of the last epochs' weights: by hand, by torch's own average, and after a stop at any place."""
 
 import copy
-from functools import partial
 
 import pytest
 import torch
@@ -14,21 +13,9 @@ from imgcls.training import loop
 from imgcls.training.averages import EpochAverage
 from imgcls.training.checkpoint import load_checkpoint, save_checkpoint
 from imgcls.training.loop import fit, predict
-from tests.training.test_loop import EVERYTHING, after, curve, load_digits, start, task_of, weights
+from tests.training.test_loop import EVERYTHING, after, curve, start, weights
 
 AVERAGED = {"epochs": 4, "average_epochs": 2, "batch_size": 75}
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load_digits()
-
-
-@pytest.fixture
-def make_task(digits):
-    threads = torch.get_num_threads()
-    yield partial(task_of, digits)
-    torch.set_num_threads(threads)
 
 
 def whole_state(state):

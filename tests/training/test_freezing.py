@@ -13,15 +13,10 @@ from imgcls.models.resnet import resnet
 from imgcls.training.checkpoint import load_checkpoint, save_checkpoint
 from imgcls.training.freezing import set_frozen
 from imgcls.training.loop import TrainState, fit
-from tests.training.test_loop import EVERYTHING, PLAIN, after, curve, load_digits, task_of, weights
+from tests.training.test_loop import EVERYTHING, PLAIN, after, curve, task_of, weights
 
 BLOCKS = {"conv1": 4, "bn1": 4, "layer1": 3, "layer2": 2, "layer3": 1}
 """How far the parts of a ResNet-8 are away from its head."""
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load_digits()
 
 
 def start(task, seed=0, dropout=0.1):

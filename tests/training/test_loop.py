@@ -74,18 +74,6 @@ def main():
     print(weights(state))
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return load_digits()
-
-
-@pytest.fixture
-def make_task(digits):
-    threads = torch.get_num_threads()
-    yield partial(task_of, digits)
-    torch.set_num_threads(threads)
-
-
 def start(task, seed=0, dropout=0.1, width=16):
     with torch.random.fork_rng():
         torch.manual_seed(seed)

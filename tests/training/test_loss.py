@@ -162,7 +162,8 @@ def test_gradients_are_those_of_finite_differences(loss, mixing):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="tests what happens on a CUDA device, and this machine has none"
+    not torch.cuda.is_available(),
+    reason="only a CUDA device computes while the program goes on, so only there it waits",
 )
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal", "logit_adjusted"])
 @pytest.mark.parametrize(("mixing", "class_weights", "smoothing"), PAIRS)
