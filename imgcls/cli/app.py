@@ -37,6 +37,7 @@ from imgcls.cli.train import train
 from imgcls.cli.ui import ui
 from imgcls.errors import ImgclsError, Interrupted
 from imgcls.machine_failures import explain
+from imgcls.processes import own_place, refuse_several
 from imgcls.terminal import guard_streams
 from imgcls.text import printable
 
@@ -82,6 +83,7 @@ def _answer_version(asked: bool) -> None:
 
 @app.callback()
 def imgcls(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_answer_version, help="Print the version.")
     ] = False,
@@ -92,6 +94,7 @@ def imgcls(
     characters of it or more, `last` for the run or sweep that finished last, or `best` for the winner of the sweep
     that finished last. Results go to stdout, progress to stderr.
     """
+    refuse_several(str(context.invoked_subcommand))
 
 
 def _add(verb: Callable[..., None]) -> None:
@@ -160,7 +163,8 @@ def _collect_less() -> None:
 def _refuse(error: ImgclsError) -> NoReturn:
     from imgcls.tracking.credentials import scrubbed
 
-    sys.stderr.write(f"error: {printable(scrubbed(str(error)))}\n")
+    if own_place().rank == 0:  # the first process says it for all
+        sys.stderr.write(f"error: {printable(scrubbed(str(error)))}\n")
     sys.exit(error.exit_code)
 
 
