@@ -12,7 +12,15 @@ PACKAGE = ROOT / "imgcls"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    ("imgcls.errors", "imgcls.files", "imgcls.text", "imgcls.machine_failures", "imgcls.allocator", "imgcls.machine", "imgcls.processes"),
+    (
+        "imgcls.errors",
+        "imgcls.files",
+        "imgcls.text",
+        "imgcls.machine_failures",
+        "imgcls.allocator",
+        "imgcls.machine",
+        "imgcls.processes",
+    ),
     ("imgcls.terminal", "imgcls.rng", "imgcls.signals"),
     ("imgcls.progress",),
     ("imgcls.statistics",),
