@@ -12,6 +12,7 @@ from imgcls.errors import InputError
 
 if TYPE_CHECKING:
     from imgcls.models.network import Listed
+    from imgcls.models.registry import ModelSummary
 
 
 def models(
@@ -45,9 +46,15 @@ def models(
     values: dict[str, object] = {"model.name": name or ""}
     config = with_overrides(Experiment(name="model").replace(values), overrides or ()).model
     summary = describe_model(config, channels=channels, image_size=image_size, num_classes=num_classes)
-    facts = {key: list(v) if isinstance(v, tuple) else v for key, v in vars(summary).items()}
+    facts = facts_of(summary)
     others = f"{len(found) - 1} other names hold {name!r}: imgcls models '*{name}*'" if len(found) > 1 else ""
     answer(facts, "\n".join(filter(None, [facts_text(summary.name, facts), others])), as_json=as_json)
+
+
+def facts_of(summary: ModelSummary) -> dict[str, object]:
+    """What is shown of a model: its stages only where `model.depth` is a number of them."""
+    facts = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(summary).items()}
+    return facts if summary.num_stages else {key: value for key, value in facts.items() if key != "num_stages"}
 
 
 def _as_text(models: list[Listed]) -> str:

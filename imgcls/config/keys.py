@@ -120,7 +120,7 @@ class ModelConfig(Section):
     name: str = "resnet"
     """`resnet`, `resnet32`, `random-encoder`, `torchvision:NAME` or `timm:NAME`; see `imgcls models`."""
     depth: int = Field(default=0, ge=0)
-    """Weighted layers: 10, 18, 34, 50, 101; with the small stem also 8, 14, 20, 32, 44, 56. 0: the model's own."""
+    """Layers: 10, 18, 34, 50, 101; with the small stem also 8, 14, 20, 32, 44, 56. `timm:`: stages. 0: its own."""
     width: int = Field(default=0, ge=0, le=1024)
     """Channels of the first stage. 0: the model's own (64; 16 for the depths 6n+2)."""
     stem: Literal["auto", "standard", "small"] = "auto"

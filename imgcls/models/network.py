@@ -56,11 +56,13 @@ class Network:
         name: `model.name`; for the networks of a library, what that begins with, such as `timm:`.
         about: one line for `imgcls models`.
         keys: keys of [model] that it takes, besides `name`; it is an error to set another one.
+        keys_once_unknown: those that it did not take in earlier versions; a run shows them only where they are set.
     """
 
     name: str
     about: str = ""
     keys: tuple[str, ...] = ()
+    keys_once_unknown: tuple[str, ...] = ()
 
     def resolve(self, config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
         """Fills in what the user left to the network, and refuses what it cannot do.
@@ -81,6 +83,16 @@ class Network:
     def build(self, config: ModelConfig, num_classes: int, channels: int, image_size: int) -> nn.Module:
         """Builds the network of a resolved config with random weights: float32 images -> logits."""
         raise NotImplementedError
+
+    def cut(self, config: ModelConfig, model: nn.Module, num_classes: int) -> nn.Module:
+        """Cuts a network that was built whole, once it has its weights; by default it stays whole."""
+        del config, num_classes
+        return model
+
+    def num_stages(self, config: ModelConfig) -> int:
+        """Stages of the network, where `model.depth` is a number of them; 0 where it is something else."""
+        del config
+        return 0
 
     def heads(self, model: nn.Module) -> list[str]:
         """Names of the last layers, which may differ from those of a file of weights: by default the last linear one.

@@ -42,6 +42,7 @@ class ModelSummary:
         num_parameters: all of them, without the random encoder's projection, which is drawn again and not stored.
         num_trainable: those that training changes.
         multiply_adds: of a forward pass of one image, counted in convolutions, linear layers and attention.
+        num_stages: of the whole network, if `model.depth` says how many of them are kept; otherwise 0.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ModelSummary:
     num_parameters: int
     num_trainable: int
     multiply_adds: int
+    num_stages: int
 
 
 def resolve_model(config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
@@ -131,9 +133,9 @@ def build_model(
             model = network.build_or_refuse(config, num_classes, channels, image_size, download)
         else:
             model = network.build(config, num_classes, channels, image_size)
-    if with_weights and is_local:
-        load_weights(model, config, network.heads(model), file)
-    return model
+        if with_weights and is_local:
+            load_weights(model, config, network.heads(model), file)
+        return network.cut(config, model, num_classes)
 
 
 def network_parts(config: ModelConfig, model: nn.Module) -> NetworkParts:
@@ -213,6 +215,7 @@ def describe_model(config: ModelConfig, channels: int, image_size: int, num_clas
         num_parameters=sum(size for size, _ in sizes),
         num_trainable=sum(size for size, trainable in sizes if trainable),
         multiply_adds=counter.get_total_flops() // 2,
+        num_stages=_network(config.name).num_stages(config),
     )
 
 
@@ -241,6 +244,15 @@ def unused_model_keys(name: str) -> list[str]:
     """
     used = ("name", *_network(name).keys)
     return [key for key in ModelConfig.model_fields if key not in used]
+
+
+def keys_once_unknown(name: str) -> dict[str, Any]:
+    """Keys of `[model]` that the registered network takes, and did not take in earlier versions: key -> its default.
+
+    Raises:
+        ConfigError: the network does not exist.
+    """
+    return {key: ModelConfig.model_fields[key].default for key in _network(name).keys_once_unknown}
 
 
 def _refuse_unused(config: ModelConfig) -> None:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from imgcls.config.keys import ModelConfig
+from imgcls.config.toml import as_options
 from imgcls.errors import ConfigError, InputError
 from imgcls.models.downloads import asked_where_it_answers, downloaded, why_not_had
 from imgcls.models.network import AS_RGB, RANDOM_WEIGHTS, RGB, Library, Listed, Normalisation
@@ -32,13 +33,15 @@ class Timm(Library):
     """The networks of timm, as `timm:NAME`."""
 
     name = "timm:"
-    keys = ("weights", "dropout")
+    keys = ("weights", "dropout", "depth")
+    keys_once_unknown = ("depth",)
 
     def resolve(self, config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
         """Fills in the tag, or the installed package, of the weights of timm that `pretrained` stands for today."""
         del image_size  # seen when the network is built
         name = self.bare(config)
         _check_name(name)
+        _check_depth(config, name)
         config = _with_installed_package(config, name)
         if not config.weights or config.weights_are_a_file:
             return config
@@ -62,13 +65,14 @@ class Timm(Library):
             InputError: the weights could not be downloaded, or the network has no dropout.
         """
         tag = "" if config.weights_are_a_file or config.weights_are_a_package else config.weights
-        options: dict[str, float] = {"drop_rate": config.dropout} if config.dropout else {}
+        has_own_head = not _is_cut(config, name := self.bare(config))
+        options: dict[str, float] = {"drop_rate": config.dropout} if config.dropout and has_own_head else {}
         if self._is_of_one_size(config, image_size):
             options["img_size"] = image_size
         try:
             with asked_where_it_answers() if download else nullcontext():
                 model: nn.Module = _timm().create_model(
-                    f"{self.bare(config)}.{tag}" if tag else self.bare(config),
+                    f"{name}.{tag}" if tag else name,
                     pretrained=download,
                     num_classes=num_classes,
                     in_chans=channels,
@@ -105,18 +109,38 @@ class Timm(Library):
                 return True
         return False
 
+    def cut(self, config: ModelConfig, model: nn.Module, num_classes: int) -> nn.Module:
+        """Cuts a network of timm after the stages that `model.depth` keeps, and gives them a new head."""
+        if not _is_cut(config, self.bare(config)):
+            return model
+        from imgcls.models.first_stages import FirstStages
+
+        return FirstStages(model, config.depth, num_classes, config.dropout)
+
+    def num_stages(self, config: ModelConfig) -> int:
+        """Stages of a network of timm, by the maps that timm gives of it."""
+        return _num_stages(self.bare(config))
+
     def usual_side(self, config: ModelConfig) -> int:
         """Side in pixels that timm's weights of the network were trained with; 224 where it has none."""
         published = _timm().get_pretrained_cfg(self.bare(config))
         return int(published.input_size[-1]) if published else 224
 
     def heads(self, model: nn.Module) -> list[str]:
-        """Names of the last layers of a network of timm: distilled ones have two, bare encoders none."""
+        """Names of the last layers of a network of timm: distilled ones have two, bare encoders none.
+
+        The first stages of a network have one.
+        """
+        if _are_first_stages(model):
+            return ["head"]
         classifier = model.pretrained_cfg["classifier"]  # type: ignore[index]
         return [classifier] if isinstance(classifier, str) else list(classifier or ())
 
     def blocks(self, model: nn.Module) -> list[list[str]]:
         """Names of its parameters in blocks, from the stem to the head, as timm groups them for layer-wise decay."""
+        if _are_first_stages(model):
+            of_backbone = self.blocks(model.get_submodule("backbone"))
+            return [*([f"backbone.{name}" for name in names] for names in of_backbone), []]
         if not hasattr(model, "group_matcher"):
             return super().blocks(model)
         groups = _timm().models.group_parameters(model, model.group_matcher(coarse=False))  # type: ignore[operator]
@@ -192,6 +216,37 @@ def _check_name(name: str) -> None:
         raise ConfigError(
             f"model.name = 'timm:{name}': timm has no such network, see `imgcls models`{did_you_mean(network, known)}"
         )
+
+
+def _check_depth(config: ModelConfig, name: str) -> None:
+    if not config.depth or config.depth <= (known := _num_stages(name)):
+        return
+    what = f"timm:{name} has {known} stages; choose 1 to {known}" if known else f"timm cannot cut {name} after a stage"
+    raise ConfigError(
+        f"model.depth = {config.depth}: {what}, or {as_options({'model.depth': 0})} for the whole network",
+        {"model.depth": 0},
+    )
+
+
+@lru_cache
+def _num_stages(name: str) -> int:
+    import torch
+
+    from imgcls.models.first_stages import count_stages
+
+    with torch.device("meta"):
+        return count_stages(_timm().create_model(name))
+
+
+def _is_cut(config: ModelConfig, name: str) -> bool:
+    """Whether `model.depth` keeps some stages alone: all of them are the network as it is, with its own head."""
+    return 0 < config.depth < _num_stages(name)
+
+
+def _are_first_stages(model: nn.Module) -> bool:
+    from imgcls.models.first_stages import FirstStages
+
+    return isinstance(model, FirstStages)
 
 
 def _with_installed_package(config: ModelConfig, name: str) -> ModelConfig:

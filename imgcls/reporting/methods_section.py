@@ -24,9 +24,10 @@ def model_words(run: RunRecord) -> str:
     """Words for the model in a methods section, such as `resnet, 18 layers, width 64`."""
     params = run.params
     words = params["model.name"]
-    if params.get("model.depth", "0") != "0":
-        words += f", {params['model.depth']} layers, width {params['model.width']}"
-    return words
+    depth = int(params.get("model.depth", "0"))
+    if depth and "model.width" in params:
+        return f"{words}, {depth} layers, width {params['model.width']}"
+    return f"{words}, {counted(depth, 'stage')}" if depth else words  # of timm's network
 
 
 def methods(run: RunRecord) -> list[str]:

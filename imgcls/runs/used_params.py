@@ -8,7 +8,7 @@ from imgcls.config.key_names import ADDED, ONLY_REPORTED
 from imgcls.config.keys import Experiment
 from imgcls.data.augment import unused_augment_keys
 from imgcls.errors import ConfigError
-from imgcls.models.registry import unused_model_keys
+from imgcls.models.registry import keys_once_unknown, unused_model_keys
 
 
 def used_params(params: Mapping[str, str]) -> dict[str, str]:
@@ -61,10 +61,13 @@ def described_work(params: Mapping[str, str]) -> dict[str, str]:
 
 
 def _unused_of_model(params: Mapping[str, str]) -> list[str]:
+    name = params.get("model.name", "")
     try:
-        return [f"model.{key}" for key in unused_model_keys(params.get("model.name", ""))]
+        unused, once_unknown = unused_model_keys(name), keys_once_unknown(name)
     except ConfigError:  # a network that this version does not know
         return []
+    unset = [key for key, default in once_unknown.items() if params.get(f"model.{key}") == str(default)]
+    return [f"model.{key}" for key in (*unused, *unset)]
 
 
 def _unused_of_augment(params: Mapping[str, str]) -> list[str]:

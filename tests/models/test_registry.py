@@ -134,7 +134,7 @@ REFUSALS = [
 ]
 
 TIMM_REFUSALS = [
-    ("timm:resnet18", {"depth": 18}, 3, ["model.depth = 18", "no use"]),
+    ("timm:resnet18", {"depth": 18}, 3, ["model.depth = 18", "has 5 stages", "model.depth=0"]),
     ("timm:resnet18", {"stem": "standard"}, 3, ["model.stem = 'standard'", "no use"]),
     ("timm:resnet81", {}, 3, ["timm:resnet81", "did you mean 'resnet"]),
     ("timm:resnet18.a1_in1k", {}, 3, ["model.name = 'timm:resnet18'", "model.weights = 'a1_in1k'"]),

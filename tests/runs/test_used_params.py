@@ -14,6 +14,8 @@ from imgcls.runs.used_params import described_work, used_params, with_added, wor
         ({}, {"model.depth", "model.dropout"}, {"model.patch", "model.encoder_seed", "augment.aspect_ratio"}),
         ({"model.name": "random-encoder"}, {"model.patch", "model.encoder_seed"}, {"model.weights"}),
         ({"model.name": "timm:resnet18"}, {"model.weights", "model.dropout"}, {"model.depth", "model.stem"}),
+        ({"model.name": "timm:resnet18", "model.depth": 3}, {"model.depth"}, {"model.stem"}),
+        ({"model.name": "timm:resnet18", "search.space.model.depth": [3, 5]}, {"model.depth"}, {"model.stem"}),
         ({"model.name": "torchvision:alexnet"}, {"model.weights"}, {"model.dropout", "model.width"}),
         ({"augment.random_resized_crop": [0.5, 1.0]}, {"augment.aspect_ratio"}, set()),
         ({"data.channels": 1}, {"augment.brightness"}, {"augment.saturation", "augment.hue"}),
