@@ -26,7 +26,7 @@ from imgcls.training.loop import fit
 def main() -> None:
     """Trains and prints one JSON object."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decode_size")
-    parser.add_argument("experiment", nargs="?", default="solar_cells")
+    parser.add_argument("experiment", nargs="?", default="solar_cells_scratch")
     parser.add_argument("--native-side", type=int, default=300, help="side of the images themselves, in pixels")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as train.epochs=10")

@@ -75,8 +75,8 @@ def write_solar_cells(folder: Path, num_train: int, repository: Path) -> None:
 
     Args:
         folder: gets them.
-        num_train: 0 for the very split of the default experiment; else a stratified choice, and half as many for val.
-        repository: the project that holds `experiments/solar_cells.toml`.
+        num_train: 0 for the very split of the experiment; else a stratified choice, and half as many for val.
+        repository: the project that holds `experiments/solar_cells_scratch.toml`.
     """
     source = open_source(DataConfig(source="elpv"), repository / "data")
     table = source.everything
@@ -90,7 +90,7 @@ def write_solar_cells(folder: Path, num_train: int, repository: Path) -> None:
 
 
 def _carved_as_by_default(table: SourceImages, repository: Path) -> Rows:
-    experiment = load_experiment(repository / "experiments" / "solar_cells.toml")
+    experiment = load_experiment(repository / "experiments" / "solar_cells_scratch.toml")
     dataset = load_dataset(experiment.data, AugmentConfig(), Project(repository))
     row_of = {key: row for row, key in enumerate(table.keys)}
     return {

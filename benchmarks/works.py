@@ -103,7 +103,7 @@ def make_work(name: str, form: Form, into: Path) -> Work:
 
 
 def make_solar_cells(num_train: int, into: Path) -> Work:
-    """The solar cells alone, with the default experiment's own number of epochs."""
+    """The solar cells alone, with the number of epochs of their experiment from random weights."""
     from benchmarks.pictures import write_solar_cells
 
     folder, root = into / "images", into / "project"
@@ -125,8 +125,9 @@ def _settings(name: str, folder: Path) -> Experiment:
         "data.allow_leaks": True,  # cut out of two photographs, images are alike
         "train.device": "cpu",
     }
-    if name in ("solar_cells", "fashion_mnist"):
-        experiment = load_experiment(REPOSITORY / "experiments" / f"{name}.toml")
+    files = {"solar_cells": "solar_cells_scratch", "fashion_mnist": "fashion_mnist"}
+    if name in files:
+        experiment = load_experiment(REPOSITORY / "experiments" / f"{files[name]}.toml")
         return experiment.replace(given | {"data.channels": 1})
     photographs = load_experiment(REPOSITORY / "experiments" / "my_folder.toml")
     widths, batches = {"photos": 64, "large_photos": 16}, {"photos": 64, "large_photos": 32}

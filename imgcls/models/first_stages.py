@@ -20,7 +20,7 @@ class FirstStages(nn.Module):
     def __init__(self, network: nn.Module, num_stages: int, num_classes: int, dropout: float) -> None:
         super().__init__()
         self.last = num_stages - 1
-        width = network.feature_info[self.last]["num_chs"]  # type: ignore[index]
+        width: int = network.feature_info[self.last]["num_chs"]  # type: ignore[index, assignment]
         network.prune_intermediate_layers([self.last], prune_norm=False, prune_head=True)  # type: ignore[operator]
         self.backbone = network
         self.dropout = nn.Dropout(dropout)

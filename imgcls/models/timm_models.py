@@ -65,8 +65,11 @@ class Timm(Library):
             InputError: the weights could not be downloaded, or the network has no dropout.
         """
         tag = "" if config.weights_are_a_file or config.weights_are_a_package else config.weights
-        has_own_head = not _is_cut(config, name := self.bare(config))
-        options: dict[str, float] = {"drop_rate": config.dropout} if config.dropout and has_own_head else {}
+        name = self.bare(config)
+        is_dropped_here = config.dropout and not _is_cut(
+            config, name
+        )  # the head of first stages has a dropout of its own
+        options: dict[str, float] = {"drop_rate": config.dropout} if is_dropped_here else {}
         if self._is_of_one_size(config, image_size):
             options["img_size"] = image_size
         try:

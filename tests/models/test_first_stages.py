@@ -176,7 +176,7 @@ def test_a_depth_that_the_network_does_not_have_is_refused(name, depth, parts):
 
 def test_a_network_that_timm_cannot_cut_is_refused():
     @timm.models.register_model
-    def test_of_no_stages(**options):
+    def test_of_no_stages(**_options):
         return nn.Linear(2, 2)
 
     with pytest.raises(ConfigError, match=r"model.depth = 1: timm cannot cut test_of_no_stages .* --set model.depth=0"):
