@@ -66,10 +66,8 @@ class Timm(Library):
         """
         tag = "" if config.weights_are_a_file or config.weights_are_a_package else config.weights
         name = self.bare(config)
-        is_dropped_here = config.dropout and not _is_cut(
-            config, name
-        )  # the head of first stages has a dropout of its own
-        options: dict[str, float] = {"drop_rate": config.dropout} if is_dropped_here else {}
+        keeps_its_head = not _is_cut(config, name)  # a new head brings its own dropout
+        options: dict[str, float] = {"drop_rate": config.dropout} if config.dropout and keeps_its_head else {}
         if self._is_of_one_size(config, image_size):
             options["img_size"] = image_size
         try:

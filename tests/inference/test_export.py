@@ -514,6 +514,7 @@ FAMILIES = {  # and `resnet`, of which the tests above are
     "torchvision:mobilenet_v3_small": {},
     "timm:tf_efficientnet_lite0": {},
     "timm:test_vit": {},
+    "timm:test_resnet": {"depth": 3},
 }
 
 

@@ -71,6 +71,14 @@ def test_equal_work_has_an_equal_digest_on_any_machine_and_in_any_sweep(changed,
     assert (work_hash(plain) != work_hash(plain.replace(changed))) == is_other_work
 
 
+def test_a_run_of_timm_of_a_version_that_knew_no_depth_of_it_is_the_same_work():
+    now = Experiment(name="n").replace({"model.name": "timm:resnet18"}).params()
+    before = {key: value for key, value in now.items() if key != "model.depth"}
+    assert described_work(used_params(before)) == described_work(used_params(now))
+    cut = now | {"model.depth": "3"}
+    assert described_work(used_params(before)) != described_work(used_params(cut))
+
+
 def test_a_run_of_a_version_without_a_key_did_what_the_default_says():
     now = Experiment(name="n").params()
     before = {key: value for key, value in now.items() if key not in ("train.loss", "train.sampling")}
