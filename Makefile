@@ -6,7 +6,7 @@ EXPERIMENT ?= solar_cells
 TRIALS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-slow test-browser test-lowest fuzz lint docs bench bench-quick torture torture-quick ui clean
+.PHONY: help setup sweep test test-slow test-browser test-distributed test-lowest fuzz lint docs bench bench-quick torture torture-quick ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*\#\#' $(MAKEFILE_LIST) | awk -F':.*\#\# ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -27,14 +27,19 @@ sweep: setup  ## search, tracked and resumable: make sweep [EXPERIMENT=name] [TR
 
 # Two processes with one thread each: on small tensors, more threads only wait for one another.
 test: setup  ## the everyday tests, under five minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not distributed"
 
 test-slow: setup  ## the tests that take longer: commands in a shell, workers, kills, the README's commands
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not browser"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not browser and not distributed"
 
 # Debian's Chromium; Playwright downloads no browser. Without it the tests fail; IMGCLS_WITHOUT_BROWSER=1 leaves them out.
 test-browser: setup  ## MLflow's UI, Optuna's dashboard and the reports, in Chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
+
+# PostgreSQL is started by the tests, on this machine alone and with files that go away. Not beside each other: they
+# measure how long things take.
+test-distributed: setup  ## sweeps on several machines, PostgreSQL and Optuna's proxy: under eight minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed
 
 # In an environment of its own, made again each time. Old versions warn of each other: that is not a failure.
 test-lowest:  ## the everyday tests with the lowest versions that pyproject.toml allows
@@ -42,7 +47,7 @@ test-lowest:  ## the everyday tests with the lowest versions that pyproject.toml
 	.venv-lowest/bin/python -m pip install --quiet uv
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
 		--editable '.[solar,pretrained,heic,ship,dev]'
-	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist worksteal -m "not slow" \
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not distributed" \
 		-W default::DeprecationWarning -W "default:The epoch parameter"
 
 fuzz: setup  ## give 10,000 hostile files and options, new ones each time, to the readers of configs, images and checkpoints

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgres import database, postgresql  # noqa: F401 - fixtures
+
 # What is imported while tests are collected stays to the end: the garbage collector need not look through it.
 gc.disable()
 

@@ -21,6 +21,7 @@ LAYERS = [
         "imgcls.machine",
         "imgcls.processes",
     ),
+    ("imgcls.file_systems",),
     ("imgcls.terminal", "imgcls.rng", "imgcls.signals"),
     ("imgcls.progress",),
     ("imgcls.statistics",),

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict
 ONLY_REPORTED = ("report.figures",)
 """Names of keys that change what is drawn and no score: no digest of an experiment counts them."""
 
+NOT_RECORDED = ("search.storage",)
+"""Names of keys that say where processes meet, and change nothing that is trained: no record and no digest has them."""
+
 ADDED = (
     "search.warm_start", "data.test_views", "train.average_epochs", "train.sampling", "train.loss", "train.focal_gamma",
     "train.logit_adjustment", "train.head_only", "train.optimizer", "train.momentum", "train.freeze_epochs",

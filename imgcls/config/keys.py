@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from imgcls.config.key_names import ADDED, ONLY_REPORTED, Reported, Section, by_key
+from imgcls.config.key_names import ADDED, NOT_RECORDED, ONLY_REPORTED, Reported, Section, by_key
 from imgcls.config.key_types import (
     AreaRange,
     Fit,
@@ -281,7 +281,7 @@ class Experiment(Section):
         return self.from_tables(tree, origin, [key for key, _ in pairs])
 
     def params(self) -> dict[str, str]:
-        """Every value under its dotted name, as MLflow stores it: a string, TOML's spelling for lists and flags."""
+        """Every recorded value under its dotted name, as MLflow stores it: a string, TOML's for lists and flags."""
         return {key: value if isinstance(value, str) else as_toml(value) for key, value in self._values().items()}
 
     def config_hash(self, *, without: Sequence[str] = ()) -> str:
@@ -292,17 +292,17 @@ class Experiment(Section):
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def _values(self) -> dict[str, Any]:
-        """By dotted key, also of the search space, whose values are lists and ranges."""
+        """By dotted key, also of the search space, whose values are lists and ranges; less NOT_RECORDED."""
         values: dict[str, Any] = {}
         for key, value in by_key(self.model_dump(exclude_none=True), Experiment):
             if key == "search.space":
                 values |= {f"{key}.{searched}": options for searched, options in value.items()}
-            else:
+            elif key not in NOT_RECORDED:
                 values[key] = value
         return values
 
     def to_toml(self) -> str:
-        """The complete experiment as a file that loads into an equal one."""
+        """The complete experiment as a file that loads into an equal one, without NOT_RECORDED."""
         tables: dict[str, list[str]] = {"": []}
         for key, value in self._values().items():
             table, _, name = key.rpartition(".")

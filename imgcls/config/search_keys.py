@@ -36,6 +36,8 @@ class SearchConfig(Section):
     """Seconds after which no further trial starts. 0: no limit."""
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Trials side by side on this machine, which share its threads; `auto`: as many as end the sweep soonest."""
+    storage: str = "auto"
+    """Where the study is: `postgresql://…`, `grpc://…`, `journal`; `auto`: IMGCLS_STUDY_STORAGE, else a journal."""
     sampler: Literal["auto", "gp", "tpe", "random", "qmc", "cmaes", "grid"] = "auto"
     """Who proposes the next values; `auto` decides by pruner, trials and space; `cmaes` learns of ranges alone."""
     warm_start: str = "off"

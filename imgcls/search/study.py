@@ -13,7 +13,6 @@ import pandas as pd
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import RandomSampler
-from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from imgcls.config.keys import Experiment
@@ -24,12 +23,12 @@ from imgcls.record import MetricName
 from imgcls.runs.record_writer import Finished, interval_ends
 from imgcls.search import space as spaces
 from imgcls.search.halving import Rungs
-from imgcls.search.journal import Journal
 from imgcls.search.leaderboard import make_leaderboard
 from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values
 from imgcls.search.promotion import Promotion, as_pruned, is_paused, reported_steps
 from imgcls.search.samplers import at_first_rung, drawn_values, resolved_sampler, teaches
 from imgcls.search.space import SPACE
+from imgcls.search.storage import open_storage
 from imgcls.stored_names import stored_name
 from imgcls.tracking.claims import claim
 
@@ -56,15 +55,18 @@ class StudyPlace:
     num_folds: int = 0
 
     def open(self, experiment: Experiment) -> optuna.Study:
-        """Creates the study's journal below `mlruns/`, or opens it.
+        """Creates the study in its storage, which is a journal below `mlruns/` by default, or opens it.
 
-        MLflow is the record; the journal only coordinates.
+        MLflow is the record; the storage only coordinates.
+
+        Raises:
+            ConfigError: `search.storage` names none in which a study can be kept.
+            Interrupted: the storage's server did not answer in time, or a stop was requested meanwhile.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        path = self.root / MLRUNS / ".studies" / f"{self.name}.journal"  # no experiment's name begins with a dot
-        path.parent.mkdir(parents=True, exist_ok=True)
+        journal = self.root / MLRUNS / ".studies" / f"{self.name}.journal"  # no experiment's name begins with a dot
         return optuna.create_study(
-            storage=JournalStorage(Journal(path)),
+            storage=open_storage(experiment.search.storage, journal),
             study_name=self.name,
             direction=direction(experiment),
             sampler=RandomSampler(seed=0),  # it has nothing to draw: a trial's values are enqueued

@@ -39,6 +39,7 @@ from imgcls.search.importances import importance_ranges, importances
 from imgcls.search.samplers import resolved_sampler
 from imgcls.search.search_page import Importances, SearchFacts, search_report
 from imgcls.search.space import SPACE, check_space, pruner_warmup_of, single_values
+from imgcls.search.storage import check_storage
 from imgcls.search.study import StudyPlace, SweepStudy, only_one
 from imgcls.search.sweep_report import write_report
 from imgcls.search.warm_start import WarmStart, find_warm_start
@@ -111,6 +112,7 @@ class Sweep:
                 '"train.lr" = { low = 1e-4, high = 1e-2, log = true }'
             )
         _check_pruner(experiment)
+        check_storage(experiment.search.storage)
         check_space(experiment, tracker.project)
         self.experiment = experiment
         self.tracker = tracker

@@ -1,0 +1,115 @@
+"""Studies in a real PostgreSQL and behind Optuna's proxy."""
+
+import signal
+import subprocess
+import sys
+import threading
+
+import optuna
+import pytest
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy.pool import NullPool
+
+from imgcls.errors import InputError
+from imgcls.search.storage import VARIABLE, check_storage, open_storage
+from tests.postgres import free_port
+
+pytestmark = pytest.mark.distributed
+
+
+def study(tmp_path, name="s"):
+    return optuna.create_study(storage=open_storage("auto", tmp_path / "journal"), study_name=name, load_if_exists=True)
+
+
+@pytest.fixture
+def named(database, monkeypatch):
+    monkeypatch.setenv(VARIABLE, database)
+    return database
+
+
+@pytest.fixture
+def proxy(database, monkeypatch):
+    """Starts the proxy in front of a new database, or starts it again; gives the process."""
+    port = free_port()
+
+    def start():
+        command = [sys.executable, "-m", "imgcls", "storage-proxy", "--port", str(port)]
+        monkeypatch.setenv(VARIABLE, database)
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        assert f"127.0.0.1:{port}" in process.stderr.readline()
+        monkeypatch.setenv(VARIABLE, f"grpc://127.0.0.1:{port}")
+        return process
+
+    started = []
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_study_is_kept_in_postgresql(named, tmp_path):
+    check_storage("auto")
+    before = study(tmp_path)
+    before.enqueue_trial({"x": 0.5})
+    trial = before.ask()
+    trial.report(0.25, step=1)
+    before.tell(trial, trial.suggest_float("x", 0, 1))
+    assert not (tmp_path / "journal").exists()
+    url = named.replace("postgresql:", "postgresql+psycopg:")
+    stored = optuna.load_study(study_name="s", storage=RDBStorage(url, {"poolclass": NullPool}))
+    assert [(t.value, t.intermediate_values, t.params) for t in stored.trials] == [(0.5, {1: 0.25}, {"x": 0.5})]
+
+
+def test_a_process_keeps_one_connection(named, postgresql, tmp_path):
+    for name in ("a", "b"):
+        for _ in range(3):
+            study(tmp_path, name).tell(study(tmp_path, name).ask(), 1.0)
+    mine = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'imgcls' AND datname = '{}'"
+    assert postgresql.execute(mine.format(named.rpartition("/")[2])) == [(1,)]
+
+
+@pytest.mark.usefixtures("named")
+def test_processes_that_start_together_on_an_empty_database_make_its_tables_once():
+    command = "import pathlib; from imgcls.search.storage import open_storage; open_storage('auto', pathlib.Path('j'))"
+    begun = [subprocess.Popen([sys.executable, "-c", command], stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [(process.communicate()[1], process.returncode) for process in begun] == [("", 0)] * 4
+
+
+@pytest.mark.usefixtures("named")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
+def test_a_restart_of_postgresql_is_survived(postgresql, tmp_path, how):
+    before = study(tmp_path)
+    postgresql.stop(how)
+    again = threading.Timer(0.5, postgresql.start)
+    again.start()
+    before.tell(before.ask(), 1.0)
+    again.join()
+    assert [trial.value for trial in before.trials] == [1.0]
+
+
+@pytest.mark.usefixtures("named")
+def test_a_trial_may_be_told_the_same_end_twice(tmp_path):
+    """As where the server ended between the commit and its answer."""
+    shared = study(tmp_path)
+    trial = shared.ask()
+    storage = open_storage("auto", tmp_path / "journal")
+    assert storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [1.0])
+    assert storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [1.0])
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [2.0])
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda address: address.replace("owner:", "owner:not"), "password authentication failed"),
+        (lambda address: f"{address}_not", "does not exist"),
+    ],
+)
+def test_who_is_not_let_in_is_told_why(database, postgresql, monkeypatch, change, why):
+    monkeypatch.setenv(VARIABLE, change(database))
+    with pytest.raises(InputError, match=rf"127\.0\.0\.1:{postgresql.port} cannot be opened: .*{why}") as refused:
+        check_storage("auto")
+    assert postgresql.password not in str(refused.value)
