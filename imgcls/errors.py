@@ -91,5 +91,9 @@ class OutOfTime(Interrupted):
     """Error of a run that stopped after whole steps because its time was over; it is paused."""
 
 
+class LeaseLost(Interrupted):
+    """Error of a process that was silent for so long that others go on with its work; it writes nothing more."""
+
+
 class ResourceError(ImgclsError):
     """Error of a machine that ran out of disk, memory or files, or does not let us write."""

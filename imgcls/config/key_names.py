@@ -16,7 +16,7 @@ NOT_RECORDED = ("search.storage",)
 ADDED = (
     "search.warm_start", "data.test_views", "train.average_epochs", "train.sampling", "train.loss", "train.focal_gamma",
     "train.logit_adjustment", "train.head_only", "train.optimizer", "train.momentum", "train.freeze_epochs",
-    "train.backbone_lr_scale", "train.layer_decay",
+    "train.backbone_lr_scale", "train.layer_decay", "search.lease",
 )  # fmt: skip
 """Names of keys that came later. A digest of an experiment counts them only where they are not at their defaults, so
 that what a version without them began goes on."""

@@ -38,6 +38,8 @@ class SearchConfig(Section):
     """Trials side by side on this machine, which share its threads; `auto`: as many as end the sweep soonest."""
     storage: str = "auto"
     """Where the study is: `postgresql://…`, `grpc://…`, `journal`; `auto`: IMGCLS_STUDY_STORAGE, else a journal."""
+    lease: float = Field(default=45.0, ge=1.0, le=3600.0)
+    """Seconds of silence after which the other processes of a sweep take over what a process works on."""
     sampler: Literal["auto", "gp", "tpe", "random", "qmc", "cmaes", "grid"] = "auto"
     """Who proposes the next values; `auto` decides by pruner, trials and space; `cmaes` learns of ranges alone."""
     warm_start: str = "off"

@@ -3,7 +3,6 @@
 import logging
 import math
 import time
-from collections import Counter
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -26,6 +25,10 @@ ALIKE_FAILURES = 3
 """Number of trials in a row that end the sweep when all of them fail for the same reason."""
 
 
+SECONDS_OF_A_LOOK = 0.5
+"""Seconds between two looks for work, where other processes have all of it."""
+
+
 class _Begun(NamedTuple):
     """How many epochs a trial had when an engine took it, and when that was, in seconds."""
 
@@ -37,7 +40,7 @@ class Driver:
     """The driver of a sweep's trials: goes on until there are enough, time is up, or a stop is requested.
 
     Args:
-        study: whose trials are run; this process holds its claim.
+        study: whose trials are run, perhaps by other processes too.
         num_val: validation images, for the intervals that progress shows.
         tracker: where the trials are recorded.
         share: the time that the search has, where the sweep has a budget.
@@ -48,10 +51,8 @@ class Driver:
         self._search = study.experiment.search
         self._tracker = tracker
         self._share = share
-        # With the study's claim in our hand, a trial that says RUNNING was left by a sitting that is over.
-        self._left = study.running()
-        self._progress = SweepProgress(study, num_val, taken_up=frozenset(self._left), share=share)
-        self._losses: Counter[int] = Counter()
+        self._progress = SweepProgress(study, num_val, taken_up=frozenset(study.left()), share=share)
+        self._set_aside: set[int] = set()
         self._open: dict[int, TrialJob] = {}
         self._begun: dict[int, _Begun] = {}
         self._is_beyond_most = False
@@ -88,6 +89,9 @@ class Driver:
             if not is_over:
                 self._submit_jobs(engine)
             if not self._open:
+                if not is_over and self._study.leases.elsewhere():
+                    time.sleep(SECONDS_OF_A_LOOK)
+                    continue
                 if is_over and self._wants_more():
                     self._say_that_time_is_over()
                 return
@@ -107,7 +111,9 @@ class Driver:
         """Has a winner where the budget was too short for a whole training: the best trial, with the epochs it has."""
         if self._share is None or self._study.any_completed() or stop_requested():
             return
-        if (number := self._study.best_begun()) is None or (job := self._job(Step(number))) is None:
+        if (number := self._study.best_begun()) is None or not self._study.leases.take(number):
+            return
+        if (job := self._job(Step(number))) is None:
             return
         log.warning("the budget was too short for a whole training: trial %d ends with the epochs that it has", number)
         self._give(engine, replace(job, ends_early=True, until=math.inf))
@@ -161,9 +167,13 @@ class Driver:
         """What comes next: a trial that was left, one that goes on from its pause or ends there, or a new one."""
         promotion = self._study.promotion
         can_have_more = self._can_have_more()
-        if not self._left and promotion:
-            wanted, has_to_finish = self._study.num_wanted(), self._has_to_finish()
-            step = promotion.next(self._open, wanted, ends_rest=not can_have_more, has_to_finish=has_to_finish)
+        left = [number for number in self._study.left() if number not in {*self._open, *self._set_aside}]
+        if not left and promotion:
+            leases, has_to_finish = self._study.leases, self._has_to_finish()
+            under_way, wanted = {*self._open, *leases.elsewhere()}, self._study.num_wanted()
+            step = promotion.next(
+                under_way, wanted, ends_rest=not can_have_more, has_to_finish=has_to_finish, take=leases.take
+            )
             if step is not None:
                 self._say_that_too_many_wait(step)
             if step is not None or (has_to_finish and self._open):
@@ -172,7 +182,25 @@ class Driver:
             if not can_have_more:
                 return None
             self._study.want(self._study.num_wanted() + 1)
-        return Step(self._left.pop(0) if self._left else self._study.ask())
+        number = next((number for number in left if self._take_up(number)), None)
+        if number is None:
+            number = self._study.ask()
+        return None if number is None else Step(number)
+
+    def _take_up(self, number: int) -> bool:
+        """Takes up a trial that was left, unless another process does; it fails where too many were lost over it."""
+        if (lease := self._study.leases.take(number)) is None:
+            return False
+        if number not in self._study.left():  # it was ended, or paused, and given back just now
+            self._study.leases.give_back(number)
+            return False
+        if not lease.was_lost or self._study.lose(number) < MAX_LOSSES:
+            return True
+        if job := self._job(Step(number)):
+            outcome = Outcome(job, error=f"{MAX_LOSSES} processes that worked on it were lost", interrupted=True)
+            self._tell(outcome)
+            self._progress.on_trial(outcome)
+        return False
 
     def _can_have_more(self) -> bool:
         """Whether a budget has time for more trials than were planned."""
@@ -196,7 +224,7 @@ class Driver:
 
     def _wants_more(self) -> bool:
         """Whether fewer trials were begun than are wanted; of those left by an earlier sitting, whether any is left."""
-        begun = {*self._open, *self._study.paused()}
+        begun = {*self._open, *self._set_aside, *self._study.paused(), *self._study.leases.elsewhere()}
         return self._study.num_ended() + len(begun) < self._study.num_wanted()
 
     def _job(self, step: Step) -> TrialJob | None:
@@ -207,19 +235,24 @@ class Driver:
         except ConfigError as error:
             log.warning("trial %d failed: %s", number, error)
             self._study.tell_of_failure(number, str(error))
+            self._study.leases.give_back(number)
             return None
         pause_at = promotion.pause_at(number) if promotion else 0
         until = math.inf if self._share is None or step.ends else self._share.ends_at()
         # The first trial has an epoch, however late it is, so that there is a winner.
         least = int(self._share is not None and not self._open and not self._study.any_values())
-        return TrialJob(experiment, self._study.place, number, pause_at, step.ends, until=until, least_epochs=least)
+        return TrialJob(
+            experiment, self._study.place, number, pause_at, step.ends, until=until, least_epochs=least,
+            entry=self._study.leases.entry,
+        )  # fmt: skip
 
     def _take(self, outcome: Outcome[TrialJob]) -> None:
+        self._study.leases.check(now=outcome.interrupted)
         if outcome.interrupted and (stop_requested() or time.time() >= outcome.job.until):
-            return  # it stays as it is until the sweep goes on
+            self._set_aside.add(outcome.job.number)  # it stays as it is until the sweep goes on
+            self._give_back(outcome)
+            return
         if self._goes_on(outcome):
-            if not outcome.job.ends:  # such a one is paused, and ends with the next step
-                self._left.insert(0, outcome.job.number)
             return
         self._tell(outcome)
         self._progress.on_trial(outcome)
@@ -245,8 +278,7 @@ class Driver:
         """Whether a trial is to be taken up again whose worker was lost, by somebody's kill or for want of memory."""
         if not outcome.interrupted:
             return False
-        self._losses[outcome.job.number] += 1
-        if self._losses[outcome.job.number] >= MAX_LOSSES:
+        if self._study.lose(outcome.job.number) >= MAX_LOSSES:
             return False
         log.warning("trial %d: %s; it is taken up again", outcome.job.number, outcome.error)
         return True
@@ -261,6 +293,13 @@ class Driver:
             self._study.tell_of_failure(outcome.job.number, outcome.error)
         else:
             self._study.tell(outcome.job.number, outcome.finished)
+        self._give_back(outcome)
+
+    def _give_back(self, outcome: Outcome[TrialJob]) -> None:
+        """Gives back the lease of a trial; of one that may go on elsewhere, once all of it can be read there."""
+        if outcome.finished is None or outcome.finished.outcome == "paused":
+            self._tracker.wait_until_sent()
+        self._study.leases.give_back(outcome.job.number)
 
     def _stop_on_alike_failures(self) -> None:
         errors = self._study.last_errors(ALIKE_FAILURES)

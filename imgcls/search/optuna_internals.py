@@ -1,10 +1,11 @@
-"""The only place that reaches Optuna's private parts: a trial's id, and the values that a trial was enqueued with."""
+"""The only place that reaches Optuna's private parts: ids, storages, and the values that a trial was enqueued with."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from optuna import Study
-from optuna.trial import FrozenTrial, Trial
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 PLANNED = "fixed_params"
 """System attribute of a trial: the values that `Study.enqueue_trial` was given."""
@@ -14,6 +15,38 @@ def attach(study: Study, number: int) -> Trial:
     """By Optuna's internals, a trial that has begun; the public interface gives one only to whoever asked for it."""
     trial = next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
     return Trial(study, trial._trial_id)
+
+
+def storage_of(study: Study) -> BaseStorage:
+    """By Optuna's internals, the storage of a study."""
+    return study._storage
+
+
+def study_id_of(study: Study) -> int:
+    """In Optuna's internals: the id by which the storage knows a study."""
+    return study._study_id
+
+
+def id_of(trial: FrozenTrial) -> int:
+    """In Optuna's internals: the id by which the storage knows a trial."""
+    return trial._trial_id
+
+
+def begin(study: Study, number: int) -> None:
+    """By Optuna's internals, begins the trial of a number: one that was enqueued, or a new one without values.
+
+    The caller sees to it that no other process begins one at the same time.
+    """
+    storage, trials = study._storage, study.get_trials(deepcopy=False)
+    if enqueued := [trial._trial_id for trial in trials if trial.number == number]:
+        storage.set_trial_state_values(enqueued[0], TrialState.RUNNING)
+    else:
+        storage.create_new_trial(study._study_id)
+
+
+def is_planned(trial: FrozenTrial) -> bool:
+    """By Optuna's internals, whether a trial was given its values; it was not if its process died after it began."""
+    return PLANNED in trial.system_attrs
 
 
 def planned_values(trial: FrozenTrial) -> dict[str, Any]:

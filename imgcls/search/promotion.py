@@ -6,7 +6,7 @@ which it was paused last, and the one from which it was sent on last.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from optuna import Study
@@ -88,8 +88,9 @@ class Promotion:
         return number in self._hopeless(trials, paused, num_trials)
 
     def next(
-        self, under_way: Collection[int], num_trials: int, *, ends_rest: bool = True, has_to_finish: bool = False
-    ) -> Step | None:
+        self, under_way: Collection[int], num_trials: int, *, ends_rest: bool = True, has_to_finish: bool = False,
+        take: Callable[[int], bool] = lambda _: True,
+    ) -> Step | None:  # fmt: skip
         """The step to do now; None: a new trial is drawn. A trial that this sends on is not paused any more.
 
         Args:
@@ -97,7 +98,18 @@ class Promotion:
             num_trials: that the study has at most.
             ends_rest: whether all others end once so many are drawn and nothing goes on any more.
             has_to_finish: whether the time left is needed to train the best one to its end.
+            take: makes sure that no other process does a trial's step; False where one does.
         """
+        passed = set(under_way)
+        while (step := self._choice(passed, num_trials, ends_rest, has_to_finish)) is not None:
+            if take(step.number) and self._send_on(step):
+                return step
+            passed.add(step.number)
+        return None
+
+    def _choice(
+        self, under_way: Collection[int], num_trials: int, ends_rest: bool, has_to_finish: bool
+    ) -> Step | None:  # fmt: skip
         trials = self._trials()
         best = self._all_best(trials)
         paused = [trial.number for trial in trials if is_paused(trial)]
@@ -113,10 +125,18 @@ class Promotion:
         if has_to_finish and is_idle and waiting:
             going_on = self._rungs.reserve(best, waiting)[0]
         if going_on is not None:
-            attach(self._study, going_on).set_user_attr(PROMOTED, len(best[going_on]))
             return Step(going_on)
         is_over = ends_rest and is_all_drawn and is_idle
         return Step(waiting[0], NEVER_PROMOTED) if waiting and is_over else None
+
+    def _send_on(self, step: Step) -> bool:
+        """Sends a trial on that does not end; False where another process has done its step meanwhile."""
+        trial = next(trial for trial in self._trials() if trial.number == step.number)
+        if not is_paused(trial):
+            return False
+        if not step.ends:
+            attach(self._study, step.number).set_user_attr(PROMOTED, len(trial.intermediate_values))
+        return True
 
     def reports_to_finish(self) -> int:
         """Epochs that the best paused trial lacks to its end; all of them where none is paused."""

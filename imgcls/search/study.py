@@ -1,6 +1,5 @@
-"""The Optuna study of a sweep: its pruner, its trials and their values, and what came of them."""
+"""The Optuna study of a sweep: its trials and their values, who works on them, and what came of them."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -10,8 +9,6 @@ from typing import Literal
 
 import optuna
 import pandas as pd
-from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
@@ -24,13 +21,17 @@ from imgcls.runs.record_writer import Finished, interval_ends
 from imgcls.search import space as spaces
 from imgcls.search.halving import Rungs
 from imgcls.search.leaderboard import make_leaderboard
-from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values
+from imgcls.search.leases import Fence, Leases
+from imgcls.search.optuna_internals import attach, begin, is_planned, plan_otherwise, planned_values
 from imgcls.search.promotion import Promotion, as_pruned, is_paused, reported_steps
+from imgcls.search.pruners import make_pruner
 from imgcls.search.samplers import at_first_rung, drawn_values, resolved_sampler, teaches
 from imgcls.search.space import SPACE
 from imgcls.search.storage import open_storage
+from imgcls.search.trial_leases import TrialLeases
 from imgcls.stored_names import stored_name
 from imgcls.tracking.claims import claim
+from imgcls.tracking.guard import Guard
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,10 @@ class StudyPlace:
         sign = 1 if direction(experiment) == "maximize" else -1
         return Promotion(study, self.rungs(), sign, experiment.search.max_paused, in_folds=bool(self.num_folds))
 
+    def guard(self, fence: Fence) -> Guard:
+        """The guard of what is written to the runs of this study's sweep: its leases decide who may."""
+        return Guard(fence.check, takes_over=True, is_everywhere=False)
+
     def rungs(self) -> Rungs:
         """The epochs at which trials pause, and that of a whole training; of trials in folds, the folds."""
         return Rungs.of_trials(self.pruner_warmup, self.num_epochs, self.num_folds)
@@ -120,15 +125,20 @@ class SweepStudy:
         has_groups: whether the val images come in groups or in folds, so that each accuracy needs an interval of its
             own.
         sampler: what an earlier sitting resolved `search.sampler` to; by default that is decided here.
+        leases: of the processes that work on it; None where this one is alone.
     """
 
-    def __init__(self, place: StudyPlace, experiment: Experiment, *, has_groups: bool, sampler: str = "") -> None:
+    def __init__(
+        self, place: StudyPlace, experiment: Experiment, *, has_groups: bool, sampler: str = "",
+        leases: Leases | None = None,
+    ) -> None:  # fmt: skip
         self.place = place
         self.experiment = experiment
         self.has_groups = has_groups
         self.sampler = sampler or resolved_sampler(experiment.search)
         self.optuna = place.open(experiment)
         self.promotion = place.promotion(self.optuna, experiment)
+        self.leases = TrialLeases(leases)
 
     # --- how many ---
 
@@ -197,6 +207,11 @@ class SweepStudy:
         """Numbers of the trials that have begun, have not ended and are not paused."""
         return [trial.number for trial in self._trials(TrialState.RUNNING) if not is_paused(trial)]
 
+    def left(self) -> list[int]:
+        """Numbers of the running trials on which no other process works: this one's, and those that were left."""
+        elsewhere = self.leases.elsewhere()
+        return [number for number in self.running() if number not in elsewhere]
+
     def paused(self) -> list[int]:
         """Numbers of the trials that wait for their promotion."""
         return [trial.number for trial in self._trials(TrialState.RUNNING) if is_paused(trial)]
@@ -222,12 +237,33 @@ class SweepStudy:
             if frozenset(values.items()) not in there:
                 self.optuna.enqueue_trial(values)
 
-    def ask(self) -> int:
-        """The number of a new trial, whose values are in the study."""
-        if not self._trials(TrialState.WAITING):
-            values = drawn_values(self.experiment, self.sampler, self._as_seen(), first_rung=self.first_rung())
-            self.optuna.enqueue_trial(values)
-        return self.optuna.ask().number
+    def ask(self) -> int | None:
+        """The number of a new trial, whose values are in the study; None where another process begins one just now.
+
+        The trial begins before its values are drawn, so that those who ask at the same time draw with other numbers.
+        """
+        number = self._next_number()
+        if number >= self.num_wanted() or self.leases.take(number) is None:
+            return None
+        if number != self._next_number():  # another process began it and gave it back
+            self.leases.give_back(number)
+            return None
+        begin(self.optuna, number)
+        self._plan_if_need_be(number)
+        return number
+
+    def _next_number(self) -> int:
+        """The number of the trial that begins next: the first that was enqueued, or else a new one."""
+        trials = self._trials()
+        return next((trial.number for trial in trials if trial.state == TrialState.WAITING), len(trials))
+
+    def _plan_if_need_be(self, number: int) -> None:
+        """Draws the values of a trial that has none: of a new one, or of one whose process died before it had them."""
+        trial = self._trial(number)
+        if not (is_planned(trial) or trial.params):
+            seen = self._as_seen()[:number]
+            values = drawn_values(self.experiment, self.sampler, seen, first_rung=self.first_rung())
+            plan_otherwise(self.optuna, number, values)
 
     def _as_seen(self) -> list[FrozenTrial]:
         """The trials as samplers see them, to whom a paused one is pruned."""
@@ -239,8 +275,8 @@ class SweepStudy:
         Raises:
             ConfigError: somebody enqueued a value that its search space does not hold.
         """
-        space = self.experiment.search.space
-        trial = next(trial for trial in self._trials() if trial.number == number)
+        self._plan_if_need_be(number)
+        space, trial = self.experiment.search.space, self._trial(number)
         planned = planned_values(trial)
         written = dict(planned)
         for key in planned.keys() & space.keys() - trial.params.keys():
@@ -252,10 +288,17 @@ class SweepStudy:
             plan_otherwise(self.optuna, number, written)
         return spaces.suggest(attach(self.optuna, number), space)
 
+    def lose(self, number: int) -> int:
+        """Notes that a trial's process was lost; gives how often that has happened."""
+        num_losses = self._trial(number).user_attrs.get(LOSSES, 0) + 1
+        attach(self.optuna, number).set_user_attr(LOSSES, num_losses)
+        return int(num_losses)
+
     # --- what came of them ---
 
     def tell(self, number: int, finished: Finished) -> None:
         """Ends a trial as completed or pruned, or pauses it, with its scores at its best epoch."""
+        self.leases.check()
         best = finished.best
         attrs = {"run_id": finished.run_id, stored_name(MetricName.BEST_EPOCH): best.epoch, **best.metrics()}
         attrs |= interval_ends(finished.intervals, has_groups=self.has_groups)
@@ -272,6 +315,7 @@ class SweepStudy:
 
     def tell_of_failure(self, number: int, error: str) -> None:
         """Ends a trial as failed."""
+        self.leases.check()
         attach(self.optuna, number).set_user_attr("error", error)
         self.optuna.tell(number, state=TrialState.FAIL)
 
@@ -300,6 +344,9 @@ class SweepStudy:
 
     # --- in Optuna's storage ---
 
+    def _trial(self, number: int) -> FrozenTrial:
+        return next(trial for trial in self._trials() if trial.number == number)
+
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Those in one of the states, or all of them."""
         return self.optuna.get_trials(deepcopy=False, states=states or None)
@@ -308,31 +355,13 @@ class SweepStudy:
         return [trial for trial in self._trials() if trial.state.is_finished()]
 
 
+LOSSES = "losses"
+"""Attribute of a trial: how often a process was lost that worked on it, while the sweep went on."""
+
+
 def direction(experiment: Experiment) -> Literal["minimize", "maximize"]:
     """The study's direction in Optuna's words: which way its metric gets better."""
     return "maximize" if metric_named(experiment.search.metric).higher_is_better else "minimize"
-
-
-def make_pruner(experiment: Experiment, warmup: int) -> BasePruner:
-    """The study's pruner, which judges no trial before `warmup` completed epochs; with folds its steps are folds."""
-    if experiment.search.pruner == "wilcoxon":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # that its interface may change
-            return WilcoxonPruner(p_threshold=P_THRESHOLD)
-    num_folds = experiment.data.num_models
-    steps, warmup = (num_folds, 0) if num_folds > 1 else (experiment.train.epochs, warmup)
-    if experiment.search.pruner in ("none", "halving") or warmup >= steps:
-        return NopPruner()
-    if experiment.search.pruner == "median":
-        return MedianPruner(n_startup_trials=5, n_warmup_steps=warmup)
-    return HyperbandPruner(min_resource=max(1, warmup), max_resource=steps, reduction_factor=3)
-
-
-P_THRESHOLD = 0.1
-"""The p-value of Wilcoxon's signed-rank test below which a study's trial in folds is worse than the best one so far.
-
-Four folds that are all worse give 1/16, and three give 1/8, so a trial ends after four folds at the earliest.
-"""
 
 
 def only_one(root: Path, study: str) -> AbstractContextManager[None]:

@@ -1,25 +1,17 @@
 """A sweep: one Optuna study together with its parent run."""
 
-import json
 import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-
-import pandas as pd
+from dataclasses import replace
 
 from imgcls.config.key_names import ONLY_REPORTED
 from imgcls.config.keys import Experiment
 from imgcls.data.augment import refuse_colours_of_grey
 from imgcls.data.splits import SQUARES_FORMAT
-from imgcls.errors import ConfigError, TrainingError
-from imgcls.evaluation.confirmation import Confirmation
-from imgcls.metrics import metric_named
-from imgcls.record import Artifact, MetricName, Tag
-from imgcls.reporting import html
-from imgcls.reporting.drawing import pictures_of
-from imgcls.reporting.run_links import run_link
+from imgcls.errors import ConfigError, InputError, Interrupted
+from imgcls.record import Artifact, Tag
 from imgcls.rng import derive_seed
 from imgcls.run_record import RunRecord
 from imgcls.runs.announce import announce
@@ -33,46 +25,24 @@ from imgcls.search.budget import Budget, ConfirmationTime, SearchTime, confirmat
 from imgcls.search.budget_share import share_of_budget
 from imgcls.search.changes import changes_in_words
 from imgcls.search.confirm import confirm
-from imgcls.search.driver import Driver
+from imgcls.search.driver import SECONDS_OF_A_LOOK, Driver
 from imgcls.search.halving import Rungs
-from imgcls.search.importances import importance_ranges, importances
+from imgcls.search.joining import PARENT, joined, note_run_id, run_id_of
+from imgcls.search.leases import Leases
 from imgcls.search.samplers import resolved_sampler
-from imgcls.search.search_page import Importances, SearchFacts, search_report
 from imgcls.search.space import SPACE, check_space, pruner_warmup_of, single_values
 from imgcls.search.storage import check_storage
 from imgcls.search.study import StudyPlace, SweepStudy, only_one
-from imgcls.search.sweep_report import write_report
+from imgcls.search.sweep_end import SweepEnd, SweepResult
 from imgcls.search.warm_start import WarmStart, find_warm_start
-from imgcls.search.winner import draw_winner, log_winner
 from imgcls.search.workers import Share, new_share, order_matters, recorded_share
-from imgcls.signals import GracefulStop
+from imgcls.signals import GracefulStop, stop_requested
 from imgcls.text import counted
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.loss import LOSS_DEFINITION
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SweepResult:
-    """The sweep's result: what came of it.
-
-    Attributes:
-        run_id: of the parent run.
-        best_run_id: of the winner.
-        best_value: the metric of the best trial at its best epoch.
-        leaderboard: one row a trial, best first.
-        num_val: images behind its scores.
-        confirmation: with fresh seeds, where `search.confirm` asks for it.
-    """
-
-    run_id: str
-    best_run_id: str
-    best_value: float
-    leaderboard: pd.DataFrame
-    num_val: int
-    confirmation: Confirmation | None = None
 
 
 def sweep(experiment: Experiment, tracker: Tracker, budget: Budget | None = None) -> SweepResult:
@@ -136,21 +106,80 @@ class Sweep:
             TrainingError: no trial succeeded, or several failed alike in a row.
         """
         with only_one(self.tracker.root, self.name):
+            result = self._join(waits=True)
+        assert result is not None  # it waited for the end
+        return result
+
+    def help(self) -> SweepResult | None:
+        """Works on the sweep as one of its processes, until nothing is left; None where another one writes its end.
+
+        Raises:
+            Interrupted: a stop was requested, or others have taken over what this process held (`LeaseLost`).
+            TrainingError: no trial succeeded, or several failed alike in a row.
+        """
+        return self._join(waits=False)
+
+    def _join(self, *, waits: bool) -> SweepResult | None:
+        """Works on the sweep; whoever holds the lease of its run writes its beginning and its end."""
+        place = self._place()
+        with joined(place, self.experiment) as leases, self.tracker.guarded(place.guard(leases.fence)):
             self.tracker.close_orphans()
             num = "trials" if self.budget else counted(self.experiment.search.trials, "trial")
             announce(self.prepared, self.tracker, runs=num)
-            return self._run()
+            try:
+                return self._run_with(leases, waits=waits)
+            finally:
+                self.tracker.wait_until_sent()
 
-    def _run(self) -> SweepResult:
+    def _run_with(self, leases: Leases, *, waits: bool) -> SweepResult | None:
+        has_helped = False
+        while True:
+            if not waits and self._is_over(leases):
+                log.info("nothing is left of sweep %s", run_id_of(leases.study))
+                return None
+            if leases.take(PARENT):
+                return self._run(leases)
+            if has_helped and not waits:  # another process writes the end
+                return None
+            run_id = run_id_of(leases.study)
+            if run_id and self.budget:
+                raise InputError(
+                    f"sweep {run_id} runs elsewhere, and --budget needs a sweep of its own; join it without --budget "
+                    f"(imgcls worker {self.experiment.name}), or wait until it has ended"
+                )
+            if run_id and not has_helped:
+                self._take(recorded_share(self.tracker.get(run_id), self.experiment.search, self.experiment.train))
+                self._drive(self.study(run_id, leases), None)
+                has_helped = True
+                continue
+            if by := stop_requested():
+                raise Interrupted(f"stopped by {by}")
+            time.sleep(SECONDS_OF_A_LOOK)
+
+    def _is_over(self, leases: Leases) -> bool:
+        """Whether all trials that are wanted have ended, and the end is in the sweep's run."""
+        trials, search = leases.study.get_trials(deepcopy=False), self.experiment.search
+        has_all = len(trials) >= search.trials or search.sampler == "grid"
+        run_id = run_id_of(leases.study)
+        if not (run_id and has_all and all(trial.state.is_finished() for trial in trials)):
+            return False
+        return self.tracker.get(run_id).outcome == "completed"
+
+    def _drive(self, study: SweepStudy, share: SearchTime | None) -> None:
+        Driver(study, len(self.prepared.dataset.val), self.tracker, share).run()
+
+    def _run(self, leases: Leases) -> SweepResult:
         with self._parent_run() as run:
             write_page(self.prepared.experiment, self.tracker, self.tracker.get(run.run_id))
-            study = self.study(run.run_id)
+            study = self.study(run.run_id, leases)
             warm = WarmStart.recorded(run.run_id, self.tracker)
             study.plan([*self._planned, *(warm.values if warm else ())])
             share = self._share_of_budget(study, run)
-            Driver(study, len(self.prepared.dataset.val), self.tracker, share).run()
+            note_run_id(study.optuna, run.run_id)  # others begin now
+            self._drive(study, share)
             begun = time.monotonic()
-            result, asked = self._conclude(run, study), self.experiment.search.confirm
+            end = SweepEnd(self.experiment, self.tracker, len(self.prepared.dataset.val))
+            result, asked = end.conclude(run, study), self.experiment.search.confirm
             if not asked.seeds:
                 return result
             if share is not None:
@@ -193,10 +222,12 @@ class Sweep:
             self._record_budget(run, [f"{whole} was asked for, and there was {cut}"])
         return result if found is None else replace(result, best_run_id=found.best_run_id, confirmation=found)
 
-    def study(self, run_id: str) -> SweepStudy:
-        """The study of this sweep, whose parent run is `run_id`."""
+    def _place(self, run_id: str = "") -> StudyPlace:
         num_epochs, num_folds = self.experiment.train.last_epoch, self.prepared.dataset.num_folds
-        place = StudyPlace(self.tracker.root, self.name, run_id, self.pruner_warmup, num_epochs, num_folds)
+        return StudyPlace(self.tracker.root, self.name, run_id, self.pruner_warmup, num_epochs, num_folds)
+
+    def study(self, run_id: str, leases: Leases | None = None) -> SweepStudy:
+        """The study of this sweep, whose parent run is `run_id`."""
         sampler = self.tracker.get(run_id).params.get(SAMPLER, self._sampler)
         if self.experiment.search.sampler == "auto":
             log.info('search.sampler = "auto": %s, for the whole study', sampler)
@@ -205,7 +236,7 @@ class Sweep:
             log.info("%d workers side by side: %s", search.workers, order_matters(sampler, search.pruner))
         # A trial in folds that ended early was scored on the images of some folds alone.
         has_intervals = bool(dataset.val.groups) or bool(dataset.num_folds)
-        return SweepStudy(place, self._shared, has_groups=has_intervals, sampler=sampler)
+        return SweepStudy(self._place(run_id), self._shared, has_groups=has_intervals, sampler=sampler, leases=leases)
 
     # --- before ---
 
@@ -301,50 +332,6 @@ class Sweep:
             warm.record(run)
         run.log_text(Artifact.CONFIG, self.experiment.to_toml())
 
-    # --- after ---
-
-    def _conclude(self, run: Run, study: SweepStudy) -> SweepResult:
-        board, waiting = study.leaderboard(), len(study.paused()) + len(study.running())
-        if board.empty or board.iloc[0]["outcome"] != "completed":
-            goes_on = f"; the same command goes on with {counted(waiting, 'paused trial')}" if waiting else ""
-            raise TrainingError(f"no trial of this sweep was completed, so none can be the winner{goes_on}")
-        first = board.iloc[0]
-        sweep, best_trial = self.tracker.get(run.run_id), self.tracker.get(str(first["run_id"]))
-        winner = self._confirmed_winner(sweep, best_trial) or best_trial
-        metrics = {MetricName.NUM_TRIALS: float(study.num_ended())}
-        after = {Tag.COMPARED_AFTER: rung} if (rung := study.first_rung_in_words()) else {}
-        log_winner(run, sweep, winner, best_trial, metrics, {Tag.NUM_TRIALS_WANTED: str(study.num_wanted()), **after})
-        run.log_text(Artifact.LEADERBOARD, board.to_csv(index=False))
-        compared = study.compared()
-        shares = importances(compared)
-        run.log_text(Artifact.IMPORTANCES, json.dumps(shares))
-        ranges = importance_ranges(compared)
-        run.log_text(Artifact.IMPORTANCE_RANGES, json.dumps({key: (of.low, of.high) for key, of in ranges.items()}))
-        with pictures_of(run.run_id):
-            self._log_search_page(run, best_trial, board, {key: (share, ranges[key]) for key, share in shares.items()})
-        winner = draw_winner(winner, self.experiment, self.tracker)
-        write_report(run, self.tracker, winner, best_trial)
-        best_value = float(first[self.experiment.search.metric])
-        return SweepResult(run.run_id, winner.run_id, best_value, board, len(self.prepared.dataset.val))
-
-    def _confirmed_winner(self, sweep: RunRecord, best_trial: RunRecord) -> RunRecord | None:
-        """The run that an earlier confirmation chose; None if there is none, or if a better trial has come since."""
-        if best_trial.trial in sweep.confirmed_trials:
-            return self.tracker.get(sweep.confirmed_run_id or sweep.best_run_id)
-        if sweep.confirmed_trials:
-            log.warning(
-                "trial %d is better than those confirmed before (%s) and is the winner until it is confirmed too: "
-                "imgcls confirm %s", best_trial.trial, ", ".join(map(str, sweep.confirmed_trials)), sweep.run_id,
-            )  # fmt: skip
-        return None
-
-    def _log_search_page(self, run: Run, best_trial: RunRecord, board: pd.DataFrame, shares: Importances) -> None:
-        """Which values the best trials have, and what each searched key did, on one page."""
-        search, sweep = self.experiment.search, self.tracker.get(run.run_id)
-        links = [run_link("The best trial", best_trial, self.tracker), run_link("The sweep", sweep, self.tracker)]
-        of = SearchFacts(sweep, best_trial, board, search.space, shares, metric_named(search.metric), links)
-        run.log_text(Artifact.PLOTS, html.page(*search_report(of)))
-
 
 SAMPLER = "search.sampler"
 """Key whose `auto` a sweep decides once and records; a later sitting may want another number of trials."""
@@ -366,7 +353,7 @@ def _check_pruner(experiment: Experiment) -> None:
 
 
 NOT_IDENTITY = (
-    "search.trials", "search.timeout", "search.workers", "search.max_paused", "search.keep_pruned",
+    "search.trials", "search.timeout", "search.workers", "search.lease", "search.max_paused", "search.keep_pruned",
     "search.confirm.top", "search.confirm.seeds", *ONLY_REPORTED,
 )  # fmt: skip
 """Keys that may change between two sittings of the same study."""

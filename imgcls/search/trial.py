@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 
+from optuna import Study
+
 from imgcls.config.keys import Experiment
 from imgcls.errors import TrainingError
 from imgcls.metrics import ACCURACY, reported
@@ -18,10 +20,12 @@ from imgcls.runs.limits import Limits
 from imgcls.runs.prepare import prepare
 from imgcls.runs.record_writer import Finished
 from imgcls.runs.train import train_run
+from imgcls.search.leases import Entry, Fence
 from imgcls.search.optuna_internals import attach
 from imgcls.search.promotion import HOPELESS, reported_steps
 from imgcls.search.study import StudyPlace
 from imgcls.text import PARTS, short
+from imgcls.tracking.guard import Guard
 from imgcls.tracking.store import Tracker
 from imgcls.training.epoch import EPOCH_METRICS, EpochResult
 
@@ -64,6 +68,7 @@ class TrialJob(Job):
         until: seconds since 1970 at which it stops after a step, and is paused.
         least_epochs: that it completes before that, however late it is.
         outlook: of the sweep when the trial was given out, for its progress.
+        entry: of the process that gave it out, in the leases of its study; None where that process is alone.
     """
 
     study: StudyPlace
@@ -74,6 +79,7 @@ class TrialJob(Job):
     until: float = math.inf
     least_epochs: int = 0
     outlook: Outlook | None = None
+    entry: Entry | None = None
 
     @property
     def name(self) -> str:
@@ -94,16 +100,24 @@ def run_trial(job: TrialJob) -> Finished:
     """Runs one trial: trains it under its sweep's run.
 
     Raises:
-        Interrupted: a stop was requested.
+        Interrupted: a stop was requested, or others have taken the trial over (`LeaseLost`).
         ImgclsError: what the trial failed of.
     """
     tracker = cached_tracker(job.study.root)
-    finished = _recorded(job, tracker) or _train(job, tracker)
+    study = job.study.open(job.experiment)
+    guard = Guard() if job.entry is None else job.study.guard(Fence(study, job.entry))
+    with tracker.guarded(guard):
+        return _run(job, study, tracker, guard)
+
+
+def _run(job: TrialJob, study: Study, tracker: Tracker, guard: Guard) -> Finished:
+    finished = _recorded(job, tracker) or _train(job, study, tracker, guard)
     if finished.outcome == "pruned" and (job.ends or job.pause_at):
         tracker.amend(finished.run_id).set_tags({Tag.REASON: job.ends or HOPELESS})
     if finished.outcome == "completed" and (how_far := _how_far(finished, job, tracker)):
         tracker.amend(finished.run_id).set_tags({Tag.ENDED_EARLY: how_far})
     if finished.outcome == "pruned" and not job.experiment.search.keep_pruned:
+        guard.check()
         _remove_checkpoints(finished.run_id, tracker)
     return finished
 
@@ -122,13 +136,13 @@ def _how_far(finished: Finished, job: TrialJob, tracker: Tracker) -> str:
     return f"{done} of {whole} {steps}" if is_early else ""
 
 
-def _train(job: TrialJob, tracker: Tracker) -> Finished:
-    study = job.study.open(job.experiment)
+def _train(job: TrialJob, study: Study, tracker: Tracker, guard: Guard) -> Finished:
     trial, promotion = attach(study, job.number), job.study.promotion(study, job.experiment)
     reported, search = reported_steps(study, job.number), job.experiment.search
     values = ", ".join(f"{key} = {value}" for key, value in trial.params.items())
 
     def ends(step: int, value: float) -> bool:
+        guard.check()
         if step not in reported:
             trial.report(value, step=step)
         if job.ends_early:

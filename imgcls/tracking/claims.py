@@ -42,7 +42,7 @@ def _seen(what: str, pid: str) -> ClaimedError:
 
 
 @contextmanager
-def claim(root: Path, name: str, what: str, patience: float = 0.0) -> Iterator[None]:
+def claim(root: Path, name: str, what: str, patience: float = 0.0, *, takes_over: bool = False) -> Iterator[None]:
     """Holds the claim on a run or study for the length of the block.
 
     Args:
@@ -50,6 +50,7 @@ def claim(root: Path, name: str, what: str, patience: float = 0.0) -> Iterator[N
         name: of the claim, such as a run's id.
         what: for the message, such as `run 0123`.
         patience: seconds in which its present holder may let go.
+        takes_over: whether it is taken from a holder that does not, which has lost its right to it.
 
     Raises:
         ClaimedError: somebody holds it, be it this very process.
@@ -59,14 +60,15 @@ def claim(root: Path, name: str, what: str, patience: float = 0.0) -> Iterator[N
     path.parent.mkdir(parents=True, exist_ok=True)
     if path in _held:
         raise _seen(what, str(os.getpid()))
-    file = _patiently(path, what, patience)
+    file = _patiently(path, what, patience, takes_over=takes_over)
     _held.add(path)
     try:
         os.write(file, str(os.getpid()).encode())
         yield
     finally:
         _held.discard(path)
-        path.unlink(missing_ok=True)
+        if _stands(file, path):  # else somebody has taken it over
+            path.unlink(missing_ok=True)
         os.close(file)
 
 
@@ -106,14 +108,16 @@ def _drawn(path: Path) -> str:
         return text
 
 
-def _patiently(path: Path, what: str, patience: float) -> int:
+def _patiently(path: Path, what: str, patience: float, *, takes_over: bool) -> int:
     deadline = time.monotonic() + max(patience, SECONDS_OF_A_LOOK)
     while True:
         try:
             return _locked(path, what)
         except ClaimedError:  # perhaps somebody only looks whether it is claimed
             if time.monotonic() > deadline:
-                raise
+                if not takes_over:
+                    raise
+                path.unlink(missing_ok=True)  # a lock on a file without a name keeps nobody out
             time.sleep(SECONDS_OF_A_LOOK / 5)
 
 

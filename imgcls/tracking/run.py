@@ -5,7 +5,7 @@ import json
 import posixpath
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,21 +34,25 @@ class Run:
 
     The folder of its artifacts is None for a remote store. `process` is what the record says of the process that writes
     it; whoever holds the run's claim is the only one to write that, so nothing is read before it is written again.
+    `check` is asked before anything is written; see `guard.Guard`.
     """
 
     def __init__(
-        self, client: MlflowClient, run_id: str, folder: Path | None, started: int, process: Mapping[str, Any]
-    ) -> None:
+        self, client: MlflowClient, run_id: str, folder: Path | None, started: int, process: Mapping[str, Any],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self.run_id = run_id
         self.process = process
         self.started = started
         self.outcome: Outcome = "completed"
         self.folder = folder
         self._client = client
+        self._check = check
 
     def log_params(self, params: Mapping[str, str]) -> None:
         """Logs parameters; the same value again is accepted. One that is too long is cut and says where it is whole."""
         whole_in = f"whole in {Artifact.CONFIG}"
+        self._check()
         entities = [Param(key, fitted(value, MAX_PARAM_VAL_LENGTH, whole_in)) for key, value in params.items()]
         for start in range(0, len(entities), PARAMS_PER_CALL):
             self._client.log_batch(self.run_id, params=entities[start : start + PARAMS_PER_CALL])
@@ -60,6 +64,7 @@ class Run:
 
         The time `at`, in milliseconds since 1970, is now by default. The same point with the same time is stored once.
         """
+        self._check()
         now = int(time.time() * 1000) if at is None else at
         self._client.log_batch(
             self.run_id,
@@ -73,6 +78,7 @@ class Run:
 
     def remove_tags(self, names: Sequence[str]) -> None:
         """Removes tags that exist."""
+        self._check()
         for name in names:
             self._client.delete_tag(self.run_id, name)
 
@@ -82,6 +88,7 @@ class Run:
 
     def beat(self) -> None:
         """Says that this process is alive, now or not at all: said later, it would take the run from its next owner."""
+        self._check()
         say_alive(self._client, self.run_id, self.heartbeat())
 
     def describe(self, markdown: str) -> None:
@@ -93,6 +100,7 @@ class Run:
         dataset = MlflowDataset(
             name=name, digest=digest, source_type="imgcls", source=source, profile=json.dumps(profile)
         )
+        self._check()
         links = [DatasetInput(dataset, [InputTag(Tag.DATASET_SPLIT, context)])]
         try:
             self._client.log_inputs(self.run_id, links)
@@ -106,7 +114,7 @@ class Run:
     def artifact(self, name: str) -> Iterator[Path]:
         """A path to write the artifact `name` to; it is in the record when the block ends.
 
-        In a local store that is the artifact's own place, so nothing is copied.
+        In a local store that is beside the artifact's own place, so nothing is copied.
 
         Raises:
             InputError: a name that could lead out of the run's artifacts.
@@ -115,11 +123,14 @@ class Run:
         if self.folder is not None:
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            yield path
+            with written_aside(path) as aside:
+                yield aside
+                self._check()
             return
         with folder_to_write_in(self._client) as folder:
             path = Path(folder) / Path(name).name
             yield path
+            self._check()
             self._client.log_artifact(self.run_id, str(path), posixpath.dirname(name) or None)
 
     def log_text(self, name: str, text: str) -> None:
@@ -128,8 +139,8 @@ class Run:
 
     def log_bytes(self, name: str, content: bytes) -> None:
         """Writes a binary artifact; at any instant it is whole or not there."""
-        with self.artifact(name) as path, written_aside(path) as aside:
-            aside.write_bytes(content)
+        with self.artifact(name) as path:
+            path.write_bytes(content)
 
 
 def fitted_tags(tags: Mapping[str, str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 from mlflow.entities import Run as StoredRun
 from mlflow.entities import RunTag
 
-from imgcls.errors import ImgclsError, InputError, OutOfTime
+from imgcls.errors import ImgclsError, InputError, LeaseLost, OutOfTime
 from imgcls.files import check_locks
 from imgcls.machine_failures import explain
 from imgcls.project import MLRUNS, Project
@@ -23,6 +23,7 @@ from imgcls.tracking.artifact_places import Places
 from imgcls.tracking.claims import ClaimedError, claim, claims_id, is_claimed, out_of_sight
 from imgcls.tracking.credentials import redacted, scrubbed
 from imgcls.tracking.experiments import StoredExperiment, check_experiment, experiment_id
+from imgcls.tracking.guard import Guard
 from imgcls.tracking.heartbeat import beating, seconds_to_silence
 from imgcls.tracking.mlflow_internals import create_database, quieten, remember_opened
 from imgcls.tracking.provenance import git_tags, versions, who_runs
@@ -57,6 +58,7 @@ class Tracker(RunReader):
         quieten()
         self.root = root.resolve()
         self.project = Project(self.root)
+        self._guard = Guard()
         own = self.root / "mlflow.db"
         self.uri = for_mlflow(os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(own))
         check_address(self.uri)
@@ -80,6 +82,15 @@ class Tracker(RunReader):
         super().__init__(client, places, str(database or "the store of MLFLOW_TRACKING_URI"))
 
     @contextmanager
+    def guarded(self, guard: Guard) -> Iterator[None]:
+        """Within the block, a guard is asked before anything is written to a run."""
+        before, self._guard = self._guard, guard
+        try:
+            yield
+        finally:
+            self._guard = before
+
+    @contextmanager
     def start_run(
         self, experiment: str, *, kind: Kind, name: str, tags: Mapping[str, str] | None = None, identity: str = ""
     ) -> Iterator[Run]:
@@ -93,6 +104,7 @@ class Tracker(RunReader):
         all_tags |= process_tag(self._process() | ({"identity": identity} if identity else {})) | git_tags(self.root)
         with ExitStack() as held:
             # Whoever finds the run before it is claimed finds its opening claimed.
+            self._guard.check()
             with claim(self.root, _opening(all_tags[Tag.HOST], all_tags[Tag.PID]), "the opening of a run"):
                 created = self._client.create_run(
                     self._experiment_id(experiment), tags=fitted_tags(all_tags), run_name=name
@@ -107,13 +119,15 @@ class Tracker(RunReader):
         """Goes on writing to a run that exists, under this process's name.
 
         Raises:
-            ClaimedError: another process is writing it.
+            ClaimedError: another process is writing it, and the tracker has no guard that takes it over.
         """
-        with self._claim(run_id, patience=SECONDS_OF_CLOSING):
+        with self._claim(run_id, patience=SECONDS_OF_CLOSING, takes_over=self._guard.takes_over):
             record = self.get(run_id)
-            if self.is_running(record) and record.process.get("claims") != claims_id(self.root):
+            is_seen = record.process.get("claims") == claims_id(self.root)
+            if not (is_seen or self._guard.is_everywhere) and self.is_running(record):
                 host, pid = (record.tags.get(name, UNKNOWN) for name in (Tag.HOST, Tag.PID))
                 raise out_of_sight(f"run {run_id}", host, pid, seconds_to_silence(record))
+            self._guard.check()
             if Tag.REASON in record.tags:
                 self._client.delete_tag(run_id, Tag.REASON)
             run = self.amend(run_id)
@@ -124,8 +138,8 @@ class Tracker(RunReader):
             with self._writing(run):
                 yield run
 
-    def _claim(self, run_id: str, patience: float = 0.0) -> AbstractContextManager[None]:
-        return claim(self.root, run_id, f"run {run_id}", patience)
+    def _claim(self, run_id: str, patience: float = 0.0, *, takes_over: bool = False) -> AbstractContextManager[None]:
+        return claim(self.root, run_id, f"run {run_id}", patience, takes_over=takes_over)
 
     def amend(self, run_id: str) -> Run:
         """A run that has ended, to add to; its status and its times stay."""
@@ -134,7 +148,8 @@ class Tracker(RunReader):
     def _written_to(self, stored: StoredRun) -> Run:
         about = stored.info
         folder = self._places.to_write(about.artifact_uri)
-        return Run(self._client, about.run_id, folder, about.start_time, process_of(stored.data.tags))
+        process = process_of(stored.data.tags)
+        return Run(self._client, about.run_id, folder, about.start_time, process, self._guard.check)
 
     def _process(self) -> dict[str, Any]:
         """What a run's record says of this process."""
@@ -145,6 +160,8 @@ class Tracker(RunReader):
         try:
             with beating(run):
                 yield run
+        except LeaseLost:
+            raise  # whoever has taken over the run writes how it ends
         except BaseException as error:
             stop = interruption(error)
             stopped: Outcome = "paused" if isinstance(stop, OutOfTime) else "interrupted"
@@ -189,6 +206,7 @@ class Tracker(RunReader):
 
     def close_run(self, run_id: str, outcome: Outcome, reason: str) -> None:
         """Ends a run, with the reason unless that is ""."""
+        self._guard.check()
         tags = [RunTag(Tag.OUTCOME, outcome)] + ([RunTag(Tag.REASON, reason)] if reason else [])
         self._client.log_batch(run_id, tags=tags)
         self._client.set_terminated(run_id, STATUS[outcome])
@@ -215,6 +233,11 @@ class Tracker(RunReader):
         """Sends what a tracking server has not got yet; says what was sent and what is left, a line each."""
         sent = self._client.send_unsent() if isinstance(self._client, RemoteClient) else []
         return sent + waiting_elsewhere(self.root, self._client)
+
+    def wait_until_sent(self) -> None:
+        """Waits some seconds for a tracking server to get what this project has for it, unless the server is away."""
+        if isinstance(self._client, RemoteClient):
+            self._client.outbox.farewell()
 
     def is_all_sent(self) -> bool:
         """Whether nothing waits for a tracking server, this one or another, and none has refused anything."""

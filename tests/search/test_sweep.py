@@ -18,8 +18,8 @@ from imgcls.evaluation.judge import evaluate
 from imgcls.record import Artifact
 from imgcls.search.driver import Driver
 from imgcls.search.engines import LocalProcesses
+from imgcls.search.pruners import make_pruner
 from imgcls.search.space import _pairs_of_values, suggest
-from imgcls.search.study import make_pruner
 from imgcls.search.sweep import Sweep
 from imgcls.search.winner import flat
 from imgcls.signals import GracefulStop

@@ -1,0 +1,321 @@
+"""Leases: which process works on what in a study that several share, decided by the study's storage alone.
+
+They are trials of a second study, `NAME.leases`, because every storage of Optuna does two things at once or not at all:
+it creates a trial with its attributes and gives it the next number, and it ends a trial that has not ended. A process
+that joins has an entry, and a ticket for each thing that it holds:
+
+- Of several tickets for the same thing, the lowest that is not over has it. A ticket is over when its holder gave it
+  back, or when its holder's entry has ended. Neither ever changes back, so all who read agree.
+- A holder renews its entry from a thread. Whoever sees for `seconds` of its own clock that an entry is not renewed ends
+  it. No clocks of two machines are compared.
+- A holder that was stopped finds that it cannot renew an entry that has ended, and writes nothing (`Fence.check`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from imgcls.errors import LeaseLost
+from imgcls.search.optuna_internals import id_of, storage_of, study_id_of
+
+log = logging.getLogger(__name__)
+
+ABOUT, RENEWED, SECONDS, SILENT = "about", "renewed", "seconds", "silent_since"
+"""Attributes of an entry: of which process it is, when it was renewed last (nanoseconds since 1970 by its own clock),
+after how many seconds without that it may be ended, and which renewal was the last one seen by whoever ended it."""
+
+WHAT, HOLDER = "what", "holder"
+"""Attributes of a ticket: what it is for, and the number of its holder's entry."""
+
+LOOKS = 4
+"""Number of times within a lease's seconds that an entry is renewed, and that those of others are looked at."""
+
+SAFE = 2 / 3
+"""Share of a lease's seconds for which a holder writes after it renewed; the rest is for the writing itself."""
+
+
+def seconds_with_sleep() -> float:
+    """A clock for leases, in seconds, that goes on while the machine sleeps, where the system has one."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The entry of a process in the leases of a study.
+
+    Attributes:
+        trial_id: by which the storage knows it.
+        seconds: after which others may end it if it is not renewed.
+    """
+
+    trial_id: int
+    seconds: float
+
+
+class Fence:
+    """What a process asks before it writes on a lease: whether its entry has not been ended meanwhile.
+
+    Any process that works for the entry's owner may renew the entry, such as one that trains a trial for a driver.
+
+    Args:
+        study: whose trials are worked on.
+        entry: of the process that holds the leases.
+        clock: in seconds, which goes on while the machine sleeps.
+    """
+
+    def __init__(self, study: optuna.Study, entry: Entry, clock: Callable[[], float] = seconds_with_sleep) -> None:
+        self._storage, self._entry, self._clock = storage_of(study), entry, clock
+        self._renewed = -float("inf")
+
+    def check(self) -> None:
+        """Lets a write pass if the entry was renewed not long ago, or can be renewed now.
+
+        Raises:
+            LeaseLost: others have ended the entry.
+        """
+        while self._clock() - self._renewed > SAFE * self._entry.seconds:
+            self.renew()
+
+    def renew(self) -> None:
+        """Renews the entry.
+
+        Raises:
+            LeaseLost: others have ended it.
+        """
+        begun = self._clock()
+        try:
+            self._storage.set_trial_user_attr(self._entry.trial_id, RENEWED, time.time_ns())
+            # Read again: a storage may look whether a trial has ended some moments before it writes the attribute.
+            has_ended = self._storage.get_trial(self._entry.trial_id).state.is_finished()
+        except UpdateFinishedTrialError:
+            has_ended = True
+        if has_ended:
+            raise LeaseLost(
+                f"this process was silent for more than search.lease = {self._entry.seconds:g} s and counts as gone; "
+                "what it worked on goes on elsewhere, and it wrote nothing more"
+            )
+        self._renewed = begun
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease that this process holds.
+
+    Attributes:
+        what: is held, such as `trial 7`.
+        was_lost: whether a process that was seen at work held it before and is gone.
+    """
+
+    what: str
+    was_lost: bool = False
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The holder of a lease, as others see it.
+
+    Attributes:
+        what: is held, such as `trial 7`.
+        about: the process, as it described itself.
+        since: seconds since 1970 at which it took the lease, by its own clock.
+        renewed: seconds since 1970 at which it renewed its entry last, by its own clock.
+    """
+
+    what: str
+    about: Mapping[str, str]
+    since: float
+    renewed: float
+
+
+class Leases:
+    """The leases of a study, as one process takes and gives them back.
+
+    Args:
+        study: whose trials are worked on.
+        seconds: after which others may take over what a process held that is silent.
+        about: this process, for whoever looks.
+        is_dead: whether a process of this machine that described itself so is known to have ended.
+        clock: in seconds; by it others count as silent.
+        own_clock: in seconds, which goes on while the machine sleeps; by it this process does.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        seconds: float,
+        about: Mapping[str, str],
+        is_dead: Callable[[Mapping[str, str]], bool] = lambda _: False,
+        clock: Callable[[], float] = time.monotonic,
+        own_clock: Callable[[], float] = seconds_with_sleep,
+    ) -> None:
+        self.study, self.seconds = study, seconds
+        self._storage = storage_of(study)
+        self._study_id = study_id_of(_study_of_leases(study))
+        self._is_dead, self._clock = is_dead, clock
+        self._seen: dict[int, tuple[int, float]] = {}
+        self._at_work: set[int] = set()
+        self._seen_dead: dict[int, float] = {}
+        self._held: dict[str, int] = {}
+        attrs = {ABOUT: dict(about), RENEWED: time.time_ns(), SECONDS: seconds}
+        self.entry = Entry(self._created(attrs), seconds)
+        self._number = self._storage.get_trial(self.entry.trial_id).number
+        self.fence = Fence(study, self.entry, own_clock)
+        self.look()
+
+    @contextmanager
+    def renewed(self) -> Iterator[None]:
+        """Renews the entry from a thread within the block, and looks at those of others; then all is given back."""
+        left = threading.Event()
+        thread = threading.Thread(target=self._renew, args=(left,), name="leases", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            left.set()
+            thread.join(timeout=self.seconds)
+            self.leave()
+
+    def take(self, what: str) -> Lease | None:
+        """Takes a lease; None where another process holds it.
+
+        Raises:
+            LeaseLost: others have ended this process's entry.
+        """
+        if what in self._held:
+            return Lease(what)
+        self.fence.check()
+        if (first := self._first(what)) is None:
+            ticket = self._created({WHAT: what, HOLDER: self._number})
+            first = self._first(what)
+            if first is None or id_of(first) != ticket:
+                self._end(ticket)
+        if first is None or first.user_attrs[HOLDER] != self._number:
+            return None
+        self._held[what] = id_of(first)
+        return Lease(what, self._was_lost(what))
+
+    def give_back(self, what: str) -> None:
+        """Gives back a lease, if this process holds it."""
+        if (ticket := self._held.pop(what, None)) is not None:
+            self._end(ticket)
+
+    def leave(self) -> None:
+        """Gives back all that this process holds."""
+        for what in list(self._held):
+            self.give_back(what)
+        self._end(self.entry.trial_id)
+
+    def holders(self) -> list[Holder]:
+        """The holders of all leases, this process included, in the order in which they took them."""
+        trials = self._trials()
+        entries = {trial.number: trial for trial in trials if ABOUT in trial.user_attrs}
+        gone = self._gone(trials)
+        firsts: dict[str, Holder] = {}
+        for trial in trials:
+            if _is_open_ticket(trial) and (number := trial.user_attrs[HOLDER]) not in gone:
+                entry, began = entries[number].user_attrs, trial.datetime_start
+                since = began.timestamp() if began else 0.0
+                holder = Holder(trial.user_attrs[WHAT], entry[ABOUT], since, entry[RENEWED] / 1e9)
+                firsts.setdefault(holder.what, holder)
+        return list(firsts.values())
+
+    def held_elsewhere(self) -> set[str]:
+        """What other processes hold."""
+        return {holder.what for holder in self.holders()} - self._held.keys()
+
+    def look(self) -> None:
+        """Looks at the entries of others, and ends those of processes that are silent or known to have ended."""
+        for entry in self._trials():
+            if ABOUT not in entry.user_attrs or entry.state.is_finished() or entry.number == self._number:
+                continue
+            number, renewed, now = entry.number, entry.user_attrs[RENEWED], self._clock()
+            before, _ = self._seen.get(number, (renewed, now))
+            if renewed != before:
+                self._at_work.add(number)
+            if renewed != before or number not in self._seen:
+                self._seen[number] = renewed, now
+            is_silent = now - self._seen[number][1] >= entry.user_attrs[SECONDS]
+            if is_silent or self._is_dead(entry.user_attrs[ABOUT]):
+                log.info("process %s is gone; others take over what it held", process_in_words(entry.user_attrs[ABOUT]))
+                self._bury(id_of(entry), renewed)
+
+    def _bury(self, entry_id: int, renewed: int) -> None:
+        with suppress(UpdateFinishedTrialError):  # it left, or somebody else was faster
+            self._storage.set_trial_user_attr(entry_id, SILENT, renewed)
+            self._end(entry_id, TrialState.FAIL)
+
+    def _gone(self, trials: list[FrozenTrial]) -> set[int]:
+        """Numbers of the entries whose processes write no more."""
+        gone = set()
+        for entry in trials:
+            if ABOUT not in entry.user_attrs or not entry.state.is_finished():
+                continue
+            attrs = entry.user_attrs
+            # One that renewed its entry at the last moment does not know yet, and finds out within its seconds.
+            dead_for = self._clock() - self._seen_dead.setdefault(entry.number, self._clock())
+            if entry.state == TrialState.COMPLETE or attrs.get(SILENT) == attrs[RENEWED] or dead_for >= attrs[SECONDS]:
+                gone.add(entry.number)
+        return gone
+
+    def _first(self, what: str) -> FrozenTrial | None:
+        """The ticket that has it; None where nobody holds it."""
+        trials = self._trials()
+        gone = self._gone(trials)
+        tickets = (trial for trial in trials if _is_open_ticket(trial) and trial.user_attrs[WHAT] == what)
+        return next((ticket for ticket in tickets if ticket.user_attrs[HOLDER] not in gone), None)
+
+    def _was_lost(self, what: str) -> bool:
+        """Whether processes that this one saw at work are gone with an earlier ticket, which is ended then."""
+        earlier = [ticket for ticket in self._trials() if _is_open_ticket(ticket) and ticket.user_attrs[WHAT] == what]
+        lost = [ticket for ticket in earlier if id_of(ticket) < self._held[what]]
+        for ticket in lost:
+            self._end(id_of(ticket), TrialState.FAIL)
+        return any(ticket.user_attrs[HOLDER] in self._at_work for ticket in lost)
+
+    def _renew(self, left: threading.Event) -> None:
+        while not left.wait(self.seconds / LOOKS):
+            try:
+                self.fence.renew()
+                self.look()
+            except LeaseLost:
+                return  # whoever writes next finds out
+            except Exception as error:  # a storage that is away: the next look may reach it
+                log.debug("no look at the leases: %s", error)
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self._storage.get_all_trials(self._study_id, deepcopy=False)
+
+    def _created(self, attrs: dict[str, Any]) -> int:
+        return self._storage.create_new_trial(
+            self._study_id, create_trial(state=TrialState.RUNNING, user_attrs=attrs, value=None)
+        )
+
+    def _end(self, trial_id: int, state: TrialState = TrialState.COMPLETE) -> None:
+        values = [0.0] if state == TrialState.COMPLETE else None
+        with suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_state_values(trial_id, state, values)
+
+
+def _study_of_leases(study: optuna.Study) -> optuna.Study:
+    name = f"{study.study_name}.leases"
+    return optuna.create_study(storage=storage_of(study), study_name=name, load_if_exists=True)
+
+
+def _is_open_ticket(trial: FrozenTrial) -> bool:
+    return WHAT in trial.user_attrs and not trial.state.is_finished()
+
+
+def process_in_words(about: Mapping[str, str]) -> str:
+    """The process that a lease's entry describes, such as `4711 of host1`."""
+    return f"{about.get('pid', 'unknown')} of {about.get('host', 'unknown')}"
