@@ -35,6 +35,7 @@ from imgcls.cli.runs import runs
 from imgcls.cli.sweep import sweep
 from imgcls.cli.train import train
 from imgcls.cli.ui import ui
+from imgcls.cli.worker import worker
 from imgcls.errors import ImgclsError, Interrupted
 from imgcls.machine_failures import explain
 from imgcls.processes import own_place, refuse_several
@@ -111,6 +112,7 @@ for _verb in (
     init,
     train,
     sweep,
+    worker,
     confirm,
     evaluate,
     predict,

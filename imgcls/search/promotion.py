@@ -89,7 +89,7 @@ class Promotion:
 
     def next(
         self, under_way: Collection[int], num_trials: int, *, ends_rest: bool = True, has_to_finish: bool = False,
-        take: Callable[[int], bool] = lambda _: True,
+        take: Callable[[int], object] = lambda _: True,
     ) -> Step | None:  # fmt: skip
         """The step to do now; None: a new trial is drawn. A trial that this sends on is not paused any more.
 
@@ -98,7 +98,7 @@ class Promotion:
             num_trials: that the study has at most.
             ends_rest: whether all others end once so many are drawn and nothing goes on any more.
             has_to_finish: whether the time left is needed to train the best one to its end.
-            take: makes sure that no other process does a trial's step; False where one does.
+            take: makes sure that no other process does a trial's step; what it gives is false where one does.
         """
         passed = set(under_way)
         while (step := self._choice(passed, num_trials, ends_rest, has_to_finish)) is not None:

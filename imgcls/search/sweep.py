@@ -63,6 +63,26 @@ def sweep(experiment: Experiment, tracker: Tracker, budget: Budget | None = None
         return search.run()
 
 
+def work(experiment: Experiment, tracker: Tracker) -> SweepResult | None:
+    """Works on a sweep beside other processes until nothing is left to do; the first one makes it, one writes its end.
+
+    Args:
+        experiment: as in its file, with overrides.
+        tracker: where the record goes.
+
+    Returns:
+        The result, if this process wrote the end; None if another one did, or does.
+
+    Raises:
+        InputError: no search space, values outside it, or data that cannot be used.
+        Interrupted: a stop was requested, or others have taken over what this process held (`LeaseLost`).
+        TrainingError: no trial succeeded, or several failed alike in a row.
+    """
+    search = Sweep(experiment, tracker)
+    with GracefulStop():
+        return search.help()
+
+
 class Sweep:
     """A sweep: one study under one parent run, taken up where it stopped.
 

@@ -6,9 +6,10 @@ import logging
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from imgcls.stored_names import process_of
 from imgcls.tracking.outbox_files import ARTIFACT, REFUSED, Entry, OutboxFiles, note_sent, remove_sent, waiting_entries
 from imgcls.tracking.server_errors import Away, Refused, Unsent
 
@@ -16,6 +17,12 @@ log = logging.getLogger(__name__)
 
 Deliver = Callable[[str, Entry, Path | None], None]
 """Sends an entry of a run, with the file of an artifact; raises Unsent, Away or Refused."""
+
+Owner = Callable[[str], str]
+"""Gives the id of the claims under which a run is written now, by the server's record; raises as `Deliver` does."""
+
+LONG = 1.0
+"""Seconds after which an entry that still waits may be of a run that a process elsewhere has taken over."""
 
 LONGEST_PAUSE = 15.0
 """Seconds between two attempts at a server that stays away."""
@@ -26,11 +33,16 @@ FAREWELL = 5.0
 class Outbox(OutboxFiles):
     """The outbox for a tracking server, with the thread that sends what waits in it by `deliver`.
 
-    Messages name the server by `server`, which has no credentials.
+    Messages name the server by `server`, which has no credentials. What waited for long is sent only where `owner`, if
+    it is given, says that nobody elsewhere has taken over the run: an old checkpoint would follow newer ones.
     """
 
-    def __init__(self, folder: Path, server: str, deliver: Deliver) -> None:
-        super().__init__(folder)
+    def __init__(
+        self, folder: Path, server: str, deliver: Deliver, owner: Owner | None = None,
+        claims: Callable[[], str] = lambda: "",
+    ) -> None:  # fmt: skip
+        super().__init__(folder, claims)
+        self._owner_of = owner
         self.server = server
         self.trouble: Unsent | None = None
         self.num_failures = 0
@@ -122,6 +134,11 @@ class Outbox(OutboxFiles):
         with claim:
             with self._locked():
                 entries = waiting_entries(run)
+            if self._is_taken_over(run.name, [entry for entry, _ in entries]):
+                log.warning("run %s goes on elsewhere; %d entries that waited here are dropped", run.name, len(entries))
+                with self._locked():
+                    remove_sent(run)
+                return
             newest: dict[str | None, int] = {entry["name"]: end for entry, end in entries if entry["op"] == ARTIFACT}
             for entry, end in entries:
                 try:
@@ -134,6 +151,19 @@ class Outbox(OutboxFiles):
             with self._locked():
                 if not waiting_entries(run):
                     remove_sent(run)
+
+    def _is_taken_over(self, run_id: str, entries: Sequence[Entry]) -> bool:
+        """Whether a process elsewhere has taken over a run since these entries of it were written here."""
+        if self._owner_of is None or not entries or time.time() - entries[0]["at"] / 1e9 < LONG:
+            return False
+        writers = {entry.get("claims", "") for entry in entries} - {""}
+        if not writers or any(_says_who_writes(entry) for entry in entries):  # the run is being taken over by us
+            return False
+        try:
+            owner = self._owner_of(run_id)
+        except Refused:  # a run that somebody deleted, of which the entries will be refused too
+            return False
+        return bool(owner) and owner not in writers
 
     def _send(self, run: Path, entry: Entry) -> None:
         if entry["op"] != ARTIFACT:
@@ -159,3 +189,8 @@ class Outbox(OutboxFiles):
             )  # fmt: skip
         with self._locked(), (run / REFUSED).open("ab") as file:
             file.write(json.dumps({**entry, "refused": reason}).encode() + b"\n")
+
+
+def _says_who_writes(entry: Entry) -> bool:
+    """Whether an outbox's entry is the one by which a process begins to write a run that there is."""
+    return bool(process_of(dict(entry.get("tags", ()))).get("claims"))

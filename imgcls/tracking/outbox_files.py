@@ -23,7 +23,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,10 +69,16 @@ class Pending:
 
 
 class OutboxFiles:
-    """The outbox files for one server, in a folder that is made when something is written."""
+    """The outbox files for one server, in a folder that is made when something is written.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: of the files.
+        claims: gives the id of this project's claims, under which each entry is written; "" for none.
+    """
+
+    def __init__(self, folder: Path, claims: Callable[[], str] = lambda: "") -> None:
         self.folder = folder
+        self._claims = claims
         self._mutex = threading.Lock()
         self._bell = threading.Event()
 
@@ -113,7 +119,8 @@ class OutboxFiles:
         if not (self.folder / OWNER).exists():
             self._sign(FolderIdentity.of(self.folder))
         run.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"at": time.time_ns(), **entry}).encode() + b"\n"
+        written = {"at": time.time_ns(), "claims": self._claims()}
+        line = json.dumps({**written, **entry}).encode() + b"\n"
         with (run / JOURNAL).open("a+b") as file:
             file.truncate(whole_lines(file))
             file.write(line)

@@ -24,6 +24,7 @@ from mlflow.tracking import MlflowClient
 
 from imgcls.project import MLRUNS
 from imgcls.stored_names import process_filter, process_of, process_tag
+from imgcls.tracking.claims import claims_id
 from imgcls.tracking.outbox import Outbox
 from imgcls.tracking.outbox_files import ARTIFACT, Entry, OutboxFiles
 from imgcls.tracking.server_errors import Refused, Unsent, classify, reason
@@ -86,7 +87,7 @@ class RemoteClient(MlflowClient):
     def __init__(self, uri: str, root: Path) -> None:
         super().__init__(uri)
         self.name = public_uri(uri)
-        self.outbox = _outbox(outbox_folder(root, uri), uri)
+        self.outbox = _outbox(root, outbox_folder(root, uri), uri)
         # A worker was started by a process that knows the server, and waits for it like that one.
         limit = FIRST_ANSWER if multiprocessing.parent_process() is None else None
         self._ask("opening the store", partial(super().search_experiments, max_results=1), limit)
@@ -281,9 +282,18 @@ def unsent_artifact(client: MlflowClient, run_id: str, name: str) -> AbstractCon
 
 
 @cache
-def _outbox(folder: Path, uri: str) -> Outbox:
+def _outbox(root: Path, folder: Path, uri: str) -> Outbox:
     """One for a process: its trackers write to the same files."""
-    return Outbox(folder, public_uri(uri), partial(_deliver, MlflowClient(uri)))
+    client = MlflowClient(uri)
+    return Outbox(folder, public_uri(uri), partial(_deliver, client), partial(_owner, client), partial(claims_id, root))
+
+
+def _owner(client: MlflowClient, run_id: str) -> str:
+    """The claims under which a run is written now, for the outbox; raises Unsent, Away or Refused."""
+    try:
+        return str(process_of(client.get_run(run_id).data.tags).get("claims", ""))
+    except Exception as error:
+        raise classify(error) or Unsent(f"run {run_id} could not be read ({reason(error)})") from None
 
 
 def _deliver(client: MlflowClient, run_id: str, entry: Entry, path: Path | None) -> None:
