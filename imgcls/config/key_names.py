@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict
 ONLY_REPORTED = ("report.figures",)
 """Names of keys that change what is drawn and no score: no digest of an experiment counts them."""
 
-NOT_RECORDED = ("search.storage",)
-"""Names of keys that say where processes meet, and change nothing that is trained: no record and no digest has them."""
+NOT_RECORDED = ("search.storage", "search.lease")
+"""Names of keys that say how processes meet, and change nothing that is trained: no record and no digest has them."""
 
 ADDED = (
     "search.warm_start", "data.test_views", "train.average_epochs", "train.sampling", "train.loss", "train.focal_gamma",
     "train.logit_adjustment", "train.head_only", "train.optimizer", "train.momentum", "train.freeze_epochs",
-    "train.backbone_lr_scale", "train.layer_decay", "search.lease",
+    "train.backbone_lr_scale", "train.layer_decay",
 )  # fmt: skip
 """Names of keys that came later. A digest of an experiment counts them only where they are not at their defaults, so
 that what a version without them began goes on."""

@@ -27,7 +27,7 @@ from imgcls.search.promotion import Promotion, as_pruned, is_paused, reported_st
 from imgcls.search.pruners import make_pruner
 from imgcls.search.samplers import at_first_rung, drawn_values, resolved_sampler, teaches
 from imgcls.search.space import SPACE
-from imgcls.search.storage import open_storage
+from imgcls.search.storage import open_storage, shared_address
 from imgcls.search.trial_leases import TrialLeases
 from imgcls.stored_names import stored_name
 from imgcls.tracking.claims import claim
@@ -82,9 +82,9 @@ class StudyPlace:
         sign = 1 if direction(experiment) == "maximize" else -1
         return Promotion(study, self.rungs(), sign, experiment.search.max_paused, in_folds=bool(self.num_folds))
 
-    def guard(self, fence: Fence) -> Guard:
+    def guard(self, fence: Fence, experiment: Experiment) -> Guard:
         """The guard of what is written to the runs of this study's sweep: its leases decide who may."""
-        return Guard(fence.check, takes_over=True, is_everywhere=False)
+        return Guard(fence.check, takes_over=True, is_everywhere=bool(shared_address(experiment.search.storage)))
 
     def rungs(self) -> Rungs:
         """The epochs at which trials pause, and that of a whole training; of trials in folds, the folds."""

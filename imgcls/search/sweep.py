@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 from imgcls.config.key_names import ONLY_REPORTED
@@ -31,7 +31,7 @@ from imgcls.search.joining import PARENT, joined, note_run_id, run_id_of
 from imgcls.search.leases import Leases
 from imgcls.search.samplers import resolved_sampler
 from imgcls.search.space import SPACE, check_space, pruner_warmup_of, single_values
-from imgcls.search.storage import check_storage
+from imgcls.search.storage import check_storage, shared_address
 from imgcls.search.study import StudyPlace, SweepStudy, only_one
 from imgcls.search.sweep_end import SweepEnd, SweepResult
 from imgcls.search.warm_start import WarmStart, find_warm_start
@@ -125,7 +125,8 @@ class Sweep:
             Interrupted: a stop was requested; the same command goes on.
             TrainingError: no trial succeeded, or several failed alike in a row.
         """
-        with only_one(self.tracker.root, self.name):
+        is_shared = bool(shared_address(self.experiment.search.storage))
+        with nullcontext() if is_shared else only_one(self.tracker.root, self.name):
             result = self._join(waits=True)
         assert result is not None  # it waited for the end
         return result
@@ -142,7 +143,7 @@ class Sweep:
     def _join(self, *, waits: bool) -> SweepResult | None:
         """Works on the sweep; whoever holds the lease of its run writes its beginning and its end."""
         place = self._place()
-        with joined(place, self.experiment) as leases, self.tracker.guarded(place.guard(leases.fence)):
+        with joined(place, self.experiment) as leases, self.tracker.guarded(place.guard(leases.fence, self.experiment)):
             self.tracker.close_orphans()
             num = "trials" if self.budget else counted(self.experiment.search.trials, "trial")
             announce(self.prepared, self.tracker, runs=num)
@@ -373,7 +374,7 @@ def _check_pruner(experiment: Experiment) -> None:
 
 
 NOT_IDENTITY = (
-    "search.trials", "search.timeout", "search.workers", "search.lease", "search.max_paused", "search.keep_pruned",
+    "search.trials", "search.timeout", "search.workers", "search.max_paused", "search.keep_pruned",
     "search.confirm.top", "search.confirm.seeds", *ONLY_REPORTED,
 )  # fmt: skip
 """Keys that may change between two sittings of the same study."""

@@ -105,7 +105,7 @@ def run_trial(job: TrialJob) -> Finished:
     """
     tracker = cached_tracker(job.study.root)
     study = job.study.open(job.experiment)
-    guard = Guard() if job.entry is None else job.study.guard(Fence(study, job.entry))
+    guard = Guard() if job.entry is None else job.study.guard(Fence(study, job.entry), job.experiment)
     with tracker.guarded(guard):
         return _run(job, study, tracker, guard)
 
