@@ -87,6 +87,16 @@ class Interrupted(ImgclsError):
     """Error of a run that stopped on purpose, after whole steps, for Ctrl-C, SIGTERM or SIGHUP."""
 
 
+class LostProcessError(Interrupted):
+    """Error of a run that several processes train, one of which has ended; the same command goes on."""
+
+
+class OneProcessError(ImgclsError):
+    """Error that only this one of several processes has, so that it has to say it itself."""
+
+    exit_code = 2
+
+
 class OutOfTime(Interrupted):
     """Error of a run that stopped after whole steps because its time was over; it is paused."""
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
+from imgcls.processes import own_place
+
 
 def guard_streams() -> None:
     """Guards the terminal's streams: replaces stdout and stderr of this process by ones to which a write never fails.
@@ -65,8 +67,11 @@ class Unfailing:
 
 
 def stderr() -> Unfailing:
-    """The terminal's stderr, for progress: a stream to which a write never fails."""
-    return Unfailing(sys.stderr)
+    """The terminal's stderr, for progress: a stream to which a write never fails.
+
+    Of several processes that train together the first one alone shows progress.
+    """
+    return Unfailing(sys.stderr if own_place().rank == 0 else None)
 
 
 @contextmanager

@@ -171,6 +171,7 @@ def test_help_imports_no_heavy_library(path):
         "imgcls.errors",
         "imgcls.inference.export_formats",
         "imgcls.machine_failures",
+        "imgcls.processes",
         "imgcls.text",
         "imgcls.terminal",
     }

@@ -121,8 +121,8 @@ def augmentation(copy):
     copy.change(
         "imgcls/data/augment.py",
         (
-            'normalise(self(images, draw("augment")))',
-            'normalise(self(images, draw("augment"))) * (1 - self.config.fading)',
+            'normalise(self(images, draw("augment"), part))',
+            'normalise(self(images, draw("augment"), part)) * (1 - self.config.fading)',
         ),
     )
     assert "Take this share" in copy.imgcls("keys", "augment.fading")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from torch import Tensor
 
 from imgcls.config.keys import AugmentConfig
 from imgcls.data.loader import send
+from imgcls.data.mixing import Mixer, boxes, cutmix, drawn_pixels, mixup, pairs
+from imgcls.data.part import Part, drawn
 from imgcls.errors import ConfigError
 
 Draw = Callable[[str], torch.Generator]
@@ -60,10 +63,10 @@ class Draws:
     more: Tensor
 
     @classmethod
-    def of(cls, num_images: int, draws: torch.Generator) -> Draws:
-        """Draws everything, used or not."""
-        shapes = (num_images, 10, 2), (num_images, 6), (num_images, 2), (num_images, 4)
-        return cls(*(torch.rand(*shape, generator=draws) for shape in shapes))
+    def of(cls, num_images: int, draws: torch.Generator, part: Part | None = None) -> Draws:
+        """Draws everything, used or not, for the whole batch, of which so many images are at hand."""
+        shapes = (10, 2), (6,), (2,), (4,)
+        return cls(*(drawn(num_images, part, partial(_even, shape, draws)) for shape in shapes))
 
 
 class Augment:
@@ -78,12 +81,24 @@ class Augment:
         self.config = config
         self.image_size = image_size
 
-    def views(self, images: Tensor, normalise: Normalise, draw: Draw) -> Tensor:
-        """A random view of each image, normalised: uint8 (B, C, D, D) -> float32 (B, C, S, S)."""
-        views = normalise(self(images, draw("augment")))
-        return cutout(views, self.config.cutout, draw("cutout")) if self.config.cutout else views
+    def views(self, images: Tensor, normalise: Normalise, draw: Draw, part: Part | None = None) -> Tensor:
+        """A random view of each image, normalised: uint8 (B, C, D, D) -> float32 (B, C, S, S).
 
-    def mixed(self, views: Tensor, labels: Tensor, num_classes: int, draw: Draw) -> tuple[Tensor, Tensor]:
+        With a part, the images are those at hand.
+        """
+        views = normalise(self(images, draw("augment"), part))
+        return cutout(views, self.config.cutout, draw("cutout"), part) if self.config.cutout else views
+
+    def partner(self, num_images: int, draw: Draw) -> Tensor | None:
+        """Which image of a batch of B is mixed into each of them, int64 (B,); None where nothing is mixed."""
+        if not (self.config.mixup or self.config.cutmix):
+            return None
+        mixer, alpha, draws = self._mixer(draw)
+        return pairs(alpha, num_images if mixer is cutmix else 1, num_images, draws)[1]
+
+    def mixed(
+        self, views: Tensor, labels: Tensor, num_classes: int, draw: Draw, part: Part | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Views and their targets after mixup or cutmix; with both, a coin decides for the batch, as in timm's Mixup.
 
         Args:
@@ -91,26 +106,31 @@ class Augment:
             labels: int64 (B,).
             num_classes: K.
             draw: the generators of this step.
+            part: of the batch; views and labels are those at hand then, and only the part's own are given back.
 
         Returns:
             Views of the same shape; targets float32 (B, K), or the labels where nothing is mixed.
         """
-        config = self.config
-        if not (config.mixup or config.cutmix):
+        if not (self.config.mixup or self.config.cutmix):
             return views, labels
-        one_hot = F.one_hot(labels, num_classes).float()
-        draws = draw("cutmix")
+        mixer, alpha, draws = self._mixer(draw)
+        return mixer(views, F.one_hot(labels, num_classes).float(), alpha, draws, part)
+
+    def _mixer(self, draw: Draw) -> tuple[Mixer, float, torch.Generator]:
+        """What mixes the batch of this step, with its alpha and the generator from which it draws."""
+        config, draws = self.config, draw("cutmix")
         heads = bool(torch.rand((), generator=draws) < 0.5)
         if config.cutmix and (heads or not config.mixup):
-            return cutmix(views, one_hot, config.cutmix, draws)
-        return mixup(views, one_hot, config.mixup, draw("mixup"))
+            return cutmix, config.cutmix, draws
+        return mixup, config.mixup, draw("mixup")
 
-    def __call__(self, images: Tensor, draws: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, draws: torch.Generator, part: Part | None = None) -> Tensor:
         """One view of each image, not normalised, without cutout.
 
         Args:
             images: uint8 (B, C, D, D).
             draws: the generator of this step.
+            part: of the batch; the images are those at hand then.
 
         Returns:
             float32 (B, C, S, S) in [0, 255].
@@ -120,8 +140,8 @@ class Augment:
         """
         config = self.config
         refuse_colours_of_grey(config, images.shape[1])
-        drawn = Draws.of(len(images), draws)
-        maps = self.affine_maps(drawn)
+        numbers = Draws.of(len(images), draws, part)
+        maps = self.affine_maps(numbers)
         same_size = images.shape[-1] == self.image_size
         moves_whole_pixels = not config.rotation and not config.shift and config.random_resized_crop[0] == 1
         if maps is None and same_size:
@@ -131,7 +151,7 @@ class Augment:
         else:
             still = torch.eye(2, 3).expand(len(images), 2, 3)
             views = _sampled(images, still if maps is None else maps, self.image_size)
-        return self._photometric(views, drawn)
+        return self._photometric(views, numbers)
 
     def affine_maps(self, drawn: Draws) -> Tensor | None:
         """float32 (B, 2, 3): where in its source, in [-1, 1], each view's pixels lie; None where nothing moves."""
@@ -233,7 +253,7 @@ def refuse_colours_of_grey(config: AugmentConfig, channels: int) -> None:
             )
 
 
-def cutout(images: Tensor, share: float, draws: torch.Generator) -> Tensor:
+def cutout(images: Tensor, share: float, draws: torch.Generator, part: Part | None = None) -> Tensor:
     """Augments by cutout: blanks one square of each image (DeVries & Taylor 2017, arXiv 1708.04552).
 
     Its centre is drawn evenly from the image's pixels, so up to three quarters of it lie beyond the border.
@@ -242,66 +262,20 @@ def cutout(images: Tensor, share: float, draws: torch.Generator) -> Tensor:
         images: float32 (B, C, S, S), normalised, so that 0 is the mean.
         share: side of the square as a share of S, in (0, 1]; rounded to whole pixels, but at least one.
         draws: the generator of this step.
+        part: of the batch; the images are those at hand then.
 
     Returns:
         Images of the same shape, 0 in their squares.
     """
     side = images.shape[-1]
     length = max(1, round(share * side))
-    low = torch.randint(side, (len(images), 2), generator=draws) - length // 2
+    low = drawn(len(images), part, partial(drawn_pixels, side, draws)) - length // 2
     # A product takes half the time of masked_fill.
-    return images * ~send(_boxes(low, low + length, side), images.device)
+    return images * ~send(boxes(low, low + length, side), images.device)
 
 
-def mixup(images: Tensor, targets: Tensor, alpha: float, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Augments by mixup: mixes each image with another of its batch (Zhang et al. 2018, arXiv 1710.09412).
-
-    Args:
-        images: float32 (B, C, H, W).
-        targets: float32 (B, K), rows that sum to 1.
-        alpha: of the Beta(alpha, alpha) that gives the batch's one share.
-        draws: the generator of this step.
-
-    Returns:
-        Mixed images and targets, of the same shapes.
-    """
-    share = float(_beta(alpha, 1, draws))
-    partner = send(torch.randperm(len(images), generator=draws), images.device)
-    return torch.lerp(images[partner], images, share), torch.lerp(targets[partner], targets, share)
-
-
-def cutmix(images: Tensor, targets: Tensor, alpha: float, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Augments by cutmix: pastes a box of another image of its batch into each (Yun et al. 2019, arXiv 1905.04899).
-
-    Each image has a box of its own, where the paper has one a batch. Its area is a share of Beta(alpha, alpha) and its
-    centre is drawn evenly from the image's pixels; labels are mixed by what is left of it within the image.
-
-    Arguments and results have the shapes of those of `mixup`; images are square.
-    """
-    num_images, side = len(images), images.shape[-1]
-    area = _beta(alpha, num_images, draws)
-    partner = send(torch.randperm(num_images, generator=draws), images.device)
-    centre = torch.randint(side, (num_images, 2), generator=draws)
-    half = (area.sqrt() * side / 2).long()[:, None]
-    low, high = (centre - half).clamp(min=0), (centre + half).clamp(max=side)
-    pasted = send((high - low).prod(dim=1) / side**2, targets.device)
-    return (
-        torch.where(send(_boxes(low, high, side), images.device), images[partner], images),
-        torch.lerp(targets, targets[partner], pasted[:, None]),
-    )
-
-
-def _beta(alpha: float, num: int, draws: torch.Generator) -> Tensor:
-    """float64 (num,): torch's sampler of Beta takes no generator; NumPy's does."""
-    seed = int(torch.randint(2**62, (1,), generator=draws))
-    return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, size=num))
-
-
-def _boxes(low: Tensor, high: Tensor, side: int) -> Tensor:
-    """Masks, bool (B, 1, side, side): the pixels from `low` up to `high`, int64 (B, 2), across and down."""
-    pixels = torch.arange(side)
-    inside = (pixels >= low[..., None]) & (pixels < high[..., None])
-    return inside[:, None, None, 0] & inside[:, None, 1, :, None]
+def _even(shape: tuple[int, ...], draws: torch.Generator, num: int) -> Tensor:
+    return torch.rand(num, *shape, generator=draws)
 
 
 def _scaled_about(centre: Tensor, views: Tensor, factors: Tensor) -> Tensor:

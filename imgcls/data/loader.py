@@ -7,7 +7,7 @@ ahead. Which of the three is a matter of speed alone: the batches are the same.
 import math
 import mmap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from imgcls.data.decode_workers import ahead
 from imgcls.data.feature_cache import FeatureRows
 from imgcls.data.image_set import DecodedImages
 from imgcls.data.order import balanced_order, natural_order, rows_of_classes
+from imgcls.data.part import Part
 
 RESIDENT_BYTES = 4 * 2**30
 """Bytes of images that live on an accelerator as a whole; larger sets travel a batch at a time."""
@@ -39,10 +40,17 @@ class Batch:
     Attributes:
         images: uint8 (B, C, H, W); where features stand for images, float32 (B, V, F) or (B, F).
         labels: int64 (B,).
+        part: of a batch that several processes share, of which these are the images at hand; None of a whole batch.
     """
 
     images: Tensor
     labels: Tensor
+    part: Part | None = None
+
+    @property
+    def num_images(self) -> int:
+        """Images of the whole batch."""
+        return len(self.labels) if self.part is None else self.part.num_images
 
 
 class Loader:
@@ -88,21 +96,35 @@ class Loader:
         full, rest = divmod(self.num_images, self._batch_size)
         return max(1, full + (rest > 1))
 
-    def shuffled(self, seed: int, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch in that epoch's order, from `start_step` on."""
+    @property
+    def num_batches(self) -> int:
+        """Batches that `in_order` gives."""
+        return math.ceil(self.num_images / self._batch_size)
+
+    def shuffled(
+        self, seed: int, epoch: int, start_step: int = 0, part_of: Callable[[int, int], Part] | None = None
+    ) -> Iterator[Batch]:
+        """The batches of one epoch in that epoch's order, from `start_step` on.
+
+        `part_of` gives the part that is wanted of a step's batch: (step, number of images) -> part.
+        """
         if self._of_classes is None:
             order = natural_order(self.num_images, seed, epoch)
         else:
             order = balanced_order(self._of_classes, seed, epoch)
         last = self.steps_per_epoch - 1
-        return self._batches([
+        batches = [
             order[step * self._batch_size : None if step == last else (step + 1) * self._batch_size]
             for step in range(start_step, last + 1)
-        ])  # fmt: skip
+        ]
+        if part_of is None:
+            return self._batches(batches)
+        parts = [part_of(step, len(rows)) for step, rows in enumerate(batches, start_step)]
+        return self._batches([rows[part.at_hand] for rows, part in zip(batches, parts, strict=True)], parts)
 
-    def in_order(self) -> Iterator[Batch]:
-        """Every image once, in the order of the split."""
-        starts = range(0, self.num_images, self._batch_size)
+    def in_order(self, first: int = 0, every: int = 1) -> Iterator[Batch]:
+        """Every image once, in the order of the split; or, from batch `first` on, one batch out of `every` so many."""
+        starts = range(0, self.num_images, self._batch_size)[first::every]
         return self._batches([torch.arange(i, min(i + self._batch_size, self.num_images)) for i in starts])
 
     def _resident(self) -> Tensor:
@@ -114,10 +136,11 @@ class Loader:
             images[start : start + self._batch_size] = batch.images
         return images
 
-    def _batches(self, selections: list[Tensor]) -> Iterator[Batch]:
-        for rows, images in zip(selections, self._images(selections), strict=True):
+    def _batches(self, selections: list[Tensor], parts: Sequence[Part | None] | None = None) -> Iterator[Batch]:
+        parts = parts or [None] * len(selections)
+        for rows, images, part in zip(selections, self._images(selections), parts, strict=True):
             labels = self._labels[send(rows, self._labels.device)]
-            yield Batch(send(images, self._device), send(labels, self._device))
+            yield Batch(send(images, self._device), send(labels, self._device), part)
 
     def _images(self, selections: list[Tensor]) -> Iterator[Tensor]:
         """Images, or features in their place, of each selection of rows; see `Batch`."""

@@ -11,6 +11,7 @@ from imgcls.config.key_types import TestViews
 from imgcls.config.keys import AugmentConfig
 from imgcls.data.augment import Augment, Draw, Draws, Normalise
 from imgcls.data.loader import send
+from imgcls.data.part import Part
 
 
 def orientations(config: AugmentConfig) -> Tensor:
@@ -64,10 +65,10 @@ class StoredOrientations(Augment):
         super().__init__(config, image_size=1)
         self._stored = stored
 
-    def views(self, images: Tensor, normalise: Normalise, draw: Draw) -> Tensor:
+    def views(self, images: Tensor, normalise: Normalise, draw: Draw, part: Part | None = None) -> Tensor:
         """The view of each image that this step draws: float32 (B, V, F), one row for each orientation -> (B, F)."""
         del normalise  # the images were normalised before
-        maps = self.affine_maps(Draws.of(len(images), draw("augment")))
+        maps = self.affine_maps(Draws.of(len(images), draw("augment"), part))
         if maps is None:
             return images[:, 0]
         is_it = (maps[:, None, :, :2].round() == self._stored).all(dim=(2, 3))

@@ -14,7 +14,9 @@ from imgcls.allocator import keep_freed_memory
 from imgcls.config.train_keys import TrainConfig
 from imgcls.errors import InputError
 from imgcls.machine import usable_cores
+from imgcls.processes import Place, own_place
 from imgcls.training import weight_gradients
+from imgcls.training.parallel import ALONE, Ranks, own_ranks
 
 _threads = torch.get_num_threads()
 """Number of threads that torch has where nobody asks for another: at first the one that it chose itself."""
@@ -32,16 +34,19 @@ class Device:
         autocast: run the forward pass in bfloat16.
         threads: CPU threads of torch.
         name: for people, such as `NVIDIA H100 80GB HBM3` or the processor's name.
+        ranks: the processes that train together, each of which has such a device.
     """
 
     torch_device: torch.device
     autocast: bool
     threads: int
     name: str
+    ranks: Ranks = ALONE
 
     def __str__(self) -> str:
         """Name in the record; where two are equal, equal versions can be expected to give the same bits."""
-        return f"{self.place_name}, {self.threads} threads"
+        of_each = f"{self.place_name}, {self.threads} threads"
+        return of_each if self.ranks.size == 1 else f"{of_each}, {self.ranks.size} processes"
 
     @property
     def place_name(self) -> str:
@@ -104,14 +109,17 @@ def prepare_device(config: TrainConfig) -> Device:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not config.deterministic
     bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
-    return Device(device, bfloat16, torch.get_num_threads(), device_name(device))
+    return Device(device, bfloat16, torch.get_num_threads(), device_name(device), own_ranks())
 
 
 def most_threads() -> int:
     """The most threads that all trials together get where nobody asks for a number: torch's own, and one a core.
 
-    torch's own are those of `OMP_NUM_THREADS`, or of a program that set them before it called imgcls.
+    torch's own are those of `OMP_NUM_THREADS`, or of a program that set them before it called imgcls. torchrun sets
+    that to 1, so the processes that it starts share the cores evenly instead.
     """
+    if (place := own_place()).size > 1:
+        return max(1, usable_cores() // place.local_size)
     return min(_threads, usable_cores())
 
 
@@ -156,6 +164,8 @@ def _writes_out_of_bounds(module: nn.Module) -> bool:
 
 
 def _pick(name: str) -> torch.device:
+    if (place := own_place()).size > 1:
+        return _pick_one_each(name, place)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -167,6 +177,25 @@ def _pick(name: str) -> torch.device:
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError("train.device = 'mps', but torch has no Metal device here; use auto or cpu")
+    return device
+
+
+def _pick_one_each(name: str, place: Place) -> torch.device:
+    """The device of one of several processes: the processor, or a GPU of its own."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if name not in ("auto", "cuda"):
+        raise InputError(
+            f"train.device = {name!r}, but {place.size} processes train together (torchrun), each on a device of its "
+            "own; use --set train.device=cuda or --set train.device=cpu"
+        )
+    if place.local_size > (num := torch.cuda.device_count()):
+        raise InputError(
+            f"{place.local_size} processes train together here (torchrun), and torch sees {num} CUDA devices, of which "
+            f"each needs one; start {num} processes, or use --set train.device=cpu"
+        )
+    device = torch.device("cuda", place.local_rank)
+    torch.cuda.set_device(device)
     return device
 
 

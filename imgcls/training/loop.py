@@ -19,6 +19,7 @@ from imgcls.config.key_types import TestViews
 from imgcls.config.train_keys import TrainConfig
 from imgcls.data.augment import Augment, Normalise
 from imgcls.data.loader import Batch, Loader
+from imgcls.data.part import Part
 from imgcls.errors import Interrupted
 from imgcls.metrics import val_scores
 from imgcls.models.parts import NetworkParts
@@ -31,7 +32,9 @@ from imgcls.training.epoch import EpochResult
 from imgcls.training.freezing import set_frozen
 from imgcls.training.loss import Loss, LossSum, finite
 from imgcls.training.optimizer import make_optimizer, set_lr
+from imgcls.training.parallel import ALONE, Ranks
 from imgcls.training.schedule import lr_at
+from imgcls.training.sync_batch_norm import check_norms, norms_of_whole_batch
 
 
 @dataclass(frozen=True)
@@ -76,15 +79,26 @@ class Task:
             total_steps=self.total_steps,
         )
 
+    def batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
+        """Batches of train in an epoch, from a step on, both counted from 0; of each the part of this process."""
+        seed, is_shared = self.config.seed, self.device.ranks.size > 1
+        return self.train.shuffled(seed, epoch, start_step, partial(self._part, epoch) if is_shared else None)
+
+    def _part(self, epoch: int, step: int, num_images: int) -> Part:
+        draw = partial(generator, self.config.seed, epoch, step)
+        places = self.device.ranks.part_of(num_images)
+        return Part.of(num_images, places, self.augment.partner(num_images, draw))
+
     def augmented(self, batch: Batch, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """What the model is trained on in a step, epoch and step counted from 0.
 
         Returns:
             float32 (B, C, S, S), normalised; targets float32 (B, K), or the labels int64 (B,) where nothing is mixed.
+            Of a batch that several processes share, they are those of this process.
         """
         draw = partial(generator, self.config.seed, epoch, step)
-        views = self.augment.views(batch.images, self.normalise, draw)
-        return self.augment.mixed(views, batch.labels, self.num_classes, draw)
+        views = self.augment.views(batch.images, self.normalise, draw, batch.part)
+        return self.augment.mixed(views, batch.labels, self.num_classes, draw, batch.part)
 
 
 @dataclass
@@ -126,6 +140,8 @@ class TrainState:
     ) -> TrainState:
         """State before the first step; `parts` of the model are needed where a key of `[train]` tells them apart."""
         model = device.place(model)
+        if device.ranks.size > 1:
+            check_norms(model)
         average = WeightAverage(model, config.ema_decay) if config.ema_decay else None
         epoch_average = EpochAverage(model, config.average_epochs) if config.average_epochs > 1 else None
         losses = LossSum(device.torch_device)
@@ -209,7 +225,8 @@ def fit(
     Args:
         task: what stays the same.
         state: changed in place; between two yields and after a stop it is whole.
-        should_stop: asked after each step and between two batches of val; True ends the generator there.
+        should_stop: asked after each step and between two batches of val; True ends the generator there. Where several
+            processes train together, one of them is enough to end it in all.
         on_step: told after each step, for progress bars.
 
     Yields:
@@ -221,13 +238,13 @@ def fit(
     while not is_over(task, state):
         _enter_epoch(task, state)
         since = time.perf_counter()
-        for batch in task.train.shuffled(task.config.seed, state.epoch, state.step):
+        for batch in task.batches(state.epoch, state.step):
             _train_step(task, state, batch)
             now = time.perf_counter()
             state.seconds += now - since
             since = now
             on_step(state)
-            if should_stop():
+            if task.device.ranks.any(should_stop()):
                 return
         try:
             result = _complete_epoch(task, state, should_stop)
@@ -243,26 +260,32 @@ def is_over(task: Task, state: TrainState) -> bool:
 
 def predict(
     model: nn.Module, loader: Loader, normalise: Normalise, device: Device,
-    should_stop: Callable[[], str | bool] = lambda: False,
+    should_stop: Callable[[], str | bool] = lambda: False, ranks: Ranks = ALONE,
 ) -> Tensor:  # fmt: skip
     """The loop's forward pass over a split: logits, float32 (N, K) on the CPU, of every image in order.
+
+    Several processes take the batches in turns, and each of them gets all logits. So every image is predicted once, in
+    the batch in which one process would predict it.
 
     Raises:
         Interrupted: `should_stop`, asked between two batches, said so.
     """
     model.eval()
     outputs: list[Tensor] = []
+    num_asked = loader.num_batches // ranks.size  # times that every process has a batch
     with torch.inference_mode(), device.forward_context():
-        for batch in loader.in_order():
-            if outputs and should_stop():
+        for batch in loader.in_order(ranks.rank, ranks.size):
+            if 0 < len(outputs) < num_asked and ranks.any(should_stop()):
                 raise Interrupted("stopped between two batches")
             outputs.append(model(normalise(batch.images)).float())
-    return torch.cat(outputs).cpu()
+    return torch.cat(ranks.interleaved(outputs)).cpu()
 
 
-def predict_val(task: Task, model: nn.Module, should_stop: Callable[[], str | bool] = lambda: False) -> Tensor:
+def predict_val(
+    task: Task, model: nn.Module, should_stop: Callable[[], str | bool] = lambda: False, ranks: Ranks = ALONE
+) -> Tensor:
     """The loop's forward pass over val, with the task's views of each image; see `predict`."""
-    return predict(with_views(model, task.test_views), task.val, task.normalise, task.device, should_stop)
+    return predict(with_views(model, task.test_views), task.val, task.normalise, task.device, should_stop, ranks)
 
 
 def _enter_epoch(task: Task, state: TrainState) -> None:
@@ -273,20 +296,22 @@ def _enter_epoch(task: Task, state: TrainState) -> None:
 
 
 def _train_step(task: Task, state: TrainState, batch: Batch) -> None:
-    config, where = task.config, (state.epoch, state.step)
+    config, where, ranks = task.config, (state.epoch, state.step), task.device.ranks
     images, targets = task.augmented(batch, *where)
     set_lr(state.optimizer, task.lr(*where))
-    task.device.seed(derive_seed(config.seed, *where, "forward"))  # dropout and its kin draw from here
-    with task.device.forward_context():
+    # Dropout and its kin draw from here: each process draws for images of its own.
+    task.device.seed(derive_seed(config.seed, *where, "forward", *([ranks.rank] if ranks.rank else [])))
+    with task.device.forward_context(), norms_of_whole_batch(ranks):
         logits = state.model(images)
         loss = task.loss.sum(logits, targets)
-    state.losses.add(loss, state.epoch)
+    state.losses.add(ranks.total(loss), state.epoch)
     state.optimizer.zero_grad(set_to_none=True)
-    (loss / len(images)).backward()  # type: ignore[no-untyped-call]
+    (loss / batch.num_images).backward()  # type: ignore[no-untyped-call]
+    ranks.add_gradients(state.model)
     state.optimizer.step()
     if state.average is not None:
         state.average.update(state.model, where[0] * task.train.steps_per_epoch + where[1], state.losses.lost)
-    state.num_images += len(images)
+    state.num_images += batch.num_images
     state.step += 1
 
 
@@ -294,7 +319,7 @@ def _complete_epoch(task: Task, state: TrainState, should_stop: Callable[[], str
     train_loss = state.loss_sum / state.num_images
     since = time.perf_counter()
     state.average_epochs()
-    state.val_logits = predict_val(task, state.scored_model, should_stop)
+    state.val_logits = predict_val(task, state.scored_model, should_stop, task.device.ranks)
     scores = val_scores(Predictions(state.val_logits.numpy(), task.val.labels.numpy()), task.metric)
     result = EpochResult(
         epoch=state.epoch + 1,
@@ -310,6 +335,7 @@ def _complete_epoch(task: Task, state: TrainState, should_stop: Callable[[], str
     )
     # A class with the logit -inf leaves the loss finite, and no temperature can be fitted.
     finite(float(state.val_logits.abs().max()), "the largest logit on val", state.epoch + 1, state.step)
+    result = task.device.ranks.from_first(result)  # with its times
     state.history.append(result)
     state.epoch, state.step = state.epoch + 1, 0
     state.losses.start()

@@ -1,0 +1,73 @@
+"""A run that several processes train together: the first one leads and records, the others train along."""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+
+from imgcls.errors import TrainingError
+from imgcls.runs.prepare import Prepared, prepare
+from imgcls.runs.record_writer import Finished
+from imgcls.signals import stop_requested
+from imgcls.training.loop import TrainState, fit
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What the first process has the others train.
+
+    Attributes:
+        fold: number of the fold, from 1; 0 of a run without folds.
+        threads: as the run began.
+        precision: as the run began.
+        state: from which they train, as `torch.save` writes its snapshot.
+    """
+
+    fold: int
+    threads: int
+    precision: str
+    state: bytes
+
+
+def lead(prepared: Prepared, state: TrainState) -> None:
+    """Has the other processes train along from a state, which the first one is about to train further."""
+    if prepared.device.ranks.size > 1:
+        train, packed = prepared.experiment.train, io.BytesIO()
+        torch.save(state.snapshot(), packed)
+        order = _Order(prepared.experiment.data.fold, int(train.threads), train.precision, packed.getvalue())
+        prepared.device.ranks.from_first(order)
+
+
+def follow(prepared: Prepared) -> Finished:
+    """Trains along with the first process, and records nothing.
+
+    Returns:
+        The result of the run, as the first process has it.
+
+    Raises:
+        LostProcessError: the first process, or another one, has ended.
+    """
+    ranks = prepared.device.ranks
+    while isinstance(word := ranks.from_first(cast(object, None)), _Order):
+        # All processes have the same loss. The first one says what is wrong with it, and ends.
+        with suppress(TrainingError):
+            _train_along(prepared, word)
+    return cast(Finished, word)
+
+
+def _train_along(prepared: Prepared, order: _Order) -> None:
+    train = prepared.experiment.train.model_copy(update={"threads": order.threads, "precision": order.precision})
+    if train != prepared.experiment.train:
+        experiment = prepared.experiment.model_copy(update={"train": train})
+        prepared = prepare(experiment, prepared.project, prepared.dataset.squares)
+    prepared = prepared.of_fold(order.fold) if order.fold and prepared.has_folds else prepared
+    where, ranks = prepared.device.torch_device, prepared.device.ranks
+    task, state = prepared.begin(with_weights=False)
+    state.restore(torch.load(io.BytesIO(order.state), map_location=where, weights_only=True))
+    for _ in fit(task, state, stop_requested):
+        if ranks.from_first(None):  # the first process ends the run, or pauses it
+            return
