@@ -95,6 +95,11 @@ class Tag:
     SOURCE_NAME = _tag("mlflow.source.name", ALL, "imgcls")
     SOURCE_TYPE = _tag("mlflow.source.type", ALL, "LOCAL")
     DEVICE = _tag("imgcls.device", (*TRAINED, *JUDGED), "processor and threads, or the accelerator's name")
+    NUM_PROCESSES = _tag(
+        "imgcls.num_processes",
+        TRAINED,
+        "processes that trained it together, each on its part of every batch; absent means 1",
+    )
     GIT_COMMIT = _tag("imgcls.git_commit", ALL, "commit of the repository around the project, or `unknown`")
     MLFLOW_COMMIT = _tag("mlflow.source.git.commit", ALL, "the same where it is known, for MLflow's UI")
     GIT_DIRTY = _tag("imgcls.git_dirty", ALL, "whether files differ from the commit: `true`, `false` or `unknown`")

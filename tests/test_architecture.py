@@ -160,6 +160,7 @@ def test_help_imports_no_heavy_library(path):
         "logging",
         "shlex",
         "sys",
+        "time",
         "math",
         "traceback",
         "collections.abc",

@@ -9,6 +9,7 @@ import inspect
 import logging
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Annotated, NoReturn
@@ -36,7 +37,7 @@ from imgcls.cli.sweep import sweep
 from imgcls.cli.train import train
 from imgcls.cli.ui import ui
 from imgcls.cli.worker import worker
-from imgcls.errors import ImgclsError, Interrupted
+from imgcls.errors import ImgclsError, InputError, Interrupted
 from imgcls.machine_failures import explain
 from imgcls.processes import own_place, refuse_several
 from imgcls.terminal import guard_streams
@@ -44,6 +45,9 @@ from imgcls.text import printable
 
 THAT_GO_ON = ("train", "sweep", "confirm", "rerun")
 """Verbs that save as they go, so that the same command goes on."""
+
+SECONDS_TO_SAY_IT = 10.0
+"""Seconds that the first of several processes has to say what is wrong. The others say nothing, and end after it."""
 
 
 class _Verbs(TyperGroup):
@@ -95,7 +99,8 @@ def imgcls(
     characters of it or more, `last` for the run or sweep that finished last, or `best` for the winner of the sweep
     that finished last. Results go to stdout, progress to stderr.
     """
-    refuse_several(str(context.invoked_subcommand))
+    if context.invoked_subcommand != "train":
+        refuse_several(str(context.invoked_subcommand))
 
 
 def _add(verb: Callable[..., None]) -> None:
@@ -139,12 +144,14 @@ def main() -> None:
 
     from imgcls.tracking.credentials import guard_logs, scrubbed
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    is_first = own_place().rank == 0  # of several processes, the first one speaks for all
+    logging.basicConfig(level=logging.INFO if is_first else logging.ERROR, format="%(message)s", stream=sys.stderr)
     guard_logs()
     try:
         app()
     except Interrupted as error:
-        sys.stderr.write(f"{error}; to go on: {_this_command()}\n")
+        if is_first:
+            sys.stderr.write(f"{error}; to go on: {_this_command()}\n")
         sys.exit(error.exit_code)
     except ImgclsError as error:
         _refuse(error)
@@ -165,7 +172,10 @@ def _collect_less() -> None:
 def _refuse(error: ImgclsError) -> NoReturn:
     from imgcls.tracking.credentials import scrubbed
 
-    if own_place().rank == 0:  # the first process says it for all
+    if own_place().rank and isinstance(error, InputError):
+        # The first process has the same error and says it. torchrun ends all processes as soon as one has ended.
+        time.sleep(SECONDS_TO_SAY_IT)
+    else:
         sys.stderr.write(f"error: {printable(scrubbed(str(error)))}\n")
     sys.exit(error.exit_code)
 
@@ -176,4 +186,5 @@ def _opens_test(verb: str | None, arguments: Sequence[str]) -> bool:
 
 def _this_command() -> str:
     arguments = [argument for argument in sys.argv[1:] if argument != "--fresh"]
-    return shlex.join(["imgcls", *arguments])
+    several = ["torchrun", "--nproc-per-node", str(own_place().local_size), "-m"] if own_place().size > 1 else []
+    return shlex.join([*several, "imgcls", *arguments])

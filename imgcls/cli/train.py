@@ -6,6 +6,7 @@ import typer
 
 from imgcls.cli.arguments import AsJson, ExperimentName, Overrides, read_experiment
 from imgcls.cli.output import LOADING, facts_text, print_json, write, write_cautions, write_evaluate
+from imgcls.processes import own_place
 from imgcls.terminal import waiting
 
 
@@ -20,6 +21,8 @@ def train(
     """Train one tracked run.
 
     A run of the same experiment and data that stopped before its end, however it did, is taken up where it stood.
+    Several processes train it together, each on a part of every batch, where torchrun starts them:
+    torchrun --nproc-per-node 2 -m imgcls train digits
 
     Example: imgcls train digits --set train.lr=3e-3
     """
@@ -33,6 +36,8 @@ def train(
         from imgcls.tracking.store import Tracker
 
     metric, done = loaded.search.metric, train_one(loaded, project, fresh=fresh)
+    if own_place().rank:  # the first of several processes says it
+        return
     if as_json:
         print_json(done.flat(metric))
         return

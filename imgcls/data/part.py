@@ -29,7 +29,7 @@ class Part:
     def of(cls, num_images: int, places: slice, partner: Tensor | None) -> Part:
         """The part at some places of a batch, where `partner`, int64 (B,), says which image is mixed into each."""
         mine = torch.arange(num_images)[places]
-        at_hand = mine if partner is None else torch.cat((mine, partner[mine])).unique()
+        at_hand = mine if partner is None else torch.cat((mine, partner[mine])).unique()  # type: ignore[no-untyped-call]
         return cls(num_images, at_hand, torch.searchsorted(at_hand, mine))
 
     @property

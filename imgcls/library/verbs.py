@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from imgcls.library.experiment import Experiment, ExperimentSource, load_experiment
 from imgcls.library.results import CompareResult, EvaluateResult, Run, SweepResult, TrainResult, place_of
 from imgcls.library.surroundings import as_in_the_shell
+from imgcls.processes import refuse_several
 from imgcls.project import Project
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def sweep(
         TrainingError: no trial succeeded, or several in a row failed alike.
         ResourceError: the machine ran out of disk or memory; the same call goes on.
     """
+    refuse_several("sweep")
     of_time = _budget(budget, overrides)
     loaded = _loaded(experiment, overrides)
     with as_in_the_shell():

@@ -268,7 +268,7 @@ def _machine(run: RunRecord) -> Iterator[str]:
 
 def device_words(device: str) -> str:
     """Words for the device in a methods section; the record says `1 threads`, which stays equal between versions."""
-    return device.removesuffix("s") if device.endswith(" 1 threads") else device
+    return device.replace(" 1 threads", " 1 thread")
 
 
 def commit_words(tags: Mapping[str, str]) -> str:

@@ -50,7 +50,11 @@ class Limits:
         after = f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"epoch {state.epoch}"
         if by := stop_requested():
             return Interrupted(f"stopped by {by} after {after}")
-        return None if is_over(task, state) else OutOfTime(f"paused after {after}, because its time was over")
+        if is_over(task, state):
+            return None
+        if self.is_over:
+            return OutOfTime(f"paused after {after}, because its time was over")
+        return Interrupted(f"stopped after {after} by a signal to another of the processes that train it")
 
 
 NO_LIMITS = Limits()

@@ -191,7 +191,8 @@ def prepare(experiment: Experiment, project: Project, squares: int = SQUARES_FOR
     check_head_only(experiment, channels)
     project.weights(experiment.model)
     device = prepare_device(experiment.train)
-    is_open = experiment.train.threads == "auto" and device.torch_device.type == "cpu" and device.threads > 1
+    has_choice = device.torch_device.type == "cpu" and device.threads > 1 and device.ranks.size == 1
+    is_open = experiment.train.threads == "auto" and has_choice
     images_of = experiment.data.model_copy(update={"fold": 0, "test_views": "one"})
     if experiment.data.channels != "auto":
         refuse_colours_of_grey(experiment.augment, experiment.data.channels)
@@ -212,7 +213,7 @@ def prepare(experiment: Experiment, project: Project, squares: int = SQUARES_FOR
             "model": model,
             "train": experiment.train.model_copy(
                 update={
-                    "device": str(device.torch_device),
+                    "device": device.setting,
                     "threads": "auto" if is_open else device.threads,
                     "precision": "bfloat16" if device.autocast else "float32",
                     "score_epoch": _score_epoch(experiment),

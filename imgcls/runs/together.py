@@ -9,11 +9,33 @@ from typing import cast
 
 import torch
 
-from imgcls.errors import TrainingError
+from imgcls.errors import InputError, TrainingError
+from imgcls.record import Tag
+from imgcls.run_record import RunRecord
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.record_writer import Finished
 from imgcls.signals import stop_requested
 from imgcls.training.loop import TrainState, fit
+from imgcls.training.parallel import Ranks
+
+
+def num_processes_tag(ranks: Ranks) -> dict[str, str]:
+    """The tag that says how many processes train a run; none where it is one."""
+    return {Tag.NUM_PROCESSES: str(ranks.size)} if ranks.size > 1 else {}
+
+
+def check_num_processes(begun: RunRecord, ranks: Ranks) -> None:
+    """Refuses to go on with a run that another number of processes began: its sums would be rounded otherwise.
+
+    Raises:
+        InputError: naming both numbers, and the command with which it goes on.
+    """
+    if (num := begun.num_processes) != ranks.size:
+        how = "without torchrun" if num == 1 else f"with torchrun and {num} processes in all"
+        raise InputError(
+            f"run {begun.run_id} was begun with {num} processes that train together, and can go on only so; now there "
+            f"are {ranks.size}: start it {how}, or begin a new run (imgcls train --fresh)"
+        )
 
 
 @dataclass(frozen=True)
@@ -24,12 +46,14 @@ class _Order:
         fold: number of the fold, from 1; 0 of a run without folds.
         threads: as the run began.
         precision: as the run began.
+        squares: format of the images, as the run began.
         state: from which they train, as `torch.save` writes its snapshot.
     """
 
     fold: int
     threads: int
     precision: str
+    squares: int
     state: bytes
 
 
@@ -38,7 +62,8 @@ def lead(prepared: Prepared, state: TrainState) -> None:
     if prepared.device.ranks.size > 1:
         train, packed = prepared.experiment.train, io.BytesIO()
         torch.save(state.snapshot(), packed)
-        order = _Order(prepared.experiment.data.fold, int(train.threads), train.precision, packed.getvalue())
+        fold, squares = prepared.experiment.data.fold, prepared.dataset.squares
+        order = _Order(fold, int(train.threads), train.precision, squares, packed.getvalue())
         prepared.device.ranks.from_first(order)
 
 
@@ -61,9 +86,9 @@ def follow(prepared: Prepared) -> Finished:
 
 def _train_along(prepared: Prepared, order: _Order) -> None:
     train = prepared.experiment.train.model_copy(update={"threads": order.threads, "precision": order.precision})
-    if train != prepared.experiment.train:
+    if train != prepared.experiment.train or order.squares != prepared.dataset.squares:
         experiment = prepared.experiment.model_copy(update={"train": train})
-        prepared = prepare(experiment, prepared.project, prepared.dataset.squares)
+        prepared = prepare(experiment, prepared.project, order.squares)
     prepared = prepared.of_fold(order.fold) if order.fold and prepared.has_folds else prepared
     where, ranks = prepared.device.torch_device, prepared.device.ranks
     task, state = prepared.begin(with_weights=False)

@@ -34,6 +34,7 @@ from imgcls.runs.prepare import Prepared, check_network, prepare
 from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.record_writer import Finished, RecordWriter, kept_fit
 from imgcls.runs.threads import with_threads
+from imgcls.runs.together import check_num_processes, follow, lead, num_processes_tag
 from imgcls.runs.used_params import keys_without_effect
 from imgcls.runs.val_figures import has_figures, write_val_figures
 from imgcls.signals import GracefulStop
@@ -50,12 +51,15 @@ from imgcls.training.device import Device
 from imgcls.training.epoch import EpochResult
 from imgcls.training.loop import TrainState, fit, is_over, predict_val
 from imgcls.training.loss import LOSS_DEFINITION
+from imgcls.training.parallel import joined
 
 log = logging.getLogger(__name__)
 
 
 def train(experiment: Experiment, project: Project, *, fresh: bool = False) -> Finished:
     """Trains one run of an experiment, from the announcement to the whole record; Ctrl-C stops it after a step.
+
+    Processes that torchrun started train it together. The first of them records it.
 
     Args:
         experiment: as in its file, with overrides.
@@ -68,13 +72,16 @@ def train(experiment: Experiment, project: Project, *, fresh: bool = False) -> F
         TrainingError: the run cannot go on.
     """
     check_network(experiment, project)
-    prepared = prepare(experiment, project)
-    with GracefulStop():
-        with waiting("opening the record"):
-            tracker = Tracker(project.root)
-        tracker.close_orphans()
-        announce(prepared, tracker, runs="1 run")
-        return train_run(prepared, tracker, kind="train", name=experiment.name, fresh=fresh)
+    with joined() as ranks:
+        prepared = ranks.in_turn(lambda: prepare(experiment, project))
+        with GracefulStop():
+            if ranks.rank:
+                return follow(prepared)
+            with waiting("opening the record"):
+                tracker = Tracker(project.root)
+            tracker.close_orphans()
+            announce(prepared, tracker, runs="1 run")
+            return ranks.from_first(train_run(prepared, tracker, kind="train", name=experiment.name, fresh=fresh))
 
 
 def train_run(
@@ -133,6 +140,7 @@ def train_run(
         except DamagedError as error:
             log.warning("%s; a new run begins", error)
     prepared = with_threads(prepared)
+    tags |= num_processes_tag(prepared.device.ranks)
     with tracker.start_run(prepared.experiment.name, kind=kind, name=name, tags=tags, identity=identity) as run:
         if kind == "train":
             write_page(prepared.experiment, tracker)
@@ -233,8 +241,9 @@ def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepa
     """The experiment with the threads and the precision that the run began with, without which its bits would change.
 
     Raises:
-        InputError: it was begun on another kind of device.
+        InputError: it was begun on another kind of device, or by another number of processes.
     """
+    check_num_processes(earlier, prepared.device.ranks)
     if not tracker.has_artifact(earlier.run_id, Artifact.CONFIG):  # it was killed before there was anything to keep
         threads = earlier.params.get("train.threads")
         return prepared.with_threads(int(threads)) if threads else with_threads(prepared)
@@ -331,11 +340,7 @@ class _Training:
         return _drawn(self._run, self._prepared, self._work, finished)
 
     def _loop(self, state: TrainState) -> Outcome | None:
-        """Trains until the last epoch, a stop, a pause or the pruner ends it.
-
-        Returns:
-            The outcome of a run that is pruned or paused; None of any other.
-        """
+        """Trains until the last epoch, a stop, a pause or the pruner ends it; gives what `_after_epoch` gives."""
         task, steps, val = self._task, self._task.train.steps_per_epoch, self._prepared.dataset.val
         done = state.epoch + state.step / steps
         of_sweep = self._work.outlook, self._work.pause_at
@@ -347,6 +352,7 @@ class _Training:
             limits = self._work.limits
             if limits.ends_early and state.history:
                 return "completed"
+            lead(self._prepared, state)
             for result in fit(task, state, lambda: limits.are_reached(state), progress.on_step):
                 is_best = state.kept(task.config, task.metric) is result
                 assert state.val_logits is not None
@@ -355,7 +361,7 @@ class _Training:
                 if is_best:
                     self._best_logits = state.val_logits
                 self._record.save_last(state)
-                if outcome := self._after_epoch(state):
+                if outcome := self._prepared.device.ranks.from_first(self._after_epoch(state)):
                     return outcome
         return None
 

@@ -49,6 +49,11 @@ class Device:
         return of_each if self.ranks.size == 1 else f"{of_each}, {self.ranks.size} processes"
 
     @property
+    def setting(self) -> str:
+        """`train.device` with which it is had again; of several processes each has a device of that kind."""
+        return str(self.torch_device) if self.ranks.size == 1 else self.torch_device.type
+
+    @property
     def place_name(self) -> str:
         """Name without the threads."""
         return f"{self.torch_device}: {self.name}"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain, zip_longest
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -76,7 +76,8 @@ class Ranks:
             return
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         summed = self.total(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-        for gradient, values in zip(gradients, summed.split([one.numel() for one in gradients]), strict=True):
+        of_each = torch.split_with_sizes(summed, [gradient.numel() for gradient in gradients])
+        for gradient, values in zip(gradients, of_each, strict=True):
             gradient.copy_(values.view(gradient.shape))
 
     def any(self, is_wanted: object) -> bool:
@@ -166,7 +167,8 @@ def joined() -> Iterator[Ranks]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=ANSWER)
     try:
-        _own = Ranks(place, dist.new_group(backend="gloo", timeout=PATIENCE))
+        patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+        _own = Ranks(place, cast(dist.ProcessGroup, patient))
         yield _own
     finally:
         _own = ALONE

@@ -1,13 +1,17 @@
 """Commands that torchrun starts several times at once."""
 
+import sys
+
 import pytest
 
+import imgcls.cli
 from tests.shell import typed
 
 
 @pytest.fixture
 def one_of_two(monkeypatch):
     """Makes this process the one with that rank of two."""
+    monkeypatch.setattr(sys.modules[imgcls.cli.main.__module__], "SECONDS_TO_SAY_IT", 0.0)
 
     def become(rank):
         for name, value in {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2}.items():
