@@ -33,6 +33,7 @@ from imgcls.cli.predict import predict
 from imgcls.cli.register import register
 from imgcls.cli.rerun import rerun
 from imgcls.cli.runs import runs
+from imgcls.cli.storage_proxy import storage_proxy
 from imgcls.cli.sweep import sweep
 from imgcls.cli.train import train
 from imgcls.cli.ui import ui
@@ -133,6 +134,7 @@ for _verb in (
     cache,
     clean,
     doctor,
+    storage_proxy,
 ):
     _add(_verb)
 
@@ -185,6 +187,8 @@ def _opens_test(verb: str | None, arguments: Sequence[str]) -> bool:
 
 
 def _this_command() -> str:
+    from imgcls.tracking.credentials import scrubbed
+
     arguments = [argument for argument in sys.argv[1:] if argument != "--fresh"]
     several = ["torchrun", "--nproc-per-node", str(own_place().local_size), "-m"] if own_place().size > 1 else []
-    return shlex.join([*several, "imgcls", *arguments])
+    return scrubbed(shlex.join([*several, "imgcls", *arguments]))

@@ -5,12 +5,13 @@ import time
 import warnings
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any, TypeVar
 
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage, get_storage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
@@ -67,7 +68,7 @@ class StudyServer(ABC):
 
     @abstractmethod
     def connect(self) -> BaseStorage:
-        """Opens the storage; the server has to answer within `CONNECT_SECONDS`."""
+        """Opens the storage of this process; the server has to answer within `CONNECT_SECONDS`."""
 
     @abstractmethod
     def is_away(self, error: BaseException) -> bool:
@@ -102,10 +103,11 @@ class Postgresql(StudyServer):
         url = self._url()
         return bool(url.password) or "password" in url.query
 
-    def connect(self) -> BaseStorage:
+    def connect(self, num_kept: int = 1) -> BaseStorage:
         """Opens Optuna's storage, and makes its tables in an empty database.
 
-        A process keeps one connection, and has more only where its threads work at the same instant.
+        Args:
+            num_kept: connections that are kept; more are made only where threads work at the same instant.
         """
         options = {
             "connect_timeout": CONNECT_SECONDS, "keepalives": 1, "keepalives_idle": KEEPALIVE_SECONDS,
@@ -120,7 +122,7 @@ class Postgresql(StudyServer):
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('imgcls study storage'))"))
             storage = RDBStorage(
                 self._url().render_as_string(hide_password=False),
-                {"pool_size": 1, "max_overflow": 4, "pool_pre_ping": True, "connect_args": options},
+                {"pool_size": num_kept, "max_overflow": 4, "pool_pre_ping": True, "connect_args": options},
             )
         weakref.finalize(storage, storage.engine.dispose)
         return get_storage(storage)
@@ -176,18 +178,20 @@ class Proxy(StudyServer):
         return storage
 
     def is_away(self, error: BaseException) -> bool:
-        """Whether the proxy is not there, or ended while it was asked."""
+        """Whether the proxy is not there, or ended while it was asked, or PostgreSQL behind it failed it."""
         import grpc
 
+        away = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN
         return any(
-            isinstance(link, ConnectionError)
-            or (isinstance(link, grpc.RpcError) and link.code() == grpc.StatusCode.UNAVAILABLE)
+            isinstance(link, ConnectionError) or (isinstance(link, grpc.RpcError) and link.code() in away)
             for link in _chain(error)
         )
 
     def trouble(self, error: BaseException) -> str:
-        """The proxy's own errors have many lines of detail."""
-        return f"it did not answer within {CONNECT_SECONDS} s" if isinstance(error, ConnectionError) else "it is away"
+        """What the proxy said of it, if it answered."""
+        if isinstance(error, ConnectionError):
+            return f"it did not answer within {CONNECT_SECONDS} s"
+        return scrubbed(str(getattr(error, "details", lambda: error)()))[:300]
 
     def _host_and_port(self) -> tuple[str, int]:
         url = make_url(self.address)
@@ -209,7 +213,33 @@ class _Patient(BaseStorage):
     def __init__(self, server: StudyServer, connect: Callable[[], BaseStorage]) -> None:
         self._server = server
         self._connect = connect
+        self._studies: set[int] = set()
         self._answer(connect)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """The trials of a study."""
+        self._studies.add(study_id)
+        return self._answer(lambda: self._connect().get_all_trials(study_id, deepcopy, states))
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        """Sets a value of a trial.
+
+        Optuna's proxy knows only the trials that were read from it, and forgets them where it is started again.
+        """
+
+        def call() -> None:
+            self._connect().set_trial_param(trial_id, param_name, param_value_internal, distribution)
+
+        try:
+            self._answer(call)
+        except KeyError:
+            for study_id in self._studies:
+                self.get_all_trials(study_id, deepcopy=False)
+            self._answer(call)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """Ends a trial, or says that it has begun; told of the same end again, it is content."""

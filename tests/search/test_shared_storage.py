@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import optuna
 import pytest
@@ -12,6 +13,7 @@ from optuna.trial import TrialState
 from sqlalchemy.pool import NullPool
 
 from imgcls.errors import InputError
+from imgcls.search import study_servers
 from imgcls.search.storage import VARIABLE, check_storage, open_storage
 from tests.postgres import free_port
 
@@ -113,3 +115,41 @@ def test_who_is_not_let_in_is_told_why(database, postgresql, monkeypatch, change
     with pytest.raises(InputError, match=rf"127\.0\.0\.1:{postgresql.port} cannot be opened: .*{why}") as refused:
         check_storage("auto")
     assert postgresql.password not in str(refused.value)
+
+
+@pytest.mark.parametrize("how", ["proxy", "postgresql"])
+def test_a_study_behind_the_proxy_outlives_the_proxy_and_postgresql(proxy, postgresql, tmp_path, how):
+    first = proxy()
+    check_storage("auto")
+    before = study(tmp_path)
+    before.enqueue_trial({"x": 0.5})
+    trial = before.ask()
+    trial.report(0.25, step=1)
+    if how == "proxy":
+        first.kill()
+        first.wait()
+        again = threading.Timer(0.5, proxy)
+    else:
+        postgresql.stop()
+        again = threading.Timer(0.5, postgresql.start)
+    again.start()
+    before.tell(trial, trial.suggest_float("x", 0, 1))
+    again.join()
+    assert [(t.value, t.intermediate_values, t.params) for t in before.trials] == [(0.5, {1: 0.25}, {"x": 0.5})]
+
+
+def test_a_proxy_that_is_not_there_is_named_with_its_command(monkeypatch):
+    monkeypatch.setattr(study_servers, "CONNECT_SECONDS", 0.1)
+    with pytest.raises(InputError, match=f"127.0.0.1:{(port := free_port())} cannot be opened: .*imgcls storage-proxy"):
+        check_storage(f"grpc://127.0.0.1:{port}")
+
+
+def test_the_proxy_shows_no_password_and_shares_no_port(proxy, postgresql, database, monkeypatch):
+    first = proxy()
+    assert postgresql.password not in Path(f"/proc/{first.pid}/cmdline").read_text()
+    monkeypatch.setenv(VARIABLE, database)
+    command = [sys.executable, "-m", "imgcls", "storage-proxy", "--port", first.args[-1]]
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (second.returncode, second.stdout) == (2, "")
+    assert f"--port {first.args[-1]}: Address already in use" in second.stderr
+    assert postgresql.password not in second.stderr
