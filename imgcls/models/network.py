@@ -56,13 +56,13 @@ class Network:
         name: `model.name`; for the networks of a library, what that begins with, such as `timm:`.
         about: one line for `imgcls models`.
         keys: keys of [model] that it takes, besides `name`; it is an error to set another one.
-        keys_once_unknown: those that it did not take in earlier versions; a run shows them only where they are set.
+        added_keys: those of them that earlier versions did not take; a run shows them only where they are set.
     """
 
     name: str
     about: str = ""
     keys: tuple[str, ...] = ()
-    keys_once_unknown: tuple[str, ...] = ()
+    added_keys: tuple[str, ...] = ()
 
     def resolve(self, config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
         """Fills in what the user left to the network, and refuses what it cannot do.

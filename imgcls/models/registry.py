@@ -246,13 +246,13 @@ def unused_model_keys(name: str) -> list[str]:
     return [key for key in ModelConfig.model_fields if key not in used]
 
 
-def keys_once_unknown(name: str) -> dict[str, Any]:
-    """Keys of `[model]` that the registered network takes, and did not take in earlier versions: key -> its default.
+def added_model_keys(name: str) -> dict[str, Any]:
+    """Keys of `[model]` that the registered network takes and earlier versions did not: key -> its default.
 
     Raises:
         ConfigError: the network does not exist.
     """
-    return {key: ModelConfig.model_fields[key].default for key in _network(name).keys_once_unknown}
+    return {key: ModelConfig.model_fields[key].default for key in _network(name).added_keys}
 
 
 def _refuse_unused(config: ModelConfig) -> None:

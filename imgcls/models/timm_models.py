@@ -34,7 +34,7 @@ class Timm(Library):
 
     name = "timm:"
     keys = ("weights", "dropout", "depth")
-    keys_once_unknown = ("depth",)
+    added_keys = ("depth",)
 
     def resolve(self, config: ModelConfig, channels: int, image_size: int) -> ModelConfig:
         """Fills in the tag, or the installed package, of the weights of timm that `pretrained` stands for today."""

@@ -8,7 +8,7 @@ from imgcls.config.key_names import ADDED, ONLY_REPORTED
 from imgcls.config.keys import Experiment
 from imgcls.data.augment import unused_augment_keys
 from imgcls.errors import ConfigError
-from imgcls.models.registry import keys_once_unknown, unused_model_keys
+from imgcls.models.registry import added_model_keys, unused_model_keys
 
 
 def used_params(params: Mapping[str, str]) -> dict[str, str]:
@@ -63,10 +63,10 @@ def described_work(params: Mapping[str, str]) -> dict[str, str]:
 def _unused_of_model(params: Mapping[str, str]) -> list[str]:
     name = params.get("model.name", "")
     try:
-        unused, once_unknown = unused_model_keys(name), keys_once_unknown(name)
+        unused, added = unused_model_keys(name), added_model_keys(name)
     except ConfigError:  # a network that this version does not know
         return []
-    unset = [key for key, default in once_unknown.items() if params.get(f"model.{key}") == str(default)]
+    unset = [key for key, default in added.items() if params.get(f"model.{key}") == str(default)]
     return [f"model.{key}" for key in (*unused, *unset)]
 
 
