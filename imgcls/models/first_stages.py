@@ -8,7 +8,8 @@ from torch import Tensor, nn
 class FirstStages(nn.Module):
     """The first stages of a network of timm, and a linear layer on the mean of their last map over its places.
 
-    The stages keep their weights. timm says where a stage ends: in `feature_info`, which has the map of each.
+    The stages keep their weights. timm says where a stage ends: in `feature_info`, which has the map of each. It is cut
+    as timm does for `features_only`.
 
     Args:
         network: of timm, which is changed: what lies behind the kept stages is taken away.
@@ -21,7 +22,7 @@ class FirstStages(nn.Module):
         super().__init__()
         self.last = num_stages - 1
         width: int = network.feature_info[self.last]["num_chs"]  # type: ignore[index, assignment]
-        network.prune_intermediate_layers([self.last], prune_norm=False, prune_head=True)  # type: ignore[operator]
+        network.prune_intermediate_layers([self.last], prune_norm=True, prune_head=True)  # type: ignore[operator]
         self.backbone = network
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, num_classes)
@@ -32,9 +33,9 @@ class FirstStages(nn.Module):
         return logits
 
     def last_map(self, images: Tensor) -> Tensor:
-        """Float images (B, C, S, S) -> the map of the last kept stage, (B, F, h, w), normed where timm norms maps."""
+        """Float images (B, C, S, S) -> the map of the last kept stage, (B, F, h, w)."""
         (features,) = self.backbone.forward_intermediates(  # type: ignore[operator]
-            images, indices=[self.last], norm=True, stop_early=True, intermediates_only=True
+            images, indices=[self.last], stop_early=True, intermediates_only=True
         )
         return features  # type: ignore[no-any-return]
 

@@ -222,11 +222,13 @@ def _check_name(name: str) -> None:
 def _check_depth(config: ModelConfig, name: str) -> None:
     if not config.depth or config.depth <= (known := _num_stages(name)):
         return
-    what = f"timm:{name} has {known} stages; choose 1 to {known}" if known else f"timm cannot cut {name} after a stage"
-    raise ConfigError(
-        f"model.depth = {config.depth}: {what}, or {as_options({'model.depth': 0})} for the whole network",
-        {"model.depth": 0},
+    whole = {"model.depth": 0}
+    why = (
+        f"timm:{name} has {known} stages; choose 1 to {known}, or {as_options(whole)} for the whole network"
+        if known
+        else f"timm cannot cut {name} after a stage; take the whole network with {as_options(whole)}"
     )
+    raise ConfigError(f"model.depth = {config.depth}: {why}", whole)
 
 
 @lru_cache

@@ -18,9 +18,7 @@ from imgcls.reporting.methods_section import model_words
 from imgcls.run_record import RunRecord
 
 SIDE = 64
-FAMILIES = [
-    ("test_resnet", 4), ("test_efficientnet", 2), ("test_convnext", 2), ("test_nfnet", 3), ("test_byobnet", 4),
-]  # fmt: skip
+FAMILIES = [("test_resnet", 4), ("test_efficientnet", 2), ("test_convnext", 2), ("test_byobnet", 4)]
 LITE = ModelConfig(name="timm:tf_efficientnet_lite0", weights="package:efficientnet-lite0", depth=4)
 
 
@@ -33,10 +31,10 @@ def built(name, depth, num_classes=5, side=SIDE, file=None, **values):
     return config, build_model(config, num_classes, 3, side, seed=3, file=file).eval()
 
 
-def maps_by_timm(network, depth, **options):
+def maps_by_timm(network, depth):
     """What timm gives for one stage of a whole network."""
     with torch.no_grad():
-        return network.forward_intermediates(images(), indices=[depth - 1], intermediates_only=True, **options)[0]
+        return network.forward_intermediates(images(), indices=[depth - 1], intermediates_only=True)[0]
 
 
 @pytest.mark.parametrize(("name", "depth"), FAMILIES)
@@ -58,13 +56,13 @@ def test_the_kept_stages_are_those_of_the_whole_network(name, depth, tmp_path):
     assert sum(p.numel() for p in network.parameters()) < sum(p.numel() for p in whole.parameters())
 
 
-def test_a_transformer_is_cut_after_a_block_and_keeps_its_last_norm(tmp_path):
+def test_a_transformer_is_cut_after_a_block(tmp_path):
     whole = timm.create_model("test_vit").eval()
     torch.save(whole.state_dict(), tmp_path / "whole.pt")
     _, network = built("test_vit", 2, side=160, weights="whole.pt", file=tmp_path / "whole.pt")
     with torch.no_grad():
         maps = network.last_map(images(160))
-        (theirs,) = whole.forward_intermediates(images(160), indices=[1], norm=True, intermediates_only=True)
+        (theirs,) = whole.forward_intermediates(images(160), indices=[1], intermediates_only=True)
     assert torch.equal(maps, theirs)
     with pytest.raises(NoMapError, match="sequence"):
         grad_cam(network, images(160), torch.zeros(3, dtype=torch.int64))
@@ -201,3 +199,11 @@ def test_the_words_for_a_model_name_its_stages():
         run_id="r", experiment="e", name="n", status="FINISHED", started=0, params=params, metrics={}, tags={}
     )
     assert model_words(record) == "timm:test_resnet, 3 stages"
+
+
+@pytest.mark.parametrize(("name", "depth"), [("test_resnet", 4), ("test_efficientnet", 2), ("test_vit", 1)])
+def test_nothing_is_left_that_the_logits_do_not_need(name, depth):
+    side = 160 if name == "test_vit" else SIDE
+    _, network = built(name, depth, side=side)
+    network(images(side)).sum().backward()
+    assert not [parameter_name for parameter_name, p in network.named_parameters() if p.grad is None]
