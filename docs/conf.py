@@ -62,7 +62,13 @@ PAGES = {
         "docs/copies",
     ],
     "Use a model": ["docs/predicting", "docs/serving", "docs/exporting", "docs/using-a-model"],
-    "Speed and operations": ["docs/speed", "benchmarks/RESULTS", "docs/plain-script", "docs/reliability"],
+    "Speed and operations": [
+        "docs/speed",
+        "docs/several-devices",
+        "benchmarks/RESULTS",
+        "docs/plain-script",
+        "docs/reliability",
+    ],
     "The code": ["docs/library", "docs/reference", "docs/architecture"],
 }
 """The navigation: heading -> its pages."""

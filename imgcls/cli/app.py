@@ -48,7 +48,7 @@ THAT_GO_ON = ("train", "sweep", "confirm", "rerun")
 """Verbs that save as they go, so that the same command goes on."""
 
 SECONDS_TO_SAY_IT = 10.0
-"""Seconds that the first of several processes has to say what is wrong. The others say nothing, and end after it."""
+"""Seconds that the first of several processes has to say what is wrong before those end that say nothing."""
 
 
 class _Verbs(TyperGroup):
@@ -152,8 +152,9 @@ def main() -> None:
     try:
         app()
     except Interrupted as error:
-        if is_first:
-            sys.stderr.write(f"{error}; to go on: {_this_command()}\n")
+        if not is_first:
+            _leave_to_the_first(error)
+        sys.stderr.write(f"{error}; to go on: {_this_command()}\n")
         sys.exit(error.exit_code)
     except ImgclsError as error:
         _refuse(error)
@@ -175,10 +176,17 @@ def _refuse(error: ImgclsError) -> NoReturn:
     from imgcls.tracking.credentials import scrubbed
 
     if own_place().rank and isinstance(error, InputError):
-        # The first process has the same error and says it. torchrun ends all processes as soon as one has ended.
-        time.sleep(SECONDS_TO_SAY_IT)
-    else:
-        sys.stderr.write(f"error: {printable(scrubbed(str(error)))}\n")
+        _leave_to_the_first(error)
+    sys.stderr.write(f"error: {printable(scrubbed(str(error)))}\n")
+    sys.exit(error.exit_code)
+
+
+def _leave_to_the_first(error: ImgclsError) -> NoReturn:
+    """Ends without a word, because the first of several processes has the same error or knows of it.
+
+    It has time to say so: torchrun ends all processes as soon as one has failed.
+    """
+    time.sleep(SECONDS_TO_SAY_IT)
     sys.exit(error.exit_code)
 
 

@@ -65,6 +65,8 @@ class Ranks:
 
     def each(self, tensor: Tensor) -> Tensor:
         """The tensors of all processes, which have one shape, as rows by rank."""
+        if self.size == 1:
+            return tensor[None]
         rows = [torch.empty_like(tensor) for _ in range(self.size)]
         with self._waiting():
             dist.all_gather(rows, tensor)

@@ -25,7 +25,7 @@ def norms_of_whole_batch(ranks: Ranks) -> AbstractContextManager[object]:
 
     The running statistics are those that one process would keep, and equal in all processes.
     """
-    return nullcontext() if ranks.size == 1 else _WholeBatch(ranks)
+    return nullcontext() if ranks.size == 1 else BatchNormOfWhole(ranks)
 
 
 def check_norms(model: nn.Module) -> None:
@@ -43,7 +43,9 @@ def check_norms(model: nn.Module) -> None:
             )
 
 
-class _WholeBatch(TorchFunctionMode):
+class BatchNormOfWhole(TorchFunctionMode):
+    """A block in which `batch_norm` in training uses the statistics of the parts of all processes together."""
+
     def __init__(self, ranks: Ranks) -> None:
         super().__init__()
         self._ranks = ranks

@@ -157,6 +157,19 @@ def test_sigterm_stops_all_after_a_step_and_the_same_command_goes_on(make_projec
 
 
 @pytest.mark.distributed
+def test_folds_are_trained_one_after_the_other_by_all(make_project):
+    project = make_project()
+    code, _, err = ended(started(project, "--set", "data.folds=2"))
+    assert code == 0, err
+    runs = {run.kind: run for run in project.tracker.find({})}
+    assert sorted(run.kind for run in project.tracker.find({})) == ["fold", "fold", "train"]
+    assert {(run.outcome, run.num_processes) for run in runs.values()} == {("completed", 2)}
+    with project.tracker.fetch(runs["train"].run_id, Artifact.VAL_PREDICTIONS) as path:
+        table = pd.read_csv(path, dtype={"image": str})
+    assert len(table) == table["image"].nunique() == runs["train"].num_val
+
+
+@pytest.mark.distributed
 def test_a_mistake_is_said_once(make_project):
     code, out, err = ended(started(make_project(), "--set", "train.lr=-1"))
     assert (code, out, err.count("error:")) == (1, "", 1)

@@ -29,7 +29,7 @@ REST = {"num_train": 66, "batch_size": 32}
 SMALL = {"num_train": 101, "batch_size": 20}
 
 VARIANTS = {
-    "float32": (MIXED, {**ODD, "ema_decay": 0.9}),
+    "float32": (MIXED, {"num_train": 145, "batch_size": 29, "ema_decay": 0.9, "lr": 1e-3}),
     "mixed": (MIXED, {**ODD, "ema_decay": 0.9, "label_smoothing": 0.1}),
     "weighed": (EVERYTHING, {**REST, "ema_decay": 0.9, "loss": "focal"}),
     "adjusted": (EVERYTHING, {**REST, "loss": "logit_adjusted"}),
