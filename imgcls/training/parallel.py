@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from imgcls.errors import ImgclsError, LostProcessError, OneProcessError
+from imgcls.errors import ImgclsError, InputError, LostProcessError, OneProcessError
 from imgcls.processes import Place, own_place
 
 T = TypeVar("T")
@@ -55,11 +55,11 @@ class Ranks:
         return slice(num * self.rank // self.size, num * (self.rank + 1) // self.size)
 
     def total(self, tensor: Tensor) -> Tensor:
-        """The sum of a tensor over all processes, the same bits in each; a new tensor without gradient."""
+        """The sum of a tensor over all processes, the same bits in each. It has no gradient, unless one is alone."""
         if self.size == 1:
             return tensor
         summed = tensor.detach().clone()
-        with self._waiting():
+        with _waiting(self.size):
             dist.all_reduce(summed)
         return summed
 
@@ -68,7 +68,7 @@ class Ranks:
         if self.size == 1:
             return tensor[None]
         rows = [torch.empty_like(tensor) for _ in range(self.size)]
-        with self._waiting():
+        with _waiting(self.size):
             dist.all_gather(rows, tensor)
         return torch.stack(rows)
 
@@ -86,7 +86,7 @@ class Ranks:
         """Whether a process wants something, such as to stop: all of them agree on the answer."""
         if self.size == 1:
             return bool(is_wanted)
-        # On the processor also where the model is on an accelerator, which nobody waits for then.
+        # The answer is summed on the CPU, so that nobody waits for an accelerator.
         return bool(self.total(torch.tensor(float(bool(is_wanted)))))
 
     def interleaved(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -94,7 +94,7 @@ class Ranks:
         if self.size == 1:
             return tensors
         of_each: list[Any] = [None] * self.size
-        with self._waiting():
+        with _waiting(self.size):
             dist.all_gather_object(of_each, [tensor.cpu() for tensor in tensors])
         return [tensor for tensor in chain(*zip_longest(*of_each)) if tensor is not None]
 
@@ -103,7 +103,7 @@ class Ranks:
         if self.size == 1:
             return value
         values = [value if self.rank == 0 else None]
-        with self._waiting():
+        with _waiting(self.size):
             dist.broadcast_object_list(values, group=self.patient)
         return values[0]  # type: ignore[return-value]
 
@@ -128,19 +128,8 @@ class Ranks:
 
     def _meet(self) -> None:
         if self.size > 1:
-            with self._waiting():
+            with _waiting(self.size):
                 dist.barrier(group=self.patient)
-
-    @contextmanager
-    def _waiting(self) -> Iterator[None]:
-        try:
-            yield
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:  # the errors of gloo and nccl
-            raise LostProcessError(
-                f"another of the {self.size} processes that train this run together has ended, or does not answer"
-            ) from error
 
 
 ALONE = Ranks()
@@ -159,19 +148,44 @@ def joined() -> Iterator[Ranks]:
     """A block in which the processes that torchrun started train one run together.
 
     Raises:
-        LostProcessError: another process has ended.
+        InputError: torchrun did not start them.
+        LostProcessError: another process has ended, or did not come.
     """
     global _own
     place = own_place()
     if place.size == 1:
         yield ALONE
         return
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=ANSWER)
     try:
-        patient = dist.new_group(backend="gloo", timeout=PATIENCE)
-        _own = Ranks(place, cast(dist.ProcessGroup, patient))
+        _own = Ranks(place, _met(place.size))
         yield _own
     finally:
         _own = ALONE
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _met(size: int) -> dist.ProcessGroup:
+    """Meets the other processes; gives the group for long waits."""
+    with _waiting(size):
+        try:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=ANSWER)
+        except ValueError as error:
+            raise InputError(
+                f"WORLD_SIZE = {size} in the environment asks for processes that train together, but: {error}; start "
+                "them with torchrun, or unset WORLD_SIZE and RANK"
+            ) from error
+        return cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=PATIENCE))
+
+
+@contextmanager
+def _waiting(size: int) -> Iterator[None]:
+    """A block that waits for the other processes: the errors of gloo and nccl become one of ours."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise LostProcessError(
+            f"another of the {size} processes that train this run together has ended, or does not answer"
+        ) from error

@@ -14,6 +14,8 @@ import torch
 from sklearn.metrics import accuracy_score
 
 from imgcls.errors import InputError, Interrupted
+from imgcls.evaluation.judge import evaluate
+from imgcls.evaluation.rerun import rerun
 from imgcls.record import Artifact, Tag
 from tests.stops import StopAfter
 
@@ -113,12 +115,22 @@ def test_one_run_is_recorded_and_each_val_image_counts_once(undisturbed):
 
 
 @pytest.mark.distributed
+def test_one_process_judges_such_a_run_and_repeats_it_within_the_tolerance(undisturbed, monkeypatch):
+    project, run, *_ = undisturbed
+    monkeypatch.chdir(project.root)
+    assert evaluate(run.run_id, project.tracker)
+    again = rerun(run.run_id, project.tracker)
+    assert again.word == "within tolerance"
+    assert [cause.split(":")[0] for cause in again.causes] == ["hardware"]
+
+
+@pytest.mark.distributed
 def test_a_killed_process_ends_all_and_the_same_command_goes_on(make_project, undisturbed):
     project = make_project()
     process = started(project)
     wait_for_epoch(process, 1)
     os.kill(processes_of(process)[1], signal.SIGKILL)
-    code, _, err = ended(process, seconds=15)
+    code, _, err = ended(process, seconds=60)
     assert code == 1
     assert "another of the 2 processes that train this run together has ended" in err
     (run,) = project.tracker.find({})
