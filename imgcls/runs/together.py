@@ -9,11 +9,12 @@ from typing import cast
 
 import torch
 
-from imgcls.errors import InputError, TrainingError
+from imgcls.errors import InputError, OneProcessError, TrainingError
 from imgcls.record import Tag
 from imgcls.run_record import RunRecord
 from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.record_writer import Finished
+from imgcls.runs.used_params import work_hash
 from imgcls.signals import stop_requested
 from imgcls.training.loop import TrainState, fit
 from imgcls.training.parallel import Ranks
@@ -47,6 +48,7 @@ class _Order:
         threads: as the run began.
         precision: as the run began.
         squares: format of the images, as the run began.
+        work: digests of its settings and its images.
         state: from which they train, as `torch.save` writes its snapshot.
     """
 
@@ -54,6 +56,7 @@ class _Order:
     threads: int
     precision: str
     squares: int
+    work: str
     state: bytes
 
 
@@ -63,8 +66,13 @@ def lead(prepared: Prepared, state: TrainState) -> None:
         train, packed = prepared.experiment.train, io.BytesIO()
         torch.save(state.snapshot(), packed)
         fold, squares = prepared.experiment.data.fold, prepared.dataset.squares
-        order = _Order(fold, int(train.threads), train.precision, squares, packed.getvalue())
+        order = _Order(fold, int(train.threads), train.precision, squares, _work(prepared), packed.getvalue())
         prepared.device.ranks.from_first(order)
+        prepared.device.ranks.meet()  # once all have the state
+
+
+def _work(prepared: Prepared) -> str:
+    return f"{work_hash(prepared.experiment)} {prepared.dataset.fingerprint}"
 
 
 def follow(prepared: Prepared) -> Finished:
@@ -75,6 +83,7 @@ def follow(prepared: Prepared) -> Finished:
 
     Raises:
         LostProcessError: the first process, or another one, has ended.
+        OneProcessError: this process has another experiment or other images than the first.
     """
     ranks = prepared.device.ranks
     while isinstance(word := ranks.from_first(cast(object, None)), _Order):
@@ -91,8 +100,14 @@ def _train_along(prepared: Prepared, order: _Order) -> None:
         prepared = prepare(experiment, prepared.project, order.squares)
     prepared = prepared.of_fold(order.fold) if order.fold and prepared.has_folds else prepared
     where, ranks = prepared.device.torch_device, prepared.device.ranks
+    if _work(prepared) != order.work:
+        raise OneProcessError(
+            f"process {ranks.rank} of {ranks.size} has another experiment or other images than the first one; start "
+            "all of them with the same experiment file, options and images"
+        )
     task, state = prepared.begin(with_weights=False)
     state.restore(torch.load(io.BytesIO(order.state), map_location=where, weights_only=True))
+    ranks.meet()
     for _ in fit(task, state, stop_requested):
         if ranks.from_first(None):  # the first process ends the run, or pauses it
             return

@@ -56,7 +56,7 @@ class Device:
     @property
     def place_name(self) -> str:
         """Name without the threads."""
-        return f"{self.torch_device}: {self.name}"
+        return f"{self.setting}: {self.name}"
 
     def with_threads(self, threads: int) -> "Device":
         """The same device with another number of CPU threads, which torch has from now on."""

@@ -114,7 +114,7 @@ class Ranks:
             OneProcessError: it failed on this process, although it did not on the first of all.
         """
         if self.place.local_rank:
-            self._meet()
+            self.meet()
         try:
             made = make()
         except ImgclsError as error:
@@ -122,11 +122,12 @@ class Ranks:
                 raise
             raise OneProcessError(f"process {self.rank} of {self.size}: {error}") from error
         if not self.place.local_rank:
-            self._meet()
-        self._meet()
+            self.meet()
+        self.meet()
         return made
 
-    def _meet(self) -> None:
+    def meet(self) -> None:
+        """Waits until all processes have come here, however long that takes."""
         if self.size > 1:
             with _waiting(self.size):
                 dist.barrier(group=self.patient)
