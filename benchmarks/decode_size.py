@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.needs import require
 from imgcls.config.keys import Experiment
 from imgcls.config.load import load_experiment
-from imgcls.data import splits
+from imgcls.data import train_side
 from imgcls.project import Project, find_experiment
 from imgcls.runs.prepare import cached_dataset, prepare
 from imgcls.statistics.intervals import mean_interval
@@ -35,7 +35,7 @@ def main() -> None:
     experiment = load_experiment(path, arguments.set)
     if experiment.data.source != "folder":
         require([experiment.data.source], project.root)
-    rule = splits.decode_side(experiment.data.image_size, experiment.augment, None)
+    rule = train_side.decode_side(experiment.data.image_size, experiment.augment, None)
     found = {"kept": rule, "native": arguments.native_side}
     scores: dict[str, list[float]] = {name: [] for name in found}
     for seed in range(1, arguments.seeds + 1):
@@ -51,13 +51,13 @@ def main() -> None:
 
 
 def _best_accuracy(experiment: Experiment, project: Project, side: int) -> float:
-    rule = splits.decode_side
-    splits.decode_side = lambda *_: side
+    rule = train_side.decode_side
+    train_side.decode_side = lambda *_: side
     try:
         cached_dataset.cache_clear()
         prepared = prepare(experiment, project)
     finally:
-        splits.decode_side = rule
+        train_side.decode_side = rule
     assert prepared.dataset.train.stored.shape[-1] == side
     task, state = prepared.begin()
     return max(result.val_accuracy for result in fit(task, state))

@@ -131,7 +131,7 @@ class Tag:
     NUM_OPENED_BEFORE = _tag(
         "imgcls.num_opened_before", ALL, "train and val images that an earlier look opened as test images, or alike"
     )
-    SQUARES = _tag("imgcls.squares", ALL, "number of the format in which val and test became squares; absent means 1")
+    SQUARES = _tag("imgcls.squares", ALL, "number of the format in which images became squares; absent means 1")
     LOSS = _tag("imgcls.loss", WITH_IMAGES, "number of the definition of the optimised loss; absent means 1")
     DATASET_SPLIT = _tag("mlflow.data.context", TRAINED, "of a data set that is linked to the run: train or val")
 

@@ -99,6 +99,18 @@ def read_image(file: Path | bytes) -> Image.Image:
         return first
 
 
+def size_in_header(path: Path) -> tuple[int, int]:
+    """Width and height of an image in pixels as its file's header has them: not decoded, and not turned upright.
+
+    Raises:
+        UnreadableImageError: as `read_image`, as far as a header shows it.
+    """
+    with refusing():
+        _refuse_by_name_and_kind(path)
+        with Image.open(path, formats=FORMATS) as image:
+            return image.size
+
+
 def _refuse_by_name_and_kind(path: Path) -> None:
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):  # opening a pipe or a terminal may wait forever

@@ -1,6 +1,6 @@
 """Folds of train and val: every image is val in one of them, and images that belong together share one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -31,12 +31,19 @@ def join_val(source: Source) -> Source:
 
     joined = SourceImages(
         train.keys + val.keys, np.concatenate((train.labels, val.labels)), read, hash_of(train.stamp, val.stamp),
-        train.origin, groups=train.groups + val.groups,
+        train.origin, _joined_header(train, val), groups=train.groups + val.groups,
     )  # fmt: skip
     given: dict[Split, SourceImages] = {"train": joined}
     if "test" in source.given:
         given["test"] = source.given["test"]
     return replace(source, given=given)
+
+
+def _joined_header(train: SourceImages, val: SourceImages) -> Callable[[int], tuple[int, int]] | None:
+    of_train, of_val = train.header, val.header
+    if of_train is None or of_val is None:
+        return None
+    return lambda row: of_train(row) if row < len(train) else of_val(row - len(train))
 
 
 def deal_folds(images: HashedImages, num_folds: int, seed: int, class_names: Sequence[str]) -> NDArray[np.int64]:

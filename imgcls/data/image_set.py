@@ -74,17 +74,24 @@ class SourceImages(ImageSet):
         read: row -> upright 8-bit image, mode `L` or `RGB`; raises UnreadableImageError.
         stamp: changes when the files do (place, names, sizes, times of change); known without decoding an image.
         origin: what a key is relative to: a folder, or the name of a data set.
+        header: row -> width and height in pixels, from the header of the image's file alone; raises
+            UnreadableImageError. None where the images are not files of many sizes.
     """
 
     read: Callable[[int], Image.Image]
     stamp: str
     origin: str = ""
+    header: Callable[[int], tuple[int, int]] | None = None
 
     def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> Self:
         """The images in these rows, in the order given."""
-        chosen = [int(row) for row in rows]
-        stamp = hash_of(self.stamp, *map(str, chosen))
-        return replace(super().rows(chosen), read=lambda row: self.read(chosen[row]), stamp=stamp)
+        chosen, header = [int(row) for row in rows], self.header
+        return replace(
+            super().rows(chosen),
+            read=lambda row: self.read(chosen[row]),
+            stamp=hash_of(self.stamp, *map(str, chosen)),
+            header=None if header is None else lambda row: header(chosen[row]),
+        )
 
     def path(self, row: int) -> str:
         """Where the image is, for people."""

@@ -23,12 +23,17 @@ from imgcls.data.image_warnings import log
 from imgcls.data.leaks import Leaks, find_leaks, heed
 from imgcls.data.sources import open_source
 from imgcls.data.sources.source import Source
+from imgcls.data.train_side import train_side
 from imgcls.errors import DataError, UnreadableImagesError, unreadable_in_words
 from imgcls.project import Project
 
-SQUARES_FORMAT = 2
-"""Format in which val and test become squares: straight from the source to `data.image_size`, as `data.fit` says. Runs
-without a tag `imgcls.squares` have format 1, which resized the squares of train's size once more."""
+SQUARES_FORMAT = 3
+"""Newest format in which images become squares. A run has the lowest format that gives its squares:
+
+1. Val and test are resized once more from squares of train's size. So did runs without a tag `imgcls.squares`.
+2. Val and test come straight from the source to `data.image_size`, as `data.fit` says.
+3. Train's squares are no larger than the images of the folder are themselves (`own_side`), and in format 2 they were.
+"""
 
 MUCH_CUT = 0.05
 """Share of an image's area beyond which a centre crop cuts off much. It is reported if more than this share of the
@@ -53,7 +58,7 @@ class Dataset:
         ignored: kind of files that are not images of a class -> how many there are.
         num_several_frames: images that are the first frame or page of several, of all splits.
         folds: int64 (N,), of a data set in folds the fold of each image of train, and of val, from 1; else None.
-        squares: format in which val and test were made, recorded as `imgcls.squares`.
+        squares: format in which images became squares, recorded as `imgcls.squares`; see `SQUARES_FORMAT`.
         cut: what the centre crop takes away from the images, in words; "" where it is next to nothing.
     """
 
@@ -120,7 +125,7 @@ def load_dataset(
         config: the `[data]` table.
         augment: the `[augment]` table; its smallest crop decides at which size train is kept.
         project: where the paths of `config` start.
-        squares: format of the squares of val and test; an earlier one only to repeat what was recorded in it.
+        squares: newest format in which images may become squares; an earlier one only to repeat a run that has it.
 
     Raises:
         DataError: whatever makes the images unusable, leaks between splits included; every offender is listed.
@@ -135,9 +140,9 @@ def dataset_of(source: Source, config: DataConfig, augment: AugmentConfig, squar
     source = join_val(source) if config.folds else source
     channels = source.channels if config.channels == "auto" else config.channels
     refuse_colours_of_grey(augment, channels)
-    train_side = decode_side(config.image_size, augment, source.native_side)
+    side_of_train, squares = train_side(source, config, augment, squares)
     # Format 1 made val and test from squares of train's size, so that they depended on train's crops.
-    sides = train_side, config.image_size if squares >= 2 else train_side
+    sides = side_of_train, config.image_size if squares >= 2 else side_of_train
     if source.everything is None:
         pieces = _given(source.given, config, sides, channels)
     else:
@@ -207,16 +212,6 @@ def _origins(source: Source, config: DataConfig) -> dict[Split, str]:
         carved["val"] = f"carved from train by content, {100 * config.val_fraction:.4g}%{groups}"
     in_folds: dict[Split, str] = {"val": f"{config.folds} folds of train and val"} if config.folds else {}
     return {**carved, **source.folders, **in_folds}
-
-
-def decode_side(image_size: int, augment: AugmentConfig, native_side: int | None) -> int:
-    """The train split's side when decoded: large enough that the smallest crop is not scaled up.
-
-    The smallest crop covers a share `low` of the area, so its side is sqrt(low) of the image's. Sources whose
-    images are small are not kept larger than they are, nor smaller than the model sees.
-    """
-    wanted = math.ceil(image_size / math.sqrt(augment.random_resized_crop[0]))
-    return wanted if native_side is None else max(image_size, min(wanted, native_side))
 
 
 def what_is_cut(sizes: NDArray[np.int32]) -> str:

@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from imgcls.data.splits import SQUARES_FORMAT
 from imgcls.metrics import ACCURACY, BY_NAME, LOSS
 from imgcls.record import UNKNOWN, Artifact, MetricName, Tag, best_name
 from imgcls.reporting.cautions import cautions, flat_cautions
@@ -157,7 +156,7 @@ def rerun(run_id: str, tracker: Tracker) -> Verdict:
 
 
 def _say_what_is_other(record: RunRecord, prepared: Prepared) -> None:
-    if prepared.dataset.squares != SQUARES_FORMAT and is_kept_larger(prepared.dataset):
+    if prepared.dataset.squares < 2 and is_kept_larger(prepared.dataset):
         log.info(
             "run %s was recorded with %s = %d; it is repeated with the val images that it had, and a new run of its "
             "config would have others", record.run_id, Tag.SQUARES, prepared.dataset.squares,

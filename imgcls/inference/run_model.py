@@ -16,7 +16,7 @@ from imgcls.config.keys import Experiment
 from imgcls.data.augment import Normalise
 from imgcls.data.preprocessing import Preprocessing
 from imgcls.data.sources import native_side
-from imgcls.data.splits import decode_side
+from imgcls.data.train_side import decode_side
 from imgcls.errors import InputError
 from imgcls.inference.classifier import Classifier
 from imgcls.inference.sealed_images import sealed_images

@@ -26,7 +26,7 @@ def recorded_squares(record: RunRecord) -> int:
 
 def is_kept_larger(dataset: Dataset) -> bool:
     """Whether an earlier version's val images may be other ones: where train's squares are larger than val's."""
-    return bool(dataset.train.stored.shape[-1] > dataset.val.stored.shape[-1])
+    return dataset.squares > 2 or bool(dataset.train.stored.shape[-1] > dataset.val.stored.shape[-1])
 
 
 def other_squares(record: RunRecord, dataset: Dataset) -> str:

@@ -22,10 +22,9 @@ from imgcls.record import Artifact, Kind, MetricName, Outcome, Tag
 from imgcls.reporting.cautions import caution_tags
 from imgcls.reporting.drawing import pictures_of
 from imgcls.reporting.run_progress import Outlook, RunProgress
-from imgcls.rng import derive_seed
 from imgcls.run_record import RunRecord
 from imgcls.runs.announce import announce
-from imgcls.runs.earlier_versions import is_kept_larger, other_loss, other_squares, same_work
+from imgcls.runs.earlier_versions import recorded_squares
 from imgcls.runs.experiment_page import write_page
 from imgcls.runs.folds import FoldsTraining
 from imgcls.runs.image_record import ImageRecord
@@ -35,13 +34,12 @@ from imgcls.runs.rebuild import recorded_experiment
 from imgcls.runs.record_writer import Finished, RecordWriter, kept_fit
 from imgcls.runs.threads import with_threads
 from imgcls.runs.together import check_num_processes, follow, lead, num_processes_tag
-from imgcls.runs.used_params import keys_without_effect
+from imgcls.runs.unfinished import identity_of, unfinished
 from imgcls.runs.val_figures import has_figures, write_val_figures
 from imgcls.signals import GracefulStop
 from imgcls.statistics.intervals import NO_INTERVAL
 from imgcls.statistics.score_intervals import hits_interval
 from imgcls.statistics.temperature import TemperatureFit
-from imgcls.stored_names import EARLIER_PROCESS
 from imgcls.terminal import waiting
 from imgcls.text import PARTS
 from imgcls.tracking.run import Run
@@ -50,7 +48,6 @@ from imgcls.training.checkpoint import load_checkpoint
 from imgcls.training.device import Device
 from imgcls.training.epoch import EpochResult
 from imgcls.training.loop import TrainState, fit, is_over, predict_val
-from imgcls.training.loss import LOSS_DEFINITION
 from imgcls.training.parallel import joined
 
 log = logging.getLogger(__name__)
@@ -122,16 +119,18 @@ def train_run(
         Interrupted: a stop was requested, or its time was over (`OutOfTime`); the last checkpoint holds the state.
         TrainingError: the loss is not finite; the run is FAILED, with the reason as a tag.
     """
-    tags, identity = dict(tags or {}), _identity(prepared)
+    tags, identity = dict(tags or {}), identity_of(prepared)
     images = ImageRecord(prepared.dataset, tracker)
     work = _Work(tracker, kind, name, images, prune, pause_at, prune_folds, limits, outlook)
-    earlier = None if fresh else _unfinished(prepared, tracker, {Tag.KIND: kind, **tags}, identity)
+    earlier = None if fresh else unfinished(prepared, tracker, {Tag.KIND: kind, **tags}, identity)
     # Another process may be training the same, so begin another run. Nobody else trains what is below a sweep or a run.
     if earlier is not None and (Tag.PARENT in tags or not tracker.is_running(earlier)):
         try:
             with tracker.reopen_run(earlier.run_id) as run:
                 _remove_leftovers(run)
                 begun = _as_begun(prepared, tracker, earlier)
+                if begun.dataset is not prepared.dataset:
+                    work = replace(work, images=ImageRecord(begun.dataset, tracker))
                 if begun.has_folds:
                     return _train_folds(run, begun, work, earlier.params)
                 snapshot = _last_snapshot(tracker, earlier, begun.device)
@@ -193,52 +192,8 @@ def _drawn(run: Run, prepared: Prepared, work: _Work, finished: Finished) -> Fin
     return finished
 
 
-MADE_BY_THE_MACHINE = ("train.device", "train.precision", "train.threads")
-"""Keys that are resolved by what the machine has: a run begun with others is still the same work."""
-
-ENDED_WELL = ("completed", "pruned")
-"""Outcomes of runs that are never taken up again."""
-
-MEASURED = ("data.mean", "data.std")
-"""Keys that earlier versions measured on train's larger squares."""
-
-
-def _unfinished(prepared: Prepared, tracker: Tracker, tags: Mapping[str, str], identity: str) -> RunRecord | None:
-    """The newest run of the same work, if it has not ended; an earlier version's only if it would end the same."""
-    name, dataset = prepared.experiment.name, prepared.dataset
-    same = [
-        *tracker.find({**tags, EARLIER_PROCESS["identity"]: identity}, experiment=name, newest=1),
-        *tracker.find(tags, identity=identity, experiment=name, newest=1),
-    ]
-    newest = max(same, key=lambda record: record.started, default=None)
-    if newest and newest.outcome not in ENDED_WELL:
-        return newest
-    of_any_version = {**tags, Tag.DATA_FINGERPRINT: dataset.fingerprint}
-    ignored = [*MADE_BY_THE_MACHINE, *keys_without_effect(prepared.experiment.params())]
-    if is_kept_larger(dataset):
-        ignored += MEASURED
-    earlier = same_work(tracker.find(of_any_version, experiment=name), prepared.experiment, ignored)
-    if earlier is None or earlier.outcome in ENDED_WELL:
-        return None
-    if others := [*filter(None, (other_squares(earlier, dataset), other_loss(earlier, prepared.experiment)))]:
-        log.warning(
-            "run %s of the same experiment was begun by an earlier version of imgcls and cannot go on: %s; a new run "
-            "begins", earlier.run_id, "; ".join(others),
-        )  # fmt: skip
-        return None
-    return earlier
-
-
-def _identity(prepared: Prepared) -> str:
-    """A name that two runs share if they do the same work."""
-    experiment = prepared.experiment
-    config_hash = experiment.config_hash(without=[*MADE_BY_THE_MACHINE, *keys_without_effect(experiment.params())])
-    formats = f"squares {prepared.dataset.squares}", f"loss {LOSS_DEFINITION}"
-    return f"{derive_seed(0, config_hash, prepared.dataset.fingerprint, *formats):016x}"
-
-
 def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepared:
-    """The experiment with the threads and the precision that the run began with, without which its bits would change.
+    """The experiment with the threads, precision and squares that the run began with: others would change its bits.
 
     Raises:
         InputError: it was begun on another kind of device, or by another number of processes.
@@ -255,11 +210,12 @@ def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepa
             f"{prepared.device.torch_device}: set train.device, or begin a new run (imgcls train --fresh)"
         )
     train = prepared.experiment.train.model_copy(update={"threads": begun.threads, "precision": begun.precision})
-    if train == prepared.experiment.train:
+    squares = recorded_squares(earlier) if Tag.SQUARES in earlier.tags else prepared.dataset.squares
+    if train == prepared.experiment.train and squares == prepared.dataset.squares:
         return prepared
     log.info("going on with %d threads in %s, as the run began", begun.threads, begun.precision)
     resolved = prepared.experiment.model_copy(update={"train": train})
-    return prepare(resolved, prepared.project, prepared.dataset.squares)
+    return prepare(resolved, prepared.project, squares)
 
 
 def _last_snapshot(tracker: Tracker, earlier: RunRecord, device: Device) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from imgcls.config.keys import Experiment
+from imgcls.data.splits import SQUARES_FORMAT
 from imgcls.errors import ConfigError
 from imgcls.metrics import metric_named
 from imgcls.project import MLRUNS
@@ -46,6 +47,7 @@ class StudyPlace:
         num_epochs: of a trial that is trained to its end, unless it draws another number of them. With folds, those of
             one fold.
         num_folds: of a trial in folds, which reports a value after each of them; 0: it reports one after each epoch.
+        squares: newest format in which the images of its trials may become squares.
     """
 
     root: Path
@@ -54,6 +56,7 @@ class StudyPlace:
     pruner_warmup: int
     num_epochs: int
     num_folds: int = 0
+    squares: int = SQUARES_FORMAT
 
     def open(self, experiment: Experiment) -> optuna.Study:
         """Creates the study in its storage, which is a journal below `mlruns/` by default, or opens it.

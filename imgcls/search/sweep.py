@@ -6,20 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
-from imgcls.config.key_names import ONLY_REPORTED
 from imgcls.config.keys import Experiment
 from imgcls.data.augment import refuse_colours_of_grey
-from imgcls.data.splits import SQUARES_FORMAT
 from imgcls.errors import ConfigError, InputError, Interrupted
 from imgcls.record import Artifact, Tag
-from imgcls.rng import derive_seed
 from imgcls.run_record import RunRecord
 from imgcls.runs.announce import announce
 from imgcls.runs.earlier_versions import same_work
 from imgcls.runs.experiment_page import write_page
 from imgcls.runs.image_record import ImageRecord
-from imgcls.runs.prepare import Prepared, check_network, prepare
-from imgcls.runs.train import MADE_BY_THE_MACHINE, MEASURED
+from imgcls.runs.prepare import check_network, prepare
+from imgcls.runs.unfinished import MADE_BY_THE_MACHINE, MEASURED
 from imgcls.search import space as spaces
 from imgcls.search.budget import Budget, ConfirmationTime, SearchTime, confirmation_in_words
 from imgcls.search.budget_share import share_of_budget
@@ -33,6 +30,7 @@ from imgcls.search.samplers import resolved_sampler
 from imgcls.search.space import SPACE, check_space, pruner_warmup_of, single_values
 from imgcls.search.storage import check_storage, shared_address
 from imgcls.search.study import StudyPlace, SweepStudy, only_one
+from imgcls.search.study_name import NOT_IDENTITY, newest_squares, study_name
 from imgcls.search.sweep_end import SweepEnd, SweepResult
 from imgcls.search.warm_start import WarmStart, find_warm_start
 from imgcls.search.workers import Share, new_share, order_matters, recorded_share
@@ -114,7 +112,12 @@ class Sweep:
             refuse_colours_of_grey(changed.augment, self.prepared.dataset.channels)
         self.pruner_warmup = pruner_warmup_of(self.prepared.experiment)
         self._sampler = resolved_sampler(experiment.search)
-        self.name = f"{experiment.name}-{_identity(experiment, self.prepared)}"
+        self.squares = newest_squares(self.prepared)
+        self.name = study_name(experiment, self.prepared, self.squares)
+        before = study_name(experiment, self.prepared, 2)
+        if self.squares > 2 and tracker.find({Tag.KIND: "sweep", Tag.STUDY: before}, experiment=experiment.name):
+            self.squares, self.name = 2, before
+            self.prepared = prepare(experiment, tracker.project, self.squares)
         self._planned = self._planned_values()
         self._shared = experiment
 
@@ -245,7 +248,8 @@ class Sweep:
 
     def _place(self, run_id: str = "") -> StudyPlace:
         num_epochs, num_folds = self.experiment.train.last_epoch, self.prepared.dataset.num_folds
-        return StudyPlace(self.tracker.root, self.name, run_id, self.pruner_warmup, num_epochs, num_folds)
+        of_all = self.pruner_warmup, num_epochs, num_folds, self.squares
+        return StudyPlace(self.tracker.root, self.name, run_id, *of_all)
 
     def study(self, run_id: str, leases: Leases | None = None) -> SweepStudy:
         """The study of this sweep, whose parent run is `run_id`."""
@@ -336,7 +340,7 @@ class Sweep:
         return (
             f"sweep {sweep.run_id} of the same experiment was begun by an earlier version of imgcls, and does not go "
             f"on, because its trials would be mixed with others ({Tag.SQUARES} = {sweep.squares}, {Tag.LOSS} = "
-            f"{sweep.loss}; now {SQUARES_FORMAT} and {LOSS_DEFINITION})"
+            f"{sweep.loss}; now {self.squares} and {LOSS_DEFINITION})"
         )
 
     def _record_start(self, run: Run, warm: WarmStart | None) -> None:
@@ -371,21 +375,3 @@ def _check_pruner(experiment: Experiment) -> None:
             f"search.pruner = {pruner!r} compares the folds of two trials, and {keys}; train in folds "
             '(--set data.folds=5), or set search.pruner = "median"'
         )
-
-
-NOT_IDENTITY = (
-    "search.trials", "search.timeout", "search.workers", "search.max_paused", "search.keep_pruned",
-    "search.confirm.top", "search.confirm.seeds", *ONLY_REPORTED,
-)  # fmt: skip
-"""Keys that may change between two sittings of the same study."""
-
-
-def _identity(experiment: Experiment, prepared: Prepared) -> str:
-    if experiment.train.threads == "auto":  # earlier versions had 0
-        train = experiment.train.model_copy(update={"threads": 0})
-        experiment = experiment.model_copy(update={"train": train})
-    test = prepared.dataset.test
-    formats = f"squares {SQUARES_FORMAT}", f"loss {LOSS_DEFINITION}"
-    of_data = prepared.dataset.fingerprint, test and test.fingerprint()
-    parts = experiment.config_hash(without=NOT_IDENTITY), *of_data, *formats
-    return f"{derive_seed(0, *map(str, parts)):016x}"[:8]

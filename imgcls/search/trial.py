@@ -160,7 +160,7 @@ def _train(job: TrialJob, study: Study, tracker: Tracker, guard: Guard) -> Finis
         return ends(len(scores), scores[-1] if search.pruner == "wilcoxon" else fmean(scores))
 
     return train_run(
-        prepare(job.experiment, tracker.project),
+        prepare(job.experiment, tracker.project, job.study.squares),
         tracker,
         kind="trial",
         name=trial_name(job.number, trial.params),

@@ -11,7 +11,7 @@ from imgcls.config.keys import Experiment
 from imgcls.data.augment import Augment, Normalise
 from imgcls.data.image_set import DecodedImages, Hashes
 from imgcls.data.loader import Loader
-from imgcls.data.splits import decode_side
+from imgcls.data.train_side import decode_side
 from imgcls.metrics import ACCURACY
 from imgcls.models.registry import build_model, network_parts, resolve_model
 from imgcls.training.device import prepare_device, settings_kept

@@ -16,7 +16,8 @@ from imgcls.config.keys import AugmentConfig, DataConfig
 from imgcls.data import decode_cache
 from imgcls.data.decode import resize_squares, to_square
 from imgcls.data.held_out import Look
-from imgcls.data.splits import SQUARES_FORMAT, carve, decode_side, load_dataset, pixel_statistics, what_is_cut
+from imgcls.data.splits import SQUARES_FORMAT, carve, load_dataset, pixel_statistics, what_is_cut
+from imgcls.data.train_side import decode_side
 from imgcls.errors import ConfigError, DataError, UnreadableImagesError
 from imgcls.project import Project
 from tests.data.make import (
@@ -394,8 +395,8 @@ def test_images_are_kept_as_large_as_the_smallest_crop_needs(image_size, crop, n
 
 
 def test_train_has_room_for_crops_and_val_is_what_the_model_sees(pets):
-    dataset = load(pets, AugmentConfig(random_resized_crop=(0.25, 1.0)))
-    assert dataset.train.pixels.shape[1:] == (3, 16, 16)
+    dataset = load(pets, AugmentConfig(random_resized_crop=(0.8, 1.0)))
+    assert dataset.train.pixels.shape[1:] == (3, 9, 9)
     assert dataset.val.pixels.shape[1:] == dataset.test.open(LOOK).pixels.shape[1:] == (3, 8, 8)
 
 
@@ -425,7 +426,8 @@ def test_what_val_and_test_see_depends_on_the_data_table_alone(photos, fit, budg
     monkeypatch.setenv("IMGCLS_CACHE_BYTES", budget)
     loaded = {name: load(photos, AugmentConfig(**keys), fit=fit) for name, keys in AUGMENTATIONS.items()}
     sides = {name: dataset.train.pixels.shape[-1] for name, dataset in loaded.items()}
-    assert sides == {"no crop": 8, "a quarter": 16, "tiny": 80, "the rest": 8}
+    own_side = 45 if fit == "crop" else 66  # of 45 x 60 and 66 x 40 pixels; the crop alone would ask for 80
+    assert sides == {"no crop": 8, "a quarter": 16, "tiny": own_side, "the rest": 8}
     first = loaded["no crop"]
     seen = [first.val] if first.test is None else [first.val, first.test.open(LOOK)]
     for images in (*seen, first.train):
@@ -439,7 +441,28 @@ def test_what_val_and_test_see_depends_on_the_data_table_alone(photos, fit, budg
         for images, other in zip(seen, others, strict=True):
             assert images.keys == other.keys and np.array_equal(images.pixels, other.pixels), name
         assert (dataset.mean, dataset.std, dataset.fingerprint) == (first.mean, first.std, first.fingerprint), name
-        assert dataset.squares == SQUARES_FORMAT
+        assert dataset.squares == (SQUARES_FORMAT if name == "tiny" else 2)
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+def test_train_is_kept_as_large_as_its_largest_image_and_earlier_versions_kept_it_larger(photos, folds):
+    """By the headers of readable files, whichever of them holds the largest; what val sees is the same."""
+    keys = {"augment": AugmentConfig(random_resized_crop=(0.01, 1.0)), "folds": folds, "skip_unreadable": True}
+    first = next(path for path in sorted(photos.rglob("*.png")) if "test" not in path.parts)
+    first.with_name("broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
+    now = load(photos, **keys)
+    before = load_dataset(
+        DataConfig(source="folder", path=str(photos), image_size=8, folds=folds, skip_unreadable=True),
+        keys["augment"], Project(Path("/")), squares=2,
+    )  # fmt: skip
+    assert (now.train.stored.shape[-1], now.squares) == (45, 3)
+    assert (before.train.stored.shape[-1], before.squares) == (80, 2)
+    assert now.fingerprint == before.fingerprint and np.array_equal(now.val.pixels, before.val.pixels)
+    found = next(path for path in photos.rglob("*.png") if path.as_posix().endswith(now.train.keys[0]))
+    with Image.open(found) as image:
+        assert np.array_equal(now.train.pixels[0], to_square(image, 45, 3))
+    write(first.with_name("larger.png"), picture(7, (62, 300)))
+    assert load(photos, **keys).train.stored.shape[-1] == 62
 
 
 def test_format_1_makes_val_and_test_of_the_squares_that_train_is_kept_in(photos):

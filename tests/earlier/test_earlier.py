@@ -246,6 +246,6 @@ def test_a_trial_with_an_earlier_loss_is_not_confirmed(earlier):
 
 def test_a_format_of_a_later_version_is_refused(earlier):
     record = only(earlier, "photos", kind="train")
-    earlier.client.set_tag(record.run_id, "imgcls.squares", "3")
-    with pytest.raises(InputError, match=r"imgcls\.squares = 3, and this version of imgcls knows 1 to 2"):
+    earlier.client.set_tag(record.run_id, "imgcls.squares", "4")
+    with pytest.raises(InputError, match=r"imgcls\.squares = 4, and this version of imgcls knows 1 to 3"):
         evaluate(record.run_id, earlier.tracker)

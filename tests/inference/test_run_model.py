@@ -11,7 +11,7 @@ from imgcls.config.keys import AugmentConfig, DataConfig
 from imgcls.data.decode import read_image
 from imgcls.data.preprocessing import Preprocessing
 from imgcls.data.sources import native_side
-from imgcls.data.splits import decode_side
+from imgcls.data.train_side import decode_side
 from imgcls.errors import InputError
 from imgcls.evaluation.judge import OF_LATER_VERSIONS, evaluate
 from imgcls.inference.run_model import load_run_model

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from imgcls.config.keys import DataConfig
-from imgcls.data.decode import read_image
+from imgcls.data.decode import read_image, size_in_header
 from imgcls.data.image_formats import ending, is_image_name, kind_inside, may_be_image
 from imgcls.data.image_set import SourceImages, Split
 from imgcls.data.sources.folder_layout import (
@@ -97,7 +97,14 @@ class _Files:
             return SourceImages((), np.array([], np.int64), lambda i: read_image(paths[i]), "")
         labels = np.array([label for _, label in rows.values()], np.int64)
         stamp = files_stamp(paths)
-        return SourceImages(tuple(rows), labels, lambda i: read_image(paths[i]), stamp, origin=str(self.root))
+        return SourceImages(
+            tuple(rows),
+            labels,
+            lambda i: read_image(paths[i]),
+            stamp,
+            str(self.root),
+            lambda i: size_in_header(paths[i]),
+        )
 
     def ignore_beside(self, folder: Path, used: Iterable[Path]) -> None:
         """Counts the files that lie directly in a folder of folders, and all those in folders that are not used."""
