@@ -8,7 +8,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 ONLY_REPORTED = ("report.figures",)
-"""Names of keys that change what is drawn and no score: no digest of an experiment counts them."""
+"""Names of keys that change what is drawn and no score."""
+
+NOT_COUNTED = (*ONLY_REPORTED, "train.checkpoint_epochs")
+"""Names of keys that change no weight and no score: no digest of an experiment counts them."""
 
 NOT_RECORDED = ("search.storage", "search.lease")
 """Names of keys that say how processes meet, and change nothing that is trained: no record and no digest has them."""

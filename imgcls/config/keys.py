@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from imgcls.config.key_names import ADDED, NOT_RECORDED, ONLY_REPORTED, Reported, Section, by_key
+from imgcls.config.key_names import ADDED, NOT_COUNTED, NOT_RECORDED, Reported, Section, by_key
 from imgcls.config.key_types import (
     AreaRange,
     Fit,
@@ -285,9 +285,9 @@ class Experiment(Section):
         return {key: value if isinstance(value, str) else as_toml(value) for key, value in self._values().items()}
 
     def config_hash(self, *, without: Sequence[str] = ()) -> str:
-        """Sixteen hex digits of SHA-256 over the values, less ONLY_REPORTED, `without`, and ADDED at their defaults."""
+        """Sixteen hex digits of SHA-256 over the values, less NOT_COUNTED, `without`, and ADDED at their defaults."""
         values, default = self._values(), Experiment(name=self.name)._values()
-        left_out = {*without, *ONLY_REPORTED, *(key for key in ADDED if values[key] == default[key])}
+        left_out = {*without, *NOT_COUNTED, *(key for key in ADDED if values[key] == default[key])}
         values = {key: value for key, value in values.items() if key not in left_out}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 

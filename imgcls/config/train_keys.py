@@ -62,6 +62,8 @@ class TrainConfig(Section):
     """With `data.folds` and no `score_epoch`, keep in all folds the `last` epoch or the `best` of their mean curve."""
     save_from_epoch: int = Field(default=0, ge=0)
     """Also keep each epoch's checkpoint from this epoch on. 0: best and last only."""
+    checkpoint_epochs: int = Field(default=1, ge=1)
+    """Epochs after which the last checkpoint is written. A killed run trains again what came after it."""
     seed: Seed = 0
     """Fixes the weights, the order and every random draw of training."""
     device: Device = "auto"

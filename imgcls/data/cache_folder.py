@@ -179,7 +179,7 @@ def parse_size(text: str, name: str) -> int:
 def _entry(path: Path) -> Entry | None:
     try:
         if path.is_file():
-            about = "findings of a search for images that look alike"
+            about = "what was found out about a set of images"
             return Entry(path, path.stat().st_size, path.stat().st_mtime, about)
         about = json.loads((path / "meta.json").read_text(encoding="utf-8")).get("about", "an earlier version's")
         num_bytes = sum(file.stat().st_size for file in path.iterdir())

@@ -127,7 +127,7 @@ def decode_sides(
             f"what was just written to {cache_folder()} cannot be read back; check the disk, or set IMGCLS_CACHE"
         )
     if any(not np.array_equal(one.hashes.digests, decoded[0].hashes.digests) for one in decoded):
-        raise DataError(f"{table.origin or 'a data set'} was changed while it was decoded; start again")
+        raise DataError(_changed(table))
     return decoded
 
 
@@ -226,6 +226,8 @@ def _build(recipes: Sequence[Recipe], keep: Keep | None, title: str) -> None:
             for recipe, aside in zip(recipes, asides, strict=True)
         ]
         hashes, moments, readable, unreadable = decode_into(files, recipes, title)
+        if recipes[0].table.is_outdated():  # what was decoded is not what the entries are named by
+            raise DataError(_changed(recipes[0].table))
         kept = readable & keep(hashes.digests, readable) if keep else readable
         for recipe, aside, file, of_squares in zip(recipes, asides, files, moments, strict=True):
             if recipe.has_pixels and keep is not None:
@@ -234,6 +236,10 @@ def _build(recipes: Sequence[Recipe], keep: Keep | None, title: str) -> None:
             of_squares[~kept], hashes.sizes[~kept] = 0, 0
             arrays = hashes._asdict() | {"moments": of_squares, "kept": np.flatnonzero(kept)}
             _write_entry(recipe, aside, arrays, unreadable)
+
+
+def _changed(table: SourceImages) -> str:
+    return f"{table.origin or 'a data set'} was changed while it was decoded; start again"
 
 
 def _target(recipe: Recipe, aside: Path, *, is_whole: bool) -> AbstractContextManager[IO[bytes]]:

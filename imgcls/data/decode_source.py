@@ -156,9 +156,14 @@ class Recipe:
 
     @property
     def entry(self) -> Path:
-        """Folder of the cache entry."""
+        """Folder of the cache entry; that of an earlier version where there is no other."""
+        entry = self._entry(self.table.stamp)
+        earlier = self._entry(self.table.earlier_stamp) if self.table.earlier_stamp else entry
+        return earlier if earlier.is_dir() and not entry.is_dir() else entry
+
+    def _entry(self, stamp: str) -> Path:
         squares = str(self.side), str(self.channels), self.fit
-        parts = FORMAT, " ".join(FORMATS), self.table.stamp, *squares, self.keep_name
+        parts = FORMAT, " ".join(FORMATS), stamp, *squares, self.keep_name
         key = hashlib.sha256("|".join(parts).encode()).hexdigest()[:32]
         return cache_folder() / (key if self.has_pixels else f"{key}-hashes")
 

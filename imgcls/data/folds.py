@@ -31,7 +31,8 @@ def join_val(source: Source) -> Source:
 
     joined = SourceImages(
         train.keys + val.keys, np.concatenate((train.labels, val.labels)), read, hash_of(train.stamp, val.stamp),
-        train.origin, _joined_header(train, val), groups=train.groups + val.groups,
+        train.origin, _joined_header(train, val), hash_of(train.earlier_stamp, val.earlier_stamp),
+        lambda: train.is_outdated() or val.is_outdated(), groups=train.groups + val.groups,
     )  # fmt: skip
     given: dict[Split, SourceImages] = {"train": joined}
     if "test" in source.given:

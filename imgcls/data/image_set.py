@@ -66,22 +66,30 @@ def _chosen(column: Any, rows: NDArray[np.int64]) -> Any:
     return None if column is None else column[rows]
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, eq=False)
 class SourceImages(ImageSet):
     """An image set that a source lists and can read; nothing is decoded before it is asked for.
 
     Attributes:
         read: row -> upright 8-bit image, mode `L` or `RGB`; raises UnreadableImageError.
-        stamp: changes when the files do (place, names, sizes, times of change); known without decoding an image.
+        stamp: of the images' content, for names of what is cached of them; known without decoding an image.
         origin: what a key is relative to: a folder, or the name of a data set.
         header: row -> width and height in pixels, from the header of the image's file alone; raises
             UnreadableImageError. None where the images are not files of many sizes.
+        earlier_stamp: by which earlier versions named what is cached of them; "" where it is the same.
+        is_outdated: whether the files have changed since they were listed.
     """
 
     read: Callable[[int], Image.Image]
     stamp: str
     origin: str = ""
     header: Callable[[int], tuple[int, int]] | None = None
+    earlier_stamp: str = ""
+    is_outdated: Callable[[], bool] = _never
 
     def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> Self:
         """The images in these rows, in the order given."""
@@ -90,6 +98,7 @@ class SourceImages(ImageSet):
             super().rows(chosen),
             read=lambda row: self.read(chosen[row]),
             stamp=hash_of(self.stamp, *map(str, chosen)),
+            earlier_stamp=self.earlier_stamp and hash_of(self.earlier_stamp, *map(str, chosen)),
             header=None if header is None else lambda row: header(chosen[row]),
         )
 

@@ -133,8 +133,9 @@ def train_run(
                     work = replace(work, images=ImageRecord(begun.dataset, tracker))
                 if begun.has_folds:
                     return _train_folds(run, begun, work, earlier.params)
-                snapshot = _last_snapshot(tracker, earlier, begun.device)
-                training = _Training(run, begun, work)
+                num_recorded = max((step for step, _ in tracker.history(run.run_id, MetricName.TRAIN_LOSS)), default=0)
+                snapshot = _last_snapshot(tracker, earlier, begun.device, num_recorded)
+                training = _Training(run, begun, work, num_recorded)
                 return training.begin(earlier.params) if snapshot is None else training.go_on(snapshot)
         except DamagedError as error:
             log.warning("%s; a new run begins", error)
@@ -218,9 +219,9 @@ def _as_begun(prepared: Prepared, tracker: Tracker, earlier: RunRecord) -> Prepa
     return prepare(resolved, prepared.project, squares)
 
 
-def _last_snapshot(tracker: Tracker, earlier: RunRecord, device: Device) -> dict[str, Any] | None:
+def _last_snapshot(tracker: Tracker, earlier: RunRecord, device: Device, num_recorded: int) -> dict[str, Any] | None:
     if not tracker.has_artifact(earlier.run_id, Artifact.LAST):
-        if MetricName.TRAIN_LOSS in earlier.metrics:  # a run that has no epoch yet has metrics of its images
+        if num_recorded >= int(earlier.params.get("train.checkpoint_epochs", 1)):
             raise DamagedError(f"run {earlier.run_id} has completed epochs and no {Artifact.LAST}")
         log.info("going on with run %s, which stopped before its first checkpoint", earlier.run_id)
         return None
@@ -242,9 +243,14 @@ def _remove_leftovers(run: Run) -> None:
 
 
 class _Training:
-    """A run as it trains."""
+    """A run as it trains; `num_recorded` is the number of epochs that the record has of it.
 
-    def __init__(self, run: Run, prepared: Prepared, work: _Work) -> None:
+    They may be more than its last checkpoint has, which is not written after each (`train.checkpoint_epochs`). Then
+    some are trained again, with the same weights and scores, and neither recorded nor judged again.
+    """
+
+    def __init__(self, run: Run, prepared: Prepared, work: _Work, num_recorded: int = 0) -> None:
+        self._num_recorded, self._num_restored = num_recorded, 0
         self._run = run
         self._prepared = prepared
         self._work = work
@@ -276,6 +282,7 @@ class _Training:
             raise DamagedError(
                 f"run {self._run.run_id} cannot go on: its last checkpoint does not fit: {error}"
             ) from error
+        self._num_restored = state.epoch
         return self._train(state)
 
     def _start(self, *, with_weights: bool) -> TrainState:
@@ -306,7 +313,7 @@ class _Training:
             if state.history and not state.step and (outcome := self._after_epoch(state)):
                 return outcome
             limits = self._work.limits
-            if limits.ends_early and state.history:
+            if limits.ends_early and state.history and state.epoch >= self._num_recorded:
                 return "completed"
             lead(self._prepared, state)
             for result in fit(task, state, lambda: limits.are_reached(state), progress.on_step):
@@ -316,10 +323,20 @@ class _Training:
                 progress.on_epoch(result, is_best, hits_interval(hits, val.groups) or NO_INTERVAL)
                 if is_best:
                     self._best_logits = state.val_logits
-                self._record.save_last(state)
-                if outcome := self._prepared.device.ranks.from_first(self._after_epoch(state)):
+                if is_due := self._is_due(state):
+                    self._record.save_last(state)
+                ends_here = limits.ends_early and 0 < self._num_recorded <= state.epoch
+                outcome = self._after_epoch(state) or ("completed" if ends_here else None)
+                if outcome and not is_due:
+                    self._record.save_last(state)
+                if self._prepared.device.ranks.from_first(outcome):
                     return outcome
         return None
+
+    def _is_due(self, state: TrainState) -> bool:
+        """Whether the last checkpoint is written after the epoch that was just completed."""
+        is_at_interval = state.epoch % self._task.config.checkpoint_epochs == 0
+        return is_at_interval or state.epoch == self._work.pause_at or is_over(self._task, state)
 
     def _after_epoch(self, state: TrainState) -> Outcome | None:
         """All that follows from a completed epoch once it is in the last checkpoint; doing it twice changes nothing.
@@ -333,8 +350,11 @@ class _Training:
             tags[Tag.BEST_SHA256] = self._record.save_scored(Artifact.BEST, state, self._val_logits(state))
         if 0 < config.save_from_epoch <= state.epoch:
             self._record.save_scored(Artifact.EPOCH.format(state.epoch), state, self._val_logits(state))
-        self._run.log_metrics(result.metrics(), step=result.epoch, tags=tags, at=result.ended)
-        if result.epoch < config.last_epoch and self._work.prune(result):
+        is_repeated = self._num_restored < result.epoch <= self._num_recorded
+        metrics = {} if is_repeated else result.metrics()
+        self._run.log_metrics(metrics, step=result.epoch, tags=tags, at=result.ended)
+        was_judged = result.epoch < self._num_recorded
+        if result.epoch < config.last_epoch and not was_judged and self._work.prune(result):
             return "pruned"
         return "paused" if result.epoch == self._work.pause_at and not is_over(self._task, state) else None
 

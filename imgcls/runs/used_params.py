@@ -4,7 +4,7 @@ import functools
 import json
 from collections.abc import Iterable, Mapping
 
-from imgcls.config.key_names import ADDED, ONLY_REPORTED
+from imgcls.config.key_names import ADDED, NOT_COUNTED
 from imgcls.config.keys import Experiment
 from imgcls.data.augment import unused_augment_keys
 from imgcls.errors import ConfigError
@@ -37,7 +37,7 @@ def _added_defaults() -> Mapping[str, str]:
 
 def keys_without_effect(params: Iterable[str]) -> list[str]:
     """The keys that change no score of a single run: those only reported, and of `[search]` all but the metric."""
-    return [key for key in params if key in ONLY_REPORTED or (key.startswith("search.") and key != "search.metric")]
+    return [key for key in params if key in NOT_COUNTED or (key.startswith("search.") and key != "search.metric")]
 
 
 def work_hash(experiment: Experiment) -> str:

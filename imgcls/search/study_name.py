@@ -1,6 +1,6 @@
 """The name of a study, by which a sweep finds it again: it tells what all of its trials are."""
 
-from imgcls.config.key_names import ONLY_REPORTED
+from imgcls.config.key_names import NOT_COUNTED
 from imgcls.config.keys import Experiment
 from imgcls.data.splits import SQUARES_FORMAT
 from imgcls.rng import derive_seed
@@ -9,7 +9,7 @@ from imgcls.training.loss import LOSS_DEFINITION
 
 NOT_IDENTITY = (
     "search.trials", "search.timeout", "search.workers", "search.max_paused", "search.keep_pruned",
-    "search.confirm.top", "search.confirm.seeds", *ONLY_REPORTED,
+    "search.confirm.top", "search.confirm.seeds", *NOT_COUNTED,
 )  # fmt: skip
 """Keys that may change between two sittings of the same study."""
 

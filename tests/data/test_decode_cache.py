@@ -38,7 +38,10 @@ def table(tmp_path):
     write_classes(tmp_path, {"cat": 7, "dog": 5})
     (tmp_path / "cat" / "0003.png").write_bytes(b"")
     (tmp_path / "dog" / "0011.png").write_bytes(b"no image")
-    return open_source(DataConfig(source="folder", path=str(tmp_path)), tmp_path).everything
+    table = open_source(DataConfig(source="folder", path=str(tmp_path)), tmp_path).everything
+    for known in where_the_cache_is().glob("content-*.txt"):  # so that tests can count what decoding leaves
+        known.unlink()
+    return table
 
 
 def keep_all(digests, readable):
@@ -132,6 +135,51 @@ def test_a_second_call_decodes_nothing(table):
     assert [np.array_equal(*pair) for pair in zip(columns(first), columns(second), strict=True)] == [True] * 6
     assert np.array_equal(first.images.stored, second.images.stored)
     assert first.unreadable == second.unreadable
+
+
+def opened(folder):
+    return open_source(DataConfig(source="folder", path=str(folder)), folder).everything
+
+
+def test_the_same_images_elsewhere_are_not_decoded_again(tmp_path):
+    """As on a second machine, where the folder has another path, and its files other times."""
+    write_classes(tmp_path / "one", {"cat": 3, "dog": 2})
+    first = decode_cache.decode(opened(tmp_path / "one"), 6, 3)
+    shutil.copytree(tmp_path / "one", tmp_path / "a" / "two", copy_function=shutil.copyfile)
+    table, rows = counting(opened(tmp_path / "a" / "two"))
+    second = decode_cache.decode(table, 6, 3)
+    assert rows == [] and np.array_equal(first.images.pixels, second.images.pixels)
+    assert decode_cache.decode(table.rows([3, 1]), 6, 3).images.keys == ("dog/0003.png", "cat/0001.png")
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize("chosen", [None, [3, 1]])
+def test_what_an_earlier_version_decoded_is_still_found(tmp_path, chosen):
+    """Its entries are named by the place of the files."""
+    write_classes(tmp_path / "images", {"cat": 3, "dog": 2})
+    table = opened(tmp_path / "images")
+    table = table if chosen is None else table.rows(chosen)
+    decode_cache.decode(replace(table, stamp=table.earlier_stamp), 6, 3)
+    table, rows = counting(table)
+    assert decode_cache.decode(table, 6, 3).kept.tolist() == list(range(len(table))) and rows == []
+
+
+def test_images_that_change_while_they_are_decoded_leave_no_entry(tmp_path, cache_folder):
+    """It would be named by what they were."""
+    write_classes(tmp_path / "images", {"cat": 3, "dog": 2})
+    table = opened(tmp_path / "images")
+    before = {path.name for path in cache_folder.iterdir()}
+
+    def read(row):
+        if row == 2:
+            write(tmp_path / "images" / "cat" / "0000.png", noise(99))
+        return table.read(row)
+
+    with pytest.raises(DataError, match="was changed while it was decoded; start again"):
+        decode_cache.decode(replace(table, read=read), 6, 3)
+    assert {path.name for path in cache_folder.iterdir()} == before
+    decoded = decode_cache.decode(opened(tmp_path / "images"), 6, 3)
+    assert np.array_equal(decoded.images.pixels[0], to_square(table.read(0), 6, 3))
 
 
 @pytest.mark.parametrize("change", [{"sides": (7,)}, {"channels": 1}, {"keep_name": "other"}])

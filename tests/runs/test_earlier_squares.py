@@ -49,7 +49,7 @@ def test_a_run_that_began_with_larger_squares_goes_on_is_repeated_and_judged_wit
     assert side_of_train(photos, new.run_id) == 20
 
 
-@pytest.mark.parametrize("space", ['"train.lr" = [0.01]', '"data.image_size" = [8]'])
+@pytest.mark.parametrize("space", ['"train.lr" = [0.02]', '"data.image_size" = [8]'])
 def test_the_trials_of_a_sweep_that_began_with_larger_squares_have_them(photos, space):
     settings = f"search.space={{{space}}}", "search.trials=1", "search.sampler=random"
     experiment = photos.experiment(*KEYS, *settings)

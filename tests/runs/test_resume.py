@@ -131,6 +131,48 @@ def test_a_run_killed_beside_any_file_goes_on_to_the_same_bits(project, monkeypa
     assert_same(project, stopped.run_id, whole)
 
 
+@pytest.mark.parametrize(("every", "killed_after"), [(3, 2), (2, 3)], ids=["before the first", "after one"])
+def test_a_run_whose_last_checkpoint_is_older_than_its_record_goes_on_to_the_same_bits(
+    project, monkeypatch, every, killed_after
+):
+    """What was trained again is neither recorded nor judged again."""
+    settings = "train.epochs=4", f"train.checkpoint_epochs={every}"
+    whole = project.trained(*settings).run_id
+    log_metrics, judged = Run.log_metrics, []
+
+    def killed(self, metrics, step=0, **options):
+        log_metrics(self, metrics, step, **options)
+        if step == killed_after:
+            raise KilledError
+
+    monkeypatch.setattr(Run, "log_metrics", killed)
+    with pytest.raises(KilledError):
+        project.train(*settings, fresh=True)
+    monkeypatch.undo()
+    monkeypatch.chdir(project.root)
+    stopped = project.runs(kind="train")[-1]
+    assert project.train(*settings, prune=lambda result: judged.append(result.epoch)).run_id == stopped.run_id
+    assert_same(project, stopped.run_id, whole)
+    assert judged == list(range(killed_after, 4))
+    for name in TIMINGS & project.client.get_run(stopped.run_id).data.metrics.keys():
+        steps = [point.step for point in project.client.get_metric_history(stopped.run_id, name)]
+        assert len(steps) == len(set(steps)), name
+
+
+def test_the_last_checkpoint_is_written_at_its_interval_at_a_pause_and_at_the_end(project, monkeypatch):
+    written, save_last = [], RecordWriter.save_last
+
+    def counted(self, state):
+        written.append(state.epoch)
+        save_last(self, state)
+
+    monkeypatch.setattr(RecordWriter, "save_last", counted)
+    settings = "train.epochs=5", "train.checkpoint_epochs=3"
+    assert project.train(*settings, pause_at=2).outcome == "paused" and written == [2]
+    paused = project.runs(kind="train")[-1]
+    assert project.train(*settings).run_id == paused.run_id and written == [2, 3, 5]
+
+
 def _then_kill(path):
     class Written:
         def __enter__(self):

@@ -24,7 +24,8 @@ from imgcls.data.sources.folder_layout import (
     stop_on,
     strangers,
 )
-from imgcls.data.sources.source import ImageSource, Source, files_stamp
+from imgcls.data.sources.source import ImageSource, Source
+from imgcls.data.sources.stamps import stamp_of
 from imgcls.errors import DataError
 from imgcls.text import nearest, nfc
 
@@ -96,15 +97,11 @@ class _Files:
             self.problems += broken
             return SourceImages((), np.array([], np.int64), lambda i: read_image(paths[i]), "")
         labels = np.array([label for _, label in rows.values()], np.int64)
-        stamp = files_stamp(paths)
+        stamp = stamp_of(paths, self.root)
         return SourceImages(
-            tuple(rows),
-            labels,
-            lambda i: read_image(paths[i]),
-            stamp,
-            str(self.root),
-            lambda i: size_in_header(paths[i]),
-        )
+            tuple(rows), labels, lambda i: read_image(paths[i]), stamp.of_content, origin=str(self.root),
+            earlier_stamp=stamp.of_place, is_outdated=stamp.is_outdated, header=lambda i: size_in_header(paths[i]),
+        )  # fmt: skip
 
     def ignore_beside(self, folder: Path, used: Iterable[Path]) -> None:
         """Counts the files that lie directly in a folder of folders, and all those in folders that are not used."""

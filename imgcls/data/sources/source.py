@@ -1,13 +1,13 @@
 """What every source of images is and brings: names of classes, and a set of images for each split or one to carve."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from imgcls.config.keys import DataConfig
-from imgcls.data.image_set import SourceImages, Split, hash_of
+from imgcls.data.image_set import SourceImages, Split
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,3 @@ class ImageSource(ABC):
         Raises:
             DataError: no such folder, package or data set, or images that cannot be used; lists every offender.
         """
-
-
-def files_stamp(paths: Iterable[Path]) -> str:
-    """Stamp of a source's files; it changes when one is moved, replaced or written to, even if its time is set back."""
-    lines = []
-    for path in paths:
-        try:
-            stat = path.stat()
-            lines.append(f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}")
-        except OSError:  # a dangling link; reading it says so
-            lines.append(f"{path.absolute()}|missing")
-    return hash_of(*lines)

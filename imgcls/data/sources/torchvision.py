@@ -16,7 +16,8 @@ from imgcls.config.keys import DataConfig
 from imgcls.data.decode import canonical, refusing
 from imgcls.data.image_set import SourceImages, Split, hash_of
 from imgcls.data.image_warnings import log
-from imgcls.data.sources.source import ImageSource, Source, files_stamp
+from imgcls.data.sources.source import ImageSource, Source
+from imgcls.data.sources.stamps import stamp_of
 from imgcls.errors import DataError
 
 SPLIT_VALUES: dict[Split, tuple[str, ...]] = {
@@ -150,7 +151,7 @@ def _dataset_table(dataset: Any, name: str, split: str) -> SourceImages | None:
     if pixels is not None:
         content = hashlib.sha256(pixels.tobytes()).hexdigest()
     elif root := getattr(dataset, "root", None):
-        content = files_stamp(sorted(path for path in Path(root).rglob("*") if path.is_file()))
+        content = stamp_of(sorted(path for path in Path(root).rglob("*") if path.is_file()), Path(root)).of_content
     else:
         content = repr(dataset)
     stamp = hash_of("torchvision", name, split, version("torchvision"), str(len(keys)), content)

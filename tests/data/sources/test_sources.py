@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import pickle
+import shutil
 import struct
 import urllib.error
 import urllib.request
@@ -342,7 +343,7 @@ def test_an_unknown_source_lists_the_known_ones(tmp_path):
         open_source(DataConfig(source="digit"), tmp_path)
 
 
-def test_the_stamp_changes_with_the_files_and_with_their_place(tmp_path):
+def test_the_stamp_changes_with_the_files_and_not_with_their_place(tmp_path):
     root = write_classes(tmp_path / "one", {"cat": 1, "dog": 1})
     path = root / "cat" / "0000.png"
     stamps = [folder_source(root).everything.stamp]
@@ -353,9 +354,26 @@ def test_the_stamp_changes_with_the_files_and_with_their_place(tmp_path):
     path.write_bytes(bytes(content))  # same name, same size …
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # … and the old time, as `cp -p` and `tar` set it
     stamps.append(folder_source(root).everything.stamp)
-    root.rename(tmp_path / "two")
+    shutil.copytree(root, tmp_path / "two")
     stamps.append(folder_source(tmp_path / "two").everything.stamp)
-    assert len(set(stamps)) == 3
+    (tmp_path / "two" / "cat" / "0000.png").rename(tmp_path / "two" / "cat" / "0001.png")
+    stamps.append(folder_source(tmp_path / "two").everything.stamp)
+    assert stamps[1] == stamps[2] and len(set(stamps)) == 3
+
+
+def test_files_are_read_once_for_their_stamp_and_where_nothing_can_be_kept_each_time(tmp_path, cache_folder):
+    root = write_classes(tmp_path / "one", {"cat": 1, "dog": 1})
+    stamp = folder_source(root).everything.stamp
+    (kept,) = cache_folder.glob("content-*.txt")
+    kept.write_text("remembered")
+    assert folder_source(root).everything.stamp == "remembered"
+    kept.unlink()
+    cache_folder.rmdir()
+    cache_folder.write_text("not a folder")
+    with pytest.raises(DataError, match="cannot be written"):
+        folder_source(root)
+    cache_folder.unlink()
+    assert folder_source(root).everything.stamp == stamp
 
 
 def test_a_subset_reads_its_own_rows(tmp_path):
