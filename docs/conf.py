@@ -68,6 +68,8 @@ PAGES = {
         "benchmarks/RESULTS",
         "docs/plain-script",
         "docs/reliability",
+        "docs/operating",
+        "docs/scale",
     ],
     "The code": ["docs/library", "docs/reference", "docs/architecture"],
 }

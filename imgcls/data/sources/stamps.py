@@ -64,10 +64,12 @@ def _content(paths: Sequence[Path], root: Path) -> str:
 
 
 def _line(path: Path, root: Path) -> str:
-    name, digest = path.relative_to(root).as_posix(), "missing"
-    with suppress(OSError), path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return f"{name}|{digest}"
+    digest = "missing"
+    with suppress(OSError):
+        if path.is_file():  # opening a pipe or a terminal may wait forever
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{path.relative_to(root).as_posix()}|{digest}"
 
 
 def _place(paths: Sequence[Path]) -> str:
