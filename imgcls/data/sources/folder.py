@@ -93,8 +93,8 @@ class _Files:
                     self.problems.append(same_name(rows[key][0], path))
                 rows[key] = path, label
         paths = [path for path, _ in rows.values()]
-        if broken := illegible(self.root, rows):
-            self.problems += broken
+        self.problems += illegible(self.root, rows)
+        if self.problems:  # the folder will be refused
             return SourceImages((), np.array([], np.int64), lambda i: read_image(paths[i]), "")
         labels = np.array([label for _, label in rows.values()], np.int64)
         stamp = stamp_of(paths, self.root)
