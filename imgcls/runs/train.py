@@ -339,7 +339,7 @@ class _Training:
         return is_at_interval or state.epoch == self._work.pause_at or is_over(self._task, state)
 
     def _after_epoch(self, state: TrainState) -> Outcome | None:
-        """All that follows from a completed epoch once it is in the last checkpoint; doing it twice changes nothing.
+        """All that follows from a completed epoch, once it is in the last checkpoint if that is due; twice is as good.
 
         Returns:
             The outcome of a run that is pruned or paused; None of any other.
