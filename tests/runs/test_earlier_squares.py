@@ -59,7 +59,7 @@ def test_the_trials_of_a_sweep_that_began_with_larger_squares_have_them(photos, 
         pass
     assert sweep(experiment, photos.tracker).run_id == run.run_id
     assert {side_of_train(photos, trial.run_id) for trial in photos.runs(kind="trial")} == {36}
-    new = Sweep(experiment.replace({"train.lr": 0.03}), photos.tracker)
+    new = Sweep(experiment.replace({"train.batch_size": 9}), photos.tracker)
     assert new.squares == 3
 
 
