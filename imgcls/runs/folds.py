@@ -15,18 +15,19 @@ from torch import nn
 from imgcls.errors import DamagedError, OutOfTime
 from imgcls.metrics import val_scores
 from imgcls.models.ensemble import Ensemble
-from imgcls.record import Artifact, MetricName, Outcome, Tag
+from imgcls.record import Artifact, Outcome, Tag
 from imgcls.run_record import RunRecord
 from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.limits import NO_LIMITS, Limits
 from imgcls.runs.prepare import Prepared
+from imgcls.runs.rebuild import recorded_epochs
 from imgcls.runs.record_writer import Finished, RecordWriter
 from imgcls.statistics.predictions import Predictions
 from imgcls.statistics.temperature import TemperatureFit
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint
-from imgcls.training.epoch import EPOCH_METRICS, EpochResult
+from imgcls.training.epoch import EpochResult
 from imgcls.training.loop import predict_val
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ class FoldsTraining:
         tags = {Tag.KIND: "fold", Tag.PARENT: self.run.run_id, Tag.OUTCOME: "completed"}
         done = {}
         for record in self.tracker.find(tags):
-            result = _history(record, self.tracker)[record.best_epoch - 1]
+            result = recorded_epochs(record, self.tracker)[record.best_epoch - 1]
             done[int(record.tags[Tag.FOLD])] = Finished(record.run_id, record.outcome, result, result.epoch, {})
         return done
 
@@ -117,14 +118,14 @@ class FoldsTraining:
 
     def _pause(self, done: Sequence[Finished]) -> Finished:
         """Leaves a run that waits, with the means over its folds so far."""
-        mean, after = _mean([fold.best for fold in done]), f"fold {len(done)} of {self._num_folds}"
+        mean, after = mean_of([fold.best for fold in done]), f"fold {len(done)} of {self._num_folds}"
         return RecordWriter(self.run, self.prepared, self.images).pause(mean, done[-1].num_epochs, after)
 
     def _end(self, done: Sequence[Finished]) -> Finished:
         """Writes the record of the run: means over its folds, and the scores of all images at the one epoch."""
         folds = [self.tracker.get(fold.run_id) for fold in done]
         metric, record = self.prepared.experiment.search.metric, RecordWriter(self.run, self.prepared, self.images)
-        history = _means([_history(fold, self.tracker) for fold in folds], ended=folds[-1].ended or 0)
+        history = _means([recorded_epochs(fold, self.tracker) for fold in folds], ended=folds[-1].ended or 0)
         has_fixed_epoch = bool(self.prepared.experiment.train.score_epoch)
         kept = history[-1] if has_fixed_epoch else min(history, key=lambda result: result.rank(metric))
         ensemble = self._together(folds, kept.epoch)
@@ -206,25 +207,16 @@ def _by_features(member: nn.Module, of_fold: Prepared) -> NDArray[np.float32]:
     return logits
 
 
-def _history(fold: RunRecord, tracker: Tracker) -> list[EpochResult]:
-    """The epochs of a fold as it recorded them."""
-    points = {name: dict(tracker.history(fold.run_id, name)) for name in EPOCH_METRICS if name in fold.metrics}
-    epochs = sorted(points[MetricName.TRAIN_LOSS])
-    return [
-        EpochResult.recorded(epoch, {name: of[epoch] for name, of in points.items() if epoch in of}) for epoch in epochs
-    ]
-
-
 def _means(histories: Sequence[Sequence[EpochResult]], ended: int) -> list[EpochResult]:
     """The mean of each metric over the folds, epoch by epoch; the same `ended` for all, in milliseconds since 1970."""
     if len({len(history) for history in histories}) != 1:
         raise DamagedError(
             f"the folds recorded different numbers of epochs ({', '.join(str(len(of)) for of in histories)})"
         )
-    return [replace(_mean(of_epoch), ended=ended) for of_epoch in zip(*histories, strict=True)]
+    return [replace(mean_of(of_epoch), ended=ended) for of_epoch in zip(*histories, strict=True)]
 
 
-def _mean(results: Sequence[EpochResult]) -> EpochResult:
+def mean_of(results: Sequence[EpochResult]) -> EpochResult:
     """The mean of each metric over the folds, at one epoch."""
     metrics = [result.metrics() for result in results]
     return EpochResult.recorded(results[0].epoch, {name: fmean(of[name] for of in metrics) for name in metrics[0]})

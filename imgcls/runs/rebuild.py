@@ -8,7 +8,7 @@ import torch
 from imgcls.config.keys import Experiment
 from imgcls.config.load import load_experiment
 from imgcls.errors import DataError, InputError
-from imgcls.record import UNKNOWN, Artifact, Tag
+from imgcls.record import UNKNOWN, Artifact, MetricName, Tag
 from imgcls.run_record import RunRecord
 from imgcls.runs.earlier_versions import recorded_squares
 from imgcls.runs.prepare import Prepared, prepare
@@ -16,6 +16,7 @@ from imgcls.tracking.provenance import versions
 from imgcls.tracking.store import Tracker
 from imgcls.training.checkpoint import load_checkpoint
 from imgcls.training.device import UNKNOWN_MODEL
+from imgcls.training.epoch import EPOCH_METRICS, EpochResult
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,15 @@ def recorded_experiment(run_id: str, tracker: Tracker) -> Experiment:
     """
     with tracker.fetch(run_id, Artifact.CONFIG) as path:
         return load_experiment(path)
+
+
+def recorded_epochs(record: RunRecord, tracker: Tracker) -> list[EpochResult]:
+    """The epochs of a run as it recorded them, from which what came of it is rebuilt; those of a fold, too."""
+    points = {name: dict(tracker.history(record.run_id, name)) for name in EPOCH_METRICS if name in record.metrics}
+    epochs = sorted(points.get(MetricName.TRAIN_LOSS, ()))
+    return [
+        EpochResult.recorded(epoch, {name: of[epoch] for name, of in points.items() if epoch in of}) for epoch in epochs
+    ]
 
 
 def best_checkpoint(record: RunRecord, tracker: Tracker) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from imgcls.search.space import SPACE, check_space, pruner_warmup_of, single_val
 from imgcls.search.storage import check_storage, shared_address
 from imgcls.search.study import StudyPlace, SweepStudy, only_one
 from imgcls.search.study_name import NOT_IDENTITY, newest_squares, study_name
+from imgcls.search.study_rebuild import rebuild
 from imgcls.search.sweep_end import SweepEnd, SweepResult
 from imgcls.search.warm_start import WarmStart, find_warm_start
 from imgcls.search.workers import Share, new_share, order_matters, recorded_share
@@ -197,7 +198,9 @@ class Sweep:
             write_page(self.prepared.experiment, self.tracker, self.tracker.get(run.run_id))
             study = self.study(run.run_id, leases)
             warm = WarmStart.recorded(run.run_id, self.tracker)
-            study.plan([*self._planned, *(warm.values if warm else ())])
+            planned = [*self._planned, *(warm.values if warm else ())]
+            rebuild(study, planned, self.tracker)
+            study.plan(planned)
             share = self._share_of_budget(study, run)
             note_run_id(study.optuna, run.run_id)  # others begin now
             self._drive(study, share)

@@ -12,10 +12,8 @@ from optuna import Study
 
 from imgcls.config.keys import Experiment
 from imgcls.errors import TrainingError
-from imgcls.metrics import ACCURACY, reported
 from imgcls.record import UNKNOWN, Artifact, Tag
 from imgcls.reporting.run_progress import Outlook
-from imgcls.reporting.run_scores import best_interval
 from imgcls.runs.limits import Limits
 from imgcls.runs.prepare import prepare
 from imgcls.runs.record_writer import Finished
@@ -23,11 +21,12 @@ from imgcls.runs.train import train_run
 from imgcls.search.leases import Entry, Fence
 from imgcls.search.optuna_internals import attach
 from imgcls.search.promotion import HOPELESS, reported_steps
+from imgcls.search.recorded_trials import recorded_end, values_in_words
 from imgcls.search.study import StudyPlace
 from imgcls.text import PARTS, short
 from imgcls.tracking.guard import Guard
 from imgcls.tracking.store import Tracker
-from imgcls.training.epoch import EPOCH_METRICS, EpochResult
+from imgcls.training.epoch import EpochResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +138,7 @@ def _how_far(finished: Finished, job: TrialJob, tracker: Tracker) -> str:
 def _train(job: TrialJob, study: Study, tracker: Tracker, guard: Guard) -> Finished:
     trial, promotion = attach(study, job.number), job.study.promotion(study, job.experiment)
     reported, search = reported_steps(study, job.number), job.experiment.search
-    values = ", ".join(f"{key} = {value}" for key, value in trial.params.items())
+    values = {key: trial.params[key] for key in search.space}  # a database gives them in any order
 
     def ends(step: int, value: float) -> bool:
         guard.check()
@@ -163,8 +162,8 @@ def _train(job: TrialJob, study: Study, tracker: Tracker, guard: Guard) -> Finis
         prepare(job.experiment, tracker.project, job.study.squares),
         tracker,
         kind="trial",
-        name=trial_name(job.number, trial.params),
-        tags={**job.tags, Tag.PARENT: job.study.sweep_run_id, Tag.VALUES: values},
+        name=trial_name(job.number, values),
+        tags={**job.tags, Tag.PARENT: job.study.sweep_run_id, Tag.VALUES: values_in_words(values)},
         prune=prune,
         pause_at=0 if job.ends_early else job.pause_at,
         prune_folds=prune_folds,
@@ -205,15 +204,7 @@ def _recorded(job: TrialJob, tracker: Tracker) -> Finished | None:
     record = found[-1]
     if record.outcome == "failed":
         raise TrainingError(record.reason or UNKNOWN)
-    epoch, metric = record.best_epoch, job.experiment.search.metric
-    histories = {name: dict(tracker.history(record.run_id, name)) for name in EPOCH_METRICS if name in record.metrics}
-    at_best = {name: points[epoch] for name, points in histories.items() if epoch in points}
-    at_best |= {name: record.best(name) for name in reported(metric)}  # of folds, those of all images together
-    intervals = {name: best_interval(record, name) for name in (ACCURACY.on_val, metric)}
-    return Finished(
-        record.run_id, record.outcome, EpochResult.recorded(epoch, at_best), max(histories[metric]),
-        {name: interval for name, interval in intervals.items() if interval is not None},
-    )  # fmt: skip
+    return recorded_end(record, job.experiment.search, tracker)
 
 
 @lru_cache(maxsize=1)
