@@ -51,6 +51,7 @@ PAGES = {
         "docs/recipes",
         "docs/fine-tuning",
         "docs/head-only",
+        "docs/shared-storage",
     ],
     "Look up": ["docs/keys", "docs/record", "CHANGELOG"],
     "The method": [

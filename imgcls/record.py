@@ -156,6 +156,11 @@ class Tag:
     FOLD = _tag("imgcls.fold", ("fold",), "number of the fold that is its val, from 1")
     BEST_RUN_ID = _tag("imgcls.best_run_id", SWEEP, "run id of the winner; `val/SCORE_best` are its scores")
     BEST_TRIAL_RUN_ID = _tag("imgcls.best_trial_run_id", SWEEP, "run id of the trial that val ranked first")
+    NUM_LOSSES = _tag(
+        "imgcls.num_losses",
+        ("trial",),
+        "how often a process was lost that worked on the trial; absent where none was",
+    )
     NUM_TRIALS_WANTED = _tag("imgcls.num_trials_wanted", SWEEP, "trials asked for; with fewer, its time was over")
     NUM_WORKERS = _tag(
         "imgcls.num_workers", SWEEP, "trials side by side when it began; earlier versions had no such tag"

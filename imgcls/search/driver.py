@@ -194,7 +194,7 @@ class Driver:
         if number not in self._study.left():  # it was ended, or paused, and given back just now
             self._study.leases.give_back(number)
             return False
-        if not lease.was_lost or self._study.lose(number) < MAX_LOSSES:
+        if not lease.was_lost or self._lose(number) < MAX_LOSSES:
             return True
         if job := self._job(Step(number)):
             outcome = Outcome(job, error=f"{MAX_LOSSES} processes that worked on it were lost", interrupted=True)
@@ -274,11 +274,19 @@ class Driver:
                 if not outcome.interrupted:
                     self._tell(outcome)
 
+    def _lose(self, number: int) -> int:
+        """Notes in the study, and in the trial's run, that a process was lost; gives how often that has happened."""
+        num_losses = self._study.lose(number)
+        tags = {Tag.KIND: "trial", Tag.STUDY: self._study.place.name, Tag.TRIAL: str(number)}
+        for record in self._tracker.find(tags, newest=1):
+            self._tracker.amend(record.run_id).set_tags({Tag.NUM_LOSSES: str(num_losses)})
+        return num_losses
+
     def _goes_on(self, outcome: Outcome[TrialJob]) -> bool:
         """Whether a trial is to be taken up again whose worker was lost, by somebody's kill or for want of memory."""
         if not outcome.interrupted:
             return False
-        if self._study.lose(outcome.job.number) >= MAX_LOSSES:
+        if self._lose(outcome.job.number) >= MAX_LOSSES:
             return False
         log.warning("trial %d: %s; it is taken up again", outcome.job.number, outcome.error)
         return True

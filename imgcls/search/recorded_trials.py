@@ -65,13 +65,19 @@ def steps_of(record: RunRecord, experiment: Experiment, tracker: Tracker) -> lis
 
 
 def reported_values(steps: Sequence[EpochResult], experiment: Experiment) -> dict[int, float]:
-    """The values that a trial reported, by epoch; in folds by fold, each the mean over those so far.
+    """The values that a trial reported, by epoch, except after its last one; in folds by fold.
 
-    Wilcoxon's test pairs the folds of two trials, so it is told the value of each fold alone.
+    After a fold it is the mean over those so far. Wilcoxon's test pairs the folds of two trials, and is told the value
+    of each alone.
+
+    Args:
+        steps: its epochs, or the kept epochs of its folds.
+        experiment: with the trial's own values.
     """
     search, values = experiment.search, [step.value(experiment.search.metric) for step in steps]
     if experiment.data.num_models == 1:
-        return {step.epoch: value for step, value in zip(steps, values, strict=True)}
+        last = experiment.train.last_epoch
+        return {step.epoch: value for step, value in zip(steps, values, strict=True) if step.epoch < last}
     of_folds = values if search.pruner == "wilcoxon" else [fmean(values[: n + 1]) for n in range(len(values))]
     return dict(enumerate(of_folds, 1))
 

@@ -1,7 +1,7 @@
 """A study made again from the record where its storage has lost it: the same trials, values, states and numbers."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -10,8 +10,8 @@ from imgcls.run_record import RunRecord
 from imgcls.search.optuna_internals import PLANNED, attach, begin, is_planned, plan_otherwise
 from imgcls.search.promotion import PROMOTED
 from imgcls.search.recorded_trials import recorded_end, recorded_pause, recorded_values, reported_values, steps_of
-from imgcls.search.space import Values, distributions
-from imgcls.search.study import SweepStudy
+from imgcls.search.space import SPACE, Values, distributions
+from imgcls.search.study import LOSSES, SweepStudy
 from imgcls.text import counted
 from imgcls.tracking.store import Tracker
 from imgcls.training.epoch import EpochResult
@@ -59,9 +59,12 @@ def _restore(study: SweepStudy, trial: FrozenTrial | None, record: RunRecord, tr
     """Brings one trial to where its record is; `trial` is what the storage has of it."""
     if trial is not None and trial.state.is_finished():
         return
-    experiment, number = study.experiment, record.trial
+    number, values = record.trial, recorded_values(record, study.experiment.search.space)
+    experiment = study.experiment.replace(values, origin=SPACE)
     steps = steps_of(record, experiment, tracker)
-    _begin(study, trial, record, reported_values(steps, experiment))
+    _begin(study, trial, number, values, reported_values(steps, experiment))
+    if Tag.NUM_LOSSES in record.tags:
+        attach(study.optuna, number).set_user_attr(LOSSES, record.num_losses)
     if record.outcome in ("completed", "pruned"):
         study.tell(number, recorded_end(record, experiment.search, tracker))
     elif record.outcome == "failed":
@@ -70,14 +73,14 @@ def _restore(study: SweepStudy, trial: FrozenTrial | None, record: RunRecord, tr
         _restore_pauses(study, record, steps)
 
 
-def _begin(study: SweepStudy, trial: FrozenTrial | None, record: RunRecord, reported: dict[int, float]) -> None:
+def _begin(
+    study: SweepStudy, trial: FrozenTrial | None, number: int, values: Values, reported: Mapping[int, float]
+) -> None:
     """Has a trial begun, with its values and with what it reported."""
-    number, space = record.trial, study.experiment.search.space
-    values = recorded_values(record, space)
     if trial is None:
         made = create_trial(
-            state=TrialState.RUNNING, params=values, distributions=distributions(space),
-            intermediate_values=reported, system_attrs={PLANNED: values},
+            state=TrialState.RUNNING, params=values, distributions=distributions(study.experiment.search.space),
+            intermediate_values=dict(reported), system_attrs={PLANNED: values},
         )  # fmt: skip
         study.optuna.add_trial(made)
         return

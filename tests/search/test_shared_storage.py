@@ -1,5 +1,7 @@
 """Studies in a real PostgreSQL and behind Optuna's proxy."""
 
+import contextlib
+import logging
 import signal
 import subprocess
 import sys
@@ -15,7 +17,9 @@ from sqlalchemy.pool import NullPool
 from imgcls.errors import InputError
 from imgcls.search import study_servers
 from imgcls.search.storage import VARIABLE, check_storage, open_storage
+from imgcls.search.sweep import Sweep
 from tests.postgres import free_port
+from tests.search.test_sweep import everything
 
 pytestmark = pytest.mark.distributed
 
@@ -153,3 +157,30 @@ def test_the_proxy_shows_no_password_and_shares_no_port(proxy, postgresql, datab
     assert (second.returncode, second.stdout) == (2, "")
     assert f"--port {first.args[-1]}: Address already in use" in second.stderr
     assert postgresql.password not in second.stderr
+
+
+def test_a_sweep_goes_on_in_postgresql_and_leaves_no_address_behind(
+    project, make_project, database, postgresql, monkeypatch, caplog
+):
+    def sweep(made, *overrides):
+        with contextlib.chdir(made.root):
+            return Sweep(made.experiment("search.pruner=median", *overrides), made.tracker).run()
+
+    with caplog.at_level(logging.INFO):
+        sweep(project, "search.trials=2")
+        monkeypatch.setenv(VARIABLE, database)
+        result = sweep(project)
+        monkeypatch.delenv(VARIABLE)
+    assert "lacks 2 trials" in caplog.text
+    study = optuna.load_study(
+        study_name=project.tracker.get(result.run_id).study,
+        storage=RDBStorage(database.replace("postgresql:", "postgresql+psycopg:"), {"poolclass": NullPool}),
+    )
+    assert [len(trial.intermediate_values) for trial in study.trials] == [2, 2, 2]  # nobody prunes after the last epoch
+    files = [path.read_bytes() for path in project.root.rglob("*") if path.is_file()]
+    place = f"127.0.0.1:{postgresql.port}"
+    for secret in (postgresql.password, place):
+        assert not any(secret.encode() in content for content in files)
+        assert secret not in caplog.text
+    other = make_project()
+    assert everything(project, result) == everything(other, sweep(other))

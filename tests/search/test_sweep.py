@@ -544,5 +544,5 @@ def test_the_trial_of_a_killed_worker_runs_again_and_one_that_loses_its_worker_t
     assert outcomes == {0: "completed", 1: "completed", 2: "failed", 3: "completed"}
     assert not [r for r in project.runs(kind="trial") if r.status == "RUNNING"]
     (again,) = project.runs(kind="trial", trial="1")
-    assert (again.status, again.outcome) == ("FINISHED", "completed")
+    assert (again.status, again.outcome, again.num_losses) == ("FINISHED", "completed", 1)
     assert [step for step, _ in project.tracker.history(again.run_id, "val/loss")] == list(range(1, 21))
