@@ -16,11 +16,13 @@ def doctor(
 ) -> None:
     """Check the record of this project, and mend what can be mended; send what a tracking server has not got yet.
 
-    Its last line says which cores, memory and load a sweep or a run finds here.
+    It says which processes work on which trials of a sweep, and since when. Its last line says which cores, memory and
+    load a sweep or a run finds here.
 
     Example: imgcls doctor
     """
     from imgcls.machine import seen_by_auto, seen_by_auto_text
+    from imgcls.search.who_works import work_in_words
     from imgcls.tracking.health import examine
 
     tracker = open_tracker()
@@ -28,6 +30,6 @@ def doctor(
         changed = tracker.relocate()
         answer({"num_relocated": changed}, f"{changed} locations changed", as_json=as_json)
     else:
-        health, machine = examine(tracker), seen_by_auto()
-        text = f"{health.as_text()}\n{seen_by_auto_text(machine)}"
-        answer({**health.flat(), **machine}, text, as_json=as_json)
+        health, machine, work = examine(tracker), seen_by_auto(), work_in_words(tracker)
+        text = "\n".join([*work, health.as_text(), seen_by_auto_text(machine)])
+        answer({**health.flat(), "at_work": "; ".join(work), **machine}, text, as_json=as_json)

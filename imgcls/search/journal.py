@@ -5,6 +5,12 @@ from pathlib import Path
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from imgcls.files import open_locked, whole_lines
+from imgcls.project import MLRUNS
+
+
+def journal_of(root: Path, study: str) -> Path:
+    """Where the journal of a study lies below a project's root, if it has one."""
+    return root / MLRUNS / ".studies" / f"{study}.journal"  # no experiment's name begins with a dot
 
 
 class Journal(JournalFileBackend):

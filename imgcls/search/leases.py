@@ -138,7 +138,52 @@ class Holder:
     renewed: float
 
 
-class Leases:
+class LeaseReader:
+    """Reads the leases of a study: who works on what.
+
+    Args:
+        study: whose trials are worked on.
+        clock: in seconds; by it others count as silent.
+    """
+
+    def __init__(self, study: optuna.Study, clock: Callable[[], float] = time.monotonic) -> None:
+        self._storage = storage_of(study)
+        self._study_id = study_id_of(_study_of_leases(study))
+        self._clock = clock
+        self._seen_dead: dict[int, float] = {}
+
+    def holders(self) -> list[Holder]:
+        """The holders of all leases, this process included, in the order in which they took them."""
+        trials = self._trials()
+        entries = {trial.number: trial for trial in trials if ABOUT in trial.user_attrs}
+        gone = self._gone(trials)
+        firsts: dict[str, Holder] = {}
+        for trial in trials:
+            if _is_open_ticket(trial) and (number := trial.user_attrs[HOLDER]) not in gone:
+                entry, began = entries[number].user_attrs, trial.datetime_start
+                since = began.timestamp() if began else 0.0
+                holder = Holder(trial.user_attrs[WHAT], entry[ABOUT], since, entry[RENEWED] / 1e9)
+                firsts.setdefault(holder.what, holder)
+        return list(firsts.values())
+
+    def _gone(self, trials: list[FrozenTrial]) -> set[int]:
+        """Numbers of the entries whose processes write no more."""
+        gone = set()
+        for entry in trials:
+            if ABOUT not in entry.user_attrs or not entry.state.is_finished():
+                continue
+            attrs = entry.user_attrs
+            # One that renewed its entry at the last moment does not know yet, and finds out within its seconds.
+            dead_for = self._clock() - self._seen_dead.setdefault(entry.number, self._clock())
+            if entry.state == TrialState.COMPLETE or attrs.get(SILENT) == attrs[RENEWED] or dead_for >= attrs[SECONDS]:
+                gone.add(entry.number)
+        return gone
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self._storage.get_all_trials(self._study_id, deepcopy=False)
+
+
+class Leases(LeaseReader):
     """The leases of a study, as one process takes and gives them back.
 
     Args:
@@ -159,13 +204,11 @@ class Leases:
         clock: Callable[[], float] = time.monotonic,
         own_clock: Callable[[], float] = seconds_with_sleep,
     ) -> None:
+        super().__init__(study, clock)
         self.study, self.seconds = study, seconds
-        self._storage = storage_of(study)
-        self._study_id = study_id_of(_study_of_leases(study))
-        self._is_dead, self._clock = is_dead, clock
+        self._is_dead = is_dead
         self._seen: dict[int, tuple[int, float]] = {}
         self._at_work: set[int] = set()
-        self._seen_dead: dict[int, float] = {}
         self._held: dict[str, int] = {}
         attrs = {ABOUT: dict(about), RENEWED: time.time_ns(), SECONDS: seconds}
         self.entry = Entry(self._created(attrs), seconds)
@@ -216,20 +259,6 @@ class Leases:
             self.give_back(what)
         self._end(self.entry.trial_id)
 
-    def holders(self) -> list[Holder]:
-        """The holders of all leases, this process included, in the order in which they took them."""
-        trials = self._trials()
-        entries = {trial.number: trial for trial in trials if ABOUT in trial.user_attrs}
-        gone = self._gone(trials)
-        firsts: dict[str, Holder] = {}
-        for trial in trials:
-            if _is_open_ticket(trial) and (number := trial.user_attrs[HOLDER]) not in gone:
-                entry, began = entries[number].user_attrs, trial.datetime_start
-                since = began.timestamp() if began else 0.0
-                holder = Holder(trial.user_attrs[WHAT], entry[ABOUT], since, entry[RENEWED] / 1e9)
-                firsts.setdefault(holder.what, holder)
-        return list(firsts.values())
-
     def held_elsewhere(self) -> set[str]:
         """What other processes hold."""
         return {holder.what for holder in self.holders()} - self._held.keys()
@@ -255,19 +284,6 @@ class Leases:
             self._storage.set_trial_user_attr(entry_id, SILENT, renewed)
             self._end(entry_id, TrialState.FAIL)
 
-    def _gone(self, trials: list[FrozenTrial]) -> set[int]:
-        """Numbers of the entries whose processes write no more."""
-        gone = set()
-        for entry in trials:
-            if ABOUT not in entry.user_attrs or not entry.state.is_finished():
-                continue
-            attrs = entry.user_attrs
-            # One that renewed its entry at the last moment does not know yet, and finds out within its seconds.
-            dead_for = self._clock() - self._seen_dead.setdefault(entry.number, self._clock())
-            if entry.state == TrialState.COMPLETE or attrs.get(SILENT) == attrs[RENEWED] or dead_for >= attrs[SECONDS]:
-                gone.add(entry.number)
-        return gone
-
     def _first(self, what: str) -> FrozenTrial | None:
         """The ticket that has it; None where nobody holds it."""
         trials = self._trials()
@@ -292,9 +308,6 @@ class Leases:
                 return  # whoever writes next finds out
             except Exception as error:  # a storage that is away: the next look may reach it
                 log.debug("no look at the leases: %s", error)
-
-    def _trials(self) -> list[FrozenTrial]:
-        return self._storage.get_all_trials(self._study_id, deepcopy=False)
 
     def _created(self, attrs: dict[str, Any]) -> int:
         return self._storage.create_new_trial(

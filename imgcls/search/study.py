@@ -16,11 +16,11 @@ from imgcls.config.keys import Experiment
 from imgcls.data.splits import SQUARES_FORMAT
 from imgcls.errors import ConfigError
 from imgcls.metrics import metric_named
-from imgcls.project import MLRUNS
 from imgcls.record import MetricName
 from imgcls.runs.record_writer import Finished, interval_ends
 from imgcls.search import space as spaces
 from imgcls.search.halving import Rungs
+from imgcls.search.journal import journal_of
 from imgcls.search.leaderboard import make_leaderboard
 from imgcls.search.leases import Fence, Leases
 from imgcls.search.optuna_internals import attach, begin, is_planned, plan_otherwise, planned_values
@@ -68,9 +68,8 @@ class StudyPlace:
             Interrupted: the storage's server did not answer in time, or a stop was requested meanwhile.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        journal = self.root / MLRUNS / ".studies" / f"{self.name}.journal"  # no experiment's name begins with a dot
         return optuna.create_study(
-            storage=open_storage(experiment.search.storage, journal),
+            storage=open_storage(experiment.search.storage, journal_of(self.root, self.name)),
             study_name=self.name,
             direction=direction(experiment),
             sampler=RandomSampler(seed=0),  # it has nothing to draw: a trial's values are enqueued

@@ -1,0 +1,231 @@
+"""Several processes on one sweep: real ones that train, and light ones that report values without training."""
+
+import collections
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import time
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from imgcls.errors import Interrupted
+from imgcls.search.joining import joined
+from imgcls.search.leases import LeaseReader
+from imgcls.search.storage import VARIABLE, open_storage
+from imgcls.search.study import StudyPlace, SweepStudy
+from imgcls.search.sweep import Sweep, work
+from imgcls.search.trial import TrialJob
+from imgcls.tracking.store import Tracker
+from tests.conftest import Project
+
+pytestmark = pytest.mark.distributed
+
+FORK = multiprocessing.get_context("fork")
+"""The processes have imported all libraries already, which would take seconds for each."""
+
+QUICK = (
+    "train.epochs=1",
+    "train.warmup_epochs=0",
+    "search.space.train.warmup_epochs=[0]",
+    "search.space.model.depth=[8]",
+)
+
+LEASE = 4
+"""Seconds; on a machine that is busy, a thread may be late by one or two."""
+
+
+def start(function, *args):
+    """A process of its own; what it says goes to a file that is shown where it fails."""
+    process = FORK.Process(target=_run, args=(function, args))
+    process.start()
+    return process
+
+
+def _run(function, args):
+    logging.basicConfig(level=logging.INFO, format=f"{os.getpid()} %(message)s", stream=sys.stderr, force=True)
+    try:
+        function(*args)
+    except Interrupted as error:
+        sys.stderr.write(f"{os.getpid()}: {error}\n")
+        os._exit(3)
+
+
+def join(processes, codes=(0,)):
+    for process in processes:
+        process.join()
+    assert {process.exitcode for process in processes} <= set(codes)
+
+
+@pytest.fixture
+def shared(make_project, database, monkeypatch):
+    """A project whose studies are in a new database of PostgreSQL; its tracking store is not opened in this process."""
+    project = make_project()
+    monkeypatch.setenv(VARIABLE, database)
+    monkeypatch.chdir(project.root)
+    return project
+
+
+# --- simultaneous starts ---
+
+
+def begin_sweeps(project, barrier, num_rounds):
+    """Begins sweep after sweep at the same moment as others do, and leaves each before its first trial."""
+
+    def leave(*_):
+        raise Interrupted("it has begun")
+
+    Sweep._drive = leave
+    tracker = Tracker(project.root)
+    for seed in range(num_rounds):
+        sweep = Sweep(project.experiment(f"search.seed={seed}"), tracker)
+        barrier.wait()
+        with contextlib.suppress(Interrupted):
+            sweep.help()
+
+
+def test_of_four_processes_that_start_at_once_one_makes_the_run_of_the_sweep(shared):
+    num_rounds, barrier = 20, FORK.Barrier(4)
+    join([start(begin_sweeps, shared, barrier, num_rounds) for _ in range(4)])
+    sweeps = shared.runs(kind="sweep")
+    assert len(sweeps) == len({sweep.study for sweep in sweeps}) == num_rounds
+    for sweep in sweeps:
+        study = optuna.load_study(study_name=sweep.study, storage=open_storage("auto", shared.root))
+        assert study.user_attrs == {"sweep_run_id": sweep.run_id}
+        assert [trial.state for trial in study.trials] == [TrialState.WAITING]  # the experiment's own values, once
+
+
+def begin_and_work(project, barrier, overrides):
+    tracker = Tracker(project.root)
+    experiment = project.experiment(*overrides)
+    barrier.wait()
+    work(experiment, tracker)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_four_workers_that_start_at_once_train_every_trial_once(shared, seed):
+    overrides = (*QUICK, "search.trials=6", f"search.seed={seed}")
+    barrier = FORK.Barrier(4)
+    join([start(begin_and_work, shared, barrier, overrides) for _ in range(4)])
+    (sweep,) = shared.runs(kind="sweep")
+    assert (sweep.status, sweep.outcome) == ("FINISHED", "completed")
+    trials = shared.runs(kind="trial")
+    assert sorted(trial.trial for trial in trials) == [*range(6)]
+    assert {trial.outcome for trial in trials} == {"completed"}
+    assert len({trial.params["train.lr"] for trial in trials}) == 6
+    assert sweep.best_run_id in {trial.run_id for trial in trials}
+
+
+# --- numbers and values ---
+
+
+def ask_all(project, place, overrides, num):
+    experiment = project.experiment(*overrides)
+    with joined(place, experiment) as leases:
+        study = SweepStudy(place, experiment, has_groups=False, sampler="qmc", leases=leases)
+        while study.num_begun() < num:
+            if (number := study.ask()) is not None:
+                study.values(number)
+                study.optuna.tell(number, 1.0)
+                study.leases.give_back(number)
+
+
+@pytest.mark.parametrize("storage", ["journal", "shared"])
+def test_eight_that_ask_at_once_draw_two_hundred_different_values(shared, storage, monkeypatch):
+    if storage == "journal":
+        monkeypatch.delenv(VARIABLE)
+    place = StudyPlace(shared.root, "asked", "0" * 32, pruner_warmup=0, num_epochs=1)
+    overrides = ("search.trials=200", "search.pruner=none")
+    join([start(ask_all, shared, place, overrides, 200) for _ in range(8)])
+    trials = place.open(shared.experiment(*overrides)).trials
+    assert len(trials) == 200
+    assert len({trial.params["train.lr"] for trial in trials}) == 200
+
+
+# --- losses ---
+
+
+def points(project, run_id, metric):
+    return [point.step for point in project.tracker._client.get_metric_history(run_id, metric)]
+
+
+def held_by(study):
+    return {holder.about["pid"]: holder.what for holder in LeaseReader(study).holders() if "trial" in holder.what}
+
+
+def until(condition, seconds=60):
+    """Waits for a condition; gives what it came to."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+def clone_of(project, make_project):
+    """Another folder with the same experiment, as on another machine, and the same tracking store."""
+    clone = make_project()
+    return Project(clone.root)
+
+
+def test_a_killed_worker_and_one_that_slept_past_its_lease_leave_no_trace(
+    shared, make_project, the_server, monkeypatch
+):
+    """Three workers in three clones, which share a tracking server and PostgreSQL."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", the_server.uri)
+    overrides = ("train.epochs=12", "search.trials=6", f"search.lease={LEASE}", "search.pruner=none")
+    clones = [make_project() for _ in range(3)]
+    barrier = FORK.Barrier(3)
+    workers = [start(begin_and_work, clone, barrier, overrides) for clone in clones]
+    place = until(lambda: _place(clones[0], overrides))
+    study = place.open(shared.experiment(*overrides))
+    busy = until(lambda: len(held := held_by(study)) == 3 and held)
+    killed, stopped, left = (worker.pid for worker in workers)
+    until(lambda: all(_has_epochs(study, busy[str(pid)]) for pid in (killed, stopped)))
+    os.kill(killed, signal.SIGKILL)
+    os.kill(stopped, signal.SIGSTOP)
+    until(lambda: set(held_by(study)) == {str(left)})
+    time.sleep(0)  # what they held is taken by the one that is left
+    os.kill(stopped, signal.SIGCONT)
+    join(workers[1:2], codes=[3])
+    join(workers[2:])
+    tracker = shared.tracker
+    trials = tracker.find({"imgcls.kind": "trial"}, experiment="tiny")
+    trials = [trial for trial in trials if trial.study == place.name]
+    assert sorted(trial.trial for trial in trials) == [*range(6)]
+    assert {trial.outcome for trial in trials} == {"completed"}
+    for trial in trials:
+        assert points(shared, trial.run_id, "val/loss") == [*range(1, 13)]
+        assert [trial.number for trial in study.trials if len(trial.intermediate_values) != 12] == []
+    (sweep,) = [run for run in tracker.find({"imgcls.kind": "sweep"}) if run.study == place.name]
+    assert sweep.outcome == "completed"
+
+
+def _place(project, overrides):
+    """The study's place, once there is the study."""
+    storage = open_storage("auto", project.root)
+    names = [study.study_name for study in storage.get_all_studies() if not study.study_name.endswith(".leases")]
+    return StudyPlace(project.root, names[0], "0" * 32, pruner_warmup=0, num_epochs=12) if names else None
+
+
+def _has_epochs(study, what):
+    number = int(what.removeprefix("trial "))
+    return any(trial.number == number and len(trial.intermediate_values) >= 2 for trial in study.trials)
+
+
+@pytest.fixture(scope="module")
+def the_server(tmp_path_factory, empty_store):
+    import shutil
+
+    from tests.tracking.test_remote_client import Server
+
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_store, folder / "server.db")
+    server = Server(folder, folder / "server.db")
+    server.start()
+    yield server
+    server.kill()
