@@ -166,6 +166,10 @@ class LeaseReader:
                 firsts.setdefault(holder.what, holder)
         return list(firsts.values())
 
+    def renewed_by(self, what: str) -> float:
+        """When whoever holds a lease renewed its entry last, in seconds since 1970 by its own clock; 0 for nobody."""
+        return next((holder.renewed for holder in self.holders() if holder.what == what), 0.0)
+
     def _gone(self, trials: list[FrozenTrial]) -> set[int]:
         """Numbers of the entries whose processes write no more."""
         gone = set()

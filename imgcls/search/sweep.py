@@ -157,15 +157,18 @@ class Sweep:
                 self.tracker.wait_until_sent()
 
     def _run_with(self, leases: Leases, *, waits: bool) -> SweepResult | None:
-        has_helped = False
+        has_helped, seen = False, 0.0
         while True:
             if not waits and self._is_over(leases):
                 log.info("nothing is left of sweep %s", run_id_of(leases.study))
                 return None
             if leases.take(PARENT):
                 return self._run(leases)
-            if has_helped and not waits:  # another process writes the end
-                return None
+            if has_helped and not waits:
+                renewed = leases.renewed_by(PARENT)
+                if seen and renewed > seen:  # another process lives that writes the end
+                    return None
+                seen = renewed
             run_id = run_id_of(leases.study)
             if run_id and self.budget:
                 raise InputError(
@@ -176,7 +179,6 @@ class Sweep:
                 self._take(recorded_share(self.tracker.get(run_id), self.experiment.search, self.experiment.train))
                 self._drive(self.study(run_id, leases), None)
                 has_helped = True
-                continue
             if by := stop_requested():
                 raise Interrupted(f"stopped by {by}")
             time.sleep(SECONDS_OF_A_LOOK)

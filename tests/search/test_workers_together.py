@@ -1,27 +1,34 @@
 """Several processes on one sweep: real ones that train, and light ones that report values without training."""
 
-import collections
 import contextlib
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
+from uuid import uuid4
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from imgcls.errors import Interrupted
+from imgcls.runs.record_writer import Finished
+from imgcls.search.driver import Driver
 from imgcls.search.joining import joined
-from imgcls.search.leases import LeaseReader
+from imgcls.search.leases import Fence, LeaseReader
+from imgcls.search.optuna_internals import attach
 from imgcls.search.storage import VARIABLE, open_storage
 from imgcls.search.study import StudyPlace, SweepStudy
 from imgcls.search.sweep import Sweep, work
-from imgcls.search.trial import TrialJob
+from imgcls.search.trial import TrialJob, cached_tracker
 from imgcls.tracking.store import Tracker
-from tests.conftest import Project
+from imgcls.training.epoch import EpochResult
+from tests.postgres import free_port
+from tests.tracking.test_remote_client import Server
 
 pytestmark = pytest.mark.distributed
 
@@ -146,6 +153,66 @@ def test_eight_that_ask_at_once_draw_two_hundred_different_values(shared, storag
     assert len({trial.params["train.lr"] for trial in trials}) == 200
 
 
+# --- many light workers ---
+
+
+def stand_in(job):
+    """What a trial leaves, without training: a run with a metric, and its values in the study."""
+    tracker, study = cached_tracker(job.study.root), job.study.open(job.experiment)
+    guard = job.study.guard(Fence(study, job.entry), job.experiment)
+    tags = {**job.tags, "imgcls.parent": job.study.sweep_run_id}
+    with tracker.guarded(guard), tracker.start_run("tiny", kind="trial", name=job.name, tags=tags) as run:
+        value = job.experiment.train.lr
+        attach(study, job.number).report(value, step=1)
+        run.log_metrics({"val/accuracy": value}, step=1)
+    best = EpochResult(1, value, {"val/accuracy": value, "val/loss": value}, value, 0.1, 1.0, 0)
+    return Finished(run.run_id, "completed", best, 1, {})
+
+
+def drive_stand_ins(project, place, overrides):
+    TrialJob.run = stand_in
+    experiment, tracker = project.experiment(*overrides), Tracker(project.root)
+    with joined(place, experiment) as leases:
+        study = SweepStudy(place, experiment, has_groups=False, sampler="qmc", leases=leases)
+        Driver(study, 100, tracker).run()
+
+
+@pytest.fixture
+def proxy(database, monkeypatch):
+    """Optuna's proxy in front of a new database."""
+    port = free_port()
+    monkeypatch.setenv(VARIABLE, database)
+    command = [sys.executable, "-m", "imgcls", "storage-proxy", "--port", str(port)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert f"127.0.0.1:{port}" in process.stderr.readline()
+    monkeypatch.setenv(VARIABLE, f"grpc://127.0.0.1:{port}")
+    yield
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.usefixtures("proxy")
+def test_sixteen_light_workers_lose_no_trial_and_do_none_twice(make_project, the_server, monkeypatch):
+    """IMGCLS_LIGHT_TRIALS sets their number, 1,000 in `make torture-distributed`."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", the_server.uri)
+    num = int(os.environ.get("IMGCLS_LIGHT_TRIALS", "200"))
+    project = make_project()
+    overrides = (f"search.trials={num}", "search.pruner=none", "search.workers=1")
+    place = StudyPlace(project.root, f"light-{uuid4().hex}", "0" * 32, pruner_warmup=0, num_epochs=1)
+    # In another process: a fork inherits no open channel of gRPC.
+    join([start(drive_stand_ins, project, place, (*overrides[1:], "search.trials=1"))])
+    begun = time.monotonic()
+    join([start(drive_stand_ins, project, place, overrides) for _ in range(16)])
+    seconds = time.monotonic() - begun
+    print(f"{num} light trials in {seconds:.0f} s: {num / seconds:.1f} a second")
+    trials = place.open(project.experiment(*overrides)).trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * num
+    runs = project.tracker.find({"imgcls.study": place.name})
+    assert sorted(run.trial for run in runs) == [*range(num)]
+    assert {run.outcome for run in runs} == {"completed"}
+    assert {trial.user_attrs["run_id"] for trial in trials} == {run.run_id for run in runs}
+
+
 # --- losses ---
 
 
@@ -166,12 +233,6 @@ def until(condition, seconds=60):
     return found
 
 
-def clone_of(project, make_project):
-    """Another folder with the same experiment, as on another machine, and the same tracking store."""
-    clone = make_project()
-    return Project(clone.root)
-
-
 def test_a_killed_worker_and_one_that_slept_past_its_lease_leave_no_trace(
     shared, make_project, the_server, monkeypatch
 ):
@@ -181,7 +242,7 @@ def test_a_killed_worker_and_one_that_slept_past_its_lease_leave_no_trace(
     clones = [make_project() for _ in range(3)]
     barrier = FORK.Barrier(3)
     workers = [start(begin_and_work, clone, barrier, overrides) for clone in clones]
-    place = until(lambda: _place(clones[0], overrides))
+    place = until(lambda: _place(clones[0]))
     study = place.open(shared.experiment(*overrides))
     busy = until(lambda: len(held := held_by(study)) == 3 and held)
     killed, stopped, left = (worker.pid for worker in workers)
@@ -189,7 +250,6 @@ def test_a_killed_worker_and_one_that_slept_past_its_lease_leave_no_trace(
     os.kill(killed, signal.SIGKILL)
     os.kill(stopped, signal.SIGSTOP)
     until(lambda: set(held_by(study)) == {str(left)})
-    time.sleep(0)  # what they held is taken by the one that is left
     os.kill(stopped, signal.SIGCONT)
     join(workers[1:2], codes=[3])
     join(workers[2:])
@@ -205,7 +265,7 @@ def test_a_killed_worker_and_one_that_slept_past_its_lease_leave_no_trace(
     assert sweep.outcome == "completed"
 
 
-def _place(project, overrides):
+def _place(project):
     """The study's place, once there is the study."""
     storage = open_storage("auto", project.root)
     names = [study.study_name for study in storage.get_all_studies() if not study.study_name.endswith(".leases")]
@@ -219,10 +279,6 @@ def _has_epochs(study, what):
 
 @pytest.fixture(scope="module")
 def the_server(tmp_path_factory, empty_store):
-    import shutil
-
-    from tests.tracking.test_remote_client import Server
-
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_store, folder / "server.db")
     server = Server(folder, folder / "server.db")
