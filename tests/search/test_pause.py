@@ -15,7 +15,8 @@ from imgcls.errors import Interrupted, TrainingError
 from imgcls.record import Artifact
 from imgcls.search.driver import Driver
 from imgcls.search.halving import Rungs
-from imgcls.search.promotion import PAUSED, PROMOTED, Promotion, Step
+from imgcls.search.optuna_internals import attach
+from imgcls.search.promotion import PAUSED, PROMOTED, Promotion, Step, is_paused
 from imgcls.search.study import StudyPlace
 from imgcls.search.sweep import Sweep
 from imgcls.tracking.store import Tracker
@@ -184,6 +185,41 @@ def test_a_trial_that_an_earlier_version_paused_at_another_epoch_goes_on(now):
     assert promotion.reports_to_finish() == 2
     assert promotion.next((), num_trials=2, has_to_finish=True) == Step(0)
     assert promotion.pause_at(0) == (0 if now == (1, 4) else 3)
+
+
+def paused_study(*values):
+    """A study with trials that were paused after their first epoch."""
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    promotion = Promotion(study, Rungs((1, 3)), 1, most=10)
+    for value in values:
+        trial = study.ask()
+        trial.report(value, step=1)
+        promotion.pause(trial.number)
+    return study, promotion
+
+
+def test_a_trial_with_which_another_process_goes_on_is_passed_over():
+    study, promotion = paused_study(0.3, 0.9, 0.8, 0.1, 0.2, 0.4)
+    asked = []
+
+    def take(number):
+        asked.append(number)
+        return number != 1
+
+    assert promotion.next((), num_trials=6, take=take) == Step(2)
+    assert asked == [1, 2]
+    assert [is_paused(trial) for trial in study.trials] == [True, True, False, True, True, True]
+
+
+def test_a_trial_that_another_process_sent_on_just_before_this_one_had_its_lease_is_passed_over():
+    study, promotion = paused_study(0.3, 0.9, 0.8, 0.1, 0.2, 0.4)
+
+    def take(number):
+        if number == 1:
+            attach(study, number).set_user_attr(PROMOTED, 1)
+        return True
+
+    assert promotion.next((), num_trials=6, take=take) == Step(2)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from imgcls.config.keys import Experiment
 from imgcls.config.ranges import Range
 from imgcls.errors import ConfigError, InputError
 from imgcls.search import space as spaces
-from imgcls.search.optuna_internals import attach
+from imgcls.search.optuna_internals import attach, begin
 from imgcls.search.samplers import NUM_SPACE_FILLING, drawn_values, make_sampler, resolved_sampler
 from imgcls.search.study import StudyPlace, SweepStudy
 
@@ -206,6 +206,9 @@ def test_a_study_that_was_killed_draws_what_one_that_was_not_draws(sampler, prun
             first_rung = study.first_rung()
             study.optuna.enqueue_trial(drawn_values(experiment, study.sampler, study._trials(), first_rung=first_rung))
             return None
+        if kill == "numbered" and not left:  # it has begun, and its values are not drawn
+            begin(study.optuna, len(study._trials()))
+            return None
         number = left[0] if left else study.ask()
         if kill == "begun":
             return None
@@ -218,9 +221,10 @@ def test_a_study_that_was_killed_draws_what_one_that_was_not_draws(sampler, prun
         return values
 
     whole = [sitting("whole") for _ in range(8)]
-    kills = ("planned", "begun", "told its values")
-    killed = [values for _ in range(8) for kill in (*kills, "") if (values := sitting("killed", kill))]
-    assert killed == whole
+    for first_kill in ("planned", "numbered"):
+        kills, name = (first_kill, "begun", "told its values"), f"killed when {first_kill}"
+        killed = [values for _ in range(8) for kill in (*kills, "") if (values := sitting(name, kill))]
+        assert killed == whole
 
 
 @pytest.mark.slow

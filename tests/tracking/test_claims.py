@@ -70,6 +70,20 @@ def test_a_claim_is_not_given_twice_to_the_same_process(tmp_path):
             assert is_claimed(tmp_path, "run")
 
 
+def test_a_claim_that_is_taken_over_stays_with_its_new_holder_when_the_old_one_ends(tmp_path, holder):
+    with claim(tmp_path, "run", "run 1", takes_over=True):
+        holder.communicate()
+        assert holder.returncode == 0
+        done = subprocess.run(
+            [sys.executable, "-c", LOOK.replace('"other"', '"run"'), str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == "True\n"
+    assert not is_claimed(tmp_path, "run")
+
+
 def test_looking_does_not_free_a_claim_of_ones_own(tmp_path):
     with claim(tmp_path, "other", "run 2"):
         assert is_claimed(tmp_path, "other")

@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from imgcls.stored_names import process_tag
 from imgcls.tracking.folder_identity import FolderIdentity
 from imgcls.tracking.outbox import Outbox
 from imgcls.tracking.server_errors import Away, Refused, Unsent
@@ -116,6 +117,25 @@ def test_what_is_logged_while_nobody_listens_arrives_in_order_and_once(make_outb
     assert "http://server does not answer" in said[0] and "Connection refused" in said[0] and "goes on" in said[0]
     assert "answers again" in said[1]
     until(lambda: not list(outbox.folder.glob("run-*")))  # nothing of what has been sent is left
+
+
+def test_what_waited_of_a_run_that_goes_on_elsewhere_is_dropped(tmp_path, port, caplog):
+    owners = {"run-a": "elsewhere", "run-b": "here", "run-c": "elsewhere", "run-e": ""}
+    outbox = Outbox(tmp_path / "outbox", "http://server", deliver_to(port), owners.__getitem__, lambda: "here")
+    long_ago = {"at": time.time_ns() - 10**10}
+    for run in ("run-a", "run-b", "run-e"):
+        outbox.append(run, {"op": "batch", "tags": [["imgcls.note", "old"]], **long_ago})
+        outbox.append(run, {"op": "batch", "tags": []})
+    takes_over = [[key, value] for key, value in process_tag({"claims": "here"}).items()]
+    outbox.append("run-c", {"op": "batch", "tags": takes_over, **long_ago})
+    outbox.append("run-d", {"op": "batch", "tags": []})  # it did not wait, and nobody is asked
+    with listening(port) as taken:
+        outbox.start()
+        until(lambda: is_empty(outbox))
+        outbox.close()
+    assert [entry["run"] for entry in taken] == ["run-b", "run-b", "run-c", "run-d", "run-e", "run-e"]
+    assert "run run-a goes on elsewhere; 2 entries that waited here are dropped" in caplog.text
+    assert not (outbox.folder / "run-a").exists()
 
 
 def test_a_process_killed_after_its_call_returned_has_lost_nothing(make_outbox, port):
