@@ -165,6 +165,9 @@ class Tag:
     NUM_WORKERS = _tag(
         "imgcls.num_workers", SWEEP, "trials side by side when it began; earlier versions had no such tag"
     )
+    ENGINE = _tag(
+        "imgcls.engine", SWEEP, "`ray` where a Ray cluster trained its latest trials; absent: processes of one machine"
+    )
     WARM_START_RUN_ID = _tag("imgcls.warm_start_run_id", SWEEP, "run id of the earlier sweep from which it started")
     WARM_START_TRIALS = _tag(
         "imgcls.warm_start_trials", SWEEP, "trials of that sweep whose configurations came first, with commas"

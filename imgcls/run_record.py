@@ -76,6 +76,7 @@ class RunRecord:
     trial = _Number(Tag.TRIAL)
     num_trials_wanted = _Number(Tag.NUM_TRIALS_WANTED, absent="0")
     num_losses = _Number(Tag.NUM_LOSSES, absent="0")
+    engine = _Text(Tag.ENGINE)
     num_workers = _Number(Tag.NUM_WORKERS, absent="1")
     num_processes = _Number(Tag.NUM_PROCESSES, absent="1")
     num_earlier_trials = _Number(Tag.NUM_EARLIER_TRIALS, absent="0")

@@ -25,6 +25,16 @@ def sweep(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Trials side by side; chosen for this machine by default.")
     ] = None,
+    engine: Annotated[str, typer.Option(help="What trains the trials: local (this machine) or ray.")] = "local",
+    address: Annotated[
+        str, typer.Option(help="With Ray: HOST:PORT of a cluster, or auto; by default Ray starts on this machine.")
+    ] = "",
+    cpus_per_trial: Annotated[
+        int | None, typer.Option(min=1, help="With Ray: CPUs of each trial, which are its threads.")
+    ] = None,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(min=0, max=1, help="With Ray: 1, or the share of a GPU that each trial has.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Search the experiment's [search.space] by validation score.
@@ -35,7 +45,9 @@ def sweep(
     Example: imgcls sweep digits --trials 10
     """
     from imgcls.search.budget import Budget, parse_budget
+    from imgcls.search.ray_request import ray_request
 
+    on_ray = ray_request(engine, address, cpus_per_trial, gpus_per_trial)
     gives_trials = trials is not None or any(text.strip().startswith("search.trials") for text in overrides or ())
     of_time = None if budget is None else Budget(parse_budget(budget), gives_trials)
     loaded, project = read_experiment(experiment, overrides)
@@ -51,7 +63,7 @@ def sweep(
 
     with waiting(OPENING):
         tracker = Tracker(project.root)
-    result = search(loaded, tracker, of_time)
+    result = search(loaded, tracker, of_time, on_ray)
     if as_json:
         print_json(flat(tracker.get(result.run_id)))
         return

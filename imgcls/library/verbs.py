@@ -60,8 +60,9 @@ def train(experiment: Experiment | ExperimentSource, /, *, fresh: bool = False, 
 
 
 def sweep(
-    experiment: Experiment | ExperimentSource, /, *, budget: str | float | None = None, **overrides: Any
-) -> SweepResult:
+    experiment: Experiment | ExperimentSource, /, *, budget: str | float | None = None, engine: str = "local",
+    address: str = "", cpus_per_trial: int | None = None, gpus_per_trial: float | None = None, **overrides: Any,
+) -> SweepResult:  # fmt: skip
     """Searches the experiment's `[search.space]` by validation score, as `imgcls sweep` does.
 
     Called again, it goes on with the same study, up to `search.trials` in all. It never opens the test split.
@@ -70,6 +71,10 @@ def sweep(
         experiment: from `load_experiment`, or whatever that takes.
         budget: the time of all of it, confirmation and report included: seconds, or a text such as `30m`. As many
             trials are run as fit, unless the overrides say how many.
+        engine: what trains the trials: `local` for this machine, or `ray` (docs/ray.md), which the next three are for.
+        address: HOST:PORT of a running Ray cluster, or `auto`; "" starts Ray on this machine.
+        cpus_per_trial: CPUs of each trial, which are its threads; by default `train.threads`, or 1.
+        gpus_per_trial: 1, or the share of a GPU that each trial has, in (0, 1); by default none.
         overrides: tables or dotted keys, such as `search={"trials": 10, "workers": 2}`; `search.timeout` is in seconds.
 
     Returns:
@@ -88,14 +93,16 @@ def sweep(
         from imgcls.reporting.cautions import cautions
         from imgcls.reporting.run_scores import val_score
         from imgcls.reporting.tables import terminal_table
+        from imgcls.search.ray_request import ray_request
         from imgcls.search.study import verbosity_kept
         from imgcls.search.sweep import sweep as search
         from imgcls.search.winner import flat
         from imgcls.tracking.store import Tracker
 
+        on_ray = ray_request(engine, address, cpus_per_trial, gpus_per_trial)
         tracker = Tracker(loaded.project.root)
         with verbosity_kept():
-            found = search(loaded, tracker, of_time)
+            found = search(loaded, tracker, of_time, on_ray)
         record, winner = tracker.get(found.run_id), tracker.get(found.best_run_id)
         metric = loaded.search.metric
         rows = [("Sweep", record.run_id), ("Winner", f"{winner.run_id}  {metric} {val_score(winner, metric)}")]

@@ -33,11 +33,12 @@ from imgcls.runs.record_writer import Finished
 from imgcls.runs.train import train_run
 from imgcls.runs.used_params import SHARE_OF_THE_MACHINE, described_work, used_params
 from imgcls.search.budget import ConfirmationTime
-from imgcls.search.engines import trained
+from imgcls.search.engines import Cluster, trained
 from imgcls.search.study import only_one
 from imgcls.search.sweep_report import write_report
 from imgcls.search.trial import Job, cached_tracker
 from imgcls.search.winner import draw_winner, log_winner
+from imgcls.search.workers import workers_here
 from imgcls.text import counted
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
@@ -66,7 +67,7 @@ def confirm_sweep(run_id: str, tracker: Tracker, *, top: int, seeds: int) -> Con
 
 def confirm(
     run: Run, sweep: RunRecord, tracker: Tracker, *, top: int, seeds: int, announces: bool = False,
-    time_left: ConfirmationTime | None = None,
+    time_left: ConfirmationTime | None = None, cluster: Cluster | None = None,
 ) -> Confirmation | None:  # fmt: skip
     """Confirms a sweep: trains its best configurations again, and makes the best of their means its winner.
 
@@ -82,6 +83,7 @@ def confirm(
         seeds: fresh seeds for each, at least 1.
         announces: say what images are found before the first of them is trained on.
         time_left: of a budget, into which perhaps only fewer configurations or seeds fit.
+        cluster: trains them instead of this machine.
 
     Returns:
         What was confirmed; None where time was left for nothing.
@@ -106,7 +108,8 @@ def confirm(
         announce(missing[0].prepare(tracker), tracker, runs=counted(len(missing), "run"))
     begun, pace = time.time(), Pace(len(done))
     try:
-        for job, finished in trained(_in_time(missing, time_left), min(sweep.num_workers, len(missing))):
+        num_workers = min(workers_here(sweep), len(missing))
+        for job, finished in trained(_in_time(missing, time_left), num_workers, cluster):
             done[job] = tracker.get(finished.run_id)
             if done[job].started < 1000 * begun:  # taken up: its time now is only part of a run's
                 pace = Pace(len(done))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from imgcls.errors import ConfigError, Interrupted, TrainingError
 from imgcls.record import Tag
 from imgcls.search.budget import SearchTime
-from imgcls.search.engines import MAX_LOSSES, Engine, LocalProcesses, Outcome, ThisProcess
+from imgcls.search.engines import MAX_LOSSES, Cluster, Engine, Outcome, local_engine
 from imgcls.search.halving import FACTOR, FACTOR_OF_FOLDS
 from imgcls.search.promotion import BEYOND_MOST, Step
 from imgcls.search.space import SPACE
@@ -44,9 +44,14 @@ class Driver:
         num_val: validation images, for the intervals that progress shows.
         tracker: where the trials are recorded.
         share: the time that the search has, where the sweep has a budget.
+        cluster: trains them instead of this machine.
     """
 
-    def __init__(self, study: SweepStudy, num_val: int, tracker: Tracker, share: SearchTime | None = None) -> None:
+    def __init__(
+        self, study: SweepStudy, num_val: int, tracker: Tracker, share: SearchTime | None = None,
+        cluster: Cluster | None = None,
+    ) -> None:  # fmt: skip
+        self._cluster = cluster
         self._study = study
         self._search = study.experiment.search
         self._tracker = tracker
@@ -69,7 +74,7 @@ class Driver:
         if ended or waiting:
             log.info("%d of %d trials have ended already%s", ended, self._study.num_wanted(), waiting)
         num_workers = min(self._search.num_workers, self._search.trials)
-        engine: Engine[TrialJob] = ThisProcess() if num_workers == 1 else LocalProcesses(num_workers)
+        engine: Engine[TrialJob] = self._cluster.engine() if self._cluster else local_engine(num_workers)
         try:
             self._run_trials(engine)
             self._end_the_best_early(engine)
@@ -117,9 +122,10 @@ class Driver:
             return
         log.warning("the budget was too short for a whole training: trial %d ends with the epochs that it has", number)
         self._give(engine, replace(job, ends_early=True, until=math.inf))
-        for outcome in engine.wait():
-            del self._open[outcome.job.number]
-            self._take(outcome)
+        while self._open:
+            for outcome in engine.wait():
+                del self._open[outcome.job.number]
+                self._take(outcome)
 
     def _say_that_time_is_over(self) -> None:
         if self._share is not None:

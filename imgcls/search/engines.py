@@ -1,4 +1,4 @@
-"""Who trains the runs of a sweep: this process, or several on this machine.
+"""Who trains the runs of a sweep: this process, several on this machine, or the machines of a cluster.
 
 The driver asks the sampler and tells the results, always alone; an engine only trains. A trial reports its epochs to
 the study's journal, where the pruner reads them, and its record to MLflow.
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
@@ -62,6 +62,42 @@ class Outcome(Generic[J]):
     leaves: bool = False
 
 
+class Engine(Protocol[J]):
+    """The engine of a sweep: trains jobs, up to `capacity` side by side."""
+
+    @property
+    def capacity(self) -> int:
+        """The most jobs that may be open; it changes with the machines of a cluster, and is never below 1."""
+
+    def submit(self, job: J) -> None:
+        """Takes a job; fewer than `capacity` are open."""
+
+    def wait(self) -> list[Outcome[J]]:
+        """Waits for open jobs until at least one has ended, or until `capacity` has grown."""
+
+    def close(self) -> None:
+        """Ends what is still open."""
+
+
+class Cluster(Protocol):
+    """Machines that train the jobs of a sweep where a scheduler places them."""
+
+    @property
+    def name(self) -> str:
+        """Of the scheduler, as the record has it."""
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of each job."""
+
+    @property
+    def capacity(self) -> int:
+        """The number of jobs that the machines can train side by side now."""
+
+    def engine(self) -> Engine[Any]:
+        """A new engine, which trains on these machines."""
+
+
 class ThisProcess(Generic[J]):
     """The engine that runs the jobs of a sweep in this process, one at a time."""
 
@@ -77,7 +113,7 @@ class ThisProcess(Generic[J]):
     def wait(self) -> list[Outcome[J]]:
         """Runs the job."""
         assert self._job is not None
-        return [_run(self._job)]
+        return [answer(self._job)]
 
     def close(self) -> None:
         """Nothing is left running."""
@@ -165,25 +201,31 @@ class LocalProcesses(Generic[J]):
         return _Worker(index, process, here)
 
 
-def trained(jobs: Iterator[J], num_workers: int) -> Iterator[tuple[J, Finished]]:
-    """Trains jobs that do not depend on one another, `num_workers` side by side, and yields each when it has ended.
+def local_engine(num_workers: int) -> Engine[J]:
+    """An engine of this machine, with so many workers; a single one is this process itself."""
+    return ThisProcess() if num_workers == 1 else LocalProcesses(num_workers)
+
+
+def trained(jobs: Iterator[J], num_workers: int, cluster: Cluster | None = None) -> Iterator[tuple[J, Finished]]:
+    """Trains jobs that do not depend on one another side by side, and yields each when it has ended.
 
     Args:
         jobs: the next one is asked for when a worker has nothing to do.
-        num_workers: with 1, the jobs are trained in this process.
+        num_workers: of this machine; with 1, the jobs are trained in this process.
+        cluster: trains them instead of this machine.
 
     Raises:
         Interrupted: a stop was requested.
         ImgclsError: what a job failed of; a lost worker is replaced once for each job.
     """
-    if num_workers <= 1:
+    if cluster is None and num_workers <= 1:
         yield from ((job, job.run()) for job in jobs)
         return
-    engine: LocalProcesses[J] = LocalProcesses(num_workers)
+    engine: Engine[J] = cluster.engine() if cluster else LocalProcesses(num_workers)
     num_open, left, losses = 0, deque[J](), Counter[J]()
     try:
         while True:
-            while num_open < num_workers and not stop_requested():
+            while num_open < engine.capacity and not stop_requested():
                 if (job := left.popleft() if left else next(jobs, None)) is None:
                     break
                 engine.submit(job)
@@ -206,10 +248,6 @@ def trained(jobs: Iterator[J], num_workers: int) -> Iterator[tuple[J, Finished]]
         engine.close()
     if by := stop_requested():
         raise Interrupted(f"stopped by {by}")
-
-
-Engine = ThisProcess[J] | LocalProcesses[J]
-"""Engine of a sweep: takes up to `capacity` jobs, and blocks until at least one has ended."""
 
 
 @dataclass
@@ -254,7 +292,7 @@ def _work(pipe: Connection, index: int) -> None:
     with GracefulStop():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for job in iter(pipe.recv, None):
-            outcome = _run(_on_its_gpu(job, index))
+            outcome = answer(_on_its_gpu(job, index))
             leaves = bool(stop_requested())
             pipe.send(replace(outcome, leaves=leaves))
             if leaves:
@@ -277,7 +315,8 @@ def _on_its_gpu(job: J, index: int) -> J:
     return replace(job, experiment=job.experiment.replace({"train.device": device}))
 
 
-def _run(job: J) -> Outcome[J]:
+def answer(job: J) -> Outcome[J]:
+    """Trains a job in this process; an engine's answer, whatever happens but a second request to stop."""
     try:
         return Outcome(job, finished=job.run())
     except (KeyboardInterrupt, ClaimedError) as error:

@@ -6,6 +6,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 
 from imgcls.config.keys import Experiment
+from imgcls.errors import ConfigError
 
 
 def make_pruner(experiment: Experiment, warmup: int) -> BasePruner:
@@ -28,3 +29,18 @@ P_THRESHOLD = 0.1
 
 Four folds that are all worse give 1/16, and three give 1/8, so a trial ends after four folds at the earliest.
 """
+
+
+def check_pruner(experiment: Experiment) -> None:
+    """Refuses a pruner whose steps these trials do not have.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    pruner = experiment.search.pruner
+    if pruner == "wilcoxon" and experiment.data.num_models == 1:
+        keys = "data.fold is set" if experiment.data.fold else "data.folds = 0"
+        raise ConfigError(
+            f"search.pruner = {pruner!r} compares the folds of two trials, and {keys}; train in folds "
+            '(--set data.folds=5), or set search.pruner = "median"'
+        )

@@ -12,20 +12,22 @@ from imgcls.errors import ConfigError, InputError, Interrupted
 from imgcls.record import Artifact, Tag
 from imgcls.run_record import RunRecord
 from imgcls.runs.announce import announce
-from imgcls.runs.earlier_versions import same_work
 from imgcls.runs.experiment_page import write_page
 from imgcls.runs.image_record import ImageRecord
 from imgcls.runs.prepare import check_network, prepare
-from imgcls.runs.unfinished import MADE_BY_THE_MACHINE, MEASURED
 from imgcls.search import space as spaces
 from imgcls.search.budget import Budget, ConfirmationTime, SearchTime, confirmation_in_words
 from imgcls.search.budget_share import share_of_budget
-from imgcls.search.changes import changes_in_words
+from imgcls.search.changes import why_new
+from imgcls.search.clusters import cluster_for
 from imgcls.search.confirm import confirm
 from imgcls.search.driver import SECONDS_OF_A_LOOK, Driver
+from imgcls.search.engines import Cluster
 from imgcls.search.halving import Rungs
 from imgcls.search.joining import PARENT, joined, note_run_id, run_id_of
 from imgcls.search.leases import Leases
+from imgcls.search.pruners import check_pruner
+from imgcls.search.ray_request import RayRequest
 from imgcls.search.samplers import resolved_sampler
 from imgcls.search.space import SPACE, check_space, pruner_warmup_of, single_values
 from imgcls.search.storage import check_storage, shared_address
@@ -44,22 +46,26 @@ from imgcls.training.loss import LOSS_DEFINITION
 log = logging.getLogger(__name__)
 
 
-def sweep(experiment: Experiment, tracker: Tracker, budget: Budget | None = None) -> SweepResult:
+def sweep(
+    experiment: Experiment, tracker: Tracker, budget: Budget | None = None, on_ray: RayRequest | None = None
+) -> SweepResult:
     """Runs a sweep from its announcement to its report, or goes on with it; Ctrl-C stops it after a step.
 
     Args:
         experiment: as in its file, with overrides.
         tracker: where the record goes.
         budget: the time of all of it, confirmation and reports included.
+        on_ray: the Ray cluster that trains the trials; by default this machine does.
 
     Raises:
-        InputError: no search space, values outside it, or data that cannot be used.
+        InputError: no search space, values outside it, data that cannot be used, or trials that fit on no machine.
         Interrupted: a stop was requested; the same call goes on.
         TrainingError: no trial succeeded, or several failed alike in a row.
     """
+    machines = cluster_for(experiment, tracker, on_ray)  # what is wrong with it is said before images are read
     search = Sweep(experiment, tracker, budget)
-    with GracefulStop():
-        return search.run()
+    with machines as cluster, GracefulStop():
+        return search.run(cluster)
 
 
 def work(experiment: Experiment, tracker: Tracker) -> SweepResult | None:
@@ -100,7 +106,7 @@ class Sweep:
                 f"{experiment.name} has no [search.space]; name at least one key, such as "
                 '"train.lr" = { low = 1e-4, high = 1e-2, log = true }'
             )
-        _check_pruner(experiment)
+        check_pruner(experiment)
         check_storage(experiment.search.storage)
         check_space(experiment, tracker.project)
         self.experiment = experiment
@@ -121,14 +127,19 @@ class Sweep:
             self.prepared = prepare(experiment, tracker.project, self.squares)
         self._planned = self._planned_values()
         self._shared = experiment
+        self._cluster: Cluster | None = None
 
-    def run(self) -> SweepResult:
+    def run(self, cluster: Cluster | None = None) -> SweepResult:
         """Searches up to `search.trials` trials in all, earlier sittings included.
+
+        Args:
+            cluster: trains the trials instead of this machine.
 
         Raises:
             Interrupted: a stop was requested; the same command goes on.
             TrainingError: no trial succeeded, or several failed alike in a row.
         """
+        self._cluster = cluster
         is_shared = bool(shared_address(self.experiment.search.storage))
         with nullcontext() if is_shared else only_one(self.tracker.root, self.name):
             result = self._join(waits=True)
@@ -176,7 +187,7 @@ class Sweep:
                     f"(imgcls worker {self.experiment.name}), or wait until it has ended"
                 )
             if run_id and not has_helped:
-                self._take(recorded_share(self.tracker.get(run_id), self.experiment.search, self.experiment.train))
+                self._take(self._share(self.tracker.get(run_id)))
                 self._drive(self.study(run_id, leases), None)
                 has_helped = True
             if by := stop_requested():
@@ -193,7 +204,7 @@ class Sweep:
         return self.tracker.get(run_id).outcome == "completed"
 
     def _drive(self, study: SweepStudy, share: SearchTime | None) -> None:
-        Driver(study, len(self.prepared.dataset.val), self.tracker, share).run()
+        Driver(study, len(self.prepared.dataset.val), self.tracker, share, self._cluster).run()
 
     def _run(self, leases: Leases) -> SweepResult:
         with self._parent_run() as run:
@@ -213,7 +224,8 @@ class Sweep:
                 return result
             if share is not None:
                 return self._confirm_in_time(run, result, share, time.monotonic() - begun)
-            found = confirm(run, self.tracker.get(run.run_id), self.tracker, top=asked.top, seeds=asked.seeds)
+            sweep = self.tracker.get(run.run_id)
+            found = confirm(run, sweep, self.tracker, top=asked.top, seeds=asked.seeds, cluster=self._cluster)
             assert found is not None  # without a budget all of it is confirmed
             return replace(result, best_run_id=found.best_run_id, confirmation=found)
 
@@ -241,7 +253,7 @@ class Sweep:
         asked = self.experiment.search.confirm
         found = confirm(
             run, self.tracker.get(run.run_id), self.tracker, top=asked.top, seeds=asked.seeds,
-            time_left=ConfirmationTime(share, report_seconds),
+            time_left=ConfirmationTime(share, report_seconds), cluster=self._cluster,
         )  # fmt: skip
         top = min(asked.top, int((result.leaderboard["outcome"] == "completed").sum()))
         done = (len(found.ranked), found.num_seeds) if found else (0, 0)
@@ -270,6 +282,16 @@ class Sweep:
 
     # --- before ---
 
+    def _share(self, begun: RunRecord | None = None) -> Share:
+        """How this sitting shares the machine, or those of a cluster; `begun` is the sweep that goes on."""
+        search, train = self.experiment.search, self.experiment.train
+        if self._cluster is not None:
+            return Share(self._cluster.capacity, self._cluster.threads)
+        if begun is not None and not begun.engine:
+            return recorded_share(begun, search, train)
+        trials = len(self._planned) if search.sampler == "grid" else search.trials
+        return new_share(self.prepared, search, train, trials, self._rungs())
+
     def _take(self, share: Share) -> None:
         """Gives workers and threads their numbers for all trials to come."""
         self._shared = self.experiment.replace({"search.workers": share.workers, "train.threads": share.threads})
@@ -295,25 +317,28 @@ class Sweep:
 
     @contextmanager
     def _parent_run(self) -> Iterator[Run]:
-        search, train = self.experiment.search, self.experiment.train
         sweeps = self.tracker.find({Tag.KIND: "sweep"}, experiment=self.experiment.name)
+        engine = self._cluster.name if self._cluster else ""
         same = [record for record in sweeps if record.study == self.name]
         if same:
             log.info("going on with sweep %s (study %s)", same[-1].run_id, self.name)
             self._warn_of_looks()
-            self._take(recorded_share(same[-1], search, train))
+            share = self._share(same[-1])
+            self._take(share)
             with self.tracker.reopen_run(same[-1].run_id) as run:
+                if same[-1].engine != engine:
+                    run.set_tags({Tag.NUM_WORKERS: str(share.workers), Tag.ENGINE: engine})
                 if not self.tracker.has_artifact(run.run_id, Artifact.CONFIG):  # it was killed while it began
                     self._record_start(run, WarmStart.recorded(run.run_id, self.tracker) or self._warm_start())
                 yield run
             return
         if sweeps:
-            log.info("%s: a new study starts (%s)", self._why_new(sweeps[-1]), self.name)
+            why = why_new(sweeps[-1], self.prepared, self.squares, self.experiment, self.tracker, NOT_IDENTITY)
+            log.info("%s: a new study starts (%s)", why, self.name)
         warm = self._warm_start()
-        trials = len(self._planned) if search.sampler == "grid" else search.trials
-        share = new_share(self.prepared, search, train, trials, self._rungs())
+        share = self._share()
         self._take(share)
-        tags = {Tag.STUDY: self.name, Tag.NUM_WORKERS: str(share.workers)}
+        tags = {Tag.STUDY: self.name, Tag.NUM_WORKERS: str(share.workers)} | ({Tag.ENGINE: engine} if engine else {})
         with self.tracker.start_run(self.experiment.name, kind="sweep", name=f"sweep {self.name}", tags=tags) as run:
             self._record_start(run, warm)
             yield run
@@ -335,19 +360,6 @@ class Sweep:
                 "that, its test score may look better than it is", counted(len(looks), "look"),
             )  # fmt: skip
 
-    def _why_new(self, sweep: RunRecord) -> str:
-        ignored = [*MADE_BY_THE_MACHINE, *NOT_IDENTITY, *MEASURED]
-        has_same_data = sweep.fingerprint == self.prepared.dataset.fingerprint
-        if not has_same_data or same_work([sweep], self.prepared.experiment, ignored) is None:
-            of = self.experiment, self.prepared.dataset, self.tracker
-            changes = changes_in_words(sweep, *of, NOT_IDENTITY)
-            return f"the experiment or its data differ from those of sweep {sweep.run_id}{changes}"
-        return (
-            f"sweep {sweep.run_id} of the same experiment was begun by an earlier version of imgcls, and does not go "
-            f"on, because its trials would be mixed with others ({Tag.SQUARES} = {sweep.squares}, {Tag.LOSS} = "
-            f"{sweep.loss}; now {self.squares} and {LOSS_DEFINITION})"
-        )
-
     def _record_start(self, run: Run, warm: WarmStart | None) -> None:
         """The config comes last: once it is there, all of it is."""
         params = self.prepared.params() | {SAMPLER: self._sampler}
@@ -365,18 +377,3 @@ class Sweep:
 
 SAMPLER = "search.sampler"
 """Key whose `auto` a sweep decides once and records; a later sitting may want another number of trials."""
-
-
-def _check_pruner(experiment: Experiment) -> None:
-    """Refuses a pruner whose steps these trials do not have.
-
-    Raises:
-        ConfigError: naming the key.
-    """
-    pruner = experiment.search.pruner
-    if pruner == "wilcoxon" and experiment.data.num_models == 1:
-        keys = "data.fold is set" if experiment.data.fold else "data.folds = 0"
-        raise ConfigError(
-            f"search.pruner = {pruner!r} compares the folds of two trials, and {keys}; train in folds "
-            '(--set data.folds=5), or set search.pruner = "median"'
-        )

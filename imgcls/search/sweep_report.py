@@ -98,7 +98,8 @@ def _by_several_workers(sweep: RunRecord) -> list[str]:
     if sweep.num_workers == 1:
         return []
     matters = order_matters(sweep.params.get("search.sampler", "tpe"), sweep.params.get("search.pruner", "median"))
-    return [f"It was trained by {sweep.num_workers} workers: {matters}."]
+    where = " of a Ray cluster" if sweep.engine == "ray" else ""
+    return [f"It was trained by {sweep.num_workers} workers{where}: {matters}."]
 
 
 def _searched(of: SweepFacts) -> list[str]:

@@ -173,6 +173,16 @@ def recorded_share(sweep: RunRecord, search: SearchConfig, train: TrainConfig) -
     return _divided(workers, train)
 
 
+def workers_here(sweep: RunRecord) -> int:
+    """The number of runs that this machine trains side by side after a sweep: that of its trials, unless others did.
+
+    Each has the threads that the sweep recorded.
+    """
+    if not sweep.engine:
+        return sweep.num_workers
+    return max(1, most_threads() // int(sweep.params.get("train.threads", 1)))
+
+
 def _divided(workers: int, train: TrainConfig) -> Share:
     """Without a measurement: the threads that the user gave, or as many for each worker as there are."""
     given = 0 if train.threads == "auto" else train.threads

@@ -1,0 +1,139 @@
+"""Sweeps on a real Ray cluster of two nodes. `test_ray.py` runs this file where nobody outside can reach Ray."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from imgcls.search.sweep import Sweep
+
+ROOT = Path(__file__).parents[2]
+ADDRESS = "127.0.0.1:6379"
+NUM_TRIALS, NUM_EPOCHS = 6, 12
+OVERRIDES = (
+    f"search.trials={NUM_TRIALS}", f"train.epochs={NUM_EPOCHS}", 'search.sampler="random"', 'search.pruner="none"',
+    "search.space.model.depth=[8]", 'search.workers="auto"',
+)  # fmt: skip
+
+
+class Cluster:
+    """A Ray cluster on this machine, each node of which has one CPU."""
+
+    def __init__(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # sockets have short names
+        self.raylets = []
+
+    def add(self, *arguments):
+        """Starts a node, and returns once it belongs to the cluster."""
+        for _ in range(3):  # Ray gives a node 30 seconds, which are not always enough on a busy machine
+            command = [Path(sys.executable).parent / "ray", "start", *arguments, "--num-cpus=1", "--num-gpus=0"]
+            command += ["--object-store-memory=80000000", "--disable-usage-stats"]
+            done = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd="/")
+            if done.returncode == 0:
+                break
+        assert done.returncode == 0, done.stdout + done.stderr
+        self.raylets += [found for found in processes("raylet") if found not in self.raylets]
+
+    def node_of(self, run):
+        """Number of the node, from 0, on which a run is trained now; None where its process has ended."""
+        with suppress(psutil.NoSuchProcess):
+            parents = psutil.Process(int(run.tags["imgcls.pid"])).parents()
+            return next((number for number, raylet in enumerate(self.raylets) if raylet in parents), None)
+        return None
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def processes(name):
+    return [process for process in psutil.process_iter(["name"]) if process.info["name"] == name]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    made = Cluster()
+    made.add("--head", "--port=6379", "--node-ip-address=127.0.0.1", "--include-dashboard=false",
+             f"--temp-dir={made.folder}")  # fmt: skip
+    yield made
+    for process in processes("raylet") + processes("gcs_server"):
+        process.kill()
+    shutil.rmtree(made.folder, ignore_errors=True)
+
+
+def command(*options):
+    overrides = [part for override in OVERRIDES for part in ("--set", override)]
+    on_ray = ("--engine", "ray", "--address", ADDRESS)
+    return [sys.executable, "-m", "imgcls", "sweep", "tiny", *on_ray, *options, *overrides]
+
+
+def begun(project, log):
+    with log.open("w") as file:
+        return subprocess.Popen(command(), cwd=project.root, env=environment(), stdout=file, stderr=file)
+
+
+def until(condition, process, log):
+    """What a condition gives as soon as that is true; a process that ends before fails the test."""
+    while not (found := condition()):
+        with suppress(subprocess.TimeoutExpired):
+            code = process.wait(timeout=0.2)
+            pytest.fail(f"it ended with {code} before that:\n{log.read_text()}")
+    return found
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_fits_on_no_machine_is_refused(project):
+    asked = ("--cpus-per-trial", "2", "--set", 'train.threads="auto"')
+    done = subprocess.run(command(*asked), cwd=project.root, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "no machine of the Ray cluster has 2 CPUs for a trial; ask for less with --cpus-per-trial (" in done.stderr
+    assert "has 1 CPU and 0 GPUs)" in done.stderr
+    assert not project.runs(kind="sweep")
+
+
+def test_nothing_is_lost_or_doubled_whatever_leaves_or_joins(make_project, cluster, tmp_path):
+    """It ends with the bits of a sweep that one process trained undisturbed."""
+    project, alone, log = make_project(), make_project(), tmp_path / "log"
+
+    def running(on):
+        return [run for run in project.runs(kind="trial") if run.outcome == "running" and cluster.node_of(run) == on]
+
+    first = begun(project, log)
+    until(lambda: running(on=0), first, log)
+    cluster.add(f"--address={ADDRESS}", f"--temp-dir={cluster.folder}")
+    until(lambda: running(on=1), first, log)  # a late machine gets work
+
+    (lost,) = until(lambda: running(on=0), first, log)
+    psutil.Process(int(lost.tags["imgcls.pid"])).kill()
+    until(lambda: [run for run in running(on=1) if run.trial != lost.trial], first, log)
+    cluster.raylets[1].kill()
+    until(lambda: "its machine left the Ray cluster; it is taken up again" in log.read_text(), first, log)
+    assert "its process was lost" in log.read_text()
+
+    until(lambda: running(on=0), first, log)
+    first.send_signal(signal.SIGINT)
+    assert first.wait() == 1, log.read_text()
+    assert "stopped by SIGINT; to go on: imgcls sweep tiny --engine ray" in log.read_text()
+    assert {run.outcome for run in project.runs(kind="trial")} <= {"completed", "interrupted"}
+    again = begun(project, log)
+    assert again.wait() == 0, log.read_text()
+
+    Sweep(alone.experiment(*OVERRIDES, "search.workers=1"), alone.tracker).run()
+    trials, expected = (sorted(p.runs(kind="trial"), key=lambda run: run.trial) for p in (project, alone))
+    assert [run.trial for run in trials] == list(range(NUM_TRIALS))
+    assert {run.outcome for run in trials} == {"completed"} and {run.params["train.threads"] for run in trials} == {"1"}
+    for name in ("val/loss", "train/loss"):
+        histories = [
+            [p.tracker.history(run.run_id, name) for run in runs] for p, runs in ((project, trials), (alone, expected))
+        ]
+        assert histories[0] == histories[1]
+        assert all([step for step, _ in history] == list(range(1, NUM_EPOCHS + 1)) for history in histories[0])
+    (sweep,) = project.runs(kind="sweep")
+    assert (sweep.outcome, sweep.engine, sweep.num_workers) == ("completed", "ray", 1)

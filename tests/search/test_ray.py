@@ -1,0 +1,21 @@
+"""Sweeps on Ray, which listens on every interface: they are tested in a network of their own, which only has `lo`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+INSIDE = Path(__file__).with_name("on_a_ray_cluster.py")
+# Processes of their own too: the kernel ends all of Ray with the first of them.
+APART = ("unshare", "--map-root-user", "--net", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+
+@pytest.mark.distributed
+def test_sweeps_on_a_ray_cluster():
+    tests = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", str(INSIDE)]
+    command = [*APART, "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *tests]
+    root = INSIDE.parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=os.environ | {"PYTHONPATH": str(root)})
+    assert done.returncode == 0, done.stdout + done.stderr
