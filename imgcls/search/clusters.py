@@ -14,8 +14,8 @@ def cluster_for(
     """The cluster that trains an experiment's trials, for the length of a block; None where this machine trains them.
 
     Raises:
-        InputError: what is asked for does not fit the experiment. As the block begins: no cluster answers, or no machine
-            of it has what a trial needs.
+        InputError: what is asked for does not fit the experiment; as the block begins, no cluster answers, or no
+            machine of it has what a trial needs.
     """
     if on_ray is None:
         return nullcontext()
