@@ -5,6 +5,7 @@ torchrun starts them. Whatever waits for the other processes here fails as soon 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from imgcls.errors import ImgclsError, InputError, LostProcessError, OneProcessError
 from imgcls.processes import Place, own_place
@@ -158,7 +161,7 @@ def joined() -> Iterator[Ranks]:
         yield ALONE
         return
     try:
-        _own = Ranks(place, _met(place.size))
+        _own = Ranks(place, _met(place))
         yield _own
     finally:
         _own = ALONE
@@ -166,16 +169,22 @@ def joined() -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
-def _met(size: int) -> dist.ProcessGroup:
+def _met(place: Place) -> dist.ProcessGroup:
     """Meets the other processes; gives the group for long waits."""
-    with _waiting(size):
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    with _waiting(place.size):
         try:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=ANSWER)
+            store, *_ = next(rendezvous("env://", timeout=ANSWER))
         except ValueError as error:
             raise InputError(
-                f"WORLD_SIZE = {size} in the environment asks for processes that train together, but: {error}; start "
-                "them with torchrun, or unset WORLD_SIZE and RANK"
+                f"WORLD_SIZE = {place.size} in the environment asks for processes that train together, but: {error}; "
+                "start them with torchrun, or unset WORLD_SIZE and RANK"
             ) from error
+        if place.local_size == place.size:
+            # torchrun keeps its store when it starts the processes again, with the addresses of those that are gone.
+            # On several machines the number of starts may differ from one to the other.
+            store = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        dist.init_process_group(backend, timeout=ANSWER, store=store, rank=place.rank, world_size=place.size)
         return cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=PATIENCE))
 
 
