@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from imgcls.config.keys import Experiment
 from imgcls.config.ranges import Options, Range, Scalar
-from imgcls.config.search_keys import SearchConfig
 from imgcls.config.toml import as_toml
 from imgcls.errors import TrainingError
 from imgcls.metrics import ACCURACY, reported
@@ -18,7 +18,7 @@ from imgcls.runs.rebuild import recorded_epochs
 from imgcls.runs.record_writer import Finished
 from imgcls.search.space import Space, Values, as_written
 from imgcls.tracking.store import Tracker
-from imgcls.training.epoch import EPOCH_METRICS, EpochResult
+from imgcls.training.epoch import EpochResult
 
 
 def values_in_words(values: Values) -> str:
@@ -55,10 +55,12 @@ def _value(options: Options, text: str) -> Scalar | None:
         return None
 
 
-def steps_of(record: RunRecord, experiment: Experiment, tracker: Tracker) -> list[EpochResult]:
-    """What a trial reported a value after: its epochs, or the kept epochs of its folds, in order."""
-    if experiment.data.num_models == 1:
-        return recorded_epochs(record, tracker)
+def recorded_steps(
+    record: RunRecord, epochs: Sequence[EpochResult], num_folds: int, tracker: Tracker
+) -> Sequence[EpochResult]:
+    """What a trial reported a value after: its `epochs`, or where it has folds the kept epochs of these, in order."""
+    if not num_folds:
+        return epochs
     folds = {int(fold.tags[Tag.FOLD]): fold for fold in tracker.children(record.run_id, "fold")}
     done = [folds[number] for number in sorted(folds) if folds[number].outcome == "completed"]
     return [recorded_epochs(fold, tracker)[fold.best_epoch - 1] for fold in done]
@@ -82,15 +84,13 @@ def reported_values(steps: Sequence[EpochResult], experiment: Experiment) -> dic
     return dict(enumerate(of_folds, 1))
 
 
-def recorded_end(record: RunRecord, search: SearchConfig, tracker: Tracker) -> Finished:
-    """How a trial ended that was completed or pruned."""
-    epoch, metric = record.best_epoch, search.metric
-    histories = {name: dict(tracker.history(record.run_id, name)) for name in EPOCH_METRICS if name in record.metrics}
-    at_best = {name: points[epoch] for name, points in histories.items() if epoch in points}
-    at_best |= {name: record.best(name) for name in reported(metric)}  # of folds, those of all images together
+def recorded_end(record: RunRecord, epochs: Sequence[EpochResult], metric: str) -> Finished:
+    """How a trial ended that was completed or pruned, after `epochs`; `metric` selects."""
+    kept = next(epoch for epoch in epochs if epoch.epoch == record.best_epoch)
+    of_all = {name: record.best(name) for name in reported(metric)}  # of folds, those of all images together
     intervals = {name: best_interval(record, name) for name in (ACCURACY.on_val, metric)}
     return Finished(
-        record.run_id, record.outcome, EpochResult.recorded(epoch, at_best), max(histories[metric]),
+        record.run_id, record.outcome, replace(kept, val={**kept.val, **of_all}), epochs[-1].epoch,
         {name: interval for name, interval in intervals.items() if interval is not None},
     )  # fmt: skip
 

@@ -7,9 +7,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from imgcls.record import UNKNOWN, Tag
 from imgcls.run_record import RunRecord
+from imgcls.runs.rebuild import recorded_epochs
 from imgcls.search.optuna_internals import PLANNED, attach, begin, is_planned, plan_otherwise
 from imgcls.search.promotion import PROMOTED
-from imgcls.search.recorded_trials import recorded_end, recorded_pause, recorded_values, reported_values, steps_of
+from imgcls.search.recorded_trials import recorded_end, recorded_pause, recorded_steps, recorded_values, reported_values
 from imgcls.search.space import SPACE, Values, distributions
 from imgcls.search.study import LOSSES, SweepStudy
 from imgcls.text import counted
@@ -61,12 +62,13 @@ def _restore(study: SweepStudy, trial: FrozenTrial | None, record: RunRecord, tr
         return
     number, values = record.trial, recorded_values(record, study.experiment.search.space)
     experiment = study.experiment.replace(values, origin=SPACE)
-    steps = steps_of(record, experiment, tracker)
+    epochs = recorded_epochs(record, tracker)
+    steps = recorded_steps(record, epochs, study.place.num_folds, tracker)
     _begin(study, trial, number, values, reported_values(steps, experiment))
     if Tag.NUM_LOSSES in record.tags:
         attach(study.optuna, number).set_user_attr(LOSSES, record.num_losses)
     if record.outcome in ("completed", "pruned"):
-        study.tell(number, recorded_end(record, experiment.search, tracker))
+        study.tell(number, recorded_end(record, epochs, experiment.search.metric))
     elif record.outcome == "failed":
         study.tell_of_failure(number, record.reason or UNKNOWN)
     else:

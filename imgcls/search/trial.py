@@ -16,6 +16,7 @@ from imgcls.record import UNKNOWN, Artifact, Tag
 from imgcls.reporting.run_progress import Outlook
 from imgcls.runs.limits import Limits
 from imgcls.runs.prepare import prepare
+from imgcls.runs.rebuild import recorded_epochs
 from imgcls.runs.record_writer import Finished
 from imgcls.runs.train import train_run
 from imgcls.search.leases import Entry, Fence
@@ -204,7 +205,7 @@ def _recorded(job: TrialJob, tracker: Tracker) -> Finished | None:
     record = found[-1]
     if record.outcome == "failed":
         raise TrainingError(record.reason or UNKNOWN)
-    return recorded_end(record, job.experiment.search, tracker)
+    return recorded_end(record, recorded_epochs(record, tracker), job.experiment.search.metric)
 
 
 @lru_cache(maxsize=1)

@@ -31,7 +31,14 @@ from imgcls.tracking.registry import Registry
 from imgcls.tracking.remote_client import RemoteClient, connect, waiting_elsewhere
 from imgcls.tracking.run import Run, fitted_tags
 from imgcls.tracking.run_reader import RunReader
-from imgcls.tracking.store_address import check_address, database_behind, for_mlflow, missing_driver, sqlite_address
+from imgcls.tracking.store_address import (
+    check_address,
+    check_is_local,
+    database_behind,
+    for_mlflow,
+    missing_driver,
+    sqlite_address,
+)
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +74,7 @@ class Tracker(RunReader):
             self._keeps_artifacts = database == own or not os.environ.get("MLFLOW_TRACKING_URI")
             places = Places(self.root if database == own else None)
             if database is not None:
+                check_is_local(database)
                 create_database(database, database.parent / MLRUNS)
                 check_locks(database.parent)  # without them SQLite says that another process holds one
             client = connect(self.uri, self.root)

@@ -8,6 +8,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from imgcls.errors import InputError
+from imgcls.file_systems import network_file_system
 from imgcls.tracking.credentials import redacted
 
 LONGEST_PATH = 480
@@ -102,6 +103,22 @@ def database_behind(uri: str) -> Path | None:
             "name a file, as in sqlite:///mlflow.db"
         )
     return None if url.database.startswith("file:") else Path(url.database).resolve()
+
+
+def check_is_local(database: Path) -> None:
+    """Refuses the project's own SQLite file on a network file system, unless the user named it.
+
+    The locks of a machine, by which processes tell the living from the dead, do not hold for another one.
+
+    Raises:
+        InputError: naming what to set.
+    """
+    if not os.environ.get("MLFLOW_TRACKING_URI") and (kind := network_file_system(database)):
+        raise InputError(
+            f"{database} lies on a network file system ({kind}), where several machines could damage it: set "
+            "MLFLOW_TRACKING_URI to the address of a tracking server, or move the project to a local disk; if no other "
+            f"machine uses this project, set MLFLOW_TRACKING_URI={sqlite_address(database)}"
+        )
 
 
 def _check_utf_8(path: Path) -> None:

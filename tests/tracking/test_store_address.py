@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from imgcls.errors import InputError
+from imgcls.tracking import store_address
 from imgcls.tracking.artifact_places import local_path
 from imgcls.tracking.store import Tracker
 from imgcls.tracking.store_address import DRIVERS, LONGEST_PATH, database_behind, missing_driver, sqlite_address
@@ -103,6 +104,17 @@ def test_an_address_that_cannot_be_a_store_is_one_clear_error(uri, why, tmp_path
     assert why in str(refused.value)
     assert "MlflowException" not in str(refused.value) and "secret" not in str(refused.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_project_on_a_network_file_system_is_refused_unless_its_store_is_named(tmp_path, empty_store, monkeypatch):
+    database = Path(shutil.copy(empty_store, tmp_path / "mlflow.db"))
+    run_id = note(Tracker(tmp_path))
+    monkeypatch.setattr(store_address, "network_file_system", lambda path: "nfs4" if path == database else "")
+    with pytest.raises(InputError, match=rf"{database} lies on a network file system \(nfs4\)") as refused:
+        Tracker(tmp_path)
+    name, _, uri = str(refused.value).rpartition(" ")[2].partition("=")
+    monkeypatch.setenv(name, uri)
+    assert Tracker(tmp_path).read_text(run_id, "folder/note.txt") == "hello"
 
 
 @pytest.mark.parametrize("module", sorted(DRIVERS))
