@@ -382,10 +382,10 @@ def test_batches_and_augmentation_are_drawn_by_epoch_and_step(make_task):
     seeds, batches = [], []
 
     class Spy(Augment):
-        def __call__(self, images, draws):
+        def __call__(self, images, draws, part=None):
             seeds.append(draws.initial_seed())
             batches.append(images)
-            return super().__call__(images, draws)
+            return super().__call__(images, draws, part)
 
     list(fit(replace(task, augment=Spy(EVERYTHING, 8)), start(task)))
     assert seeds == [derive_seed(5, epoch, step, "augment") for epoch in (0, 1) for step in (0, 1, 2)]
