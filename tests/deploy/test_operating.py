@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -56,9 +56,10 @@ def mlflow_server(postgresql, databases, folder, port):
 
 def is_healthy(address):
     """Whether a server answers within some minutes; on a busy machine it takes one to start."""
-    with requests.Session() as session:
-        session.mount(address, HTTPAdapter(max_retries=Retry(connect=600, backoff_factor=0.2, backoff_max=0.5)))
+    with requests.Session() as session, suppress(requests.ConnectionError):
+        session.mount(address, HTTPAdapter(max_retries=Retry(total=360, backoff_factor=0.2, backoff_max=0.5)))
         return session.get(f"{address}/health", timeout=60).ok
+    return False
 
 
 def imgcls(project, address, *arguments, password=USER, storage=""):
