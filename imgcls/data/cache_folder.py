@@ -53,15 +53,26 @@ def cache_folder() -> Path:
 
 
 def remember(name: str, make: Callable[[], str]) -> str:
-    """The cache folder's text under a name, made where it is not there; the name tells all that it depends on."""
+    """The cache folder's text under a name, made where it is not there; the name tells all that it depends on.
+
+    A folder that cannot be written is as good to read: what is not there is then made each time.
+
+    Raises:
+        DataError: there is no such folder, and none can be made.
+    """
     path = cache_folder() / name
-    if not path.is_file():
-        text = make()
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    text = make()
+    try:
         with writing() as folder, tempfile.TemporaryDirectory(prefix=ASIDE, dir=folder) as aside:
             whole = Path(aside, name)
             whole.write_text(text, encoding="utf-8")
             whole.replace(path)
-    return path.read_text(encoding="utf-8")
+    except DataError:
+        if not path.parent.is_dir():
+            raise
+    return text
 
 
 @contextmanager

@@ -281,6 +281,14 @@ def test_a_text_is_made_once_and_remembered(cache_folder):
     assert [path.name for path in cache_folder.iterdir()] == ["a text.json"]
 
 
+def test_a_text_that_cannot_be_kept_is_made_each_time(monkeypatch):
+    monkeypatch.setenv("IMGCLS_CACHE", "/proc/self")  # a folder in which not even root can make a file
+    made = []
+    for _ in range(2):
+        assert remember("a text.json", lambda: made.append(1) or "found") == "found"
+    assert made == [1, 1]
+
+
 def test_a_text_that_cannot_be_made_leaves_nothing(cache_folder):
     with pytest.raises(ZeroDivisionError):
         remember("a text.json", lambda: str(1 / 0))

@@ -8,10 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgcls.data.cache_folder import cache_folder, remember
+from imgcls.data.cache_folder import remember
 from imgcls.data.decode_workers import in_threads, pieces_of
 from imgcls.data.image_set import hash_of
-from imgcls.errors import DataError
 
 FILES_OF_A_PIECE = 100
 """Most files that a thread reads at a time."""
@@ -45,13 +44,7 @@ def stamp_of(paths: Sequence[Path], root: Path) -> Stamp:
         root: to which their names are relative.
     """
     place = _place(paths)
-    name = f"content-{place[:32]}.txt"
-    try:
-        content = remember(name, lambda: _content(paths, root))
-    except DataError:  # a folder that cannot be written is as good to read
-        if not cache_folder().is_dir():
-            raise
-        content = _content(paths, root)
+    content = remember(f"content-{place[:32]}.txt", lambda: _content(paths, root))
     return Stamp(content, place, tuple(paths))
 
 
