@@ -57,7 +57,7 @@ def mlflow_server(postgresql, databases, folder, port):
 def is_healthy(address):
     """Whether a server answers within some minutes; on a busy machine it takes one to start."""
     with requests.Session() as session, suppress(requests.ConnectionError):
-        session.mount(address, HTTPAdapter(max_retries=Retry(total=360, backoff_factor=0.2, backoff_max=0.5)))
+        session.mount(address, HTTPAdapter(max_retries=Retry(total=1200, backoff_factor=0.2, backoff_max=0.5)))
         return session.get(f"{address}/health", timeout=60).ok
     return False
 
