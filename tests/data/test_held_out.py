@@ -113,7 +113,7 @@ def test_test_is_resized_exactly_as_val_is(tmp_path):
             write_class(tmp_path / name / kind, [seed + shift for seed in seeds])
     dataset = load(tmp_path, AugmentConfig(random_resized_crop=(0.3, 1.0)), allow_leaks=True)
     test = dataset.test.open(LOOK)
-    assert dataset.train.stored.shape[-1] == 15
+    assert dataset.train.stored.shape[-1] == 10
     assert np.array_equal(test.pixels, dataset.val.pixels) and np.array_equal(test.labels, dataset.val.labels)
 
 
