@@ -44,6 +44,10 @@ SAFE = 2 / 3
 """Share of a lease's seconds for which a holder writes after it renewed; the rest is for the writing itself."""
 
 
+SECONDS_TO_END = 2.0
+"""Seconds that a process which leaves waits for a renewal that is being written, which an absent server may hold up."""
+
+
 def seconds_with_sleep() -> float:
     """A clock for leases, in seconds, that goes on while the machine sleeps, where the system has one."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
@@ -230,7 +234,7 @@ class Leases(LeaseReader):
             yield
         finally:
             left.set()
-            thread.join(timeout=self.seconds)
+            thread.join(timeout=SECONDS_TO_END)
             self.leave()
 
     def take(self, what: str) -> Lease | None:

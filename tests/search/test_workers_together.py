@@ -216,15 +216,11 @@ def test_sixteen_light_workers_lose_no_trial_and_do_none_twice(make_project, the
 # --- losses ---
 
 
-def points(project, run_id, metric):
-    return [point.step for point in project.tracker._client.get_metric_history(run_id, metric)]
-
-
 def held_by(study):
     return {holder.about["pid"]: holder.what for holder in LeaseReader(study).holders() if "trial" in holder.what}
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=120):
     """Waits for a condition; gives what it came to."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -233,42 +229,56 @@ def until(condition, seconds=60):
     return found
 
 
-def test_a_killed_worker_and_one_that_slept_past_its_lease_leave_no_trace(
-    shared, make_project, the_server, monkeypatch
-):
-    """Three workers in three clones, which share a tracking server and PostgreSQL."""
+@pytest.fixture
+def one_folder(make_project):
+    """Three workers share a folder, its journal and its store."""
+    project = make_project()
+    return [project] * 3
+
+
+@pytest.fixture
+def three_clones(make_project, the_server, database, monkeypatch):
+    """Three workers have a folder each, and share a tracking server and PostgreSQL."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", the_server.uri)
+    monkeypatch.setenv(VARIABLE, database)
+    return [make_project() for _ in range(3)]
+
+
+@pytest.mark.parametrize("where", ["one_folder", "three_clones"])
+def test_a_killed_worker_and_one_that_slept_past_its_lease_leave_no_trace(where, request):
+    projects = request.getfixturevalue(where)
     overrides = ("train.epochs=12", "search.trials=6", f"search.lease={LEASE}", "search.pruner=none")
-    clones = [make_project() for _ in range(3)]
     barrier = FORK.Barrier(3)
-    workers = [start(begin_and_work, clone, barrier, overrides) for clone in clones]
-    place = until(lambda: _place(clones[0]))
-    study = place.open(shared.experiment(*overrides))
+    workers = [start(begin_and_work, project, barrier, overrides) for project in projects]
+    killed, stopped, left = (str(worker.pid) for worker in workers)
+    place = until(lambda: _place(projects[0], where))
+    study = place.open(projects[0].experiment(*overrides))
     busy = until(lambda: len(held := held_by(study)) == 3 and held)
-    killed, stopped, left = (worker.pid for worker in workers)
-    until(lambda: all(_has_epochs(study, busy[str(pid)]) for pid in (killed, stopped)))
-    os.kill(killed, signal.SIGKILL)
-    os.kill(stopped, signal.SIGSTOP)
-    until(lambda: set(held_by(study)) == {str(left)})
-    os.kill(stopped, signal.SIGCONT)
+    until(lambda: all(_has_epochs(study, busy[pid]) for pid in (killed, stopped)))
+    os.kill(int(killed), signal.SIGKILL)
+    os.kill(int(stopped), signal.SIGSTOP)
+    until(lambda: held_by(study).keys() == {left})
+    os.kill(int(stopped), signal.SIGCONT)
     join(workers[1:2], codes=[3])
     join(workers[2:])
-    tracker = shared.tracker
-    trials = tracker.find({"imgcls.kind": "trial"}, experiment="tiny")
-    trials = [trial for trial in trials if trial.study == place.name]
+    tracker = projects[2].tracker
+    (sweep,) = tracker.find({"imgcls.kind": "sweep", "imgcls.study": place.name})
+    assert (sweep.status, sweep.outcome) == ("FINISHED", "completed")
+    trials = tracker.find({"imgcls.kind": "trial", "imgcls.study": place.name})
     assert sorted(trial.trial for trial in trials) == [*range(6)]
     assert {trial.outcome for trial in trials} == {"completed"}
-    for trial in trials:
-        assert points(shared, trial.run_id, "val/loss") == [*range(1, 13)]
-        assert [trial.number for trial in study.trials if len(trial.intermediate_values) != 12] == []
-    (sweep,) = [run for run in tracker.find({"imgcls.kind": "sweep"}) if run.study == place.name]
-    assert sweep.outcome == "completed"
+    for trial in trials:  # each step once, in both
+        points = tracker._client.get_metric_history(trial.run_id, "val/loss")
+        assert [point.step for point in points] == [*range(1, 13)]
+    assert all(sorted(trial.intermediate_values) == [*range(1, 13)] for trial in study.trials)
 
 
-def _place(project):
-    """The study's place, once there is the study."""
-    storage = open_storage("auto", project.root)
-    names = [study.study_name for study in storage.get_all_studies() if not study.study_name.endswith(".leases")]
+def _place(project, where):
+    """The study's place, once there is a study."""
+    names = [path.stem for path in (project.root / "mlruns" / ".studies").glob("*.journal")]
+    if where == "three_clones":
+        studies = open_storage("auto", project.root).get_all_studies()
+        names = [study.study_name for study in studies if not study.study_name.endswith(".leases")]
     return StudyPlace(project.root, names[0], "0" * 32, pruner_warmup=0, num_epochs=12) if names else None
 
 
@@ -282,6 +292,8 @@ def the_server(tmp_path_factory, empty_store):
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_store, folder / "server.db")
     server = Server(folder, folder / "server.db")
-    server.start()
-    yield server
-    server.kill()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
