@@ -6,7 +6,7 @@ EXPERIMENT ?= solar_cells
 TRIALS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-slow test-browser test-distributed test-lowest fuzz lint docs bench bench-quick torture torture-quick ui clean
+.PHONY: help setup sweep test test-slow test-browser test-distributed test-lowest fuzz lint docs bench bench-quick torture torture-quick torture-distributed ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*\#\#' $(MAKEFILE_LIST) | awk -F':.*\#\# ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -84,6 +84,9 @@ torture-quick: setup  ## the same with 10 kills: under 5 minutes on two cores
 	$(BIN)/python -m torture --kills 4
 	$(BIN)/python -m torture --kills 3 --pruner halving
 	$(BIN)/python -m torture --kills 3 --pruner halving --folds 4
+
+torture-distributed: setup  ## 1,000 light trials by 16 workers through Optuna's proxy, PostgreSQL and an MLflow server
+	IMGCLS_LIGHT_TRIALS=1000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m distributed -k light_workers tests/search
 
 # One worker and no job runner: two processes instead of fourteen.
 ui: setup  ## MLflow's UI on this repository's store, with little memory

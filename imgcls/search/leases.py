@@ -283,14 +283,17 @@ class Leases(LeaseReader):
             if renewed != before or number not in self._seen:
                 self._seen[number] = renewed, now
             is_silent = now - self._seen[number][1] >= entry.user_attrs[SECONDS]
-            if is_silent or self._is_dead(entry.user_attrs[ABOUT]):
+            if (is_silent or self._is_dead(entry.user_attrs[ABOUT])) and self._bury(id_of(entry), renewed):
                 log.info("process %s is gone; others take over what it held", process_in_words(entry.user_attrs[ABOUT]))
-                self._bury(id_of(entry), renewed)
 
-    def _bury(self, entry_id: int, renewed: int) -> None:
-        with suppress(UpdateFinishedTrialError):  # it left, or somebody else was faster
+    def _bury(self, entry_id: int, renewed: int) -> bool:
+        """Ends an entry whose process is gone; False where it left just now, or somebody else was faster."""
+        try:
             self._storage.set_trial_user_attr(entry_id, SILENT, renewed)
-            self._end(entry_id, TrialState.FAIL)
+            self._storage.set_trial_state_values(entry_id, TrialState.FAIL)
+        except UpdateFinishedTrialError:
+            return False
+        return True
 
     def _first(self, what: str) -> FrozenTrial | None:
         """The ticket that has it; None where nobody holds it."""
