@@ -42,8 +42,8 @@ QUICK = (
     "search.space.model.depth=[8]",
 )
 
-LEASE = 4
-"""Seconds; on a machine that is busy, a thread may be late by one or two."""
+LEASE = 12
+"""Seconds; on a machine that is busy, a thread may be late by several."""
 
 
 def start(function, *args):
@@ -220,7 +220,7 @@ def held_by(study):
     return {holder.about["pid"]: holder.what for holder in LeaseReader(study).holders() if "trial" in holder.what}
 
 
-def until(condition, seconds=120):
+def until(condition, seconds=240):
     """Waits for a condition; gives what it came to."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
