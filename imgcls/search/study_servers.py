@@ -39,6 +39,9 @@ CONNECT_SECONDS = 10
 KEEPALIVE_SECONDS = 30
 """Seconds of silence after which a connection is probed, so that a server that lost its power is noticed."""
 
+SILENT_SECONDS = 60
+"""Seconds for which what was sent may stay unacknowledged before a connection counts as lost."""
+
 
 class StudyServer(ABC):
     """A server that keeps studies.
@@ -111,7 +114,8 @@ class Postgresql(StudyServer):
         """
         options = {
             "connect_timeout": CONNECT_SECONDS, "keepalives": 1, "keepalives_idle": KEEPALIVE_SECONDS,
-            "keepalives_interval": 10, "keepalives_count": 3, "application_name": "imgcls",
+            "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 1000 * SILENT_SECONDS,
+            "application_name": "imgcls",
         }  # fmt: skip
         try:
             door = create_engine(self._url(), poolclass=NullPool, connect_args=options)

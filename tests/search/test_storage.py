@@ -2,15 +2,17 @@
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from optuna.storages import JournalStorage
 
-from imgcls.errors import ConfigError, InputError
+from imgcls.errors import ConfigError, InputError, Interrupted
 from imgcls.file_systems import file_system_of, network_file_system
-from imgcls.search import storage
+from imgcls.search import storage, study_servers
 from imgcls.search.storage import VARIABLE, check_storage, open_storage, shared_address
 from tests.postgres import free_port
+from tests.stops import StopAfter
 
 MOUNTS = r"""
 22 1 8:1 / / rw - ext4 /dev/sda1 rw
@@ -109,6 +111,34 @@ def test_postgresql_that_is_not_there_is_named_by_host_and_port(scheme, monkeypa
     ) as refused:
         check_storage("auto")
     assert "secretword" not in str(refused.value)
+
+
+@pytest.fixture
+def away(monkeypatch):
+    """A server in the environment that is not there; gives its place."""
+    place = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv(VARIABLE, f"postgresql://me:secretword@{place}/studies")
+    return place
+
+
+def test_a_server_that_stays_away_interrupts_in_the_end(away, journal, monkeypatch, caplog):
+    slept = []
+    clock = SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append)
+    monkeypatch.setattr(study_servers, "time", clock)
+    monkeypatch.setattr(study_servers, "PAUSES", (1.0, 100.0))
+    with pytest.raises(Interrupted, match=f"storage at {away} was away for 601 s .*refused"):
+        open_storage("auto", journal)
+    assert slept == [1.0, *[100.0] * 6]
+    assert caplog.text.count(f"waiting for the study's storage at {away}: ") == 1
+    assert "secretword" not in caplog.text
+
+
+def test_a_stop_ends_the_wait_for_a_server(away, journal):
+    with (
+        StopAfter(1),
+        pytest.raises(Interrupted, match=f"stopped by SIGTERM while the study's storage at {away} was away"),
+    ):
+        open_storage("auto", journal)
 
 
 def test_a_sweep_is_refused_before_it_begins_and_a_run_does_not_care(project):
