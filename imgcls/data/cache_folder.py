@@ -14,13 +14,19 @@ from pathlib import Path
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from imgcls.errors import ConfigError, DataError
+from imgcls.errors import ConfigError, DataError, Interrupted
+from imgcls.files import NoLocksError, lock
+from imgcls.signals import stop_requested
+from imgcls.terminal import waiting
 
 ASIDE = "building-"
 """Beginning of the names of what is being built or removed."""
 
 ABANDONED_AFTER = 24 * 3600.0
 """Seconds without a write after which what a killed process left half-built is removed."""
+
+SECONDS_BETWEEN_LOOKS = 0.2
+"""Seconds between two looks whether another process still builds an entry of the cache."""
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Error numbers of a disk that is full, or full for this user or process."""
@@ -90,6 +96,32 @@ def writing() -> Iterator[Path]:
             f"the cache of decoded images cannot be written to {folder}: {error.strerror or error}; "
             f"{room}name another folder in IMGCLS_CACHE"
         ) from error
+
+
+@contextmanager
+def only_one(name: str, other: str) -> Iterator[None]:
+    """Lets one process of this machine at a time build an entry of the cache folder, in a block; the others wait.
+
+    On a file system without locks none waits, and each builds the entry for itself.
+
+    Args:
+        name: of the entry.
+        other: what is said of the process that is waited for.
+
+    Raises:
+        Interrupted: a stop was requested meanwhile.
+    """
+    path = cache_folder() / f"{ASIDE}{name}.lock"
+    with path.open("a+b") as file:
+        with suppress(NoLocksError), waiting(other):
+            while not lock(file.fileno(), path, wait=False):
+                if by := stop_requested():
+                    raise Interrupted(f"stopped by {by}: {other}")
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _is_of_folder(error: OSError, folder: Path) -> bool:

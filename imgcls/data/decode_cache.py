@@ -26,7 +26,17 @@ from numpy.typing import NDArray
 
 from imgcls.config.key_types import Fit
 from imgcls.data.block_checksums import block_checksums, matches
-from imgcls.data.cache_folder import ASIDE, abandoned, budget, cache_folder, prune, remove_entry, size_in_words, writing
+from imgcls.data.cache_folder import (
+    ASIDE,
+    abandoned,
+    budget,
+    cache_folder,
+    only_one,
+    prune,
+    remove_entry,
+    size_in_words,
+    writing,
+)
 from imgcls.data.decode import resize_squares
 from imgcls.data.decode_on_demand import PixelsOnDemand
 from imgcls.data.decode_source import Recipe, decode_into, mapped, write_header
@@ -113,14 +123,8 @@ def decode_sides(
     recipes = [Recipe(table, side, channels, fit, keep_name) for side in dict.fromkeys(sides)]
     found = {recipe.side: _open(recipe) for recipe in recipes}
     if missing := [recipe for recipe in recipes if found[recipe.side] is None]:
-        with writing():
-            for aside in abandoned():
-                shutil.rmtree(aside, ignore_errors=True)
-            missing = _within_budget(missing, beside=[recipe for recipe in recipes if recipe not in missing])
-            found |= {recipe.side: _open(recipe) for recipe in missing}  # its hashes alone may be there
-            if missing := [recipe for recipe in missing if found[recipe.side] is None]:
-                _build(missing, keep, title)
-                found |= {recipe.side: _open(recipe) for recipe in missing}
+        with writing(), only_one(missing[0].entry.name, "another process decodes these images"):
+            found |= _built(missing, [recipe for recipe in recipes if recipe not in missing], keep, title)
     decoded = tuple(one for one in map(found.get, sides) if one is not None)
     if len(decoded) < len(sides):
         raise DataError(
@@ -129,6 +133,24 @@ def decode_sides(
     if any(not np.array_equal(one.hashes.digests, decoded[0].hashes.digests) for one in decoded):
         raise DataError(_changed(table))
     return decoded
+
+
+def _built(
+    recipes: Sequence[Recipe], beside: Sequence[Recipe], keep: Keep | None, title: str
+) -> dict[int, Decoded | None]:
+    """The entries for these recipes, by the side of their squares; made now, unless another process was faster."""
+    found = {recipe.side: _open(recipe) for recipe in recipes}
+    missing = [recipe for recipe in recipes if found[recipe.side] is None]
+    if not missing:
+        return found
+    for aside in abandoned():
+        shutil.rmtree(aside, ignore_errors=True)
+    missing = _within_budget(missing, [*beside, *(recipe for recipe in recipes if recipe not in missing)])
+    found |= {recipe.side: _open(recipe) for recipe in missing}  # its hashes alone may be there
+    if missing := [recipe for recipe in missing if found[recipe.side] is None]:
+        _build(missing, keep, title)
+        found |= {recipe.side: _open(recipe) for recipe in missing}
+    return found
 
 
 def decode_and_forget(table: SourceImages, side: int, channels: int, *, fit: Fit = "crop", title: str = "") -> Decoded:

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -23,19 +23,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.data.block_checksums import block_checksums, matches
-from imgcls.data.cache_folder import ASIDE, abandoned, budget, cache_folder, prune, remove_entry, size_in_words, writing
-from imgcls.errors import DataError, Interrupted
-from imgcls.files import NoLocksError, lock
-from imgcls.signals import stop_requested
-from imgcls.terminal import waiting
+from imgcls.data.cache_folder import (
+    ASIDE,
+    abandoned,
+    budget,
+    cache_folder,
+    only_one,
+    prune,
+    remove_entry,
+    size_in_words,
+    writing,
+)
+from imgcls.errors import DataError
 
 log = logging.getLogger(__name__)
 
 FEATURES = "features.npy"
 """File of an entry."""
-
-SECONDS_BETWEEN_LOOKS = 0.2
-"""Seconds after which it is looked again whether another process has computed the features."""
 
 _without_entry: dict[str, NDArray[np.float32]] = {}
 """The newest features of this process that have no entry, by its name."""
@@ -80,7 +84,7 @@ def kept_features(name: str, about: str, shape: tuple[int, int, int], make: Make
     entry = cache_folder() / name
     if (found := _without_entry.get(name, _open(entry, shape))) is not None:
         return found
-    with writing(), _only_one(name):
+    with writing(), only_one(name, "another process computes these features"):
         if (found := _open(entry, shape)) is not None:  # another process was faster
             return found
         num_bytes = int(np.prod(shape)) * np.dtype(np.float32).itemsize
@@ -154,19 +158,3 @@ def _written(file: IO[bytes], shape: tuple[int, int, int], make: Make) -> NDArra
         file.write(np.ascontiguousarray(block, np.float32).tobytes())
     file.flush()
     return np.memmap(file, np.float32, "r", start, shape)
-
-
-@contextmanager
-def _only_one(name: str) -> Iterator[None]:
-    """A block that one process at a time is in; the others wait. On a file system without locks none waits."""
-    path = cache_folder() / f"{ASIDE}{name}.lock"
-    with path.open("a+b") as file:
-        with suppress(NoLocksError), waiting("another process computes these features"):
-            while not lock(file.fileno(), path, wait=False):
-                if by := stop_requested():
-                    raise Interrupted(f"stopped by {by} while another process computed the features")
-                time.sleep(SECONDS_BETWEEN_LOOKS)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)

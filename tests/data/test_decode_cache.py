@@ -343,8 +343,10 @@ def test_a_process_killed_while_it_decodes_leaves_no_entry_and_no_pixel(tmp_path
     write_classes(tmp_path, {"cat": 12, "dog": 12})
     child = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False, capture_output=True)
     assert child.returncode == -signal.SIGKILL, child.stderr
-    (left,) = (path for path in cache_folder.iterdir() if not path.name.startswith("content-"))
-    assert left.name.startswith("building-") and sum(path.stat().st_size for path in cached_files(left)) == 0
+    left = [path for path in cache_folder.iterdir() if not path.name.startswith("content-")]
+    assert [path.suffix for path in sorted(left, key=lambda path: path.suffix)] == ["", ".lock"]
+    assert all(path.name.startswith("building-") for path in left)
+    assert sum(path.stat().st_size for path in cached_files(cache_folder) if not path.name.startswith("content-")) == 0
     assert len(load(tmp_path).train) == 15
 
 
@@ -412,6 +414,39 @@ def test_two_processes_that_build_the_same_entry_get_the_same(table, cache_folde
     for decoded in results:
         assert np.array_equal(decoded.images.stored, results[0].images.stored)
     assert len(list(cache_folder.iterdir())) == 1
+
+
+WAITS = """
+import sys
+from pathlib import Path
+from imgcls.config.keys import AugmentConfig, DataConfig
+from imgcls.data import decode_cache
+from imgcls.data.splits import load_dataset
+from imgcls.project import Project
+
+decode_cache.decode_into = None
+data = DataConfig(source="folder", path=sys.argv[1], image_size=8)
+print(len(load_dataset(data, AugmentConfig(), Project(Path("/"))).train))
+"""
+
+
+@pytest.mark.slow
+def test_while_a_process_decodes_another_one_waits_and_finds_the_images_decoded(tmp_path, cache_folder, monkeypatch):
+    write_classes(tmp_path, {"cat": 12, "dog": 12})
+    build, others = decode_cache._build, []
+
+    def build_beside_another(*arguments):
+        if not others:
+            command = [sys.executable, "-c", WAITS, str(tmp_path)]
+            others.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+            assert "another process decodes these images ..." in others[0].stderr.readline()
+        build(*arguments)
+
+    monkeypatch.setattr(decode_cache, "_build", build_beside_another)
+    mine = load(tmp_path)
+    out, err = others[0].communicate()
+    assert out == f"{len(mine.train)}\n", err
+    assert not list(cache_folder.glob("building-*"))
 
 
 def test_a_file_changed_in_place_is_decoded_anew(tmp_path):

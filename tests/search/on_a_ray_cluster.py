@@ -9,7 +9,6 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
 from imgcls.search.sweep import Sweep
@@ -39,13 +38,15 @@ class Cluster:
             if done.returncode == 0:
                 break
         assert done.returncode == 0, done.stdout + done.stderr
-        self.raylets += [found for found in processes("raylet") if found not in self.raylets]
+        self.raylets += [pid for pid in processes("raylet") if pid not in self.raylets]
 
     def node_of(self, run):
         """Number of the node, from 0, on which a run is trained now; None where its process has ended."""
-        with suppress(psutil.NoSuchProcess):
-            parents = psutil.Process(int(run.tags["imgcls.pid"])).parents()
-            return next((number for number, raylet in enumerate(self.raylets) if raylet in parents), None)
+        pid = int(run.tags["imgcls.pid"])
+        while pid > 1:
+            if pid in self.raylets:
+                return self.raylets.index(pid)
+            pid = int(status(pid).get("PPid", 0))
         return None
 
 
@@ -53,8 +54,16 @@ def environment():
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
+def status(pid):
+    """What the kernel says of a process; nothing of one that has ended."""
+    with suppress(OSError):
+        return dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return {}
+
+
 def processes(name):
-    return [process for process in psutil.process_iter(["name"]) if process.info["name"] == name]
+    pids = sorted(int(path.name) for path in Path("/proc").glob("[0-9]*"))
+    return [pid for pid in pids if status(pid).get("Name") == name]
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +72,6 @@ def cluster():
     made.add("--head", "--port=6379", "--node-ip-address=127.0.0.1", "--include-dashboard=false",
              f"--temp-dir={made.folder}")  # fmt: skip
     yield made
-    for process in processes("raylet") + processes("gcs_server"):
-        process.kill()
     shutil.rmtree(made.folder, ignore_errors=True)
 
 
@@ -111,9 +118,9 @@ def test_nothing_is_lost_or_doubled_whatever_leaves_or_joins(make_project, clust
     until(lambda: running(on=1), first, log)  # a late machine gets work
 
     (lost,) = until(lambda: running(on=0), first, log)
-    psutil.Process(int(lost.tags["imgcls.pid"])).kill()
+    os.kill(int(lost.tags["imgcls.pid"]), signal.SIGKILL)
     until(lambda: [run for run in running(on=1) if run.trial != lost.trial], first, log)
-    cluster.raylets[1].kill()
+    os.kill(cluster.raylets[1], signal.SIGKILL)
     until(lambda: "its machine left the Ray cluster; it is taken up again" in log.read_text(), first, log)
     assert "its process was lost" in log.read_text()
 
