@@ -22,7 +22,14 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ.setdefault("RAY_COLOR_PREFIX", "0")
 
 import ray
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
+from ray.exceptions import (
+    AuthenticationError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+    TaskCancelledError,
+)
 
 from imgcls.config.keys import Experiment
 from imgcls.errors import ImgclsError, InputError, TrainingError
@@ -251,6 +258,11 @@ def _connected(address: str) -> Iterator[None]:
         with _handler_of_sigterm_kept():
             _join(address)
     except Exception as error:  # Ray raises plain ones too
+        if _is_about_the_token(error):
+            raise InputError(
+                f"the Ray cluster at {address or 'this machine'} asks for a token: set RAY_AUTH_MODE=token here, and put "
+                "the cluster's token into ~/.ray/auth_token, as on its machines"
+            ) from error
         reason = str(error).strip().partition("\n")[0]
         where = f"no Ray cluster answers at --address {address}" if address else "Ray does not start on this machine"
         remedy = "; `ray start --head` starts one" if address else ""
@@ -259,6 +271,11 @@ def _connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _is_about_the_token(error: BaseException | None) -> bool:
+    """Whether a cluster did not let us in; Ray says so only in what its error was raised from."""
+    return error is not None and (isinstance(error, AuthenticationError) or _is_about_the_token(error.__cause__))
 
 
 def _join(address: str) -> None:
