@@ -260,8 +260,8 @@ def _connected(address: str) -> Iterator[None]:
     except Exception as error:  # Ray raises plain ones too
         if _is_about_the_token(error):
             raise InputError(
-                f"the Ray cluster at {address or 'this machine'} asks for a token: set RAY_AUTH_MODE=token here, and put "
-                "the cluster's token into ~/.ray/auth_token, as on its machines"
+                f"the Ray cluster at {address or 'this machine'} asks for a token: set RAY_AUTH_MODE=token here, and "
+                "put the cluster's token into ~/.ray/auth_token, as on its machines"
             ) from error
         reason = str(error).strip().partition("\n")[0]
         where = f"no Ray cluster answers at --address {address}" if address else "Ray does not start on this machine"
