@@ -37,7 +37,7 @@ def started(project, *arguments, restarts=0, **keys):
     return subprocess.Popen(command, cwd=project.root, env=where, start_new_session=True, **pipes, **keys)
 
 
-def ended(process, seconds=300):
+def ended(process, seconds=600):
     """Exit code and output; it is killed with all its processes where it does not end."""
     try:
         out, err = process.communicate(timeout=seconds)

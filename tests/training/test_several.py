@@ -24,7 +24,7 @@ def came_of(tmp_path_factory):
         folder = tmp_path_factory.mktemp("several")
         torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(num), "-m"] if num > 1 else []
         command = [sys.executable, "-m", *torchrun, "tests.training.several", str(folder)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stderr
         for name in VARIANTS:
             found[num, name] = [torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in range(num)]
