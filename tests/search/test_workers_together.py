@@ -216,8 +216,8 @@ def test_sixteen_light_workers_lose_no_trial_and_do_none_twice(make_project, the
 # --- losses ---
 
 
-def held_by(study):
-    return {holder.about["pid"]: holder.what for holder in LeaseReader(study).holders() if "trial" in holder.what}
+def held_by(leases):
+    return {holder.about["pid"]: holder.what for holder in leases.holders() if "trial" in holder.what}
 
 
 def until(condition, seconds=240):
@@ -253,11 +253,12 @@ def test_a_killed_worker_and_one_that_slept_past_its_lease_leave_no_trace(where,
     killed, stopped, left = (str(worker.pid) for worker in workers)
     place = until(lambda: _place(projects[0], where))
     study = place.open(projects[0].experiment(*overrides))
-    busy = until(lambda: len(held := held_by(study)) == 3 and held)
+    leases = LeaseReader(study)
+    busy = until(lambda: len(held := held_by(leases)) == 3 and held)
     until(lambda: all(_has_epochs(study, busy[pid]) for pid in (killed, stopped)))
     os.kill(int(killed), signal.SIGKILL)
     os.kill(int(stopped), signal.SIGSTOP)
-    until(lambda: held_by(study).keys() == {left})
+    until(lambda: held_by(leases).keys() == {left})
     os.kill(int(stopped), signal.SIGCONT)
     join(workers[1:2], codes=[3])
     join(workers[2:])
