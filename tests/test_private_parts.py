@@ -27,7 +27,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
 from imgcls import allocator
-from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values
+from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values, storage_of, study_id_of
 from imgcls.tracking.mlflow_internals import (
     CHATTY_LOGGERS,
     MAX_PARAM_VAL_LENGTH,
@@ -41,7 +41,8 @@ PACKAGE = Path(__file__).parents[1] / "imgcls"
 
 REACHED = {
     "tracking/mlflow_internals.py": {"_get_store", "_tracking_service", "_tracking_uri"},
-    "search/optuna_internals.py": {"_trial_id"},
+    "search/optuna_internals.py": {"_storage", "_study_id", "_trial_id"},
+    "training/sync_batch_norm.py": {"_BatchNorm"},
     "inference/resize.py": {"_check"},
 }
 """Private names of others, by the module that reaches them."""
@@ -120,6 +121,19 @@ def test_optuna_gives_a_trial_by_its_id():
     attach(study, asked.number).set_user_attr("key", "value")
     study.tell(asked.number, state=TrialState.FAIL)
     assert study.trials[0].user_attrs == {"key": "value"}
+
+
+def test_optuna_has_a_studys_storage_and_its_id_there():
+    storage = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=storage, study_name="study")
+    assert storage_of(study) is storage
+    assert study_id_of(study) == storage.get_study_id_from_name("study")
+
+
+@pytest.mark.parametrize("norm", [torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d])
+def test_torchs_batch_norms_have_one_class_above_them(norm):
+    """training/sync_batch_norm.py tells them from other norms by it."""
+    assert issubclass(norm, torch.nn.modules.batchnorm._BatchNorm)
 
 
 def test_optuna_keeps_the_values_that_were_enqueued():

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
-from torch.utils.data import DataLoader, Dataset
-
 from imgcls.allocator import keep_freed_memory
 from imgcls.errors import DataError
 from imgcls.machine import usable_cores
@@ -65,8 +63,10 @@ def ahead(work: Callable[[In], Out], items: Sequence[In], num_processes: int) ->
     Raises:
         DataError: that `work` raised, with its own words alone.
     """
+    from torch.utils.data import DataLoader  # late, since a wrong name of a run is answered before torch is imported
+
     loader: DataLoader[Any] = DataLoader(
-        _Items(work, items),
+        _Items(work, items),  # type: ignore[arg-type]
         batch_size=None,
         collate_fn=lambda result: result,
         num_workers=num_processes if CAN_FORK else 0,
@@ -139,8 +139,8 @@ def pieces_of(num_rows: int, most: int) -> Iterator[range]:
         start += size
 
 
-class _Items(Dataset[Any], Generic[In, Out]):
-    """An error is handed over as it is: raised in a worker, it would arrive as a traceback."""
+class _Items(Generic[In, Out]):
+    """An error is handed over as it is: raised in a worker of torch's loader, it would arrive as a traceback."""
 
     def __init__(self, work: Callable[[In], Out], items: Sequence[In]) -> None:
         self._work = work

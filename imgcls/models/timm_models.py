@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from imgcls.config.keys import ModelConfig
-from imgcls.config.toml import as_options
 from imgcls.errors import ConfigError, InputError
 from imgcls.models.downloads import asked_where_it_answers, downloaded, why_not_had
 from imgcls.models.network import AS_RGB, RANDOM_WEIGHTS, RGB, Library, Listed, Normalisation
@@ -222,13 +221,11 @@ def _check_name(name: str) -> None:
 def _check_depth(config: ModelConfig, name: str) -> None:
     if not config.depth or config.depth <= (known := _num_stages(name)):
         return
-    whole = {"model.depth": 0}
-    why = (
-        f"timm:{name} has {known} stages; choose 1 to {known}, or {as_options(whole)} for the whole network"
-        if known
-        else f"timm cannot cut {name} after a stage; take the whole network with {as_options(whole)}"
-    )
-    raise ConfigError(f"model.depth = {config.depth}: {why}", whole)
+    if known:
+        why = f"timm:{name} has {known} stages; choose 1 to {known}, or 0 for the whole network"
+    else:
+        why = f"timm cannot cut {name} after a stage; 0 takes the whole network"
+    raise ConfigError(f"model.depth = {config.depth}: {why}", {"model.depth": 0})
 
 
 @lru_cache

@@ -196,7 +196,7 @@ def prepare(experiment: Experiment, project: Project, squares: int = SQUARES_FOR
     images_of = experiment.data.model_copy(update={"fold": 0, "test_views": "one"})
     if experiment.data.channels != "auto":
         refuse_colours_of_grey(experiment.augment, experiment.data.channels)
-    dataset, warnings = cached_dataset(images_of, experiment.augment.of_stored_images(), project, squares)
+    dataset, warnings = dataset_of(images_of, experiment.augment.of_stored_images(), project, squares)
     refuse_colours_of_grey(experiment.augment, dataset.channels)
     if experiment.data.fold:
         dataset = dataset.of_fold(experiment.data.fold)
@@ -278,14 +278,29 @@ def _check_metric(name: str, dataset: Dataset) -> None:
         )
 
 
-@lru_cache(maxsize=2)
-def cached_dataset(
+def dataset_of(
     data: DataConfig, augment: AugmentConfig, project: Project, squares: int
 ) -> tuple[Dataset, tuple[str, ...]]:
     """Prepares the images of an experiment, and their warnings; trials that share their data load it once.
 
     Pass `augment.of_stored_images()`, so that trials that differ in other augmentation keys share the images.
     """
+    of = data, augment, project
+    asked = _asked_formats.get((*of, squares), squares)
+    dataset, warnings = cached_dataset(*of, asked)
+    _asked_formats[(*of, dataset.squares)] = asked
+    return dataset, warnings
+
+
+_asked_formats: dict[tuple[object, ...], int] = {}
+"""By data and the format that its images have: the format up to which they were asked for, which gives the same."""
+
+
+@lru_cache(maxsize=2)
+def cached_dataset(
+    data: DataConfig, augment: AugmentConfig, project: Project, squares: int
+) -> tuple[Dataset, tuple[str, ...]]:
+    """See `dataset_of`, which knows of two formats that give the same images."""
     with held_warnings() as warnings, waiting(f"reading the images of {data.path or data.source}"):
         dataset = load_dataset(data, augment, project, squares)
     return dataset, tuple(filter(None, [*warnings, dataset.cut, too_few_to_score(dataset)]))

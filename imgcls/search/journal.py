@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from imgcls.files import open_locked, whole_lines
@@ -25,6 +26,18 @@ class Journal(JournalFileBackend):
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path), lock_obj=_Lock(path))
+
+
+class StudyJournal(JournalStorage):
+    """The storage of one study, in a journal.
+
+    Attributes:
+        path: of the journal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(Journal(path))
+        self.path = path
 
 
 class _Lock(JournalFileOpenLock):

@@ -23,9 +23,11 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from imgcls.errors import LeaseLost
+from imgcls.search.journal import StudyJournal
 from imgcls.search.optuna_internals import id_of, storage_of, study_id_of
 
 log = logging.getLogger(__name__)
@@ -79,7 +81,7 @@ class Fence:
     """
 
     def __init__(self, study: optuna.Study, entry: Entry, clock: Callable[[], float] = seconds_with_sleep) -> None:
-        self._storage, self._entry, self._clock = storage_of(study), entry, clock
+        self._storage, self._entry, self._clock = _storage_of_leases(study), entry, clock
         self._renewed = -float("inf")
 
     def check(self) -> None:
@@ -151,8 +153,8 @@ class LeaseReader:
     """
 
     def __init__(self, study: optuna.Study, clock: Callable[[], float] = time.monotonic) -> None:
-        self._storage = storage_of(study)
-        self._study_id = study_id_of(_study_of_leases(study))
+        self._storage = _storage_of_leases(study)
+        self._study_id = study_id_of(_study_of_leases(study, self._storage))
         self._clock = clock
         self._seen_dead: dict[int, float] = {}
 
@@ -331,9 +333,15 @@ class Leases(LeaseReader):
             self._storage.set_trial_state_values(trial_id, state, values)
 
 
-def _study_of_leases(study: optuna.Study) -> optuna.Study:
+def _storage_of_leases(study: optuna.Study) -> BaseStorage:
+    """A file beside the study's journal, which other programs take to hold one study; a server keeps both."""
+    storage = storage_of(study)
+    return StudyJournal(storage.path.with_suffix(".leases")) if isinstance(storage, StudyJournal) else storage
+
+
+def _study_of_leases(study: optuna.Study, storage: BaseStorage) -> optuna.Study:
     name = f"{study.study_name}.leases"
-    return optuna.create_study(storage=storage_of(study), study_name=name, load_if_exists=True)
+    return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
 
 
 def _is_open_ticket(trial: FrozenTrial) -> bool:

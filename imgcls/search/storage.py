@@ -4,12 +4,12 @@ import os
 from functools import cache
 from pathlib import Path
 
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage
 
 from imgcls.config.toml import as_options
 from imgcls.errors import ConfigError, InputError
 from imgcls.file_systems import network_file_system
-from imgcls.search.journal import Journal
+from imgcls.search.journal import StudyJournal
 from imgcls.search.study_servers import PatientStorage, Postgresql, Proxy, StudyServer
 from imgcls.tracking.credentials import redacted
 
@@ -45,7 +45,7 @@ def open_storage(asked: str, journal: Path) -> BaseStorage:
             f"machine runs this sweep, add {as_options({KEY: JOURNAL})}"
         )
     journal.parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(Journal(journal))
+    return StudyJournal(journal)
 
 
 def shared_address(asked: str) -> str:

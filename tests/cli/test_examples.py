@@ -13,7 +13,8 @@ from tests.photographs import save_photograph
 VERBS = {
     command.callback.__name__: command.callback
     for command in app.registered_commands
-    if command.callback.__name__ != "ui"  # which serves until Ctrl-C; tests/cli/test_ui.py runs it
+    # They serve until Ctrl-C; tests/cli/test_ui.py and tests/search/test_shared_storage.py run them.
+    if command.callback.__name__ not in ("ui", "storage_proxy")
 }
 
 

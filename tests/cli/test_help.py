@@ -13,7 +13,7 @@ from imgcls.cli.app import imgcls
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
-VERBS = {command.callback.__name__: command.callback for command in app.registered_commands}
+VERBS = {command.callback.__name__.replace("_", "-"): command.callback for command in app.registered_commands}
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def test_a_doctor_who_finds_nothing_says_that_all_is_well(shell):
     assert {key: found.pop(key) for key in seen}["num_usable_cores"] == seen["num_usable_cores"]
     assert found == {
         "is_well": True, "num_runs": 0, "num_experiments": 0, "num_closed": 0, "closed_run_ids": "",
-        "is_all_sent": True, "num_unreachable_experiments": 0,
+        "is_all_sent": True, "num_unreachable_experiments": 0, "at_work": "",
     }  # fmt: skip
     shell("doctor", "--relocate")
     assert json.loads(shell("doctor", "--relocate", "--json")) == {"num_relocated": 0}

@@ -177,7 +177,9 @@ def test_a_network_that_timm_cannot_cut_is_refused():
     def test_of_no_stages(**_options):
         return nn.Linear(2, 2)
 
-    with pytest.raises(ConfigError, match=r"model.depth = 1: timm cannot cut test_of_no_stages .* --set model.depth=0"):
+    with pytest.raises(
+        ConfigError, match=r"(?s)model.depth = 1: timm cannot cut test_of_no_stages .* --set model.depth=0"
+    ):
         resolve_model(ModelConfig(name="timm:test_of_no_stages", depth=1), 3, SIDE)
 
 

@@ -206,7 +206,7 @@ def test_a_trial_with_which_another_process_goes_on_is_passed_over():
         asked.append(number)
         return number != 1
 
-    assert promotion.next((), num_trials=6, take=take) == Step(2)
+    assert promotion.next((), num_trials=18, take=take) == Step(2)
     assert asked == [1, 2]
     assert [is_paused(trial) for trial in study.trials] == [True, True, False, True, True, True]
 
@@ -219,7 +219,7 @@ def test_a_trial_that_another_process_sent_on_just_before_this_one_had_its_lease
             attach(study, number).set_user_attr(PROMOTED, 1)
         return True
 
-    assert promotion.next((), num_trials=6, take=take) == Step(2)
+    assert promotion.next((), num_trials=18, take=take) == Step(2)
 
 
 @pytest.mark.slow
