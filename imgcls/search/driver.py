@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 ALIKE_FAILURES = 3
 """Number of trials in a row that end the sweep when all of them fail for the same reason."""
 
-
 SECONDS_OF_A_LOOK = 0.5
 """Seconds between two looks for work, where other processes have all of it."""
 
@@ -91,10 +90,12 @@ class Driver:
         while not stop_requested():
             # Each sitting runs one trial at least, or a short timeout would never end a sweep.
             is_over = any_ended and self._is_over(time.monotonic() - started)
+            # Asked before, since a trial that ends or pauses elsewhere just now may leave something to do.
+            are_others_at_work = bool(self._study.leases.elsewhere())
             if not is_over:
                 self._submit_jobs(engine)
             if not self._open:
-                if not is_over and self._study.leases.elsewhere():
+                if not is_over and (are_others_at_work or self._study.leases.elsewhere() or self._wants_more()):
                     time.sleep(SECONDS_OF_A_LOOK)
                     continue
                 if is_over and self._wants_more():

@@ -45,7 +45,6 @@ LOOKS = 4
 SAFE = 2 / 3
 """Share of a lease's seconds for which a holder writes after it renewed; the rest is for the writing itself."""
 
-
 SECONDS_TO_END = 2.0
 """Seconds that a process which leaves waits for a renewal that is being written, which an absent server may hold up."""
 

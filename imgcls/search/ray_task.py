@@ -46,8 +46,8 @@ class Home:
         if self.sign is not None and not self.sign.is_file():
             raise InputError(
                 f"{machine} has a folder {self.root} of its own, so its trials would be recorded where nobody sees "
-                "them; give all machines the same folder, or set MLFLOW_TRACKING_URI to a tracking server and "
-                "IMGCLS_STUDY_STORAGE to a shared storage of the study"
+                "them; set MLFLOW_TRACKING_URI to a tracking server and IMGCLS_STUDY_STORAGE to a shared storage of "
+                "the study"
             )
 
 

@@ -42,6 +42,13 @@ KEEPALIVE_SECONDS = 30
 SILENT_SECONDS = 60
 """Seconds for which what was sent may stay unacknowledged before a connection counts as lost."""
 
+CONNECTION = {
+    "connect_timeout": CONNECT_SECONDS, "keepalives": 1, "keepalives_idle": KEEPALIVE_SECONDS,
+    "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 1000 * SILENT_SECONDS,
+    "application_name": "imgcls",
+}  # fmt: skip
+"""Options of each connection to PostgreSQL. The proxy of deploy/compose.yaml has the same."""
+
 
 class StudyServer(ABC):
     """A server that keeps studies.
@@ -112,13 +119,8 @@ class Postgresql(StudyServer):
         Args:
             num_kept: connections that are kept; more are made only where threads work at the same instant.
         """
-        options = {
-            "connect_timeout": CONNECT_SECONDS, "keepalives": 1, "keepalives_idle": KEEPALIVE_SECONDS,
-            "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 1000 * SILENT_SECONDS,
-            "application_name": "imgcls",
-        }  # fmt: skip
         try:
-            door = create_engine(self._url(), poolclass=NullPool, connect_args=options)
+            door = create_engine(self._url(), poolclass=NullPool, connect_args=CONNECTION)
         except ImportError as error:
             raise _extra_is_missing(error) from None
         # Processes that start together on an empty database would make the same tables.
@@ -126,7 +128,7 @@ class Postgresql(StudyServer):
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('imgcls study storage'))"))
             storage = RDBStorage(
                 self._url().render_as_string(hide_password=False),
-                {"pool_size": num_kept, "max_overflow": 4, "pool_pre_ping": True, "connect_args": options},
+                {"pool_size": num_kept, "max_overflow": 4, "pool_pre_ping": True, "connect_args": CONNECTION},
             )
         weakref.finalize(storage, storage.engine.dispose)
         return get_storage(storage)

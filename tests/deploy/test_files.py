@@ -1,5 +1,6 @@
 """The files of deploy/: what an operator starts is valid, holds no secret, and listens on this machine alone."""
 
+import ast
 import re
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import pytest
 import yaml
 
 from imgcls.cli.app import app
+from imgcls.search.storage_proxy import NUM_THREADS
+from imgcls.search.study_servers import CONNECTION
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 EXAMPLES = sorted(DEPLOY.rglob("*env.example"))
@@ -43,6 +46,18 @@ def test_compose_asks_for_each_secret_and_listens_on_this_machine_until_told_oth
     assert all(
         service["image"].partition(":")[2] != "latest" for service in compose["services"].values() if "image" in service
     )
+
+
+def test_the_proxy_of_compose_has_the_settings_of_ours():
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    assigned = {
+        line.targets[0].id: line.value
+        for line in ast.parse(compose["services"]["storage-proxy"]["command"][-1]).body
+        if isinstance(line, ast.Assign)
+    }
+    assert ast.literal_eval(assigned["connection"]) == CONNECTION
+    options = {key.value: value for key, value in zip(assigned["options"].keys, assigned["options"].values, strict=True)}
+    assert options["pool_size"].value == NUM_THREADS
 
 
 def test_compose_is_valid(tmp_path):

@@ -2,9 +2,16 @@
 
 import pytest
 
+from optuna.trial import TrialState
+
 from imgcls.config.keys import Experiment
+from imgcls.runs.record_writer import Finished
+from imgcls.search.driver import Driver
 from imgcls.search.leases import Leases
+from imgcls.search.optuna_internals import attach
 from imgcls.search.study import StudyPlace, SweepStudy
+from imgcls.search.trial import TrialJob
+from imgcls.training.epoch import EpochResult
 
 SPACE = {"train.lr": {"low": 1e-3, "high": 1e-1, "log": True}}
 
@@ -12,10 +19,10 @@ SPACE = {"train.lr": {"low": 1e-3, "high": 1e-1, "log": True}}
 @pytest.fixture
 def join(tmp_path):
     """Joins the study as another process would."""
-    search = {"trials": 4, "sampler": "qmc", "pruner": "none", "space": SPACE}
-    experiment = Experiment(name="tiny", search=search)
 
-    def join(pid, name="study", **options):
+    def join(pid, name="study", *, trials=4, pruner="none", **options):
+        search = {"trials": trials, "sampler": "qmc", "pruner": pruner, "workers": 1, "space": SPACE}
+        experiment = Experiment(name="tiny", search=search)
         place = StudyPlace(tmp_path, name, "0" * 32, pruner_warmup=1, num_epochs=4)
         leases = Leases(place.open(experiment), 60, {"host": "here", "pid": pid}, **options)
         return SweepStudy(place, experiment, has_groups=False, leases=leases)
@@ -82,3 +89,62 @@ def test_losses_are_counted_in_the_study(join):
     one, other = join("1"), join("2")
     assert one.ask() == 0
     assert (one.lose(0), other.lose(0)) == (1, 2)
+
+
+# --- the end ---
+
+
+def finished(outcome, num_epochs):
+    """What comes of a trial that did not train."""
+    best = EpochResult(num_epochs, 0.5, {"val/accuracy": 0.5, "val/loss": 0.5}, 0.01, 0.1, 1.0, 0)
+    return Finished("0" * 32, outcome, best, num_epochs, {})
+
+
+@pytest.fixture
+def without_training(monkeypatch):
+    """Trials that end at once, or pause, with the same score."""
+
+    def run(job):
+        num_epochs = job.pause_at or job.study.num_epochs
+        attach(job.study.open(job.experiment), job.number).report(0.5, step=num_epochs)
+        return finished("paused" if job.pause_at else "completed", num_epochs)
+
+    monkeypatch.setattr(TrialJob, "run", run)
+    monkeypatch.setattr("imgcls.search.driver.SECONDS_OF_A_LOOK", 0.0)
+
+
+@pytest.mark.usefixtures("without_training")
+def test_a_driver_goes_on_where_another_one_was_faster_and_has_nothing_in_hand_just_now(join, project):
+    one, other = join("1"), join("2")
+    take = one.leases.take
+
+    def late(number):
+        one.leases.take = take
+        assert other.ask() == 0
+        other.tell_of_failure(0, "a value that cannot be")
+        other.leases.give_back(0)
+        return take(number)
+
+    one.leases.take = late
+    Driver(one, 100, project.tracker).run()
+    states = [trial.state for trial in one.optuna.trials]
+    assert states == [TrialState.FAIL, *[TrialState.COMPLETE] * 3]
+
+
+@pytest.mark.usefixtures("without_training")
+def test_a_driver_goes_on_with_a_trial_that_another_one_pauses_while_it_looks(join, project):
+    one, other = (join(pid, trials=1, pruner="halving") for pid in "12")
+    number = other.ask()
+    other.values(number)
+    looks = one.promotion.next
+
+    def look(*args, **kwargs):
+        one.promotion.next = looks
+        assert looks(*args, **kwargs) is None
+        attach(other.optuna, number).report(0.5, step=(rung := other.promotion.pause_at(number)))
+        other.tell(number, finished("paused", rung))
+        other.leases.give_back(number)
+
+    one.promotion.next = look
+    Driver(one, 100, project.tracker).run()
+    assert [trial.state for trial in one.optuna.trials] == [TrialState.COMPLETE]
