@@ -56,7 +56,9 @@ def test_the_proxy_of_compose_has_the_settings_of_ours():
         if isinstance(line, ast.Assign)
     }
     assert ast.literal_eval(assigned["connection"]) == CONNECTION
-    options = {key.value: value for key, value in zip(assigned["options"].keys, assigned["options"].values, strict=True)}
+    options = {
+        key.value: value for key, value in zip(assigned["options"].keys, assigned["options"].values, strict=True)
+    }
     assert options["pool_size"].value == NUM_THREADS
 
 

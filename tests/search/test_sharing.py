@@ -1,7 +1,6 @@
 """One study that several processes work on: numbers, leases and losses of its trials, in a real journal."""
 
 import pytest
-
 from optuna.trial import TrialState
 
 from imgcls.config.keys import Experiment
