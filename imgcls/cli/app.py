@@ -44,7 +44,7 @@ from imgcls.processes import own_place, refuse_several
 from imgcls.terminal import guard_streams
 from imgcls.text import printable
 
-THAT_GO_ON = ("train", "sweep", "confirm", "rerun")
+THAT_GO_ON = ("train", "sweep", "worker", "confirm", "rerun")
 """Verbs that save as they go, so that the same command goes on."""
 
 SECONDS_TO_SAY_IT = 10.0

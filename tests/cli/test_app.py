@@ -231,16 +231,20 @@ def test_cache_lists_what_is_kept_and_makes_room(project, monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("verb", "arguments", "said"),
+    ("verb", "arguments", "first", "said"),
     [
-        ("evaluate", ["best"], "the look may be recorded already: imgcls ledger; to begin again: imgcls evaluate best"),
-        ("ledger", [], "left at once; to begin again: imgcls ledger"),
+        (
+            "evaluate", ["best"], "open_tracker",
+            "the look may be recorded already: imgcls ledger; to begin again: imgcls evaluate best",
+        ),
+        ("ledger", [], "open_tracker", "left at once; to begin again: imgcls ledger"),
+        ("worker", ["tiny"], "read_experiment", "left at once; to go on from what was saved: imgcls worker tiny"),
     ],
-)
+)  # fmt: skip
 @pytest.mark.usefixtures("project")
-def test_ctrl_c_promises_nothing_that_is_not_known(verb, arguments, said, monkeypatch):
+def test_ctrl_c_promises_nothing_that_is_not_known(verb, arguments, first, said, monkeypatch):
     module = sys.modules[f"imgcls.cli.{verb}"]
-    monkeypatch.setattr(module, "open_tracker", lambda: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(module, first, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     monkeypatch.setattr(sys, "argv", ["imgcls", verb, *arguments])
     done = CliRunner().invoke(app, [verb, *arguments])
     assert done.exit_code == 130 and said in done.stderr and "nothing was saved" not in done.stderr
