@@ -7,7 +7,7 @@ that joins has an entry, and a ticket for each thing that it holds:
 - Of several tickets for the same thing, the lowest that is not over has it. A ticket is over when its holder gave it
   back, or when its holder's entry has ended. Neither ever changes back, so all who read agree.
 - A holder renews its entry from a thread. Whoever sees for `seconds` of its own clock that an entry is not renewed ends
-  it. No clocks of two machines are compared.
+  it. No clocks of two machines are compared. Time in which the storage was away does not count: nobody could renew.
 - A holder that was stopped finds that it cannot renew an entry that has ended, and writes nothing (`Fence.check`).
 """
 
@@ -272,9 +272,16 @@ class Leases(LeaseReader):
         """What other processes hold."""
         return {holder.what for holder in self.holders()} - self._held.keys()
 
-    def look(self) -> None:
-        """Looks at the entries of others, and ends those of processes that are silent or known to have ended."""
-        for entry in self._trials():
+    def look(self, asked: float | None = None) -> None:
+        """Looks at the entries of others, and ends those of processes that are silent or known to have ended.
+
+        `asked` is when this process turned to the storage, by its clock; now by default.
+        """
+        asked = self._clock() if asked is None else asked
+        trials = self._trials()
+        if self._clock() - asked > self.seconds / LOOKS:  # the storage was away, and nobody could renew an entry
+            self._seen.clear()
+        for entry in trials:
             if ABOUT not in entry.user_attrs or entry.state.is_finished() or entry.number == self._number:
                 continue
             number, renewed, now = entry.number, entry.user_attrs[RENEWED], self._clock()
@@ -313,12 +320,14 @@ class Leases(LeaseReader):
 
     def _renew(self, left: threading.Event) -> None:
         while not left.wait(self.seconds / LOOKS):
+            asked = self._clock()
             try:
                 self.fence.renew()
-                self.look()
+                self.look(asked)
             except LeaseLost:
                 return  # whoever writes next finds out
             except Exception as error:  # a storage that is away: the next look may reach it
+                self._seen.clear()
                 log.debug("no look at the leases: %s", error)
 
     def _created(self, attrs: dict[str, Any]) -> int:

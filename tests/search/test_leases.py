@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -146,6 +147,30 @@ def test_a_process_that_slept_with_its_machine_and_was_not_missed_goes_on(join):
     one.fence.check()
     other.look()
     assert not other.take("trial 0")
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_storage_that_was_away_for_all_costs_nobody_its_lease(join, clock, answers):
+    one, other = join(), join("2")
+    assert one.take("trial 0")
+    other.look()
+    renew, turns = other.fence.renew, iter([False, False, True])
+
+    def late():
+        clock.now += 2 * SECONDS
+        other.fence.renew = renew
+        if not answers:
+            raise ConnectionError
+        renew()
+
+    other.fence.renew = late
+    other._renew(SimpleNamespace(wait=lambda _: next(turns)))
+    one.fence.check()
+    assert not other.take("trial 0")
+    other.look()
+    clock.now += SECONDS
+    other.look()
+    assert other.take("trial 0")
 
 
 def test_a_ticket_whose_answer_was_lost_is_found_again(join):
