@@ -13,8 +13,8 @@ PLANNED = "fixed_params"
 
 def attach(study: Study, number: int) -> Trial:
     """By Optuna's internals, a trial that has begun; the public interface gives one only to whoever asked for it."""
-    trial = next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
-    return Trial(study, trial._trial_id)
+    # Not found among all trials: to read them takes a server several times as long.
+    return Trial(study, study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
 
 
 def storage_of(study: Study) -> BaseStorage:

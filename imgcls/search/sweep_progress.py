@@ -11,6 +11,7 @@ from imgcls.reporting.run_progress import Outlook, Pace
 from imgcls.search.budget import SearchTime
 from imgcls.search.engines import Outcome
 from imgcls.search.leaderboard import with_intervals
+from imgcls.search.space import value_of
 from imgcls.search.study import SweepStudy
 from imgcls.search.trial import TrialJob, trial_name
 
@@ -58,8 +59,9 @@ class SweepProgress:
 
     def on_start(self, job: TrialJob) -> None:
         """Shows a trial that begins or goes on: what it tries, and the best so far."""
-        name, metric = trial_name(job.number, self._study.values(job.number)), self._study.experiment.search.metric
-        best = f"; best so far: {metric} {best}" if (best := self._best()) else ""
+        search = self._study.experiment.search
+        name = trial_name(job.number, {key: value_of(job.experiment, key) for key in search.space})
+        best = f"; best so far: {search.metric} {best}" if (best := self._best()) else ""
         step = self._study.last_step(job.number)
         after = f"; it goes on after {step}" if step else ""
         tqdm.write(f"{name}{after}{best}", file=terminal.stderr())

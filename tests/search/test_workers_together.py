@@ -271,7 +271,8 @@ def test_a_killed_worker_and_one_that_slept_past_its_lease_leave_no_trace(where,
     for trial in trials:  # each step once, in both
         points = tracker._client.get_metric_history(trial.run_id, "val/loss")
         assert [point.step for point in points] == [*range(1, 13)]
-    assert all(sorted(trial.intermediate_values) == [*range(1, 13)] for trial in study.trials)
+    reported = [[*trial.intermediate_values] for trial in study.trials]
+    assert reported == [[*range(1, 12)]] * 6  # nobody prunes after the last epoch
 
 
 def _place(project, where):
