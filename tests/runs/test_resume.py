@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -116,8 +117,7 @@ def test_a_run_killed_beside_any_file_goes_on_to_the_same_bits(project, monkeypa
         seen.append(asked)
         if asked == name and seen.count(name) == (2 if name == Artifact.LAST else 1):
             if moment == "after":
-                with artifact(self, asked) as path:
-                    return _then_kill(path)
+                return _then_kill(artifact(self, asked))
             raise KilledError
         return artifact(self, asked)
 
@@ -173,15 +173,11 @@ def test_the_last_checkpoint_is_written_at_its_interval_at_a_pause_and_at_the_en
     assert project.train(*settings).run_id == paused.run_id and written == [2, 3, 5]
 
 
-def _then_kill(path):
-    class Written:
-        def __enter__(self):
-            return path
-
-        def __exit__(self, *_):
-            raise KilledError
-
-    return Written()
+@contextmanager
+def _then_kill(artifact):
+    with artifact as path:
+        yield path
+    raise KilledError
 
 
 @pytest.mark.parametrize("call", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4, 5))])
