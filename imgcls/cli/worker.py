@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from imgcls.cli.arguments import ExperimentName, Overrides, read_experiment
-from imgcls.cli.output import LOADING, OPENING
+from imgcls.cli.output import LOADING, OPENING, write
 from imgcls.terminal import waiting
 
 
@@ -36,5 +36,8 @@ def worker(
 
     with waiting(OPENING):
         tracker = Tracker(project.root)
-    if (result := work(loaded, tracker)) is not None:
-        write_end(result.run_id, tracker)
+    sweep = tracker.get(work(loaded, tracker))
+    if sweep.outcome == "completed":
+        write_end(sweep.run_id, tracker)
+    else:
+        write(f"nothing is left for this worker; another process works on sweep {sweep.run_id} and writes its end")

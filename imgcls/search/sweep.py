@@ -68,7 +68,7 @@ def sweep(
         return search.run(cluster)
 
 
-def work(experiment: Experiment, tracker: Tracker) -> SweepResult | None:
+def work(experiment: Experiment, tracker: Tracker) -> str:
     """Works on a sweep beside other processes until nothing is left to do; the first one makes it, one writes its end.
 
     Args:
@@ -76,7 +76,7 @@ def work(experiment: Experiment, tracker: Tracker) -> SweepResult | None:
         tracker: where the record goes.
 
     Returns:
-        The result, if this process wrote the end; None if another one did, or does.
+        The id of the sweep's run, which is completed unless another process still writes its end.
 
     Raises:
         InputError: no search space, values outside it, or data that cannot be used.
@@ -128,6 +128,7 @@ class Sweep:
         self._planned = self._planned_values()
         self._shared = experiment
         self._cluster: Cluster | None = None
+        self._run_id = ""
 
     def run(self, cluster: Cluster | None = None) -> SweepResult:
         """Searches up to `search.trials` trials in all, earlier sittings included.
@@ -146,14 +147,15 @@ class Sweep:
         assert result is not None  # it waited for the end
         return result
 
-    def help(self) -> SweepResult | None:
-        """Works on the sweep as one of its processes, until nothing is left; None where another one writes its end.
+    def help(self) -> str:
+        """Works on the sweep as one of its processes, until nothing is left for it; see `work`.
 
         Raises:
             Interrupted: a stop was requested, or others have taken over what this process held (`LeaseLost`).
             TrainingError: no trial succeeded, or several failed alike in a row.
         """
-        return self._join(waits=False)
+        result = self._join(waits=False)
+        return self._run_id if result is None else result.run_id
 
     def _join(self, *, waits: bool) -> SweepResult | None:
         """Works on the sweep; whoever holds the lease of its run writes its beginning and its end."""
@@ -170,8 +172,8 @@ class Sweep:
     def _run_with(self, leases: Leases, *, waits: bool) -> SweepResult | None:
         has_helped, seen = False, 0.0
         while True:
+            self._run_id = run_id_of(leases.study)
             if not waits and self._is_over(leases):
-                log.info("nothing is left of sweep %s", run_id_of(leases.study))
                 return None
             if leases.take(PARENT):
                 return self._run(leases)
@@ -180,8 +182,7 @@ class Sweep:
                 if seen and renewed > seen:  # another process lives that writes the end
                     return None
                 seen = renewed
-            run_id = run_id_of(leases.study)
-            if run_id and self.budget:
+            if (run_id := self._run_id) and self.budget:
                 raise InputError(
                     f"sweep {run_id} runs elsewhere, and --budget needs a sweep of its own; join it without --budget "
                     f"(imgcls worker {self.experiment.name}), or wait until it has ended"
