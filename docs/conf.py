@@ -51,7 +51,6 @@ PAGES = {
         "docs/recipes",
         "docs/fine-tuning",
         "docs/head-only",
-        "docs/shared-storage",
     ],
     "Look up": ["docs/keys", "docs/record", "CHANGELOG"],
     "The method": [
@@ -65,10 +64,15 @@ PAGES = {
     "Use a model": ["docs/predicting", "docs/serving", "docs/exporting", "docs/using-a-model"],
     "Speed and operations": [
         "docs/speed",
-        "docs/several-devices",
         "benchmarks/RESULTS",
         "docs/plain-script",
         "docs/reliability",
+    ],
+    "Several machines": [
+        "docs/workers",
+        "docs/shared-storage",
+        "docs/ray",
+        "docs/several-devices",
         "docs/operating",
         "docs/scale",
     ],
