@@ -64,7 +64,7 @@ def remember(name: str, make: Callable[[], str]) -> str:
     A folder that cannot be written is as good to read: what is not there is then made each time.
 
     Raises:
-        DataError: there is no such folder, and none can be made.
+        DataError: the folder does not exist and cannot be made.
     """
     path = cache_folder() / name
     if path.is_file():

@@ -156,7 +156,7 @@ class Recipe:
 
     @property
     def entry(self) -> Path:
-        """Folder of the cache entry; that of an earlier version where there is no other."""
+        """Folder of the cache entry. If only an earlier version made one, it is that one."""
         entry = self._entry(self.table.stamp)
         earlier = self._entry(self.table.earlier_stamp) if self.table.earlier_stamp else entry
         return earlier if earlier.is_dir() and not entry.is_dir() else entry

@@ -19,7 +19,7 @@ from imgcls.evaluation.judge import look_to_predict
 from imgcls.record import Artifact
 from imgcls.run_record import RunRecord
 from imgcls.runs.earlier_versions import recorded_squares
-from imgcls.runs.prepare import dataset_of
+from imgcls.runs.prepare import shared_dataset
 from imgcls.runs.rebuild import recorded_experiment
 from imgcls.text import counted
 from imgcls.tracking.recorded_looks import names_of, openings, read_sketches
@@ -121,7 +121,7 @@ def _from_source(record: RunRecord, tracker: Tracker) -> Hashes:
     experiment = recorded_experiment(record.run_id, tracker)
     squares = recorded_squares(record)
     augment = experiment.augment.of_stored_images()
-    dataset, _ = dataset_of(experiment.data, augment, tracker.project, squares)
+    dataset, _ = shared_dataset(experiment.data, augment, tracker.project, squares)
     if dataset.test is None or dataset.test.fingerprint() != record.test_fingerprint:
         raise DataError("its images have changed")
     return dataset.test.hashes().hashes

@@ -196,7 +196,7 @@ def prepare(experiment: Experiment, project: Project, squares: int = SQUARES_FOR
     images_of = experiment.data.model_copy(update={"fold": 0, "test_views": "one"})
     if experiment.data.channels != "auto":
         refuse_colours_of_grey(experiment.augment, experiment.data.channels)
-    dataset, warnings = dataset_of(images_of, experiment.augment.of_stored_images(), project, squares)
+    dataset, warnings = shared_dataset(images_of, experiment.augment.of_stored_images(), project, squares)
     refuse_colours_of_grey(experiment.augment, dataset.channels)
     if experiment.data.fold:
         dataset = dataset.of_fold(experiment.data.fold)
@@ -278,7 +278,7 @@ def _check_metric(name: str, dataset: Dataset) -> None:
         )
 
 
-def dataset_of(
+def shared_dataset(
     data: DataConfig, augment: AugmentConfig, project: Project, squares: int
 ) -> tuple[Dataset, tuple[str, ...]]:
     """Prepares the images of an experiment, and their warnings; trials that share their data load it once.
@@ -300,7 +300,7 @@ _asked_formats: dict[tuple[object, ...], int] = {}
 def cached_dataset(
     data: DataConfig, augment: AugmentConfig, project: Project, squares: int
 ) -> tuple[Dataset, tuple[str, ...]]:
-    """See `dataset_of`, which knows of two formats that give the same images."""
+    """See `shared_dataset`, which knows of two formats that give the same images."""
     with held_warnings() as warnings, waiting(f"reading the images of {data.path or data.source}"):
         dataset = load_dataset(data, augment, project, squares)
     return dataset, tuple(filter(None, [*warnings, dataset.cut, too_few_to_score(dataset)]))

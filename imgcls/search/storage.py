@@ -22,7 +22,7 @@ AUTO, JOURNAL = "auto", "journal"
 SERVERS: dict[str, type[StudyServer]] = {"postgresql": Postgresql, "postgresql+psycopg": Postgresql, "grpc": Proxy}
 """Schemes of addresses, and the servers that they are of."""
 
-EXAMPLES = "postgresql://USER@HOST/DATABASE or grpc://HOST:PORT"
+EXAMPLES = "postgresql://HOST/DATABASE or grpc://HOST:PORT"
 
 
 def open_storage(asked: str, journal: Path) -> BaseStorage:

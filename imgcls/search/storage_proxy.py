@@ -34,7 +34,7 @@ def serve(asked: str, host: str, port: int) -> None:
     """
     address = shared_address(asked)
     if not address or address.startswith("grpc:"):
-        raise ConfigError(f"the proxy stands in front of PostgreSQL; set {VARIABLE} to postgresql://USER@HOST/DATABASE")
+        raise ConfigError(f"the proxy stands in front of PostgreSQL; set {VARIABLE} to postgresql://HOST/DATABASE")
     check_storage(asked)
     _check_port(host, port)
     if not host.startswith("127.") and host not in ("localhost", "::1"):

@@ -50,7 +50,7 @@ def rebuild(study: SweepStudy, planned: Sequence[Values], tracker: Tracker) -> N
 
 
 def _newest_runs(study: SweepStudy, tracker: Tracker) -> dict[int, RunRecord]:
-    """Number -> the newest run of that trial; a deleted one only where there is no other."""
+    """Number -> the newest run of that trial. A deleted run counts only if all runs of the trial were deleted."""
     tags = {Tag.KIND: "trial", Tag.STUDY: study.place.name}
     found = tracker.find(tags, experiment=study.experiment.name, with_deleted=True)
     return {record.trial: record for record in sorted(found, key=lambda record: not record.is_deleted)}

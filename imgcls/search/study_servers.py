@@ -104,9 +104,9 @@ class Postgresql(StudyServer):
     def why_not(self) -> str:
         """A database has to be named; all else has defaults of PostgreSQL."""
         try:
-            return "" if self._url().database else "name a database: postgresql://USER@HOST/DATABASE"
+            return "" if self._url().database else "name a database: postgresql://HOST/DATABASE"
         except (ArgumentError, ValueError):
-            return "it is not an address; write postgresql://USER@HOST:PORT/DATABASE, with special characters as %40"
+            return "it is not an address; write postgresql://HOST:PORT/DATABASE, with special characters as %40"
 
     def has_password(self) -> bool:
         """Between user and host, or in the query."""

@@ -11,6 +11,7 @@ from imgcls.errors import ConfigError, InputError, Interrupted
 from imgcls.file_systems import file_system_of, network_file_system
 from imgcls.search import storage, study_servers
 from imgcls.search.storage import VARIABLE, check_storage, open_storage, shared_address
+from imgcls.tracking.credentials import scrubbed
 from tests.postgres import free_port
 from tests.stops import StopAfter
 
@@ -151,3 +152,10 @@ def test_a_sweep_is_refused_before_it_begins_and_a_run_does_not_care(project):
     assert "storage" not in project.experiment(refused).to_toml()
     assert project.experiment(refused).params() == project.experiment().params()
     assert project.experiment(refused).config_hash() == project.experiment().config_hash()
+
+
+def test_the_example_in_a_refusal_is_not_taken_for_a_secret():
+    """What looks like a user before an @ is hidden in every error, so an example with one could not be read."""
+    with pytest.raises(ConfigError) as refused:
+        shared_address("sqlite:///x.db")
+    assert "set it to postgresql://HOST/DATABASE or" in scrubbed(str(refused.value))
