@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -144,7 +145,7 @@ class Holder:
 
 
 class LeaseReader:
-    """Reads the leases of a study: who works on what.
+    """Reads the leases of a study: who works on what. It writes nothing; a study that nobody has joined has no leases.
 
     Args:
         study: whose trials are worked on.
@@ -152,9 +153,9 @@ class LeaseReader:
     """
 
     def __init__(self, study: optuna.Study, clock: Callable[[], float] = time.monotonic) -> None:
-        self._storage = _storage_of_leases(study)
-        self._study_id = study_id_of(_study_of_leases(study, self._storage))
+        self.study = study
         self._clock = clock
+        self._leases: optuna.Study | None = None
         self._seen_dead: dict[int, float] = {}
 
     def holders(self) -> list[Holder]:
@@ -189,7 +190,8 @@ class LeaseReader:
         return gone
 
     def _trials(self) -> list[FrozenTrial]:
-        return self._storage.get_all_trials(self._study_id, deepcopy=False)
+        self._leases = self._leases or _existing_leases(self.study)
+        return self._leases.get_trials(deepcopy=False) if self._leases else []
 
 
 class Leases(LeaseReader):
@@ -214,7 +216,12 @@ class Leases(LeaseReader):
         own_clock: Callable[[], float] = seconds_with_sleep,
     ) -> None:
         super().__init__(study, clock)
-        self.study, self.seconds = study, seconds
+        self.seconds = seconds
+        self._storage = _storage_of_leases(study)
+        self._leases = leases = optuna.create_study(
+            storage=self._storage, study_name=_name_of_leases(study), load_if_exists=True
+        )
+        self._study_id = study_id_of(leases)
         self._is_dead = is_dead
         self._seen: dict[int, tuple[int, float]] = {}
         self._at_work: set[int] = set()
@@ -331,9 +338,8 @@ class Leases(LeaseReader):
                 log.debug("no look at the leases: %s", error)
 
     def _created(self, attrs: dict[str, Any]) -> int:
-        return self._storage.create_new_trial(
-            self._study_id, create_trial(state=TrialState.RUNNING, user_attrs=attrs, value=None)
-        )
+        entry_or_ticket = create_trial(state=TrialState.RUNNING, user_attrs=attrs, value=None)
+        return self._storage.create_new_trial(self._study_id, entry_or_ticket)
 
     def _end(self, trial_id: int, state: TrialState = TrialState.COMPLETE) -> None:
         values = [0.0] if state == TrialState.COMPLETE else None
@@ -344,12 +350,26 @@ class Leases(LeaseReader):
 def _storage_of_leases(study: optuna.Study) -> BaseStorage:
     """A file beside the study's journal, which other programs take to hold one study; a server keeps both."""
     storage = storage_of(study)
-    return StudyJournal(storage.path.with_suffix(".leases")) if isinstance(storage, StudyJournal) else storage
+    return StudyJournal(_path_of_leases(storage)) if isinstance(storage, StudyJournal) else storage
 
 
-def _study_of_leases(study: optuna.Study, storage: BaseStorage) -> optuna.Study:
-    name = f"{study.study_name}.leases"
-    return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+def _path_of_leases(journal: StudyJournal) -> Path:
+    return journal.path.with_suffix(".leases")
+
+
+def _name_of_leases(study: optuna.Study) -> str:
+    return f"{study.study_name}.leases"
+
+
+def _existing_leases(study: optuna.Study) -> optuna.Study | None:
+    """The leases of a study; None where no process has joined it yet."""
+    storage = storage_of(study)
+    if isinstance(storage, StudyJournal) and not _path_of_leases(storage).exists():  # which opening it would make
+        return None
+    try:
+        return optuna.load_study(study_name=_name_of_leases(study), storage=_storage_of_leases(study))
+    except KeyError:
+        return None
 
 
 def _is_open_ticket(trial: FrozenTrial) -> bool:

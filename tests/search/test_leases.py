@@ -10,8 +10,8 @@ from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
 from imgcls.errors import LeaseLost
-from imgcls.search.journal import Journal
-from imgcls.search.leases import RENEWED, Leases
+from imgcls.search.journal import Journal, StudyJournal
+from imgcls.search.leases import RENEWED, LeaseReader, Leases
 
 SECONDS = 40.0
 
@@ -43,6 +43,27 @@ def join(tmp_path, clock):
         return Leases(study, SECONDS, {"host": "here", "pid": pid}, **options)
 
     return join
+
+
+@pytest.mark.parametrize("where", [StudyJournal, lambda path: JournalStorage(Journal(path))])
+def test_whoever_only_looks_writes_nothing(tmp_path, where):
+    """The first keeps leases in a file beside the journal, the second in the same storage, as servers do."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    (tmp_path / "study.journal").touch()
+    study = optuna.create_study(storage=where(tmp_path / "study.journal"), study_name="study")
+
+    def files():
+        return {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".lock"}
+
+    before = files()
+    reader = LeaseReader(study)
+    assert reader.holders() == [] and reader.renewed_by("trial 0") == 0.0
+    assert files() == before
+    joined = Leases(study, SECONDS, {"host": "here", "pid": "1"})
+    joined.take("trial 0")
+    before = files()
+    assert [holder.what for holder in reader.holders()] == ["trial 0"] == [h.what for h in LeaseReader(study).holders()]
+    assert files() == before
 
 
 def test_one_process_holds_a_lease_until_it_gives_it_back(join):
