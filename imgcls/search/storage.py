@@ -1,6 +1,8 @@
 """Where a study is kept: in a journal of this machine, in PostgreSQL, or behind Optuna's proxy for many workers."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +12,8 @@ from imgcls.config.toml import as_options
 from imgcls.errors import ConfigError, InputError
 from imgcls.file_systems import network_file_system
 from imgcls.search.journal import StudyJournal
-from imgcls.search.study_servers import PatientStorage, Postgresql, Proxy, StudyServer
+from imgcls.search.patient_storage import PatientStorage
+from imgcls.search.study_servers import Postgresql, Proxy, StudyServer
 from imgcls.tracking.credentials import redacted
 
 KEY, VARIABLE = "search.storage", "IMGCLS_STUDY_STORAGE"
@@ -89,11 +92,29 @@ def check_storage(asked: str) -> None:
         ConfigError: an address that cannot be one of a study.
         InputError: its server cannot be reached or does not let us in, with host, port and reason.
     """
+    if shared_address(asked):
+        with storage_now(asked, Path()):
+            pass
+
+
+@contextmanager
+def storage_now(asked: str, journal: Path) -> Iterator[BaseStorage]:
+    """The storage of a study as it is now, in a block: a server that is away is not waited for.
+
+    Args:
+        asked: `search.storage` of the experiment.
+        journal: of the study, which exists if it has one.
+
+    Raises:
+        ConfigError: an address that cannot be one of a study.
+        InputError: its server cannot be reached or does not let us in, with host, port and reason.
+    """
     if not (address := shared_address(asked)):
+        yield StudyJournal(journal)
         return
     server = _server(address)
     try:
-        _connected(address)
+        yield _connected(address)
     except Exception as error:
         if not server.is_away(error):
             raise

@@ -10,7 +10,7 @@ from optuna.exceptions import ExperimentalWarning
 
 from imgcls.errors import ConfigError, InputError
 from imgcls.search.storage import VARIABLE, check_storage, shared_address
-from imgcls.search.study_servers import Postgresql
+from imgcls.search.study_servers import PACKAGES_OF_PROXY, Postgresql, need
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +29,13 @@ def serve(asked: str, host: str, port: int) -> None:
         port: on which it listens.
 
     Raises:
-        ConfigError: the address is not one of PostgreSQL.
+        ConfigError: the address is not one of PostgreSQL, or a package is missing.
         InputError: PostgreSQL cannot be reached, or the port cannot be had.
     """
     address = shared_address(asked)
     if not address or address.startswith("grpc:"):
         raise ConfigError(f"the proxy stands in front of PostgreSQL; set {VARIABLE} to postgresql://HOST/DATABASE")
+    need(*PACKAGES_OF_PROXY)
     check_storage(asked)
     _check_port(host, port)
     if not host.startswith("127.") and host not in ("localhost", "::1"):

@@ -1,37 +1,25 @@
-"""Servers that keep studies: PostgreSQL, and Optuna's gRPC proxy in front of it. They are waited for while away."""
+"""Servers that keep studies: PostgreSQL, and Optuna's gRPC proxy in front of it. What their errors mean."""
 
-import logging
-import time
+import importlib
 import warnings
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 
-from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage, get_storage
-from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from imgcls.errors import ConfigError, Interrupted
-from imgcls.signals import stop_requested
+from imgcls.errors import ConfigError, TrainingError
 from imgcls.tracking.credentials import scrub_error, scrubbed
 
-T = TypeVar("T")
-log = logging.getLogger(__name__)
-
-PATIENCE = 600.0
-"""Seconds for which a server that is away is waited for."""
-
-SILENCE = 5.0
-"""Seconds of waiting after which it is said."""
-
-PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Seconds between two attempts; the last repeats."""
+ATTEMPTS = 3
+"""Number of times that a call is made which the proxy fails although it has its database."""
 
 CONNECT_SECONDS = 10
 """Seconds within which a server has to answer a new connection."""
@@ -48,6 +36,10 @@ CONNECTION = {
     "application_name": "imgcls",
 }  # fmt: skip
 """Options of each connection to PostgreSQL. The proxy of deploy/compose.yaml has the same."""
+
+
+PACKAGES_OF_PROXY = ("grpc", "google.protobuf")
+"""Packages that the proxy and its clients import."""
 
 
 class StudyServer(ABC):
@@ -84,6 +76,15 @@ class StudyServer(ABC):
     def is_away(self, error: BaseException) -> bool:
         """Whether an error says that the server, or a connection to it, is lost for now."""
 
+    def attempts(self, error: BaseException) -> int:
+        """Number of times that a call is made which fails by this error although the server is there."""
+        del error
+        return 1
+
+    def told(self, error: BaseException) -> BaseException:
+        """The error by which a call ends that failed although the server is there; it has no credentials."""
+        return scrub_error(error)
+
     def trouble(self, error: BaseException) -> str:
         """What a lost server's error says, in one line and without credentials."""
         lines = str(next(reversed([*_chain(error)]))).strip().splitlines() or [type(error).__name__]
@@ -119,10 +120,8 @@ class Postgresql(StudyServer):
         Args:
             num_kept: connections that are kept; more are made only where threads work at the same instant.
         """
-        try:
-            door = create_engine(self._url(), poolclass=NullPool, connect_args=CONNECTION)
-        except ImportError as error:
-            raise _extra_is_missing(error) from None
+        need("psycopg")
+        door = create_engine(self._url(), poolclass=NullPool, connect_args=CONNECTION)
         # Processes that start together on an empty database would make the same tables.
         with door.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('imgcls study storage'))"))
@@ -172,161 +171,64 @@ class Proxy(StudyServer):
         return False
 
     def connect(self) -> BaseStorage:
-        """Waits until the proxy answers."""
+        """Waits until the proxy answers, and asks it for a study, for which it has to ask its database."""
+        need(*PACKAGES_OF_PROXY)
         host, port = self._host_and_port()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)  # that its interface may change
-                storage = GrpcStorageProxy(host=host, port=port)
-            storage.wait_server_ready(CONNECT_SECONDS)
-        except ImportError as error:
-            raise _extra_is_missing(error) from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # that its interface may change
+            storage = GrpcStorageProxy(host=host, port=port)
+        storage.wait_server_ready(CONNECT_SECONDS)
+        with suppress(KeyError):
+            storage.get_study_id_from_name("a study that nobody has")
         return storage
 
     def is_away(self, error: BaseException) -> bool:
-        """Whether the proxy is not there, or ended while it was asked, or PostgreSQL behind it failed it."""
+        """Whether the proxy is not there, or ended while it was asked, or its database does not answer it.
+
+        gRPC's code for both of the first two is UNAVAILABLE. UNKNOWN is its code for every exception within the proxy,
+        whether its database is away or the call is at fault. Optuna's text does not say which, so the proxy is asked
+        for something else.
+        """
+        need(*PACKAGES_OF_PROXY)
         import grpc
 
-        away = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN
-        return any(
-            isinstance(link, ConnectionError) or (isinstance(link, grpc.RpcError) and link.code() in away)
-            for link in _chain(error)
-        )
+        if not isinstance(error, grpc.RpcError):
+            return isinstance(error, ConnectionError)
+        code = error.code()
+        return code == grpc.StatusCode.UNAVAILABLE or (code == grpc.StatusCode.UNKNOWN and not self._has_database())
+
+    def attempts(self, error: BaseException) -> int:
+        """Several for an exception within the proxy: its database may have been back when it was asked again."""
+        return ATTEMPTS if _is_from_grpc(error) else 1
+
+    def told(self, error: BaseException) -> BaseException:
+        """What the proxy said, unless it is one of Optuna's own answers."""
+        if not _is_from_grpc(error):
+            return super().told(error)
+        return TrainingError(f"the study's storage at {self.place} failed: {_said(error)}")
 
     def trouble(self, error: BaseException) -> str:
-        """What the proxy said of it, if it answered."""
-        if isinstance(error, ConnectionError):
+        """What is known of it: the proxy is not there, or it does not reach its database."""
+        import grpc
+
+        if not isinstance(error, grpc.RpcError):
             return f"it did not answer within {CONNECT_SECONDS} s"
-        return scrubbed(str(getattr(error, "details", lambda: error)()))[:300]
+        is_there = error.code() == grpc.StatusCode.UNKNOWN
+        return f"it does not reach its database ({_said(error)})" if is_there else _said(error)
+
+    def _has_database(self) -> bool:
+        import grpc
+
+        try:
+            self.connect()
+        except (ConnectionError, grpc.RpcError):
+            return False
+        return True
 
     def _host_and_port(self) -> tuple[str, int]:
         url = make_url(self.address)
         assert url.host is not None and url.port is not None  # noqa: PT018 - `why_not` was asked before
         return f"[{url.host}]" if ":" in url.host else url.host, url.port
-
-
-class _Patient(BaseStorage):
-    """A storage on a server, each of whose calls waits for the server where it is away, and is made again.
-
-    A call whose answer was lost may have been carried out. Made again, it changes nothing more, except that a new trial
-    may have got a number for nobody.
-
-    Args:
-        server: that keeps the studies.
-        connect: gives the storage that answers, once it is reached.
-    """
-
-    def __init__(self, server: StudyServer, connect: Callable[[], BaseStorage]) -> None:
-        self._server = server
-        self._connect = connect
-        self._studies: set[int] = set()
-        self._answer(connect)
-
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        """The trials of a study."""
-        self._studies.add(study_id)
-        return self._answer(lambda: self._connect().get_all_trials(study_id, deepcopy, states))
-
-    def set_trial_param(
-        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
-    ) -> None:
-        """Sets a value of a trial.
-
-        Optuna's proxy knows only the trials that were read from it, and forgets them where it is started again.
-        """
-
-        def call() -> None:
-            self._connect().set_trial_param(trial_id, param_name, param_value_internal, distribution)
-
-        try:
-            self._answer(call)
-        except KeyError:
-            for study_id in self._studies:
-                self.get_all_trials(study_id, deepcopy=False)
-            self._answer(call)
-
-    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """Ends a trial, or says that it has begun; told of the same end again, it is content."""
-        try:
-            return self._answer(lambda: self._connect().set_trial_state_values(trial_id, state, values))
-        except UpdateFinishedTrialError:
-            trial = self.get_trial(trial_id)
-            if trial.state == state and trial.values == (values and list(values)):
-                return True
-            raise
-
-    def _answer(self, call: Callable[[], T]) -> T:
-        """The answer to a call, which is made until there is one.
-
-        Raises:
-            Interrupted: there was none in time, or a stop was requested meanwhile.
-        """
-        wait = _Wait(self._server)
-        while True:
-            try:
-                answer = call()
-            except Exception as error:
-                if not self._server.is_away(error):
-                    raise scrub_error(error) from None
-                wait.spend(self._server.trouble(error))
-            else:
-                wait.end()
-                return answer
-
-
-class _Wait:
-    """A wait for a server that is away, which says when it has become long and when it is over."""
-
-    def __init__(self, server: StudyServer) -> None:
-        self._server = server
-        self._started = time.monotonic()
-        self._num_attempts = 0
-        self._is_said = False
-
-    def spend(self, trouble: str) -> None:
-        """Waits before the next attempt.
-
-        Raises:
-            Interrupted: it has lasted for too long, or a stop was requested.
-        """
-        waited = time.monotonic() - self._started
-        if by := stop_requested():
-            raise Interrupted(f"stopped by {by} while the study's storage at {self._server.place} was away ({trouble})")
-        if waited > PATIENCE:
-            raise Interrupted(f"the study's storage at {self._server.place} was away for {waited:.0f} s ({trouble})")
-        if waited > SILENCE and not self._is_said:
-            self._is_said = True
-            log.warning("waiting for the study's storage at %s: %s", self._server.place, trouble)
-        time.sleep(PAUSES[min(self._num_attempts, len(PAUSES) - 1)])
-        self._num_attempts += 1
-
-    def end(self) -> None:
-        """The server has answered."""
-        if self._is_said:
-            waited = time.monotonic() - self._started
-            log.warning("the study's storage at %s is back after %.0f s", self._server.place, waited)
-
-
-def _waiting(name: str) -> Callable[..., Any]:
-    """The method of a storage, which waits for its server."""
-
-    def method(self: _Patient, *args: Any, **kwargs: Any) -> Any:
-        return self._answer(lambda: getattr(self._connect(), name)(*args, **kwargs))
-
-    return method
-
-
-def _methods() -> Iterator[str]:
-    """Names of the methods of Optuna's storages that `_Patient` leaves to `_waiting`."""
-    for name, member in vars(BaseStorage).items():
-        if callable(member) and not name.startswith("_") and name not in vars(_Patient):
-            yield name
-
-
-PatientStorage: type[_Patient] = type("PatientStorage", (_Patient,), {name: _waiting(name) for name in _methods()})
-"""Class of storages that wait for their server, whichever of Optuna's methods is called."""
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -335,7 +237,30 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _extra_is_missing(error: ImportError) -> ConfigError:
-    return ConfigError(
-        f"a study on a server needs a package that is missing ({error.name}): pip install 'imgcls[cluster]'"
-    )
+def _is_from_grpc(error: BaseException) -> bool:
+    """Whether it is what gRPC raised, and not an answer of the storage's, such as a KeyError for an unknown study."""
+    import grpc
+
+    return isinstance(error, grpc.RpcError)
+
+
+def _said(error: Any) -> str:
+    """What an error of gRPC says, in one line and without credentials."""
+    text = error.details() or str(error.code())
+    return scrubbed(text.removeprefix("Exception calling application: ").strip().partition("\n")[0])[:300]
+
+
+def need(*packages: str) -> None:
+    """Imports packages of the extra `cluster`.
+
+    Raises:
+        ConfigError: one is missing; it names the extra.
+    """
+    try:
+        for package in packages:
+            importlib.import_module(package)
+    except ImportError as error:
+        missing = error.name or error
+        raise ConfigError(
+            f"a study on a server needs a package that is missing ({missing}): pip install 'imgcls[cluster]'"
+        ) from None

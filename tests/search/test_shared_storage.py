@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.pool import NullPool
 
-from imgcls.errors import InputError
+from imgcls.errors import InputError, TrainingError
 from imgcls.search import study_servers
 from imgcls.search.storage import VARIABLE, check_storage, open_storage
+from imgcls.search.study_servers import Proxy
 from imgcls.search.sweep import Sweep
+from imgcls.search.who_works import work_in_words
 from tests.postgres import free_port
 from tests.search.test_sweep import everything
 
@@ -140,6 +143,34 @@ def test_a_study_behind_the_proxy_outlives_the_proxy_and_postgresql(proxy, postg
     before.tell(trial, trial.suggest_float("x", 0, 1))
     again.join()
     assert [(t.value, t.intermediate_values, t.params) for t in before.trials] == [(0.5, {1: 0.25}, {"x": 0.5})]
+
+
+@pytest.mark.usefixtures("named")
+def test_an_error_within_the_proxy_ends_the_call_and_is_said(proxy, tmp_path, postgresql):
+    """PostgreSQL refuses a key of more than 512 letters. The proxy has its database, so nobody has to wait for it."""
+    proxy()
+    trial = study(tmp_path).ask()
+    with pytest.raises(
+        TrainingError, match=r"storage at 127\.0\.0\.1:\d+ failed: An exception is raised during the commit"
+    ):
+        trial.set_user_attr("k" * 600, 1)
+    trial.set_user_attr("k", 1)  # it is as good as before
+    assert postgresql.password not in str(trial.user_attrs)
+
+
+def test_a_proxy_whose_database_is_away_is_refused_with_the_reason(proxy, postgresql, project):
+    proxy()
+    Proxy(os.environ[VARIABLE]).connect()  # its first line comes before it has its database
+    postgresql.stop()
+    try:
+        with pytest.raises(InputError, match=r"cannot be opened: it does not reach its database \(") as refused:
+            check_storage("auto")
+        with project.tracker.start_run("tiny", kind="sweep", name="sweep", tags={"imgcls.study": "tiny-01234567"}):
+            (line,) = work_in_words(project.tracker)
+    finally:
+        postgresql.start()
+    assert "cannot be opened: it does not reach its database" in line
+    assert postgresql.password not in str(refused.value) + line
 
 
 def test_a_proxy_that_is_not_there_is_named_with_its_command(monkeypatch):

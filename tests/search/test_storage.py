@@ -1,6 +1,7 @@
 """Addresses of a study's storage, without a server; with one: test_shared_storage.py."""
 
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,10 +10,11 @@ from optuna.storages import JournalStorage
 
 from imgcls.errors import ConfigError, InputError, Interrupted
 from imgcls.file_systems import file_system_of, network_file_system
-from imgcls.search import storage, study_servers
+from imgcls.search import patient_storage, storage
 from imgcls.search.storage import VARIABLE, check_storage, open_storage, shared_address
 from imgcls.tracking.credentials import scrubbed
 from tests.postgres import free_port
+from tests.shell import typed
 from tests.stops import StopAfter
 
 MOUNTS = r"""
@@ -125,8 +127,8 @@ def away(monkeypatch):
 def test_a_server_that_stays_away_interrupts_in_the_end(away, journal, monkeypatch, caplog):
     slept = []
     clock = SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append)
-    monkeypatch.setattr(study_servers, "time", clock)
-    monkeypatch.setattr(study_servers, "PAUSES", (1.0, 100.0))
+    monkeypatch.setattr(patient_storage, "time", clock)
+    monkeypatch.setattr(patient_storage, "PAUSES", (1.0, 100.0))
     with pytest.raises(Interrupted, match=f"storage at {away} was away for 601 s .*refused"):
         open_storage("auto", journal)
     assert slept == [1.0, *[100.0] * 6]
@@ -159,3 +161,22 @@ def test_the_example_in_a_refusal_is_not_taken_for_a_secret():
     with pytest.raises(ConfigError) as refused:
         shared_address("sqlite:///x.db")
     assert "set it to postgresql://HOST/DATABASE or" in scrubbed(str(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("verb", "variable", "missing"),
+    [
+        ("storage-proxy", "postgresql://me@127.0.0.1:1/studies", "grpc"),
+        ("storage-proxy", "postgresql://me@127.0.0.1:1/studies", "google.protobuf"),
+        ("storage-proxy", "postgresql://me@127.0.0.1:1/studies", "psycopg"),
+        ("sweep", "grpc://127.0.0.1:1", "grpc"),
+        ("sweep", "postgresql://me@127.0.0.1:1/studies", "psycopg"),
+    ],
+)
+def test_a_package_of_the_extra_that_is_missing_is_one_error(project, monkeypatch, verb, variable, missing):
+    monkeypatch.setenv(VARIABLE, variable)
+    monkeypatch.setitem(sys.modules, missing, None)  # what Python does for a package that is not installed
+    refused = typed(verb, *(["tiny"] if verb == "sweep" else []))
+    assert (refused.returncode, refused.stdout, len(refused.stderr.splitlines())) == (2, "", 1)
+    assert f"is missing ({missing}): pip install 'imgcls[cluster]'" in refused.stderr
+    assert not project.runs()
