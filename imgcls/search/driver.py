@@ -2,6 +2,7 @@
 
 import logging
 import math
+import random
 import time
 from dataclasses import replace
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from imgcls.record import Tag
 from imgcls.search.budget import SearchTime
 from imgcls.search.engines import MAX_LOSSES, Cluster, Engine, Outcome, local_engine
 from imgcls.search.halving import FACTOR, FACTOR_OF_FOLDS
-from imgcls.search.promotion import BEYOND_MOST, Step
+from imgcls.search.promotion import BEYOND_MOST, Promotion, Step
 from imgcls.search.space import SPACE
 from imgcls.search.study import SweepStudy
 from imgcls.search.sweep_progress import SweepProgress
@@ -24,8 +25,8 @@ log = logging.getLogger(__name__)
 ALIKE_FAILURES = 3
 """Number of trials in a row that end the sweep when all of them fail for the same reason."""
 
-SECONDS_OF_A_LOOK = 0.5
-"""Seconds between two looks for work, where other processes have all of it."""
+FIRST_LOOK, LONGEST_LOOK = 0.25, 2.0
+"""Seconds between two looks for work, where other processes have all of it: at first, and at most after doubling."""
 
 
 class _Begun(NamedTuple):
@@ -60,6 +61,8 @@ class Driver:
         self._open: dict[int, TrialJob] = {}
         self._begun: dict[int, _Begun] = {}
         self._is_beyond_most = False
+        self._are_others_at_work = False
+        self._to_next_look = FIRST_LOOK
 
     def run(self) -> None:
         """Runs the trials.
@@ -90,13 +93,13 @@ class Driver:
         while not stop_requested():
             # Each sitting runs one trial at least, or a short timeout would never end a sweep.
             is_over = any_ended and self._is_over(time.monotonic() - started)
-            # Asked before, since a trial that ends or pauses elsewhere just now may leave something to do.
-            are_others_at_work = bool(self._study.leases.elsewhere())
+            self._are_others_at_work = False
             if not is_over:
                 self._submit_jobs(engine)
             if not self._open:
-                if not is_over and (are_others_at_work or self._study.leases.elsewhere() or self._wants_more()):
-                    time.sleep(SECONDS_OF_A_LOOK)
+                # Others were at work before: a trial that they end or pause just now may leave something to do.
+                if not is_over and (self._are_others_at_work or self._study.elsewhere() or self._wants_more()):
+                    self._wait_for_work()
                     continue
                 if is_over and self._wants_more():
                     self._say_that_time_is_over()
@@ -106,6 +109,11 @@ class Driver:
                 any_ended = True
                 self._take(outcome)
             self._stop_on_alike_failures()
+
+    def _wait_for_work(self) -> None:
+        # Drawn, so that processes do not all ask a server at once.
+        time.sleep(random.uniform(0.5, 1) * self._to_next_look)
+        self._to_next_look = min(2 * self._to_next_look, LONGEST_LOOK)
 
     def _is_over(self, seconds: float) -> bool:
         """Whether no further trial begins, `seconds` after the first one began."""
@@ -159,11 +167,13 @@ class Driver:
 
     def _submit_jobs(self, engine: Engine[TrialJob]) -> None:
         while len(self._open) < engine.capacity and (step := self._next()):
+            self._to_next_look = FIRST_LOOK
             if job := self._job(step):
-                job = replace(job, outlook=self._progress.outlook(engine.capacity, job))
-                if not job.ends:
-                    self._progress.on_start(job)
-                self._give(engine, job)
+                with self._study.one_reading():
+                    job = replace(job, outlook=self._progress.outlook(engine.capacity, job))
+                    if not job.ends:
+                        self._progress.on_start(job)
+                    self._give(engine, job)
 
     def _give(self, engine: Engine[TrialJob], job: TrialJob) -> None:
         self._begun[job.number] = _Begun(self._study.num_epochs(job.number), time.monotonic())
@@ -172,27 +182,33 @@ class Driver:
 
     def _next(self) -> Step | None:
         """What comes next: a trial that was left, one that goes on from its pause or ends there, or a new one."""
-        promotion = self._study.promotion
         can_have_more = self._can_have_more()
-        left = [number for number in self._study.left() if number not in {*self._open, *self._set_aside}]
-        if not left and promotion:
-            leases, has_to_finish = self._study.leases, self._has_to_finish()
-            under_way, wanted = {*self._open, *leases.elsewhere()}, self._study.num_wanted()
-            step = promotion.next(
-                under_way, wanted, ends_rest=not can_have_more, has_to_finish=has_to_finish, take=leases.take
-            )
-            if step is not None:
-                self._say_that_too_many_wait(step)
-            if step is not None or (has_to_finish and self._open):
-                return step
-        if not self._wants_more():
+        with self._study.one_reading():
+            self._are_others_at_work = bool(self._study.elsewhere())
+            left = [number for number in self._study.left() if number not in {*self._open, *self._set_aside}]
+            if not left and (promotion := self._study.promotion):
+                has_to_finish = self._has_to_finish()
+                step = self._promoted(promotion, can_have_more, has_to_finish)
+                if step is not None or (has_to_finish and self._open):
+                    return step
+            wants_more, is_next_taken = self._wants_more(), self._study.is_next_taken()
+        if not wants_more:
             if not can_have_more:
                 return None
             self._study.want(self._study.num_wanted() + 1)
         number = next((number for number in left if self._take_up(number)), None)
-        if number is None:
+        if number is None and not is_next_taken:
             number = self._study.ask()
         return None if number is None else Step(number)
+
+    def _promoted(self, promotion: Promotion, can_have_more: bool, has_to_finish: bool) -> Step | None:
+        under_way, wanted = {*self._open, *self._study.elsewhere()}, self._study.num_wanted()
+        step = promotion.next(
+            under_way, wanted, ends_rest=not can_have_more, has_to_finish=has_to_finish, take=self._study.leases.take
+        )
+        if step is not None:
+            self._say_that_too_many_wait(step)
+        return step
 
     def _take_up(self, number: int) -> bool:
         """Takes up a trial that was left, unless another process does; it fails where too many were lost over it."""
@@ -231,7 +247,7 @@ class Driver:
 
     def _wants_more(self) -> bool:
         """Whether fewer trials were begun than are wanted; of those left by an earlier sitting, whether any is left."""
-        begun = {*self._open, *self._set_aside, *self._study.paused(), *self._study.leases.elsewhere()}
+        begun = {*self._open, *self._set_aside, *self._study.paused(), *self._study.elsewhere()}
         return self._study.num_ended() + len(begun) < self._study.num_wanted()
 
     def _job(self, step: Step) -> TrialJob | None:
@@ -262,8 +278,9 @@ class Driver:
         if self._goes_on(outcome):
             return
         self._tell(outcome)
-        self._progress.on_trial(outcome)
-        self._learn(outcome)
+        with self._study.one_reading():
+            self._progress.on_trial(outcome)
+            self._learn(outcome)
 
     def _learn(self, outcome: Outcome[TrialJob]) -> None:
         """Learns how long epochs take, for the budget."""

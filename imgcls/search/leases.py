@@ -254,15 +254,17 @@ class Leases(LeaseReader):
         if what in self._held:
             return Lease(what)
         self.fence.check()
-        if (first := self._first(what)) is None:
+        trials = self._trials()
+        if (first := self._first(what, trials)) is None:
             ticket = self._created({WHAT: what, HOLDER: self._number})
-            first = self._first(what)
+            trials = self._trials()
+            first = self._first(what, trials)
             if first is None or id_of(first) != ticket:
                 self._end(ticket)
         if first is None or first.user_attrs[HOLDER] != self._number:
             return None
         self._held[what] = id_of(first)
-        return Lease(what, self._was_lost(what))
+        return Lease(what, self._was_lost(what, trials))
 
     def give_back(self, what: str) -> None:
         """Gives back a lease, if this process holds it."""
@@ -310,16 +312,15 @@ class Leases(LeaseReader):
             return False
         return True
 
-    def _first(self, what: str) -> FrozenTrial | None:
+    def _first(self, what: str, trials: list[FrozenTrial]) -> FrozenTrial | None:
         """The ticket that has it; None where nobody holds it."""
-        trials = self._trials()
         gone = self._gone(trials)
         tickets = (trial for trial in trials if _is_open_ticket(trial) and trial.user_attrs[WHAT] == what)
         return next((ticket for ticket in tickets if ticket.user_attrs[HOLDER] not in gone), None)
 
-    def _was_lost(self, what: str) -> bool:
+    def _was_lost(self, what: str, trials: list[FrozenTrial]) -> bool:
         """Whether processes that this one saw at work are gone with an earlier ticket, which is ended then."""
-        earlier = [ticket for ticket in self._trials() if _is_open_ticket(ticket) and ticket.user_attrs[WHAT] == what]
+        earlier = [ticket for ticket in trials if _is_open_ticket(ticket) and ticket.user_attrs[WHAT] == what]
         lost = [ticket for ticket in earlier if id_of(ticket) < self._held[what]]
         for ticket in lost:
             self._end(id_of(ticket), TrialState.FAIL)

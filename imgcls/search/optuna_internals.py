@@ -1,6 +1,6 @@
 """The only place that reaches Optuna's private parts: ids, storages, and the values that a trial was enqueued with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna import Study
@@ -32,12 +32,12 @@ def id_of(trial: FrozenTrial) -> int:
     return trial._trial_id
 
 
-def begin(study: Study, number: int) -> None:
+def begin(study: Study, number: int, trials: Sequence[FrozenTrial]) -> None:
     """By Optuna's internals, begins the trial of a number: one that was enqueued, or a new one without values.
 
-    The caller sees to it that no other process begins one at the same time.
+    The caller sees to it that no other process begins one at the same time, and passes the study's trials.
     """
-    storage, trials = study._storage, study.get_trials(deepcopy=False)
+    storage = study._storage
     if enqueued := [trial._trial_id for trial in trials if trial.number == number]:
         storage.set_trial_state_values(enqueued[0], TrialState.RUNNING)
     else:

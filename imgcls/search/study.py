@@ -118,6 +118,14 @@ def verbosity_kept() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
+@dataclass
+class _Reading:
+    """What was read of a study in one block: its trials, and the numbers of those on which others work."""
+
+    trials: list[FrozenTrial] | None = None
+    elsewhere: set[int] | None = None
+
+
 class SweepStudy:
     """The Optuna study of a sweep, whose trials have their values before they begin.
 
@@ -141,6 +149,16 @@ class SweepStudy:
         self.optuna = place.open(experiment)
         self.promotion = place.promotion(self.optuna, experiment)
         self.leases = TrialLeases(leases)
+        self._reading: _Reading | None = None
+
+    @contextmanager
+    def one_reading(self) -> Iterator[None]:
+        """A block in which nothing is written, and the storage, which a server may keep, is read once at most."""
+        self._reading = _Reading()
+        try:
+            yield
+        finally:
+            self._reading = None
 
     # --- how many ---
 
@@ -211,8 +229,16 @@ class SweepStudy:
 
     def left(self) -> list[int]:
         """Numbers of the running trials on which no other process works: this one's, and those that were left."""
-        elsewhere = self.leases.elsewhere()
+        elsewhere = self.elsewhere()
         return [number for number in self.running() if number not in elsewhere]
+
+    def elsewhere(self) -> set[int]:
+        """Numbers of the trials on which other processes work."""
+        if self._reading is None:
+            return self.leases.elsewhere()
+        if self._reading.elsewhere is None:
+            self._reading.elsewhere = self.leases.elsewhere()
+        return self._reading.elsewhere
 
     def paused(self) -> list[int]:
         """Numbers of the trials that wait for their promotion."""
@@ -244,20 +270,20 @@ class SweepStudy:
 
         The trial begins before its values are drawn, so that those who ask at the same time draw with other numbers.
         """
-        number = self._next_number()
+        number = _next_number(self._trials())
         if number >= self.num_wanted() or self.leases.take(number) is None:
             return None
-        if number != self._next_number():  # another process began it and gave it back
+        trials = self._trials()
+        if number != _next_number(trials):  # another process began it and gave it back
             self.leases.give_back(number)
             return None
-        begin(self.optuna, number)
+        begin(self.optuna, number, trials)
         self._plan_if_need_be(number)
         return number
 
-    def _next_number(self) -> int:
-        """The number of the trial that begins next: the first that was enqueued, or else a new one."""
-        trials = self._trials()
-        return next((trial.number for trial in trials if trial.state == TrialState.WAITING), len(trials))
+    def is_next_taken(self) -> bool:
+        """Whether another process begins the next trial just now."""
+        return _next_number(self._trials()) in self.elsewhere()
 
     def _plan_if_need_be(self, number: int) -> None:
         """Draws the values of a trial that has none: of a new one, or of one whose process died before it had them."""
@@ -351,10 +377,23 @@ class SweepStudy:
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Those in one of the states, or all of them."""
-        return self.optuna.get_trials(deepcopy=False, states=states or None)
+        trials = self._all_trials()
+        return [trial for trial in trials if trial.state in states] if states else trials
+
+    def _all_trials(self) -> list[FrozenTrial]:
+        if self._reading is None:
+            return self.optuna.get_trials(deepcopy=False)
+        if self._reading.trials is None:
+            self._reading.trials = self.optuna.get_trials(deepcopy=False)
+        return self._reading.trials
 
     def _ended(self) -> list[FrozenTrial]:
         return [trial for trial in self._trials() if trial.state.is_finished()]
+
+
+def _next_number(trials: list[FrozenTrial]) -> int:
+    """The number of the trial that begins next: the first that was enqueued, or else a new one."""
+    return next((trial.number for trial in trials if trial.state == TrialState.WAITING), len(trials))
 
 
 LOSSES = "losses"

@@ -87,7 +87,7 @@ def _begin(
         study.optuna.add_trial(made)
         return
     if trial.state == TrialState.WAITING:
-        begin(study.optuna, number)
+        begin(study.optuna, number, [trial])
     if not is_planned(trial):
         plan_otherwise(study.optuna, number, values)
     study.values(number)

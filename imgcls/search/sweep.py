@@ -21,7 +21,7 @@ from imgcls.search.budget_share import share_of_budget
 from imgcls.search.changes import why_new
 from imgcls.search.clusters import cluster_for
 from imgcls.search.confirm import confirm
-from imgcls.search.driver import SECONDS_OF_A_LOOK, Driver
+from imgcls.search.driver import FIRST_LOOK, Driver
 from imgcls.search.engines import Cluster
 from imgcls.search.halving import Rungs
 from imgcls.search.joining import PARENT, joined, note_run_id, run_id_of
@@ -193,7 +193,7 @@ class Sweep:
                 has_helped = True
             if by := stop_requested():
                 raise Interrupted(f"stopped by {by}")
-            time.sleep(SECONDS_OF_A_LOOK)
+            time.sleep(FIRST_LOOK)
 
     def _is_over(self, leases: Leases) -> bool:
         """Whether all trials that are wanted have ended, and the end is in the sweep's run."""

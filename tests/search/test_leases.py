@@ -218,12 +218,12 @@ def test_two_tickets_at_the_same_moment_are_one_lease(join):
     # Both look, nobody has it; one takes it, and the other has its own ticket made.
     looks = []
 
-    def look(what):
+    def look(what, trials):
         looks.append(what)
         if len(looks) == 1:
-            assert first(what) is None and one.take(what)
+            assert first(what, trials) is None and one.take(what)
             return None
-        return first(what)
+        return first(what, trials)
 
     other._first = look
     assert not other.take("trial 0")

@@ -207,7 +207,7 @@ def test_a_study_that_was_killed_draws_what_one_that_was_not_draws(sampler, prun
             study.optuna.enqueue_trial(drawn_values(experiment, study.sampler, study._trials(), first_rung=first_rung))
             return None
         if kill == "numbered" and not left:  # it has begun, and its values are not drawn
-            begin(study.optuna, len(study._trials()))
+            begin(study.optuna, len(trials := study._trials()), trials)
             return None
         number = left[0] if left else study.ask()
         if kill == "begun":

@@ -109,7 +109,7 @@ def without_training(monkeypatch):
         return finished("paused" if job.pause_at else "completed", num_epochs)
 
     monkeypatch.setattr(TrialJob, "run", run)
-    monkeypatch.setattr("imgcls.search.driver.SECONDS_OF_A_LOOK", 0.0)
+    monkeypatch.setattr("imgcls.search.driver.FIRST_LOOK", 0.0)
 
 
 @pytest.mark.usefixtures("without_training")
