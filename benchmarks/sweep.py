@@ -121,9 +121,9 @@ def run_usual(work: Work) -> Outcome:
     import mlflow
     import optuna
 
+    from imgcls.search.pruners import make_pruner
     from imgcls.search.samplers import make_sampler
     from imgcls.search.space import own_values
-    from imgcls.search.study import make_pruner
     from imgcls.tracking.store import Tracker
 
     experiment = work.experiment

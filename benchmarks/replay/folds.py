@@ -27,8 +27,8 @@ from optuna.trial import TrialState
 from benchmarks.replay.fold_table import DIGITS, NUM_CONFIGURATIONS, NUM_FOLDS, Recorded, read
 from imgcls.search.budget import RESERVE
 from imgcls.search.halving import FACTOR_OF_FOLDS, Rungs
+from imgcls.search.pruners import make_pruner
 from imgcls.search.space import pruner_warmup_of
-from imgcls.search.study import make_pruner
 
 REPEATS = 400
 

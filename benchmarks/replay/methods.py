@@ -14,9 +14,9 @@ from benchmarks.replay.search import TRIALS_OF_REFERENCE, Found, Replay, Values,
 from benchmarks.replay.world import world
 from imgcls.config.search_keys import SearchConfig
 from imgcls.search.halving import FACTOR, Rungs
+from imgcls.search.pruners import make_pruner
 from imgcls.search.samplers import drawn_values, resolved_sampler
 from imgcls.search.space import known, pruner_warmup_of
-from imgcls.search.study import make_pruner
 from imgcls.search.warm_start import NUM_CONFIGURATIONS
 
 Method = Callable[[Replay, int], Iterator[Found]]

@@ -94,7 +94,7 @@ def sweep(
         from imgcls.reporting.run_scores import val_score
         from imgcls.reporting.tables import terminal_table
         from imgcls.search.ray_request import ray_request
-        from imgcls.search.study import verbosity_kept
+        from imgcls.search.study_place import verbosity_kept
         from imgcls.search.sweep import sweep as search
         from imgcls.search.winner import flat
         from imgcls.tracking.store import Tracker

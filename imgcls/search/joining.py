@@ -13,7 +13,7 @@ from optuna import Study
 from imgcls.config.keys import Experiment
 from imgcls.record import Tag
 from imgcls.search.leases import Leases
-from imgcls.search.study import StudyPlace
+from imgcls.search.study_place import StudyPlace
 from imgcls.tracking.claims import claim, claims_id, is_claimed
 from imgcls.tracking.provenance import who_runs
 

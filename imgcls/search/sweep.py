@@ -31,8 +31,9 @@ from imgcls.search.ray_request import RayRequest
 from imgcls.search.samplers import resolved_sampler
 from imgcls.search.space import SPACE, check_space, pruner_warmup_of, single_values
 from imgcls.search.storage import check_storage, shared_address
-from imgcls.search.study import StudyPlace, SweepStudy, only_one
+from imgcls.search.study import SweepStudy, only_one
 from imgcls.search.study_name import NOT_IDENTITY, newest_squares, study_name
+from imgcls.search.study_place import StudyPlace
 from imgcls.search.study_rebuild import rebuild
 from imgcls.search.sweep_end import SweepEnd, SweepResult
 from imgcls.search.warm_start import WarmStart, find_warm_start

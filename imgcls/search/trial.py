@@ -23,7 +23,7 @@ from imgcls.search.leases import Entry, Fence
 from imgcls.search.optuna_internals import attach
 from imgcls.search.promotion import HOPELESS, reported_steps
 from imgcls.search.recorded_trials import recorded_end, values_in_words
-from imgcls.search.study import StudyPlace
+from imgcls.search.study_place import StudyPlace
 from imgcls.text import PARTS, short
 from imgcls.tracking.guard import Guard
 from imgcls.tracking.store import Tracker

@@ -16,7 +16,7 @@ from imgcls.run_record import RunRecord
 from imgcls.search.journal import journal_of
 from imgcls.search.leases import Holder, LeaseReader, process_in_words
 from imgcls.search.storage import AUTO, JOURNAL, shared_address, storage_now
-from imgcls.search.study import verbosity_kept
+from imgcls.search.study_place import verbosity_kept
 from imgcls.text import counted
 from imgcls.tracking.credentials import scrubbed
 from imgcls.tracking.store import Tracker

@@ -14,7 +14,7 @@ from imgcls.evaluation.comparison_report import comparison_markdown, comparison_
 from imgcls.metrics import BY_NAME, metric_named
 from imgcls.search.confirm import confirm_sweep
 from imgcls.search.leaderboard import make_leaderboard, with_intervals
-from imgcls.search.study import StudyPlace
+from imgcls.search.study_place import StudyPlace
 from imgcls.search.sweep import Sweep
 from imgcls.search.winner import flat
 from tests.data.make import write, write_class

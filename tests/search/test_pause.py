@@ -17,7 +17,7 @@ from imgcls.search.driver import Driver
 from imgcls.search.halving import Rungs
 from imgcls.search.optuna_internals import attach
 from imgcls.search.promotion import PAUSED, PROMOTED, Promotion, Step, is_paused
-from imgcls.search.study import StudyPlace
+from imgcls.search.study_place import StudyPlace
 from imgcls.search.sweep import Sweep
 from imgcls.tracking.store import Tracker
 from tests.runs.test_resume import points, weights

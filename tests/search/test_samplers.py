@@ -14,7 +14,8 @@ from imgcls.errors import ConfigError, InputError
 from imgcls.search import space as spaces
 from imgcls.search.optuna_internals import attach, begin
 from imgcls.search.samplers import NUM_SPACE_FILLING, drawn_values, make_sampler, resolved_sampler
-from imgcls.search.study import StudyPlace, SweepStudy
+from imgcls.search.study import SweepStudy
+from imgcls.search.study_place import StudyPlace
 
 SPACE = {
     "train.lr": {"low": 1e-4, "high": 1e-1, "log": True},

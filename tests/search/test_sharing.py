@@ -8,7 +8,8 @@ from imgcls.runs.record_writer import Finished
 from imgcls.search.driver import Driver
 from imgcls.search.leases import Leases
 from imgcls.search.optuna_internals import attach
-from imgcls.search.study import StudyPlace, SweepStudy
+from imgcls.search.study import SweepStudy
+from imgcls.search.study_place import StudyPlace
 from imgcls.search.trial import TrialJob
 from imgcls.training.epoch import EpochResult
 

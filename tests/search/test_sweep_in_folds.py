@@ -19,7 +19,7 @@ from imgcls.search.budget import Budget
 from imgcls.search.engines import Outcome
 from imgcls.search.halving import Rungs
 from imgcls.search.promotion import Promotion, Step
-from imgcls.search.study import make_pruner
+from imgcls.search.pruners import make_pruner
 from imgcls.search.sweep import Sweep
 from imgcls.search.sweep_progress import outcome_in_words
 from tests.runs.test_folds import killed_at_the_end

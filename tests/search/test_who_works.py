@@ -4,7 +4,7 @@ import os
 import pytest
 
 from imgcls.search.joining import joined
-from imgcls.search.study import StudyPlace
+from imgcls.search.study_place import StudyPlace
 from imgcls.search.who_works import work_in_words
 from tests.postgres import free_port
 from tests.shell import typed

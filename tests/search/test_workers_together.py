@@ -22,7 +22,8 @@ from imgcls.search.joining import joined
 from imgcls.search.leases import Fence, LeaseReader
 from imgcls.search.optuna_internals import attach
 from imgcls.search.storage import VARIABLE, open_storage
-from imgcls.search.study import StudyPlace, SweepStudy
+from imgcls.search.study import SweepStudy
+from imgcls.search.study_place import StudyPlace
 from imgcls.search.sweep import Sweep, work
 from imgcls.search.trial import TrialJob, cached_tracker
 from imgcls.tracking.store import Tracker
