@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-FIRST_ANSWER = 10.0
-"""Seconds in which a server has to answer first: nobody waits an hour for an address that was mistyped."""
+FIRST_ANSWER = 30.0
+"""Seconds in which a server has to answer first: one that starts may need 20, and nobody waits an hour for a typo."""
 
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # by itself MLflow tries for four minutes, and says nothing

@@ -102,11 +102,16 @@ class Patience:
             self._stopped = self._stopped or now
             if now - self._stopped > STOP_GRACE:
                 raise Interrupted(f"stopped by {signal} while {self._what} waited for the tracking server")
-        if not self._said and self._limit is None and (num_failures >= 2 or now - self._started > SILENCE):
+        if not self._said and (num_failures >= 2 or now - self._started > SILENCE):
             self._said = True
+            until = (
+                f"in case it is starting, it is tried for {self._limit:.0f} s"
+                if self._limit is not None
+                else "runs that are open train on, and what they write waits on the disk"
+            )
             log.warning(
-                "%s waits: the tracking server %s %s; runs that are open train on, and what they write waits on the "
-                "disk; Ctrl-C ends the wait", self._what, self._server, trouble or "has not answered yet",
+                "%s waits: the tracking server %s %s; %s; Ctrl-C ends the wait",
+                self._what, self._server, trouble or "has not answered yet", until,
             )  # fmt: skip
 
     def end(self) -> None:

@@ -270,6 +270,25 @@ def test_what_a_deleted_run_wrote_is_set_aside_and_the_rest_goes_on(server, trac
 
 
 @pytest.mark.slow
+def test_a_server_that_is_still_starting_is_waited_for_and_that_is_said(server, tmp_path, caplog):
+    assert server_module.FIRST_ANSWER >= 20  # a server of MLflow takes 10 to 20 seconds to start on a small machine
+    server.leave()
+
+    def start_once_it_is_said():
+        until(lambda: caplog.text)
+        server.start()
+
+    starting = threading.Thread(target=start_once_it_is_said)
+    starting.start()
+    tracker = Tracker(tmp_path / "project")
+    starting.join()
+    assert tracker.find({}) == []
+    assert f"opening the store waits: the tracking server {server.uri} does not answer (" in caplog.text
+    assert "in case it is starting, it is tried for 30 s; Ctrl-C ends the wait" in caplog.text
+    assert "opening the store goes on after" in caplog.text
+
+
+@pytest.mark.slow
 def test_opening_a_run_waits_for_the_server_and_says_so(server, tracker, caplog):
     with tracker.start_run("waiting", kind="trial", name="trial 0"):
         server.leave()
