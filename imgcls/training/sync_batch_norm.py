@@ -75,6 +75,9 @@ def _statistics(images: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and biased variance of each channel over the whole batch, (C,) each, and the number of values, a scalar.
 
     Mean and variance of the parts are put together as by Chan et al. 1979, which cancels nothing.
+
+    Raises:
+        ValueError: the whole batch has one value of each channel, which has no variance.
     """
     num = images.numel() // images.shape[1]
     wide = _wide(images)
@@ -85,8 +88,18 @@ def _statistics(images: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
     of_parts = ranks.each(torch.cat((mean, var, mean.new_full((1,), num))))
     means, variances, nums = of_parts[:, : len(mean)], of_parts[:, len(mean) : -1], of_parts[:, -1:]
     total = nums.sum()
+    # Reading the total makes a host wait for its accelerator. A part with two values need not ask.
+    if num <= 1:
+        _refuse_single_value(images, total)
     whole_mean = (nums * means).sum(dim=0) / total
     return whole_mean, (nums * (variances + (means - whole_mean) ** 2)).sum(dim=0) / total, total
+
+
+def _refuse_single_value(images: Tensor, total: Tensor) -> None:
+    """In all processes, the error that torch's batch norm raises in one."""
+    if int(total) == 1:
+        size = torch.Size((1, *images.shape[1:]))
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {size}")
 
 
 class _Normalised(torch.autograd.Function):
