@@ -1,4 +1,4 @@
-"""The processes that torchrun started together with this one, as it says in their environment."""
+"""The processes that train together with this one, as torchrun, or the driver of a sweep, says in their environment."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from imgcls.errors import InputError
 
 @dataclass(frozen=True)
 class Place:
-    """The place of this process among those that torchrun started together.
+    """The place of this process among those that train together, which torchrun started, or a sweep for a trial.
 
     Attributes:
         rank: its number among all of them, from 0.
         size: how many there are, on all machines together.
-        local_rank: its number among those on this machine, from 0.
-        local_size: how many there are on this machine.
+        local_rank: its number among those on this machine, from 0; in a sweep, those of all its workers.
+        local_size: how many there are on this machine; in a sweep, of all its workers together.
     """
 
     rank: int = 0
@@ -26,7 +26,7 @@ class Place:
 
 
 def own_place() -> Place:
-    """The place of this process; a process that torchrun did not start is the only one."""
+    """The place of this process; a process whose environment says nothing is the only one."""
     if "RANK" not in os.environ:
         return Place()
     names = "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"

@@ -17,9 +17,9 @@ NOT_RECORDED = ("search.storage", "search.lease")
 """Names of keys that say how processes meet, and change nothing that is trained: no record and no digest has them."""
 
 ADDED = (
-    "search.warm_start", "data.test_views", "train.average_epochs", "train.sampling", "train.loss", "train.focal_gamma",
-    "train.logit_adjustment", "train.head_only", "train.optimizer", "train.momentum", "train.freeze_epochs",
-    "train.backbone_lr_scale", "train.layer_decay",
+    "search.warm_start", "search.processes_per_trial", "data.test_views", "train.average_epochs", "train.sampling",
+    "train.loss", "train.focal_gamma", "train.logit_adjustment", "train.head_only", "train.optimizer", "train.momentum",
+    "train.freeze_epochs", "train.backbone_lr_scale", "train.layer_decay",
 )  # fmt: skip
 """Names of keys that came later. A digest of an experiment counts them only where they are not at their defaults, so
 that what a version without them began goes on."""

@@ -36,6 +36,8 @@ class SearchConfig(Section):
     """Seconds after which no further trial starts. 0: no limit."""
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Trials side by side on this machine, which share its threads; `auto`: as many as end the sweep soonest."""
+    processes_per_trial: int = Field(default=1, ge=1)
+    """Processes of this machine that train each trial together, each on a GPU, or a share of the cores, of its own."""
     storage: str = "auto"
     """Where the study is: `postgresql://…`, `grpc://…`, `journal`; `auto`: IMGCLS_STUDY_STORAGE, else a journal."""
     lease: float = Field(default=45.0, ge=1.0, le=3600.0)

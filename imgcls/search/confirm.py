@@ -22,6 +22,7 @@ from imgcls.evaluation.confirmation import (
     rank_confirmed,
     ranked_trials,
 )
+from imgcls.project import Project
 from imgcls.record import MetricName, Tag
 from imgcls.reporting.run_progress import Pace
 from imgcls.run_record import RunRecord
@@ -105,11 +106,11 @@ def confirm(
     if not missing and jobs:
         log.info("all of this confirmation is on record (%s): nothing is trained", counted(len(jobs), "run"))
     elif announces:
-        announce(missing[0].prepare(tracker), tracker, runs=counted(len(missing), "run"))
+        announce(missing[0].prepare(), tracker, runs=counted(len(missing), "run"))
     begun, pace = time.time(), Pace(len(done))
     try:
-        num_workers = min(workers_here(sweep), len(missing))
-        for job, finished in trained(_in_time(missing, time_left), num_workers, cluster):
+        num_workers, num_processes = min(workers_here(sweep), len(missing)), experiment.search.processes_per_trial
+        for job, finished in trained(_in_time(missing, time_left), num_workers, cluster, num_processes):
             done[job] = tracker.get(finished.run_id)
             if done[job].started < 1000 * begun:  # taken up: its time now is only part of a run's
                 pace = Pace(len(done))
@@ -184,15 +185,15 @@ class FreshRun(Job):
                 return run
         return None
 
-    def prepare(self, tracker: Tracker) -> Prepared:
+    def prepare(self) -> Prepared:
         """With the squares that the trial had."""
-        return prepare(self.experiment, tracker.project, recorded_squares(self.trial))
+        return prepare(self.experiment, Project(self.root), recorded_squares(self.trial))
 
     def run(self) -> Finished:
         """Trains it under its sweep's run."""
         tracker = cached_tracker(self.root)
         return train_run(
-            self.prepare(tracker),
+            self.prepare(),
             tracker,
             kind="confirm",
             name=self.name,

@@ -10,8 +10,9 @@ from typing import NamedTuple
 from imgcls.errors import ConfigError, Interrupted, TrainingError
 from imgcls.record import Tag
 from imgcls.search.budget import SearchTime
-from imgcls.search.engines import MAX_LOSSES, Cluster, Engine, Outcome, local_engine
+from imgcls.search.engines import MAX_LOSSES, Cluster, Engine, local_engine
 from imgcls.search.halving import FACTOR, FACTOR_OF_FOLDS
+from imgcls.search.outcome import Outcome
 from imgcls.search.promotion import BEYOND_MOST, Promotion, Step
 from imgcls.search.space import SPACE
 from imgcls.search.study import SweepStudy
@@ -76,7 +77,8 @@ class Driver:
         if ended or waiting:
             log.info("%d of %d trials have ended already%s", ended, self._study.num_wanted(), waiting)
         num_workers = min(self._search.num_workers, self._search.trials)
-        engine: Engine[TrialJob] = self._cluster.engine() if self._cluster else local_engine(num_workers)
+        num_processes = self._search.processes_per_trial
+        engine: Engine[TrialJob] = self._cluster.engine() if self._cluster else local_engine(num_workers, num_processes)
         try:
             self._run_trials(engine)
             self._end_the_best_early(engine)

@@ -7,29 +7,17 @@ the study's journal, where the pruner reads them, and its record to MLflow.
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
-import signal
-import threading
 import time
-import traceback
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection, wait
-from typing import Any, Generic, Protocol, TypeVar
+from multiprocessing.connection import wait
+from typing import Any, Generic, Protocol
 
-import torch
-
-from imgcls import terminal
-from imgcls.errors import ImgclsError, Interrupted, TrainingError
-from imgcls.machine_failures import death, explain, oom_kills
+from imgcls.errors import Interrupted, TrainingError
 from imgcls.runs.record_writer import Finished
-from imgcls.search.trial import Job
-from imgcls.signals import GracefulStop, interruption, stop_requested
-from imgcls.tracking.claims import ClaimedError
-from imgcls.tracking.credentials import guard_logs, scrubbed
+from imgcls.search.local_worker import LocalWorker
+from imgcls.search.outcome import J, Outcome, answer
+from imgcls.signals import stop_requested
 
 log = logging.getLogger(__name__)
 
@@ -38,28 +26,6 @@ SECONDS_TO_LEAVE = 8.0
 
 MAX_LOSSES = 2
 """Number of lost workers after which a job fails: what killed them is likely to be the job itself."""
-
-
-J = TypeVar("J", bound=Job)
-
-
-@dataclass(frozen=True)
-class Outcome(Generic[J]):
-    """An engine's answer for one job: a result, an error, or an interruption.
-
-    Attributes:
-        job: that was run.
-        finished: its result.
-        error: why the job has no result; empty if it has one.
-        interrupted: whether the job was not to blame: a signal, a killed worker, or a time that was over.
-        leaves: whether the worker exits after this answer, because it was asked to stop.
-    """
-
-    job: J
-    finished: Finished | None = None
-    error: str = ""
-    interrupted: bool = False
-    leaves: bool = False
 
 
 class Engine(Protocol[J]):
@@ -122,24 +88,25 @@ class ThisProcess(Generic[J]):
 class LocalProcesses(Generic[J]):
     """The engine that runs the jobs of a sweep side by side on this machine, `capacity` at most.
 
-    Each worker has its own GPU where there are some.
+    Each process has its own GPU where there are some.
 
     Args:
-        num_workers: processes.
+        num_workers: jobs side by side.
+        num_processes: that train each job together.
     """
 
-    def __init__(self, num_workers: int) -> None:
+    def __init__(self, num_workers: int, num_processes: int = 1) -> None:
         self.capacity = num_workers
-        # spawn: a forked child would inherit CUDA, BLAS threads and open SQLite connections, none of which survive it.
-        self._context = multiprocessing.get_context("spawn")
-        self._workers: list[_Worker[J]] = [self._start(index) for index in range(num_workers)]
+        self._num_processes = num_processes
+        self._workers: list[LocalWorker[J]] = [self._start(index) for index in range(num_workers)]
 
     def submit(self, job: J) -> None:
         """Hands the job to an idle worker, of which there has to be one."""
         worker = next(worker for worker in self._workers if worker.job is None)
-        worker.job = job
-        with suppress(OSError):  # it died while it was idle; `_collect` finds out how
-            worker.pipe.send(job)
+        if worker.has_left:
+            worker.end(by=time.monotonic() + SECONDS_TO_LEAVE)
+            worker = self._workers[worker.index] = self._start(worker.index)
+        worker.submit(job)
 
     def wait(self) -> list[Outcome[J]]:
         """Waits until at least one worker has answered or died."""
@@ -149,79 +116,48 @@ class LocalProcesses(Generic[J]):
             if stop_requested():
                 for worker in busy:
                     worker.ask_to_stop()
-            if outcomes := [outcome for worker in busy if (outcome := self._collect(worker))]:
+            if outcomes := [outcome for worker in busy if (outcome := worker.outcome())]:
                 return outcomes
 
     def close(self) -> None:
         """Tells idle workers to leave and ends the others."""
         for worker in self._workers:
             if worker.job is None:
-                with suppress(OSError):
-                    worker.pipe.send(None)
+                worker.dismiss()
             else:
                 worker.ask_to_stop()
         deadline = time.monotonic() + SECONDS_TO_LEAVE
         for worker in self._workers:
-            worker.process.join(timeout=max(0.0, deadline - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            worker.end(by=deadline)
 
-    def _collect(self, worker: _Worker[J]) -> Outcome[J] | None:
-        job = worker.job
-        assert job is not None
-        try:
-            if worker.pipe.poll():
-                outcome: Outcome[J] = replace(worker.pipe.recv(), job=job)  # the one that was submitted
-                worker.job = None
-                if outcome.leaves:
-                    self._replace(worker)
-                return outcome
-        except (EOFError, OSError):  # the worker died; what follows finds out how
-            pass
-        if worker.process.is_alive():
-            return None
-        worker.job = None
-        worker.process.join()
-        why = death(worker.process.exitcode, worker.oom_kills)
-        self._replace(worker)
-        return Outcome(job, error=why, interrupted=True)
-
-    def _replace(self, worker: _Worker[J]) -> None:
-        if not stop_requested():
-            worker.process.join()
-            self._workers[self._workers.index(worker)] = self._start(worker.index)
-
-    def _start(self, index: int) -> _Worker[J]:
-        here, there = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(there, index), daemon=True)
-        with _deaf_to_the_terminal():
-            process.start()
-        there.close()
-        return _Worker(index, process, here)
+    def _start(self, index: int) -> LocalWorker[J]:
+        return LocalWorker(index, self.capacity, self._num_processes)
 
 
-def local_engine(num_workers: int) -> Engine[J]:
-    """An engine of this machine, with so many workers; a single one is this process itself."""
-    return ThisProcess() if num_workers == 1 else LocalProcesses(num_workers)
+def local_engine(num_workers: int, num_processes: int = 1) -> Engine[J]:
+    """An engine of this machine, with so many workers; a single one of one process is this process itself."""
+    return ThisProcess() if num_workers == num_processes == 1 else LocalProcesses(num_workers, num_processes)
 
 
-def trained(jobs: Iterator[J], num_workers: int, cluster: Cluster | None = None) -> Iterator[tuple[J, Finished]]:
+def trained(
+    jobs: Iterator[J], num_workers: int, cluster: Cluster | None = None, num_processes: int = 1
+) -> Iterator[tuple[J, Finished]]:
     """Trains jobs that do not depend on one another side by side, and yields each when it has ended.
 
     Args:
         jobs: the next one is asked for when a worker has nothing to do.
         num_workers: of this machine; with 1, the jobs are trained in this process.
         cluster: trains them instead of this machine.
+        num_processes: of this machine that train each job together.
 
     Raises:
         Interrupted: a stop was requested.
         ImgclsError: what a job failed of; a lost worker is replaced once for each job.
     """
-    if cluster is None and num_workers <= 1:
+    if cluster is None and num_workers <= 1 and num_processes == 1:
         yield from ((job, job.run()) for job in jobs)
         return
-    engine: Engine[J] = cluster.engine() if cluster else LocalProcesses(num_workers)
+    engine: Engine[J] = cluster.engine() if cluster else LocalProcesses(num_workers, num_processes)
     num_open, left, losses = 0, deque[J](), Counter[J]()
     try:
         while True:
@@ -248,85 +184,3 @@ def trained(jobs: Iterator[J], num_workers: int, cluster: Cluster | None = None)
         engine.close()
     if by := stop_requested():
         raise Interrupted(f"stopped by {by}")
-
-
-@dataclass
-class _Worker(Generic[J]):
-    index: int
-    process: Any
-    pipe: Connection
-    job: J | None = None
-    oom_kills: int | None = field(default_factory=oom_kills)
-    is_asked: bool = False
-
-    def ask_to_stop(self) -> None:
-        """Sends SIGTERM, once: a worker takes the first as a request and leaves at the second at once."""
-        if not self.is_asked:
-            self.is_asked = True
-            self.process.terminate()
-
-
-@contextmanager
-def _deaf_to_the_terminal() -> Iterator[None]:
-    """Processes that are started within this block inherit that SIGINT and SIGHUP are ignored.
-
-    Ctrl-C, and a terminal's end, reach every process of the terminal; the driver hears them, and passes them on as
-    SIGTERM.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _work(pipe: Connection, index: int) -> None:
-    """A worker's life: import once, then trial after trial, until it is asked to stop."""
-    terminal.guard_streams()
-    guard_logs()
-    threading.Thread(target=_leave_with_driver, daemon=True).start()
-    with GracefulStop():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for job in iter(pipe.recv, None):
-            outcome = answer(_on_its_gpu(job, index))
-            leaves = bool(stop_requested())
-            pipe.send(replace(outcome, leaves=leaves))
-            if leaves:
-                return
-
-
-def _leave_with_driver() -> None:
-    """A worker that outlived its killed driver would go on with a trial that the next sitting takes up as well."""
-    driver = multiprocessing.parent_process()
-    assert driver is not None
-    driver.join()
-    os._exit(1)
-
-
-def _on_its_gpu(job: J, index: int) -> J:
-    train = job.experiment.train
-    if train.device not in ("auto", "cuda") or torch.cuda.device_count() <= 1:
-        return job
-    device = f"cuda:{index % torch.cuda.device_count()}"
-    return replace(job, experiment=job.experiment.replace({"train.device": device}))
-
-
-def answer(job: J) -> Outcome[J]:
-    """Trains a job in this process; an engine's answer, whatever happens but a second request to stop."""
-    try:
-        return Outcome(job, finished=job.run())
-    except (KeyboardInterrupt, ClaimedError) as error:
-        return Outcome(job, error=str(error), interrupted=True)
-    except Exception as error:
-        if (asked := interruption(error)) is not None:
-            return Outcome(job, error=str(asked), interrupted=True)
-        if isinstance(error, ImgclsError):
-            return Outcome(job, error=str(error))
-        if (explained := explain(error)) is not None:
-            return Outcome(job, error=scrubbed(str(explained)))
-        terminal.stderr().write(scrubbed(traceback.format_exc()))
-        return Outcome(job, error=scrubbed(f"{type(error).__name__}: {error}"))

@@ -36,7 +36,8 @@ from imgcls.errors import ImgclsError, InputError, TrainingError
 from imgcls.files import mark_of_this_process
 from imgcls.machine import usable_cores
 from imgcls.project import MLRUNS
-from imgcls.search.engines import SECONDS_TO_LEAVE, J, Outcome
+from imgcls.search.engines import SECONDS_TO_LEAVE
+from imgcls.search.outcome import J, Outcome
 from imgcls.search.ray_request import Need, RayRequest
 from imgcls.search.ray_task import Home, Task, settings_of_the_driver, train
 from imgcls.search.storage import shared_address

@@ -77,9 +77,15 @@ class RayRequest:
         """What each trial of an experiment needs.
 
         Raises:
-            ConfigError: the experiment has another number of threads, or a device that the trials would not have.
+            ConfigError: the experiment has another number of threads, a device that the trials would not have, or
+                several processes for each of them.
         """
         self._check_device(experiment.train.device)
+        if (num := experiment.search.processes_per_trial) > 1:
+            raise ConfigError(
+                f"search.processes_per_trial = {num}, but one process trains a trial on Ray; use --set "
+                "search.processes_per_trial=1, or the engine of this machine (--engine local)"
+            )
         threads = experiment.train.threads
         given = threads if isinstance(threads, int) and threads else None
         if given and self.cpus_per_trial and given != self.cpus_per_trial:

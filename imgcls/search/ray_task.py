@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Generic
 
 from imgcls.errors import InputError
-from imgcls.search.engines import J, Outcome, answer
+from imgcls.search.outcome import J, Outcome, answer
 from imgcls.signals import GracefulStop
 from imgcls.tracking.credentials import guarded_logs
 

@@ -37,7 +37,7 @@ from imgcls.search.study_place import StudyPlace
 from imgcls.search.study_rebuild import rebuild
 from imgcls.search.sweep_end import SweepEnd, SweepResult
 from imgcls.search.warm_start import WarmStart, find_warm_start
-from imgcls.search.workers import Share, new_share, order_matters, recorded_share
+from imgcls.search.workers import Share, check_processes, new_share, order_matters, recorded_share
 from imgcls.signals import GracefulStop, stop_requested
 from imgcls.text import counted
 from imgcls.tracking.run import Run
@@ -110,6 +110,7 @@ class Sweep:
         check_pruner(experiment)
         check_storage(experiment.search.storage)
         check_space(experiment, tracker.project)
+        check_processes(experiment.search, experiment.train, experiment.search.num_workers)
         self.experiment = experiment
         self.tracker = tracker
         self.budget = budget
@@ -296,6 +297,7 @@ class Sweep:
 
     def _take(self, share: Share) -> None:
         """Gives workers and threads their numbers for all trials to come."""
+        check_processes(self.experiment.search, self.experiment.train, share.workers)
         self._shared = self.experiment.replace({"search.workers": share.workers, "train.threads": share.threads})
         self.prepared = self.prepared.with_threads(share.threads)
 

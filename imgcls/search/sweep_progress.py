@@ -9,8 +9,8 @@ from tqdm import tqdm
 from imgcls import terminal
 from imgcls.reporting.run_progress import Outlook, Pace
 from imgcls.search.budget import SearchTime
-from imgcls.search.engines import Outcome
 from imgcls.search.leaderboard import with_intervals
+from imgcls.search.outcome import Outcome
 from imgcls.search.space import value_of
 from imgcls.search.study import SweepStudy
 from imgcls.search.trial import TrialJob, trial_name

@@ -12,10 +12,11 @@ from optuna import Study
 
 from imgcls.config.keys import Experiment
 from imgcls.errors import TrainingError
+from imgcls.project import Project
 from imgcls.record import UNKNOWN, Artifact, Tag
 from imgcls.reporting.run_progress import Outlook
 from imgcls.runs.limits import Limits
-from imgcls.runs.prepare import prepare
+from imgcls.runs.prepare import Prepared, prepare
 from imgcls.runs.rebuild import recorded_epochs
 from imgcls.runs.record_writer import Finished
 from imgcls.runs.train import train_run
@@ -43,6 +44,10 @@ class Job:
     @property
     def name(self) -> str:
         """Of the run, such as `trial 3`."""
+        raise NotImplementedError
+
+    def prepare(self) -> Prepared:
+        """Prepares it as each process does that trains it; see `imgcls.runs.prepare.prepare`."""
         raise NotImplementedError
 
     def run(self) -> Finished:
@@ -90,6 +95,10 @@ class TrialJob(Job):
     def tags(self) -> dict[str, str]:
         """By which the record names the trial."""
         return {Tag.STUDY: self.study.name, Tag.TRIAL: str(self.number)}
+
+    def prepare(self) -> Prepared:
+        """With the squares of its study."""
+        return prepare(self.experiment, Project(self.study.root), self.study.squares)
 
     def run(self) -> Finished:
         """Trains the trial under its sweep's run."""
@@ -160,7 +169,7 @@ def _train(job: TrialJob, study: Study, tracker: Tracker, guard: Guard) -> Finis
         return ends(len(scores), scores[-1] if search.pruner == "wilcoxon" else fmean(scores))
 
     return train_run(
-        prepare(job.experiment, tracker.project, job.study.squares),
+        job.prepare(),
         tracker,
         kind="trial",
         name=trial_name(job.number, values),

@@ -11,7 +11,8 @@ import torch
 
 from imgcls.config.search_keys import SearchConfig
 from imgcls.config.train_keys import TrainConfig
-from imgcls.machine import free_memory
+from imgcls.errors import ConfigError
+from imgcls.machine import free_memory, usable_cores
 from imgcls.run_record import RunRecord
 from imgcls.runs.prepare import Prepared
 from imgcls.runs.threads import Speeds, measured_speeds, numbers_of_threads
@@ -48,7 +49,7 @@ class Share:
 
     Attributes:
         workers: trials side by side.
-        threads: CPU threads of each.
+        threads: CPU threads of each; of several processes that train a trial, those of each process.
     """
 
     workers: int
@@ -143,9 +144,9 @@ def new_share(prepared: Prepared, search: SearchConfig, train: TrainConfig, tria
         trials: that the sweep will have.
         rungs: epochs, or folds, at which they pause; the last is that of a whole training.
     """
-    if prepared.device.torch_device.type != "cpu":
-        workers = max(1, min(_num_gpus(train), trials // 2)) if search.workers == "auto" else search.workers
-        return _divided(workers, train)
+    if prepared.device.torch_device.type != "cpu" or search.processes_per_trial > 1:
+        most = min(_num_gpus(train) // search.processes_per_trial, trials // 2)
+        return _divided(max(1, most) if search.workers == "auto" else search.workers, search, train)
     cores = most_threads() if train.threads else prepared.device.threads
     images, num_folds = len(prepared.dataset.train), prepared.dataset.num_folds
     if num_folds:
@@ -170,7 +171,7 @@ def recorded_share(sweep: RunRecord, search: SearchConfig, train: TrainConfig) -
     workers = begun if search.workers == "auto" else search.workers
     if train.threads in ("auto", 0) and workers == begun and (threads := sweep.params.get("train.threads")):
         return Share(workers, int(threads))
-    return _divided(workers, train)
+    return _divided(workers, search, train)
 
 
 def workers_here(sweep: RunRecord) -> int:
@@ -183,10 +184,41 @@ def workers_here(sweep: RunRecord) -> int:
     return max(1, most_threads() // int(sweep.params.get("train.threads", 1)))
 
 
-def _divided(workers: int, train: TrainConfig) -> Share:
-    """Without a measurement: the threads that the user gave, or as many for each worker as there are."""
+def check_processes(search: SearchConfig, train: TrainConfig, workers: int) -> None:
+    """Refuses trials of several processes for which this machine has too few GPUs or cores.
+
+    Args:
+        search: as the user has it.
+        train: as the user has it.
+        workers: trials side by side.
+
+    Raises:
+        ConfigError: naming both numbers, or a device that the processes would have to share.
+    """
+    if (num := search.processes_per_trial) == 1:
+        return
+    if train.device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(
+            f"search.processes_per_trial = {num}, but train.device = {train.device!r}, and each process needs a device "
+            "of its own; use --set train.device=cuda or --set train.device=cpu"
+        )
+    has_gpus = train.device != "cpu" and torch.cuda.is_available()
+    have, what = (torch.cuda.device_count(), "GPU") if has_gpus else (usable_cores(), "core")
+    if workers * num <= have:
+        return
+    remedy = {"search.workers": have // num} if num <= have else {"search.processes_per_trial": have}
+    ((key, value),) = remedy.items()
+    raise ConfigError(
+        f"search.processes_per_trial = {num} needs {counted(workers * num, what)} for {counted(workers, 'trial')} side "
+        f"by side, one for each process, and this machine has {have}; use --set {key}={value}",
+        remedy,
+    )
+
+
+def _divided(workers: int, search: SearchConfig, train: TrainConfig) -> Share:
+    """Without a measurement: the threads that the user gave, or as many for each process as there are."""
     given = 0 if train.threads == "auto" else train.threads
-    return Share(workers, given or max(1, most_threads() // workers))
+    return Share(workers, given or max(1, most_threads() // (workers * search.processes_per_trial)))
 
 
 def _num_gpus(train: TrainConfig) -> int:

@@ -10,7 +10,7 @@ import pytest
 from imgcls.errors import ConfigError, InputError
 from imgcls.library.verbs import sweep
 from imgcls.search import ray_request as ray_request_module
-from imgcls.search.engines import Outcome
+from imgcls.search.outcome import Outcome
 from imgcls.search.ray_request import Need, RayRequest, ray_request
 from imgcls.search.ray_task import Home, Task, settings_of_the_driver, train
 from imgcls.search.sweep import Sweep

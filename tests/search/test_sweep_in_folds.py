@@ -16,8 +16,8 @@ from imgcls.record import Artifact, Tag
 from imgcls.runs.limits import Limits
 from imgcls.runs.record_writer import RecordWriter
 from imgcls.search.budget import Budget
-from imgcls.search.engines import Outcome
 from imgcls.search.halving import Rungs
+from imgcls.search.outcome import Outcome
 from imgcls.search.promotion import Promotion, Step
 from imgcls.search.pruners import make_pruner
 from imgcls.search.sweep import Sweep

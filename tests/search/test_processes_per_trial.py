@@ -1,0 +1,201 @@
+"""A sweep whose trials are trained by two processes each: real processes, kill -9, SIGTERM; torchrun is the oracle."""
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import pytest
+import torch
+
+from imgcls.errors import ConfigError
+from imgcls.machine import usable_cores
+from imgcls.record import Artifact
+from imgcls.search import workers as workers_module
+from imgcls.search.engines import LocalProcesses
+from imgcls.search.ray_request import RayRequest
+from imgcls.search.study_name import study_name
+from imgcls.search.sweep import Sweep
+from imgcls.search.workers import check_processes
+
+ROOT = Path(__file__).parents[2]
+VALUES = "train.batch_size=101", "train.epochs=3", "train.warmup_epochs=0"
+SEVERAL = (*VALUES, "search.processes_per_trial=2", "search.trials=2", "search.sampler=grid", "search.pruner=none",
+           'search.space={"train.lr" = [2e-2, 1e-2]}')  # fmt: skip
+
+two_cores = pytest.mark.skipif(usable_cores() < 2, reason="each process of a trial needs a core")
+
+
+def sweep(project, *overrides):
+    return Sweep(project.experiment(*SEVERAL, *overrides), project.tracker).run()
+
+
+def started(project, *command, overrides):
+    """A command in a process group of its own."""
+    command = [sys.executable, "-m", *command]
+    for override in overrides:
+        command += ["--set", override]
+    where = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=project.root, env=where, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+
+
+def weights(project, record, artifact=Artifact.BEST):
+    with project.tracker.fetch(record.run_id, artifact) as path:
+        return torch.load(path, weights_only=True)["model"]
+
+
+def bits(project, record):
+    """What has to be equal in two runs that are the same."""
+    points = [(point.step, point.value) for point in project.client.get_metric_history(record.run_id, "val/loss")]
+    return points, {name: tensor.tolist() for name, tensor in weights(project, record).items()}
+
+
+def trials(project):
+    return {int(record.trial): record for record in project.runs(kind="trial")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(make_project):
+    project = make_project()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.root)
+        sweep(project, "search.confirm.seeds=1", "search.confirm.top=1")
+    return project
+
+
+def assert_same_end(project, undisturbed):
+    found, expected = trials(project), trials(undisturbed)
+    assert [record.outcome for record in found.values()] == ["completed"] * 2
+    for number, record in expected.items():
+        assert bits(project, found[number]) == bits(undisturbed, record)
+
+
+@two_cores
+@pytest.mark.distributed
+def test_a_trial_has_the_bits_of_a_run_that_torchrun_starts(undisturbed, make_project):
+    alone = make_project()
+    torchrun = "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "imgcls", "train", "tiny"
+    process = started(alone, *torchrun, overrides=(*VALUES, "train.lr=1e-2"))
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    (expected,) = alone.runs(kind="train")
+    found = trials(undisturbed)[1]
+    assert found.params["train.lr"] == "0.01"
+    assert found.num_processes == expected.num_processes == 2
+    assert found.device == expected.device
+    assert bits(undisturbed, found) == bits(alone, expected)
+
+
+@two_cores
+@pytest.mark.distributed
+def test_the_runs_that_confirm_it_are_trained_so_too(undisturbed):
+    (fresh,) = undisturbed.runs(kind="confirm")
+    assert (fresh.outcome, fresh.num_processes) == ("completed", 2)
+
+
+@two_cores
+@pytest.mark.distributed
+def test_a_killed_second_process_is_a_lost_worker(project, undisturbed, monkeypatch, caplog):
+    submit, killed = LocalProcesses.submit, []
+
+    def submit_and_kill(self, job):
+        submit(self, job)
+        (worker,) = self._workers
+        if job.number == 1 and not killed:
+            while not project.runs(kind="trial", trial="1"):  # it has begun its record
+                assert not wait([worker.process.sentinel], timeout=0.05), "the worker ended"
+            killed.append(worker)
+            worker._processes[1].kill()
+
+    monkeypatch.setattr(LocalProcesses, "submit", submit_and_kill)
+    with caplog.at_level(logging.WARNING):
+        sweep(project)
+    assert re.search(r"trial 1: its worker process died \(exit code -9: SIGKILL.*it is taken up again", caplog.text)
+    assert trials(project)[1].num_losses == 1
+    assert not any(process.is_alive() for process in killed[0]._processes)
+    assert_same_end(project, undisturbed)
+
+
+def children_of(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait_for_epoch(process):
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if "epoch   1/3" in line:
+            return
+    pytest.fail("".join(said))
+
+
+@two_cores
+@pytest.mark.distributed
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_or_killed_sweep_leaves_no_process_and_goes_on(project, undisturbed, number):
+    process = started(project, "imgcls", "sweep", "tiny", overrides=SEVERAL)
+    wait_for_epoch(process)
+    pids = [os.pidfd_open(pid) for pid in children_of(process.pid)]
+    assert len(pids) >= 2
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    for pid in pids:
+        assert wait([pid], timeout=60), "a process is left"
+        os.close(pid)
+    assert trials(project)[0].outcome != "completed"
+    sweep(project)
+    assert_same_end(project, undisturbed)
+
+
+# --- refusals and names: no process is started ---
+
+
+@pytest.mark.parametrize(
+    ("keys", "gpus", "workers", "words", "remedy"),
+    [
+        ((8,), 0, 1, r"= 8 needs 8 cores for 1 trial side by side.* has 4; use --set search.processes_per_trial=4",
+         {"search.processes_per_trial": 4}),
+        ((2,), 0, 3, r"= 2 needs 6 cores for 3 trials .* has 4; use --set search.workers=2$", {"search.workers": 2}),
+        ((2,), 3, 2, r"= 2 needs 4 GPUs for 2 trials .* has 3; use --set search.workers=1$", {"search.workers": 1}),
+        ((2, "cpu"), 1, 4, r"needs 8 cores", {"search.workers": 2}),
+        ((2, "cuda:1"), 4, 1, r"train.device = 'cuda:1', .* --set train.device=cuda or", {}),
+    ],
+)  # fmt: skip
+def test_more_processes_than_devices_are_refused(project, monkeypatch, keys, gpus, workers, words, remedy):
+    monkeypatch.setattr(workers_module, "usable_cores", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    num, device = (*keys, "auto")[:2]
+    asked = project.experiment(f"search.processes_per_trial={num}", f'train.device="{device}"')
+    with pytest.raises(ConfigError, match=words) as error:
+        check_processes(asked.search, asked.train, workers)
+    assert error.value.remedy == remedy
+    check_processes(asked.search.model_copy(update={"processes_per_trial": 1}), asked.train, workers)
+
+
+def test_too_many_are_refused_before_anything_is_recorded(project):
+    with pytest.raises(ConfigError, match=r"search.processes_per_trial = 999 needs 999 cores"):
+        sweep(project, "search.processes_per_trial=999")
+    assert not project.runs()
+
+
+def test_ray_has_one_process_for_a_trial(project):
+    with pytest.raises(ConfigError, match=r"--set search.processes_per_trial=1, or .*--engine local"):
+        RayRequest().need(project.experiment("search.processes_per_trial=2"))
+
+
+def test_another_number_is_another_study(project):
+    """A sum over two processes is rounded otherwise. One process is what every earlier version had."""
+    plain = Sweep(project.experiment("search.trials=2"), project.tracker)
+    names = {
+        num: study_name(project.experiment("search.trials=2", f"search.processes_per_trial={num}"), plain.prepared, 2)
+        for num in (1, 2, 3)
+    }
+    assert len(set(names.values())) == 3
+    assert names[1] == study_name(plain.experiment, plain.prepared, 2)
