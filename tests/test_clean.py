@@ -186,13 +186,14 @@ def test_no_path_outside_of_a_runs_own_folder_is_ever_removed(project, tmp_path)
 def test_leftovers_of_killed_processes_go_once_nobody_can_be_at_them(project):
     old = leave(project.root / ".mlflow-old" / "mlflow.db", age=2 * clean.ABANDONED_AFTER)
     new = leave(project.root / ".mlflow-new" / "mlflow.db")
-    decoded = leave(cache_folder() / "building-old" / "images.npy", age=48 * 3600)
     report = leave(project.tracker.get(project.train(*SHORT).run_id).folder / "figures" / ".curves.png.host.12")
+    decoded = leave(cache_folder() / "building-old" / "images.npy", age=48 * 3600)
     decoding = leave(cache_folder() / "building-new" / "images.npy")
-    assert found(project, clean.LEFTOVERS) == {old.parent, decoded.parent, report}
+    lock = leave(cache_folder() / "building-x.lock", age=48 * 3600)
+    assert found(project, clean.LEFTOVERS) == {old.parent, decoded.parent, report, lock}
     make_room(project)
     assert new.exists() and decoding.exists()
-    assert not old.parent.exists() and not decoded.parent.exists() and not report.exists()
+    assert not any(path.exists() for path in (old.parent, decoded.parent, report, lock))
     shutil.rmtree(decoding.parent)
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
@@ -112,16 +113,34 @@ def only_one(name: str, other: str) -> Iterator[None]:
         Interrupted: a stop was requested meanwhile.
     """
     path = cache_folder() / f"{ASIDE}{name}.lock"
-    with path.open("a+b") as file:
-        with suppress(NoLocksError), waiting(other):
-            while not lock(file.fileno(), path, wait=False):
-                if by := stop_requested():
-                    raise Interrupted(f"stopped by {by}: {other}")
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+    with _alone(path, other):
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(path: Path, other: str) -> Iterator[None]:
+    """Holds the lock of a file. Its last holder removed the file, and the lock of a removed file keeps nobody out."""
+    while True:
+        with path.open("a+b") as file:
+            with suppress(NoLocksError), waiting(other):
+                while not lock(file.fileno(), path, wait=False):
+                    if by := stop_requested():
+                        raise Interrupted(f"stopped by {by}: {other}")
+                    time.sleep(SECONDS_BETWEEN_LOOKS)
+            if _is_at(path, file):
+                os.utime(path)  # a killed process may have left it long ago
+                yield
+                return
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _is_of_folder(error: OSError, folder: Path) -> bool:
@@ -245,13 +264,27 @@ def remove_entry(path: Path) -> None:
 
 
 def abandoned() -> list[Path]:
-    """The cache folder's half-built entries, which killed processes left; the next decoding removes them too."""
+    """The cache folder's half-built entries and their locks, which killed processes left; see `remove_abandoned`.
+
+    A lock that is removed while a process builds for longer than `ABANDONED_AFTER` lets another one build beside it.
+    """
     found = []
     for aside in cache_folder().glob(f"{ASIDE}*"):
         try:
-            last_write = max(path.stat().st_mtime for path in (aside, *aside.iterdir()))
+            files = aside.iterdir() if aside.is_dir() else ()
+            last_write = max(path.stat().st_mtime for path in (aside, *files))
         except OSError:  # it is being finished, or cleared, by another process
             continue
         if time.time() - last_write > ABANDONED_AFTER:
             found.append(aside)
     return found
+
+
+def remove_abandoned() -> None:
+    """Removes from the cache folder what killed processes left, as the next process does that builds an entry."""
+    for path in abandoned():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()

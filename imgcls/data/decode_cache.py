@@ -28,11 +28,11 @@ from imgcls.config.key_types import Fit
 from imgcls.data.block_checksums import block_checksums, matches
 from imgcls.data.cache_folder import (
     ASIDE,
-    abandoned,
     budget,
     cache_folder,
     only_one,
     prune,
+    remove_abandoned,
     remove_entry,
     size_in_words,
     writing,
@@ -143,8 +143,7 @@ def _built(
     missing = [recipe for recipe in recipes if found[recipe.side] is None]
     if not missing:
         return found
-    for aside in abandoned():
-        shutil.rmtree(aside, ignore_errors=True)
+    remove_abandoned()
     missing = _within_budget(missing, [*beside, *(recipe for recipe in recipes if recipe not in missing)])
     found |= {recipe.side: _open(recipe) for recipe in missing}  # its hashes alone may be there
     if missing := [recipe for recipe in missing if found[recipe.side] is None]:

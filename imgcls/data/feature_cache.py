@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from imgcls.data.block_checksums import block_checksums, matches
 from imgcls.data.cache_folder import (
     ASIDE,
-    abandoned,
     budget,
     cache_folder,
     only_one,
     prune,
+    remove_abandoned,
     remove_entry,
     size_in_words,
     writing,
@@ -132,8 +132,7 @@ def _open(entry: Path, shape: tuple[int, int, int]) -> NDArray[np.float32] | Non
 
 
 def _build(entry: Path, about: str, shape: tuple[int, int, int], make: Make) -> None:
-    for left in abandoned():
-        shutil.rmtree(left, ignore_errors=True)
+    remove_abandoned()
     aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=entry.parent))
     try:
         with (aside / FEATURES).open("w+b") as file:

@@ -1,16 +1,20 @@
 """Features are computed once, kept whole, made again where they are damaged, and shared by processes."""
 
 import multiprocessing
+import os
+import time
 
 import numpy as np
 import pytest
 import torch
 
+from imgcls.data import cache_folder as cache_folder_module
 from imgcls.data import feature_cache
-from imgcls.data.cache_folder import entries, prune
+from imgcls.data.cache_folder import ABANDONED_AFTER, abandoned, entries, only_one, prune
 from imgcls.data.feature_cache import FeatureRows, kept_features
 from imgcls.data.loader import Loader
 from imgcls.errors import Interrupted
+from imgcls.files import lock
 
 SHAPE = (10, 2, 3)
 NAME = "features-of-a-test"
@@ -123,6 +127,50 @@ def test_of_two_processes_one_makes_the_features_and_the_other_waits(tmp_path):
         process.join(60)
         assert process.exitcode == 0
     assert log.read_text() == "made\n"
+
+
+def _is_free(path, answers):
+    with path.open("a+b") as file:
+        answers.put(lock(file.fileno(), path, wait=False))
+
+
+def test_a_lock_whose_file_its_last_holder_removed_is_asked_for_again(cache_folder, monkeypatch):
+    context, path, asked = multiprocessing.get_context("fork"), cache_folder / "building-x.lock", []
+
+    def lock_as_its_holder_leaves(*arguments, **options):
+        asked.append(path)
+        if len(asked) == 1:
+            path.unlink()
+        return lock(*arguments, **options)
+
+    monkeypatch.setattr(cache_folder_module, "lock", lock_as_its_holder_leaves)
+    with only_one("x", "another process"):
+        assert len(asked) == 2
+        answers = context.Queue()
+        other = context.Process(target=_is_free, args=(path, answers))
+        other.start()
+        assert answers.get(timeout=60) is False
+        other.join()
+    assert not path.exists()
+
+
+def test_the_lock_of_a_killed_process_is_removed_the_day_after(cache_folder):
+    old, new = cache_folder / "building-old.lock", cache_folder / "building-new.lock"
+    for path, age in ((old, ABANDONED_AFTER + 60), (new, 60)):
+        path.touch()
+        os.utime(path, (time.time() - age,) * 2)
+    assert abandoned() == [old]
+    kept(Made())
+    assert [path.name for path in cache_folder.glob("building-*")] == [new.name]
+
+
+def test_a_lock_that_a_killed_process_left_is_no_younger_than_its_next_holder(cache_folder):
+    path = cache_folder / "building-x.lock"
+    path.touch()
+    os.utime(path, (time.time() - 2 * ABANDONED_AFTER,) * 2)
+    assert abandoned() == [path]
+    with only_one("x", "another process"):
+        assert abandoned() == []
 
 
 @pytest.mark.parametrize("block", [1, 10])
