@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,12 +33,14 @@ from imgcls.models.registry import resolve_model
 from imgcls.progress import Progress
 from imgcls.signals import stop_requested
 from imgcls.text import counted
+from imgcls.training.device import Device
 from imgcls.training.loop import Task
 from imgcls.training.pace import quick_batch
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-FORMAT = "1"
+FORMAT = "2"
 """Version in the key of every entry of features: raise it when their numbers change."""
 
 OF_FEATURES = ("horizontal_flip", "vertical_flip", "quarter_turns", "mixup")
@@ -156,15 +162,50 @@ def _features(
     """Features of each view of the images in some rows of train and val, float32 (B, V, F), a batch at a time."""
     network, device = task.device.place(head.network).eval(), task.device
     size = _batch_size(task, dataset.val.stored.shape[-1])
-    with Progress(len(rows) * len(views), "features of the frozen backbone", "views") as bar, torch.inference_mode():
-        for start in range(0, len(rows), size):
-            images = send(_images(dataset.train, dataset.val, rows[start : start + size]), device.torch_device)
-            with device.forward_context():
-                each = [_of_view(network, head, task.normalise, oriented(images, view)) for view in views]
-            yield torch.stack(each, dim=1).cpu().numpy()
-            bar.update(len(images) * len(views))
+
+    def of_batch(network: nn.Module, start: int) -> NDArray[np.float32]:
+        images = send(_images(dataset.train, dataset.val, rows[start : start + size]), device.torch_device)
+        with torch.inference_mode(), device.forward_context():
+            each = [_of_view(network, head, task.normalise, oriented(images, view)) for view in views]
+            found: NDArray[np.float32] = torch.stack(each, dim=1).cpu().numpy()
+        return found
+
+    with Progress(len(rows) * len(views), "features of the frozen backbone", "views") as bar:
+        for block in _side_by_side(network, device, of_batch, range(0, len(rows), size)):
+            yield block
+            bar.update(len(block) * len(views))
             if by := stop_requested():
                 raise Interrupted(f"stopped by {by} while the features of the images were computed")
+
+
+def _side_by_side(
+    network: nn.Module, device: Device, of_batch: Callable[[nn.Module, int], T], starts: Sequence[int]
+) -> Iterator[T]:
+    """What a function makes of batches by a network, in their order.
+
+    On a CPU, each of the run's threads computes a batch of its own. Many networks give other bits where threads share a
+    batch, so features would depend on the number of threads of whichever run computed them.
+    """
+    if device.torch_device.type != "cpu":
+        yield from (of_batch(network, start) for start in starts)
+        return
+    own = threading.local()
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        own.network = _with_shared_weights(network)
+
+    try:
+        with ThreadPoolExecutor(device.threads, initializer=begin) as pool:
+            for first in range(0, len(starts), device.threads):
+                yield from pool.map(lambda start: of_batch(own.network, start), starts[first : first + device.threads])
+    finally:
+        torch.set_num_threads(device.threads)
+
+
+def _with_shared_weights(network: nn.Module) -> nn.Module:
+    """A copy with hooks of its own, for another thread, whose parameters and buffers are the network's."""
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())})
 
 
 def _batch_size(task: Task, side: int) -> int:

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from imgcls.config.key_names import fields_of
-from imgcls.config.keys import AugmentConfig
+from imgcls.config.keys import AugmentConfig, TrainConfig
 from imgcls.config.toml import as_toml
 from imgcls.data.cache_folder import entries
 from imgcls.errors import ConfigError, Interrupted
@@ -25,9 +25,11 @@ from imgcls.evaluation.comparison_report import comparison_markdown
 from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.rerun import rerun
 from imgcls.models.head import whole_network
+from imgcls.models.parts import head_features
 from imgcls.record import Artifact
 from imgcls.runs import head_only
 from imgcls.search.sweep import Sweep
+from imgcls.training.device import prepare_device
 from imgcls.training.loop import TrainState, fit, predict_val
 from tests.runs.test_resume import assert_it_goes_on, assert_same, points
 from tests.stops import StopAfter
@@ -178,6 +180,29 @@ def test_features_are_computed_once_for_all_runs_of_the_same_images_and_weights(
     assert len(computed) == len(features_kept()) == 2
     project.train(*head, "augment.vertical_flip=true", "data.mean=[0.1]")
     assert len(computed) == len(features_kept()) == 3
+
+
+def test_features_do_not_depend_on_the_number_of_threads():
+    """The network's own bits do: its layer is shared by the threads in another way for each number of them."""
+    draws = torch.Generator().manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(4096, 512), torch.nn.Linear(512, 10)).eval()
+    images = torch.randn(48, 4096, generator=draws)
+
+    def of_batch(own, start):
+        with torch.inference_mode():
+            return head_features(own, ["1"], images[start : start + 16])
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = [of_batch(network, start) for start in (0, 16, 32)]
+        for threads in (1, 2, 3, 4):
+            device = prepare_device(TrainConfig(device="cpu", threads=threads))
+            found = list(head_only._side_by_side(network, device, of_batch, range(0, 48, 16)))
+            assert torch.get_num_threads() == threads
+            assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True)), threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_stop_while_features_are_computed_is_a_stop_of_the_run(project, head, own_cache):
