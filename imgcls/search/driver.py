@@ -29,6 +29,9 @@ ALIKE_FAILURES = 3
 FIRST_LOOK, LONGEST_LOOK = 0.25, 2.0
 """Seconds between two looks for work, where other processes have all of it: at first, and at most after doubling."""
 
+LONGEST_TO_BEGIN = 0.5
+"""The same at most, where another process is about to begin the trial that comes next."""
+
 
 class _Begun(NamedTuple):
     """How many epochs a trial had when an engine took it, and when that was, in seconds."""
@@ -199,7 +202,9 @@ class Driver:
                 return None
             self._study.want(self._study.num_wanted() + 1)
         number = next((number for number in left if self._take_up(number)), None)
-        if number is None and not is_next_taken:
+        if number is None and is_next_taken:
+            self._to_next_look = min(self._to_next_look, LONGEST_TO_BEGIN)
+        elif number is None:
             number = self._study.ask()
         return None if number is None else Step(number)
 

@@ -63,7 +63,7 @@ class SweepStudy:
 
     @contextmanager
     def one_reading(self) -> Iterator[None]:
-        """A block in which nothing is written, and the storage, which a server may keep, is read once at most."""
+        """A block that reads the storage, which a server may keep, once at most: what others write meanwhile is not seen."""
         self._reading = _Reading()
         try:
             yield
