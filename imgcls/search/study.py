@@ -63,7 +63,7 @@ class SweepStudy:
 
     @contextmanager
     def one_reading(self) -> Iterator[None]:
-        """A block that reads the storage, which a server may keep, once at most: what others write meanwhile is not seen."""
+        """A block that reads the storage once at most, since a server may keep it; what others write is not seen."""
         self._reading = _Reading()
         try:
             yield
