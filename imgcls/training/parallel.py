@@ -1,6 +1,7 @@
 """Several processes that train one model together, each on its part of every batch: their sums, and what they agree on.
 
-torchrun starts them. Whatever waits for the other processes here fails as soon as one of them has ended.
+torchrun starts them, or the driver of a sweep. Whatever waits for the other processes here fails as soon as one of them
+has ended.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ class Ranks:
 
 
 ALONE = Ranks()
-"""The one process of a run that is trained without torchrun."""
+"""The one process of a run that no other process trains along."""
 
 _own = ALONE
 
@@ -149,10 +150,10 @@ def own_ranks() -> Ranks:
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """A block in which the processes that torchrun started train one run together.
+    """A block in which the processes that were started together train one run after the other.
 
     Raises:
-        InputError: torchrun did not start them.
+        InputError: torchrun did not start them, and no driver of a sweep did.
         LostProcessError: another process has ended, or did not come.
     """
     global _own

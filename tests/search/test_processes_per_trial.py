@@ -6,21 +6,26 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, InputError
 from imgcls.machine import usable_cores
 from imgcls.record import Artifact
 from imgcls.search import workers as workers_module
 from imgcls.search.engines import LocalProcesses
+from imgcls.search.halving import Rungs
 from imgcls.search.ray_request import RayRequest
 from imgcls.search.study_name import study_name
 from imgcls.search.sweep import Sweep
+from imgcls.search.trial import Job
 from imgcls.search.workers import check_processes
+from imgcls.training.parallel import own_ranks
 
 ROOT = Path(__file__).parents[2]
 VALUES = "train.batch_size=101", "train.epochs=3", "train.warmup_epochs=0"
@@ -122,6 +127,55 @@ def test_a_killed_second_process_is_a_lost_worker(project, undisturbed, monkeypa
     assert_same_end(project, undisturbed)
 
 
+@two_cores
+@pytest.mark.distributed
+def test_a_trial_that_paused_goes_on_with_all_its_processes(project, undisturbed):
+    assert Rungs.of_trials(1, 3, 0).epochs == (1, 3), "each trial pauses after an epoch"
+    result = sweep(project, 'search.pruner="halving"', "search.pruner_warmup_epochs=1")
+    best = project.tracker.get(result.best_run_id)
+    assert (best.outcome, best.num_processes) == ("completed", 2)
+    assert bits(project, best) == bits(undisturbed, trials(undisturbed)[int(best.trial)])
+
+
+@dataclass(frozen=True, eq=False)
+class SecondFails(Job):
+    """The second process fails at it, or nobody does; the first one waits for the second."""
+
+    fails: bool
+
+    @property
+    def name(self):
+        return "job"
+
+    def prepare(self):
+        if self.fails:
+            raise InputError("the second process has no image")
+        return SimpleNamespace(device=SimpleNamespace(ranks=own_ranks()))
+
+    def run(self):
+        if self.fails:
+            own_ranks().meet()
+        return f"trained by process {os.environ['RANK']} of {os.environ['WORLD_SIZE']}"
+
+
+@two_cores
+@pytest.mark.distributed
+def test_an_error_of_the_second_process_alone_is_that_of_the_job_and_the_next_job_has_new_ones(project):
+    engine, experiment = LocalProcesses(1, 2), project.experiment()
+    try:
+        engine.submit(SecondFails(experiment, fails=True))
+        (outcome,) = engine.wait()
+        assert (outcome.error, outcome.interrupted) == ("the second process has no image", False)
+        (before,) = engine._workers
+        engine.submit(SecondFails(experiment, fails=False))
+        (outcome,) = engine.wait()
+        assert outcome.finished == "trained by process 0 of 2"
+        assert not any(process.is_alive() for process in before._processes)
+    finally:
+        engine.close()
+    assert not any(process.is_alive() for process in engine._workers[0]._processes)
+
+
 def children_of(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -144,9 +198,9 @@ def test_a_stopped_or_killed_sweep_leaves_no_process_and_goes_on(project, undist
     pids = [os.pidfd_open(pid) for pid in children_of(process.pid)]
     assert len(pids) >= 2
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     for pid in pids:
-        assert wait([pid], timeout=60), "a process is left"
+        assert wait([pid], timeout=300), "a process is left"
         os.close(pid)
     assert trials(project)[0].outcome != "completed"
     sweep(project)
