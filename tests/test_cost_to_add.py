@@ -66,7 +66,7 @@ def contents(root):
 
 @pytest.fixture
 def copy(tmp_path, make_project):
-    shutil.copytree(ROOT / "imgcls", tmp_path / "imgcls", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "imgcls", tmp_path / "imgcls")  # with what Python has compiled
     return Copy(tmp_path, make_project().root)
 
 

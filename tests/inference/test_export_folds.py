@@ -63,5 +63,5 @@ def test_nothing_leaves_where_a_model_does_not_give_what_its_fold_recorded(proje
     table["fold"] = table["fold"] % 3 + 1  # as if each image had been in the next fold
     path.write_text(table.to_csv(index=False))
     with pytest.raises(ProofError, match="the model of fold"):
-        export_run(load_run_model(run, project.tracker), project.tracker, tmp_path / "folds.onnx")
+        export_run(load_run_model(run, project.tracker), project.tracker, tmp_path / "folds.pt2")
     assert not [*tmp_path.glob("folds*")]
