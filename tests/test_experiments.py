@@ -1,5 +1,6 @@
 """Every experiment loads and runs its first batch."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 from imgcls.config.load import load_experiment
+from imgcls.data import splits
 from imgcls.data.sources.packaged import FASHION_FOLDER
 from imgcls.project import Project
 from imgcls.runs.prepare import prepare
@@ -28,13 +30,33 @@ def my_folder(tmp_path):
     return tmp_path
 
 
+MANY = 2000
+"""From so many images on, one of eight is read: to decode them all and to search them for copies takes a minute."""
+
+
+@pytest.fixture
+def one_of_eight(monkeypatch):
+    whole = splits.open_source
+
+    def some(images):
+        return images.rows(range(0, len(images), 8)) if images is not None and len(images) > MANY else images
+
+    def opened(config, folder):
+        source = whole(config, folder)
+        given = {split: some(images) for split, images in source.given.items()}
+        return replace(source, given=given, everything=some(source.everything))
+
+    monkeypatch.setattr(splits, "open_source", opened)
+
+
 FIRST_BATCHES = [
-    # Thousands of images are decoded and searched for copies.
+    # Large networks, and photographs to decode.
     pytest.param(path, id=path.stem, marks=[] if path.stem in ("digits", "my_folder") else [pytest.mark.slow])
     for path in EXPERIMENTS
 ]
 
 
+@pytest.mark.usefixtures("one_of_eight")
 @pytest.mark.parametrize("path", FIRST_BATCHES)
 def test_it_loads_and_runs_its_first_batch(path, my_folder):
     experiment = load_experiment(path, ["train.threads=1"])
