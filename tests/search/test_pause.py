@@ -3,7 +3,7 @@
 import io
 import logging
 import re
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 
 import optuna
 import pandas as pd
@@ -127,21 +127,35 @@ def test_a_paused_run_says_so_and_nobody_takes_it_for_an_orphan_or_a_crash(proje
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("questions", [3, 15, 29])
-def test_a_stopped_search_goes_on_to_the_same_end(project, whole, questions):
-    with pytest.raises(Interrupted), StopAfter(questions):
-        sweep(project)
+def test_a_stopped_search_goes_on_to_the_same_end(project, whole):
+    """Stopped in a first training, some trials later, and in one that had been paused."""
+    for questions in (3, 13, 12):
+        with pytest.raises(Interrupted), StopAfter(questions):
+            sweep(project)
     assert everything(project, sweep(project)) == whole
     assert len(project.runs(kind="trial")) == 8
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("where", "after"),
-    [(PAUSED, 1), (PROMOTED, 0), ("tell", 2), ("tell", 7), ("job", 6), ("close", 1), ("close", 7)],
-)  # fmt: skip
-def test_a_killed_search_goes_on_to_the_same_end(project, whole, monkeypatch, where, after):
+    "kills",
+    [
+        [("close", 1), ("tell", 1), ("job", 3), ("close", 2)],
+        [(PAUSED, 1), (PROMOTED, 0), ("tell", 4)],
+    ],
+)
+def test_a_killed_search_goes_on_to_the_same_end(project, whole, kills):
     """Killed before the study hears of a pause, a promotion or an end, before a trial goes on, before a run ends."""
+    for where, after in kills:
+        with killed_before(where, after), pytest.raises(KilledError):
+            sweep(project)
+    assert everything(project, sweep(project)) == whole
+    assert len(project.runs(kind="trial")) == 8
+
+
+@contextmanager
+def killed_before(where, after):
+    """Kills the search before a call of this kind, of which so many have returned."""
     owner, name = {"tell": (Driver, "_tell"), "job": (Driver, "_job"), "close": (Tracker, "close_run")}.get(
         where, (optuna.Trial, "set_user_attr")
     )
@@ -154,13 +168,9 @@ def test_a_killed_search_goes_on_to_the_same_end(project, whole, monkeypatch, wh
                 raise KilledError
         return original(self, *arguments)
 
-    monkeypatch.setattr(owner, name, killed)
-    with pytest.raises(KilledError):
-        sweep(project)
-    monkeypatch.undo()
-    monkeypatch.chdir(project.root)
-    assert everything(project, sweep(project)) == whole
-    assert len(project.runs(kind="trial")) == 8
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, killed)
+        yield
 
 
 @pytest.mark.slow
