@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 
 import optuna
@@ -118,12 +119,12 @@ def test_typed_again_after_a_trial_and_after_a_stop_it_goes_on_and_equals_a_swee
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("questions", [0, 40])  # a trial asks some 18 times
-def test_a_stopped_sweep_goes_on_with_the_same_trial_to_the_same_end(project, whole, questions):
-    with pytest.raises(Interrupted), StopAfter(questions):
-        sweep(project)
-    (parent,) = project.runs(kind="sweep")
-    assert (parent.status, parent.outcome) == ("KILLED", "interrupted")
+def test_a_stopped_sweep_goes_on_with_the_same_trial_to_the_same_end(project, whole):
+    for questions in (0, 40):  # a trial asks some 18 times
+        with pytest.raises(Interrupted), StopAfter(questions):
+            sweep(project)
+        (parent,) = project.runs(kind="sweep")
+        assert (parent.status, parent.outcome) == ("KILLED", "interrupted")
     result = sweep(project)
     assert result.run_id == parent.run_id
     assert everything(project, result) == whole
@@ -153,51 +154,35 @@ def test_a_stopped_trial_is_taken_up_where_more_trials_are_asked_for(project):
     assert len(project.runs(kind="trial")) == 4
 
 
-@pytest.mark.slow
-def test_a_sweep_killed_before_it_was_told_of_a_trial_reads_it_from_the_record(project, whole, monkeypatch):
-    def kill(*_):
-        raise KilledError
+@contextmanager
+def killed_at(owner, name, number=1, first=None):
+    """Kills the sweep in the call with this number of a method; calls with another first argument do not count."""
+    original, calls = getattr(owner, name), []
 
-    monkeypatch.setattr(Driver, "_tell", kill)
-    with pytest.raises(KilledError):
+    def kill(self, *arguments, **options):
+        if first in (None, arguments[0]):
+            calls.append(arguments)
+            if len(calls) == number:
+                raise KilledError
+        return original(self, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(owner, name, kill)
+        yield
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_where_its_record_and_its_study_differ_ends_the_same(project, whole):
+    with killed_at(Run, "log_text", first=Artifact.CONFIG):  # while it begins its record
         sweep(project)
-    monkeypatch.undo()
+    with killed_at(optuna.Trial, "suggest_float"):  # among the values of the first trial
+        sweep(project)
+    with killed_at(Driver, "_tell"):  # before the study was told of it
+        sweep(project)
+    with killed_at(optuna.Trial, "suggest_float", 2):  # among the values of the last trial
+        sweep(project)
     assert everything(project, sweep(project)) == whole
     assert len(project.runs(kind="trial")) == 3
-
-
-@pytest.mark.slow
-def test_a_sweep_killed_while_it_began_its_record_is_whole_in_the_end(project, whole, monkeypatch):
-    log_text = Run.log_text
-
-    def kill(self, name, text):
-        if name == "config.toml":
-            raise KilledError
-        log_text(self, name, text)
-
-    monkeypatch.setattr(Run, "log_text", kill)
-    with pytest.raises(KilledError):
-        sweep(project)
-    monkeypatch.undo()
-    assert everything(project, sweep(project)) == whole
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kill_at", [1, 4])
-def test_a_sweep_killed_among_the_values_of_a_trial_draws_the_same(project, whole, monkeypatch, kill_at):
-    suggest, calls = optuna.Trial.suggest_float, []
-
-    def kill(self, name, *rest, **options):
-        calls.append(name)
-        if len(calls) == kill_at:
-            raise KilledError
-        return suggest(self, name, *rest, **options)
-
-    monkeypatch.setattr(optuna.Trial, "suggest_float", kill)
-    with pytest.raises(KilledError):
-        sweep(project)
-    monkeypatch.undo()
-    assert everything(project, sweep(project)) == whole
 
 
 @pytest.mark.slow
