@@ -64,9 +64,7 @@ def undisturbed(make_project):
     [(HALVING, [9, 8, 12]), (MEDIAN, [55]), (FOLDS, [20])],
     ids=["halving", "median", "folds"],
 )
-def test_a_sweep_whose_study_was_lost_ends_like_one_that_nobody_stopped(
-    project, undisturbed, caplog, overrides, stops
-):
+def test_a_sweep_whose_study_was_lost_ends_like_one_that_nobody_stopped(project, undisturbed, caplog, overrides, stops):
     """It is lost again each time that the sweep was stopped after so many questions."""
     for questions in stops:
         with pytest.raises(Interrupted), StopAfter(questions):

@@ -166,20 +166,20 @@ def killed_at(owner, name, number=1, first=None):
                 raise KilledError
         return original(self, *arguments, **options)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, kill)
         yield
 
 
 @pytest.mark.slow
 def test_a_sweep_killed_where_its_record_and_its_study_differ_ends_the_same(project, whole):
-    with killed_at(Run, "log_text", first=Artifact.CONFIG):  # while it begins its record
+    with killed_at(Run, "log_text", first=Artifact.CONFIG), pytest.raises(KilledError):  # while it begins its record
         sweep(project)
-    with killed_at(optuna.Trial, "suggest_float"):  # among the values of the first trial
+    with killed_at(optuna.Trial, "suggest_float"), pytest.raises(KilledError):  # among the values of the first trial
         sweep(project)
-    with killed_at(Driver, "_tell"):  # before the study was told of it
+    with killed_at(Driver, "_tell"), pytest.raises(KilledError):  # before the study was told of it
         sweep(project)
-    with killed_at(optuna.Trial, "suggest_float", 2):  # among the values of the last trial
+    with killed_at(optuna.Trial, "suggest_float", 2), pytest.raises(KilledError):  # among the values of a later trial
         sweep(project)
     assert everything(project, sweep(project)) == whole
     assert len(project.runs(kind="trial")) == 3
