@@ -338,6 +338,7 @@ load_dataset(DataConfig(source="folder", path=sys.argv[1], image_size=8), Augmen
 """
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_decodes_leaves_no_entry_and_no_pixel(tmp_path, cache_folder):
     """SIGKILL at the last image, when the pixels of test have been decoded too."""
     write_classes(tmp_path, {"cat": 12, "dog": 12})

@@ -153,6 +153,7 @@ def test_a_new_run_of_the_same_experiment_has_the_new_format_and_comparing_says_
     assert "imgcls.squares" in comparison_markdown(compared)
 
 
+@pytest.mark.slow
 def test_a_loss_of_an_earlier_definition_is_not_repeated_silently(earlier, caplog):
     record = only(earlier, "weighted", kind="train")
     caplog.set_level(logging.INFO)

@@ -72,6 +72,7 @@ def described(project, run_id):
     return project.client.get_run(run_id).data.tags["mlflow.note.content"]
 
 
+@pytest.mark.slow
 def test_a_crashed_look_counts_and_has_no_result_to_give(project, monkeypatch):
     done = project.trained("train.epochs=1", "train.warmup_epochs=0")
     with monkeypatch.context() as crashing:
@@ -264,6 +265,7 @@ def test_images_that_were_opened_before_are_said_from_the_start(project, picture
     assert "8 train and val images were opened as test images" in caplog.text
 
 
+@pytest.mark.slow
 def test_without_a_test_split_what_was_opened_before_stands_in_every_word_about_the_winner(project, caplog):
     """The digits that were judged go into train and val."""
     quick = ("train.epochs=1", "train.warmup_epochs=0", "model.width=4")

@@ -54,6 +54,7 @@ def test_val_is_scored_by_the_mean_over_the_views(project):
     assert project.client.get_run(record.run_id).data.params["data.test_views"] == "orientations"
 
 
+@pytest.mark.slow
 def test_views_change_no_step_of_the_training(project):
     plain, viewed = project.trained(), project.train(*VIEWS)
     losses = [
@@ -63,6 +64,7 @@ def test_views_change_no_step_of_the_training(project):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [VIEWS, BOTH], ids=["views", "both"])
 def test_whoever_uses_the_run_gets_the_mean(project, settings):
     """The run's model, the judge, who computes val again before test, and a repeat."""

@@ -35,6 +35,7 @@ def side_of_train(photos, run_id):
     return rebuild(photos.tracker.get(run_id), photos.tracker).dataset.train.stored.shape[-1]
 
 
+@pytest.mark.slow
 def test_a_run_that_began_with_larger_squares_goes_on_is_repeated_and_judged_with_them(photos):
     with pytest.raises(Interrupted), StopAfter(4):
         train(photos, squares=2)
@@ -49,6 +50,7 @@ def test_a_run_that_began_with_larger_squares_goes_on_is_repeated_and_judged_wit
     assert side_of_train(photos, new.run_id) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", ['"train.lr" = [0.02]', '"data.image_size" = [8]'])
 def test_the_trials_of_a_sweep_that_began_with_larger_squares_have_them(photos, space):
     settings = f"search.space={{{space}}}", "search.trials=1", "search.sampler=random"

@@ -64,6 +64,7 @@ def test_an_adamw_run_shows_no_momentum(tuned):
     assert "train.momentum" not in tuned.client.get_run(done.run_id).data.params
 
 
+@pytest.mark.slow
 def test_a_sweep_searches_optimizer_and_freeze(tuned):
     experiment = tuned.experiment(WEIGHTS, "search.sampler=random", "search.trials=3", "train.epochs=2").replace(
         {"search.space": {"train.optimizer": ["adamw", "sgd"], "train.freeze_epochs": {"low": 0, "high": 1}}}

@@ -168,6 +168,7 @@ def test_a_run_killed_at_its_end_goes_on_to_the_same_bits(project, monkeypatch, 
     assert_same(project, run_id, whole.run_id)
 
 
+@pytest.mark.slow
 def test_the_model_of_a_fold_that_is_gone_is_trained_again(project):
     """Those of later folds do not take its place: they were trained on its images."""
     with pytest.raises(Interrupted), StopAfter(45):

@@ -205,6 +205,7 @@ def test_features_do_not_depend_on_the_number_of_threads():
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_a_stop_while_features_are_computed_is_a_stop_of_the_run(project, head, own_cache):
     whole = project.train(*head).run_id
     shutil.rmtree(own_cache)
@@ -260,6 +261,7 @@ def test_a_backbone_of_random_weights_is_refused(project, settings, why):
 SPACE = ("search.space.model.depth=[8]", "search.space.train.warmup_epochs=[1]")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_cache")
 def test_a_sweep_of_heads_computes_features_once(project, head):
     Sweep(project.experiment(*head, *SPACE), project.tracker).run()

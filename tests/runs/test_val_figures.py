@@ -119,6 +119,7 @@ def test_a_run_whose_pictures_cannot_be_drawn_is_completed_and_says_why(project,
     assert f"run {run_id} goes on without pictures that could not be drawn" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_winners_pictures_cannot_be_drawn_writes_its_report(project, monkeypatch, caplog):
     settings = (
         *QUICK, "search.trials=1", "search.space.train.warmup_epochs=[0]", "search.space.model.depth=[8]",

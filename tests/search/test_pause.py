@@ -61,6 +61,7 @@ def whole(swept):
     return everything(*swept)
 
 
+@pytest.mark.slow
 def test_the_best_third_goes_on_and_the_others_end_as_pruned(swept):
     project, result = swept
     ended = outcomes(project)
@@ -78,12 +79,14 @@ def test_the_best_third_goes_on_and_the_others_end_as_pruned(swept):
     assert sorted(board["trial"]) == [*range(8)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("swept")
 def test_the_trials_that_go_on_are_named_and_no_other(heard):
     going_on = re.findall(r"^trial (\d+) · .*; it goes on after epoch 1", heard.getvalue(), re.MULTILINE)
     assert sorted(going_on) == ["0", "1"]
 
 
+@pytest.mark.slow
 def test_all_trials_are_compared_at_the_first_pause(swept):
     """Only two of the eight are completed, and importances want many."""
     project, result = swept
@@ -97,6 +100,7 @@ def test_all_trials_are_compared_at_the_first_pause(swept):
     assert "needs 20 trials that came to epoch 1" in page
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_paused_has_the_bits_of_one_that_was_not(swept):
     project, _ = swept
     promoted = [run for run in project.runs(kind="trial") if run.outcome == "completed"]
@@ -109,6 +113,7 @@ def test_a_trial_that_was_paused_has_the_bits_of_one_that_was_not(swept):
             assert project.tracker.read_text(run.run_id, name) == project.tracker.read_text(alone.run_id, name)
 
 
+@pytest.mark.slow
 def test_a_paused_run_says_so_and_nobody_takes_it_for_an_orphan_or_a_crash(project, make_project):
     done = project.train("train.epochs=3", pause_at=1)
     assert (done.outcome, done.num_epochs) == ("paused", 1)
