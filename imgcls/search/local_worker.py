@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -50,7 +51,7 @@ class LocalWorker(Generic[J]):
         self._lost_at: float | None = None
         # spawn: a forked child would inherit CUDA, BLAS threads and open SQLite connections, none of which survive it.
         context = multiprocessing.get_context("spawn")
-        self._store = TCPStore(LOCALHOST, 0, is_master=True, wait_for_workers=False) if num_processes > 1 else None
+        self._store = _store_on_loopback() if num_processes > 1 else None
         self._processes: list[Any] = []
         self._pipes: list[Connection] = []
         for rank in range(num_processes):
@@ -149,6 +150,13 @@ def _received(pipe: Connection) -> Any:
         return pipe.recv() if pipe.poll() else None
     except (EOFError, OSError):
         return None
+
+
+def _store_on_loopback() -> TCPStore:
+    """Where the processes of a worker find one another's addresses; by itself TCPStore listens on every interface."""
+    listening = socket.create_server((LOCALHOST, 0))
+    port, descriptor = listening.getsockname()[1], listening.detach()  # which is the store's from now on
+    return TCPStore(LOCALHOST, port, is_master=True, wait_for_workers=False, master_listen_fd=descriptor)
 
 
 def _variables(port: int, rank: int, num_processes: int, index: int, num_workers: int) -> dict[str, str]:

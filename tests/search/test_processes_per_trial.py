@@ -20,6 +20,7 @@ from imgcls.record import Artifact
 from imgcls.search import workers as workers_module
 from imgcls.search.engines import LocalProcesses
 from imgcls.search.halving import Rungs
+from imgcls.search.local_worker import _store_on_loopback
 from imgcls.search.ray_request import RayRequest
 from imgcls.search.study_name import study_name
 from imgcls.search.sweep import Sweep
@@ -253,3 +254,12 @@ def test_another_number_is_another_study(project):
     }
     assert len(set(names.values())) == 3
     assert names[1] == study_name(plain.experiment, plain.prepared, 2)
+
+
+def test_the_processes_of_a_worker_meet_on_loopback_alone():
+    port = _store_on_loopback().port
+    tables = (Path("/proc/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6"))
+    rows = [row.split() for table in tables for row in table]
+    listening = "0A"
+    addresses = [row[1] for row in rows if row[3] == listening and int(row[1].split(":")[1], 16) == port]
+    assert addresses == [f"0100007F:{port:04X}"]  # 127.0.0.1, its bytes turned around
