@@ -257,9 +257,9 @@ def test_another_number_is_another_study(project):
 
 
 def test_the_processes_of_a_worker_meet_on_loopback_alone():
-    port = _store_on_loopback().port
+    store = _store_on_loopback()
     tables = (Path("/proc/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6"))
     rows = [row.split() for table in tables for row in table]
     listening = "0A"
-    addresses = [row[1] for row in rows if row[3] == listening and int(row[1].split(":")[1], 16) == port]
-    assert addresses == [f"0100007F:{port:04X}"]  # 127.0.0.1, its bytes turned around
+    addresses = [row[1] for row in rows if row[3] == listening and int(row[1].split(":")[1], 16) == store.port]
+    assert addresses == [f"0100007F:{store.port:04X}"]  # 127.0.0.1, its bytes turned around
