@@ -97,6 +97,7 @@ with outbox.staged("1", "other.txt") as staged:
 
 
 @needs_filters
+@pytest.mark.slow
 def test_without_second_names_everything_goes_on(tmp_path):
     numbers = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
     for number, lines in each(LINKS, WITHOUT_LINKS, tmp_path, numbers):
@@ -136,6 +137,7 @@ for attempt in (
 
 
 @needs_filters
+@pytest.mark.slow
 def test_without_locks_the_file_system_is_named_and_no_process(tmp_path):
     for number, lines in each(LOCKS, WITHOUT_LOCKS, tmp_path, (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)):
         assert len(lines) == 6

@@ -324,6 +324,7 @@ start.wait()
 """
 
 
+@pytest.mark.slow
 def test_a_torture_that_waits_for_its_sweep_leaves_when_it_is_asked_to(tmp_path):
     """It waited for the process that it had killed, while it was waiting for it already."""
     command = [sys.executable, "-c", WAITING, str(tmp_path / "waiting")]

@@ -217,6 +217,7 @@ def searched(**splits):
 
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(draws=st.data())
+@pytest.mark.slow
 def test_the_search_finds_what_comparing_everything_finds(draws):
     row = st.tuples(st.integers(0, 12), st.integers(0, 1))
     rows = {split: draws.draw(st.lists(row, min_size=1, max_size=12)) for split in SPLITS}

@@ -189,6 +189,7 @@ def test_an_unfinished_run_that_was_made_otherwise_is_not_gone_on_with(earlier, 
     assert "earlier version" not in caplog.text
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_in_which_nothing_was_otherwise_goes_on(earlier):
     """Without class weights the loss is the same, and without crops the pixels are."""
     before = only(earlier, "weighing", kind="train")

@@ -88,6 +88,7 @@ def test_a_comparison_pairs_groups(grouped):
     )
 
 
+@pytest.mark.slow
 def test_too_few_groups_have_no_interval_anywhere(make_project, capsys):
     project = make_project()
     runs = [project.train(FEW, "train.epochs=2", f"train.lr={lr}").run_id for lr in (1e-2, 2e-2)]

@@ -123,6 +123,7 @@ def test_looks_of_deleted_evaluations_count(project):
     assert judge(project, project.train("train.seed=1").run_id).record.look == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_stands_for_its_winner(project):
     found = Sweep(project.experiment("search.trials=1"), project.tracker).run()
     assert judge(project, found.run_id).judged.run_id == found.best_run_id
@@ -192,6 +193,7 @@ def test_a_checkpoint_that_says_something_else_than_the_record_is_refused(projec
 
 
 @pytest.mark.parametrize(("shift", "accepted"), [(0.0, True), (5.0, False)])
+@pytest.mark.slow
 def test_elsewhere_one_image_in_500_may_differ(project, shift, accepted):
     done = project.trained()
     project.client.set_tag(done.run_id, "imgcls.device", "cuda: another machine")

@@ -116,6 +116,7 @@ def look_at(project, folder):
     return judge(project, done.run_id)
 
 
+@pytest.mark.slow
 def test_a_look_counts_where_any_test_image_is_shared(project, photographs):
     assert look_at(project, photographs / "mine").record.look == 1
     assert look_at(project, photographs / "strangers").record.look == 1

@@ -90,6 +90,7 @@ def test_what_is_unknown_on_both_sides_is_not_equal(monkeypatch, tmp_path):
     assert same_place(then, Prepared(None, None, device, tmp_path))
 
 
+@pytest.mark.slow
 def test_what_has_nothing_to_repeat_is_refused(project):
     project.trained("train.epochs=1", "train.warmup_epochs=0", judged=True)
     (judged,) = project.runs(kind="evaluation")

@@ -107,6 +107,7 @@ def shown(found, run_id):
     return with_interval(value, accuracy_interval(value, 202))
 
 
+@pytest.mark.slow
 def test_a_single_run_and_its_rerun_were_chosen_by_no_sweep(found):
     assert found.story(found.single) == "This run is a single one: no sweep chose its configuration."
     told = found.story(found.repeat)
@@ -114,6 +115,7 @@ def test_a_single_run_and_its_rerun_were_chosen_by_no_sweep(found):
     assert f"Run `{found.single}` is a single one" in told
 
 
+@pytest.mark.slow
 def test_the_trial_that_val_ranked_first_says_of_how_many_it_is_the_best(reranked):
     best, second, _ = reranked.trials
     told = reranked.story(best)
@@ -124,6 +126,7 @@ def test_the_trial_that_val_ranked_first_says_of_how_many_it_is_the_best(reranke
 
 
 @pytest.mark.parametrize("place", [2, 3])
+@pytest.mark.slow
 def test_another_trial_says_that_it_was_not_chosen(reranked, place):
     told = reranked.story(reranked.trials[place - 1])
     assert f"came in place {place} of the 3 trials that were completed, of 4 in all" in told
@@ -131,10 +134,12 @@ def test_another_trial_says_that_it_was_not_chosen(reranked, place):
     assert "the best of" not in told
 
 
+@pytest.mark.slow
 def test_a_pruned_trial_was_not_chosen(found):
     assert "It was not completed (pruned), so it was not chosen." in found.story(found.pruned)
 
 
+@pytest.mark.slow
 def test_the_report_of_another_trial_has_its_own_scores_alone(reranked):
     best, other = reranked.trials[0], reranked.trials[2]
     report = evaluate(other, reranked.project.tracker).report
@@ -143,6 +148,7 @@ def test_the_report_of_another_trial_has_its_own_scores_alone(reranked):
     assert "optimism" not in report
 
 
+@pytest.mark.slow
 def test_a_winner_by_confirmation_says_by_what_it_was_chosen(reranked):
     best, second, _ = reranked.trials
     winner = reranked.fresh[second][0]
@@ -160,11 +166,13 @@ def test_a_winner_by_confirmation_says_by_what_it_was_chosen(reranked):
         assert fact in told
 
 
+@pytest.mark.slow
 def test_another_seed_of_the_winning_configuration_was_not_chosen(reranked):
     winner, other = reranked.fresh[reranked.trials[1]]
     assert f"It was not chosen: the sweep's winner is run `{winner}`, a fresh seed of trial" in reranked.story(other)
 
 
+@pytest.mark.slow
 def test_the_report_of_a_confirmed_loser_has_the_mean_and_the_optimism_of_its_own_configuration(reranked):
     best = reranked.trials[0]
     loser = reranked.fresh[best][1]
@@ -176,6 +184,7 @@ def test_the_report_of_a_confirmed_loser_has_the_mean_and_the_optimism_of_its_ow
     assert selection.confirmed.optimism == reranked.metrics(best)["best/val/accuracy"] - statistics.fmean(values)
 
 
+@pytest.mark.slow
 def test_all_that_a_confirmed_sweep_says_of_its_winner_is_of_that_run(reranked):
     sweep = reranked.project.tracker.get(reranked.sweep_id)
     best, winner = reranked.trials[0], reranked.fresh[reranked.trials[1]][0]
@@ -196,6 +205,7 @@ def test_all_that_a_confirmed_sweep_says_of_its_winner_is_of_that_run(reranked):
     assert f"val/accuracy **{shown(reranked, winner)}**" in result
 
 
+@pytest.mark.slow
 def test_a_comparison_says_what_val_chose_of_each_run(reranked):
     best, second, third = reranked.trials
     compared = compare([best, third, reranked.fresh[second][0], reranked.fresh[best][0]], reranked.project.tracker)
@@ -227,6 +237,7 @@ def test_a_sweep_with_a_better_trial_since_says_nothing_of_the_confirmation_befo
     assert "confirm/mean" not in facts
 
 
+@pytest.mark.slow
 def test_the_best_trial_that_its_confirmation_confirms_is_chosen_by_its_mean(reranked):
     """Without another order: the winner is a fresh run of the best trial's configuration."""
     best, second, _ = reranked.trials
@@ -241,6 +252,7 @@ def test_the_best_trial_that_its_confirmation_confirms_is_chosen_by_its_mean(rer
         assert sweep.metrics["best/val/accuracy"] == 0.6 and sweep.metrics["confirm/best_trial_mean"] == 0.6
 
 
+@pytest.mark.slow
 def test_a_confirmation_whose_means_tie_goes_by_the_lower_loss(reranked):
     best, second, _ = reranked.trials
     for losses, first in (((0.7, 0.6), second), ((0.6, 0.7), best)):
@@ -250,6 +262,7 @@ def test_a_confirmation_whose_means_tie_goes_by_the_lower_loss(reranked):
             assert (sweep.metrics["best/val/accuracy"], sweep.metrics["best/val/loss"]) == (0.25, 0.6)
 
 
+@pytest.mark.slow
 def test_a_confirmation_of_fewer_seeds_replaces_the_numbers_of_the_one_before(reranked):
     client = reranked.project.client
     confirm_sweep(reranked.sweep_id, reranked.project.tracker, top=2, seeds=1)
@@ -289,6 +302,7 @@ def test_equal_means_go_by_the_lower_loss_and_then_by_the_number(metric, scores,
     assert rank_confirmed(found).winner.trial == winner
 
 
+@pytest.mark.slow
 def test_every_name_that_runs_of_all_kinds_leave_is_on_the_page(found):
     evaluate(found.single, found.project.tracker)
     found.project.train("data.folds=2", "train.epochs=1", "train.warmup_epochs=0")

@@ -134,6 +134,7 @@ def test_raw_undoes_the_temperature(shop):
     assert abs(file.probs(squares) - file.probs(squares, raw=True)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_test_scores_and_their_look_go_with_the_file(project):
     from imgcls.evaluation.judge import evaluate
 
@@ -329,6 +330,7 @@ def test_without_its_val_images_there_is_no_proof_and_no_file(shop, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_run_scored_in_bfloat16_is_proved_in_float32_and_its_rounding_is_said(project):
     record = project.trained("train.precision=bfloat16")
     model = load_run_model(record, project.tracker)

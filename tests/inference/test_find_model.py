@@ -112,6 +112,7 @@ def test_a_folder_without_a_record_is_named_and_stays_empty(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_wrong_name_is_answered_before_torch_is_imported(searched):
     program = (
         "import sys; from pathlib import Path\n"

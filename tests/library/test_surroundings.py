@@ -108,6 +108,7 @@ def open_files():
 
 
 @pytest.mark.parametrize("call", ["train", "sweep", "evaluate", "predict"])
+@pytest.mark.slow
 def test_a_call_leaves_the_process_as_it_was(project, call, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     threads, drawn = torch.get_num_threads(), torch.random.get_rng_state()
@@ -177,6 +178,7 @@ def test_a_sweep_of_one_call_reads_its_images_once(project, monkeypatch):
     assert len(opened) == 1
 
 
+@pytest.mark.slow
 def test_a_store_that_was_removed_is_made_again_and_one_that_was_replaced_is_read(project, empty_store):
     imgcls.train("tiny", **QUICK)
     kept = project.root / "kept.db"

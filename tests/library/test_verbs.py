@@ -61,6 +61,7 @@ def test_a_sweep_stands_for_its_winner(trained):
     assert sweep.scores["best/val/accuracy"] == record.data.metrics["val/accuracy_best"]
 
 
+@pytest.mark.slow
 def test_evaluations_comparisons_and_lists_are_those_of_the_shell(trained, monkeypatch):
     """Whatever names a run: a result, an id, the beginning of one, a word."""
     project, run, sweep = trained

@@ -43,6 +43,7 @@ def mean_by_hand(network, images):
         return torch.stack([torch.softmax(network(view).double(), dim=1) for view in views]).mean(dim=0).numpy()
 
 
+@pytest.mark.slow
 def test_val_is_scored_by_the_mean_over_the_views(project):
     record = project.trained(*VIEWS)
     probs = mean_by_hand(*network_of(project, record, *VIEWS))
@@ -86,6 +87,7 @@ def test_a_repeat_of_a_run_gives_its_bits(project):
     assert verdict.is_bitwise and verdict.is_verified, verdict
 
 
+@pytest.mark.slow
 def test_the_mean_of_the_epochs_is_kept_and_judged(project):
     """`best.pt` is the mean of what a run without a mean keeps of its epochs."""
     with_mean = project.trained(*AVERAGE, "train.score_epoch=3")

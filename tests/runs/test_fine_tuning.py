@@ -42,6 +42,7 @@ def test_a_run_stopped_before_at_or_after_the_thaw_goes_on_to_the_same_bits(tune
     assert_it_goes_on(tuned, settings, questions, whole)
 
 
+@pytest.mark.slow
 def test_a_run_is_judged_repeated_and_described_as_what_it_was(tuned):
     done = tuned.train(*SGD, "train.score_epoch=1")  # so what is kept was never thawed
     kept, began = weights(tuned, done.run_id), torch.load("start.pt", weights_only=True)

@@ -29,6 +29,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tuned):
     assert_it_goes_on(tuned, CUT, 6, whole)
 
 
+@pytest.mark.slow
 def test_a_run_is_repeated_and_judged_as_what_it_was(tuned):
     done = tuned.train(*CUT, "train.epochs=2", "train.score_epoch=1")  # so what is kept was never thawed
     kept, began = weights(tuned, done.run_id), torch.load("start.pt", weights_only=True)
@@ -41,6 +42,7 @@ def test_a_run_is_repeated_and_judged_as_what_it_was(tuned):
     assert "timm:test_resnet, 3 stages" in report
 
 
+@pytest.mark.slow
 def test_a_sweep_searches_the_depth(tuned):
     space = {"model.depth": [2, 5], "train.lr": {"low": 1e-3, "high": 3e-2, "log": True}}
     settings = (*SMALL, "model.depth=5", "search.sampler=random", "search.trials=3", "train.epochs=1")

@@ -58,6 +58,7 @@ def history(project, run_id, name):
     return {point.step: point.value for point in project.client.get_metric_history(run_id, name)}
 
 
+@pytest.mark.slow
 def test_the_predictions_of_a_run_are_those_of_its_folds(project):
     run = project.trained(*FOLDS)
     folds, own = folds_of(project, run.run_id), table(project, run.run_id)

@@ -163,6 +163,7 @@ def test_a_run_is_repeated_to_the_bit_and_judged_through_its_whole_network(proje
 
 
 @pytest.mark.usefixtures("own_cache")
+@pytest.mark.slow
 def test_features_are_computed_once_for_all_runs_of_the_same_images_and_weights(project, head, monkeypatch):
     computed, original = [], head_only._features
 

@@ -94,6 +94,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(project, settings):
 
 
 @pytest.mark.parametrize("settings", [BALANCED, ADJUSTED])
+@pytest.mark.slow
 def test_the_judge_and_a_repetition_find_the_recorded_scores(project, settings):
     run = project.trained(*settings)
     assert rerun(run.run_id, project.tracker).is_bitwise

@@ -132,6 +132,7 @@ def test_a_run_killed_beside_any_file_goes_on_to_the_same_bits(project, monkeypa
 
 
 @pytest.mark.parametrize(("every", "killed_after"), [(3, 2), (2, 3)], ids=["before the first", "after one"])
+@pytest.mark.slow
 def test_a_run_whose_last_checkpoint_is_older_than_its_record_goes_on_to_the_same_bits(
     project, monkeypatch, every, killed_after
 ):
@@ -348,6 +349,7 @@ def test_a_process_that_is_killed_leaves_a_run_that_goes_on(project, caplog, sig
     assert_same(project, stopped.run_id, whole)
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_on_another_device_has_the_temperature_of_its_checkpoint(project, monkeypatch):
     """Other last bits of val's logits give another temperature, and a checkpoint has to be what its record says."""
     with monkeypatch.context() as patch:

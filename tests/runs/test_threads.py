@@ -61,6 +61,7 @@ def test_one_run_leaves_a_core_free_unless_it_loses_much(speeds, best):
 
 
 @pytest.mark.usefixtures("two_threads")
+@pytest.mark.slow
 def test_the_number_is_recorded_and_gives_its_bits(project):
     """Whatever the measurement leaves behind changes nothing: the run is the one of that number of threads."""
     run = project.train(*SHORT, "train.threads=auto")

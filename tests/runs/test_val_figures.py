@@ -36,6 +36,7 @@ def figures(project, run_id):
 
 
 @pytest.mark.usefixtures("no_test_split")
+@pytest.mark.slow
 def test_a_single_run_leaves_pictures_and_every_run_its_numbers(project):
     run_id = project.train(*QUICK, "report.figures=winner").run_id
     assert figures(project, run_id) == FIGURES

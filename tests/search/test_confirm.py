@@ -53,6 +53,7 @@ def fresh_runs(project):
     return project.runs(kind="confirm")
 
 
+@pytest.mark.slow
 def test_the_best_configurations_are_ranked_by_their_means(project, found):
     with refusing_the_test_split():
         result = confirm(project, found.run_id)
@@ -134,6 +135,7 @@ def test_equal_configurations_are_confirmed_once(project, caplog):
     assert "2 configurations were asked for; only 1 of the sweep completed" in caplog.text
 
 
+@pytest.mark.slow
 def test_what_is_said_beside_the_winners_score_is_of_the_winner(project, found):
     """Images may have been opened between the sweep and its confirmation."""
     assert project.tracker.get(found.run_id).tags["imgcls.num_opened_before"] == "0"

@@ -53,6 +53,7 @@ def test_the_values_of_the_best_trials_are_told():
         assert fact in text
 
 
+@pytest.mark.slow
 def test_of_few_trials_only_the_best_is_told():
     text = markdown(*report(FEW))
     assert "| key | searched | in trial 0, the best |\n" in text and "near the" not in text

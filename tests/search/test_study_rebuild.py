@@ -82,6 +82,7 @@ def test_a_sweep_whose_study_was_lost_ends_like_one_that_nobody_stopped(project,
     assert len(project.runs(kind="sweep")) == 1
 
 
+@pytest.mark.slow
 def test_a_trial_without_a_run_gets_its_number_back_and_the_failed_one_its_error(project):
     """Trials 0 and 3 have runs; 1 was planned and has none, and 2 was drawn and has none."""
     overrides = "search.trials=2", "search.pruner=none"

@@ -106,6 +106,7 @@ def whole(swept):
     return everything(*swept)
 
 
+@pytest.mark.slow
 def test_typed_again_after_a_trial_and_after_a_stop_it_goes_on_and_equals_a_sweep_that_was_never_left(project, whole):
     first = sweep(project, "search.trials=1")
     with pytest.raises(Interrupted), StopAfter(20):  # in the second trial of those that are missing
@@ -264,6 +265,7 @@ def test_random_and_tpe_sweeps_are_functions_of_their_seed(project):
     assert rows[0][1:] != rows[1][1:]
 
 
+@pytest.mark.slow
 def test_what_auto_stands_for_is_recorded_and_stays_and_asked_again_a_sweep_trains_nothing(project, caplog):
     auto = ('search.sampler="auto"', 'search.pruner="median"')
     with caplog.at_level(logging.INFO):
@@ -280,6 +282,7 @@ def test_what_auto_stands_for_is_recorded_and_stays_and_asked_again_a_sweep_trai
     assert len(project.runs(kind="trial")) == 1
 
 
+@pytest.mark.slow
 def test_pruned_trials_are_finished_and_never_win(project):
     rates = [0.02, 0.021, 0.022, 0.023, 0.024, 1e-7]  # the median pruner judges from the sixth trial on
     result = sweep(
