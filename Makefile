@@ -26,7 +26,7 @@ sweep: setup  ## search, tracked and resumable: make sweep [EXPERIMENT=name] [TR
 	$(BIN)/python -m imgcls sweep $(EXPERIMENT) $(if $(TRIALS),--trials $(TRIALS)) $(if $(BUDGET),--budget $(BUDGET))
 
 # Two processes with one thread each: on small tensors, more threads only wait for one another.
-test: setup  ## the everyday tests, under five minutes on two cores
+test: setup  ## the everyday tests, about five minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not distributed"
 
 test-slow: setup  ## the tests that take longer: commands in a shell, workers, kills, the README's commands
