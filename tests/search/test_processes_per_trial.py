@@ -33,7 +33,7 @@ VALUES = "train.batch_size=101", "train.epochs=3", "train.warmup_epochs=0"
 SEVERAL = (*VALUES, "search.processes_per_trial=2", "search.trials=2", "search.sampler=grid", "search.pruner=none",
            'search.space={"train.lr" = [2e-2, 1e-2]}')  # fmt: skip
 
-two_cores = pytest.mark.skipif(usable_cores() < 2, reason="each process of a trial needs a core")
+two_cores = pytest.mark.skipif(usable_cores() < 2, reason="a sweep refuses trials of two processes on a single core")
 
 
 def sweep(project, *overrides):

@@ -132,6 +132,20 @@ def test_a_driver_goes_on_where_another_one_was_faster_and_has_nothing_in_hand_j
 
 
 @pytest.mark.usefixtures("without_training")
+def test_a_driver_without_work_reads_the_study_and_its_leases_once_a_look(join, project, monkeypatch):
+    one, other = join("1", trials=1), join("2", trials=1)
+    assert other.ask() == 0
+    driver, read = Driver(one, 100, project.tracker), []
+    storage = type(one.optuna._storage)
+    get_all_trials = storage.get_all_trials
+    monkeypatch.setattr(
+        storage, "get_all_trials", lambda self, study, **how: read.append(self) or get_all_trials(self, study, **how)
+    )
+    assert driver._next() is None
+    assert len(read) == len(set(map(id, read))) == 2
+
+
+@pytest.mark.usefixtures("without_training")
 def test_a_driver_goes_on_with_a_trial_that_another_one_pauses_while_it_looks(join, project):
     one, other = (join(pid, trials=1, pruner="halving") for pid in "12")
     number = other.ask()
