@@ -39,7 +39,7 @@ from imgcls.search.study import only_one
 from imgcls.search.sweep_report import write_report
 from imgcls.search.trial import Job, cached_tracker
 from imgcls.search.winner import draw_winner, log_winner
-from imgcls.search.workers import workers_here
+from imgcls.search.workers import fitting_workers, workers_here
 from imgcls.text import counted
 from imgcls.tracking.run import Run
 from imgcls.tracking.store import Tracker
@@ -109,7 +109,8 @@ def confirm(
         announce(missing[0].prepare(), tracker, runs=counted(len(missing), "run"))
     begun, pace = time.time(), Pace(len(done))
     try:
-        num_workers, num_processes = min(workers_here(sweep), len(missing)), experiment.search.processes_per_trial
+        num_processes = experiment.search.processes_per_trial
+        num_workers = fitting_workers(min(workers_here(sweep), len(missing)), num_processes, experiment.train)
         for job, finished in trained(_in_time(missing, time_left), num_workers, cluster, num_processes):
             done[job] = tracker.get(finished.run_id)
             if done[job].started < 1000 * begun:  # taken up: its time now is only part of a run's

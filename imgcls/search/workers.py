@@ -11,7 +11,7 @@ import torch
 
 from imgcls.config.search_keys import SearchConfig
 from imgcls.config.train_keys import TrainConfig
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, InputError
 from imgcls.machine import free_memory, usable_cores
 from imgcls.run_record import RunRecord
 from imgcls.runs.prepare import Prepared
@@ -184,6 +184,31 @@ def workers_here(sweep: RunRecord) -> int:
     return max(1, most_threads() // int(sweep.params.get("train.threads", 1)))
 
 
+def fitting_workers(workers: int, num_processes: int, train: TrainConfig) -> int:
+    """How many runs of several processes this machine trains side by side, of those that another one may have had.
+
+    Args:
+        workers: runs side by side; 0 where nothing is to be trained.
+        num_processes: that train each run together.
+        train: whose device counts.
+
+    Returns:
+        At most `workers`.
+
+    Raises:
+        InputError: this machine has fewer devices than a single run needs.
+    """
+    if num_processes == 1 or not workers:
+        return workers
+    have, what = _devices(train)
+    if num_processes > have:
+        raise InputError(
+            f"the trials of this sweep were trained by {num_processes} processes each, which need as many {what}s, and "
+            f"this machine has {have}; run this on a machine that has {num_processes}"
+        )
+    return min(workers, have // num_processes)
+
+
 def check_processes(search: SearchConfig, train: TrainConfig, workers: int) -> None:
     """Refuses trials of several processes for which this machine has too few GPUs or cores.
 
@@ -202,8 +227,7 @@ def check_processes(search: SearchConfig, train: TrainConfig, workers: int) -> N
             f"search.processes_per_trial = {num}, but train.device = {train.device!r}, and each process needs a device "
             "of its own; use --set train.device=cuda or --set train.device=cpu"
         )
-    has_gpus = train.device != "cpu" and torch.cuda.is_available()
-    have, what = (torch.cuda.device_count(), "GPU") if has_gpus else (usable_cores(), "core")
+    have, what = _devices(train)
     if workers * num <= have:
         return
     remedy = {"search.workers": have // num} if num <= have else {"search.processes_per_trial": have}
@@ -219,6 +243,12 @@ def _divided(workers: int, search: SearchConfig, train: TrainConfig) -> Share:
     """Without a measurement: the threads that the user gave, or as many for each process as there are."""
     given = 0 if train.threads == "auto" else train.threads
     return Share(workers, given or max(1, most_threads() // (workers * search.processes_per_trial)))
+
+
+def _devices(train: TrainConfig) -> tuple[int, str]:
+    """How many devices this machine has, each of which can have one process, and what they are."""
+    has_gpus = train.device != "cpu" and torch.cuda.is_available()
+    return (torch.cuda.device_count(), "GPU") if has_gpus else (usable_cores(), "core")
 
 
 def _num_gpus(train: TrainConfig) -> int:

@@ -25,7 +25,7 @@ from imgcls.search.ray_request import RayRequest
 from imgcls.search.study_name import study_name
 from imgcls.search.sweep import Sweep
 from imgcls.search.trial import Job
-from imgcls.search.workers import check_processes
+from imgcls.search.workers import check_processes, fitting_workers
 from imgcls.training.parallel import own_ranks
 
 ROOT = Path(__file__).parents[2]
@@ -232,6 +232,24 @@ def test_more_processes_than_devices_are_refused(project, monkeypatch, keys, gpu
         check_processes(asked.search, asked.train, workers)
     assert error.value.remedy == remedy
     check_processes(asked.search.model_copy(update={"processes_per_trial": 1}), asked.train, workers)
+
+
+@pytest.mark.parametrize(("workers", "cores", "found"), [(3, 4, 2), (1, 4, 1), (3, 2, 1), (0, 1, 0)])
+def test_another_machine_confirms_as_many_runs_at_once_as_it_has_devices_for(
+    project, monkeypatch, workers, cores, found
+):
+    monkeypatch.setattr(workers_module, "usable_cores", lambda: cores)
+    train = project.experiment("train.device=cpu").train
+    assert fitting_workers(workers, 2, train) == found
+    assert fitting_workers(workers, 1, train) == workers
+
+
+def test_a_machine_with_too_few_devices_confirms_nothing(project, monkeypatch):
+    monkeypatch.setattr(workers_module, "usable_cores", lambda: 1)
+    with pytest.raises(
+        InputError, match=r"2 processes each, which need as many cores, .* has 1; .* machine that has 2"
+    ):
+        fitting_workers(1, 2, project.experiment("train.device=cpu").train)
 
 
 def test_too_many_are_refused_before_anything_is_recorded(project):
