@@ -7,10 +7,12 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -227,11 +229,11 @@ def shop(_shop, monkeypatch):
 
 @pytest.fixture(scope="session")
 def onnx_file(_shop, tmp_path_factory):
-    """The run of `shop` as ONNX, made once because that takes ten seconds."""
-    from imgcls.inference.export import export_run
-
+    """The run of `shop` as ONNX, exported in a shell once, for that takes long: its `path` and what was `said`."""
     path = tmp_path_factory.mktemp("exported") / "shop.onnx"
-    return export_run(_shop.model(), _shop.project.tracker, path)
+    command = [sys.executable, "-m", "imgcls", "export", _shop.run_id, "--output", str(path), "--json"]
+    said = subprocess.run(command, cwd=_shop.project.root, capture_output=True, text=True, check=True)
+    return SimpleNamespace(path=path, said=said)
 
 
 @pytest.fixture

@@ -49,6 +49,9 @@ def one_of_eight(monkeypatch):
     monkeypatch.setattr(splits, "open_source", opened)
 
 
+MOST_AT_ONCE = 16
+"""Images of a batch."""
+
 FIRST_BATCHES = [
     # Large networks, and photographs to decode.
     pytest.param(path, id=path.stem, marks=[] if path.stem in ("digits", "my_folder") else [pytest.mark.slow])
@@ -67,6 +70,8 @@ def test_it_loads_and_runs_its_first_batch(path, my_folder):
     if experiment.train.head_only:  # features of all images come before the first batch
         small = {"data.image_size": 32, "augment.vertical_flip": False, "augment.quarter_turns": False}
         experiment = experiment.replace(small)
+    # Whatever its size, a batch goes the same way; one of large photographs takes ten seconds.
+    experiment = experiment.replace({"train.batch_size": min(experiment.train.batch_size, MOST_AT_ONCE)})
     prepared = prepare(experiment, Project(ROOT))
     task, state = prepared.begin()
     assert list(fit(task, state, should_stop=lambda: True)) == []

@@ -3,10 +3,10 @@
 import dataclasses
 import itertools
 import json
+import logging
 import re
-import subprocess
-import sys
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -54,6 +54,39 @@ def eager(model, change=None, graph=None, tracker=None):
 
 def recorded_of(shop):
     return recorded_predictions(shop.record, shop.project.tracker).set_index("image")
+
+
+@pytest.fixture(scope="module")
+def pt2_file(_shop):
+    """The run of `shop` as PT2, exported by the command once: `path`, what it said, and the `messages` of its log."""
+    path, log, told = _shop.project.root / "shop.pt2", logging.getLogger("imgcls"), Messages()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(_shop.project.root)
+        patch.setattr(log, "level", logging.INFO)
+        log.addHandler(told)
+        try:
+            said = typed("export", _shop.run_id[:8], "--output", str(path))
+        finally:
+            log.removeHandler(told)
+    return SimpleNamespace(path=path, said=said, messages=told.texts)
+
+
+class Messages(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self):
+        super().__init__()
+        self.texts = []
+
+    def emit(self, record):
+        self.texts.append(record.getMessage())
+
+
+@pytest.fixture(scope="module")
+def programs(_shop):
+    """The exported programs of the run's graph and of one that squashes, by `fit`: torch takes ten seconds for each."""
+    model = _shop.model()
+    return {"crop": traced(inference_graph(model)), "squash": traced(changed(model, fit="squash").eval())}
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -148,10 +181,8 @@ def test_test_scores_and_their_look_go_with_the_file(project):
 
 
 @pytest.mark.slow
-def test_a_pt2_gives_the_same(shop, onnx_file, tmp_path, caplog):
-    path = tmp_path / "shop.pt2"
-    exported = export_run(shop.model(), shop.project.tracker, path)
-    assert exported.proof.squares.num_images == 21
+def test_a_pt2_gives_the_same(pt2_file, onnx_file, caplog):
+    path = pt2_file.path
     with zipfile.ZipFile(path) as file:
         texts = [file.read(name) for name in file.namelist() if name.endswith(".json")]
     assert not any(re.search(rb"/(home|root|tmp|work|usr)/", text) for text in texts)
@@ -281,22 +312,23 @@ def test_the_file_with_its_proof_gives_what_the_proved_one_gave(shop):
             check_named_file(other, answers)
 
 
-def add_metadata_of_another_graph(model):
+def add_metadata_of_another_graph(programs):
     def add(_program, path, metadata):
-        write_file(traced(changed(model, fit="squash").eval()), path, metadata)
+        write_file(programs["squash"], path, metadata)
 
-    return "_add_metadata", add
+    return {"traced": lambda graph: programs[graph.squares.fit], "_add_metadata": add}
 
 
-def squashing_graph(_model):
-    return "inference_graph", lambda model: changed(model, fit="squash").eval()
+def squashing_graph(programs):
+    return {"traced": lambda _graph: programs["squash"]}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trap", [squashing_graph, add_metadata_of_another_graph])
-def test_a_file_that_is_not_proved_gets_no_name(shop, tmp_path, monkeypatch, trap):
-    """A whole export; the trap is put in before the proof, or after it."""
-    monkeypatch.setattr(export, *trap(shop.model()))
+def test_a_file_that_is_not_proved_gets_no_name(shop, programs, tmp_path, monkeypatch, trap):
+    """A whole export but for torch's tracing; the trap is put in before the proof, or after it."""
+    for name, changed_to in trap(programs).items():
+        monkeypatch.setattr(export, name, changed_to)
     (tmp_path / "old.pt2").write_bytes(b"an earlier one")
     with pytest.raises(ProofError, match="First image that differs"):
         export_run(shop.model(), shop.project.tracker, tmp_path / "old.pt2")
@@ -484,12 +516,10 @@ def stop(_graph):
 
 
 @pytest.mark.slow
-def test_the_command_says_a_line_for_each_step_and_what_comes_next(shop, tmp_path, caplog):
-    path = tmp_path / "shop.pt2"
-    with caplog.at_level("INFO", "imgcls"):
-        done = typed("export", shop.run_id[:8], "--output", str(path))
+def test_the_command_says_a_line_for_each_step_and_what_comes_next(pt2_file):
+    path, done = pt2_file.path, pt2_file.said
     assert done.returncode == 0, done.stderr
-    assert [message.split(", ")[0] for message in caplog.messages] == [
+    assert [message.split(", ")[0] for message in pt2_file.messages] == [
         "traced the network", "written as PT2", "proved on 21 val images",
     ]  # fmt: skip
     assert done.stdout.startswith(f"Exported {path}") and "squares_other_class" in done.stdout
@@ -501,17 +531,15 @@ def test_the_command_says_a_line_for_each_step_and_what_comes_next(shop, tmp_pat
 
 
 @pytest.mark.slow
-def test_in_a_shell_an_export_says_its_steps_and_nothing_of_its_exporters(shop, tmp_path):
-    path = tmp_path / "shop.onnx"
-    command = [sys.executable, "-m", "imgcls", "export", shop.run_id, "--output", str(path), "--json"]
-    process = subprocess.run(command, capture_output=True, text=True, check=True)
+def test_in_a_shell_an_export_says_its_steps_and_nothing_of_its_exporters(onnx_file):
+    path, process = onnx_file.path, onnx_file.said
     steps = [line for line in process.stderr.splitlines() if line and not line.endswith(" ...")]  # which is a wait
     assert [line.split(", ")[0] for line in steps] == [
         "traced the network", "written as ONNX", "proved on 21 val images",
     ]  # fmt: skip
     facts = json.loads(process.stdout)
     assert facts["file"] == str(path) and facts["num_val"] == 21
-    assert [file.name for file in tmp_path.iterdir()] == ["shop.onnx"]
+    assert [file.name for file in path.parent.iterdir()] == ["shop.onnx"]
     found = {"images": np.zeros((2, 30, 40, 3), np.uint8)}
     exec(usage(path), found)
     assert found["probs"].shape == (2, 2)

@@ -5,6 +5,7 @@ import onnxruntime
 import pytest
 import torch
 
+from imgcls.inference import export
 from imgcls.inference.export import export_run, inference_graph
 from imgcls.inference.exported_model import load_exported
 from imgcls.inference.proof import ProofError
@@ -25,6 +26,24 @@ def viewed(project):
     return model, project.prepare(*VIEWS).dataset.val.pixels, recorded
 
 
+@pytest.fixture(scope="module")
+def programs():
+    """What torch's exporter made of the graph of `viewed`, once for both formats: it takes ten seconds."""
+    return []
+
+
+@pytest.fixture
+def traced_once(programs, monkeypatch):
+    trace = export.traced
+
+    def traced(graph):
+        if not programs:
+            programs.append(trace(graph))
+        return programs[0]
+
+    monkeypatch.setattr(export, "traced", traced)
+
+
 def test_the_graph_shows_all_views_at_once_and_the_run_s_own_model_one_by_one(viewed):
     model, pixels, recorded = viewed
     graph = inference_graph(model)
@@ -35,6 +54,7 @@ def test_the_graph_shows_all_views_at_once_and_the_run_s_own_model_one_by_one(vi
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("traced_once")
 def test_the_onnx_file_gives_the_recorded_predictions(project, viewed, tmp_path):
     model, pixels, recorded = viewed
     path = export_run(model, project.tracker, tmp_path / "views.onnx").path
@@ -45,6 +65,7 @@ def test_the_onnx_file_gives_the_recorded_predictions(project, viewed, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("traced_once")
 def test_the_pt2_file_gives_the_recorded_predictions(project, viewed, tmp_path):
     model, pixels, recorded = viewed
     path = export_run(model, project.tracker, tmp_path / "views.pt2").path

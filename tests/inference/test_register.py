@@ -1,5 +1,6 @@
 """Registering a run: its name, its alias, and what stands in MLflow's registry, read with MLflow's own client."""
 
+import dataclasses
 import shutil
 
 import mlflow
@@ -12,6 +13,7 @@ from PIL import Image
 from imgcls.errors import InputError
 from imgcls.evaluation.judge import evaluate
 from imgcls.inference import register as register_module
+from imgcls.inference.export import export_run
 from imgcls.inference.mlflow_model import remove_compiled
 from imgcls.inference.proof import ProofError
 from imgcls.inference.register import register
@@ -121,24 +123,6 @@ def test_a_name_that_is_accepted_is_given_back_by_its_address(project, tmp_path,
     assert (parsed.name, parsed.alias) == (name, alias)
 
 
-@pytest.mark.slow
-def test_a_run_that_another_process_registers_meanwhile_has_one_version(project, tmp_path, monkeypatch):
-    """The other process is done when this one has proved its model."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "MLmodel").write_text("flavors: {}\n")
-    run_id = project.trained("train.epochs=1", "train.warmup_epochs=0").run_id
-
-    def meanwhile(folder):
-        remove_compiled(folder)
-        tags = {VersionTag.NUM_PROVED: "202", VersionTag.ONNX_SHA256: "0"}
-        project.tracker.registry().add("tiny", run_id, tmp_path / "model", tags)
-
-    monkeypatch.setattr(register_module, "remove_compiled", meanwhile)
-    result = register(run_id, project.tracker)
-    assert (result.version.number, result.proof) == (1, None)
-    assert len(project.client.search_model_versions("name = 'tiny'")) == 1
-
-
 def test_the_registry_of_a_moved_project_leads_to_its_new_place(project, registered, tmp_path, monkeypatch):
     registered(80)
     moved = tmp_path / "moved"
@@ -157,7 +141,27 @@ def trained(make_project):
     return project, project.train("train.epochs=2").run_id
 
 
+@pytest.fixture(scope="module")
+def exports():
+    """The files that were exported of `trained`."""
+    return []
+
+
+@pytest.fixture
+def exported_once(exports, tmp_path_factory, monkeypatch):
+    """Registering exports the same run once for all tests of this file, since that takes ten seconds."""
+
+    def export(model, tracker, path):
+        if not exports:
+            exports.append(export_run(model, tracker, tmp_path_factory.mktemp("exported") / "model.onnx"))
+        shutil.copyfile(exports[0].path, path)
+        return dataclasses.replace(exports[0], path=path)
+
+    monkeypatch.setattr(register_module, "export_run", export)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("exported_once")
 def test_a_registered_run_gives_its_own_predictions_for_the_bytes_of_its_val_images(trained, monkeypatch):
     project, run_id = trained
     project.client.create_registered_model("tiny")
@@ -197,6 +201,26 @@ def test_a_run_in_bfloat16_is_proved_against_what_its_weights_give_in_float32(pr
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("exported_once")
+def test_a_run_that_another_process_registers_meanwhile_has_one_version(trained, tmp_path, monkeypatch):
+    """The other process is done when this one has proved its model."""
+    project, run_id = trained
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "MLmodel").write_text("flavors: {}\n")
+
+    def meanwhile(folder):
+        remove_compiled(folder)
+        tags = {VersionTag.NUM_PROVED: "202", VersionTag.ONNX_SHA256: "0"}
+        project.tracker.registry().add("quicker", run_id, tmp_path / "model", tags)
+
+    monkeypatch.setattr(register_module, "remove_compiled", meanwhile)
+    result = register(run_id, project.tracker, name="quicker")
+    assert (result.version.number, result.proof) == (1, None)
+    assert len(project.client.search_model_versions("name = 'quicker'")) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("exported_once")
 def test_nothing_is_registered_that_differs_from_the_run(trained, monkeypatch):
     """Val images that reach the model mirrored: as if served decoding differed from that of training."""
     project, run_id = trained
