@@ -15,10 +15,12 @@ from sklearn.metrics import log_loss
 from imgcls.errors import ConfigError, Interrupted
 from imgcls.evaluation.judge import evaluate
 from imgcls.evaluation.rerun import rerun
-from imgcls.inference.export import export_run
+from imgcls.inference.export import inference_graph
+from imgcls.inference.export_proof import ValReference, prove_export
 from imgcls.inference.run_model import load_run_model
 from imgcls.record import Artifact
 from imgcls.search.sweep import Sweep
+from tests.inference.test_export import eager
 from tests.runs.test_resume import assert_same
 from tests.stops import StopAfter
 
@@ -104,11 +106,13 @@ def test_the_judge_and_a_repetition_find_the_recorded_scores(project, settings):
 
 
 @pytest.mark.slow
-def test_the_adjustment_stays_in_the_loss_and_what_is_exported_is_the_network(project, tmp_path):
+def test_the_adjustment_stays_in_the_loss_and_what_is_exported_is_the_network(project):
     run = project.trained(*ADJUSTED)
     model = load_run_model(run, project.tracker)
     assert not [name for name in model.network.state_dict() if "shift" in name]
-    export_run(model, project.tracker, tmp_path / "model.onnx")  # raises where it does not give the run's predictions
+    reference, graph = ValReference.of(model, project.tracker), inference_graph(model)
+    proof = prove_export(eager(model, graph=graph, tracker=project.tracker), reference, graph)  # raises where it fails
+    assert proof.squares.num_images == run.num_val and proof.squares.largest < 1e-5
 
 
 def test_the_shares_of_the_classes_are_those_of_the_folds_own_train(project):
