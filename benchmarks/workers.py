@@ -30,12 +30,11 @@ from imgcls.config.keys import Experiment
 from imgcls.runs.record_writer import Finished
 from imgcls.search.driver import Driver
 from imgcls.search.joining import joined
-from imgcls.search.leases import Fence
 from imgcls.search.optuna_internals import attach
 from imgcls.search.storage import VARIABLE
 from imgcls.search.study import SweepStudy
 from imgcls.search.study_place import StudyPlace
-from imgcls.search.trial import TrialJob, cached_tracker
+from imgcls.search.trial import TrialJob, cached_fence, cached_tracker
 from imgcls.tracking.store import Tracker
 from imgcls.training.epoch import EpochResult
 
@@ -107,9 +106,8 @@ def _work(place: StudyPlace, experiment: Experiment, trial_seconds: float) -> No
 
 def _sleep(job: TrialJob, seconds: float) -> Finished:
     """What a trial leaves, without training: a run with a metric, and its values in the study."""
-    assert job.entry is not None  # of the driver's leases
     tracker, study = cached_tracker(job.study.root), job.study.open(job.experiment)
-    guard, value = job.study.guard(Fence(study, job.entry), job.experiment), job.experiment.train.lr
+    guard, value = job.study.guard(cached_fence(job, study), job.experiment), job.experiment.train.lr
     with tracker.guarded(guard), tracker.start_run("workers", kind="trial", name=job.name, tags=job.tags) as run:
         time.sleep(seconds)
         attach(study, job.number).report(value, step=1)

@@ -4,6 +4,7 @@ import logging
 import math
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -109,11 +110,9 @@ class Driver:
                 if is_over and self._wants_more():
                     self._say_that_time_is_over()
                 return
-            for outcome in engine.wait():
-                del self._open[outcome.job.number]
-                any_ended = True
-                self._take(outcome)
-            self._stop_on_alike_failures()
+            ended = engine.wait()
+            any_ended = any_ended or bool(ended)
+            self._take_all(ended)
 
     def _wait_for_work(self) -> None:
         # Drawn, so that processes do not all ask a server at once.
@@ -196,16 +195,16 @@ class Driver:
                 step = self._promoted(promotion, can_have_more, has_to_finish)
                 if step is not None or (has_to_finish and self._open):
                     return step
-            wants_more, is_next_taken = self._wants_more(), self._study.is_next_taken()
+            wants_more, free = self._wants_more(), self._study.next_free()
         if not wants_more:
             if not can_have_more:
                 return None
             self._study.want(self._study.num_wanted() + 1)
         number = next((number for number in left if self._take_up(number)), None)
-        if number is None and is_next_taken:
+        if number is None and free is None:
             self._to_next_look = min(self._to_next_look, LONGEST_TO_BEGIN)
         elif number is None:
-            number = self._study.ask()
+            number = self._study.ask(free)
         return None if number is None else Step(number)
 
     def _promoted(self, promotion: Promotion, can_have_more: bool, has_to_finish: bool) -> Step | None:
@@ -276,18 +275,27 @@ class Driver:
             entry=self._study.leases.entry,
         )  # fmt: skip
 
-    def _take(self, outcome: Outcome[TrialJob]) -> None:
+    def _take_all(self, outcomes: Sequence[Outcome[TrialJob]]) -> None:
+        for outcome in outcomes:
+            del self._open[outcome.job.number]
+        told = [outcome for outcome in outcomes if self._take(outcome)]
+        with self._study.one_reading():
+            for outcome in told:
+                self._progress.on_trial(outcome)
+                self._learn(outcome)
+            self._stop_on_alike_failures()
+
+    def _take(self, outcome: Outcome[TrialJob]) -> bool:
+        """Tells the study of an outcome, unless the trial has not ended by it and goes on, now or later."""
         self._study.leases.check(now=outcome.interrupted)
         if outcome.interrupted and (stop_requested() or time.time() >= outcome.job.until):
             self._set_aside.add(outcome.job.number)  # it stays as it is until the sweep goes on
             self._give_back(outcome)
-            return
+            return False
         if self._goes_on(outcome):
-            return
+            return False
         self._tell(outcome)
-        with self._study.one_reading():
-            self._progress.on_trial(outcome)
-            self._learn(outcome)
+        return True
 
     def _learn(self, outcome: Outcome[TrialJob]) -> None:
         """Learns how long epochs take, for the budget."""

@@ -245,8 +245,12 @@ class Leases(LeaseReader):
             thread.join(timeout=SECONDS_TO_END)
             self.leave()
 
-    def take(self, what: str) -> Lease | None:
+    def take(self, what: str, *, seems_free: bool = False) -> Lease | None:
         """Takes a lease; None where another process holds it.
+
+        Args:
+            what: is to be held.
+            seems_free: whether the caller has just seen that nobody holds it, so that the first look is left out.
 
         Raises:
             LeaseLost: others have ended this process's entry.
@@ -254,7 +258,7 @@ class Leases(LeaseReader):
         if what in self._held:
             return Lease(what)
         self.fence.check()
-        trials = self._trials()
+        trials = [] if seems_free else self._trials()
         if (first := self._first(what, trials)) is None:
             ticket = self._created({WHAT: what, HOLDER: self._number})
             trials = self._trials()

@@ -13,8 +13,28 @@ PLANNED = "fixed_params"
 
 def attach(study: Study, number: int) -> Trial:
     """By Optuna's internals, a trial that has begun; the public interface gives one only to whoever asked for it."""
-    # Not found among all trials: to read them takes a server several times as long.
-    return Trial(study, study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
+    return Trial(study, _id(study, number))
+
+
+def as_attached(trial: Trial) -> FrozenTrial:
+    """By Optuna's internals, a trial as it was when `attach` gave it, which has read it."""
+    return trial._cached_frozen_trial
+
+
+def read(study: Study, number: int) -> FrozenTrial:
+    """By Optuna's internals, one trial as it is now; to read all of them takes a server several times as long."""
+    return study._storage.get_trial(_id(study, number))
+
+
+def set_user_attrs(study: Study, number: int, attrs: Mapping[str, Any]) -> None:
+    """By Optuna's internals, sets attributes of a trial without reading it first, which `attach` does."""
+    trial_id = _id(study, number)
+    for key, value in attrs.items():
+        study._storage.set_trial_user_attr(trial_id, key, value)
+
+
+def _id(study: Study, number: int) -> int:
+    return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
 
 
 def storage_of(study: Study) -> BaseStorage:
@@ -56,5 +76,4 @@ def planned_values(trial: FrozenTrial) -> dict[str, Any]:
 
 def plan_otherwise(study: Study, number: int, values: Mapping[str, Any]) -> None:
     """In Optuna's internals: replaces the values a trial was enqueued with, as far as it has not taken them yet."""
-    trial = attach(study, number)
-    trial.storage.set_trial_system_attr(trial._trial_id, PLANNED, dict(values))
+    study._storage.set_trial_system_attr(_id(study, number), PLANNED, dict(values))

@@ -13,7 +13,7 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from imgcls.search.halving import Rungs
-from imgcls.search.optuna_internals import attach
+from imgcls.search.optuna_internals import read, set_user_attrs
 
 PAUSED, PROMOTED = "paused", "promoted"
 """Attributes of a trial: the epoch, or the fold, at which it was paused last, and from which it was sent on last."""
@@ -50,8 +50,7 @@ class Step:
 
 def reported_steps(study: Study, number: int) -> set[int]:
     """Epochs, or folds, whose values a trial has reported; Optuna warns where it is told one again."""
-    trial = next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
-    return set(trial.intermediate_values)
+    return set(read(study, number).intermediate_values)
 
 
 class Promotion:
@@ -74,12 +73,12 @@ class Promotion:
 
     def pause_at(self, number: int) -> int:
         """The epoch at which a trial pauses next; 0 where it is trained to its end."""
-        trial = next(trial for trial in self._trials() if trial.number == number)
+        trial = read(self._study, number)
         return self._rungs.next_after(trial.user_attrs.get(PROMOTED, 0)) or 0
 
     def pause(self, number: int) -> None:
         """Remembers that a trial waits after the last epoch of which it reported a value."""
-        attach(self._study, number).set_user_attr(PAUSED, max(reported_steps(self._study, number)))
+        set_user_attrs(self._study, number, {PAUSED: max(reported_steps(self._study, number))})
 
     def is_hopeless(self, number: int, num_trials: int) -> bool:
         """Whether a trial that has come to its pause will never go on, so that it can end at once."""
@@ -131,11 +130,11 @@ class Promotion:
 
     def _send_on(self, step: Step) -> bool:
         """Sends a trial on that does not end; False where another process has done its step meanwhile."""
-        trial = next(trial for trial in self._trials() if trial.number == step.number)
+        trial = read(self._study, step.number)
         if not is_paused(trial):
             return False
         if not step.ends:
-            attach(self._study, step.number).set_user_attr(PROMOTED, len(trial.intermediate_values))
+            set_user_attrs(self._study, step.number, {PROMOTED: len(trial.intermediate_values)})
         return True
 
     def reports_to_finish(self) -> int:

@@ -1,6 +1,6 @@
 """The Optuna study of a sweep: its trials and their values, who works on them, and what came of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,16 @@ from imgcls.runs.record_writer import Finished, interval_ends
 from imgcls.search import space as spaces
 from imgcls.search.leaderboard import make_leaderboard
 from imgcls.search.leases import Leases
-from imgcls.search.optuna_internals import attach, begin, is_planned, plan_otherwise, planned_values
-from imgcls.search.promotion import as_pruned, is_paused, reported_steps
+from imgcls.search.optuna_internals import (
+    as_attached,
+    attach,
+    begin,
+    is_planned,
+    plan_otherwise,
+    planned_values,
+    set_user_attrs,
+)
+from imgcls.search.promotion import as_pruned, is_paused
 from imgcls.search.samplers import at_first_rung, drawn_values, resolved_sampler, teaches
 from imgcls.search.space import SPACE
 from imgcls.search.study_place import StudyPlace
@@ -126,11 +134,11 @@ class SweepStudy:
 
     def num_epochs(self, number: int) -> int:
         """Epochs that a trial has completed; with folds, those of whole folds."""
-        return len(reported_steps(self.optuna, number)) * self.place.epochs_a_report
+        return len(self._trial(number).intermediate_values) * self.place.epochs_a_report
 
     def last_step(self, number: int) -> str:
         """What a trial has completed, such as `epoch 3` or `fold 1`; "" before its first."""
-        num_steps = len(reported_steps(self.optuna, number))
+        num_steps = len(self._trial(number).intermediate_values)
         return f"{self.place.step} {num_steps}" if num_steps else ""
 
     def running(self) -> list[int]:
@@ -175,37 +183,43 @@ class SweepStudy:
             if frozenset(values.items()) not in there:
                 self.optuna.enqueue_trial(values)
 
-    def ask(self) -> int | None:
+    def ask(self, free: int | None = None) -> int | None:
         """The number of a new trial, whose values are in the study; None where another process begins one just now.
 
         The trial begins before its values are drawn, so that those who ask at the same time draw with other numbers.
+
+        Args:
+            free: what `next_free` gave just now; by default it is looked up.
         """
-        number = _next_number(self._trials())
-        if number >= self.num_wanted() or self.leases.take(number) is None:
+        number = _next_number(self._trials()) if free is None else free
+        if number >= self.num_wanted() or self.leases.take(number, seems_free=free is not None) is None:
             return None
         trials = self._trials()
         if number != _next_number(trials):  # another process began it and gave it back
             self.leases.give_back(number)
             return None
         begin(self.optuna, number, trials)
-        self._plan_if_need_be(number)
+        self._plan_if_need_be(number, trials)
         return number
 
-    def is_next_taken(self) -> bool:
-        """Whether another process begins the next trial just now."""
-        return _next_number(self._trials()) in self.elsewhere()
+    def next_free(self) -> int | None:
+        """The number of the trial that begins next; None where another process begins it just now."""
+        number = _next_number(self._trials())
+        return None if number in self.elsewhere() else number
 
-    def _plan_if_need_be(self, number: int) -> None:
-        """Draws the values of a trial that has none: of a new one, or of one whose process died before it had them."""
-        trial = self._trial(number)
-        if not (is_planned(trial) or trial.params):
-            seen = self._as_seen()[:number]
-            values = drawn_values(self.experiment, self.sampler, seen, first_rung=self.first_rung())
-            plan_otherwise(self.optuna, number, values)
+    def _plan_if_need_be(self, number: int, trials: Sequence[FrozenTrial]) -> None:
+        """Draws the values of a trial that has none: of a new one, or of one whose process died before it had them.
 
-    def _as_seen(self) -> list[FrozenTrial]:
-        """The trials as samplers see them, to whom a paused one is pruned."""
-        return [as_pruned(trial) if is_paused(trial) else trial for trial in self._trials()]
+        Args:
+            number: of the trial, which this process holds.
+            trials: of the study; a new one may be missing.
+        """
+        if any(_has_values(trial) for trial in trials[number : number + 1]):
+            return
+        # To samplers, a paused trial is pruned.
+        seen = [as_pruned(trial) if is_paused(trial) else trial for trial in trials[:number]]
+        values = drawn_values(self.experiment, self.sampler, seen, first_rung=self.first_rung())
+        plan_otherwise(self.optuna, number, values)
 
     def values(self, number: int) -> spaces.Values:
         """The values that the study holds for a trial.
@@ -213,9 +227,11 @@ class SweepStudy:
         Raises:
             ConfigError: somebody enqueued a value that its search space does not hold.
         """
-        self._plan_if_need_be(number)
-        space, trial = self.experiment.search.space, self._trial(number)
-        planned = planned_values(trial)
+        space, trial = self.experiment.search.space, attach(self.optuna, number)
+        if not _has_values(as_attached(trial)):
+            self._plan_if_need_be(number, self._trials())
+            trial = attach(self.optuna, number)
+        planned = planned_values(as_attached(trial))
         written = dict(planned)
         for key in planned.keys() & space.keys() - trial.params.keys():
             try:
@@ -224,12 +240,13 @@ class SweepStudy:
                 raise ConfigError(f"{SPACE}: {key} = {error}") from error
         if written != planned:  # by a version that reckoned the steps of a range in floating point
             plan_otherwise(self.optuna, number, written)
-        return spaces.suggest(attach(self.optuna, number), space)
+            trial = attach(self.optuna, number)
+        return spaces.suggest(trial, space)
 
     def lose(self, number: int) -> int:
         """Notes that a trial's process was lost; gives how often that has happened."""
         num_losses = self._trial(number).user_attrs.get(LOSSES, 0) + 1
-        attach(self.optuna, number).set_user_attr(LOSSES, num_losses)
+        set_user_attrs(self.optuna, number, {LOSSES: num_losses})
         return int(num_losses)
 
     # --- what came of them ---
@@ -240,9 +257,7 @@ class SweepStudy:
         best = finished.best
         attrs = {"run_id": finished.run_id, stored_name(MetricName.BEST_EPOCH): best.epoch, **best.metrics()}
         attrs |= interval_ends(finished.intervals, has_groups=self.has_groups)
-        trial = attach(self.optuna, number)
-        for key, value in attrs.items():
-            trial.set_user_attr(key, value)
+        set_user_attrs(self.optuna, number, attrs)
         if finished.outcome == "paused":
             assert self.promotion is not None  # nobody else has trials paused
             self.promotion.pause(number)
@@ -254,7 +269,7 @@ class SweepStudy:
     def tell_of_failure(self, number: int, error: str) -> None:
         """Ends a trial as failed."""
         self.leases.check()
-        attach(self.optuna, number).set_user_attr("error", error)
+        set_user_attrs(self.optuna, number, {"error": error})
         self.optuna.tell(number, state=TrialState.FAIL)
 
     def leaderboard(self) -> pd.DataFrame:
@@ -299,6 +314,10 @@ class SweepStudy:
 
     def _ended(self) -> list[FrozenTrial]:
         return [trial for trial in self._trials() if trial.state.is_finished()]
+
+
+def _has_values(trial: FrozenTrial) -> bool:
+    return is_planned(trial) or bool(trial.params)
 
 
 def _next_number(trials: list[FrozenTrial]) -> int:

@@ -54,14 +54,16 @@ class StudyPlace:
             Interrupted: the storage's server did not answer in time, or a stop was requested meanwhile.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        return optuna.create_study(
-            storage=open_storage(experiment.search.storage, journal_of(self.root, self.name)),
-            study_name=self.name,
-            direction=direction(experiment),
-            sampler=RandomSampler(seed=0),  # it has nothing to draw: a trial's values are enqueued
-            pruner=make_pruner(experiment, self.pruner_warmup),
-            load_if_exists=True,
-        )
+        storage = open_storage(experiment.search.storage, journal_of(self.root, self.name))
+        sampler = RandomSampler(seed=0)  # it has nothing to draw: a trial's values are enqueued
+        pruner = make_pruner(experiment, self.pruner_warmup)
+        try:  # first, because each trial opens it, and a database does more for a study that it refuses to create
+            return optuna.load_study(study_name=self.name, storage=storage, sampler=sampler, pruner=pruner)
+        except KeyError:
+            return optuna.create_study(
+                study_name=self.name, storage=storage, sampler=sampler, pruner=pruner,
+                direction=direction(experiment), load_if_exists=True,
+            )  # fmt: skip
 
     def promotion(self, study: optuna.Study, experiment: Experiment) -> Promotion | None:
         """The promotion of the study's paused trials; None where `search.pruner` pauses none."""

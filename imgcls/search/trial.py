@@ -114,7 +114,7 @@ def run_trial(job: TrialJob) -> Finished:
     """
     tracker = cached_tracker(job.study.root)
     study = job.study.open(job.experiment)
-    guard = Guard() if job.entry is None else job.study.guard(Fence(study, job.entry), job.experiment)
+    guard = Guard() if job.entry is None else job.study.guard(cached_fence(job, study), job.experiment)
     with tracker.guarded(guard):
         return _run(job, study, tracker, guard)
 
@@ -221,3 +221,16 @@ def _recorded(job: TrialJob, tracker: Tracker) -> Finished | None:
 def cached_tracker(root: Path) -> Tracker:
     """A worker opens the store once, not once a trial."""
     return Tracker(root)
+
+
+def cached_fence(job: TrialJob, study: Study) -> Fence:
+    """A worker renews the entry of its sweep's process once in a while, not once a trial."""
+    assert job.entry is not None  # of a driver that shares its trials
+    key = job.study, job.entry
+    if key not in _FENCES:
+        _FENCES[key] = Fence(study, job.entry)
+    return _FENCES[key]
+
+
+_FENCES: dict[tuple[StudyPlace, Entry], Fence] = {}
+"""Of each sweep that this process has worked on."""

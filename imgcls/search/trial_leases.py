@@ -21,10 +21,10 @@ class TrialLeases:
         """This process's entry; None where it is alone."""
         return None if self._leases is None else self._leases.entry
 
-    def take(self, number: int) -> Lease | None:
-        """Takes the lease of a trial; None where another process works on it."""
+    def take(self, number: int, *, seems_free: bool = False) -> Lease | None:
+        """Takes the lease of a trial; None where another process works on it. For `seems_free` see `Leases.take`."""
         what = f"{OF_TRIAL}{number}"
-        return Lease(what) if self._leases is None else self._leases.take(what)
+        return Lease(what) if self._leases is None else self._leases.take(what, seems_free=seems_free)
 
     def give_back(self, number: int) -> None:
         """Gives back the lease of a trial, for others to take."""

@@ -52,7 +52,7 @@ def test_a_number_that_was_begun_and_given_back_before_this_process_had_its_leas
     one, other = join("1"), join("2")
     take = one.leases.take
 
-    def late(number):
+    def late(number, **_):
         assert other.ask() == 0
         other.leases.give_back(0)
         return take(number)
@@ -78,7 +78,7 @@ def test_a_trial_whose_process_died_before_it_drew_the_values_gets_them_from_the
     values = alone.values(1)
     one = join("1", "other study")
     assert one.ask() == 0
-    one._plan_if_need_be = lambda _: None  # it dies there
+    one._plan_if_need_be = lambda *_: None  # it dies there
     assert one.ask() == 1
     other = join("2", "other study", is_dead=lambda about: about["pid"] == "1")
     assert other.left() == [0, 1] and other.leases.take(1)
@@ -118,7 +118,7 @@ def test_a_driver_goes_on_where_another_one_was_faster_and_has_nothing_in_hand_j
     one, other = join("1"), join("2")
     take = one.leases.take
 
-    def late(number):
+    def late(number, **_):
         one.leases.take = take
         assert other.ask() == 0
         other.tell_of_failure(0, "a value that cannot be")

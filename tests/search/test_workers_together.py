@@ -4,6 +4,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -17,15 +18,15 @@ from optuna.trial import TrialState
 
 from imgcls.errors import Interrupted
 from imgcls.runs.record_writer import Finished
-from imgcls.search.driver import Driver
+from imgcls.search.driver import FIRST_LOOK, Driver
 from imgcls.search.joining import joined
-from imgcls.search.leases import Fence, LeaseReader
+from imgcls.search.leases import LeaseReader
 from imgcls.search.optuna_internals import attach
 from imgcls.search.storage import VARIABLE, open_storage
 from imgcls.search.study import SweepStudy
 from imgcls.search.study_place import StudyPlace
 from imgcls.search.sweep import Sweep, work
-from imgcls.search.trial import TrialJob, cached_tracker
+from imgcls.search.trial import TrialJob, cached_fence, cached_tracker
 from imgcls.tracking.store import Tracker
 from imgcls.training.epoch import EpochResult
 from tests.postgres import free_port
@@ -135,11 +136,17 @@ def ask_all(project, place, overrides, num):
     experiment = project.experiment(*overrides)
     with joined(place, experiment) as leases:
         study = SweepStudy(place, experiment, has_groups=False, sampler="qmc", leases=leases)
-        while study.num_begun() < num:
-            if (number := study.ask()) is not None:
-                study.values(number)
-                study.optuna.tell(number, 1.0)
-                study.leases.give_back(number)
+        while True:
+            with study.one_reading():
+                num_begun, free = study.num_begun(), study.next_free()
+            if num_begun == num:
+                return
+            if free is None or (number := study.ask(free)) is None:
+                time.sleep(random.uniform(0.5, 1) * FIRST_LOOK)  # as the driver of a sweep does
+                continue
+            study.values(number)
+            study.optuna.tell(number, 1.0)
+            study.leases.give_back(number)
 
 
 @pytest.mark.parametrize("storage", ["journal", "shared"])
@@ -160,7 +167,7 @@ def test_eight_that_ask_at_once_draw_two_hundred_different_values(shared, storag
 def stand_in(job):
     """What a trial leaves, without training: a run with a metric, and its values in the study."""
     tracker, study = cached_tracker(job.study.root), job.study.open(job.experiment)
-    guard = job.study.guard(Fence(study, job.entry), job.experiment)
+    guard = job.study.guard(cached_fence(job, study), job.experiment)
     tags = {**job.tags, "imgcls.parent": job.study.sweep_run_id}
     with tracker.guarded(guard), tracker.start_run("tiny", kind="trial", name=job.name, tags=tags) as run:
         value = job.experiment.train.lr
