@@ -27,7 +27,16 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
 from imgcls import allocator
-from imgcls.search.optuna_internals import attach, plan_otherwise, planned_values, storage_of, study_id_of
+from imgcls.search.optuna_internals import (
+    as_attached,
+    attach,
+    plan_otherwise,
+    planned_values,
+    read,
+    set_user_attrs,
+    storage_of,
+    study_id_of,
+)
 from imgcls.tracking.mlflow_internals import (
     CHATTY_LOGGERS,
     MAX_PARAM_VAL_LENGTH,
@@ -41,7 +50,7 @@ PACKAGE = Path(__file__).parents[1] / "imgcls"
 
 REACHED = {
     "tracking/mlflow_internals.py": {"_get_store", "_tracking_service", "_tracking_uri"},
-    "search/optuna_internals.py": {"_storage", "_study_id", "_trial_id"},
+    "search/optuna_internals.py": {"_cached_frozen_trial", "_storage", "_study_id", "_trial_id"},
     "training/sync_batch_norm.py": {"_BatchNorm"},
     "inference/resize.py": {"_check"},
 }
@@ -119,8 +128,10 @@ def test_optuna_gives_a_trial_by_its_id():
     (frozen,) = study.get_trials(deepcopy=False)
     assert frozen._trial_id == asked._trial_id
     attach(study, asked.number).set_user_attr("key", "value")
+    set_user_attrs(study, asked.number, {"other": 1, "third": 2})
     study.tell(asked.number, state=TrialState.FAIL)
-    assert study.trials[0].user_attrs == {"key": "value"}
+    assert study.trials[0].user_attrs == {"key": "value", "other": 1, "third": 2}
+    assert read(study, 0) == as_attached(attach(study, 0)) == study.trials[0]
 
 
 def test_optuna_has_a_studys_storage_and_its_id_there():

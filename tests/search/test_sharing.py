@@ -146,6 +146,23 @@ def test_a_driver_without_work_reads_the_study_and_its_leases_once_a_look(join, 
 
 
 @pytest.mark.usefixtures("without_training")
+def test_a_trial_takes_four_readings_of_the_study_and_two_of_its_leases(join, project, monkeypatch):
+    read = []
+    storage = type(join("1").optuna._storage)
+    get_all_trials = storage.get_all_trials
+    monkeypatch.setattr(
+        storage, "get_all_trials", lambda self, study, **how: read.append(self) or get_all_trials(self, study, **how)
+    )
+    num_read = []
+    for trials in (4, 9):
+        study = join("2", f"{trials} trials", trials=trials)
+        read.clear()
+        Driver(study, 100, project.tracker).run()
+        num_read.append(len(read))
+    assert num_read[1] - num_read[0] == (9 - 4) * (4 + 2)
+
+
+@pytest.mark.usefixtures("without_training")
 def test_a_driver_goes_on_with_a_trial_that_another_one_pauses_while_it_looks(join, project):
     one, other = (join(pid, trials=1, pruner="halving") for pid in "12")
     number = other.ask()
