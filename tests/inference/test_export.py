@@ -523,6 +523,7 @@ def test_the_command_says_a_line_for_each_step_and_what_comes_next(pt2_file):
         "traced the network", "written as PT2", "proved on 21 val images",
     ]  # fmt: skip
     assert done.stdout.startswith(f"Exported {path}") and "squares_other_class" in done.stdout
+    assert json.loads(load_exported(path, is_trusted=True).metadata["proof"])["num_val"] == 21
     assert done.stdout.endswith(f"Next: imgcls predict {path} PATHS...\n")
     lines = done.stdout[done.stdout.index("import torch") : done.stdout.index("Next:")]
     found = {"images": np.zeros((2, 30, 40, 3), np.uint8)}
