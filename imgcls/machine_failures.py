@@ -32,6 +32,10 @@ def explain(error: BaseException) -> ResourceError | None:
     return None
 
 
+OF_A_LOST_SERVER = 255
+"""Python's exit code of a worker of which nobody knows how it ended: the server that forked it was killed."""
+
+
 def death(exit_code: int | None, oom_kills_before: int | None) -> str:
     """The machine's failure by which a worker process died without an answer, in words, such as want of memory.
 
@@ -39,6 +43,8 @@ def death(exit_code: int | None, oom_kills_before: int | None) -> str:
         exit_code: as Python gives it: the negative number of the signal that killed it.
         oom_kills_before: what `oom_kills()` gave before the process was started.
     """
+    if exit_code == OF_A_LOST_SERVER:
+        return "its worker process was ended, as the one from which it was forked died (killed, or for want of memory)"
     text = f"its worker process died (exit code {exit_code}"
     if exit_code is None or exit_code >= 0:
         return text + ")"

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import signal
 import socket
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any, Generic
 
 import torch
@@ -22,6 +20,7 @@ from imgcls import terminal
 from imgcls.errors import LostProcessError
 from imgcls.machine_failures import death, oom_kills
 from imgcls.search.outcome import J, Outcome, answer
+from imgcls.search.worker_start import hear_sigterm, started
 from imgcls.signals import GracefulStop, stop_requested
 from imgcls.tracking.credentials import guard_logs
 from imgcls.training.parallel import joined
@@ -49,23 +48,18 @@ class LocalWorker(Generic[J]):
         self._oom_kills = oom_kills()
         self._is_asked = self._leaves = False
         self._lost_at: float | None = None
-        # spawn: a forked child would inherit CUDA, BLAS threads and open SQLite connections, none of which survive it.
-        context = multiprocessing.get_context("spawn")
         self._store = _store_on_loopback() if num_processes > 1 else None
-        self._processes: list[Any] = []
+        self._processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
         for rank in range(num_processes):
-            here, there = context.Pipe()
+            here, there = multiprocessing.Pipe()
             variables = _variables(self._store.port, rank, num_processes, index, num_workers) if self._store else {}
-            process = context.Process(target=_work, args=(there, index, variables), daemon=True)
-            with _deaf_to_the_terminal():
-                process.start()
+            self._processes.append(started(_work, there, index, variables=variables))
             there.close()
-            self._processes.append(process)
             self._pipes.append(here)
 
     @property
-    def process(self) -> Any:
+    def process(self) -> BaseProcess:
         """The first process, which answers."""
         return self._processes[0]
 
@@ -176,32 +170,13 @@ def _variables(port: int, rank: int, num_processes: int, index: int, num_workers
     }
 
 
-@contextmanager
-def _deaf_to_the_terminal() -> Iterator[None]:
-    """Processes that are started within this block inherit that SIGINT and SIGHUP are ignored.
-
-    Ctrl-C, and a terminal's end, reach every process of the terminal; the driver hears them, and passes them on as
-    SIGTERM.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _work(pipe: Connection, index: int, variables: Mapping[str, str]) -> None:
-    """A process's life: import once, then job after job, until it is asked to stop or a job of several has failed."""
-    os.environ.update(variables)
+def _work(pipe: Connection, index: int) -> None:
+    """A process's life: job after job, until it is asked to stop or a job of several has failed."""
     terminal.guard_streams()
     guard_logs()
-    threading.Thread(target=_leave_with_driver, daemon=True).start()
     with suppress(LostProcessError), GracefulStop():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        hear_sigterm()
         with joined() as ranks:
             if ranks.rank:
                 logging.disable(logging.WARNING)  # the first process says it
@@ -212,14 +187,6 @@ def _work(pipe: Connection, index: int, variables: Mapping[str, str]) -> None:
                     pipe.send(replace(outcome, leaves=leaves))
                 if leaves:
                     return
-
-
-def _leave_with_driver() -> None:
-    """A worker that outlived its killed driver would go on with a trial that the next sitting takes up as well."""
-    driver = multiprocessing.parent_process()
-    assert driver is not None
-    driver.join()
-    os._exit(1)
 
 
 def _on_its_gpu(job: J, index: int) -> J:

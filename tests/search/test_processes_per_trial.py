@@ -27,6 +27,7 @@ from imgcls.search.sweep import Sweep
 from imgcls.search.trial import Job
 from imgcls.search.workers import check_processes, fitting_workers
 from imgcls.training.parallel import own_ranks
+from tests.test_torture import descendants
 
 ROOT = Path(__file__).parents[2]
 VALUES = "train.batch_size=101", "train.epochs=3", "train.warmup_epochs=0"
@@ -177,33 +178,29 @@ def test_an_error_of_the_second_process_alone_is_that_of_the_job_and_the_next_jo
     assert not any(process.is_alive() for process in engine._workers[0]._processes)
 
 
-def children_of(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def wait_for_epoch(process):
+def wait_for_epoch(process, number):
     said = []
     for line in process.stderr:
         said.append(line)
-        if "epoch   1/3" in line:
+        if f"epoch   {number}/3" in line:
             return
     pytest.fail("".join(said))
 
 
 @two_cores
 @pytest.mark.distributed
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_or_killed_sweep_leaves_no_process_and_goes_on(project, undisturbed, number):
-    process = started(project, "imgcls", "sweep", "tiny", overrides=SEVERAL)
-    wait_for_epoch(process)
-    pids = [os.pidfd_open(pid) for pid in children_of(process.pid)]
-    assert len(pids) >= 2
-    process.send_signal(number)
-    process.communicate(timeout=300)
-    for pid in pids:
-        assert wait([pid], timeout=300), "a process is left"
-        os.close(pid)
-    assert trials(project)[0].outcome != "completed"
+def test_a_sweep_that_is_stopped_and_then_killed_leaves_no_process_and_goes_on(project, undisturbed):
+    for number, epoch in ((signal.SIGTERM, 1), (signal.SIGKILL, 2)):
+        process = started(project, "imgcls", "sweep", "tiny", overrides=SEVERAL)
+        wait_for_epoch(process, epoch)
+        pids = [os.pidfd_open(pid) for pid in descendants(process.pid)]
+        assert len(pids) >= 2 + 1, "those that train, and the server from which they are forked"
+        process.send_signal(number)
+        process.communicate(timeout=300)
+        for pid in pids:
+            assert wait([pid], timeout=300), "a process is left"
+            os.close(pid)
+        assert trials(project)[0].outcome != "completed"
     sweep(project)
     assert_same_end(project, undisturbed)
 
