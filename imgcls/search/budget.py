@@ -27,7 +27,7 @@ RESERVE = 1.15
 """Factor on what an end is expected to take."""
 
 START_SECONDS = 7.0
-"""Seconds after which a worker that was started begins its first run: it imports torch, MLflow and Optuna."""
+"""Seconds after which workers begin their first runs: they, or the server that forks them, import the libraries."""
 
 
 def parse_budget(text: str) -> float:

@@ -54,7 +54,7 @@ def started(work: Callable[..., None], *arguments: Any, variables: Mapping[str, 
 
 
 def hear_sigterm() -> None:
-    """Lets SIGTERM in, and one that came before."""
+    """Lets SIGTERM in, also one that came before; those of the terminal are ignored by now."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {*FROM_TERMINAL, signal.SIGTERM})
 
 

@@ -178,11 +178,11 @@ def test_an_error_of_the_second_process_alone_is_that_of_the_job_and_the_next_jo
     assert not any(process.is_alive() for process in engine._workers[0]._processes)
 
 
-def wait_for_epoch(process, number):
+def wait_for_an_epoch(process):
     said = []
     for line in process.stderr:
         said.append(line)
-        if f"epoch   {number}/3" in line:
+        if re.search(r"epoch   \d/3", line):
             return
     pytest.fail("".join(said))
 
@@ -190,9 +190,9 @@ def wait_for_epoch(process, number):
 @two_cores
 @pytest.mark.distributed
 def test_a_sweep_that_is_stopped_and_then_killed_leaves_no_process_and_goes_on(project, undisturbed):
-    for number, epoch in ((signal.SIGTERM, 1), (signal.SIGKILL, 2)):
+    for number in (signal.SIGTERM, signal.SIGKILL):
         process = started(project, "imgcls", "sweep", "tiny", overrides=SEVERAL)
-        wait_for_epoch(process, epoch)
+        wait_for_an_epoch(process)
         pids = [os.pidfd_open(pid) for pid in descendants(process.pid)]
         assert len(pids) >= 2 + 1, "those that train, and the server from which they are forked"
         process.send_signal(number)
