@@ -1,12 +1,7 @@
-"""Trains tasks of the loop in this process, or in each of those that torchrun started, and writes what came of it.
-
-`python -m tests.training.several FOLDER` writes FOLDER/NAME-RANK.pt for each of `VARIANTS`.
-"""
+"""Trains tasks of the loop in this process, or in each of those that were started together."""
 
 import math
-import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -52,6 +47,7 @@ class Poisoned(Normalise):
 
 
 def main(folder):
+    """Writes FOLDER/NAME-RANK.pt for each of `VARIANTS`: what came of it."""
     digits = load_digits()
     with joined() as ranks:
         for name in VARIANTS:
@@ -101,7 +97,3 @@ def start(task):
     model = resnet(depth=8, width=8, stem="small", num_classes=10, channels=1, dropout=0.0)
     parts = NetworkParts.of_blocks(model, ["fc"], blocks_in_order(model, ["fc"]))
     return TrainState.start(model, task.config, task.device, parts)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

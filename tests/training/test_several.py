@@ -1,31 +1,32 @@
 """The loop in several processes: one process is the oracle, in double precision to 1e-10 over three epochs."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
 from imgcls.errors import ConfigError
+from imgcls.search.local_worker import _store_on_loopback, _variables
+from imgcls.search.worker_start import started
 from imgcls.training.sync_batch_norm import check_norms
-from tests.training.several import VARIANTS
+from tests.training.several import VARIANTS, main
 
-ROOT = Path(__file__).parents[2]
 NUMBERS = 2, 3
 
 
 @pytest.fixture(scope="module")
 def came_of(tmp_path_factory):
-    """(number of processes, name of the variant) -> what came of it in each process."""
+    """(number of processes, name of the variant) -> what came of it in each process.
+
+    The processes start as those of a sweep do; torchrun starts them in tests/runs/test_several_processes.py.
+    """
     found = {}
     for num in (1, *NUMBERS):
-        folder = tmp_path_factory.mktemp("several")
-        torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(num), "-m"] if num > 1 else []
-        command = [sys.executable, "-m", *torchrun, "tests.training.several", str(folder)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
-        assert done.returncode == 0, done.stderr
+        folder, store = tmp_path_factory.mktemp("several"), _store_on_loopback()
+        several = [_variables(store.port, rank, num, 0, 1) if num > 1 else {} for rank in range(num)]
+        processes = [started(main, folder, variables=variables) for variables in several]
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == [0] * num
         for name in VARIANTS:
             found[num, name] = [torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in range(num)]
     return found
