@@ -110,9 +110,9 @@ class Driver:
                 if is_over and self._wants_more():
                     self._say_that_time_is_over()
                 return
-            ended = engine.wait()
-            any_ended = any_ended or bool(ended)
-            self._take_all(ended)
+            outcomes = engine.wait()
+            any_ended = any_ended or bool(outcomes)
+            self._take_all(outcomes)
 
     def _wait_for_work(self) -> None:
         # Drawn, so that processes do not all ask a server at once.
@@ -278,12 +278,13 @@ class Driver:
     def _take_all(self, outcomes: Sequence[Outcome[TrialJob]]) -> None:
         for outcome in outcomes:
             del self._open[outcome.job.number]
-        told = [outcome for outcome in outcomes if self._take(outcome)]
-        with self._study.one_reading():
-            for outcome in told:
-                self._progress.on_trial(outcome)
-                self._learn(outcome)
-            self._stop_on_alike_failures()
+            has_ended = self._take(outcome)
+            with self._study.one_reading():
+                if has_ended:
+                    self._progress.on_trial(outcome)
+                    self._learn(outcome)
+                if outcome is outcomes[-1]:
+                    self._stop_on_alike_failures()
 
     def _take(self, outcome: Outcome[TrialJob]) -> bool:
         """Tells the study of an outcome, unless the trial has not ended by it and goes on, now or later."""
