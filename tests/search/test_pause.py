@@ -15,6 +15,7 @@ from imgcls.errors import Interrupted, TrainingError
 from imgcls.record import Artifact
 from imgcls.search.driver import Driver
 from imgcls.search.halving import Rungs
+from imgcls.search.journal import StudyJournal
 from imgcls.search.optuna_internals import attach
 from imgcls.search.promotion import PAUSED, PROMOTED, Promotion, Step, is_paused
 from imgcls.search.study_place import StudyPlace
@@ -162,12 +163,12 @@ def test_a_killed_search_goes_on_to_the_same_end(project, whole, kills):
 def killed_before(where, after):
     """Kills the search before a call of this kind, of which so many have returned."""
     owner, name = {"tell": (Driver, "_tell"), "job": (Driver, "_job"), "close": (Tracker, "close_run")}.get(
-        where, (optuna.Trial, "set_user_attr")
+        where, (StudyJournal, "set_trial_user_attr")
     )
     original, calls = getattr(owner, name), []
 
     def killed(self, *arguments):
-        if name != "set_user_attr" or arguments[0] == where:
+        if name != "set_trial_user_attr" or arguments[1] == where:
             calls.append(arguments)
             if len(calls) == after + 1:
                 raise KilledError
