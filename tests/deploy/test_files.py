@@ -78,13 +78,13 @@ def test_compose_is_valid(tmp_path):
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
 def test_a_unit_is_valid(unit, tmp_path):
     """As systemd itself reads it, with programs that are there."""
+    assert "0.0.0.0" not in unit.read_text()
     if not shutil.which("systemd-analyze"):
-        pytest.skip("systemd-analyze is not installed, and only systemd knows what its units may say")
+        pytest.skip("systemd-analyze is not installed: address and verbs of the units are checked, their syntax is not")
     copy = tmp_path / unit.name
     copy.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", unit.read_text(), flags=re.MULTILINE))
     done = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "0.0.0.0" not in unit.read_text()
 
 
 def test_every_verb_that_is_started_exists():

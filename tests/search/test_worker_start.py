@@ -19,7 +19,10 @@ ROOT = Path(__file__).parents[2]
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned, as before there was a server"),
+    pytest.mark.skipif(
+        sys.platform != "linux",
+        reason="the server is of Linux alone; test_workers.py trains with spawned workers elsewhere",
+    ),
 ]
 
 
