@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests import fast_start
 from tests.postgres import database, postgresql  # noqa: F401 - fixtures
 
 # What is imported while tests are collected stays to the end: the garbage collector need not look through it.
@@ -232,7 +232,7 @@ def onnx_file(_shop, tmp_path_factory):
     """The run of `shop` as ONNX, exported in a shell once, for that takes long: its `path` and what was `said`."""
     path = tmp_path_factory.mktemp("exported") / "shop.onnx"
     command = [sys.executable, "-m", "imgcls", "export", _shop.run_id, "--output", str(path), "--json"]
-    said = subprocess.run(command, cwd=_shop.project.root, capture_output=True, text=True, check=True)
+    said = fast_start.run(command, cwd=_shop.project.root, capture_output=True, text=True, check=True)
     return SimpleNamespace(path=path, said=said)
 
 

@@ -20,6 +20,7 @@ from imgcls.errors import InputError
 from imgcls.machine_failures import death, explain, oom_kills
 from imgcls.record import Artifact
 from imgcls.training.checkpoint import load_checkpoint, save_checkpoint
+from tests import fast_start
 
 
 @contextmanager
@@ -188,8 +189,8 @@ LARGE = ("model.width=64", "train.epochs=200", "train.batch_size=64", "search.pr
 MIB = 2**20
 
 
-def imgcls(root, *arguments, **options):
-    return subprocess.Popen(
+def imgcls(root, *arguments, started_by=fast_start, **options):
+    return started_by.Popen(
         [sys.executable, "-m", "imgcls", *arguments],
         cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
     )  # fmt: skip
@@ -310,6 +311,7 @@ def test_want_of_memory_fails_the_run_and_says_what_takes_less(project):
     # One activation of 1,024 x 64 x 224 x 224 float32 is 13 GB: more than is allowed, and never really taken.
     process = train(
         project.root, "data.image_size=224", "model.width=64", 'model.stem="small"', "train.batch_size=1024",
+        started_by=subprocess,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (10 * 2**30, resource.RLIM_INFINITY)),
     )  # fmt: skip
     message = one_error(process)
@@ -321,7 +323,7 @@ def test_want_of_memory_fails_the_run_and_says_what_takes_less(project):
 
 @pytest.mark.slow
 def test_ctrl_c_before_anything_is_trained_is_one_line(project):
-    process = train(project.root)
+    process = train(project.root, started_by=subprocess)
     deadline = time.monotonic() + 120
     while b"torch" not in (mapped := Path(f"/proc/{process.pid}/maps").read_bytes()) and time.monotonic() < deadline:
         time.sleep(0.01)

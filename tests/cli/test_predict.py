@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from imgcls.cli import app
 from imgcls.errors import ImgclsError
 from imgcls.runs.val_predictions import recorded_predictions
+from tests import fast_start
 from tests.data.make import noise
 
 PROBS = ["prob/coat", "prob/shoe, left"]
@@ -112,7 +113,7 @@ def test_a_link_to_a_file_stays_a_link(shop, tmp_path):
 def test_a_table_that_does_not_arrive_is_an_error(shop):
     command = [sys.executable, "-m", "imgcls", "predict", shop.run_id, "images/val"]
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        done = subprocess.run(
+        done = fast_start.run(
             command, cwd=shop.project.root, stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert done.returncode == 1
@@ -125,7 +126,7 @@ def test_from_the_shell_some_unreadable_files_are_listed_and_the_exit_code_is_0(
     (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n")
     (tmp_path / "c.txt").touch()
     command = [sys.executable, "-m", "imgcls", "predict", shop.run_id, str(tmp_path), "--csv", "/dev/stdout"]
-    done = subprocess.run(command, cwd=shop.project.root, capture_output=True, text=True, check=False)
+    done = fast_start.run(command, cwd=shop.project.root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(io.StringIO(done.stdout.split("1 prediction")[0]))
     assert list(table["image"]) == [str(tmp_path / "a.png")]

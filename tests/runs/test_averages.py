@@ -15,6 +15,7 @@ from imgcls.record import Artifact
 from imgcls.runs.val_predictions import recorded_predictions
 from imgcls.search.sweep import Sweep
 from imgcls.training.checkpoint import load_checkpoint
+from tests import fast_start
 from tests.runs.test_folds import FOLDS, folds_of
 from tests.runs.test_resume import assert_it_goes_on, assert_same
 
@@ -118,7 +119,7 @@ def test_a_process_that_is_killed_leaves_a_run_that_goes_on_to_the_same_bits(pro
     whole = project.trained(*settings).run_id
     options = [word for setting in settings for word in ("--set", setting)]
     command = [sys.executable, "-m", "imgcls", "train", "tiny", "--fresh", *options]
-    with subprocess.Popen(command, cwd=project.root, stderr=subprocess.PIPE, text=True) as process:
+    with fast_start.Popen(command, cwd=project.root, stderr=subprocess.PIPE, text=True) as process:
         next(line for line in process.stderr if "epoch   4/" in line)
         process.kill()
     (killed,) = [record for record in project.runs(kind="train") if record.run_id != whole]

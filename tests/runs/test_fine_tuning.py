@@ -13,6 +13,7 @@ from imgcls.models.resnet import resnet
 from imgcls.project import Project
 from imgcls.runs.train import train
 from imgcls.search.sweep import Sweep
+from tests import fast_start
 from tests.runs.test_resume import assert_it_goes_on, assert_same, weights
 
 WEIGHTS = "model.weights=start.pt"
@@ -123,7 +124,7 @@ def test_a_process_that_is_killed_goes_on_to_the_same_bits(tuned, num_frozen):
     whole = tuned.train(*settings).run_id
     options = [part for setting in settings for part in ("--set", setting)]
     command = (sys.executable, "-m", "imgcls", "train", "tiny", *options, "--fresh")
-    with subprocess.Popen(command, cwd=tuned.root, stderr=subprocess.PIPE, text=True) as process:
+    with fast_start.Popen(command, cwd=tuned.root, stderr=subprocess.PIPE, text=True) as process:
         next(line for line in process.stderr if "epoch   3/" in line)  # of which two at least are kept
         process.kill()
     (killed,) = [run for run in tuned.runs(kind="train") if run.run_id != whole]

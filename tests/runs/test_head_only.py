@@ -31,6 +31,7 @@ from imgcls.runs import head_only
 from imgcls.search.sweep import Sweep
 from imgcls.training.device import prepare_device
 from imgcls.training.loop import TrainState, fit, predict_val
+from tests import fast_start
 from tests.runs.test_resume import assert_it_goes_on, assert_same, points
 from tests.stops import StopAfter
 
@@ -309,7 +310,7 @@ COMMAND = (sys.executable, "-m", "imgcls", "train", "tiny")
 def test_two_processes_that_begin_together_compute_the_features_once(project, head, own_cache):
     options = [part for setting in head for part in ("--set", setting)]
     both = [
-        subprocess.Popen([*COMMAND, *options, "--set", f"train.seed={seed}"], cwd=project.root, stderr=subprocess.PIPE)
+        fast_start.Popen([*COMMAND, *options, "--set", f"train.seed={seed}"], cwd=project.root, stderr=subprocess.PIPE)
         for seed in (1, 2)
     ]
     for process in both:
@@ -324,7 +325,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(project, head):
     settings = (*head, *EVERYTHING, "train.epochs=60")
     whole = project.train(*settings).run_id
     options = [part for setting in settings for part in ("--set", setting)]
-    with subprocess.Popen([*COMMAND, *options, "--fresh"], cwd=project.root, stderr=subprocess.PIPE, text=True) as run:
+    with fast_start.Popen([*COMMAND, *options, "--fresh"], cwd=project.root, stderr=subprocess.PIPE, text=True) as run:
         next(line for line in run.stderr if "epoch   3/" in line)
         run.kill()
     (killed,) = [run for run in project.runs(kind="train") if run.run_id != whole]

@@ -3,7 +3,6 @@
 import io
 import os
 import signal
-import subprocess
 import sys
 
 import numpy as np
@@ -20,6 +19,7 @@ from imgcls.inference.export_proof import ValReference, prove_export
 from imgcls.inference.run_model import load_run_model
 from imgcls.record import Artifact
 from imgcls.search.sweep import Sweep
+from tests import fast_start
 from tests.inference.test_export import eager
 from tests.runs.test_resume import assert_same
 from tests.stops import StopAfter
@@ -87,7 +87,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(project, settings):
     whole = project.trained(*settings).run_id
     options = [part for setting in settings for part in ("--set", setting)]
     command = [sys.executable, "-c", KILLED, "--fresh", *options]
-    killed = subprocess.run(command, cwd=project.root, env=os.environ, capture_output=True, text=True, check=False)
+    killed = fast_start.run(command, cwd=project.root, env=os.environ, capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     left = project.runs(kind="train")[-1]
     assert left.run_id != whole and left.status == "RUNNING"

@@ -17,6 +17,7 @@ from imgcls.runs.record_writer import RecordWriter
 from imgcls.signals import GracefulStop
 from imgcls.tracking.run import Run
 from imgcls.training.loop import predict_val
+from tests import fast_start
 from tests.runs.test_train import TIMINGS
 from tests.stops import StopAfter, insist_while_saving
 
@@ -315,7 +316,7 @@ COMMAND = [sys.executable, "-m", "imgcls", "train", "tiny", "--fresh", "--set", 
 def stopped_after_epoch_12(project, *signals):
     """Types COMMAND, sends its process these signals, one at once after another; what it said from then on, and how
     it ended."""
-    process = subprocess.Popen(COMMAND, cwd=project.root, stderr=subprocess.PIPE, text=True)
+    process = fast_start.Popen(COMMAND, cwd=project.root, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         if "epoch  12/" in line:

@@ -21,6 +21,7 @@ from imgcls.search.storage import VARIABLE, check_storage, open_storage
 from imgcls.search.study_servers import Proxy
 from imgcls.search.sweep import Sweep
 from imgcls.search.who_works import work_in_words
+from tests import fast_start
 from tests.postgres import free_port
 from tests.search.test_sweep import everything
 
@@ -82,7 +83,7 @@ def test_a_process_keeps_one_connection(named, postgresql, tmp_path):
 @pytest.mark.usefixtures("named")
 def test_processes_that_start_together_on_an_empty_database_make_its_tables_once():
     command = "import pathlib; from imgcls.search.storage import open_storage; open_storage('auto', pathlib.Path('j'))"
-    begun = [subprocess.Popen([sys.executable, "-c", command], stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    begun = [fast_start.Popen([sys.executable, "-c", command], stderr=subprocess.PIPE, text=True) for _ in range(4)]
     assert [(process.communicate()[1], process.returncode) for process in begun] == [("", 0)] * 4
 
 

@@ -25,6 +25,7 @@ from imgcls.search.sweep import Sweep
 from imgcls.search.winner import flat
 from imgcls.signals import GracefulStop
 from imgcls.tracking.run import Run
+from tests import fast_start
 from tests.conftest import refusing_the_test_split
 from tests.stops import StopAfter, insist_while_saving
 
@@ -188,7 +189,7 @@ def test_a_sweep_killed_where_its_record_and_its_study_differ_ends_the_same(proj
 
 @pytest.mark.slow
 def test_a_trial_whose_process_was_killed_is_taken_up(project, whole):
-    process = subprocess.Popen(
+    process = fast_start.Popen(
         [sys.executable, "-m", "imgcls", "sweep", "tiny"], cwd=project.root, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None

@@ -1,41 +1,23 @@
-"""Several processes on one sweep: real ones that train, and light ones that report values without training."""
+"""Several processes on one sweep: they start at once, are killed, and sleep past their leases."""
 
 import contextlib
-import logging
-import multiprocessing
 import os
-import random
-import shutil
 import signal
-import subprocess
-import sys
 import time
-from uuid import uuid4
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from imgcls.errors import Interrupted
-from imgcls.runs.record_writer import Finished
-from imgcls.search.driver import FIRST_LOOK, Driver
-from imgcls.search.joining import joined
 from imgcls.search.leases import LeaseReader
-from imgcls.search.optuna_internals import attach
 from imgcls.search.storage import VARIABLE, open_storage
-from imgcls.search.study import SweepStudy
 from imgcls.search.study_place import StudyPlace
 from imgcls.search.sweep import Sweep, work
-from imgcls.search.trial import TrialJob, cached_fence, cached_tracker
 from imgcls.tracking.store import Tracker
-from imgcls.training.epoch import EpochResult
-from tests.postgres import free_port
-from tests.tracking.test_remote_client import Server
+from tests.search.forked_workers import FORK, join, start
 
 pytestmark = pytest.mark.distributed
-
-FORK = multiprocessing.get_context("fork")
-"""The processes have imported all libraries already, which would take seconds for each."""
 
 QUICK = (
     "train.epochs=1",
@@ -46,37 +28,6 @@ QUICK = (
 
 LEASE = 12
 """Seconds; on a machine that is busy, a thread may be late by several."""
-
-
-def start(function, *args):
-    """A process of its own; what it says goes to a file that is shown where it fails."""
-    process = FORK.Process(target=_run, args=(function, args))
-    process.start()
-    return process
-
-
-def _run(function, args):
-    logging.basicConfig(level=logging.INFO, format=f"{os.getpid()} %(message)s", stream=sys.stderr, force=True)
-    try:
-        function(*args)
-    except Interrupted as error:
-        sys.stderr.write(f"{os.getpid()}: {error}\n")
-        os._exit(3)
-
-
-def join(processes, codes=(0,)):
-    for process in processes:
-        process.join()
-    assert {process.exitcode for process in processes} <= set(codes)
-
-
-@pytest.fixture
-def shared(make_project, database, monkeypatch):
-    """A project whose studies are in a new database of PostgreSQL; its tracking store is not opened in this process."""
-    project = make_project()
-    monkeypatch.setenv(VARIABLE, database)
-    monkeypatch.chdir(project.root)
-    return project
 
 
 # --- simultaneous starts ---
@@ -130,95 +81,6 @@ def test_four_workers_that_start_at_once_train_every_trial_once(shared, seed):
 
 
 # --- numbers and values ---
-
-
-def ask_all(project, place, overrides, num):
-    experiment = project.experiment(*overrides)
-    with joined(place, experiment) as leases:
-        study = SweepStudy(place, experiment, has_groups=False, sampler="qmc", leases=leases)
-        while True:
-            with study.one_reading():
-                num_begun, free = study.num_begun(), study.next_free()
-            if num_begun == num:
-                return
-            if free is None or (number := study.ask(free)) is None:
-                time.sleep(random.uniform(0.5, 1) * FIRST_LOOK)  # as the driver of a sweep does
-                continue
-            study.values(number)
-            study.optuna.tell(number, 1.0)
-            study.leases.give_back(number)
-
-
-@pytest.mark.parametrize("storage", ["journal", "shared"])
-def test_eight_that_ask_at_once_draw_two_hundred_different_values(shared, storage, monkeypatch):
-    if storage == "journal":
-        monkeypatch.delenv(VARIABLE)
-    place = StudyPlace(shared.root, "asked", "0" * 32, pruner_warmup=0, num_epochs=1)
-    overrides = ("search.trials=200", "search.pruner=none")
-    join([start(ask_all, shared, place, overrides, 200) for _ in range(8)])
-    trials = place.open(shared.experiment(*overrides)).trials
-    assert len(trials) == 200
-    assert len({trial.params["train.lr"] for trial in trials}) == 200
-
-
-# --- many light workers ---
-
-
-def stand_in(job):
-    """What a trial leaves, without training: a run with a metric, and its values in the study."""
-    tracker, study = cached_tracker(job.study.root), job.study.open(job.experiment)
-    guard = job.study.guard(cached_fence(job, study), job.experiment)
-    tags = {**job.tags, "imgcls.parent": job.study.sweep_run_id}
-    with tracker.guarded(guard), tracker.start_run("tiny", kind="trial", name=job.name, tags=tags) as run:
-        value = job.experiment.train.lr
-        attach(study, job.number).report(value, step=1)
-        run.log_metrics({"val/accuracy": value}, step=1)
-    best = EpochResult(1, value, {"val/accuracy": value, "val/loss": value}, value, 0.1, 1.0, 0)
-    return Finished(run.run_id, "completed", best, 1, {})
-
-
-def drive_stand_ins(project, place, overrides):
-    TrialJob.run = stand_in
-    experiment, tracker = project.experiment(*overrides), Tracker(project.root)
-    with joined(place, experiment) as leases:
-        study = SweepStudy(place, experiment, has_groups=False, sampler="qmc", leases=leases)
-        Driver(study, 100, tracker).run()
-
-
-@pytest.fixture
-def proxy(database, monkeypatch):
-    """Optuna's proxy in front of a new database."""
-    port = free_port()
-    monkeypatch.setenv(VARIABLE, database)
-    command = [sys.executable, "-m", "imgcls", "storage-proxy", "--port", str(port)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert f"127.0.0.1:{port}" in process.stderr.readline()
-    monkeypatch.setenv(VARIABLE, f"grpc://127.0.0.1:{port}")
-    yield
-    process.kill()
-    process.communicate()
-
-
-@pytest.mark.usefixtures("proxy")
-def test_sixteen_light_workers_lose_no_trial_and_do_none_twice(make_project, the_server, monkeypatch):
-    """IMGCLS_LIGHT_TRIALS sets their number, 1,000 in `make torture-distributed`."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", the_server.uri)
-    num = int(os.environ.get("IMGCLS_LIGHT_TRIALS", "200"))
-    project = make_project()
-    overrides = (f"search.trials={num}", "search.pruner=none", "search.workers=1")
-    place = StudyPlace(project.root, f"light-{uuid4().hex}", "0" * 32, pruner_warmup=0, num_epochs=1)
-    # In another process: a fork inherits no open channel of gRPC.
-    join([start(drive_stand_ins, project, place, (*overrides[1:], "search.trials=1"))])
-    begun = time.monotonic()
-    join([start(drive_stand_ins, project, place, overrides) for _ in range(16)])
-    seconds = time.monotonic() - begun
-    print(f"{num} light trials in {seconds:.0f} s: {num / seconds:.1f} a second")
-    trials = place.open(project.experiment(*overrides)).trials
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * num
-    runs = project.tracker.find({"imgcls.study": place.name})
-    assert sorted(run.trial for run in runs) == [*range(num)]
-    assert {run.outcome for run in runs} == {"completed"}
-    assert {trial.user_attrs["run_id"] for trial in trials} == {run.run_id for run in runs}
 
 
 # --- losses ---
@@ -295,15 +157,3 @@ def _place(project, where):
 def _has_epochs(study, what):
     number = int(what.removeprefix("trial "))
     return any(trial.number == number and len(trial.intermediate_values) >= 2 for trial in study.trials)
-
-
-@pytest.fixture(scope="module")
-def the_server(tmp_path_factory, empty_store):
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(empty_store, folder / "server.db")
-    server = Server(folder, folder / "server.db")
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()

@@ -27,6 +27,7 @@ from imgcls.tracking.outbox import Outbox
 from imgcls.tracking.remote_client import SETTINGS, outbox_folder, public_uri
 from imgcls.tracking.server_errors import Away, Denied, Refused, Unsent, classify
 from imgcls.tracking.store import Tracker
+from tests import fast_start
 from tests.tracking.test_outbox import is_empty, listening, until
 
 
@@ -233,7 +234,7 @@ with tracker.start_run("killed", kind="train", name="a run") as run:
         run.log_text("checkpoints/last.pt", f"step {{step}}")
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    writer = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    writer = fast_start.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     run_id = writer.stdout.readline().strip()
     server.leave()
     writer.communicate("go on\n")
@@ -243,12 +244,12 @@ with tracker.start_run("killed", kind="train", name="a run") as run:
 
     (root / "experiments").mkdir(parents=True)
     doctor = [sys.executable, "-P", "-m", "imgcls", "doctor"]
-    done = subprocess.run(doctor, cwd=root, capture_output=True, text=True, check=True)
+    done = fast_start.run(doctor, cwd=root, capture_output=True, text=True, check=True)
     assert "6 entries sent to the tracking server http://127.0.0.1" in done.stdout
     assert points(server.client, run_id, "val/loss") == [(0, 0.0), (1, 1.0), (2, 2.0)]
     path = server.client.download_artifacts(run_id, "checkpoints/last.pt", str(tmp_path))
     assert Path(path).read_text() == "step 2"
-    again = subprocess.run(doctor, cwd=root, capture_output=True, text=True, check=True)
+    again = fast_start.run(doctor, cwd=root, capture_output=True, text=True, check=True)
     assert "0 entries sent" in again.stdout and "unsent" not in again.stdout + again.stderr
 
 
@@ -359,7 +360,7 @@ def test_while_the_server_is_away_what_waits_is_read_back_and_a_stop_ends_a_wait
 @pytest.mark.slow
 def test_training_goes_on_without_its_server_and_doctor_sends_the_rest(server, project):
     overrides = ["--set", "train.epochs=12", "--set", "train.warmup_epochs=0"]
-    training = subprocess.Popen(
+    training = fast_start.Popen(
         [sys.executable, "-P", "-m", "imgcls", "train", "tiny", "--json", *overrides],
         cwd=project.root,
         stdout=subprocess.PIPE,
@@ -381,7 +382,7 @@ def test_training_goes_on_without_its_server_and_doctor_sends_the_rest(server, p
 
     server.start()
     assert server.client.get_run(run_id).info.status == "RUNNING"
-    doctor = subprocess.run(
+    doctor = fast_start.run(
         [sys.executable, "-P", "-m", "imgcls", "doctor"], cwd=project.root, capture_output=True, text=True, check=True
     )
     assert "entries sent" in doctor.stdout and "unsent" not in doctor.stdout + doctor.stderr

@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 from imgcls.errors import InputError, Interrupted, TrainingError
 from imgcls.tracking.artifact_places import local_path
 from imgcls.tracking.store import Tracker
+from tests import fast_start
 
 
 def write_run(tracker, experiment="exp", **options):
@@ -247,7 +248,7 @@ def test_a_name_that_leads_out_of_the_artifacts_is_refused(project):
 @pytest.mark.slow
 def test_several_processes_may_create_the_same_store_at_once(tmp_path):
     program = "import sys, pathlib; from imgcls.tracking.store import Tracker; Tracker(pathlib.Path(sys.argv[1]))"
-    workers = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) for _ in range(4)]
+    workers = [fast_start.Popen([sys.executable, "-c", program, str(tmp_path)]) for _ in range(4)]
     assert [worker.wait() for worker in workers] == [0, 0, 0, 0]
     write_run(Tracker(tmp_path))
     assert not list(tmp_path.glob(".mlflow-*"))

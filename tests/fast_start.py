@@ -1,0 +1,164 @@
+"""Processes of Python that begin with the libraries of imgcls imported: each is forked from one that did nothing else.
+
+To import them takes some seconds of CPU, and hundreds of tests start, kill and wait for processes of their own. What
+such a process runs, its signals, streams, folder, environment and exit are its own. Where the start itself is what
+is tested, and with variables that libraries read while they are imported, use `subprocess`.
+"""
+
+import atexit
+import inspect
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import types
+from functools import cache
+from pathlib import Path
+
+LIBRARIES = (
+    "imgcls.cli", "imgcls.evaluation.judge", "imgcls.inference.classifier", "imgcls.library.verbs", "imgcls.runs.train",
+    "imgcls.search.local_worker", "imgcls.search.sweep", "matplotlib.figure", "scipy.stats", "sklearn.metrics",
+    "torch._dynamo",
+)  # fmt: skip
+
+
+class Popen(subprocess.Popen):
+    """`subprocess.Popen` of `[sys.executable, "-m", MODULE, ...]` or `[sys.executable, "-c", PROGRAM, ...]`."""
+
+    def _execute_child(self, *arguments):
+        given = inspect.signature(super()._execute_child).bind(*arguments).arguments
+        program, *words = given["args"]
+        assert program == sys.executable and not (given["preexec_fn"] or given["pass_fds"] or given["shell"])
+        request = {
+            "arguments": list(map(str, words)),
+            "folder": str(given["cwd"] or Path.cwd()),
+            "environment": dict(os.environ if given["env"] is None else given["env"]),
+            "own_session": bool(given["start_new_session"]),
+        }
+        theirs_of = [given[name] for name in ("p2cread", "c2pwrite", "errwrite")]
+        streams = [own if stream == -1 else stream for own, stream in enumerate(theirs_of)]
+        self._answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            socket.send_fds(_server(), [json.dumps(request).encode()], [*streams, theirs.fileno()])
+        pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+        self._close_pipe_fds(*(given[name] for name in pipes))
+        self.pid = int(self._answers.recv(100))
+        self._child_created = True
+
+    def _try_wait(self, wait_flags):
+        if wait_flags & os.WNOHANG and not select.select([self._answers], [], [], 0)[0]:
+            return 0, 0
+        status = int(self._answers.recv(100))
+        self._answers.close()
+        return self.pid, status
+
+    def _internal_poll(self, *_, **__):
+        if self.returncode is None and (found := self._try_wait(os.WNOHANG))[0]:
+            self._handle_exitstatus(found[1])
+        return self.returncode
+
+
+def run(command, *, capture_output=False, check=False, **options):
+    """`subprocess.run` of such a process."""
+    if capture_output:
+        options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with Popen(command, **options) as process:
+        out, err = process.communicate()
+    done = subprocess.CompletedProcess(command, process.returncode, out, err)
+    if check:
+        done.check_returncode()
+    return done
+
+
+@cache
+def _server():
+    """A connection to the process from which the others are forked; it ends when this process does."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        command = [sys.executable, __file__, str(theirs.fileno())]
+        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": os.pathsep.join(sys.path)}
+        server = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment)
+    atexit.register(lambda: (ours.close(), server.wait()))
+    return ours
+
+
+def _serve(requests):
+    """Answers until nobody can ask any more.
+
+    Returns:
+        In each process that is asked for: what is asked, and its three streams.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait
+    while True:
+        message, streams, *_ = socket.recv_fds(requests, 1 << 20, 4)
+        if not message:
+            sys.exit()
+        if os.fork():
+            for number in streams:
+                os.close(number)
+            continue
+        requests.close()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        answers = socket.socket(fileno=streams.pop())
+        if not (child := os.fork()):
+            answers.close()
+            return json.loads(message), streams
+        for number in streams:
+            os.close(number)
+        answers.send(str(child).encode())
+        status = os.waitpid(child, 0)[1]
+        try:
+            answers.send(str(status).encode())
+        finally:
+            os._exit(0)
+
+
+def _become(request, streams):
+    """Gives this process what a new one would have been given."""
+    if request["own_session"]:
+        os.setsid()
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        if stream > 2:
+            os.close(stream)
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", closefd=False, errors="backslashreplace")  # noqa: SIM115
+    sys.stdout.reconfigure(line_buffering=sys.stdout.isatty(), write_through="PYTHONUNBUFFERED" in os.environ)
+    sys.stderr.reconfigure(line_buffering=True)
+
+
+def _run(arguments):
+    """Does what `python` does with these arguments."""
+    safe = arguments[0] == "-P" and arguments.pop(0)
+    option, what, *others = arguments
+    if not safe:
+        sys.path.insert(0, str(Path.cwd()) if option == "-m" else "")
+    sys.argv = [option, *others]
+    if option == "-m":
+        sys.argv[0] = what
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        assert option == "-c"
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(what, "<string>", "exec"), sys.modules["__main__"].__dict__)
+
+
+if __name__ == "__main__":
+    import gc
+    from importlib import import_module
+
+    sys.path.remove(str(Path(__file__).resolve().parent))
+    for library in LIBRARIES:
+        import_module(library)
+    gc.freeze()
+    request, streams = _serve(socket.socket(fileno=int(sys.argv[1])))
+    _become(request, streams)
+    _run(request["arguments"])
