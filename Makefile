@@ -26,8 +26,10 @@ sweep: setup  ## search, tracked and resumable: make sweep [EXPERIMENT=name] [TR
 	$(BIN)/python -m imgcls sweep $(EXPERIMENT) $(if $(TRIALS),--trials $(TRIALS)) $(if $(BUDGET),--budget $(BUDGET))
 
 # Two processes with one thread each: on small tensors, more threads only wait for one another.
+# With MARKS="not browser and not distributed" these and the slow ones, which share what their files set up.
+test: MARKS = not slow and not distributed
 test: setup  ## the everyday tests, about five minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not distributed"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "$(MARKS)"
 
 test-slow: setup  ## the tests that take longer: commands in a shell, workers, kills, the README's commands
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not browser and not distributed"

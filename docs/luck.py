@@ -1,6 +1,6 @@
 """What luck alone looks like: a sweep on labels that mean nothing, its winner confirmed, then judged.
 
-    python docs/luck.py [PICTURE] [--trials 30] [--seeds 10]
+    python docs/luck.py [PICTURE] [--trials 30] [--top 3] [--seeds 10]
 
 The digits of scikit-learn, 170 of each class, get their own labels in shuffled order, so nothing can be learnt and
 chance is 0.1. The sweep runs in a folder of its own. Prints what it found as JSON, and draws it.
@@ -59,9 +59,6 @@ sampler = "random"
 "train.lr" = { low = 1e-3, high = 1e-1, log = true }
 "train.warmup_epochs" = { low = 0, high = 2 }
 "model.depth" = [8, 14]
-
-[search.confirm]
-top = 3
 """
 
 
@@ -77,13 +74,13 @@ def write_images(folder: Path) -> None:
         Image.fromarray(np.rint(digits.images[row] * (255 / 16)).astype(np.uint8)).save(path)
 
 
-def search(root: Path, trials: int, seeds: int) -> dict[str, object]:
+def search(root: Path, trials: int, top: int, seeds: int) -> dict[str, object]:
     """Sweeps, confirms and judges in `root`; everything found, as plain values."""
     write_images(root / "images")
     path = root / "experiments" / "noise.toml"
     path.parent.mkdir()
     path.write_text(EXPERIMENT)
-    experiment = load_experiment(path, [f"search.trials={trials}", f"search.confirm.seeds={seeds}"])
+    experiment = load_experiment(path, [f"search.trials={trials}", f"search.confirm.top={top}", f"search.confirm.seeds={seeds}"])
     tracker = Tracker(root)
     found = Sweep(experiment, tracker).run()
     assert found.confirmation is not None
@@ -134,11 +131,12 @@ def main() -> None:
     """Runs in a temporary folder, and leaves the picture alone."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", nargs="?", type=Path, default=Path("luck.png"))
-    parser.add_argument("--trials", type=int, default=30)
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--trials", type=int, default=30, help="trials of the sweep")
+    parser.add_argument("--top", type=int, default=3, help="configurations that are trained again")
+    parser.add_argument("--seeds", type=int, default=10, help="times that each of them is trained again")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = search(Path(folder), options.trials, options.seeds)
+        found = search(Path(folder), options.trials, options.top, options.seeds)
     options.picture.write_bytes(save_png(draw(found)))
     print(json.dumps(found))  # noqa: T201
 
