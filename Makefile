@@ -41,7 +41,7 @@ test-browser: setup  ## MLflow's UI, Optuna's dashboard and the reports, in Chro
 # PostgreSQL is started by the tests, on this machine alone and with files that go away: one for each of two processes.
 # Each of them takes whole files, so that the tests of one file share the servers that these start.
 test-distributed: setup  ## sweeps on several machines, PostgreSQL, Ray and torchrun
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m distributed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m distributed
 
 # In an environment of its own, made again each time. Old versions warn of each other: that is not a failure.
 test-lowest:  ## the everyday tests with the lowest versions that pyproject.toml allows

@@ -22,6 +22,18 @@ from tests.postgres import database, postgresql  # noqa: F401 - fixtures
 gc.disable()
 
 
+FIRST = (
+    "search/test_ray.py", "deploy/test_operating.py", "runs/test_several_processes.py",
+    "search/test_shared_storage.py", "search/test_light_workers.py", "search/test_processes_per_trial.py",
+)  # fmt: skip
+"""Files of `make test-distributed` in an order that keeps two processes busy to the end; each takes the next one."""
+
+
+def pytest_collection_modifyitems(items):
+    order = {f"tests/{path}": number for number, path in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.location[0], len(FIRST)))
+
+
 def pytest_collection_finish():
     gc.freeze()
     gc.enable()
