@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage, get_storage
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
@@ -122,15 +122,21 @@ class Postgresql(StudyServer):
         """
         need("psycopg")
         door = create_engine(self._url(), poolclass=NullPool, connect_args=CONNECTION)
-        # Processes that start together on an empty database would make the same tables.
         with door.begin() as connection:
+            # Processes that start together on an empty database would make the same tables.
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('imgcls study storage'))"))
-            storage = RDBStorage(
-                self._url().render_as_string(hide_password=False),
-                {"pool_size": num_kept, "max_overflow": 4, "pool_pre_ping": True, "connect_args": CONNECTION},
-            )
+            if not inspect(connection).has_table("alembic_version"):  # which Optuna makes last
+                self._storage(num_kept=1).engine.dispose()
+        storage = self._storage(num_kept, skip_table_creation=True)
         weakref.finalize(storage, storage.engine.dispose)
         return get_storage(storage)
+
+    def _storage(self, num_kept: int, *, skip_table_creation: bool = False) -> RDBStorage:
+        return RDBStorage(
+            self._url().render_as_string(hide_password=False),
+            {"pool_size": num_kept, "max_overflow": 4, "pool_pre_ping": True, "connect_args": CONNECTION},
+            skip_table_creation=skip_table_creation,
+        )
 
     def is_away(self, error: BaseException) -> bool:
         """Whether a connection was refused, ended or not given; a deadlock counts as well, and passes alike."""
