@@ -128,11 +128,16 @@ def _become(request, streams):
         os.dup2(stream, number)
         if stream > 2:
             os.close(stream)
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
-    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.__stderr__ = open(2, "w", closefd=False, errors="backslashreplace")  # noqa: SIM115
-    sys.stdout.reconfigure(line_buffering=sys.stdout.isatty(), write_through="PYTHONUNBUFFERED" in os.environ)
-    sys.stderr.reconfigure(line_buffering=True)
+    sys.stdin = sys.__stdin__ = _opened(0, "r", sys.stdin)
+    sys.stdout = sys.__stdout__ = _opened(1, "w", sys.stdout)
+    sys.stderr = sys.__stderr__ = _opened(2, "w", sys.stderr)
+    is_buffered = not os.environ.get("PYTHONUNBUFFERED")
+    sys.stdout.reconfigure(line_buffering=is_buffered and sys.stdout.isatty(), write_through=not is_buffered)
+    sys.stderr.reconfigure(line_buffering=is_buffered, write_through=not is_buffered)
+
+
+def _opened(number, mode, like):
+    return open(number, mode, encoding=like.encoding, errors=like.errors, closefd=False)
 
 
 def _run(arguments):
