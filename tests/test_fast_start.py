@@ -10,6 +10,8 @@ import pytest
 
 from tests import fast_start
 
+pytestmark = pytest.mark.slow  # the process from which others are forked imports all libraries
+
 TELL = """
 import json, os, signal, sys
 streams = {
