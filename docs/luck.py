@@ -80,7 +80,8 @@ def search(root: Path, trials: int, top: int, seeds: int) -> dict[str, object]:
     path = root / "experiments" / "noise.toml"
     path.parent.mkdir()
     path.write_text(EXPERIMENT)
-    experiment = load_experiment(path, [f"search.trials={trials}", f"search.confirm.top={top}", f"search.confirm.seeds={seeds}"])
+    again = [f"search.confirm.top={top}", f"search.confirm.seeds={seeds}"]
+    experiment = load_experiment(path, [f"search.trials={trials}", *again])
     tracker = Tracker(root)
     found = Sweep(experiment, tracker).run()
     assert found.confirmation is not None
