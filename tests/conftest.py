@@ -242,7 +242,7 @@ def shop(_shop, monkeypatch):
 
 @pytest.fixture(scope="session")
 def onnx_file(_shop, tmp_path_factory):
-    """The run of `shop` as ONNX, exported in a shell once, for that takes long: its `path` and what was `said`."""
+    """The run of `shop` as ONNX, exported once by the command, for that takes long: its `path` and what was `said`."""
     path = tmp_path_factory.mktemp("exported") / "shop.onnx"
     command = [sys.executable, "-m", "imgcls", "export", _shop.run_id, "--output", str(path), "--json"]
     said = fast_start.run(command, cwd=_shop.project.root, capture_output=True, text=True, check=True)

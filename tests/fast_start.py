@@ -74,6 +74,10 @@ def run(command, *, capture_output=False, check=False, **options):
     return done
 
 
+if sys.platform != "linux":  # its forks and sockets are those that are needed here
+    Popen, run = subprocess.Popen, subprocess.run
+
+
 @cache
 def _server():
     """A connection to the process from which the others are forked; it ends when this process does."""

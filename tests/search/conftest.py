@@ -1,11 +1,9 @@
 """What several workers share: a database and a tracking server."""
 
-import shutil
-
 import pytest
 
 from imgcls.search.storage import VARIABLE
-from tests.tracking.test_remote_client import Server
+from tests.tracking.test_remote_client import server_in
 
 
 @pytest.fixture
@@ -19,11 +17,6 @@ def shared(make_project, database, monkeypatch):
 
 @pytest.fixture(scope="module")
 def the_server(tmp_path_factory, empty_store):
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(empty_store, folder / "server.db")
-    server = Server(folder, folder / "server.db")
-    try:
+    with server_in(tmp_path_factory.mktemp("server"), empty_store) as server:
         server.start()
         yield server
-    finally:
-        server.kill()

@@ -123,13 +123,20 @@ class Server:
         return False
 
 
+@contextlib.contextmanager
+def server_in(folder, empty_store):
+    """A server with a store of its own, which begins with `start`."""
+    server = Server(folder, Path(shutil.copy(empty_store, folder / "server.db")))
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
 @pytest.fixture(scope="module")
 def the_server(tmp_path_factory, empty_store):
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(empty_store, folder / "server.db")
-    server = Server(folder, folder / "server.db")
-    yield server
-    server.kill()
+    with server_in(tmp_path_factory.mktemp("server"), empty_store) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)
