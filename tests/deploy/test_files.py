@@ -81,7 +81,7 @@ def test_a_unit_is_valid(unit, tmp_path):
     assert "0.0.0.0" not in unit.read_text()
     if not shutil.which("systemd-analyze"):
         pytest.skip(
-            "a unit's syntax needs systemd-analyze, of Debian's package systemd; its address and verb are checked without"
+            "a unit's syntax needs systemd-analyze (package systemd); its address and verb are checked without it"
         )
     copy = tmp_path / unit.name
     copy.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", unit.read_text(), flags=re.MULTILINE))
