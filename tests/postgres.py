@@ -40,9 +40,11 @@ class Server:
         self.password = f"secret{secrets.token_hex(8)}"
         self.port = free_port()
         self._folder = folder
-        self._account = "postgres" if os.geteuid() == 0 else None  # PostgreSQL does not run as root
-        if self._account:
-            shutil.chown(folder, self._account)
+        self._as = []
+        if os.geteuid() == 0:  # PostgreSQL does not run as root
+            shutil.chown(folder, "postgres")
+            # Not `user=`, for which Python forks: the handlers of gRPC for a fork may crash the child.
+            self._as = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
         (folder / "password").write_text(self.password)
         (folder / "password").chmod(0o644)
         self._call(
@@ -53,10 +55,10 @@ class Server:
 
     def start(self):
         """Starts it, and returns once it takes connections."""
-        command = [self._program("postgres"), "-D", self._folder / "data", "-p", str(self.port)]
+        command = [*self._as, self._program("postgres"), "-D", self._folder / "data", "-p", str(self.port)]
         command += [part for key, value in SETTINGS.items() for part in ("-c", f"{key}={value}")]
         with (self._folder / "log").open("a") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, user=self._account, cwd=self._folder)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
         while subprocess.run(
             [self._program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False
         ).returncode:
@@ -91,9 +93,8 @@ class Server:
         return PROGRAMS[0] / name
 
     def _call(self, name, *arguments):
-        subprocess.run(
-            [self._program(name), *arguments], check=True, capture_output=True, user=self._account, cwd=self._folder
-        )
+        command = [*self._as, self._program(name), *arguments]
+        subprocess.run(command, check=True, capture_output=True, cwd=self._folder)
 
 
 def free_port():
