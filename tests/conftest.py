@@ -23,9 +23,9 @@ gc.disable()
 
 
 FIRST = (
-    "search/test_ray.py", "deploy/test_operating.py", "runs/test_several_processes.py",
-    "search/test_shared_storage.py", "search/test_light_workers.py", "search/test_processes_per_trial.py",
-    "search/test_workers_together.py",
+    "search/test_light_workers.py", "search/test_ray.py", "search/test_workers_together.py",
+    "deploy/test_operating.py", "runs/test_several_processes.py", "search/test_processes_per_trial.py",
+    "search/test_shared_storage.py", "training/test_several.py",
 )  # fmt: skip
 """Files of `make test-distributed` in an order that keeps two processes busy to the end; each takes the next one."""
 
