@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXPERIMENT ?= solar_cells
 TRIALS ?=
+PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep test test-slow test-browser test-distributed test-lowest fuzz lint docs bench bench-quick torture torture-quick torture-distributed ui clean
@@ -25,11 +26,11 @@ setup: $(VENV)/.installed  ## create .venv and install everything into it
 sweep: setup  ## search, tracked and resumable: make sweep [EXPERIMENT=name] [TRIALS=n] [BUDGET=30m]
 	$(BIN)/python -m imgcls sweep $(EXPERIMENT) $(if $(TRIALS),--trials $(TRIALS)) $(if $(BUDGET),--budget $(BUDGET))
 
-# Two processes with one thread each: on small tensors, more threads only wait for one another.
+# Processes with one thread each: on small tensors, more threads only wait for one another.
 # With MARKS="not browser and not distributed" these and the slow ones, which share what their files set up.
 test: MARKS = not slow and not distributed
 test: setup  ## the everyday tests, about five minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "$(MARKS)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal -m "$(MARKS)"
 
 test-slow: setup  ## the tests that take longer: commands in a shell, workers, kills, the README's commands
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not browser and not distributed"
@@ -39,9 +40,11 @@ test-browser: setup  ## MLflow's UI, Optuna's dashboard and the reports, in Chro
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 
 # PostgreSQL is started by the tests, on this machine alone and with files that go away: one for each of two processes.
-# Each of them takes whole files, so that the tests of one file share the servers that these start.
+# Each of them takes whole files, so that the tests of one file share the servers that these start. To read the files
+# that have no such tests would take ten seconds.
 test-distributed: setup  ## sweeps on several machines, PostgreSQL, Ray and torchrun
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m distributed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m distributed \
+		$$(grep -rl --include="*.py" mark.distributed tests)
 
 # In an environment of its own, made again each time. Old versions warn of each other: that is not a failure.
 test-lowest:  ## the everyday tests with the lowest versions that pyproject.toml allows
