@@ -5,7 +5,9 @@ interpreter's lock and asks for it again.
 """
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -161,4 +163,17 @@ def _begin(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     keep_freed_memory()
+
+
+def _leave_with_parent() -> None:
+    """Ends this process when its parent was killed, at whatever moment.
+
+    torch's own worker looks every few seconds whether its parent is still the one that it had when it began, and
+    would stay for ever, with the lock of the cache, where that one was killed before.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

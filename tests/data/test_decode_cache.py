@@ -363,12 +363,23 @@ read_image = folder.read_image
 parent = os.getpid()
 
 def read(path):
-    if path.name == "0005.png" and os.getpid() != parent:
+    if {is_late} and path.name == "0005.png" and os.getpid() != parent:
         print(os.getpid(), flush=True)
         os.kill({victim}, signal.SIGKILL)
     return read_image(path)
 
 folder.read_image = read
+begin = decode_workers._begin
+
+def begin_without_parent(worker):
+    if not {is_late} and worker == 0:
+        print(os.getpid(), flush=True)
+        os.kill(parent, signal.SIGKILL)
+        while os.getppid() == parent:
+            pass
+    begin(worker)
+
+decode_workers._begin = begin_without_parent
 from imgcls.data.splits import load_dataset
 from imgcls.project import Project
 from imgcls.machine_failures import explain
@@ -380,10 +391,14 @@ except RuntimeError as error:
 
 
 @pytest.mark.slow
-def test_processes_that_decode_end_with_their_parent(tmp_path):
-    """SIGKILL leaves the parent no time to end them. The end of its output comes when the last of them is gone."""
+@pytest.mark.parametrize("is_late", [True, False])
+def test_processes_that_decode_end_with_their_parent(tmp_path, is_late):
+    """SIGKILL leaves the parent no time to end them. The end of its output comes when the last of them is gone.
+
+    It may be killed before they have begun.
+    """
     write_classes(tmp_path, {"cat": 12, "dog": 12})
-    script = LEFT_ALONE.format(victim="parent")
+    script = LEFT_ALONE.format(victim="parent", is_late=is_late)
     child = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, capture_output=True, timeout=60)
     assert child.returncode == -signal.SIGKILL, child.stderr
     assert int(child.stdout)  # printed by one of them
@@ -392,7 +407,7 @@ def test_processes_that_decode_end_with_their_parent(tmp_path):
 @pytest.mark.slow
 def test_a_process_that_is_killed_while_it_decodes_is_said_to_be(tmp_path):
     write_classes(tmp_path, {"cat": 12, "dog": 12})
-    script = LEFT_ALONE.format(victim="os.getpid()")
+    script = LEFT_ALONE.format(victim="os.getpid()", is_late=True)
     child = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, capture_output=True, timeout=60)
     assert child.returncode == 0, child.stderr
     assert "a process that decodes images was killed" in child.stdout.decode()
