@@ -4,7 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXPERIMENT ?= solar_cells
 TRIALS ?=
-PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep test test-slow test-browser test-distributed test-lowest fuzz lint docs bench bench-quick torture torture-quick torture-distributed ui clean
@@ -29,6 +28,7 @@ sweep: setup  ## search, tracked and resumable: make sweep [EXPERIMENT=name] [TR
 # Processes with one thread each: on small tensors, more threads only wait for one another.
 # With MARKS="not browser and not distributed" these and the slow ones, which share what their files set up.
 test: MARKS = not slow and not distributed
+test: PROCESSES = 2
 test: setup  ## the everyday tests, about five minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal -m "$(MARKS)"
 
@@ -41,7 +41,7 @@ test-browser: setup  ## MLflow's UI, Optuna's dashboard and the reports, in Chro
 
 # PostgreSQL is started by the tests, on this machine alone and with files that go away: one for each of two processes.
 # Each of them takes whole files, so that the tests of one file share the servers that these start. To read the files
-# that have no such tests would take ten seconds.
+# that have no such tests would take ten seconds more.
 test-distributed: setup  ## sweeps on several machines, PostgreSQL, Ray and torchrun
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m distributed \
 		$$(grep -rl --include="*.py" mark.distributed tests)

@@ -395,7 +395,7 @@ except RuntimeError as error:
 def test_processes_that_decode_end_with_their_parent(tmp_path, is_late):
     """SIGKILL leaves the parent no time to end them. The end of its output comes when the last of them is gone.
 
-    It may be killed before they have begun.
+    The parent may be killed before they have begun.
     """
     write_classes(tmp_path, {"cat": 12, "dog": 12})
     script = LEFT_ALONE.format(victim="parent", is_late=is_late)
