@@ -5,11 +5,13 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -28,6 +30,9 @@ ABANDONED_AFTER = 24 * 3600.0
 
 SECONDS_BETWEEN_LOOKS = 0.2
 """Seconds between two looks whether another process still builds an entry of the cache."""
+
+_turn = threading.RLock()
+"""Of the thread of this process that builds; the kernel's locks keep out other processes only."""
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Error numbers of a disk that is full, or full for this user or process."""
@@ -103,7 +108,8 @@ def writing() -> Iterator[Path]:
 def only_one(name: str, other: str) -> Iterator[None]:
     """Lets one process of this machine at a time build an entry of the cache folder, in a block; the others wait.
 
-    On a file system without locks none waits, and each builds the entry for itself.
+    Of this process one thread at a time builds, whatever entry. On a file system without locks no process waits, and
+    each builds the entry for itself.
 
     Args:
         name: of the entry.
@@ -113,11 +119,15 @@ def only_one(name: str, other: str) -> Iterator[None]:
         Interrupted: a stop was requested meanwhile.
     """
     path = cache_folder() / f"{ASIDE}{name}.lock"
-    with _alone(path, other):
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    _wait_for(partial(_turn.acquire, blocking=False), "another thread of this process fills the cache")
+    try:
+        with _alone(path, other):
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+    finally:
+        _turn.release()
 
 
 @contextmanager
@@ -125,15 +135,21 @@ def _alone(path: Path, other: str) -> Iterator[None]:
     """Holds the lock of a file. Its last holder removed the file, and the lock of a removed file keeps nobody out."""
     while True:
         with path.open("a+b") as file:
-            with suppress(NoLocksError), waiting(other):
-                while not lock(file.fileno(), path, wait=False):
-                    if by := stop_requested():
-                        raise Interrupted(f"stopped by {by}: {other}")
-                    time.sleep(SECONDS_BETWEEN_LOOKS)
+            with suppress(NoLocksError):
+                _wait_for(partial(lock, file.fileno(), path, wait=False), other)
             if _is_at(path, file):
                 os.utime(path)  # a killed process may have left it long ago
                 yield
                 return
+
+
+def _wait_for(attempt: Callable[[], bool], other: str) -> None:
+    """Tries again until it succeeds."""
+    with waiting(other):
+        while not attempt():
+            if by := stop_requested():
+                raise Interrupted(f"stopped by {by}: {other}")
+            time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def _is_at(path: Path, file: IO[bytes]) -> bool:

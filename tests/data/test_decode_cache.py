@@ -424,7 +424,7 @@ def test_what_a_killed_process_left_is_cleared_away_the_day_after(table, cache_f
     assert [path.name for path in cache_folder.glob("building-*")] == ["building-new"]
 
 
-def test_two_processes_that_build_the_same_entry_get_the_same(table, cache_folder):
+def test_threads_that_build_the_same_entry_get_the_same(table, cache_folder):
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: decode_cache.decode(table, 6, 3), range(4)))
     for decoded in results:

@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
+import queue
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -152,6 +154,23 @@ def test_a_lock_whose_file_its_last_holder_removed_is_asked_for_again(cache_fold
         assert answers.get(timeout=60) is False
         other.join()
     assert not path.exists()
+
+
+def test_of_the_threads_of_a_process_one_at_a_time_builds(cache_folder, monkeypatch):
+    seen = queue.Queue()
+
+    def build():
+        with only_one("x", "another process"):
+            seen.put("builds")
+
+    monkeypatch.setattr(cache_folder_module, "stop_requested", lambda: seen.put("waits"))
+    with ThreadPoolExecutor(1) as pool:
+        with only_one("x", "another process"), only_one("y", "another process"):
+            built = pool.submit(build)
+            assert seen.get(timeout=60) == "waits"
+        built.result(timeout=60)
+    assert "builds" in seen.queue
+    assert not list(cache_folder.iterdir())
 
 
 def test_the_lock_of_a_killed_process_is_removed_the_day_after(cache_folder):
