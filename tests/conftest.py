@@ -90,6 +90,14 @@ def decoded_images(tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def coarse_pictures():
+    """Pictures of few pixels: thousands are drawn, and to make a PNG of them took a seventh of all the time."""
+    from imgcls.reporting import drawing
+
+    drawing.DOTS_PER_INCH = 60
+
+
+@pytest.fixture(scope="session", autouse=True)
 def activated():
     """The tests run as in a shell with the environment activated: MLflow looks on PATH for the web server it starts."""
     programs = str(Path(sys.executable).parent)

@@ -21,10 +21,12 @@ BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#666666"
 PALE_BLUE = "#A6CEE3"
 SMALL, TINY = 8, 6
 """Font sizes in points; titles take 10."""
+DOTS_PER_INCH = 150
+"""Of every picture: 1,260 pixels for the width of a report."""
 
 
-def save_png(figure: Figure, dpi: int = 150, *, cut: bool = True) -> bytes:
-    """Renders a drawn figure as PNG with `dpi` pixels per inch; the same figure gives the same bytes.
+def save_png(figure: Figure, *, cut: bool = True) -> bytes:
+    """Renders a drawn figure as PNG with `DOTS_PER_INCH`; the same figure gives the same bytes.
 
     `cut` cuts its margins to what is drawn, for which it is drawn twice.
     """
@@ -32,7 +34,10 @@ def save_png(figure: Figure, dpi: int = 150, *, cut: bool = True) -> bytes:
     with warnings.catch_warnings():
         # A name in a script that the font lacks shows as boxes; the tables beside the figure have it in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight" if cut else None, metadata={"Software": None})
+        figure.savefig(
+            buffer, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight" if cut else None,
+            metadata={"Software": None},
+        )  # fmt: skip
     return buffer.getvalue()
 
 

@@ -37,6 +37,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def coarse_pictures():
+    """Not here, where a browser shows them."""
+
+
 @dataclass
 class Watch:
     """What pages asked for, and what failed in them."""

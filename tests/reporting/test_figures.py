@@ -31,8 +31,8 @@ def texts(figure):
     return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")) if text.get_text()]
 
 
-def rendered(figure, dpi=60):
-    image = Image.open(io.BytesIO(save_png(figure, dpi)))
+def rendered(figure):
+    image = Image.open(io.BytesIO(save_png(figure)))
     image.load()
     assert image.format == "PNG"
     return image
@@ -247,7 +247,7 @@ def test_learning_curves_without_an_epoch_is_a_sentence():
 
 def test_a_figure_renders_to_the_same_bytes_twice():
     figure = learning_curves(HISTORY)
-    assert save_png(figure, 40) == save_png(figure, 40)
+    assert save_png(figure) == save_png(figure)
 
 
 def test_figures_leave_matplotlibs_global_state_alone():
