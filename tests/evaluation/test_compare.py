@@ -165,7 +165,7 @@ def test_configs_and_curves_are_those_of_the_record(trained, comparison):
         assert history["val/loss"].tolist() == [point.value for point in points]
     (picture,) = comparison_pictures(comparison)
     assert "Accuracy and loss" in picture.alt
-    assert Image.open(io.BytesIO(picture.png)).width > 600
+    assert Image.open(io.BytesIO(picture.png)).width > 450
 
 
 def test_flat_facts_are_json(comparison):
