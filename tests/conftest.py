@@ -91,10 +91,15 @@ def decoded_images(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def coarse_pictures():
-    """Pictures of few pixels: thousands are drawn, and to make a PNG of them took a seventh of all the time."""
+    """Pictures of few pixels: thousands are drawn, and to make a PNG of them took a seventh of all the time.
+
+    Returns:
+        The pixels per inch that pictures have otherwise.
+    """
     from imgcls.reporting import drawing
 
-    drawing.DOTS_PER_INCH = 60
+    otherwise, drawing.DOTS_PER_INCH = drawing.DOTS_PER_INCH, 60
+    return otherwise
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,10 +28,12 @@ ABANDONED_AFTER = 24 * 3600.0
 """Seconds without a write after which what a killed process left half-built is removed."""
 
 SECONDS_BETWEEN_LOOKS = 0.2
-"""Seconds between two looks whether another process still builds an entry of the cache."""
+"""Seconds between two looks whether another process, or thread, still builds an entry of the cache."""
 
-_turn = threading.RLock()
-"""Of the thread of this process that builds; the kernel's locks keep out other processes only."""
+_built_here: dict[Path, object] = {}
+"""A token for each lock that a thread of this process has; the kernel's locks keep out other processes only."""
+
+os.register_at_fork(after_in_child=_built_here.clear)  # a child has none of these threads
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Error numbers of a disk that is full, or full for this user or process."""
@@ -105,29 +106,35 @@ def writing() -> Iterator[Path]:
 
 
 @contextmanager
-def only_one(name: str, other: str) -> Iterator[None]:
-    """Lets one process of this machine at a time build an entry of the cache folder, in a block; the others wait.
+def only_one(name: str, work: str) -> Iterator[None]:
+    """Lets one thread of this machine at a time build an entry of the cache folder, in a block; the others wait.
 
-    Of this process one thread at a time builds, whatever entry. On a file system without locks no process waits, and
-    each builds the entry for itself.
+    On a file system without locks no process waits for another, and each builds the entry for itself.
 
     Args:
         name: of the entry.
-        other: what is said of the process that is waited for.
+        work: what the one that is waited for does, such as `decodes these images`.
 
     Raises:
         Interrupted: a stop was requested meanwhile.
     """
     path = cache_folder() / f"{ASIDE}{name}.lock"
-    _wait_for(partial(_turn.acquire, blocking=False), "another thread of this process fills the cache")
+    with _alone_here(path, f"another thread {work}"), _alone(path, f"another process {work}"):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone_here(path: Path, other: str) -> Iterator[None]:
+    """Keeps the other threads of this process from a file: to close it would give up the lock of the whole process."""
+    token = object()
+    _wait_for(lambda: _built_here.setdefault(path, token) is token, other)
     try:
-        with _alone(path, other):
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
+        yield
     finally:
-        _turn.release()
+        _built_here.pop(path, None)
 
 
 @contextmanager

@@ -123,7 +123,7 @@ def decode_sides(
     recipes = [Recipe(table, side, channels, fit, keep_name) for side in dict.fromkeys(sides)]
     found = {recipe.side: _open(recipe) for recipe in recipes}
     if missing := [recipe for recipe in recipes if found[recipe.side] is None]:
-        with writing(), only_one(missing[0].entry.name, "another process decodes these images"):
+        with writing(), only_one(missing[0].entry.name, "decodes these images"):
             found |= _built(missing, [recipe for recipe in recipes if recipe not in missing], keep, title)
     decoded = tuple(one for one in map(found.get, sides) if one is not None)
     if len(decoded) < len(sides):

@@ -171,7 +171,7 @@ def _leave_with_parent() -> None:
     """Ends this process when its parent was killed, at whatever moment.
 
     torch's own worker looks every few seconds whether its parent is still the one that it had when it began, and
-    would stay for ever, with the lock of the cache, where that one was killed before.
+    would stay for ever where that one was killed before.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None

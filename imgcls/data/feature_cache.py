@@ -82,10 +82,10 @@ def kept_features(name: str, about: str, shape: tuple[int, int, int], make: Make
         Interrupted: a stop was requested while another process computed them.
     """
     entry = cache_folder() / name
-    if (found := _without_entry.get(name, _open(entry, shape))) is not None:
+    if (found := _found(entry, shape)) is not None:
         return found
-    with writing(), only_one(name, "another process computes these features"):
-        if (found := _open(entry, shape)) is not None:  # another process was faster
+    with writing(), only_one(name, "computes these features"):
+        if (found := _found(entry, shape)) is not None:  # another was faster
             return found
         num_bytes = int(np.prod(shape)) * np.dtype(np.float32).itemsize
         if num_bytes > (most := budget()):
@@ -103,6 +103,10 @@ def kept_features(name: str, about: str, shape: tuple[int, int, int], make: Make
     if (found := _open(entry, shape)) is None:
         raise DataError(f"what was just written to {entry} cannot be read back; check the disk, or set IMGCLS_CACHE")
     return found
+
+
+def _found(entry: Path, shape: tuple[int, int, int]) -> NDArray[np.float32] | None:
+    return _without_entry.get(entry.name, _open(entry, shape))
 
 
 def _open(entry: Path, shape: tuple[int, int, int]) -> NDArray[np.float32] | None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from imgcls.reporting import drawing
 from imgcls.tracking.ui_server import serving
 from tests.photographs import write_photographs
 
@@ -38,8 +39,9 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def coarse_pictures():
-    """Not here, where a browser shows them."""
+def fine_pictures(coarse_pictures):
+    """Here a browser shows them."""
+    drawing.DOTS_PER_INCH = coarse_pictures
 
 
 @dataclass

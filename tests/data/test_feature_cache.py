@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import queue
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -136,6 +137,11 @@ def _is_free(path, answers):
         answers.put(lock(file.fileno(), path, wait=False))
 
 
+def _builds(answers):
+    with only_one("x", "builds"):
+        answers.put("built")
+
+
 def test_a_lock_whose_file_its_last_holder_removed_is_asked_for_again(cache_folder, monkeypatch):
     context, path, asked = multiprocessing.get_context("fork"), cache_folder / "building-x.lock", []
 
@@ -146,7 +152,7 @@ def test_a_lock_whose_file_its_last_holder_removed_is_asked_for_again(cache_fold
         return lock(*arguments, **options)
 
     monkeypatch.setattr(cache_folder_module, "lock", lock_as_its_holder_leaves)
-    with only_one("x", "another process"):
+    with only_one("x", "builds"):
         assert len(asked) == 2
         answers = context.Queue()
         other = context.Process(target=_is_free, args=(path, answers))
@@ -160,17 +166,49 @@ def test_of_the_threads_of_a_process_one_at_a_time_builds(cache_folder, monkeypa
     seen = queue.Queue()
 
     def build():
-        with only_one("x", "another process"):
+        with only_one("x", "builds"):
             seen.put("builds")
 
     monkeypatch.setattr(cache_folder_module, "stop_requested", lambda: seen.put("waits"))
     with ThreadPoolExecutor(1) as pool:
-        with only_one("x", "another process"), only_one("y", "another process"):
+        with only_one("x", "builds"):
             built = pool.submit(build)
             assert seen.get(timeout=60) == "waits"
+            with only_one("y", "builds"):  # an entry that nobody builds is not waited for
+                pass
         built.result(timeout=60)
     assert "builds" in seen.queue
     assert not list(cache_folder.iterdir())
+
+
+def test_a_child_does_not_wait_for_a_thread_that_only_its_parent_has():
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    with ThreadPoolExecutor(1) as pool:
+        begun, may_end = threading.Event(), threading.Event()
+
+        def build():
+            with only_one("x", "builds"):
+                begun.set()
+                may_end.wait(60)
+
+        built = pool.submit(build)
+        assert begun.wait(60)
+        child = context.Process(target=_builds, args=(answers,))
+        child.start()
+        may_end.set()
+        built.result(timeout=60)
+        assert answers.get(timeout=60) == "built"
+        child.join()
+
+
+def test_features_beyond_the_budget_are_computed_by_one_of_two_threads(monkeypatch):
+    monkeypatch.setenv("IMGCLS_CACHE_BYTES", "0")
+    made = Made()
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: kept(made), range(2))
+    assert made.times == 1
+    assert np.array_equal(first, numbers()) and np.array_equal(second, numbers())
 
 
 def test_the_lock_of_a_killed_process_is_removed_the_day_after(cache_folder):
@@ -188,7 +226,7 @@ def test_a_lock_that_a_killed_process_left_is_no_younger_than_its_next_holder(ca
     path.touch()
     os.utime(path, (time.time() - 2 * ABANDONED_AFTER,) * 2)
     assert abandoned() == [path]
-    with only_one("x", "another process"):
+    with only_one("x", "builds"):
         assert abandoned() == []
 
 

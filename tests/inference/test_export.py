@@ -553,7 +553,7 @@ FAMILIES = {  # and `resnet`, of which the tests above are
     "resnet32": {"width": 8},
     "random-encoder": {"patch": 8, "width": 8},
     "torchvision:mobilenet_v3_small": {},
-    "timm:tf_mobilenetv3_small_minimal_100": {},
+    "timm:tf_efficientnet_lite0": {"depth": 2},
     "timm:test_vit": {},
     "timm:test_resnet": {"depth": 3},
 }

@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 
-from tests import fast_start
 from tests.library.test_public_face import ROOT, python
 
 PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -16,7 +15,7 @@ def test_the_example_runs(tmp_path):
     (tmp_path / "experiments").mkdir()
     shutil.copy(ROOT / "experiments" / "digits.toml", tmp_path / "experiments")
     (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    said = python(example, cwd=tmp_path, run=fast_start.run)
+    said = python(example, cwd=tmp_path)
     accuracy = float(said.partition("\n")[0])
     assert accuracy > 0.9
     assert "95% interval" in said

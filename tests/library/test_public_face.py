@@ -16,10 +16,12 @@ ROOT = Path(imgcls.__file__).parent.parent
 HEAVY = {"torch", "torchvision", "mlflow", "optuna", "pydantic", "typer", "numpy", "pandas", "PIL", "matplotlib"}
 
 
-def python(code, cwd=None, run=subprocess.run, **environment):
+def python(code, cwd=None, **environment):
     """What a fresh interpreter prints, which finds imgcls although the folder is another one."""
     variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    done = run([sys.executable, "-c", code], cwd=cwd, env=variables, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=variables, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

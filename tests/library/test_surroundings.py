@@ -24,7 +24,6 @@ import torch
 import imgcls
 from imgcls.data.sources.folder import Folder
 from imgcls.library.surroundings import as_in_the_shell
-from tests import fast_start
 from tests.conftest import TINY
 from tests.data.make import picture, write_class
 from tests.library.test_public_face import python
@@ -314,7 +313,7 @@ def test_progress_is_seen_as_in_the_shell(project, configured):
     write_class(project.root / "photographs", range(2))
     (project.root / "photographs" / "notes.txt").touch()
     code = SAYS.format(configured=configured, tables=tomllib.loads(TINY), quick=QUICK)
-    *said, handlers = python(code, cwd=project.root, run=fast_start.run).splitlines()
+    *said, handlers = python(code, cwd=project.root).splitlines()
     assert any("tiny epoch   1/1" in line for line in said)
     assert any(line.startswith("digits: 10 classes") for line in said) == (not configured)
     assert ("left out, since they are not images: 1 .txt" in said) == (not configured)

@@ -80,9 +80,6 @@ def test_four_workers_that_start_at_once_train_every_trial_once(shared, seed):
     assert sweep.best_run_id in {trial.run_id for trial in trials}
 
 
-# --- numbers and values ---
-
-
 # --- losses ---
 
 
