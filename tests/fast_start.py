@@ -2,7 +2,7 @@
 
 To import them takes some seconds of CPU, and hundreds of tests start, kill and wait for processes of their own. What
 such a process runs, its signals, streams, folder, environment and exit are its own. Where the start itself is what
-is tested, and with variables that libraries read while they are imported, use `subprocess`.
+is tested, and with variables that Python or libraries read while they start (PYTHONPATH is one), use `subprocess`.
 """
 
 import atexit
@@ -26,16 +26,30 @@ LIBRARIES = (
 )  # fmt: skip
 
 
+UNCHANGED = {
+    "executable": None, "preexec_fn": None, "close_fds": True, "pass_fds": (), "shell": False, "restore_signals": True,
+    "gid": None, "gids": None, "uid": None, "umask": -1, "process_group": -1,
+}  # fmt: skip
+"""Options that such a process cannot have, with what `subprocess` passes where they are not given."""
+
+TERMINAL = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+"""Signals that a terminal, or whoever ends the tests, sends to all processes: these are for the tests to act on."""
+
+ENVIRONMENT = dict(os.environ)
+"""As no test has changed it."""
+
+
 class Popen(subprocess.Popen):
     """`subprocess.Popen` of `[sys.executable, "-m", MODULE, ...]` or `[sys.executable, "-c", PROGRAM, ...]`."""
 
     def _execute_child(self, *arguments):
         given = inspect.signature(super()._execute_child).bind(*arguments).arguments
         program, *words = given["args"]
-        assert program == sys.executable and not (given["preexec_fn"] or given["pass_fds"] or given["shell"])
+        assert program == sys.executable
+        assert all(given[name] == value for name, value in UNCHANGED.items())
         request = {
             "arguments": list(map(str, words)),
-            "folder": str(given["cwd"] or Path.cwd()),
+            "folder": str(Path(given["cwd"] or ".").resolve(strict=True)),
             "environment": dict(os.environ if given["env"] is None else given["env"]),
             "own_session": bool(given["start_new_session"]),
         }
@@ -46,13 +60,18 @@ class Popen(subprocess.Popen):
             socket.send_fds(_server(), [json.dumps(request).encode()], [*streams, theirs.fileno()])
         pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         self._close_pipe_fds(*(given[name] for name in pipes))
-        self.pid = int(self._answers.recv(100))
+        self.pid = self._answer()
         self._child_created = True
+
+    def _answer(self):
+        if not (answer := self._answers.recv(100)):
+            raise RuntimeError("the process that starts others is gone; what it wrote to stderr says why")
+        return int(answer)
 
     def _try_wait(self, wait_flags):
         if wait_flags & os.WNOHANG and not select.select([self._answers], [], [], 0)[0]:
             return 0, 0
-        status = int(self._answers.recv(100))
+        status = self._answer()
         self._answers.close()
         return self.pid, status
 
@@ -83,10 +102,13 @@ def _server():
     """A connection to the process from which the others are forked; it ends when this process does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        command = [sys.executable, __file__, str(theirs.fileno())]
-        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": os.pathsep.join(sys.path)}
-        server = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment)
-    atexit.register(lambda: (ours.close(), server.wait()))
+        command = [sys.executable, "-P", __file__, str(theirs.fileno())]
+        environment = ENVIRONMENT | {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": os.pathsep.join(sys.path)}
+        server = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment, cwd="/"
+        )
+    # To close it would not do where a fork of this process has it too.
+    atexit.register(lambda: (ours.shutdown(socket.SHUT_RDWR), server.wait()))
     return ours
 
 
@@ -94,9 +116,10 @@ def _serve(requests):
     """Answers until nobody can ask any more.
 
     Returns:
-        In each process that is asked for: what is asked, and its three streams.
+        In each process that is asked for: what is asked, its three streams, and where it says that it has begun.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait
+    own = {name: signal.signal(name, signal.SIG_IGN) for name in TERMINAL}
     while True:
         message, streams, *_ = socket.recv_fds(requests, 1 << 20, 4)
         if not message:
@@ -109,11 +132,11 @@ def _serve(requests):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         answers = socket.socket(fileno=streams.pop())
         if not (child := os.fork()):
-            answers.close()
-            return json.loads(message), streams
+            for name, handler in own.items():
+                signal.signal(name, handler)
+            return json.loads(message), streams, answers
         for number in streams:
             os.close(number)
-        answers.send(str(child).encode())
         status = os.waitpid(child, 0)[1]
         try:
             answers.send(str(status).encode())
@@ -164,10 +187,11 @@ if __name__ == "__main__":
     import gc
     from importlib import import_module
 
-    sys.path.remove(str(Path(__file__).resolve().parent))
     for library in LIBRARIES:
         import_module(library)
     gc.freeze()
-    request, streams = _serve(socket.socket(fileno=int(sys.argv[1])))
+    request, streams, answers = _serve(socket.socket(fileno=int(sys.argv[1])))
     _become(request, streams)
+    with answers:
+        answers.send(str(os.getpid()).encode())
     _run(request["arguments"])
