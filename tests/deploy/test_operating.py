@@ -47,18 +47,21 @@ def mlflow_server(postgresql, databases, folder, port):
     with (folder / "server.log").open("a") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True)
     try:
-        assert is_healthy(f"http://127.0.0.1:{port}"), (folder / "server.log").read_text()
+        assert is_healthy(server, f"http://127.0.0.1:{port}"), (folder / "server.log").read_text()
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(server.pid, 15)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, 15)
         server.wait()
 
 
-def is_healthy(address):
-    """Whether a server answers within some minutes; on a busy machine it takes one to start."""
-    with requests.Session() as session, suppress(requests.ConnectionError):
-        session.mount(address, HTTPAdapter(max_retries=Retry(total=1200, backoff_factor=0.2, backoff_max=0.5)))
-        return session.get(f"{address}/health", timeout=60).ok
+def is_healthy(server, address):
+    """Whether a server answers, and does not end; on a busy machine it takes a minute to start."""
+    with requests.Session() as session:
+        session.mount(address, HTTPAdapter(max_retries=Retry(total=20, backoff_factor=0.2, backoff_max=0.5)))
+        while server.poll() is None:
+            with suppress(requests.ConnectionError):
+                return session.get(f"{address}/health", timeout=60).ok
     return False
 
 
