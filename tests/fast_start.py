@@ -107,9 +107,14 @@ def _server():
         server = subprocess.Popen(
             command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment, cwd="/"
         )
-    # To close it would not do where a fork of this process has it too.
-    atexit.register(lambda: (ours.shutdown(socket.SHUT_RDWR), server.wait()))
+    atexit.register(_end, ours, server)
     return ours
+
+
+def _end(connection, server):
+    connection.shutdown(socket.SHUT_RDWR)  # to close it would not do where a fork of this process has it too
+    connection.close()
+    server.wait()
 
 
 def _serve(requests):
