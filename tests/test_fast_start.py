@@ -34,11 +34,12 @@ raise SystemExit(3)
 @pytest.mark.parametrize("own_session", [False, True])
 @pytest.mark.parametrize("safe", [(), ("-P",)])
 def test_it_has_the_arguments_environment_signals_and_streams_of_an_ordinary_one(tmp_path, own_session, safe):
+    environment = os.environ | {"A": "b", "PYTHONPATH": os.pathsep.join(sys.path)}  # the modules of the tests
     found = []
     for start in (subprocess.Popen, fast_start.Popen):
         with start(
             [sys.executable, *safe, "-c", TELL, "--a", "b c"],
-            cwd=tmp_path, env=os.environ | {"A": "b"}, start_new_session=own_session,
+            cwd=tmp_path, env=environment, start_new_session=own_session,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         ) as process:  # fmt: skip
             out, err = process.communicate("a line\n")
