@@ -91,7 +91,7 @@ def decoded_images(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def coarse_pictures():
-    """Pictures of few pixels: thousands are drawn, and to make a PNG of them took a seventh of all the time.
+    """Pictures of few pixels: thousands are drawn, and as fine as for users they took a tenth of all the time.
 
     Returns:
         The pixels per inch that pictures have otherwise.

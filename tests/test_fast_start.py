@@ -103,7 +103,7 @@ def test_a_folder_that_is_not_there_is_an_error_of_the_start(tmp_path):
         fast_start.Popen([sys.executable, "-c", ""], cwd=tmp_path / "nowhere")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is subprocess itself, which has all options")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is subprocess.Popen itself, which takes umask")
 def test_an_option_that_it_cannot_have_is_no_silent_default():
     with pytest.raises(AssertionError):
         fast_start.Popen([sys.executable, "-c", ""], umask=0o77)

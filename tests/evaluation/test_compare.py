@@ -16,6 +16,7 @@ from imgcls.errors import InputError
 from imgcls.evaluation.compare import Pair, compare
 from imgcls.evaluation.comparison_report import comparison_markdown, comparison_pictures, comparison_report
 from imgcls.evaluation.judge import evaluate
+from imgcls.reporting import drawing
 from imgcls.search.sweep import Sweep
 from imgcls.statistics.paired import holm, paired_difference_interval
 
@@ -165,7 +166,7 @@ def test_configs_and_curves_are_those_of_the_record(trained, comparison):
         assert history["val/loss"].tolist() == [point.value for point in points]
     (picture,) = comparison_pictures(comparison)
     assert "Accuracy and loss" in picture.alt
-    assert Image.open(io.BytesIO(picture.png)).width > 450
+    assert Image.open(io.BytesIO(picture.png)).width > 7 * drawing.DOTS_PER_INCH
 
 
 def test_flat_facts_are_json(comparison):
