@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -44,6 +45,9 @@ log = logging.getLogger(__name__)
 
 SECONDS_OF_CLOSING = 3.0
 """Seconds for which a run that is taken up may still be held by a process that closes it as an orphan."""
+
+_opens = threading.Lock()
+"""Of the thread that opens a run: a process has one claim for all of its openings."""
 
 ORPHANED = "its process died"
 """Reason of a run that was found RUNNING without a process."""
@@ -113,7 +117,7 @@ class Tracker(RunReader):
         with ExitStack() as held:
             # Whoever finds the run before it is claimed finds its opening claimed.
             self._guard.check()
-            with claim(self.root, _opening(all_tags[Tag.HOST], all_tags[Tag.PID]), "the opening of a run"):
+            with _opens, claim(self.root, _opening(all_tags[Tag.HOST], all_tags[Tag.PID]), "the opening of a run"):
                 created = self._client.create_run(
                     self._experiment_id(experiment), tags=fitted_tags(all_tags), run_name=name
                 )

@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -265,3 +266,16 @@ def test_where_a_run_has_both_spellings_of_a_metric_the_newer_value_comes_last(p
     for name, value in (("val/accuracy_best", 0.75), ("best/val/accuracy", 0.5)):
         project.client.log_metric(run_id, name, value, step=1)
     assert dict(project.tracker.history(run_id, "best/val/accuracy")) == {1: 0.75}
+
+
+def test_threads_open_runs_at_the_same_time(project):
+    def open_some(_):
+        tracker, opened = Tracker(project.root), []
+        for _ in range(4):
+            with tracker.start_run("exp", kind="train", name="a run") as run:
+                opened.append(run.run_id)
+        return opened
+
+    with ThreadPoolExecutor(4) as pool:
+        opened = sorted(run_id for some in pool.map(open_some, range(4)) for run_id in some)
+    assert opened == sorted(run.run_id for run in project.runs()) and len(set(opened)) == 16
